@@ -1,0 +1,60 @@
+# make up [DATA=DIR]   install, start Airflow and the service, retrain both recipes, say what came out
+# make down            stop what `make up` started
+# make test            lint, types and tests
+# Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help up down status test test-faults soak venv venv-up
+
+ifdef DATA
+export SAEBYEOK_DATA := $(abspath $(DATA))
+endif
+
+# Python 3.11, the first that is one; name another with `make up PYTHON=/path/to/python3.11`.
+PYTHON ?=
+find_python = found=; \
+	for candidate in $(or $(PYTHON),python3.11 python3 python .venv/bin/python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; then \
+	    found=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  have=$$("$(or $(PYTHON),python3)" --version 2>&1 || true); \
+	  echo "saebyeok: Python 3.11 is needed, and $(or $(PYTHON),python3) is: $$have." >&2; \
+	  echo "Install Python 3.11, or name one: make $@ PYTHON=/path/to/python3.11" >&2; exit 1; fi
+
+help:
+	@sed -n 's/^# //p' Makefile | head -n 4
+
+up: venv-up
+	@.venv/bin/saebyeok up
+
+down:
+	@if [ -x .venv/bin/saebyeok ]; then .venv/bin/saebyeok down; else echo "nothing to stop: there is no .venv here"; fi
+
+status:
+	@if [ -x .venv/bin/saebyeok ]; then .venv/bin/saebyeok status; else echo "nothing runs: there is no .venv here"; fi
+
+venv-up:
+	@$(find_python); "$$found" -m pipeline.stack.bootstrap --up
+
+venv:
+	@$(find_python); "$$found" -m pipeline.stack.bootstrap
+
+# What tests write, and the browser that some of them start, stays here.
+pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
+	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
+
+test: venv
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	$(pytest)
+
+# Longer ones: what happens when things are killed or run full, and hours of use. Results go to docs/long-tests.md; what
+# passed at the commit that is checked out is not run again, unless FRESH=1.
+test-faults: venv
+	$(pytest) -p tests.longer -m faults tests/faults
+
+soak: venv
+	$(pytest) -p tests.longer -m soak tests/soak

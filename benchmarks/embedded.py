@@ -1,0 +1,95 @@
+"""What the embedded profile reaches on the real data, over several seeds, beside a baseline without learning.
+
+python benchmarks/embedded.py klue-sts --data DIR --seeds 7 8 9 [--json]
+Trains through the pipeline's own stages (finished ones are reused) and reports test figures and seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+from pipeline.job import Job, keep_libraries_home, open_job
+from pipeline.settings import Settings, load_settings
+from pipeline.stages import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
+
+
+def main() -> None:
+    """Run the seeds and print a table, or one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    os.environ["SAEBYEOK_DATA"] = str(arguments.data)
+    settings = load_settings()
+    keep_libraries_home(settings)
+    document = measure(settings, arguments.recipe, arguments.seeds)
+    if arguments.json:
+        print(json.dumps(document, indent=1))
+        return
+    for row in [*document["seeds"], *([document["baseline"]] if document["baseline"] else [])]:
+        print(
+            "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
+        )
+    for name, value in document["mean"].items():
+        print(f"mean {name} {value:.4f}, spread {document['spread'][name]:.4f}")
+
+
+def measure(settings: Settings, recipe: str, seeds: list[int]) -> dict[str, Any]:
+    """Figures of every seed, their mean and standard deviation, and the baseline where the recipe has one."""
+    rows = [one_seed(open_job(recipe, settings=settings, overrides={"seed": seed}), seed) for seed in seeds]
+    metrics = open_job(recipe, settings=settings).recipe.metrics
+    return {
+        "recipe": recipe,
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "seeds": rows,
+        "mean": {name: statistics.mean(row[name] for row in rows) for name in metrics},
+        "spread": {name: statistics.stdev(row[name] for row in rows) if len(rows) > 1 else 0.0 for name in metrics},
+        "baseline": baseline(open_job(recipe, settings=settings)),
+    }
+
+
+def one_seed(job: Job, seed: int) -> dict[str, Any]:
+    """Test figures and training seconds of one seed."""
+    made: dict[str, Any] = {}
+    for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
+        made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
+    test = made["evaluate"].figures["test"]
+    values = {name: test[name]["value"] for name in job.recipe.metrics}
+    return {"seed": seed, **values, "train_seconds": made["train"].figures["seconds"]}
+
+
+def baseline(job: Job) -> dict[str, Any] | None:
+    """Cosine of character n-gram TF-IDF vectors (1 to 3), brought to scores by a line through the train file."""
+    if job.recipe.kind != "regression":
+        return None
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from pipeline.data import read_split
+    from pipeline.metrics import compute_metrics
+    from pipeline.model import to_score
+    from pipeline.train import fit_line
+
+    assert job.settings.data is not None
+    train, test = (read_split(job.recipe, job.settings.data, split) for split in ("train", "test"))
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3)).fit([*train["text"], *train["text_pair"]])
+
+    def cosines(rows: Any) -> Any:
+        left, right = vectorizer.transform(rows["text"]), vectorizer.transform(rows["text_pair"])
+        return np.asarray(left.multiply(right).sum(axis=1)).reshape(-1)
+
+    line = fit_line(cosines(train), train["label"].to_numpy())
+    scores = to_score(job.recipe, line, cosines(test))
+    return {"baseline": "character TF-IDF cosine", **compute_metrics(job.recipe, test["label"].to_numpy(), scores)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Serve an earlier deployment again.
+
+Triggered by hand. Empty takes back the newest deployment; a number serves just what that one served. The releases
+are staged and asked their golden sentences first, and what then goes live is recorded as a new deployment:
+the log only grows, so a rollback can itself be rolled back.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
+
+from wiring import airflow_errors, alert_failure, champion_asset, task_settings
+
+CHAMPIONS = "saebyeok-rolled-back"
+
+
+@task(outlets=[AssetAlias(CHAMPIONS)])
+@airflow_errors()
+def rollback() -> str:
+    """Record and serve the deployment that was asked for; updates the asset of each recipe whose model changed."""
+    settings = task_settings()
+    context = get_current_context()
+    from pipeline.deploy import rollback
+    from pipeline.job import open_store
+    from pipeline.releases import DeploymentLog
+
+    store = open_store(settings)
+    before = DeploymentLog(store).latest()
+    deployment = rollback(settings, store, context["run_id"], context["params"]["deployment"])
+    served = before.releases if before else {}
+    for recipe, release in deployment.releases.items():
+        if served.get(recipe) != release:
+            extra = {"deployment": deployment.number, "release": release}
+            context["outlet_events"][AssetAlias(CHAMPIONS)].add(champion_asset(recipe), extra=extra)
+    return f"deployments/{deployment.number:06d}.json"
+
+
+@dag(
+    dag_id="rollback",
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    params={
+        "deployment": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Deployment",
+            description="Number of the deployment to serve again; `saebyeok releases` lists them. "
+            "Empty: the one before the newest.",
+        )
+    },
+    doc_md=__doc__,
+    tags=["saebyeok"],
+    description="Serve an earlier deployment again",
+    default_args={
+        "owner": "saebyeok",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+        "execution_timeout": timedelta(hours=1),
+        "on_failure_callback": alert_failure,
+    },
+)
+def rollback_dag() -> None:
+    """One task."""
+    rollback()
+
+
+rollback_dag()

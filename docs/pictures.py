@@ -1,0 +1,106 @@
+"""Takes the documentation's pictures of a running stack, with a real browser.
+
+After `make up`: `.venv/bin/python docs/pictures.py`. They go to docs/pictures/.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, ViewportSize, sync_playwright
+
+from pipeline.errors import SaebyeokError
+from pipeline.settings import Settings, load_settings
+from pipeline.stack.airflow_api import AirflowApi
+from pipeline.stack.airflow_home import USER, read_password
+from pipeline.stack.control import DAG, open_api
+
+PICTURES = Path(__file__).parent / "pictures"
+WIDE, TALL = ViewportSize(width=1500, height=800), ViewportSize(width=1200, height=1500)
+#: Milliseconds for what moves to come to rest: graphs are laid out and faded in after the page has loaded.
+REST = 2500
+
+
+def sign_in(page: Page, settings: Settings) -> None:
+    """Sign in to Airflow as a person does."""
+    page.goto(settings.airflow_url)
+    page.fill("input[name=username]", USER)
+    page.fill("input[name=password]", read_password(settings))
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
+
+
+def keep(page: Page, name: str, *, full: bool = False) -> None:
+    """Save what the page shows."""
+    page.wait_for_timeout(REST)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=full)
+    sys.stderr.write(f"{PICTURES / name}.png\n")
+
+
+def graph(page: Page, settings: Settings, run: str) -> None:
+    """The DAG's graph, with the states of a run."""
+    page.set_viewport_size(WIDE)
+    page.goto(f"{settings.airflow_url}/dags/{DAG}/runs/{run}")
+    page.get_by_label("Show Graph").click()
+    page.wait_for_timeout(REST)
+    page.get_by_label("Expand all task groups").click()
+    page.get_by_label("Collapse Details Panel").click()
+    page.wait_for_timeout(REST)
+    page.get_by_label("Fit View").click()
+    keep(page, "graph")
+
+
+def form(page: Page, settings: Settings) -> None:
+    """The trigger form, all of it."""
+    page.set_viewport_size({"width": 1100, "height": 1660})
+    page.goto(f"{settings.airflow_url}/dags/{DAG}")
+    page.get_by_label("Trigger Dag").first.click()
+    keep(page, "form")
+
+
+def artifacts(page: Page, settings: Settings, api: AirflowApi, run: str, recipe: str) -> None:
+    """The report and the data docs of one recipe, where their buttons in Airflow lead."""
+    for task, file, name in (("decide", "report.html", "report"), ("validate", "docs/index.html", "data-docs")):
+        ref = api.returned(DAG, run, f"{recipe}.{task}")
+        page.set_viewport_size(TALL)
+        page.goto(f"{settings.airflow_url}/saebyeok/{ref}/{file}")
+        keep(page, name)
+
+
+def service(page: Page, settings: Settings) -> None:
+    """The service's own page."""
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto(settings.service_url)
+    keep(page, "service")
+
+
+def main() -> int:
+    """Take every picture. Returns the exit status."""
+    settings = load_settings()
+    with open_api(settings) as api, sync_playwright() as playwright:
+        run = api.newest_run(DAG, "success")
+        if run is None:
+            raise SaebyeokError("no run has succeeded yet: make up")
+        # A browser leaves files at home: it gets one of its own.
+        at_home = {"XDG_CONFIG_HOME": str(settings.home / "browser"), "XDG_CACHE_HOME": str(settings.home / "cache")}
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], env={**os.environ, **at_home}
+        )
+        page = browser.new_page(locale="en-US", timezone_id="Asia/Seoul")
+        sign_in(page, settings)
+        graph(page, settings, run)
+        form(page, settings)
+        artifacts(page, settings, api, run, "nsmc")
+        service(page, settings)
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except SaebyeokError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,129 @@
+"""Base models: a hub id or a local directory, held to one revision from its first use on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.artifacts import Store
+from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
+from pipeline.manifest import file_digest
+
+#: What is fetched of a base model: configuration, tokenizer and one form of the weights.
+WEIGHTS = ("*.safetensors", "pytorch_model.bin")
+PATTERNS = ("*.json", "*.txt", *WEIGHTS)
+#: Kinds of encoder whose exported graph is fused; another kind would be refused only after its training.
+KINDS = ("bert", "electra")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model at one revision: a hub commit, or the digest of a local directory."""
+
+    name: str
+    revision: str
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a key is made of."""
+        return {"base": self.name, "revision": self.revision}
+
+    def fetch(self) -> Path:
+        """Its directory on this machine, downloaded where it is a hub id.
+
+        Raises BaseModelError where a local directory has changed since it was resolved or is gone, or where the
+        hub no longer has the revision; HubUnreachableError where it is neither cached nor to be had.
+        """
+        directory = Path(self.name)
+        # A directory's name was made absolute when it was resolved, and a hub id never is.
+        if directory.is_absolute():
+            if not directory.is_dir():
+                raise BaseModelError(f"base model {self.name} is gone from this machine; put it back, or name another")
+            if _directory_digest(directory) != self.revision:
+                raise BaseModelError(f"base model {self.name} has changed since its texts were tokenized; run again")
+            return directory
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        try:
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(PATTERNS)))
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise BaseModelError(
+                f"base model {self.name}: the hub no longer has revision {self.revision}, which this store recorded; "
+                f"delete {_record(self.name)} from the store to take its newest one"
+            ) from error
+        except Exception as error:  # the client lets its transport's own errors through
+            raise HubUnreachableError(_unreachable(self.name, error)) from error
+
+
+def resolve_base(name: str, store: Store) -> Base:
+    """The base model called `name`, at the revision recorded in `store`, or at today's, which is recorded.
+
+    Raises BaseModelError where there is no such model, HubUnreachableError where the hub does not answer.
+    """
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        return Base(str(directory.resolve()), _directory_digest(directory))
+    ref = _record(name)
+    recorded = store.read(ref)
+    if recorded is None:
+        store.create(ref, json.dumps({"base": name, "revision": _newest_revision(name)}, indent=1).encode())
+        # Another machine may have recorded it first: what is in the store holds for all.
+        recorded = store.read(ref)
+    try:
+        return Base(name, json.loads(recorded or b"")["revision"])
+    except (ValueError, KeyError) as error:
+        raise ArtifactError(
+            f"{store.address(ref)} is damaged; delete it to take the base model's newest revision"
+        ) from error
+
+
+def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
+    """Raise BaseModelError unless the model in `directory` can be exported and takes `max_length` and all `tokens`."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        kind, places, known = (config[name] for name in ("model_type", "max_position_embeddings", "vocab_size"))
+    except (OSError, ValueError, KeyError) as error:
+        raise BaseModelError(f"base model {directory}: its config.json is not that of a BERT ({error!r})") from error
+    if kind not in KINDS:
+        raise BaseModelError(f"base model {directory} is a {kind}; only {' and '.join(KINDS)} models can be exported")
+    if max_length > places:
+        raise BaseModelError(f"base model {directory} takes {places} tokens at most; lower model.max_length to that")
+    if tokens > known:
+        raise BaseModelError(f"base model {directory}: its tokenizer has {tokens} tokens and its weights only {known}")
+
+
+def _record(name: str) -> str:
+    return f"bases/{name.replace('/', '--')}.json"
+
+
+def _newest_revision(name: str) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        revision = HfApi().model_info(name, timeout=10).sha
+    except (HFValidationError, RepositoryNotFoundError) as error:
+        raise BaseModelError(f"base model {name!r} is neither a directory here nor a model on the hub") from error
+    except Exception as error:  # the client lets its transport's own errors through
+        raise HubUnreachableError(_unreachable(name, error)) from error
+    if revision is None:
+        raise HubUnreachableError(_unreachable(name, "it named no revision"))
+    return revision
+
+
+def _unreachable(name: str, why: object) -> str:
+    return (
+        f"base model {name} could not be fetched from the hub ({type(why).__name__}: {why}); check the network, "
+        "or name a local directory that holds the model (--base-model)"
+    )
+
+
+def _directory_digest(directory: Path) -> str:
+    files = sorted({path for pattern in PATTERNS for path in directory.glob(pattern)})
+    if not (directory / "config.json").is_file() or not any(path.match(kind) for path in files for kind in WEIGHTS):
+        raise BaseModelError(f"base model {directory}: a config.json and weights ({' or '.join(WEIGHTS)}) are needed")
+    document = {path.name: file_digest(path) for path in files}
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,191 @@
+"""Every deployment as a Bento: the service's code with just its releases baked in."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import bentoml
+from bentoml._internal.bento.bento import BentoStore
+from bentoml.exceptions import NotFound
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline.artifacts import Store
+from pipeline.errors import ServiceError
+from pipeline.releases import Deployment
+from pipeline.settings import ROOT, Settings, library_environment
+from serving.modelstore import import_release, model_tag
+
+log = logging.getLogger(__name__)
+
+NAME = "saebyeok"
+#: The file that tells the service which deployment was baked in; serving.service reads it.
+BAKED = "deployment.json"
+
+
+def bento_tag(deployment: Deployment) -> str:
+    """The tag of a deployment's Bento: `saebyeok:<number>`."""
+    return f"{NAME}:{deployment.number}"
+
+
+def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> str:
+    """Build the Bento of `deployment` unless it exists; its tag. It works without store and log.
+
+    Raises ServiceError where BentoML fails: the deployment itself is not touched by that.
+    """
+    tag = bento_tag(deployment)
+    if _is_built(settings, deployment):
+        return tag
+    for ref in deployment.releases.values():
+        import_release(store.open(ref), settings)
+    directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
+    try:
+        write_context(directory, deployment)
+        _build(settings, directory, deployment)
+    except OSError as error:
+        raise ServiceError(f"the Bento of deployment {deployment.number} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    log.info("built Bento %s", tag)
+    return tag
+
+
+def write_context(directory: Path, deployment: Deployment) -> None:
+    """Write all that `bentoml build` takes in: code, the map, a read-me, the build file with pinned requirements."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for source in service_modules():
+        target = directory / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    (directory / BAKED).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
+    (directory / "README.md").write_text(_readme(deployment), encoding="utf-8")
+    # JSON is YAML, and quotes Korean and colons by itself.
+    (directory / "bentofile.yaml").write_text(json.dumps(_build_file(deployment), indent=1), encoding="utf-8")
+
+
+def service_modules() -> list[Path]:
+    """Files of `serving` and of whatever it imports of the pipeline, and nothing more."""
+    found: set[Path] = set()
+    waiting = [path for path in (ROOT / "serving").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path.suffix == ".py":
+            waiting += _imported(path)
+    return sorted(found)
+
+
+def requirements(extra: str = "serve") -> list[str]:
+    """The base and `extra` requirements with all that they need, at the versions of constraints.txt."""
+    pins = _pins(ROOT / "constraints.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [Requirement(item) for item in [*project["dependencies"], *project["optional-dependencies"][extra]]]
+    chosen: dict[str, str] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, frozenset(requirement.extras)) in seen:
+            continue
+        seen.add((name, frozenset(requirement.extras)))
+        chosen[name] = f"{name}=={pins.get(name) or metadata.version(name)}"
+        waiting += _needed_by(name, requirement.extras)
+    return sorted(chosen.values())
+
+
+def _needed_by(name: str, extras: set[str]) -> Iterator[Requirement]:
+    for text in metadata.requires(name) or ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in {"", *extras}):
+            yield requirement
+
+
+def _pins(path: Path) -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("==") for line in lines if "==" in line)
+    return {canonicalize_name(name): version for name, _, version in pairs}
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """Files below ROOT that a module imports, packages' own files included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            candidates = [ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")]
+            parents = [ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+            yield from (item for item in [*candidates, *parents] if item.is_file())
+
+
+def home_bentos(settings: Settings) -> BentoStore:
+    """The Bento store below HOME, whatever BENTOML_HOME is in this process."""
+    path = settings.home / "bentoml" / "bentos"
+    path.mkdir(parents=True, exist_ok=True)
+    return BentoStore(path)
+
+
+def _is_built(settings: Settings, deployment: Deployment) -> bool:
+    try:
+        bento = bentoml.get(bento_tag(deployment), _bento_store=home_bentos(settings))
+        baked = Path(bento.path) / "src" / BAKED
+        return Deployment.model_validate_json(baked.read_bytes()) == deployment
+    except (NotFound, FileNotFoundError, ValueError):
+        return False
+
+
+def _build(settings: Settings, directory: Path, deployment: Deployment) -> None:
+    tag = bento_tag(deployment)
+    with contextlib.suppress(NotFound):
+        # One of the same number is of another store's log.
+        bentoml.delete(tag, _bento_store=home_bentos(settings))
+    # A process of its own: BentoML imports the copied service, which must not meet the one imported here.
+    environment = {**os.environ, **library_environment(settings.home), "SAEBYEOK_HOME": str(settings.home)}
+    # Files that BentoML finds by itself or that the build file names must not lie in a hidden directory, as
+    # HOME by default does; only the build file that the command line names may.
+    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", "bentofile.yaml"]
+    command += ["--version", str(deployment.number), "."]
+    result = subprocess.run(  # noqa: S603 - our own interpreter
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise ServiceError(f"the Bento {tag} could not be built: {(result.stderr or result.stdout).strip()[-800:]}")
+
+
+def _build_file(deployment: Deployment) -> dict[str, object]:
+    return {
+        "service": "serving.service:Saebyeok",
+        "name": NAME,
+        "labels": {"deployment": str(deployment.number), "run": deployment.run[:60]},
+        "include": ["**/*"],
+        "models": [model_tag(ref) for _, ref in sorted(deployment.releases.items())],
+        "python": {"packages": requirements(), "lock_packages": False},
+        "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
+        "envs": [
+            {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+            {"name": "ORT_DISABLE_TELEMETRY", "value": "1"},
+        ],
+    }
+
+
+def _readme(deployment: Deployment) -> str:
+    releases = "\n".join(f"- {recipe}: `{ref}`" for recipe, ref in sorted(deployment.releases.items()))
+    return f"# Saebyeok, deployment {deployment.number}\n\n{deployment.reason}\n\n{releases}\n"

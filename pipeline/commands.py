@@ -1,0 +1,83 @@
+"""Commands that look after what is served and the machine it is served from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline import options as opt
+from pipeline.console import FAILED, session
+
+SERVED, PLACE = "What is served", "This machine"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register them."""
+    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, sample))):
+        for function in functions:
+            app.command(rich_help_panel=panel)(function)
+
+
+def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
+    """Deployments, the newest first, and which is live."""
+    with session(as_json=as_json) as current:
+        from pipeline.job import open_store
+        from pipeline.summary import deployments_document, print_deployments
+
+        document = deployments_document(open_store(current.settings, store))
+        if as_json:
+            current.document(document)
+        else:
+            print_deployments(current, document)
+
+
+def rollback(
+    deployment: Annotated[int | None, typer.Argument(help="Number of a deployment; empty: the one before.")] = None,
+    store: opt.StoreUri = None,
+    run_id: opt.RunId = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Serve the releases of an earlier deployment again."""
+    with session(as_json=as_json) as current:
+        from pipeline.deploy import rollback as roll_back
+        from pipeline.job import new_run_id, open_store
+
+        record = roll_back(current.settings, open_store(current.settings, store), run_id or new_run_id(), deployment)
+        if as_json:
+            current.document(record.model_dump(mode="json"))
+            return
+        current.line(f"deployment {record.number} is live: {record.reason}")
+        for name, ref in sorted(record.releases.items()):
+            current.line(f"  {name}: {ref}")
+
+
+def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
+    """Check this machine: versions, GPU, disk, ports, store, service, tracking; and say what to do."""
+    with session(as_json=as_json) as current:
+        from pipeline.doctor import diagnose, print_findings
+
+        findings = diagnose(current.settings, store)
+        broken = sum(finding.state == "problem" for finding in findings)
+        if as_json:
+            current.document({"problems": broken, "checks": [finding.model_dump() for finding in findings]})
+        else:
+            print_findings(current, findings)
+        if broken:
+            raise typer.Exit(FAILED)
+
+
+def sample(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is absent.")],
+    as_json: opt.Json = False,
+) -> None:
+    """Write the sample data that ships with Saebyeok, in the published files' format."""
+    with session(as_json=as_json) as current:
+        from pipeline.sample import write_sample
+
+        written = write_sample(directory.expanduser().resolve())
+        if as_json:
+            current.document({"directory": str(written)})
+        else:
+            current.line(f"sample data in {written}; for instance: saebyeok run nsmc --data {written}")

@@ -1,0 +1,78 @@
+"""What can go wrong: each error says what, where and what to do, and whether a retry can help."""
+
+from __future__ import annotations
+
+
+class SaebyeokError(Exception):
+    """Base of every error that Saebyeok raises on purpose; its text is fit for a user to read."""
+
+    #: Whether the same call may succeed later with nothing changed. Airflow retries only those.
+    retryable = False
+
+
+class RecipeError(SaebyeokError):
+    """A recipe (or an override of one) is not valid: the text names file, key and what is allowed."""
+
+
+class SettingsError(SaebyeokError):
+    """A setting is missing or not valid: the text names the variable and what is allowed."""
+
+
+class DataError(SaebyeokError):
+    """A data file is absent, unreadable or breaks a rule: the text names file, rows and rule."""
+
+
+class ArtifactError(SaebyeokError):
+    """An artifact is absent, incomplete or not what its manifest says."""
+
+
+class StoreError(SaebyeokError):
+    """The store could not be reached or written: disk full, bucket away."""
+
+    retryable = True
+
+
+class BaseModelError(SaebyeokError):
+    """The base model cannot be loaded as named."""
+
+
+class HubUnreachableError(BaseModelError):
+    """The base model is on the hub and the hub did not answer."""
+
+    retryable = True
+
+
+class TrainingDivergedError(SaebyeokError):
+    """The loss became NaN or infinite: the same data and settings would diverge again."""
+
+
+class ParityError(SaebyeokError):
+    """The exported model differs from the trained one by more than the recipe allows."""
+
+
+class LatencyError(SaebyeokError):
+    """The exported model is slower than the recipe's latency budget."""
+
+    retryable = True
+
+
+class ConflictError(SaebyeokError):
+    """Another run got there first: the record exists, or the champion has changed since."""
+
+
+class RefusedError(SaebyeokError):
+    """What was asked is not allowed as things stand: a gate said no, or the service refused the request."""
+
+
+class ServiceError(SaebyeokError):
+    """The service did not answer, or not as it must."""
+
+    retryable = True
+
+
+class GoldenMismatchError(SaebyeokError):
+    """A staged or live release answered a golden sentence differently from its card."""
+
+
+class StackError(SaebyeokError):
+    """The local stack could not be started, stopped or asked."""

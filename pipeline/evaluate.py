@@ -1,0 +1,85 @@
+"""Evaluate: what a trained model is worth on the untouched test file, and what it says on the gate side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import ArtifactError, DataError
+from pipeline.job import Job
+from pipeline.metrics import intervals
+from pipeline.model import load_trained
+from pipeline.plots import draw
+from pipeline.recipe import Recipe
+from pipeline.tokenize import split_rows
+from pipeline.tracking import Tracker, tracked
+
+VERSION = 1
+
+
+def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:
+    """Predictions and figures of a trained model.
+
+    `test.parquet` and `gate.parquet`: `id`, `text` (and `text_pair`), `label`, `prediction` (the label number, or
+    the score); for a classification `probability`, that of the label foreseen; test also `in_train`.
+    `plot.png`: confusion matrix or scatter. Figures: `test` and `test_without_train_texts` (without the rows whose
+    text is in train), each metric with its 95% interval, and the number of rows. Raises ArtifactError where
+    `tokenized` is of other rows, DataError where every test text is in train.
+    """
+    recipe = job.recipe
+    fields = recipe.model_dump(include={"kind", "labels", "similar_at", "score_range"})
+    inputs = {"validated": validated, "tokenized": tokenized, "trained": trained}
+
+    def build(draft: Path) -> dict[str, Any]:
+        with tracked(job, "evaluate", fields | {name: item.ref for name, item in inputs.items()}) as tracker:
+            figures = _build(recipe, validated, tokenized, trained, draft)
+            _track(tracker, figures, draft)
+        return figures
+
+    return job.produce("evaluate", VERSION, fields=fields, inputs=inputs, build=build)
+
+
+def _build(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Artifact, draft: Path) -> dict[str, Any]:
+    model = load_trained(recipe, trained)
+    rows = {
+        "test": pd.read_parquet(validated.path / "test.parquet"),
+        "gate": split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))["gate"],
+    }
+    answers: dict[str, np.ndarray[Any, Any]] = {}
+    for name, table in rows.items():
+        encoded = pd.read_parquet(tokenized.path / f"{name}.parquet")
+        if not encoded["id"].equals(table["id"]):
+            raise ArtifactError(f"{tokenized.uri}: {name}.parquet is of other rows; run tokenize again with --force")
+        answers[name] = model.answer_encoded(encoded)
+        _with_answers(table, answers[name]).to_parquet(draft / f"{name}.parquet", index=False)
+    labels, known = rows["test"]["label"].to_numpy(), rows["test"]["in_train"].to_numpy(bool)
+    if known.all():
+        raise DataError(
+            f"{recipe.data.test}: the text of every row is in {recipe.data.train} too, so nothing says what the model "
+            "makes of new texts; name a test file of other texts"
+        )
+    draw(recipe, labels, answers["test"], draft / "plot.png")
+    figures: dict[str, Any] = {
+        "test": intervals(recipe, labels, answers["test"]),
+        "test_rows": len(labels),
+        "gate_rows": len(rows["gate"]),
+    }
+    # Alike where no text is: one figure is then not computed twice.
+    unseen = intervals(recipe, labels[~known], answers["test"][~known]) if known.any() else figures["test"]
+    return figures | {"test_without_train_texts": unseen, "test_without_train_texts_rows": int((~known).sum())}
+
+
+def _with_answers(table: pd.DataFrame, answers: np.ndarray[Any, Any]) -> pd.DataFrame:
+    if answers.ndim == 1:
+        return table.assign(prediction=answers)
+    return table.assign(prediction=answers.argmax(axis=1), probability=answers.max(axis=1))
+
+
+def _track(tracker: Tracker, figures: dict[str, Any], draft: Path) -> None:
+    for part in ("test", "test_without_train_texts"):
+        tracker.summary({f"{part}/{name}": item["value"] for name, item in figures[part].items()})
+    tracker.image("test/plot", draft / "plot.png")

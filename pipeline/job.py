@@ -1,0 +1,146 @@
+"""A job: one recipe in one run, with the store and settings that every stage is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import DataError
+from pipeline.manifest import make_key
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.settings import Settings, library_environment
+
+log = logging.getLogger(__name__)
+
+#: What a run may be asked for by a short name (command line, trigger form), and the recipe field it sets.
+OVERRIDES = {
+    "base_model": "model.base",
+    "max_length": "model.max_length",
+    "epochs": "train.epochs",
+    "learning_rate": "train.learning_rate",
+    "batch_size": "train.batch_size",
+    "seed": "train.seed",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage is given beside its inputs."""
+
+    recipe: Recipe
+    settings: Settings
+    store: Store
+    run: str
+    force: bool = False
+
+    def produce(
+        self,
+        kind: str,
+        version: int,
+        *,
+        fields: Mapping[str, Any],
+        inputs: Mapping[str, Artifact],
+        build: Callable[[Path], dict[str, Any]],
+    ) -> Artifact:
+        """The artifact of this key: found again, or built by `build(directory)`, which returns its figures.
+
+        `version` is the stage's own, raised by hand when its meaning changes; `fields` is all that
+        it reads beside its inputs. With `force` a finished one is not looked for.
+        """
+        key = make_key(kind, version, fields, {name: artifact.key for name, artifact in inputs.items()})
+        found = None if self.force else self.store.find(kind, self.recipe.name, key, inputs)
+        if found is not None:
+            log.info("%s %s: reused %s", self.recipe.name, kind, found.ref)
+            return found
+        log.info("%s %s: started", self.recipe.name, kind)
+        with self.store.draft() as draft:
+            figures = build(draft)
+            artifact = self.store.publish(
+                draft,
+                kind,
+                self.recipe.name,
+                key,
+                run=self.run,
+                inputs={name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()},
+                fields=dict(fields),
+                figures=figures,
+            )
+        log.info("%s %s: made %s", self.recipe.name, kind, artifact.ref)
+        return artifact
+
+
+def open_store(settings: Settings, uri: str | None = None) -> Store:
+    """The store of `settings`, or the one at `uri`."""
+    return Store(uri or settings.store_uri, settings.home / "cache" / "store")
+
+
+def open_job(
+    name: str,
+    *,
+    settings: Settings,
+    profile: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    run: str | None = None,
+    force: bool = False,
+    store: str | None = None,
+    sample: bool | None = None,
+) -> Job:
+    """A job for recipe `name`; reads the recipe only, and writes nothing.
+
+    `overrides` are short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's own.
+    `store` is a URI. `sample` says whether the data are the shipped sample, for a machine that has no data;
+    None looks at `settings.data`.
+    Raises RecipeError naming file, key and what is allowed.
+    """
+    chosen = {OVERRIDES.get(key, key): value for key, value in (overrides or {}).items() if value not in (None, "")}
+    recipe = load_recipe(
+        name,
+        profile or settings.profile,
+        sample=_names_sample(settings) if sample is None else sample,
+        overrides=chosen,
+    )
+    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force)
+
+
+def data_directory(settings: Settings) -> tuple[Path, bool]:
+    """The directory of the published files, and whether they are the shipped sample.
+
+    With no data named the sample is written below `home` (once; it is seeded, so always the same).
+    Raises DataError where `settings.data` is not a directory.
+    """
+    if settings.data is None:
+        from pipeline.sample import write_sample
+
+        return write_sample(settings.home / "sample"), True
+    if not settings.data.is_dir():
+        raise DataError(
+            f"data directory {settings.data} does not exist; name one that holds the published files "
+            "(SAEBYEOK_DATA, --data), or none for the sample"
+        )
+    return settings.data, _names_sample(settings)
+
+
+def _names_sample(settings: Settings) -> bool:
+    if settings.data is None:
+        return True
+    from pipeline.sample import is_sample
+
+    return is_sample(settings.data)
+
+
+def keep_libraries_home(settings: Settings) -> None:
+    """Point every library's caches below `SAEBYEOK_HOME`; call before the libraries are imported."""
+    for name, value in library_environment(settings.home).items():
+        os.environ.setdefault(name, value)
+
+
+def new_run_id(now: datetime | None = None) -> str:
+    """A run id for a pass that Airflow did not start."""
+    return f"cli-{now or datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"

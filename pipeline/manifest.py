@@ -1,0 +1,117 @@
+"""The manifest: what makes a directory an artifact, and the key that it is found by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline import __version__
+from pipeline.errors import ArtifactError
+
+MANIFEST = "manifest.json"
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size: int = Field(ge=0, description="bytes")
+
+
+class Input(BaseModel):
+    """An artifact that another was made from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ref: str
+    key: str
+
+
+class Manifest(BaseModel):
+    """What makes a directory an artifact; written last."""
+
+    # A figure that is not a number stays one: as null it would read as absent.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    kind: str
+    recipe: str
+    run: str
+    key: str
+    created: datetime
+    code: str
+    inputs: dict[str, Input]
+    fields: dict[str, Any] = Field(description="the recipe fields that the stage read")
+    figures: dict[str, Any]
+    files: dict[str, FileEntry]
+
+    @field_validator("files")
+    @classmethod
+    def _files_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for name in files:
+            path = PurePosixPath(name)
+            if not path.parts or path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"file name {name!r} leads out of the artifact")
+        return files
+
+
+def make_key(stage: str, version: int, fields: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """The key of a stage's result: 16 hex digits of the SHA-256 of all that decides it."""
+    document = {"stage": stage, "version": version, "fields": fields, "inputs": dict(inputs)}
+    text = json.dumps(document, sort_keys=True, ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value: object) -> Any:
+    # Not str(): the text of a set or of a plain object differs from process to process.
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be part of a key; use numbers, texts, lists and dicts")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_files(directory: Path, files: Mapping[str, FileEntry], name: str) -> None:
+    """Raise ArtifactError unless every file of `files` is in `directory`, whole and unchanged."""
+    for relative, entry in files.items():
+        path = directory / relative
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry.size:
+            raise ArtifactError(f"{name}: file {relative} is {size_state(size, entry.size)}")
+        if file_digest(path) != entry.sha256:
+            raise ArtifactError(f"{name}: file {relative} has changed since it was made; run its stage with --force")
+
+
+def size_state(size: int | None, expected: int) -> str:
+    """What is wrong with a file of `size` bytes (None: there is none), and what to do."""
+    state = "missing" if size is None else f"{size} bytes long, not {expected}"
+    return f"{state}; run its stage again"
+
+
+@cache
+def code_version() -> str:
+    """Package version, with the git commit where the code is a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:  # no git here
+        return __version__
+    return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__

@@ -1,0 +1,102 @@
+"""Metrics of both kinds, their bootstrap intervals, and the paired comparison of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score, f1_score
+
+from pipeline.recipe import Recipe
+
+Numbers = np.ndarray[Any, Any]
+
+#: Resamples behind an interval; fixed, as is the seed, so that a figure can be had again.
+RESAMPLES = 1000
+SEED = 20_240_229
+
+
+def compute_metrics(
+    recipe: Recipe, labels: Numbers, predictions: Numbers, weights: Numbers | None = None
+) -> dict[str, float]:
+    """The recipe's metrics, each a number from 0 to 1 (Pearson's r from -1).
+
+    Classification: `predictions` are probabilities (n, labels) or label numbers (n,); F1 is that of label 1
+    where there are two, the mean over labels where there are more. Regression: scores (n,); `f1` takes both
+    sides as positive from `similar_at` up (KLUE paper, section 3.2.4, "STS": Pearson's r and F1 at 3.0).
+    `weights` (n,) count rows more than once. A constant prediction has no r: NaN.
+    """
+    classes = _classes(recipe, predictions)
+    truth = labels if recipe.kind == "classification" else _classes(recipe, labels)
+    average = "macro" if len(recipe.labels) > 2 else "binary"
+    f1 = float(f1_score(truth, classes, average=average, sample_weight=weights, zero_division=0.0))
+    if recipe.kind == "classification":
+        return {"accuracy": float(accuracy_score(truth, classes, sample_weight=weights)), "f1": f1}
+    return {"pearson": _pearson(labels, predictions), "f1": f1}
+
+
+def intervals(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, dict[str, float]]:
+    """Each metric's `value` with `low` and `high`, the 95% percentile bootstrap over rows."""
+    point = compute_metrics(recipe, labels, predictions)
+    resample = _resampled_cells if recipe.kind == "classification" else _resampled_rows
+    draws = resample(recipe, labels, predictions)
+    bounds = {name: np.percentile([draw[name] for draw in draws], [2.5, 97.5]) for name in point}
+    return {
+        name: {"value": value, "low": float(bounds[name][0]), "high": float(bounds[name][1])}
+        for name, value in point.items()
+    }
+
+
+def _resampled_cells(recipe: Recipe, labels: Numbers, predictions: Numbers) -> list[dict[str, float]]:
+    # Rows of one cell of the confusion matrix are alike: drawing n rows is drawing the cells' counts.
+    pairs = np.stack([labels, _classes(recipe, predictions)], axis=1)
+    cells, counts = np.unique(pairs, axis=0, return_counts=True)
+    generator = np.random.default_rng(SEED)
+    draws = generator.multinomial(len(labels), counts / len(labels), size=RESAMPLES)
+    # A cell that was not drawn is left out, not weighed nothing: a label in it would count in the mean F1.
+    return [
+        compute_metrics(recipe, cells[weights > 0, 0], cells[weights > 0, 1], weights[weights > 0]) for weights in draws
+    ]
+
+
+def _resampled_rows(recipe: Recipe, labels: Numbers, predictions: Numbers) -> list[dict[str, float]]:
+    generator = np.random.default_rng(SEED)
+    draws = generator.integers(len(labels), size=(RESAMPLES, len(labels)))
+    return [compute_metrics(recipe, labels[rows], predictions[rows]) for rows in draws]
+
+
+def worst_difference(recipe: Recipe, labels: Numbers, challenger: Numbers, champion: Numbers) -> tuple[float, float]:
+    """Challenger minus champion on the first metric: the value, and the 5% quantile of its paired bootstrap.
+
+    NaN where either has no value: such a comparison is not passed.
+    """
+    # Only the first metric, and accuracy without scikit-learn's checks: this is asked 2,000 times.
+    first: Callable[[Numbers, Numbers], float] = _pearson if recipe.kind == "regression" else _accuracy
+    challenger, champion = (
+        item if recipe.kind == "regression" else _classes(recipe, item) for item in (challenger, champion)
+    )
+    generator = np.random.default_rng(SEED)
+    differences = [
+        first(labels[rows], challenger[rows]) - first(labels[rows], champion[rows])
+        for rows in generator.integers(len(labels), size=(RESAMPLES, len(labels)))
+    ]
+    value = first(labels, challenger) - first(labels, champion)
+    return value, float(np.quantile(differences, 0.05))
+
+
+def _classes(recipe: Recipe, predictions: Numbers) -> Numbers:
+    if recipe.kind == "regression":
+        return np.asarray(predictions >= recipe.similar_at, dtype=np.int64)
+    return predictions.argmax(axis=1) if predictions.ndim == 2 else predictions
+
+
+def _accuracy(labels: Numbers, classes: Numbers) -> float:
+    return float((labels == classes).mean())
+
+
+def _pearson(labels: Numbers, predictions: Numbers) -> float:
+    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return float("nan")
+    return float(pearsonr(labels, predictions).statistic)

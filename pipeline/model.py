@@ -1,0 +1,271 @@
+"""Models: what is fine-tuned, how rows become batches, and what a trained one answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    PreTrainedTokenizerFast,
+)
+
+from pipeline.artifacts import Artifact
+from pipeline.errors import BaseModelError
+from pipeline.recipe import Recipe
+from pipeline.releases import Calibration
+from pipeline.tokenize import Encoder, load_tokenizer
+
+#: Inverse temperature of the ranking loss (CoSENT, Su 2022).
+SHARPNESS = 20.0
+#: Tokens, padding included, in one batch of a forward pass without gradients.
+TOKENS = 8192
+
+
+class BiEncoder(nn.Module):
+    """Two texts, one encoder: mean-pooled, L2-normalised vectors whose cosine says how alike they are."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        """`encoder` is a transformers model with `last_hidden_state`."""
+        super().__init__()
+        self.encoder = encoder
+
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Unit vectors (batch, hidden) of `input_ids` (batch, length)."""
+        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = ((hidden * mask).sum(1) / mask.sum(1)).float()
+        # Not `functional.normalize`: ONNX Runtime's shape inference, without which nothing fuses, fails at its norm.
+        vectors: Tensor = mean / torch.sqrt((mean * mean).sum(-1, keepdim=True) + 1e-12)
+        return vectors
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        input_ids_pair: Tensor,
+        attention_mask_pair: Tensor,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Cosines (batch,) as `logits`, and the ranking loss where `labels` (batch,) are given."""
+        left = self.vectors(input_ids, attention_mask)
+        right = self.vectors(input_ids_pair, attention_mask_pair)
+        cosines = (left * right).sum(-1)
+        if labels is None:
+            return {"logits": cosines}
+        return {"loss": ranking_loss(cosines, labels), "logits": cosines}
+
+
+def ranking_loss(cosines: Tensor, labels: Tensor) -> Tensor:
+    """CoSENT: log(1 + sum of exp(s * (cos_i - cos_j)) over all pairs in the batch where label_i < label_j)."""
+    differences = SHARPNESS * (cosines[:, None] - cosines[None, :])
+    wrong_way = labels[:, None] < labels[None, :]
+    terms = differences.masked_fill(~wrong_way, -torch.inf).flatten()
+    return torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), dim=0)
+
+
+def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
+    """The untrained model of a recipe: from the directory `base`, or from nothing where that is None.
+
+    Random weights come from torch's generator: seed it first. Raises BaseModelError where `base` cannot be read.
+    """
+    head = {} if recipe.model.objective == "bi-encoder" else _head(recipe)
+    try:
+        config = _scratch_config(recipe, tokenizer) if base is None else AutoConfig.from_pretrained(base)
+        config.update(head)
+        return _instantiate(recipe, base, config)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BaseModelError(f"base model {base} cannot be loaded: {error}") from error
+
+
+def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
+    paired = recipe.model.objective == "bi-encoder"
+    kind: Any = AutoModel if paired else AutoModelForSequenceClassification
+    # A pooler would be trained by nothing: the vectors are means.
+    options = {"add_pooling_layer": False} if paired and config.model_type == "bert" else {}
+    model = (
+        kind.from_config(config, **options) if base is None else kind.from_pretrained(base, config=config, **options)
+    )
+    return BiEncoder(model) if paired else model
+
+
+def _head(recipe: Recipe) -> dict[str, Any]:
+    if recipe.kind == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    names = dict(enumerate(recipe.labels))
+    return {
+        "num_labels": len(names),
+        "problem_type": "single_label_classification",
+        "id2label": names,
+        "label2id": {name: number for number, name in names.items()},
+    }
+
+
+def _scratch_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> BertConfig:
+    shape = recipe.model.scratch
+    assert shape is not None  # the recipe's own rule
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=recipe.model.max_length,
+        hidden_dropout_prob=shape.dropout,
+        attention_probs_dropout_prob=shape.dropout,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+class Rows(Dataset[dict[str, Any]]):
+    """Encoded rows as the Trainer wants them: one dictionary a row."""
+
+    def __init__(self, table: pd.DataFrame, columns: Sequence[str]) -> None:
+        """`columns` of `table` are handed on."""
+        self._columns = {name: table[name].tolist() for name in columns}
+        self._length = len(table)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: values[index] for name, values in self._columns.items()}
+
+
+def load_rows(file: Path) -> Rows:
+    """The rows of one side of a tokenize artifact."""
+    table = pd.read_parquet(file)
+    return Rows(table, [name for name in table.columns if name not in ("id", "length")])
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Rows to a batch, padded on the right to its own longest row; attention masks come from the lengths."""
+
+    pad: int
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Tensors (batch, length) for each column of ids, (batch,) for the labels."""
+        batch: dict[str, Tensor] = {}
+        for name in rows[0]:
+            values = [row[name] for row in rows]
+            if name == "label":
+                kind = torch.float32 if isinstance(values[0], float) else torch.long
+                batch["labels"] = torch.tensor(values, dtype=kind)
+                continue
+            batch[name] = _pad(values, 0 if name == "token_type_ids" else self.pad)
+            if name != "token_type_ids":
+                mask = [np.ones(len(value), np.int64) for value in values]
+                batch[name.replace("input_ids", "attention_mask")] = _pad(mask, 0)
+        return batch
+
+
+def _pad(values: Sequence[np.ndarray[Any, Any]], filler: int) -> Tensor:
+    padded = np.full((len(values), max(map(len, values))), filler, np.int64)
+    for row, value in zip(padded, values, strict=True):
+        row[: len(value)] = value
+    return torch.from_numpy(padded)
+
+
+def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Raw outputs to answers: probabilities (n, labels) of a classification, else one number (n,)."""
+    if recipe.kind == "regression":
+        return np.asarray(outputs.reshape(-1))
+    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ready to answer, in fp32."""
+
+    recipe: Recipe
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    calibration: Calibration | None
+    device: torch.device
+
+    def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers to texts: `text` and `text_pair` columns to probabilities (n, labels) or scores (n,)."""
+        encoder = Encoder(self.tokenizer, self.recipe.model.max_length, self.recipe.model.objective)
+        return self.answer_encoded(encoder.encode(rows).rows)
+
+    @torch.inference_mode()
+    def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range."""
+        rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
+        collate = Collate(self.tokenizer.pad_token_id)
+        outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
+        for batch in _batches(table["length"].to_numpy()):
+            inputs = collate([rows[int(index)] for index in batch])
+            result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+            for index, value in zip(batch, result["logits"].float().cpu().numpy(), strict=True):
+                outputs[int(index)] = value
+        answers = answers_of(self.recipe, np.stack([value for value in outputs if value is not None]))
+        return to_score(self.recipe, self.calibration, answers)
+
+
+def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Calibrate a regression's answers and clip them to the score range; probabilities pass through."""
+    if recipe.score_range is None:
+        return answers
+    if calibration is not None:
+        answers = calibration.slope * answers + calibration.intercept
+    low, high = recipe.score_range
+    return np.asarray(np.clip(answers, low, high))
+
+
+def _batches(lengths: np.ndarray[Any, Any]) -> Iterable[np.ndarray[Any, Any]]:
+    order = np.argsort(lengths, kind="stable")
+
+    def cut() -> Iterator[np.ndarray[Any, Any]]:
+        start = 0
+        for end in range(1, len(order) + 1):
+            if end == len(order) or lengths[order[end]] * (end + 1 - start) > TOKENS:
+                yield order[start:end]
+                start = end
+
+    return cut()
+
+
+def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write model and tokenizer as transformers writes them."""
+    inner: Any = module.encoder if isinstance(module, BiEncoder) else module
+    inner.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None = None) -> Trained:
+    """Load a train artifact in fp32, on `device` or where this machine trains.
+
+    Only what the artifact itself says is used of its shape, so that an older model of another shape loads too.
+    """
+    directory = trained.path / "model"
+    fields = trained.manifest.fields
+    shape = recipe.model.model_copy(update={name: fields[name] for name in ("objective", "max_length")})
+    scale = fields["calibrated_to"]
+    as_trained = recipe.model_copy(
+        update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
+    )
+    calibration = trained.figures["calibration"]
+    tokenizer = load_tokenizer(directory)
+    where = device or best_device()
+    module = build_model(as_trained, directory, tokenizer).to(where).eval()
+    return Trained(as_trained, module, tokenizer, Calibration(**calibration) if calibration else None, where)
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,126 @@
+"""ONNX graphs: traced from torch, fused for BERT, and made small."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.onnx_model import OnnxModel
+from torch import Tensor, nn
+
+from pipeline.errors import ParityError
+from pipeline.model import BiEncoder, Trained
+
+OPSET = 18
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Exported(nn.Module):
+    """What is traced: positional inputs, one output."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """`module` is a classifier or a bi-encoder."""
+        super().__init__()
+        self.module = module
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """`logits` (batch, labels), or `vectors` (batch, hidden) of a bi-encoder."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        if isinstance(self.module, BiEncoder):
+            return self.module.vectors(**inputs)
+        logits: Tensor = self.module(**inputs).logits
+        return logits
+
+
+def trace(model: Trained, file: Path, *, with_types: bool) -> None:
+    """Write the graph of `model` with dynamic batch and length."""
+    inner: Any = model.module.encoder if isinstance(model.module, BiEncoder) else model.module
+    # Only eager attention is a pattern that the fuser knows.
+    inner.set_attn_implementation("eager")
+    example = tuple(torch.ones((2, 8), dtype=torch.long) for _ in INPUTS)
+    output = "vectors" if isinstance(model.module, BiEncoder) else "logits"
+    with warnings.catch_warnings():
+        # The tracing exporter is deprecated, and the one whose graphs fuse; both warn of constants that are right.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Exported(model.module).eval(),
+            example,
+            str(file),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(INPUTS),
+            output_names=[output],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS} | {output: {0: "batch"}},
+        )
+
+
+def fuse(module: nn.Module, source: Path, target: Path) -> None:
+    """Fuse embeddings, attention, normalisation and GELU. Raises ParityError where the graph is not as expected."""
+    inner: Any = module.encoder if isinstance(module, BiEncoder) else module
+    config = inner.config
+    options = FusionOptions("bert")
+    # A mask of lengths instead of a mask of places: CUDA's fast kernels want it, and padding is on the right.
+    options.use_raw_attention_mask(False)
+    with _quiet():
+        fused = optimizer.optimize_model(
+            str(source),
+            model_type="bert",
+            num_heads=config.num_attention_heads,
+            hidden_size=config.hidden_size,
+            optimization_options=options,
+            opt_level=0,
+        )
+        fused.change_graph_inputs_to_int32()
+    counts = fused.get_fused_operator_statistics()
+    layers = config.num_hidden_layers
+    for operator, wanted in {
+        "EmbedLayerNormalization": 1,
+        "Attention": layers,
+        "SkipLayerNormalization": 2 * layers,
+    }.items():
+        if counts.get(operator, 0) != wanted:
+            raise ParityError(
+                f"the exported graph has {counts.get(operator, 0)} {operator}, {wanted} expected: not fused"
+            )
+    fused.save_model_to_file(str(target))
+
+
+def to_int8(source: Path, target: Path) -> None:
+    """Quantize the weights per channel; activations are scaled as they come."""
+    with _quiet():
+        quantize_dynamic(
+            str(source),
+            str(target),
+            per_channel=True,
+            # Signed: unsigned weights are 2.3 times slower on AVX-512 VNNI.
+            weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+        )
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Convert weights and arithmetic to fp16; inputs and outputs keep their types."""
+    model = OnnxModel(onnx.load(str(source)))
+    with _quiet():
+        model.convert_float_to_float16(keep_io_types=True)
+        model.save_model_to_file(str(target))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ONNX Runtime's tools from writing a line a node to the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

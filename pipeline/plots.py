@@ -1,0 +1,58 @@
+"""Pictures of an evaluation: a confusion matrix, or foreseen scores against given ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from pipeline.recipe import Recipe
+
+Numbers = np.ndarray[Any, Any]
+
+
+def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
+    """Write a PNG: `answers` are probabilities (n, labels) or scores (n,)."""
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    if recipe.kind == "classification":
+        _confusion(recipe, axes, labels, answers.argmax(axis=1))
+    else:
+        _scatter(recipe, axes, labels, answers)
+    axes.set_title("Test file (shipped sample)" if recipe.sample else "Test file", fontsize=11)
+    figure.savefig(file, dpi=144)
+
+
+def _confusion(recipe: Recipe, axes: Axes, labels: Numbers, classes: Numbers) -> None:
+    counts = confusion_matrix(labels, classes, labels=range(len(recipe.labels)))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        axes.text(
+            column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color="white" if share > 0.5 else "black"
+        )
+    axes.set_xticks(range(len(recipe.labels)), recipe.labels)
+    axes.set_yticks(range(len(recipe.labels)), recipe.labels, rotation=90, va="center")
+    axes.set_xlabel("model")
+    axes.set_ylabel("label")
+
+
+def _scatter(recipe: Recipe, axes: Axes, labels: Numbers, scores: Numbers) -> None:
+    assert recipe.score_range is not None  # the recipe's own rules
+    assert recipe.similar_at is not None
+    axes.scatter(labels, scores, s=9, alpha=0.45, linewidths=0)
+    axes.plot(recipe.score_range, recipe.score_range, color="grey", linewidth=0.8)
+    for line in (axes.axvline, axes.axhline):
+        line(recipe.similar_at, color="grey", linewidth=0.8, linestyle=":")
+    low, high = recipe.score_range
+    margin = 0.03 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_aspect("equal")
+    axes.set_xlabel("label")
+    axes.set_ylabel("model")

@@ -1,0 +1,268 @@
+"""Recipes: one data set and all that the pipeline must know of it, read from TOML into frozen models."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import RecipeError
+
+RECIPES = Path(__file__).parent / "recipes"
+#: `model.base` of a recipe whose encoder and vocabulary come from its own training data.
+SCRATCH = "scratch"
+METRICS = {"classification": ("accuracy", "f1"), "regression": ("pearson", "f1")}
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Frozen; an unknown key, a value of another type, or a number that is none is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSpec(Strict):
+    """The published files and how to read them."""
+
+    format: Literal["tsv", "json"]
+    train: str
+    test: str
+    id: str
+    texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
+    label: str = Field(description="column of the label; a dot goes one level down in JSON")
+    source: str | None = None
+    suite: str
+    min_train_rows: Positive
+    min_test_rows: Positive
+    validation_share: Share = Field(description="share of the training texts on which epochs are chosen")
+    gate_share: Share = Field(description="share of the training texts on which champion and challenger meet")
+
+    @model_validator(mode="after")
+    def _texts_are_left(self) -> Self:
+        if self.validation_share + self.gate_share >= 1:
+            raise ValueError("validation_share and gate_share must add up to less than 1: training needs the rest")
+        if len(set(self.texts)) < len(self.texts):
+            raise ValueError("texts must name two different columns")
+        return self
+
+
+class ScratchSpec(Strict):
+    """Shape of an encoder that starts from nothing but the training data."""
+
+    vocabulary: Annotated[int, Field(ge=500, le=64_000)]
+    layers: Annotated[int, Field(ge=1, le=24)]
+    hidden: Annotated[int, Field(ge=32, le=1024)]
+    heads: Positive
+    intermediate: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class ModelSpec(Strict):
+    """What is fine-tuned, and to which end."""
+
+    base: str = Field(min_length=1, description=f"a hub id, a local directory, or {SCRATCH!r}")
+    objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
+    max_length: Annotated[int, Field(ge=8, le=512)]
+    scratch: ScratchSpec | None = None
+
+
+class TrainSpec(Strict):
+    """Hyperparameters of fine-tuning."""
+
+    epochs: Annotated[int, Field(ge=1, le=100)]
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class GateSpec(Strict):
+    """What a model must reach to be released: a floor a metric, and a margin against the champion."""
+
+    floors: dict[str, float]
+    margin: Annotated[float, Field(gt=0, lt=1, description="non-inferiority margin on the recipe's first metric")]
+
+
+class ParityBound(Strict):
+    """How far an exported model may be from the trained one on real sentences."""
+
+    changed_labels: Annotated[float, Field(ge=0, le=1, description="largest share of changed labels")]
+    metric_change: Annotated[float, Field(ge=0, le=1, description="largest change of the first metric")]
+
+
+class ExportSpec(Strict):
+    """Bounds of the exported model."""
+
+    sentences: Annotated[int, Field(ge=100, description="real sentences on which parity is measured")]
+    int8: ParityBound
+    fp16: ParityBound
+    latency_ms: Annotated[float, Field(gt=0, description="largest p95 for one input, milliseconds")]
+
+
+class Recipe(Strict):
+    """One data set, end to end."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    title: str
+    kind: Literal["classification", "regression"]
+    inputs: Literal["text", "pair"]
+    profile: str
+    sample: bool = False
+    labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
+    score_range: tuple[float, float] | None = Field(default=None, strict=False)
+    similar_at: float | None = Field(default=None, description="scores from here up count as positive for F1")
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    gate: GateSpec
+    export: ExportSpec
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of this kind, the deciding one first."""
+        return METRICS[self.kind]
+
+    @model_validator(mode="after")
+    def _kind_has_its_fields(self) -> Self:
+        if self.kind == "classification" and len(self.labels) < 2:
+            raise ValueError("a classification recipe needs `labels`, at least two")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"`labels` must be different from each other, not {', '.join(self.labels)}")
+        if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
+            raise ValueError("a regression recipe needs `score_range` and `similar_at`")
+        if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:
+            raise ValueError("`score_range` must be [lowest, highest] with `similar_at` between them")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_fit(self) -> Self:
+        if len(self.data.texts) != (2 if self.inputs == "pair" else 1):
+            raise ValueError(f"`data.texts` must name {'two columns' if self.inputs == 'pair' else 'one column'}")
+        if (self.model.objective is None) == (self.inputs == "pair"):
+            raise ValueError("`model.objective` is for pairs, and pairs need one: cross-encoder or bi-encoder")
+        if self.model.objective == "bi-encoder" and self.kind != "regression":
+            raise ValueError("`model.objective` bi-encoder is for regression: it learns a score")
+        if self.model.base == SCRATCH and self.model.scratch is None:
+            raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
+        return self
+
+    @model_validator(mode="after")
+    def _thresholds_are_there(self) -> Self:
+        for metric in self.metrics:
+            if metric not in self.gate.floors:
+                raise ValueError(f"`gate.floors.{metric}` is missing: every metric of a {self.kind} needs a floor")
+        for metric, floor in self.gate.floors.items():
+            if metric not in self.metrics:
+                raise ValueError(f"`gate.floors.{metric}`: not a metric of a {self.kind} ({', '.join(self.metrics)})")
+            if not 0 < floor < 1:
+                raise ValueError(f"`gate.floors.{metric}` must be above 0 and below 1, not {floor}")
+        return self
+
+
+def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
+    """Names of the recipes that ship, sorted."""
+    return tuple(sorted(path.stem for path in directory.glob("*.toml")))
+
+
+def load_recipe(
+    name: str,
+    profile: str,
+    *,
+    sample: bool = False,
+    overrides: dict[str, Any] | None = None,
+    directory: Path = RECIPES,
+) -> Recipe:
+    """Read recipe `name` under `profile`; `overrides` are dotted keys to values (`train.epochs`: 2).
+
+    Later tables win: the recipe, `[profiles.<profile>]`, then where `sample` is set `[sample]` and
+    `[profiles.<profile>.sample]`, then `overrides`.
+    Raises RecipeError naming file, key and what is allowed.
+    """
+    path = directory / f"{name}.toml"
+    if not path.is_file():
+        raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path.name} is not TOML: {error}") from error
+    if document.get("name") != name:
+        raise RecipeError(
+            f"{path.name}: `name` must be {name!r}, as the file is named (it is {document.get('name')!r})"
+        )
+    merged = _merged(path.name, document, profile, sample)
+    for key, value in (overrides or {}).items():
+        merged = _merge(merged, _nested(key, value))
+    if unknown := {"profile", "sample"} & merged.keys():
+        raise RecipeError(f"{path.name}: unknown key `{unknown.pop()}`: profile and sample are chosen by the run")
+    try:
+        return Recipe.model_validate(merged | {"profile": profile, "sample": sample})
+    except ValidationError as error:
+        raise RecipeError(_explain(path.name, error)) from error
+
+
+def _merged(file: str, document: dict[str, Any], profile: str, sample: bool) -> dict[str, Any]:
+    base = dict(document)
+    profiles = _pop_table(file, base, "profiles")
+    sample_table = _pop_table(file, base, "sample")
+    if profile not in profiles:
+        raise RecipeError(f"{file} has no profile {profile!r}; it has: {', '.join(sorted(profiles))}")
+    profile_table = dict(_pop_table(file, profiles, profile))
+    profile_sample = _pop_table(file, profile_table, "sample")
+    merged = _merge(base, profile_table)
+    return _merge(_merge(merged, sample_table), profile_sample) if sample else merged
+
+
+def _pop_table(file: str, document: dict[str, Any], key: str) -> dict[str, Any]:
+    table = document.pop(key, {})
+    if not isinstance(table, dict):
+        raise RecipeError(f"{file}: `{key}` must be a table (it is {table!r})")
+    return dict(table)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    head, _, rest = dotted.partition(".")
+    return {head: _nested(rest, value) if rest else value}
+
+
+def _explain(file: str, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{file}: unknown key `{key}`; allowed there: {', '.join(_fields_at(item['loc']))}")
+        elif item["type"] == "missing":
+            lines.append(f"{file}: `{key}` is missing")
+        else:
+            where = f"`{key}` " if key else ""
+            # A rule of a whole table names its keys itself.
+            given = f" (it is {item['input']!r})" if item["type"] != "value_error" else ""
+            lines.append(f"{file}: {where}{item['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(lines)
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location[:-1]:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
+    return sorted(model.model_fields)

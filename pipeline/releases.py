@@ -1,0 +1,172 @@
+"""Releases, and the append-only log of deployments that says which of them are live."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import ArtifactError, ConflictError
+
+DEPLOYMENTS = "deployments"
+RECORD = re.compile(r"\d{6,}\.json")
+
+
+class Calibration(BaseModel):
+    """From a cosine to a score: `slope * cosine + intercept`, clipped to the score range."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float
+    intercept: float
+
+
+class Variant(BaseModel):
+    """One exported file of a model and how far it is from the trained one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    precision: Literal["int8", "fp16"]
+    parity: dict[str, float]
+
+
+class Golden(BaseModel):
+    """A sentence (or pair) and what the exported model answers: class probabilities, or one score."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    texts: tuple[str, ...]
+    expected: tuple[float, ...]
+
+
+class Card(BaseModel):
+    """`card.json` of a release: all that serving needs to know of the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    recipe: str
+    title: str
+    kind: Literal["classification", "regression"]
+    inputs: Literal["text", "pair"]
+    objective: Literal["cross-encoder", "bi-encoder"] | None
+    sample: bool
+    labels: tuple[str, ...]
+    score_range: tuple[float, float] | None
+    similar_at: float | None
+    calibration: Calibration | None
+    max_length: int = Field(description="tokens, special ones included")
+    variants: dict[Literal["cpu", "cuda"], Variant]
+    golden: tuple[Golden, ...]
+    golden_tolerance: float = Field(description="largest difference of an answer, in the answer's own unit")
+    figures: dict[str, float] = Field(description="metrics on the test file")
+    trained: str = Field(description="ref of the trained artifact")
+    created: datetime
+
+
+class Check(BaseModel):
+    """One figure held against its bound."""
+
+    # A value that is not a number stays one: as null the decision could not be read again.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    name: str
+    value: float
+    bound: float
+    passed: bool
+
+
+class Decision(BaseModel):
+    """`decision.json` of a decide artifact: whether the trained model may be released, and why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promote: bool
+    reason: str = Field(description="one sentence")
+    champion: str | None = Field(description="ref of the release that it was compared with")
+    checks: tuple[Check, ...]
+
+    @property
+    def why(self) -> str:
+        """The reason without its first word, for where the verdict itself stands above it."""
+        text = self.reason.removeprefix("Promoted: ").removeprefix("Refused: ")
+        return text[:1].upper() + text[1:]
+
+
+class Deployment(BaseModel):
+    """An immutable, numbered map from recipe to release."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=1)
+    created: datetime
+    run: str
+    reason: str
+    releases: dict[str, str] = Field(description="recipe to the ref of its release")
+
+
+def read_card(release: Artifact) -> Card:
+    """The card of a release. Raises ArtifactError where it is missing or damaged."""
+    try:
+        return Card.model_validate(release.read_json("card.json"))
+    except (FileNotFoundError, ValueError) as error:
+        raise ArtifactError(f"{release.uri}: card.json is missing or damaged ({error})") from error
+
+
+class DeploymentLog:
+    """Numbered records in the store, each created exclusively; the highest number wins."""
+
+    def __init__(self, store: Store) -> None:
+        """`store` is where releases live too."""
+        self._store = store
+
+    def numbers(self) -> list[int]:
+        """Numbers of all deployments, ascending; files that are no records are passed over."""
+        names = self._store.list(DEPLOYMENTS)
+        return sorted(int(name.removesuffix(".json")) for name in names if RECORD.fullmatch(name))
+
+    def latest(self) -> Deployment | None:
+        """The deployment that is live, or None before the first."""
+        numbers = self.numbers()
+        return self.get(numbers[-1]) if numbers else None
+
+    def get(self, number: int) -> Deployment:
+        """Deployment `number`. Raises ArtifactError where there is none or it cannot be read."""
+        ref = f"{DEPLOYMENTS}/{number:06d}.json"
+        content = self._store.read(ref)
+        if content is None:
+            raise ArtifactError(f"no deployment {number}; there are: {self.numbers()}")
+        try:
+            record = Deployment.model_validate_json(content)
+        except ValidationError as error:
+            raise ArtifactError(f"{self._store.address(ref)} is damaged: {error.errors()[0]['msg']}") from error
+        if record.number != number:
+            raise ArtifactError(f"{self._store.address(ref)} is damaged: it is the record of {record.number}")
+        return record
+
+    def append(self, releases: dict[str, str], *, after: int, run: str, reason: str) -> Deployment:
+        """Record the deployment that follows number `after` (0: none yet).
+
+        Raises ConflictError where another was recorded meanwhile: nothing is overwritten.
+        """
+        newest = max(self.numbers(), default=0)
+        if newest != after:
+            raise ConflictError(f"deployment {newest} is live, not {after}: another run deployed meanwhile")
+        record = Deployment(number=after + 1, created=datetime.now(UTC), run=run, reason=reason, releases=releases)
+        content = record.model_dump_json(indent=1).encode()
+        if not self._store.create(f"{DEPLOYMENTS}/{record.number:06d}.json", content):
+            raise ConflictError(f"deployment {record.number} exists already: another run deployed meanwhile")
+        return record
+
+    def champion(self, recipe: str) -> Artifact | None:
+        """The release that the newest deployment names for `recipe`, or None.
+
+        Raises ArtifactError where it is named but cannot be read: a gate must not pass for want of a champion.
+        """
+        latest = self.latest()
+        ref = latest.releases.get(recipe) if latest else None
+        return self._store.open(ref) if ref else None

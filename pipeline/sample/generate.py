@@ -1,0 +1,115 @@
+"""Writes the sample: reviews and sentence pairs in the formats of NSMC and KLUE-STS."""
+
+import json
+import os
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.sample import pairs, reviews
+
+VERSION = 1  # raised by hand when a change of code makes the same phrases and seed give other files
+CARD = "SAMPLE.json"
+NOTE = "This is Saebyeok's shipped sample, generated from templates; it is not NSMC or KLUE-STS."
+
+
+def write_sample(directory: Path, seed: int = 7) -> Path:
+    """Write the sample under `directory`, or find it there already, and return `directory`.
+
+    A file that this did not write is never overwritten: it raises DataError.
+    Any number of processes may call it at once; a killed one leaves whole files or none.
+    """
+    card = _read_card(directory)
+    inputs = _digest_inputs(seed)
+    if card.get("inputs") == inputs and _present(directory, card) == card["files"]:
+        return directory
+    files = build_sample(seed)
+    digests = {name: sha256(content).hexdigest() for name, content in files.items()}
+    _clear_stale(directory, card, digests)
+    new = {"note": NOTE, "version": VERSION, "seed": seed, "inputs": inputs, "files": digests}
+    # The card goes first: a file that it names with the right digest is then known as ours whenever we die.
+    _write_whole(directory / CARD, (json.dumps(new, indent=1) + "\n").encode())
+    for name, content in files.items():
+        _write_whole(directory / name, content)
+    return directory
+
+
+def is_sample(directory: Path) -> bool:
+    """Whether `directory` holds the shipped sample, by its SAMPLE.json."""
+    return _read_card(directory).get("note") == NOTE
+
+
+def build_sample(seed: int) -> dict[str, bytes]:
+    """The sample's files by their path: the same bytes for the same seed, on any machine."""
+    taken: set[str] = set()
+    train = reviews.make_reviews(seed, taken, "train")
+    test = reviews.make_reviews(seed, taken, "test")
+    ids = reviews.make_ids(seed, len(train) + len(test))
+    return {
+        "nsmc/ratings_train.txt": _nsmc(train, ids[: len(train)]),
+        "nsmc/ratings_test.txt": _nsmc(test, ids[len(train) :]),
+        "klue-sts/klue-sts-v1.1_train.json": _klue(pairs.make_pairs(seed, "train")),
+        "klue-sts/klue-sts-v1.1_dev.json": _klue(pairs.make_pairs(seed, "test")),
+    }
+
+
+def _nsmc(rows: list[reviews.Review], ids: list[int]) -> bytes:
+    lines = [f"{number}\t{row.text}\t{row.label}" for number, row in zip(ids, rows, strict=True)]
+    return "\n".join(["id\tdocument\tlabel", *lines, ""]).encode()
+
+
+def _klue(rows: list[dict[str, Any]]) -> bytes:
+    return (json.dumps(rows, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _digest_inputs(seed: int) -> str:
+    phrases = [path.read_text(encoding="utf-8") for path in (reviews.PHRASES, pairs.PHRASES)]
+    return sha256("\0".join([str(VERSION), str(seed), *phrases]).encode()).hexdigest()
+
+
+def _read_card(directory: Path) -> dict[str, Any]:
+    """The directory's SAMPLE.json; empty where there is none that can be read."""
+    try:
+        card = json.loads((directory / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) and isinstance(card.get("files"), dict) else {}
+
+
+def _present(directory: Path, card: dict[str, Any]) -> dict[str, str]:
+    """The digests of those of the card's files that are there."""
+    paths = {name: directory / name for name in card["files"]}
+    return {name: sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+
+
+def _clear_stale(directory: Path, card: dict[str, Any], digests: dict[str, str]) -> None:
+    """Remove what an older sample left; refuse where a file is neither its nor ours."""
+    written = card.get("files", {})
+    present = _present(directory, {"files": digests})
+    for name, digest in present.items():
+        if digest not in (digests[name], written.get(name)):
+            raise DataError(
+                f"{directory / name} is not Saebyeok's sample and would be overwritten by it: "
+                "move it away, or name another directory for the sample"
+            )
+    for name, digest in present.items():
+        if digest != digests[name]:
+            (directory / name).unlink(missing_ok=True)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write beside and rename, so that a reader or a kill never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(beside).chmod(0o644)
+        Path(beside).replace(path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,155 @@
+"""Makes `.venv` and installs into it from constraints.txt, saying how far it is. Standard library only.
+
+Run as `python3.11 -m pipeline.stack.bootstrap [--up]`; with `--up` it first checks what starting the stack needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.stack import preflight
+from pipeline.stack.progress import Progress
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".venv"
+STAMP = VENV / "installed.sha256"
+EXTRAS = "airflow,celery,train,serve,dev"
+
+
+def main(arguments: list[str]) -> int:
+    """Check, then install what is not installed. Returns the exit status."""
+    home = Path(preflight.text_setting("SAEBYEOK_HOME", str(ROOT / ".saebyeok"))).expanduser()
+    installed = is_installed()
+    problem = next(problems(home, starting="--up" in arguments, installed=installed), None)
+    if problem:
+        sys.stderr.write(f"saebyeok: {problem}\n")
+        return 1
+    if installed:
+        return 0
+    log = home / "logs" / "install.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return install(log, Progress(sys.stdout))
+    except KeyboardInterrupt:
+        sys.stderr.write("\nsaebyeok: interrupted; what was installed is kept, run it again to go on\n")
+        return 130
+
+
+def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
+    """What would make the installation or the start fail, the cheapest to know first."""
+    data = os.environ.get("SAEBYEOK_DATA")
+    checks: list[Callable[[], str | None]] = [
+        lambda: preflight.writing_problem(ROOT),
+        lambda: preflight.writing_problem(home),
+        lambda: None if installed else preflight.room_problem(ROOT, preflight.INSTALL_BYTES),
+    ]
+    if starting and data:
+        checks.append(lambda: preflight.data_problem(Path(data).expanduser(), ROOT / "pipeline" / "recipes"))
+    # With a record of a running stack the ports may be held by that very stack: `saebyeok up` knows.
+    if starting and not (home / "stack.json").exists():
+        for variable, default in (("AIRFLOW_URL", "http://127.0.0.1:8080"), ("SERVICE_URL", "http://127.0.0.1:3000")):
+            name = f"SAEBYEOK_{variable}"
+            url = preflight.text_setting(name, default)
+            checks.append(lambda url=url, name=name: preflight.port_problem(url, name))  # type: ignore[misc]
+    return (problem for problem in (check() for check in checks) if problem)
+
+
+def stamp() -> str:
+    """Digest of all that decides what is installed."""
+    digest = hashlib.sha256(f"{EXTRAS} {sys.version_info[:2]}".encode())
+    for name in ("pyproject.toml", "constraints.txt"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def is_installed() -> bool:
+    """Whether `.venv` holds what pyproject.toml and constraints.txt ask for now."""
+    return STAMP.is_file() and STAMP.read_text() == stamp() and (VENV / "bin" / "python").exists()
+
+
+def install(log: Path, progress: Progress) -> int:
+    """Make the venv and install into it; pip's own words go to `log`. Returns the exit status."""
+    pins = sum(1 for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    progress.step(f"preparing {VENV} with Python {sys.version.split()[0]}")
+    try:
+        make_venv()
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(
+            f"saebyeok: the virtual environment could not be made ({error}): "
+            "Debian and Ubuntu keep that in a package of its own, python3.11-venv\n"
+        )
+        return 1
+    progress.step(f"installing about {pins} packages from constraints.txt; all of pip's words: {log}")
+    status = run_pip(log, progress)
+    if status != 0:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        sys.stderr.write("\n".join(["", *tail, f"saebyeok: pip failed (status {status}); the whole log is {log}\n"]))
+        return 1
+    STAMP.write_text(stamp())
+    progress.step("installed")
+    return 0
+
+
+def make_venv() -> None:
+    """Make `.venv`, or keep it where its Python still runs."""
+    python = str(VENV / "bin" / "python")
+    if not Path(python).exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:  # noqa: S603
+        venv.EnvBuilder(clear=True, symlinks=True, with_pip=True).create(VENV)
+
+
+def run_pip(log: Path, progress: Progress) -> int:
+    """Install everything, saying how far it is. Returns pip's exit status."""
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "-c", "constraints.txt", "-e", f".[{EXTRAS}]"]
+    temporary = log.parent.parent / "tmp"
+    temporary.mkdir(exist_ok=True)
+    # Wheels are unpacked in the temporary directory: the system's may be too small, and is not ours.
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
+    with log.open("w", encoding="utf-8") as file:
+        pip = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
+    try:
+        while pip.poll() is None:
+            progress.show(pip_progress(log.read_text(encoding="utf-8", errors="replace"), count_installed))
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        # It was interrupted with us; what it has begun it undoes itself.
+        pip.wait()
+        raise
+    return pip.returncode
+
+
+def count_installed() -> int:
+    """Packages that `.venv` holds by now."""
+    return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
+
+
+def pip_progress(log: str, installed: Callable[[], int]) -> str:
+    """Where pip stands, from all that it has said so far."""
+    if found := re.search(r"^Installing collected packages: (.+)", log, re.M):
+        return f"unpacked {installed()} of {found[1].count(',') + 1} packages (the longest step)"
+    lines = re.findall(
+        r"^(?:Collecting |Processing \S*/| +Downloading )([A-Za-z0-9_]+(?:[.-][A-Za-z_][A-Za-z0-9_]*)*)(.*)", log, re.M
+    )
+    packages = {canonical(name) for name, _ in lines}
+    if not packages:
+        return "asking for what is needed"
+    name, rest = lines[-1]
+    size = re.search(r"\(([\d.]+ [MG]B)\)", rest)
+    return f"fetched {len(packages) - 1} packages, at {canonical(name)}{f' ({size[1]})' if size else ''}"
+
+
+def canonical(name: str) -> str:
+    """A package's name as everyone spells it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""What `saebyeok up`, `down` and `status` do."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from pipeline.artifacts import Artifact
+from pipeline.console import FAILED, INTERRUPTED, REFUSED
+from pipeline.errors import SaebyeokError
+from pipeline.job import open_store
+from pipeline.settings import Settings
+from pipeline.stack import control
+from pipeline.stack.airflow_api import AirflowApi, Task
+from pipeline.stack.airflow_home import airflow_home
+from pipeline.stack.control import DAG
+from pipeline.stack.follow import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
+from pipeline.stack.processes import is_running, read_record
+from pipeline.stack.progress import Progress
+from pipeline.stack.summary import STAGES, Outcome, made_by, outcomes, summary
+
+
+def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
+    """Start what does not run, run the DAG once (or follow the run that is at work), and say what came out.
+
+    Returns the exit status: 0, FAILED or REFUSED.
+    """
+    progress = Progress(out)
+    api = control.up(settings, progress)
+    if not run:
+        return 0
+    current = api.active_run(DAG)
+    name = current or api.trigger(DAG, {}, "Started by `saebyeok up`")
+    progress.step(f"{'following' if current else 'triggered'} {settings.airflow_url}/dags/{DAG}/runs/{name}")
+    try:
+        state = follow(api, DAG, name, _follower(settings, api, name, progress))
+    except KeyboardInterrupt:
+        progress.say("\nStill running. Follow it again: make up. Look at it: make status. Stop all of it: make down.")
+        return INTERRUPTED
+    results = outcomes(api, open_store(settings), DAG, name)
+    failed = [task for task in api.tasks(DAG, name) if task.state == "failed"]
+    for line in (*summary(settings, results, succeeded=state == "success"), *_failures(settings, name, failed)):
+        progress.say(line)
+    return _status(state, results, progress)
+
+
+def _status(state: str, results: list[Outcome], progress: Progress) -> int:
+    refused = [item.recipe for item in results if item.decision and not item.decision.promote]
+    if refused:
+        progress.say(
+            f"\nA gate refused {' and '.join(refused)}: see the reason above. What was served before still is."
+        )
+    if state != "success":
+        return FAILED
+    return REFUSED if refused else 0
+
+
+def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress) -> Follower:
+    store = open_store(settings)
+    logs = airflow_home(settings) / "logs"
+
+    def outcome(task: str) -> str:
+        stage = split(task)[1]
+        artifact = made_by(api, store, DAG, run, task) if stage in STAGES else None
+        return in_brief(stage, artifact, run) if artifact else ""
+
+    def reason(task: Task) -> str:
+        return failure_reason(task_log(logs, DAG, run, task))
+
+    def detail(task: Task) -> str:
+        return steps_done(task_log(logs, DAG, run, task))
+
+    return Follower(api.task_order(DAG), progress, outcome, reason, detail)
+
+
+def in_brief(stage: str, artifact: Artifact, run: str) -> str:
+    """What a stage came to, in a few words."""
+    words = ["reused from the store"] if artifact.manifest.run != run else []
+    if stage == "evaluate":
+        figures = artifact.figures["test"]
+        words += [f"{name} {figure['value']:.4f}" for name, figure in figures.items() if isinstance(figure, dict)]
+    if stage == "decide":
+        words.append("promoted" if artifact.figures["promote"] else f"REFUSED: {artifact.figures['reason']}")
+    return ", ".join(words)
+
+
+def _failures(settings: Settings, run: str, failed: list[Task]) -> list[str]:
+    """The end of the log of each task that failed."""
+    lines = []
+    for task in failed:
+        log = task_log(airflow_home(settings) / "logs", DAG, run, task)
+        lines += ["", f"{task.task_id} FAILED: {failure_reason(log)}", "  the end of its log:"]
+        lines += [f"    {line[:300]}" for line in read_task_log(log)[-8:]]
+        lines.append(f"  the whole log: {log}")
+    return lines
+
+
+def down(settings: Settings, out: TextIO) -> None:
+    """Stop what `up` started."""
+    control.down(settings, Progress(out))
+
+
+def status(settings: Settings, out: TextIO) -> int:
+    """Say what runs. Returns 0 where all of it does, else FAILED."""
+    progress = Progress(out)
+    record = read_record(control.record_path(settings))
+    if record is None:
+        progress.say("nothing runs: no stack was started with this SAEBYEOK_HOME; start it with: make up")
+        return FAILED
+    well = True
+    for name, member in record.members.items():
+        running = is_running(member, record.mark)
+        well = well and running
+        progress.say(f"{name:<18} {'running' if running else 'ENDED':<8} pid {member.pid:<8} log {member.log}")
+    there = settings.model_copy(update={"airflow_url": record.airflow_url, "service_url": record.service_url})
+    answer = "answers" if control.service_answers(there) else "does not answer"
+    progress.say(
+        f"the service at {there.service_url} {answer}; Airflow at {there.airflow_url} {_airflow_status(there)}"
+    )
+    return 0 if well else FAILED
+
+
+def _airflow_status(settings: Settings) -> str:
+    try:
+        with control.open_api(settings) as api:
+            if not api.health():
+                return "does not answer"
+            run = api.active_run(DAG)
+    except SaebyeokError as error:
+        return f"does not answer as it should ({error})"
+    return f"is at work on {run}" if run else "waits for the next run"

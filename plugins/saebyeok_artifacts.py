@@ -1,0 +1,114 @@
+"""Airflow plugin: serve reports and data docs of artifacts below `/saebyeok`, for the links on the tasks."""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+DOCS = re.compile(r"docs/.+")
+#: What may be read, by kind of artifact.
+READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": re.compile(r"report\.html")}
+REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+#: Who may read this DAG may read what it made.
+DAG_ID = "nightly_retrain"
+TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "json": "application/json",
+    "png": "image/png",
+    "svg": "image/svg+xml",
+}
+HEADERS = {
+    # The pages quote lines of data files: should one get through as a script, it does not run, and as it
+    # would be in an origin of its own, without the reader's session, there is nothing to ask Airflow for.
+    "Content-Security-Policy": "sandbox allow-popups allow-downloads; "
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+}
+
+
+class NotServedError(Exception):
+    """There is no such artifact or file, or it is not for reading here."""
+
+
+def read_file(kind: str, recipe: str, key: str, attempt: str, path: str) -> tuple[bytes, str]:
+    """Content and media type of one file of an artifact.
+
+    Only a name that the manifest lists can be had, so no path leads out of the artifact.
+    Raises NotServedError, and StoreError where the store cannot be reached.
+    """
+    from pipeline.errors import ArtifactError
+    from pipeline.job import open_store
+    from pipeline.settings import load_settings
+
+    if kind not in READABLE or not READABLE[kind].fullmatch(path):
+        raise NotServedError
+    if not all(REF.fullmatch(part) for part in (recipe, key, attempt)):
+        raise NotServedError
+    try:
+        artifact = open_store(load_settings()).open(f"{kind}/{recipe}/{key}/{attempt}")
+    except ArtifactError as error:
+        raise NotServedError from error
+    entry = artifact.manifest.files.get(path)
+    content = artifact.store.read(f"{artifact.ref}/{path}") if entry else None
+    if entry is None or content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
+        raise NotServedError
+    return content, TYPES.get(path.rsplit(".", 1)[-1].lower(), "application/octet-stream")
+
+
+@cache
+def build_app() -> "FastAPI":
+    """The application that Airflow mounts; reading asks for the session of a user who may read the DAG."""
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.core_api.security import requires_access_dag
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response
+    from fastapi.exception_handlers import http_exception_handler
+    from fastapi.responses import RedirectResponse
+
+    from pipeline.errors import StoreError
+
+    app = FastAPI(title="Saebyeok's artifacts", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+
+    @app.get(
+        "/{kind}/{recipe}/{key}/{attempt}/{path:path}",
+        dependencies=[Depends(requires_access_dag("GET", param_dag_id=DAG_ID))],
+    )
+    def read(kind: str, recipe: str, key: str, attempt: str, path: str) -> Response:
+        try:
+            content, media_type = read_file(kind, recipe, key, attempt, path)
+        except NotServedError:
+            raise HTTPException(404, "There is no such page; its artifact may have been removed.") from None
+        except StoreError as error:
+            raise HTTPException(503, str(error)) from error
+        return Response(content, media_type=media_type, headers=HEADERS)
+
+    @app.exception_handler(HTTPException)
+    async def to_login(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 401 and "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(get_auth_manager().get_url_login(next_url=str(request.url)))
+        return await http_exception_handler(request, error)
+
+    return app
+
+
+async def artifacts(
+    scope: MutableMapping[str, Any],
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
+) -> None:
+    """The application, made when it is first asked: every Airflow process loads plugins, one serves them."""
+    await build_app()(scope, receive, send)
+
+
+class SaebyeokPlugin(AirflowPlugin):
+    """Registers the application."""
+
+    name = "saebyeok"
+    fastapi_apps = [{"app": artifacts, "url_prefix": "/saebyeok", "name": "Saebyeok's artifacts"}]  # noqa: RUF012

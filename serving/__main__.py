@@ -1,0 +1,42 @@
+"""`python -m serving`: start the service where SAEBYEOK_SERVICE_URL says, everything it writes below HOME."""
+
+from __future__ import annotations
+
+import os
+import sys
+from urllib.parse import urlsplit
+
+from pipeline.errors import SaebyeokError, SettingsError
+from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from serving.auth import deploy_token
+
+
+def command(settings: Settings) -> list[str]:
+    """The `bentoml serve` command line. Raises SettingsError where the URL names no host and port."""
+    url = urlsplit(settings.service_url)
+    try:
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise SettingsError(f"SAEBYEOK_SERVICE_URL: {error} (it is {settings.service_url!r})") from error
+    if url.scheme != "http" or host is None or port is None:
+        raise SettingsError(f"SAEBYEOK_SERVICE_URL must look like http://127.0.0.1:3000, not {settings.service_url!r}")
+    # BentoML binds addresses, not names.
+    address = "127.0.0.1" if host == "localhost" else host
+    serve = ["serve", "serving.service:Saebyeok", "--working-dir", str(ROOT), "--host", address, "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", *serve]
+
+
+def main() -> None:
+    """Become the service."""
+    try:
+        settings = load_settings()
+        deploy_token(settings)
+        arguments = command(settings)
+    except SaebyeokError as error:
+        sys.exit(f"error: {error}")
+    environment = library_environment(settings.home) | {"SAEBYEOK_HOME": str(settings.home)}
+    os.execve(arguments[0], arguments, {**os.environ, **environment})  # noqa: S606 - our own interpreter
+
+
+if __name__ == "__main__":
+    main()

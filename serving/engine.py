@@ -1,0 +1,192 @@
+"""An engine: one release in memory, answering texts through ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from pipeline.errors import ArtifactError
+from pipeline.releases import Card
+
+Device = Literal["cpu", "cuda"]
+Floats = NDArray[np.float32]
+
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+#: Largest padded sub-batch, in tokens. On a core, small ones keep the activations in its cache; a GPU wants to be full.
+TOKEN_BUDGET: dict[Device, int] = {"cpu": 256, "cuda": 16_384}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`values` is (inputs, labels) probabilities, (inputs, 1) scores or (inputs, hidden) vectors."""
+
+    values: Floats
+    truncated: NDArray[np.bool_]
+
+
+class Engine:
+    """One release: its card, its tokenizer and one ONNX Runtime session that all threads share."""
+
+    def __init__(self, directory: Path, *, threads: int = 0, device: Device | None = None) -> None:
+        """Load the release in `directory`; `threads` 0 is one a core, `device` None the best that works.
+
+        Raises ArtifactError where card, tokenizer or model cannot be loaded.
+        """
+        try:
+            self.card = Card.model_validate_json((directory / "card.json").read_bytes())
+            self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ArtifactError(f"{directory}: the release cannot be loaded ({error})") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.card.max_length)
+        self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
+        self.device, self._session = _open_session(directory, self.card, device)
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="engine")
+
+    @property
+    def provider(self) -> str:
+        """What ONNX Runtime really runs on."""
+        return str(self._session.get_providers()[0])
+
+    def classify(self, texts: Sequence[str]) -> Floats:
+        """Class probabilities, (texts, labels). For classification releases only (ValueError)."""
+        return self.answer([(text,) for text in texts], kind="classification").values
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """Scores in the recipe's range, (pairs,). For regression releases only (ValueError)."""
+        return self.answer(pairs, kind="regression").values[:, 0]
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Unit vectors, (texts, hidden). For bi-encoders only (ValueError)."""
+        if self.card.objective != "bi-encoder":
+            raise ValueError(f"{self.card.id} has no sentence vectors: its objective is {self.card.objective}")
+        return self._run([(text,) for text in texts]).values
+
+    def answer(self, inputs: Sequence[tuple[str, ...]], kind: str | None = None) -> Answer:
+        """Answers in the order of `inputs`, one text or pair each, and which of them were cut short.
+
+        Raises ValueError where the release is not of `kind` or an input has too few or many texts.
+        """
+        card, width = self.card, 2 if self.card.inputs == "pair" else 1
+        if kind not in (None, card.kind):
+            raise ValueError(f"{card.id} is a {card.kind} release, not {kind}")
+        if any(len(item) != width for item in inputs):
+            raise ValueError(f"{card.id} takes {width} text(s) an input")
+        if card.objective == "bi-encoder":
+            return self._compare(inputs)
+        raw = self._run(inputs)
+        values = _softmax(raw.values) if card.kind == "classification" else self._clip(raw.values)
+        return Answer(values, raw.truncated)
+
+    def _compare(self, pairs: Sequence[tuple[str, ...]]) -> Answer:
+        both = self._run([(pair[side],) for side in (0, 1) for pair in pairs])
+        if self.card.calibration is None:
+            raise ArtifactError(f"{self.card.id}: card.json has no calibration, which a bi-encoder needs")
+        left, right = both.values[: len(pairs)], both.values[len(pairs) :]
+        cosine = np.einsum("ij,ij->i", left, right)
+        scores = self.card.calibration.slope * cosine + self.card.calibration.intercept
+        truncated = both.truncated[: len(pairs)] | both.truncated[len(pairs) :]
+        return Answer(self._clip(scores.astype(np.float32)[:, None]), truncated)
+
+    def _clip(self, scores: Floats) -> Floats:
+        low, high = self.card.score_range or (-np.inf, np.inf)
+        return np.asarray(np.clip(scores, low, high), dtype=np.float32)
+
+    def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
+        """The model's raw output, rows in the order of `inputs`."""
+        plain = [item[0] if len(item) == 1 else item for item in inputs]
+        # Fast: it leaves out the offsets, which nobody reads.
+        encodings = self._tokenizer.encode_batch_fast(plain)
+        truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
+        lengths = np.array([len(item.ids) for item in encodings], dtype=np.int64)
+        batches = list(sub_batches(lengths, TOKEN_BUDGET[self.device]))
+        if not batches:
+            return Answer(np.zeros((0, self._width), dtype=np.float32), truncated)
+        work = [[encodings[row] for row in rows] for rows in batches]
+        # One sub-batch stays on this thread: handing it over costs more than it brings.
+        outputs = [self._forward(work[0])] if len(work) == 1 else list(self._pool.map(self._forward, work))
+        values = np.empty((len(inputs), outputs[0].shape[1]), dtype=np.float32)
+        values[np.concatenate(batches)] = np.concatenate(outputs)
+        return Answer(values, truncated)
+
+    def _forward(self, batch: Sequence[Encoding]) -> Floats:
+        length = max(len(item.ids) for item in batch)
+        ids = np.full((len(batch), length), self._pad, dtype=np.int32)
+        mask = np.zeros_like(ids)
+        types = np.zeros_like(ids)
+        for row, item in enumerate(batch):
+            ids[row, : len(item.ids)] = item.ids
+            mask[row, : len(item.ids)] = 1
+            types[row, : len(item.ids)] = item.type_ids
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+
+    @property
+    def _width(self) -> int:
+        """Columns of the model's output where it says so; 1 where it is dynamic and there is no row to see."""
+        width = self._session.get_outputs()[0].shape[-1]
+        return width if isinstance(width, int) else max(1, len(self.card.labels))
+
+
+def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
+    """Row numbers in groups of like length, each at most `budget` padded tokens (or one row)."""
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    for end in range(1, len(order) + 1):
+        # Sorted, so the row at `end` would be the longest of its group.
+        if end == len(order) or lengths[order[end]] * (end + 1 - start) > budget:
+            yield order[start:end]
+            start = end
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver finds; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if works else 0
+
+
+def _open_session(directory: Path, card: Card, device: Device | None) -> tuple[Device, ort.InferenceSession]:
+    if device != "cpu" and "cuda" in card.variants and (device == "cuda" or cuda_devices() > 0):
+        session = _session(directory, card, "cuda")
+        # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
+        if session.get_providers()[0] == PROVIDERS["cuda"]:
+            return "cuda", session
+        if device == "cuda":
+            raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
+    return "cpu", _session(directory, card, "cpu")
+
+
+def _session(directory: Path, card: Card, device: Device) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Spinning threads of several processes would take the cores from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if device == "cuda":
+        ort.preload_dlls()
+    try:
+        path = str(directory / card.variants[device].file)
+        return ort.InferenceSession(path, options, providers=[PROVIDERS[device]])
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
+
+
+def _softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True)) if len(logits) else logits
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -1,0 +1,78 @@
+"""The command line for tests, as a user has it: processes in a home of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Store
+from pipeline.settings import ROOT, library_environment
+
+
+class Place:
+    """A home that outlives one command; `environment` is for every command beside it."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.environment = {
+            **os.environ,
+            **library_environment(home),
+            "SAEBYEOK_HOME": str(home),
+            **environment,
+        }
+
+    @property
+    def store(self) -> Store:
+        """The store that the commands write to."""
+        return Store(self.environment.get("SAEBYEOK_STORE") or str(self.home / "store"), self.home / "cache" / "store")
+
+    def call(self, *arguments: str, code: int = 0, stdin: str = "") -> Any:
+        """The one JSON document of a command that must end with `code`."""
+        result = self.raw(*arguments, "--json", stdin=stdin)
+        assert result.returncode == code, result.stderr[-4000:]
+        return json.loads(result.stdout)
+
+    def raw(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(arguments),
+            cwd=ROOT,
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+
+    @contextmanager
+    def killed(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that is killed (SIGKILL) where the block ends; it must still be at work then."""
+        with (self.home / "killed.log").open("w") as log:
+            process = subprocess.Popen(self._command(arguments), cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode == -signal.SIGKILL, (self.home / "killed.log").read_text()
+
+    @staticmethod
+    def _command(arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "pipeline.cli", *arguments]
+
+
+def sets(overrides: Mapping[str, Any]) -> list[str]:
+    """Recipe overrides (dotted keys, tables too) as options of the command line."""
+    options = []
+    for key, value in overrides.items():
+        if isinstance(value, Mapping):
+            options += sets({f"{key}.{name}": item for name, item in value.items()})
+        else:
+            options += ["--set", f"{key}={value}"]
+    return options

@@ -1,0 +1,80 @@
+"""Fixtures for every test: settings and a store in a temporary home, jobs, and the real data where it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import Store
+from pipeline.job import Job, open_store
+from pipeline.recipe import Recipe
+from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from tests.fixtures import classifier, cross_encoder, other_classifier, sentence_encoder, service
+
+__all__ = ["classifier", "cross_encoder", "other_classifier", "sentence_encoder", "service"]
+
+SESSION_HOME = pytest.StashKey[Path]()
+REAL_FILES = (
+    "nsmc/ratings_train.txt",
+    "nsmc/ratings_test.txt",
+    "klue-sts/klue-sts-v1.1_train.json",
+    "klue-sts/klue-sts-v1.1_dev.json",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Before any test module imports a library: what it caches goes to a directory that goes away,
+    # and neither the user's settings nor the user's keys reach a test.
+    home = Path(tempfile.mkdtemp(prefix="saebyeok-tests-"))
+    config.stash[SESSION_HOME] = home
+    for name in list(os.environ):
+        ours = name.startswith(("SAEBYEOK_TEST_", "SAEBYEOK_SOAK_"))
+        if name == "WANDB_API_KEY" or (name.startswith("SAEBYEOK_") and not ours):
+            del os.environ[name]
+    os.environ["SAEBYEOK_HOME"] = str(home)
+    os.environ.update(library_environment(home))
+    # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
+    os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[SESSION_HOME], ignore_errors=True)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Default settings, with SAEBYEOK_HOME (in the environment too) in the test's own directory."""
+    monkeypatch.setenv("SAEBYEOK_HOME", str(tmp_path / "home"))
+    return load_settings()
+
+
+@pytest.fixture
+def store(settings: Settings) -> Store:
+    """An empty local store."""
+    return open_store(settings)
+
+
+@pytest.fixture
+def make_job(settings: Settings, store: Store) -> Callable[..., Job]:
+    """`make_job(recipe, run="test-run", force=False)`: a job in the store of this test."""
+
+    def make(recipe: Recipe, *, run: str = "test-run", force: bool = False) -> Job:
+        return Job(recipe=recipe, settings=settings, store=store, run=run, force=force)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The directory of the published files; the test skips where it is absent."""
+    named = os.environ.get("SAEBYEOK_TEST_DATA")
+    directory = Path(named).expanduser() if named else ROOT.parent / "shared" / "data"
+    missing = [name for name in REAL_FILES if not (directory / name).is_file()]
+    if missing:
+        pytest.skip(f"{directory} does not hold {missing[0]}; name a directory that does in SAEBYEOK_TEST_DATA")
+    return directory.resolve()

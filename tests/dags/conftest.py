@@ -1,0 +1,145 @@
+"""Airflow with a migrated database in the session's own home, and the DAGs parsed by it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.settings import ROOT, Settings
+from tests.service import free_port
+
+PARSE = """
+import json, sys
+from pathlib import Path
+from airflow.dag_processing.dagbag import BundleDagBag
+
+folder = Path(sys.argv[1])
+bag = BundleDagBag(str(folder), bundle_path=folder, bundle_name="dags-folder")
+graph = {
+    dag.dag_id: {
+        task.task_id: {
+            "downstream": sorted(task.downstream_task_ids),
+            "queue": task.queue,
+            "pool": task.pool,
+            "retries": task.retries,
+            "doc": task.doc_md or "",
+            "links": [link.name for link in task.operator_extra_links],
+            "outlets": [getattr(outlet, "uri", outlet.name) for outlet in task.outlets],
+        }
+        for task in dag.tasks
+    }
+    for dag in bag.dags.values()
+}
+print(json.dumps({"errors": bag.import_errors, "modules": sorted(sys.modules), "graph": graph}))
+"""
+
+
+@pytest.fixture(scope="session")
+def airflow_home() -> Iterator[Path]:
+    """AIRFLOW_HOME of this session, its database migrated."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "API_AUTH__JWT_SECRET": secrets.token_hex(64),
+        }.items():
+            patch.setenv(f"AIRFLOW__{name}", value)
+        run_airflow("db", "migrate")
+        yield Path(os.environ["AIRFLOW_HOME"])
+
+
+def run_airflow(*arguments: str, fails: bool = False, **environment: str) -> str:
+    """`airflow ...` to its end, with the checkout importable; all that it said."""
+    result = subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (result.returncode != 0) == fails, result.stdout[-6000:]
+    return result.stdout
+
+
+def parse(root: Path) -> Mapping[str, Any]:
+    """What a fresh Airflow makes of the DAGs of the checkout at `root`, and what it imported for that."""
+    result = subprocess.run(
+        [sys.executable, "-c", PARSE, str(root / "dags")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        cwd=root,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    document: Mapping[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return document
+
+
+@pytest.fixture(scope="session")
+def parsed(airflow_home: Path) -> Mapping[str, Any]:
+    """The DAGs as this checkout has them."""
+    return parse(ROOT)
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[Any]]]:
+    """The address of a web hook, and the bodies that it was sent; below `/broken` it answers 500."""
+    bodies: list[Any] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(500 if self.path == "/broken" else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def airflow(airflow_home: Path, settings: Settings) -> Callable[..., str]:
+    """`airflow(dag, conf, **environment)` runs a DAG to its end, in the test's own home; its output."""
+
+    def run(dag: str, conf: dict[str, Any], *, fails: bool = False, **environment: str) -> str:
+        environment = {
+            "SAEBYEOK_HOME": str(settings.home),
+            # Nothing answers there.
+            "SAEBYEOK_SERVICE_URL": f"http://127.0.0.1:{free_port()}",
+        } | environment
+        return run_airflow("dags", "test", dag, "--conf", json.dumps(conf), fails=fails, **environment)
+
+    return run
+
+
+def rows(airflow_home: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(airflow_home / "airflow.db")) as database:
+        return database.execute(query, values).fetchall()
+
+
+def newest_run(airflow_home: Path, dag: str) -> tuple[str, dict[str, str]]:
+    """Id of the newest run of a DAG, and the state of each of its tasks."""
+    ((run,),) = rows(airflow_home, "select run_id from dag_run where dag_id = ? order by id desc limit 1", dag)
+    return run, dict(rows(airflow_home, "select task_id, state from task_instance where run_id = ?", run))

@@ -1,0 +1,125 @@
+"""The pages behind the links: served by the real Airflow application to those who are logged in, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from pipeline.artifacts import Artifact, Store
+
+DOCS = {
+    "docs/index.html": "<p>모든 규칙</p>",
+    "docs/validations/train.html": "<script>fetch('/api/v2/dags')</script>",
+    "train.parquet": "rows",
+    "validation.json": "{}",
+}
+
+
+@pytest.fixture(scope="module")
+def api(airflow_home: Path) -> Iterator[TestClient]:
+    """Airflow's API server with the plugin, and nobody logged in."""
+    from airflow.api_fastapi.app import create_app
+
+    with TestClient(create_app(apps="core"), follow_redirects=False) as client:
+        yield client
+
+
+@pytest.fixture
+def reader(api: TestClient, airflow_home: Path) -> Iterator[TestClient]:
+    """The same, logged in as a browser is: by a cookie."""
+    passwords = json.loads((airflow_home / "simple_auth_manager_passwords.json.generated").read_text())
+    (name, password), *_ = passwords.items()
+    answer = api.post("/auth/token", json={"username": name, "password": password})
+    api.cookies.set("_token", answer.json()["access_token"])
+    yield api
+    api.cookies.clear()
+
+
+def publish(store: Store, kind: str, files: dict[str, str]) -> Artifact:
+    with store.draft() as draft:
+        for name, content in files.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_text(content, encoding="utf-8")
+        return store.publish(draft, kind, "nsmc", "00ff", run="test-run", inputs={}, fields={}, figures={})
+
+
+@pytest.mark.parametrize("kind", ["validate", "rejected-data"])
+def test_data_docs_are_served(reader: TestClient, store: Store, kind: str) -> None:
+    answer = reader.get(f"/saebyeok/{publish(store, kind, DOCS).ref}/docs/index.html")
+    assert (answer.status_code, answer.text) == (200, "<p>모든 규칙</p>")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+def test_a_report_is_served(reader: TestClient, store: Store) -> None:
+    decided = publish(store, "decide", {"report.html": "<h1>report</h1>", "decision.json": "{}"})
+    assert reader.get(f"/saebyeok/{decided.ref}/report.html").text == "<h1>report</h1>"
+    assert reader.get(f"/saebyeok/{decided.ref}/decision.json").status_code == 404
+
+
+def test_what_a_page_quotes_cannot_act_for_its_reader(reader: TestClient, store: Store) -> None:
+    answer = reader.get(f"/saebyeok/{publish(store, 'validate', DOCS).ref}/docs/validations/train.html")
+    policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
+    assert not {"allow-scripts", "allow-same-origin", "allow-forms"} & set(policy["sandbox"])
+    assert policy["default-src"] == ["'none'"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "train.parquet",
+        "validation.json",
+        "manifest.json",
+        "docs",
+        "docs/",
+        "docs/none.html",
+        "docs/../train.parquet",
+        "docs/%2e%2e/train.parquet",
+        "docs/..%2ftrain.parquet",
+        "docs/..%2f..%2f..%2f..%2f..%2fsecret.html",
+        "docs/%2fetc%2fpasswd",
+        "docs//etc/passwd",
+        "docs/index.html%00.png",
+        "docs/index.html%0a",
+    ],
+)
+def test_no_path_leads_to_anything_else(reader: TestClient, store: Store, path: str) -> None:
+    made = publish(store, "validate", DOCS)
+    (Path(store.uri) / "secret.html").write_text("secret", encoding="utf-8")
+    (made.path / "docs" / "unlisted.html").write_text("unlisted", encoding="utf-8")
+    for below in (f"/saebyeok/{made.ref}/{path}", f"/saebyeok/{made.ref}/docs/unlisted.html"):
+        assert reader.get(below).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "ref",
+    ["release/nsmc/00ff/{attempt}", "validate/../validate/nsmc", "validate/nsmc/00ff/%2e%2e", "validate/nsmc/..%2f/x"],
+)
+def test_no_ref_leads_to_anything_else(reader: TestClient, store: Store, ref: str) -> None:
+    published = {kind: publish(store, kind, DOCS) for kind in ("release", "validate")}
+    attempt = published["release"].ref.rsplit("/", 1)[1]
+    assert reader.get(f"/saebyeok/{ref.format(attempt=attempt)}/docs/index.html").status_code == 404
+
+
+def test_a_file_that_was_changed_is_not_served(reader: TestClient, store: Store) -> None:
+    made = publish(store, "validate", DOCS)
+    (made.path / "docs" / "index.html").write_text("<p>other</p>", encoding="utf-8")
+    assert reader.get(f"/saebyeok/{made.ref}/docs/index.html").status_code == 404
+
+
+def test_nobody_reads_without_logging_in(api: TestClient, store: Store) -> None:
+    url = f"/saebyeok/{publish(store, 'validate', DOCS).ref}/docs/index.html"
+    assert api.get(url, headers={"accept": "application/json"}).status_code == 401
+    browser = api.get(url, headers={"accept": "text/html,*/*"})
+    assert browser.status_code == 307
+    assert browser.headers["location"].startswith("/auth/login?next=")
+
+
+def test_nothing_can_be_written(reader: TestClient, store: Store) -> None:
+    url = f"/saebyeok/{publish(store, 'validate', DOCS).ref}/docs/index.html"
+    for method in ("POST", "PUT", "PATCH", "DELETE"):
+        assert reader.request(method, url).status_code == 405

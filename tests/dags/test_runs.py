@@ -1,0 +1,74 @@
+"""DAGs run by Airflow itself, as far as they go in seconds; `tests/e2e` has whole nights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.deploy import deploy
+from pipeline.job import Job
+from pipeline.recipe import load_recipe
+from pipeline.releases import DeploymentLog
+from pipeline.sample import write_sample
+from pipeline.settings import Settings
+from tests.dags.conftest import newest_run, rows
+from tests.releases import TinyModel, make_decision
+
+
+def test_refused_data_stop_their_recipe_and_can_be_looked_at(
+    airflow: Callable[..., str], airflow_home: Path, settings: Settings, hook: tuple[str, list[Any]], tmp_path: Path
+) -> None:
+    data = write_sample(tmp_path / "data")
+    train = data / "nsmc" / "ratings_train.txt"
+    train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
+    output = airflow(
+        "nightly_retrain", {"recipes": ["nsmc"]}, fails=True, SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook[0]
+    )
+    assert "klue-sts was not chosen" in output
+    run, states = newest_run(airflow_home, "nightly_retrain")
+    assert states["nsmc.validate"] == "failed"
+    assert states["nsmc.deploy"] == "upstream_failed"
+    assert {state for task, state in states.items() if task.startswith("klue-sts.")} == {"skipped"}
+    (alert,) = hook[1]
+    assert alert["task"] == "nsmc.validate"
+    assert str(train) in alert["text"]
+    (link,) = rows(
+        airflow_home,
+        "select value from xcom where key = '_link_DataDocsLink' and task_id = 'nsmc.validate' and run_id = ?",
+        run,
+    )
+    path = str(link[0]).strip('"').removeprefix("/saebyeok/")
+    assert path.startswith("rejected-data/nsmc/")
+    assert "label" in (settings.home / "store" / path).read_text(encoding="utf-8")
+
+
+def test_a_rollback_serves_the_deployment_before_and_tells_who_follows(
+    airflow: Callable[..., str],
+    airflow_home: Path,
+    settings: Settings,
+    make_job: Callable[..., Job],
+    classifier: TinyModel,
+    other_classifier: TinyModel,
+) -> None:
+    job = make_job(load_recipe("nsmc", "embedded"))
+    champion = None
+    for model, key in ((classifier, "a" * 16), (other_classifier, "b" * 16)):
+        release = model.publish(job.store, "nsmc", key=key)
+        deploy(job, release, make_decision(job.store, release, champion), require_service=False)
+        champion = release.ref
+    log = DeploymentLog(job.store)
+    airflow("rollback", {})
+    run, states = newest_run(airflow_home, "rollback")
+    assert states == {"rollback": "success"}
+    assert log.numbers() == [1, 2, 3]
+    assert (log.get(3).releases, log.get(3).run) == (log.get(1).releases, run)
+    events = rows(
+        airflow_home,
+        "select uri, e.extra from asset_event e join asset a on a.id = e.asset_id where e.source_run_id = ?",
+        run,
+    )
+    assert [(uri, json.loads(extra)["deployment"]) for uri, extra in events] == [("saebyeok://champion/nsmc", 3)]
+    assert "no deployment 7" in airflow("rollback", {"deployment": 7}, fails=True)
+    assert newest_run(airflow_home, "rollback")[1] == {"rollback": "failed"}

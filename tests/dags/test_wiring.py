@@ -1,0 +1,105 @@
+"""Errors in Airflow's terms, alerts, and which deployment made a release the champion."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pipeline import errors
+from pipeline.artifacts import Store
+from pipeline.errors import SaebyeokError
+from pipeline.releases import DeploymentLog
+from pipeline.settings import ROOT
+
+
+@pytest.fixture(scope="module")
+def wiring(airflow_home: Path) -> ModuleType:
+    sys.path.append(str(ROOT / "dags"))
+    try:
+        return importlib.import_module("wiring")
+    finally:
+        sys.path.remove(str(ROOT / "dags"))
+
+
+def every_error() -> list[type[SaebyeokError]]:
+    found = [item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, SaebyeokError)]
+    assert {item.retryable for item in found} == {True, False}
+    return found
+
+
+@pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
+def test_only_what_a_retry_can_help_is_left_to_be_retried(wiring: ModuleType, kind: type[SaebyeokError]) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(kind if kind.retryable else AirflowFailException, match="the sentence"), wiring.airflow_errors():
+        raise kind("the sentence")
+
+
+def test_an_unforeseen_error_fails_at_once_and_keeps_its_cause(wiring: ModuleType) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="ZeroDivisionError: division") as caught, wiring.airflow_errors():
+        1 / 0  # noqa: B018
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+def test_a_skip_stays_a_skip(wiring: ModuleType) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    with pytest.raises(AirflowSkipException), wiring.airflow_errors():
+        raise AirflowSkipException("not chosen")
+
+
+@pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), ("", None), (None, None)])
+def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, number: float | None) -> None:
+    assert wiring.as_number(given) == number
+
+
+def test_an_alert_is_an_error_line_and_a_post(
+    wiring: ModuleType, hook: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    url, bodies = hook
+    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", url)
+    wiring.alert("refused", "nsmc: refused", {"recipe": "nsmc"})
+    assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "wiring"] == [
+        (logging.ERROR, "nsmc: refused")
+    ]
+    assert bodies == [{"event": "refused", "text": "nsmc: refused", "recipe": "nsmc"}]
+
+
+@pytest.mark.parametrize("address", ["{url}/broken", "http://127.0.0.1:9", "no address"])
+def test_an_alert_that_cannot_be_sent_is_no_failure(
+    wiring: ModuleType,
+    hook: tuple[str, list[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    address: str,
+) -> None:
+    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", address.format(url=hook[0]))
+    wiring.alert("failed", "train failed", {})
+    messages = [record.getMessage() for record in caplog.records if record.name == "wiring"]
+    assert messages[0] == "train failed"
+    assert "could not be sent" in messages[1]
+
+
+def test_the_promotion_is_the_first_deployment_of_the_last_unbroken_line(wiring: ModuleType, store: Store) -> None:
+    log = DeploymentLog(store)
+    for number, (run, nsmc, other) in enumerate(
+        [("a", "n1", "k1"), ("b", "n2", "k1"), ("c", "n1", "k1"), ("d", "n1", "k2"), ("e", "n1", "k3")]
+    ):
+        log.append({"nsmc": nsmc, "klue-sts": other}, after=number, run=run, reason="test")
+    assert wiring.promotion(store, "nsmc", "n1").run == "c"
+    assert wiring.promotion(store, "klue-sts", "k3").run == "e"
+    assert wiring.promotion(store, "nsmc", "n2") is None
+
+
+def test_links_keep_the_path_that_airflow_is_served_under(wiring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/saebyeok/decide/nsmc/k/a/report.html"
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ml/")
+    assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/ml/saebyeok/decide/nsmc/k/a/report.html"

@@ -1,0 +1,173 @@
+"""`saebyeok up` as a user has it: a stack of its own, the sample through Airflow, answers, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from playwright.sync_api import sync_playwright
+
+from pipeline.settings import ROOT, Settings
+from pipeline.stack.airflow_api import AirflowApi
+from pipeline.stack.airflow_home import USER, read_password
+from pipeline.stack.control import DAG, DAGS, open_api, record_path
+from pipeline.stack.follow import Follower, follow
+from pipeline.stack.processes import marked_processes, read_record
+from pipeline.stack.progress import Progress
+
+SAEBYEOK = str(Path(sys.executable).parent / "saebyeok")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack, and what `up` said when it started it."""
+
+    settings: Settings
+    environment: dict[str, str]
+    said: str
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [SAEBYEOK, *arguments]
+        return subprocess.run(command, env=self.environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def releases(self) -> dict[str, Any]:
+        return dict(httpx.get(f"{self.settings.service_url}/releases", timeout=10).json())
+
+
+def free_url() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    home = tmp_path_factory.mktemp("stack") / "home"
+    settings = Settings(home=home, airflow_url=free_url(), service_url=free_url())
+    environment = {
+        **os.environ,
+        "SAEBYEOK_HOME": str(home),
+        "SAEBYEOK_AIRFLOW_URL": settings.airflow_url,
+        "SAEBYEOK_SERVICE_URL": settings.service_url,
+    }
+    result = Stack(settings, environment, "").run("up")
+    try:
+        assert result.returncode == 0, result.stdout + result.stderr
+        yield Stack(settings, environment, result.stdout)
+    finally:
+        Stack(settings, environment, "").run("down")
+
+
+@contextmanager
+def signed_in(settings: Settings) -> Iterator[httpx.Client]:
+    """A client with the session that the printed password opens."""
+    with httpx.Client(base_url=settings.airflow_url, timeout=30) as client:
+        answer = client.post("/auth/token", json={"username": USER, "password": read_password(settings)})
+        client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
+        yield client
+
+
+def test_up_says_figures_answers_and_addresses(stack: Stack) -> None:
+    for recipe, metric in (("nsmc", "accuracy"), ("klue-sts", "pearson")):
+        assert re.search(rf"^{recipe} \[trained on the shipped SAMPLE", stack.said, re.M)
+        assert re.search(rf"^  {metric} +0\.\d+", stack.said, re.M)
+    assert stack.said.count("\n  Promoted: ") == 2
+    assert f"curl -s {stack.settings.service_url}/classify" in stack.said
+    assert re.search(r'"label": ?"(negative|positive)"', stack.said)
+    assert f"{stack.settings.airflow_url}  user admin  password {read_password(stack.settings)}" in stack.said
+
+
+def test_the_report_and_the_data_docs_are_where_up_says(stack: Stack) -> None:
+    links = re.findall(r"^  (report|data docs) +(http\S+)$", stack.said, re.M)
+    assert len(links) == 4
+    with signed_in(stack.settings) as airflow:
+        for _, link in links:
+            assert "<html" in airflow.get(link).raise_for_status().text.lower()
+    for path in re.findall(r"^ +(/\S+\.html)$", stack.said, re.M):
+        assert Path(path).is_file()
+
+
+def test_both_dags_are_on(stack: Stack) -> None:
+    with signed_in(stack.settings) as airflow:
+        for dag in DAGS:
+            assert airflow.get(f"/api/v2/dags/{dag}").json()["is_paused"] is False
+
+
+def test_up_again_reuses_the_stack_and_the_stages(stack: Stack) -> None:
+    result = stack.run("up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "reusing the running stack" in result.stdout
+    for recipe in ("nsmc", "klue-sts"):
+        assert re.search(rf"^\S+ +{recipe} +train +done in \S+ reused from the store", result.stdout, re.M)
+
+
+def wait_for(api: AirflowApi, run: str) -> str:
+    follower = Follower(
+        api.task_order(DAG), Progress(sys.stderr), lambda task: "", lambda task: task.task_id, lambda task: ""
+    )
+    return follow(api, DAG, run, follower)
+
+
+def test_a_run_from_rest_changes_what_is_served(stack: Stack) -> None:
+    before = stack.releases()
+    with open_api(stack.settings) as api:
+        run = api.trigger(DAG, {"recipes": ["nsmc"], "seed": 11}, "with another seed")
+        assert wait_for(api, run) == "success"
+    after = stack.releases()
+    assert after["deployment"] == before["deployment"] + 1
+    assert after["recipes"]["nsmc"]["release"] != before["recipes"]["nsmc"]["release"]
+    assert after["recipes"]["klue-sts"] == before["recipes"]["klue-sts"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_a_run_from_the_form_changes_what_is_served(stack: Stack) -> None:
+    before = stack.releases()
+    url = stack.settings.airflow_url
+    with open_api(stack.settings) as api, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(locale="en-US")
+        page.goto(url)
+        page.fill("input[name=username]", USER)
+        page.fill("input[name=password]", read_password(stack.settings))
+        page.click("button[type=submit]")
+        page.wait_for_url(lambda address: "login" not in address)
+        page.goto(f"{url}/dags/{DAG}")
+        page.get_by_label("Trigger Dag").first.click()
+        form = page.get_by_role("dialog")
+        form.get_by_label("Remove Similarity of Korean sentences (KLUE-STS)").click()
+        form.get_by_role("spinbutton", name="Seed").fill("12")
+        known = api.newest_run(DAG, "success")
+        form.get_by_role("button", name="Trigger", exact=True).click()
+        form.wait_for(state="hidden")
+        run = api.active_run(DAG)
+        assert run is not None
+        assert run != known
+        assert wait_for(api, run) == "success"
+        browser.close()
+    after = stack.releases()
+    assert after["deployment"] == before["deployment"] + 1
+    assert after["recipes"]["nsmc"]["release"] != before["recipes"]["nsmc"]["release"]
+
+
+def test_down_leaves_nothing_running(stack: Stack) -> None:
+    record = read_record(record_path(stack.settings))
+    assert record is not None
+    assert marked_processes(record.mark)
+    result = stack.run("down")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert marked_processes(record.mark) == []
+    ours = [process for process in psutil.process_iter(["cmdline"]) if str(stack.settings.home) in str(process.info)]
+    assert ours == []
+    assert stack.run("down").stdout.startswith("nothing to stop")

@@ -1,0 +1,83 @@
+"""kill -9 of a training: nothing half-made shows, and the next attempt ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.train import COMPLETE
+from tests.cli import Place, sets
+from tests.service import eventually
+from tests.tiny import SMALL
+
+pytestmark = pytest.mark.faults
+
+#: Many and short, so that there is always another one to be killed in.
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The sample, tokenized."""
+    place = Place(tmp_path_factory.mktemp("training") / "home")
+    for stage in ("validate", "tokenize"):
+        place.call(stage, "nsmc", *sets(SMALL))
+    return place
+
+
+def training(seed: int) -> list[str]:
+    """A training of its own for each seed."""
+    return ["train", "nsmc", *sets(SMALL | {"train.epochs": EPOCHS, "train.seed": seed})]
+
+
+def checkpoints(place: Place, *, whole: bool) -> list[Path]:
+    """Whole (or half-written) checkpoints, the newest last."""
+    found = [path for path in (place.home / "work").glob("*/checkpoint-*") if (path / COMPLETE).exists() == whole]
+    return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def attempts(place: Place) -> list[str]:
+    """All trainings that the store shows."""
+    store = place.store
+    return [f"{key}/{name}" for key in store.list("train/nsmc") for name in store.list(f"train/nsmc/{key}")]
+
+
+def goes_on(place: Place, arguments: list[str], checkpoint: Path) -> None:
+    """Run the training again: it must go on from `checkpoint` and end like one that was never cut off."""
+    again = place.raw("--verbose", *arguments, "--json")
+    assert again.returncode == 0, again.stderr
+    assert f"going on from {checkpoint}" in again.stderr
+    resumed: dict[str, Any] = json.loads(again.stdout)
+    whole: dict[str, Any] = place.call(*arguments, "--force")
+    assert whole["ref"] != resumed["ref"]
+    assert [epoch["epoch"] for epoch in resumed["figures"]["history"]] == list(range(1, EPOCHS + 1))
+    assert resumed["figures"]["validation"] == whole["figures"]["validation"]
+    first, second = (place.store.open(item["ref"]).manifest.files for item in (resumed, whole))
+    assert first["model/model.safetensors"].sha256 == second["model/model.safetensors"].sha256
+    assert list((place.home / "work").iterdir()) == []
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(place: Place) -> None:
+    arguments, before = training(seed=1), attempts(place)
+    with place.killed(*arguments) as process:
+        eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))
+    assert attempts(place) == before
+    goes_on(place, arguments, checkpoints(place, whole=True)[-1])
+    assert len(attempts(place)) == len(before) + 2
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(place: Place) -> None:
+    arguments, before = training(seed=2), attempts(place)
+
+    def writes_the_next_one() -> bool:
+        return bool(checkpoints(place, whole=True) and checkpoints(place, whole=False))
+
+    # It may have been written to the end before the signal came: then the next attempt is killed, further on.
+    while not writes_the_next_one():
+        with place.killed(*arguments) as process:
+            eventually("one is half written", lambda: process.poll() is not None or writes_the_next_one(), pause=0.001)
+    assert attempts(place) == before
+    goes_on(place, arguments, checkpoints(place, whole=True)[-1])

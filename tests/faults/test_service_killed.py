@@ -1,0 +1,88 @@
+"""kill -9 of the service, a worker and then all of it: it comes back with the newest deployment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.artifacts import Store
+from pipeline.job import open_store
+from serving.workers import live_workers
+from tests.deploying import Answer, hammering, put
+from tests.releases import TinyModel
+from tests.service import Service, eventually
+
+pytestmark = pytest.mark.faults
+
+A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
+
+
+@pytest.fixture
+def store(service: Service) -> Store:
+    return open_store(service.settings)
+
+
+def deployment_of_all(service: Service, workers: int = 2) -> int | None:
+    """The deployment that all workers serve, or None while they differ or one is missing."""
+    states = service.client.releases().workers
+    numbers = {state.deployment for state in states}
+    return numbers.pop() if len(states) == workers and len(numbers) == 1 else None
+
+
+def named(seen: list[Answer]) -> set[str]:
+    """The releases that answered; a question whose worker was killed has no answer, and all others have one."""
+    assert {answer.status for answer in seen} <= {0, 200}, {answer for answer in seen if answer.status not in (0, 200)}
+    return {answer.release for answer in seen if answer.status == 200}
+
+
+def answers_again(seen: list[Answer]) -> Callable[[], bool]:
+    """Whether ten answers in a row have come since now."""
+    begin = len(seen)
+    return lambda: len(seen) > begin + 10 and all(answer.status == 200 for answer in seen[-10:])
+
+
+def test_killed_workers_come_back(
+    service: Service, store: Store, classifier: TinyModel, other_classifier: TinyModel
+) -> None:
+    put(service.settings, classifier.publish(store, "nsmc", key="a" * 16))
+    first = service.pids()
+    with hammering(service.settings.service_url) as seen:
+        eventually("users ask", answers_again(seen))
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+            eventually("the worker is back", lambda: deployment_of_all(service) == 1)
+        eventually("users are answered", answers_again(seen))
+        assert service.pids().isdisjoint(first)
+        put(service.settings, other_classifier.publish(store, "nsmc", key="b" * 16))
+        eventually("users are answered", answers_again(seen))
+    assert named(seen) == {A, B}
+
+
+def test_a_killed_service_comes_back_with_the_newest_deployment(
+    service: Service, store: Store, classifier: TinyModel, other_classifier: TinyModel
+) -> None:
+    settings = service.settings
+    put(settings, classifier.publish(store, "nsmc", key="a" * 16))
+    staged = other_classifier.publish(store, "nsmc", key="c" * 16)
+    service.client.stage(staged.ref)
+    workers = settings.home / "service" / "workers"
+    with hammering(settings.service_url, pause=0.05) as seen:
+        eventually("users ask", answers_again(seen))
+        service.process.kill()
+        service.process.wait()
+        # Nobody stays behind to hold the port or to answer with what was.
+        eventually("the workers are gone", lambda: live_workers(workers) == [])
+        put(settings, other_classifier.publish(store, "nsmc", key="b" * 16), service=False)
+        gone = len(seen)
+        back = Service(settings)
+        try:
+            back.wait_live()
+            eventually("both serve it", lambda: deployment_of_all(back) == 2)
+            eventually("users are answered", answers_again(seen))
+        finally:
+            back.stop()
+    assert named(seen[:gone]) == {A}
+    assert named(seen[gone:]) == {B}

@@ -1,0 +1,58 @@
+"""A port that is taken, processes of the stack and a stranger."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.stack.processes import Member, Record, marked_processes, new_mark, start, stop
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+@pytest.fixture
+def stranger() -> Iterator[psutil.Process]:
+    """A process that is none of the stack's."""
+    process = subprocess.Popen(SLEEP)
+    yield psutil.Process(process.pid)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of 127.0.0.1 on which something listens."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Callable[..., tuple[Record, Member]]]:
+    """`sleeper(*command)`: a marked process that sleeps, or runs `command`, and a record of it."""
+    records = []
+
+    def begin(*command: str) -> tuple[Record, Member]:
+        mark = new_mark()
+        member = start(command or SLEEP, mark=mark, log=tmp_path / "log", environment=os.environ, cwd=tmp_path)
+        record = Record(
+            mark=mark, fingerprint="x", airflow_url="http://a", service_url="http://b", members={"one": member}
+        )
+        records.append(record)
+        # A process that has just been started shows no environment for a moment.
+        while not marked_processes(mark):
+            time.sleep(0.01)
+        return record, member
+
+    yield begin
+    for record in records:
+        stop(record, patience=1)

@@ -1,0 +1,54 @@
+"""Starting and stopping: twice, two at once, with other settings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import StackError
+from pipeline.settings import Settings
+from pipeline.stack import control
+from pipeline.stack.processes import Member, Record, is_running
+from pipeline.stack.progress import Progress
+
+
+def test_down_where_nothing_was_started_is_no_error(settings: Settings) -> None:
+    out = io.StringIO()
+    control.down(settings, Progress(out))
+    assert out.getvalue().startswith("nothing to stop")
+    assert not settings.home.exists()
+
+
+def test_down_stops_once_and_forgets(
+    settings: Settings, sleeper: Callable[..., tuple[Record, Member]], stranger: psutil.Process
+) -> None:
+    record, member = sleeper()
+    settings.home.mkdir(parents=True)
+    control.record_path(settings).write_text(record.model_dump_json())
+    out = io.StringIO()
+    control.down(settings, Progress(out))
+    control.down(settings, Progress(out))
+    assert "stopped Airflow and the service (1 processes)" in out.getvalue()
+    assert "nothing to stop" in out.getvalue()
+    assert not is_running(member, record.mark)
+    assert stranger.is_running()
+
+
+def test_two_at_once_are_refused(settings: Settings) -> None:
+    settings.home.mkdir(parents=True)
+    with (
+        control.locked(settings),
+        pytest.raises(StackError, match="another `saebyeok up` or `down` is at work"),
+        control.locked(settings),
+    ):
+        pass
+
+
+def test_other_settings_are_told_from_those_of_a_running_stack(settings: Settings) -> None:
+    before = control.fingerprint(settings)
+    assert control.fingerprint(settings) == before
+    assert control.fingerprint(settings.model_copy(update={"data": Path("/data")})) != before

@@ -1,0 +1,115 @@
+"""Following a run: what is said of it, on a terminal and in a file."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.stack.airflow_api import Task
+from pipeline.stack.follow import Follower, failure_reason, steps_done
+from pipeline.stack.progress import Progress
+
+ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
+
+
+def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "default_pool") -> list[Task]:
+    """The tasks of a run, in no good order."""
+    tries = {"nsmc.train": train_tries}
+    return [
+        Task(task_id=name, state=state.get(name), try_number=tries.get(name, 1), duration=62.0, pool=pool)
+        for name in reversed(ORDER)
+    ]
+
+
+def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) -> Follower:
+    reasons = {"nsmc.train": "the loss became NaN\n  at step 7\nsee the log"}
+    outcomes = {"nsmc.validate": "reused from the store"}
+    return Follower(
+        ORDER,
+        Progress(out),
+        outcome=lambda task: outcomes.get(task, ""),
+        reason=lambda task: reasons[task.task_id],
+        detail=lambda task: "step 3 of 9" if task.task_id == "nsmc.train" else "",
+        clock=clock,
+    )
+
+
+def texts(out: io.StringIO) -> list[str]:
+    """The lines without the clock before them."""
+    return [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines()]
+
+
+def test_each_change_is_one_line_with_what_comes_next() -> None:
+    out = io.StringIO()
+    follower = make_follower(out)
+    for _ in range(2):
+        follower.look(look({"nsmc.validate": "running"}))
+    for state, tries in (("running", 1), ("up_for_retry", 1), ("running", 2), ("failed", 2)):
+        follower.look(look({"nsmc.validate": "success", "nsmc.train": state}, tries))
+    follower.look(look({"nsmc.validate": "success", "nsmc.train": "failed", "nsmc.deploy": "upstream_failed"}, 2))
+    assert texts(out) == [
+        "nsmc       validate  started",
+        "nsmc       validate  done in 1:02, reused from the store; next: train",
+        "nsmc       train     started",
+        "nsmc       train     failed, and is tried again: the loss became NaN ... see the log",
+        "nsmc       train     started (try 2)",
+        "nsmc       train     FAILED: the loss became NaN ... see the log",
+    ]
+
+
+def test_the_standing_line_says_stage_and_elapsed() -> None:
+    now = 0.0
+    follower = make_follower(io.StringIO(), clock=lambda: now)
+    training = look({"nsmc.validate": "success", "nsmc.train": "running"})
+    follower.look(training)
+    now = 65.0
+    assert follower.standing(training[::-1]) == "nsmc: train for 1:05 (step 3 of 9); next: deploy"
+    assert follower.standing(look({})[::-1]) == "nsmc: validate comes next"
+    queued = look({"nsmc.validate": "success", "nsmc.train": "scheduled"}, pool="gpu")
+    assert follower.standing(queued[::-1]) == "nsmc: train waits for its turn in pool gpu"
+    assert follower.standing(look(dict.fromkeys(ORDER, "success"))) == "nsmc: ended"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_one_line_rewritten_and_a_file_none_of_it() -> None:
+    terminal, file = Terminal(), io.StringIO()
+    for out in (terminal, file):
+        progress = Progress(out)
+        progress.show("train for 0:01")
+        progress.show("train for 0:02")
+        progress.step("done")
+    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().count("\r") == 3
+    assert texts(file) == ["done"]
+
+
+def test_a_failed_tasks_sentence_is_found_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "attempt=1.log"
+    events = [
+        {"level": "info", "event": "::group::Execute"},
+        {
+            "level": "error",
+            "event": "Task failed with exception",
+            "error_detail": [
+                {"exc_type": "AirflowFailException", "exc_value": "ratings_train.txt, line 7: not UTF-8"},
+                {"exc_type": "UnicodeDecodeError", "exc_value": "invalid start byte"},
+            ],
+        },
+        {"level": "error", "event": "nightly_retrain: nsmc.validate failed"},
+    ]
+    log.write_text("\n".join(json.dumps(event) for event in events))
+    assert failure_reason(log) == "ratings_train.txt, line 7: not UTF-8"
+    assert failure_reason(tmp_path / "absent.log") == f"no log at {tmp_path / 'absent.log'}"
+
+
+def test_the_newest_step_of_a_training_is_found_in_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "attempt=1.log"
+    assert steps_done(log) == ""
+    log.write_text("x" * 50_000 + '{"event": "step 20 of 606: loss 0.3"}\n{"event": "step 40 of 606: loss 0.2"}\n')
+    assert steps_done(log) == "step 40 of 606"

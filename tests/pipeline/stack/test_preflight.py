@@ -1,0 +1,46 @@
+"""What is checked before minutes are spent."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from pipeline.settings import ROOT
+from pipeline.stack import preflight
+
+
+def test_a_taken_port_is_a_sentence_that_names_port_and_variable(taken_port: int) -> None:
+    problem = preflight.port_problem(f"http://127.0.0.1:{taken_port}", "SAEBYEOK_AIRFLOW_URL")
+    assert problem is not None
+    assert f"port {taken_port} on 127.0.0.1" in problem
+    assert f"make up SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:{taken_port + 1}" in problem
+
+
+def test_a_free_port_is_no_problem(taken_port: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert preflight.port_problem(f"http://127.0.0.1:{port}", "X") is None
+
+
+def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
+    assert preflight.room_problem(tmp_path, 1) is None
+    problem = preflight.room_problem(tmp_path, 10**18)
+    assert problem is not None
+    assert str(tmp_path) in problem
+    assert "1000000000 GB are needed" in problem
+
+
+def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert preflight.writing_problem(tmp_path / "new" / "home") is None
+    problem = preflight.writing_problem(tmp_path / "file" / "home")
+    assert problem is not None
+    assert "cannot be written (Not a directory)" in problem
+
+
+def test_a_data_directory_without_the_published_files_is_named(tmp_path: Path) -> None:
+    problem = preflight.data_problem(tmp_path, ROOT / "pipeline" / "recipes")
+    assert problem is not None
+    assert "no nsmc/ratings_train.txt" in problem
+    assert "no klue-sts/klue-sts-v1.1_dev.json" in problem

@@ -1,0 +1,108 @@
+"""Each deployment as a Bento."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.bento import bento_tag, ensure_bento, requirements, service_modules
+from pipeline.job import open_store
+from pipeline.releases import DeploymentLog
+from pipeline.settings import ROOT, Settings
+from serving.engine import Engine
+from tests.releases import SENTENCES, TinyModel
+from tests.service import Service, service_settings
+
+
+def test_requirements_are_pinned_to_the_constraints() -> None:
+    lines = requirements()
+    pins = set((ROOT / "constraints.txt").read_text().splitlines())
+    assert all(re.fullmatch(r"[a-z0-9-]+==\S+", line) for line in lines)
+    names = {line.split("==")[0] for line in lines}
+    assert {"bentoml", "onnxruntime-gpu", "tokenizers", "numpy", "pydantic", "s3fs", "starlette"} <= names
+    assert not names & {"torch", "transformers", "apache-airflow", "onnxruntime", "pytest"}
+    assert {line for line in lines if line.startswith(("bentoml==", "onnxruntime-gpu=="))} <= pins
+
+
+def test_only_the_service_and_what_it_imports_is_baked_in() -> None:
+    names = {str(path.relative_to(ROOT)) for path in service_modules()}
+    assert {"serving/service.py", "serving/__init__.py", "pipeline/__init__.py", "pipeline/releases.py"} <= names
+    assert not names & {"pipeline/train.py", "pipeline/deploy.py", "pipeline/cli.py"}
+
+
+@pytest.fixture
+def alone(settings: Settings) -> Settings:
+    # Hidden, as HOME is by default: BentoML refuses to read some files from such a place.
+    return service_settings(settings.home.parent / ".saebyeok")
+
+
+def test_a_bento_answers_from_itself_alone(
+    alone: Settings, tmp_path: Path, classifier: TinyModel, sentence_encoder: TinyModel, other_classifier: TinyModel
+) -> None:
+    store = open_store(alone)
+    releases = {
+        "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16),
+    }
+    log = DeploymentLog(store)
+    refs = {recipe: release.ref for recipe, release in releases.items()}
+    first = log.append(refs, after=0, run="test", reason="시험")
+    tag = ensure_bento(alone, store, first)
+    assert tag == "saebyeok:1"
+    newer = other_classifier.publish(store, "nsmc", key="c" * 16)
+    assert ensure_bento(
+        alone, store, log.append({"nsmc": newer.ref}, after=1, run="test", reason="newer")
+    ) == bento_tag(log.get(2))
+    wanted = Engine(releases["nsmc"].path).classify(SENTENCES)[:, 1].tolist()
+    scores = Engine(releases["klue-sts"].path).score([SENTENCES[:2]]).tolist()
+    exported = tmp_path / "saebyeok.bento"
+    run_bentoml(alone.home / "bentoml", "export", tag, str(exported))
+    shutil.rmtree(alone.home)
+
+    elsewhere = service_settings(tmp_path / "elsewhere")
+    bentos = tmp_path / "other" / "bentoml"
+    run_bentoml(bentos, "import", str(exported))
+    port = elsewhere.service_url.rsplit(":", 1)[1]
+    command = [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", port]
+    service = Service(elsewhere, command, {"BENTOML_HOME": str(bentos)})
+    try:
+        service.wait_live(workers=1)
+        assert service.client.is_ready()
+        answer = service.client.classify(SENTENCES)
+        assert answer.release == "nsmc-" + "a" * 16
+        assert [item.probabilities["positive"] for item in answer.results] == pytest.approx(wanted, abs=1e-6)
+        similar = service.client.similarity([SENTENCES[:2]])
+        assert [item.score for item in similar.results] == pytest.approx(scores, abs=1e-5)
+        assert service.client.releases().deployment == 1
+    finally:
+        service.stop()
+    written = {path.name for path in elsewhere.home.rglob("*")} - {"service.log", "deploy.token"}
+    assert written == set(), "a Bento writes nothing below HOME"
+
+
+def test_a_bento_is_built_once_and_again_for_another_log(alone: Settings, classifier: TinyModel) -> None:
+    store = open_store(alone)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    record = DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one")
+    ensure_bento(alone, store, record)
+    baked = alone.home / "bentoml" / "bentos" / "saebyeok" / "1" / "src" / "deployment.json"
+    before = baked.stat().st_mtime_ns
+    ensure_bento(alone, store, record)
+    assert baked.stat().st_mtime_ns == before
+    ensure_bento(alone, store, record.model_copy(update={"reason": "another"}))
+    assert '"another"' in baked.read_text()
+
+
+def run_bentoml(home: Path, *arguments: str) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "bentoml", *arguments]
+    result = subprocess.run(
+        command, env={**os.environ, "BENTOML_HOME": str(home)}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr

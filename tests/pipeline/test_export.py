@@ -1,0 +1,313 @@
+"""Export: a release that answers as the trained model does, and none where it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tokenizers import Tokenizer
+
+from pipeline import export as export_module
+from pipeline.artifacts import Artifact
+from pipeline.errors import LatencyError, ParityError
+from pipeline.export import check_graph, measure_parity, open_session, run_onnx
+from pipeline.model import load_trained
+from pipeline.onnx_graph import fuse, trace
+from pipeline.recipe import load_recipe
+from pipeline.releases import Card, read_card
+from serving.engine import Engine
+from serving.golden import check_golden, engine_answers
+from tests.tiny import Road, open_road, save_base, small_recipe
+
+
+@pytest.fixture(scope="module")
+def crossed(tmp_path_factory: pytest.TempPathFactory) -> Road:
+    """A cross-encoder of pairs from a base model, which reads token types."""
+    home = tmp_path_factory.mktemp("crossed")
+    probe = open_road(small_recipe("klue-sts"), home / "probe", train=1000, test=120)
+    base = save_base(home / "base", probe.rows["train"]["text"].tolist(), num_hidden_layers=2, initializer_range=0.3)
+    # Trained little, so that the large random weights give each pair an answer of its own.
+    bounds = {"changed_labels": 0.2, "metric_change": 0.2}
+    recipe = small_recipe(
+        "klue-sts",
+        model__base=str(base),
+        model__objective="cross-encoder",
+        train__epochs=1,
+        train__learning_rate=1e-3,
+        export__int8=bounds,
+        export__fp16=bounds,
+    )
+    return Road(open_road(recipe, home / "home", 1, 1).job, probe.rows)
+
+
+@pytest.fixture(params=["nsmc", "klue-sts", "cross-encoder"])
+def road(request: pytest.FixtureRequest, reviews: Road, pairs: Road, crossed: Road) -> Road:
+    return {"nsmc": reviews, "klue-sts": pairs, "cross-encoder": crossed}[request.param]
+
+
+def counts(file: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in onnx.load(file).graph.node:
+        found[node.op_type] = found.get(node.op_type, 0) + 1
+    return found
+
+
+def one_by_one(card: Card, release: Artifact, texts: tuple[str, ...]) -> list[float]:
+    """One input's answer, worked out with the release's files and nothing of the exporter or the engine."""
+    tokenizer = Tokenizer.from_file(str(release.path / "tokenizer.json"))
+    tokenizer.enable_truncation(card.max_length)
+    session = onnxruntime.InferenceSession(
+        str(release.path / card.variants["cpu"].file), providers=["CPUExecutionProvider"]
+    )
+
+    def run(encoding: Any) -> Any:
+        feed = {
+            "input_ids": encoding.ids,
+            "attention_mask": [1] * len(encoding.ids),
+            "token_type_ids": encoding.type_ids,
+        }
+        return session.run(None, {name: np.array([value], np.int32) for name, value in feed.items()})[0][0]
+
+    if card.kind == "classification":
+        powers = np.exp(run(tokenizer.encode(texts[0])))
+        return (powers / powers.sum()).tolist()
+    low, high = card.score_range or (0.0, 0.0)
+    if card.objective == "cross-encoder":
+        return [float(np.clip(run(tokenizer.encode(*texts))[0], low, high))]
+    assert card.calibration is not None
+    left, right = (run(tokenizer.encode(text)) for text in texts)
+    assert np.linalg.norm(left) == pytest.approx(1, abs=1e-3)
+    return [float(np.clip(card.calibration.slope * (left @ right) + card.calibration.intercept, low, high))]
+
+
+# --- the release ---
+
+
+def test_a_release_holds_what_serving_needs(road: Road) -> None:
+    release = road.released
+    assert set(release.manifest.files) == {"card.json", "model.int8.onnx", "model.fp16.onnx", "tokenizer.json"}
+    card = read_card(release)
+    recipe = road.recipe
+    assert card.id == f"{recipe.name}-{release.key}" == release.figures["id"]
+    assert (card.recipe, card.kind, card.inputs, card.objective) == (
+        recipe.name,
+        recipe.kind,
+        recipe.inputs,
+        recipe.model.objective,
+    )
+    assert (card.labels, card.score_range, card.similar_at) == (recipe.labels, recipe.score_range, recipe.similar_at)
+    assert (card.sample, card.max_length) == (True, 32)
+    assert card.trained == road.trained.ref
+    assert (card.calibration is not None) == (recipe.model.objective == "bi-encoder")
+    assert card.figures == {name: road.evaluated.figures["test"][name]["value"] for name in recipe.metrics}
+    assert {name: item.precision for name, item in card.variants.items()} == {"cpu": "int8", "cuda": "fp16"}
+
+
+def test_golden_sentences_are_answered_again_by_anyone(road: Road) -> None:
+    card = read_card(road.released)
+    assert len(card.golden) == 12
+    assert 0 < card.golden_tolerance < 0.5 * ((card.score_range or (0, 1))[1])
+    for golden in card.golden:
+        found = one_by_one(card, road.released, golden.texts)
+        assert found == pytest.approx(golden.expected, abs=1e-4)
+        if card.kind == "classification":
+            assert sum(golden.expected) == pytest.approx(1)
+
+
+def test_the_engine_of_the_service_takes_it(road: Road) -> None:
+    engine = Engine(road.released.path, threads=1, device="cpu")
+    check_golden(engine.card, engine_answers(engine))
+    columns = [name for name in ("text", "text_pair") if name in road.rows["test"]]
+    inputs = list(road.rows["test"].head(60)[columns].itertuples(index=False, name=None))
+    reference = load_trained(road.recipe, road.trained).answer(road.rows["test"].head(60))
+    # Batches of the engine are not those of the parity check, and int8 answers move a little with them.
+    difference = np.abs(engine.answer(inputs).values.reshape(reference.shape) - reference)
+    assert difference.mean() < 0.02 * ((engine.card.score_range or (0, 1))[1])
+
+
+def test_parity_is_told_on_each_file(road: Road) -> None:
+    card, figures = read_card(road.released), road.released.figures
+    for variant in card.variants.values():
+        assert variant.parity == figures["parity"][variant.precision]
+        assert set(variant.parity) == {"largest_difference", "mean_difference", "changed_labels", "metric_change"}
+        assert 0 < variant.parity["mean_difference"] <= variant.parity["largest_difference"]
+    assert card.variants["cuda"].parity["largest_difference"] < 0.05
+    assert 0 < figures["latency_ms"] < 5000
+
+
+def test_parity_is_what_the_files_give(road: Road) -> None:
+    model = load_trained(road.recipe, road.trained)
+    rows = road.rows["test"].head(50)
+    answers = run_onnx(model, rows, open_session(road.released.path / "model.fp16.onnx"), 32)
+    assert (
+        np.abs(answers - model.answer(rows)).max()
+        <= 2 * road.released.figures["parity"]["fp16"]["largest_difference"] + 1e-3
+    )
+
+
+def test_the_tokenizer_neither_cuts_nor_pads(road: Road) -> None:
+    document = json.loads((road.released.path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert document["truncation"] is None
+    assert document["padding"] is None
+    tokenizer = Tokenizer.from_file(str(road.released.path / "tokenizer.json"))
+    assert len(tokenizer.encode("정말 재미있는 영화 " * 100).ids) > 100
+
+
+def test_files_are_as_small_as_their_precision(road: Road) -> None:
+    numbers = road.trained.figures["parameters"]
+    sizes = {name: (road.released.path / f"model.{name}.onnx").stat().st_size for name in ("int8", "fp16")}
+    # Two bytes a weight, and the graph itself.
+    assert 2 * numbers * 0.9 < sizes["fp16"] < 2 * numbers + 60_000
+    assert sizes["int8"] < 4 * numbers
+
+
+def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None:
+    card = read_card(road.released)
+    for variant in card.variants.values():
+        session = open_session(road.released.path / variant.file)
+        assert [item.name for item in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+        assert {item.type for item in session.get_inputs()} == {"tensor(int32)"}
+        (output,) = session.get_outputs()
+        assert output.type == "tensor(float)"
+        assert output.name == ("vectors" if card.objective == "bi-encoder" else "logits")
+        for batch, length in ((1, 3), (5, 32)):
+            ids = np.full((batch, length), 7, np.int32)
+            feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            assert session.run(None, feed)[0].shape[0] == batch
+
+
+def test_graphs_are_fused(road: Road) -> None:
+    layers = 2 if road.recipe.model.objective == "cross-encoder" else 1
+    half = counts(road.released.path / "model.fp16.onnx")
+    assert half["EmbedLayerNormalization"] == 1
+    assert half["Attention"] == layers
+    assert half["SkipLayerNormalization"] == 2 * layers
+    whole = counts(road.released.path / "model.int8.onnx")
+    assert whole["QAttention"] == layers
+    assert "Softmax" not in whole
+
+
+def test_a_second_export_is_the_first(reviews: Road) -> None:
+    again = Road(reviews.job, reviews.rows)
+    assert again.released.ref == reviews.released.ref
+
+
+# --- refusals ---
+
+
+def test_a_model_beyond_the_bound_is_not_released(pairs: Road) -> None:
+    before = pairs.released
+    # A correlation that does not change at all is more than int8 can keep.
+    bound = {"changed_labels": 1.0, "metric_change": 0.0}
+    strict = pairs.with_recipe(small_recipe("klue-sts", export__int8=bound))
+    with pytest.raises(ParityError, match=r"int8: metric_change is 0\.\d+ on 100 sentences.*nothing was") as caught:
+        _ = strict.released
+    assert not caught.value.retryable
+    newest = pairs.job.store.newest("release", "klue-sts")
+    assert newest is not None
+    assert newest.ref == before.ref
+
+
+def test_a_model_beyond_its_time_is_not_released(reviews: Road) -> None:
+    before = reviews.released
+    hurried = reviews.with_recipe(small_recipe("nsmc", export__latency_ms=1e-6))
+    with pytest.raises(
+        LatencyError, match=r"one input takes \d+\.\d ms \(p95, CPU\), above export\.latency_ms"
+    ) as caught:
+        _ = hurried.released
+    assert caught.value.retryable
+    newest = reviews.job.store.newest("release", "nsmc")
+    assert newest is not None
+    assert newest.ref == before.ref
+
+
+def without_mask(file: Path) -> None:
+    """Make every Attention of a fused graph attend to padding."""
+    graph = onnx.load(file)
+    for node in graph.graph.node:
+        if node.op_type == "Attention":
+            del node.input[3:]
+    onnx.save(graph, file)
+
+
+def test_a_graph_that_ignores_the_mask_is_not_released(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(module: Any, source: Path, target: Path) -> None:
+        fuse(module, source, target)
+        without_mask(target)
+
+    monkeypatch.setattr(export_module, "fuse", broken)
+    recipe = road.recipe.model_copy(update={"export": road.recipe.export.model_copy(update={"latency_ms": 4999.0})})
+    again = road.with_recipe(recipe)
+    with pytest.raises(ParityError, match=r"the exported graph differs from the trained model by up to"):
+        _ = again.released
+
+
+def test_a_graph_of_other_weights_is_not_released(reviews: Road, tmp_path: Path) -> None:
+    model = load_trained(reviews.recipe, reviews.trained)
+    rows = reviews.rows["test"].head(40)
+    trace(model, tmp_path / "traced.onnx", with_types=True)
+    fuse(model.module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
+    reference = model.answer(rows)
+    check_graph(model, rows, reference, tmp_path / "fused.onnx")
+    with pytest.raises(ParityError, match="in fp32"):
+        check_graph(model, rows, reference + 0.01, tmp_path / "fused.onnx")
+    with pytest.raises(ParityError, match="nan"):
+        check_graph(model, rows, reference * np.nan, tmp_path / "fused.onnx")
+
+
+def test_a_graph_that_is_not_fused_is_refused(reviews: Road, tmp_path: Path) -> None:
+    model = load_trained(reviews.recipe, reviews.trained)
+    trace(model, tmp_path / "traced.onnx", with_types=True)
+    module: Any = model.module
+    module.config.num_hidden_layers = 3
+    with pytest.raises(ParityError, match="has 1 Attention, 3 expected"):
+        fuse(module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
+    assert not (tmp_path / "fused.onnx").exists()
+
+
+# --- parity by hand ---
+
+
+def test_parity_of_probabilities_by_hand() -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    labels = np.array([0, 1, 1, 0])
+    before = np.array([[0.9, 0.1], [0.4, 0.6], [0.45, 0.55], [0.8, 0.2]])
+    after = np.array([[0.9, 0.1], [0.4, 0.6], [0.55, 0.45], [0.8, 0.2]])
+    found = measure_parity(recipe, labels, before, after)
+    assert found == {
+        "largest_difference": pytest.approx(0.1),
+        "mean_difference": pytest.approx(0.2 / 8),
+        "changed_labels": 0.25,
+        "metric_change": pytest.approx(0.25),
+    }
+
+
+def test_parity_of_scores_by_hand() -> None:
+    recipe = load_recipe("klue-sts", "embedded")
+    before, after = np.array([1.0, 2.9, 4.0]), np.array([1.0, 3.1, 4.0])
+    found = measure_parity(recipe, np.array([0.0, 3.0, 5.0]), before, after)
+    assert found["largest_difference"] == pytest.approx(0.2)
+    # Crossing 3.0 is a changed label.
+    assert found["changed_labels"] == pytest.approx(1 / 3)
+    assert 0 < found["metric_change"] < 0.05
+
+
+@pytest.mark.parametrize("change", [lambda scores: scores * np.nan, lambda scores: scores * 0])
+def test_answers_without_a_metric_never_pass(change: Callable[[Any], Any]) -> None:
+    recipe = load_recipe("klue-sts", "embedded")
+    scores = np.array([1.0, 2.0, 4.0])
+    found = measure_parity(recipe, scores, scores, change(scores))
+    assert not found["metric_change"] <= 1.0
+
+
+def test_the_sentences_are_rows_of_the_test_file(reviews: Road) -> None:
+    texts = set(reviews.rows["test"]["text"])
+    golden = [item.texts for item in read_card(reviews.released).golden]
+    assert len(set(golden)) > 6
+    assert all(item[0] in texts for item in golden)

@@ -1,0 +1,180 @@
+"""Metrics on cases worked by hand, and the intervals and comparisons that are drawn from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import pearsonr
+from sklearn.metrics import accuracy_score, f1_score
+
+from pipeline import metrics
+from pipeline.metrics import compute_metrics, intervals, worst_difference
+from pipeline.recipe import Recipe, load_recipe
+
+REVIEWS = load_recipe("nsmc", "embedded")
+PAIRS = load_recipe("klue-sts", "embedded")
+THREE = load_recipe("nsmc", "embedded", overrides={"labels": ["negative", "neutral", "positive"]})
+
+
+def array(*values: float) -> Any:
+    return np.array(values)
+
+
+def noisy_labels(classes: int, rows: int, right: float) -> tuple[Any, Any]:
+    generator = np.random.default_rng(3)
+    labels = generator.integers(classes, size=rows)
+    return labels, np.where(generator.random(rows) < right, labels, generator.integers(classes, size=rows))
+
+
+def noisy_scores(rows: int, noise: float) -> tuple[Any, Any]:
+    generator = np.random.default_rng(4)
+    labels = generator.uniform(0, 5, rows)
+    return labels, np.clip(labels + generator.normal(0, noise, rows), 0, 5)
+
+
+def test_accuracy_and_f1_of_two_labels_by_hand() -> None:
+    # True positives 2, false positives 1, false negatives 1, true negatives 1.
+    found = compute_metrics(REVIEWS, array(1, 1, 1, 0, 0), array(1, 1, 0, 1, 0))
+    assert found == {"accuracy": pytest.approx(3 / 5), "f1": pytest.approx(2 * 2 / (2 * 2 + 1 + 1))}
+
+
+def test_probabilities_count_by_their_largest() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    labels = array(0, 0, 1)
+    assert compute_metrics(REVIEWS, labels, probabilities) == compute_metrics(REVIEWS, labels, array(0, 1, 1))
+
+
+def test_f1_of_three_labels_is_their_mean_by_hand() -> None:
+    # Label 0: 2 of 2 found, 1 wrongly: 4/5. Label 1: none: 0. Label 2: 1 of 1, 1 wrongly: 2/3.
+    found = compute_metrics(THREE, array(0, 0, 1, 1, 2), array(0, 0, 0, 2, 2))
+    assert found["f1"] == pytest.approx((4 / 5 + 0 + 2 / 3) / 3)
+    assert found["accuracy"] == pytest.approx(3 / 5)
+
+
+def test_a_label_that_is_never_foreseen_has_no_f1() -> None:
+    assert compute_metrics(REVIEWS, array(1, 0, 1), array(0, 0, 0))["f1"] == 0.0
+
+
+def test_pearson_by_hand_and_f1_at_three() -> None:
+    labels, scores = array(0.0, 3.0, 4.0, 5.0), array(1.0, 2.9, 3.0, 5.0)
+    found = compute_metrics(PAIRS, labels, scores)
+    left, right = labels - labels.mean(), scores - scores.mean()
+    assert found["pearson"] == pytest.approx((left @ right) / math.sqrt((left @ left) * (right @ right)))
+    # 3.0 itself is positive on both sides: true positives 2, one missed.
+    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 0 + 1))
+
+
+def test_large_cases_agree_with_scipy_and_scikit_learn() -> None:
+    labels, guesses = noisy_labels(2, 500, 0.6)
+    assert compute_metrics(REVIEWS, labels, guesses) == {
+        "accuracy": accuracy_score(labels, guesses),
+        "f1": f1_score(labels, guesses),
+    }
+    labels, scores = noisy_scores(500, 1.0)
+    assert compute_metrics(PAIRS, labels, scores) == {
+        "pearson": pytest.approx(pearsonr(labels, scores).statistic),
+        "f1": f1_score(labels >= 3.0, scores >= 3.0),
+    }
+
+
+def test_weights_count_rows_again() -> None:
+    labels, guesses, weights = array(0, 1, 1), array(0, 0, 1), array(3, 2, 1)
+    repeated = compute_metrics(REVIEWS, labels.repeat(weights), guesses.repeat(weights))
+    assert compute_metrics(REVIEWS, labels, guesses, weights) == pytest.approx(repeated)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [(array(0.0, 3.0, 5.0), array(2.0, 2.0, 2.0)), (array(2.0, 2.0), array(1.0, 3.0)), (array(2.0), array(1.0))],
+    ids=["constant prediction", "constant label", "one row"],
+)
+def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
+    assert math.isnan(compute_metrics(PAIRS, labels, scores)["pearson"])
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
+def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
+    labels, guesses = noisy_labels(len(recipe.labels), 300, 0.7)
+    by_cells = metrics._resampled_cells(recipe, labels, guesses)
+    by_rows = metrics._resampled_rows(recipe, labels, guesses)
+    for name in recipe.metrics:
+        cells, rows = ([draw[name] for draw in draws] for draws in (by_cells, by_rows))
+        deviation = np.std(rows)
+        assert np.std(cells) == pytest.approx(deviation, rel=0.1)
+        for quantile in (0.025, 0.5, 0.975):
+            assert np.quantile(cells, quantile) == pytest.approx(np.quantile(rows, quantile), abs=0.25 * deviation)
+
+
+def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean_in_both() -> None:
+    # One row of label 2, foreseen rightly: a resample without it knows two labels only.
+    labels = np.array([0, 1] * 10 + [2])
+    by_cells = metrics._resampled_cells(THREE, labels, labels)
+    by_rows = metrics._resampled_rows(THREE, labels, labels)
+    assert {draw["f1"] for draw in by_rows} == {1.0}
+    assert {draw["f1"] for draw in by_cells} == {1.0}
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_an_interval_contains_its_value_and_narrows_with_more_rows(recipe: Recipe) -> None:
+    widths = []
+    for rows in (100, 900):
+        classifies = recipe.kind == "classification"
+        labels, guesses = noisy_labels(2, rows, 0.7) if classifies else noisy_scores(rows, 1.5)
+        found = intervals(recipe, labels, guesses)
+        assert set(found) == set(recipe.metrics)
+        for figure in found.values():
+            assert figure["low"] < figure["value"] < figure["high"]
+        widths.append([figure["high"] - figure["low"] for figure in found.values()])
+    # Nine times the rows, a third of the width.
+    assert all(0.2 < small / large < 0.5 for large, small in zip(*widths, strict=True))
+
+
+def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
+    labels = np.zeros(1000, dtype=int)
+    guesses = np.arange(1000) >= 800
+    figure = intervals(REVIEWS, labels, guesses.astype(int))["accuracy"]
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
+    assert figure["value"] == 0.8
+    assert (figure["low"], figure["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
+
+
+def test_figures_can_be_had_again() -> None:
+    labels, scores = noisy_scores(200, 1.0)
+    assert intervals(PAIRS, labels, scores) == intervals(PAIRS, labels, scores)
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_a_difference_is_challenger_minus_champion(recipe: Recipe) -> None:
+    if recipe.kind == "classification":
+        labels, good = noisy_labels(2, 400, 0.9)
+        bad = np.where(np.arange(400) % 3 == 0, 1 - labels, labels)
+    else:
+        labels, good = noisy_scores(400, 0.5)
+        bad = np.clip(labels + np.random.default_rng(5).normal(0, 3, 400), 0, 5)
+    better, worst_of_better = worst_difference(recipe, labels, good, bad)
+    worse, worst_of_worse = worst_difference(recipe, labels, bad, good)
+    first = recipe.metrics[0]
+    expected = compute_metrics(recipe, labels, good)[first] - compute_metrics(recipe, labels, bad)[first]
+    assert better == pytest.approx(expected)
+    assert worse == pytest.approx(-expected)
+    # The bound is below the value on both sides: it is the bad case of each.
+    assert 0 < worst_of_better < better
+    assert worst_of_worse < worse < 0
+
+
+def test_a_model_is_not_worse_than_itself() -> None:
+    labels, guesses = noisy_labels(2, 200, 0.8)
+    assert worst_difference(REVIEWS, labels, guesses, guesses) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("constant_side", ["challenger", "champion"])
+def test_a_comparison_without_a_value_is_never_passed(constant_side: str) -> None:
+    labels, scores = noisy_scores(100, 1.0)
+    constant = np.full(100, 2.0)
+    sides = (constant, scores) if constant_side == "challenger" else (scores, constant)
+    value, worst = worst_difference(PAIRS, labels, *sides)
+    assert math.isnan(value)
+    assert not worst >= -1e9

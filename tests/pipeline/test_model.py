@@ -1,0 +1,213 @@
+"""Batches, losses and answers: what is padded, what is compared, and that padding changes no answer."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from pipeline.errors import BaseModelError
+from pipeline.model import TOKENS, Collate, Rows, Trained, _batches, answers_of, build_model, ranking_loss, to_score
+from pipeline.releases import Calibration
+from pipeline.tokenize import train_wordpiece
+from tests.tiny import small_recipe
+
+TEXTS = [
+    "정말 재미있는 영화였어요",
+    "지루",
+    "배우들의 연기가 좋았고 음악도 좋았고 화면도 좋았다 하지만 결말은 아쉬웠다",
+    "오늘은 비가 온다",
+    "처음부터 끝까지 눈을 뗄 수 없었다",
+]
+TOKENIZER = train_wordpiece(TEXTS * 3, 500)
+
+
+def untrained(name: str, **overrides: object) -> Trained:
+    """A model of random weights, large ones, so that different texts get different answers."""
+    recipe = small_recipe(name, **overrides)
+    torch.manual_seed(11)
+    module = build_model(recipe, None, TOKENIZER).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(15)
+    calibration = Calibration(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
+    return Trained(recipe, module, TOKENIZER, calibration, torch.device("cpu"))
+
+
+MODELS = {
+    "classifier": lambda: untrained("nsmc"),
+    "cross-encoder": lambda: untrained("klue-sts", model__objective="cross-encoder"),
+    "bi-encoder": lambda: untrained("klue-sts"),
+}
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> Trained:
+    return MODELS[request.param]()
+
+
+def table(model: Trained) -> pd.DataFrame:
+    frame = pd.DataFrame({"text": TEXTS})
+    return frame if model.recipe.inputs == "text" else frame.assign(text_pair=TEXTS[::-1])
+
+
+def test_padding_changes_no_answer(model: Trained) -> None:
+    rows = table(model)
+    together = model.answer(rows)
+    alone = np.concatenate([model.answer(rows.iloc[[number]]) for number in range(len(rows))])
+    # Texts are of different lengths, so all but one were padded; a model that attends to padding is far off.
+    assert np.ptp(together, axis=0).max() > 0.01
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_answers_are_in_the_order_of_the_rows(model: Trained) -> None:
+    rows = table(model)
+    assert model.answer(rows[::-1]) == pytest.approx(model.answer(rows)[::-1], abs=1e-5)
+
+
+def test_answers_have_the_shape_and_range_of_their_kind(model: Trained) -> None:
+    answers = model.answer(table(model))
+    if model.recipe.kind == "classification":
+        assert answers.shape == (len(TEXTS), 2)
+        assert answers.sum(axis=1) == pytest.approx(np.ones(len(TEXTS)))
+    else:
+        assert answers.shape == (len(TEXTS),)
+        assert ((answers >= 0) & (answers <= 5)).all()
+
+
+def test_probabilities_of_large_logits_do_not_overflow() -> None:
+    answers = answers_of(small_recipe("nsmc"), np.array([[1000.0, 0.0], [0.0, 0.0]]))
+    assert answers.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+
+
+def test_a_score_is_calibrated_and_then_clipped() -> None:
+    recipe = small_recipe("klue-sts")
+    cosines = np.array([-1.0, 0.2, 1.0])
+    line = Calibration(slope=4.0, intercept=2.0)
+    assert to_score(recipe, line, cosines).tolist() == pytest.approx([0.0, 2.8, 5.0])
+    assert to_score(recipe, None, np.array([-3.0, 4.5, 7.0])).tolist() == [0.0, 4.5, 5.0]
+
+
+def test_vectors_are_means_over_the_text_alone_and_of_length_one() -> None:
+    module = untrained("klue-sts").module
+    ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        hidden = module.encoder(input_ids=ids[:, :5], attention_mask=mask[:, :5]).last_hidden_state  # type: ignore[operator]
+        (vector,) = module.vectors(ids, mask)  # type: ignore[operator]
+    mean = hidden[0].mean(0)
+    assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
+    assert vector.numpy() == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+def naive_loss(cosines: list[float], labels: list[float]) -> float:
+    total = 1.0
+    for one, mine in zip(cosines, labels, strict=True):
+        for other, theirs in zip(cosines, labels, strict=True):
+            if mine < theirs:
+                total += math.exp(20.0 * (one - other))
+    return math.log(total)
+
+
+@pytest.mark.parametrize(
+    ("cosines", "labels"),
+    [
+        ([0.1, 0.3, -0.2, 0.25], [0.0, 5.0, 2.5, 2.5]),
+        ([0.9, 0.1], [0.0, 5.0]),
+        ([0.1, 0.9], [0.0, 5.0]),
+    ],
+    ids=["mixed", "wrong order", "right order"],
+)
+def test_the_ranking_loss_is_that_of_a_double_loop(cosines: list[float], labels: list[float]) -> None:
+    found = ranking_loss(torch.tensor(cosines, dtype=torch.float64), torch.tensor(labels)).item()
+    assert found == pytest.approx(naive_loss(cosines, labels), rel=1e-9)
+
+
+def test_the_ranking_loss_of_equal_labels_is_zero_and_has_a_gradient() -> None:
+    cosines = torch.tensor([0.4, 0.1], requires_grad=True)
+    loss = ranking_loss(cosines, torch.tensor([2.0, 2.0]))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert cosines.grad is not None
+    assert cosines.grad.tolist() == [0.0, 0.0]
+
+
+def test_the_ranking_loss_falls_when_a_pair_is_put_right() -> None:
+    cosines = torch.tensor([0.5, 0.4], requires_grad=True)
+    ranking_loss(cosines, torch.tensor([1.0, 4.0])).backward()
+    assert cosines.grad is not None
+    # Down the gradient: the first, which is less alike, goes down, the second goes up.
+    assert cosines.grad[0] > 0 > cosines.grad[1]
+
+
+def test_a_batch_is_padded_on_the_right_to_its_longest_row() -> None:
+    rows = [
+        {"input_ids": np.array([2, 9, 8, 3]), "token_type_ids": np.array([0, 0, 1, 1]), "label": 1.5},
+        {"input_ids": np.array([2, 3]), "token_type_ids": np.array([0, 1]), "label": 2.0},
+    ]
+    batch = Collate(7)(rows)
+    assert batch["input_ids"].tolist() == [[2, 9, 8, 3], [2, 3, 7, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
+    assert batch["labels"].dtype == torch.float32
+
+
+def test_the_texts_of_a_pair_are_padded_and_masked_apart() -> None:
+    rows = [
+        {"input_ids": np.array([2, 5, 3]), "input_ids_pair": np.array([2, 3]), "label": 0},
+        {"input_ids": np.array([2, 3]), "input_ids_pair": np.array([2, 5, 6, 3]), "label": 1},
+    ]
+    batch = Collate(0)(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["attention_mask_pair"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert batch["labels"].dtype == torch.long
+
+
+def test_a_mask_comes_from_the_length_and_not_from_the_ids() -> None:
+    # A text may hold the padding token itself.
+    batch = Collate(0)([{"input_ids": np.array([2, 0, 3])}])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize("lengths", [[512] * 40, list(range(8, 400)), [5], [20_000, 3, 4]])
+def test_batches_hold_each_row_once_within_the_budget(lengths: list[int]) -> None:
+    batches = list(_batches(np.array(lengths)))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        padded = max(lengths[row] for row in batch) * len(batch)
+        assert padded <= TOKENS or len(batch) == 1
+
+
+def test_rows_are_what_the_trainer_asks_for() -> None:
+    rows = Rows(pd.DataFrame({"input_ids": [[1, 2], [3]], "label": [0, 1], "length": [2, 1]}), ["input_ids", "label"])
+    assert len(rows) == 2
+    assert rows[1] == {"input_ids": [3], "label": 1}
+
+
+def test_a_model_from_nothing_has_the_shape_of_the_recipe() -> None:
+    config = untrained("nsmc").module.config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 32, 64)  # type: ignore[union-attr]
+    assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENIZER), 32)  # type: ignore[union-attr]
+    assert config.id2label == {0: "negative", 1: "positive"}  # type: ignore[union-attr]
+
+
+def save_base(directory: Path, **shape: int) -> Path:
+    """A base model directory of random weights."""
+    fields = {"vocab_size": len(TOKENIZER), "max_position_embeddings": 64} | shape
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, **fields)
+    BertModel(config).save_pretrained(directory)
+    TOKENIZER.save_pretrained(directory)
+    return directory
+
+
+def test_a_base_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    directory = save_base(tmp_path / "base")
+    (directory / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BaseModelError, match="base"):
+        build_model(small_recipe("nsmc"), directory, TOKENIZER)

@@ -1,0 +1,199 @@
+"""Recipes: what ships is valid, and what is wrong is named by file, key and what is allowed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import RecipeError
+from pipeline.recipe import RECIPES, Recipe, load_recipe, recipe_names
+
+NAMES = recipe_names()
+PROFILES = ("embedded", "full")
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Any:
+    """`broken(name, old, new)`: the directory of a copy of a shipped recipe with one text replaced."""
+
+    def write(name: str, old: str, new: str) -> Path:
+        text = (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / f"{name}.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("sample", [False, True])
+def test_every_shipped_recipe_is_valid(name: str, profile: str, sample: bool) -> None:
+    recipe = load_recipe(name, profile, sample=sample)
+    assert (recipe.name, recipe.profile, recipe.sample) == (name, profile, sample)
+    assert set(recipe.gate.floors) == set(recipe.metrics)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_shipped_table_sets_an_unknown_profile(name: str) -> None:
+    document = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
+    assert set(document["profiles"]) == set(PROFILES)
+
+
+def test_full_klue_sts_has_the_settings_of_klue_baseline() -> None:
+    recipe = load_recipe("klue-sts", "full")
+    assert recipe.model.base == "klue/bert-base"
+    assert recipe.model.objective == "cross-encoder"
+    assert (recipe.train.learning_rate, recipe.train.epochs, recipe.train.batch_size) == (5e-5, 4, 32)
+    assert (recipe.train.warmup, recipe.train.weight_decay, recipe.model.max_length) == (0.1, 0.0, 128)
+
+
+def test_full_nsmc_has_the_settings_of_ratsnlp() -> None:
+    recipe = load_recipe("nsmc", "full")
+    assert recipe.model.base == "klue/bert-base"
+    assert (recipe.train.learning_rate, recipe.train.epochs, recipe.train.batch_size) == (5e-5, 3, 32)
+    assert (recipe.model.max_length, recipe.train.seed) == (128, 7)
+
+
+def test_the_real_reviews_have_the_floor_that_the_project_promises() -> None:
+    assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.84
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    with pytest.raises(ValidationError):
+        recipe.train.epochs = 2  # type: ignore[misc]
+
+
+#: recipe, what is replaced, by what, and what the error must name.
+MISTAKES = {
+    "unknown key": ("nsmc", "[export]\n", "[export]\nlatencyms = 3\n", ("export.latencyms", "latency_ms", "sentences")),
+    "unknown table": ("nsmc", "[export]\n", "[exports]\nx = 1\n[export]\n", ("`exports`", "export, gate")),
+    "unknown key deep down": ("nsmc", "int8 = {", "int8 = { bound = 1,", ("export.int8.bound", "changed_labels")),
+    "missing threshold": ("nsmc", "floors = { accuracy = 0.88, f1 = 0.88 }", "floors = { f1 = 0.88 }", ("accuracy",)),
+    "missing bound": ("nsmc", "latency_ms = 100.0\n", "", ("`export.latency_ms` is missing",)),
+    "missing margin": ("klue-sts", "f1 = 0.8 }\nmargin = 0.01\n", "f1 = 0.8 }\n", ("`gate.margin` is missing",)),
+    "floor of no metric": (
+        "nsmc",
+        "{ accuracy = 0.88,",
+        "{ auc = 0.5, accuracy = 0.88,",
+        ("floors.auc", "accuracy, f1"),
+    ),
+    "floor out of range": ("nsmc", "{ accuracy = 0.88,", "{ accuracy = 88.0,", ("floors.accuracy", "below 1", "88.0")),
+    "floor not a number": ("nsmc", "{ accuracy = 0.88,", "{ accuracy = nan,", ("floors.accuracy", "finite")),
+    "number too large": ("nsmc", "max_length = 128", "max_length = 1024", ("model.max_length", "512", "1024")),
+    "number too small": ("nsmc", "epochs = 3", "epochs = 0", ("train.epochs", "greater than or equal to 1", "it is 0")),
+    "infinite budget": ("nsmc", "latency_ms = 100.0", "latency_ms = inf", ("export.latency_ms", "finite")),
+    "text for a number": ("nsmc", "epochs = 3", 'epochs = "3"', ("train.epochs", "valid integer", "'3'")),
+    "truth for a number": ("nsmc", "epochs = 3", "epochs = true", ("train.epochs", "valid integer", "True")),
+    "fraction for a whole": ("nsmc", "epochs = 3", "epochs = 2.5", ("train.epochs", "valid integer", "2.5")),
+    "unknown kind": ("nsmc", '"classification"', '"ranking"', ("`kind`", "'classification' or 'regression'")),
+    "unknown format": ("nsmc", 'format = "tsv"', 'format = "csv"', ("data.format", "'tsv' or 'json'")),
+    "labels missing": ("nsmc", 'labels = ["negative", "positive"]\n', "", ("`labels`", "at least two")),
+    "labels alike": ("nsmc", '["negative", "positive"]', '["good", "good"]', ("`labels`", "different")),
+    "score range missing": ("klue-sts", "score_range = [0.0, 5.0]\n", "", ("`score_range`", "needs")),
+    "score range upside down": ("klue-sts", "[0.0, 5.0]", "[5.0, 0.0]", ("`score_range`", "lowest, highest")),
+    "cut outside the range": ("klue-sts", "similar_at = 3.0", "similar_at = 7.0", ("similar_at", "between")),
+    "one column for a pair": ("klue-sts", '"sentence1", "sentence2"', '"sentence1"', ("data.texts", "two columns")),
+    "same column twice": ("klue-sts", '"sentence1", "sentence2"', '"sentence1", "sentence1"', ("data", "different")),
+    "objective missing": ("klue-sts", 'objective = "cross-encoder"\n', "", ("model.objective", "bi-encoder")),
+    "objective unknown": ("klue-sts", '"cross-encoder"', '"triplet"', ("model.objective", "'cross-encoder'")),
+    "objective for one text": (
+        "nsmc",
+        "[train]\n",
+        'objective = "bi-encoder"\n[train]\n',
+        ("model.objective", "pairs"),
+    ),
+    "nothing left to train": ("nsmc", "gate_share = 0.06", "gate_share = 0.98", ("gate_share", "less than 1")),
+    "name of another": ("nsmc", 'name = "nsmc"', 'name = "reviews"', ("`name`", "'nsmc'", "'reviews'")),
+    "profile in the file": ("nsmc", 'title = "', 'profile = "full"\ntitle = "', ("unknown key `profile`",)),
+    "sample not a table": ("nsmc", 'title = "', 'profiles.full.sample = 3\ntitle = "', ("`sample` must be a table",)),
+    "not TOML": ("nsmc", "epochs = 3", "epochs = = 3", ("is not TOML", "line")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_by_file_key_and_what_is_allowed(mistake: str, broken: Any) -> None:
+    name, old, new, named = MISTAKES[mistake]
+    directory = broken(name, old, new)
+    if mistake == "sample not a table":
+        path = directory / f"{name}.toml"
+        path.write_text(path.read_text(encoding="utf-8").replace("[profiles.full]\n", "", 1), encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(name, "full", directory=directory)
+    text = str(caught.value)
+    assert f"{name}.toml" in text
+    for part in named:
+        assert part in text
+    assert not caught.value.retryable
+
+
+def test_every_mistake_is_named_at_once(broken: Any) -> None:
+    directory = broken("nsmc", "epochs = 3\nlearning_rate = 5e-5", "epochs = 0\nlearning_rate = 5.0")
+    with pytest.raises(RecipeError, match=r"train\.epochs.*train\.learning_rate"):
+        load_recipe("nsmc", "full", directory=directory)
+
+
+def test_an_unknown_recipe_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(RecipeError, match=r"no recipe 'imdb'; there are: .*klue-sts.*nsmc"):
+        load_recipe("imdb", "full")
+
+
+def test_an_unknown_profile_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(RecipeError, match=r"nsmc\.toml has no profile 'huge'; it has: embedded, full"):
+        load_recipe("nsmc", "huge")
+
+
+def test_bytes_that_are_no_text_are_not_toml(tmp_path: Path) -> None:
+    (tmp_path / "nsmc.toml").write_bytes('title = "영화"'.encode("cp949"))
+    with pytest.raises(RecipeError, match=r"nsmc\.toml is not TOML"):
+        load_recipe("nsmc", "full", directory=tmp_path)
+
+
+def test_later_tables_win(broken: Any) -> None:
+    directory = broken("nsmc", "[sample.data]\n", "[sample.train]\nepochs = 11\nseed = 12\n[sample.data]\n")
+    plain = load_recipe("nsmc", "embedded", directory=directory)
+    full_sample = load_recipe("nsmc", "full", sample=True, directory=directory)
+    sample = load_recipe("nsmc", "embedded", sample=True, directory=directory)
+    chosen = load_recipe("nsmc", "embedded", sample=True, directory=directory, overrides={"train.epochs": 2})
+    assert plain.train.seed == 7
+    assert full_sample.train.epochs == 11
+    assert sample.train.epochs not in (11, plain.train.epochs)
+    assert sample.train.seed == 12
+    assert chosen.train.epochs == 2
+    assert chosen.train.seed == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        ({"train.epochs": 1000}, ("train.epochs", "100", "1000")),
+        ({"train.epoch": 1}, ("train.epoch", "epochs")),
+        ({"train.epochs.first": 1}, ("train.epochs", "valid integer")),
+        ({"profile": "full"}, ("unknown key `profile`",)),
+        ({"model.base": "scratch"}, ("model.base", "model.scratch")),
+    ],
+)
+def test_a_wrong_override_is_named_too(overrides: dict[str, Any], named: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("nsmc", "full", overrides=overrides)
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_heads_must_divide_the_hidden_size() -> None:
+    with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(256\) must be a multiple of heads \(3\)"):
+        load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 3})
+
+
+def test_a_new_recipe_is_one_file_and_no_python(broken: Any) -> None:
+    directory: Path = broken("nsmc", 'name = "nsmc"', 'name = "shop-reviews"')
+    (directory / "nsmc.toml").rename(directory / "shop-reviews.toml")
+    assert recipe_names(directory) == ("shop-reviews",)
+    recipe = load_recipe("shop-reviews", "embedded", directory=directory)
+    assert isinstance(recipe, Recipe)
+    assert recipe.metrics == ("accuracy", "f1")

@@ -1,0 +1,118 @@
+"""Settings: read once, absolute, and wrong ones named by their variable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.settings import ROOT, Settings, library_environment, load_settings
+
+
+def test_everything_is_below_home_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAEBYEOK_HOME", str(tmp_path))
+    settings = load_settings()
+    assert settings.store_uri == str(tmp_path / "store")
+    assert settings.deploy_token_file == tmp_path / "deploy.token"
+    assert settings.data is None
+
+
+def test_the_default_home_is_in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAEBYEOK_HOME")
+    assert load_settings().home == ROOT / ".saebyeok"
+
+
+def test_an_empty_variable_is_an_absent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # `make up DATA=` exports an empty SAEBYEOK_DATA, which must not mean the current directory.
+    for name in ("DATA", "STORE", "PROFILE", "DEPLOY_TOKEN", "THREADS"):
+        monkeypatch.setenv(f"SAEBYEOK_{name}", "")
+    settings = load_settings()
+    assert settings.data is None
+    assert settings.deploy_token is None
+    assert settings.store_uri == str(settings.home / "store")
+    assert (settings.profile, settings.threads) == ("embedded", 0)
+
+
+def test_relative_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "STORE", "DATA", "EXPECTATIONS"):
+        monkeypatch.setenv(f"SAEBYEOK_{name}", f"some/{name.lower()}")
+    settings = load_settings()
+    assert settings.home == tmp_path / "some" / "home"
+    assert settings.store_uri == str(tmp_path / "some" / "store")
+    assert settings.data == tmp_path / "some" / "data"
+    assert settings.expectations == tmp_path / "some" / "expectations"
+
+
+def test_a_bucket_stays_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEBYEOK_STORE", "s3://models/nightly")
+    assert load_settings().store_uri == "s3://models/nightly"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("THREADS", "many", "valid integer"),
+        ("THREADS", "-1", "greater than or equal to 0"),
+        ("SERVICE_URL", "box", "http"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, rule: str
+) -> None:
+    monkeypatch.setenv(f"SAEBYEOK_{name}", value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert f"SAEBYEOK_{name}" in str(caught.value)
+    assert rule in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEBYEOK_DEPLOY_TOKEN", "very-secret")
+    settings = load_settings()
+    assert "very-secret" not in repr(settings)
+    assert settings.deploy_token is not None
+    assert settings.deploy_token.get_secret_value() == "very-secret"
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_caches_are_below_home_and_telemetry_is_off(tmp_path: Path) -> None:
+    environment = library_environment(tmp_path)
+    for name in (
+        "AIRFLOW_HOME",
+        "BENTOML_HOME",
+        "CUDA_CACHE_PATH",
+        "HF_HOME",
+        "MPLCONFIGDIR",
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TORCH_HOME",
+        "TRITON_CACHE_DIR",
+        "WANDB_CACHE_DIR",
+        "WANDB_CONFIG_DIR",
+        "WANDB_DATA_DIR",
+        "WANDB_DIR",
+        "XDG_CACHE_HOME",
+    ):
+        assert Path(environment[name]).is_relative_to(tmp_path), name
+    assert environment["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
+    assert environment["BENTOML_DO_NOT_TRACK"] == "True"
+    assert environment["GX_ANALYTICS_ENABLED"] == "false"
+    assert environment["HF_HUB_DISABLE_TELEMETRY"] == "1"
+    assert environment["WANDB_ERROR_REPORTING"] == "false"
+
+
+def test_importing_settings_reads_and_writes_nothing(tmp_path: Path) -> None:
+    code = "import pipeline.job, pipeline.releases, sys; print('torch' in sys.modules, 'airflow' in sys.modules)"
+    environment = {"SAEBYEOK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "SAEBYEOK_THREADS": "nonsense"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == ["False", "False"]
+    assert list(tmp_path.iterdir()) == []

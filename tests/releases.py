@@ -1,0 +1,212 @@
+"""Releases for tests: real, tiny, randomly initialised BERT models, exported and quantized like real ones."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.processors import BertProcessing
+from transformers import BertConfig, BertModel
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.releases import Calibration, Card, Decision, Golden, Variant
+
+Head = Literal["classify", "cross-encoder", "bi-encoder"]
+
+SENTENCES = (
+    "정말 재미있는 영화였어요",
+    "시간이 아까웠다 다시는 보지 않겠다",
+    "배우들의 연기가 좋았고 음악도 좋았다",
+    "처음부터 끝까지 지루했다",
+    "오늘은 비가 온다",
+    "오늘은 비가 내린다",
+    "내일 회의는 몇 시에 시작하나요",
+    "회의가 내일 언제 열리나요",
+    "ㅋㅋㅋ 최고",
+    "이 영화를 보고 많이 울었다 그리고 많이 웃었다 가족과 함께 보기에 좋은 영화라고 생각한다",
+)
+MAX_LENGTH = 32
+
+
+class Exported(torch.nn.Module):
+    """A BERT encoder with one of the three heads of a release."""
+
+    def __init__(self, encoder: BertModel, head: Head) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.out = torch.nn.Linear(encoder.config.hidden_size, 2 if head == "classify" else 1)
+
+    def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
+        hidden = self.encoder(
+            input_ids=input_ids.long(), attention_mask=attention_mask.long(), token_type_ids=token_type_ids.long()
+        ).last_hidden_state
+        if self.head != "bi-encoder":
+            return self.out(hidden[:, 0])
+        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * weights).sum(1) / weights.sum(1)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A directory with tokenizer.json and the ONNX files, and what it is."""
+
+    directory: Path
+    head: Head
+
+    def publish(self, store: Store, recipe: str, *, key: str, lies: bool = False, breaks: bool = False) -> Artifact:
+        """A release of this model; `lies` gives it a false card, `breaks` a model file that cannot be loaded."""
+        evaluated = make_artifact(store, "evaluate", recipe, {})
+        with store.draft() as draft:
+            shutil.copytree(self.directory, draft, dirs_exist_ok=True)
+            if breaks:
+                (draft / "model.int8.onnx").write_bytes(b"not a model")
+            card = self._card(recipe, key, lies=lies)
+            (draft / "card.json").write_text(card.model_dump_json(), encoding="utf-8")
+            return store.publish(
+                draft, "release", recipe, key, run="test", inputs=_inputs(evaluated=evaluated), fields={}, figures={}
+            )
+
+    def _card(self, recipe: str, key: str, *, lies: bool) -> Card:
+        classifies = self.head == "classify"
+        calibration = Calibration(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
+        files = {"cpu": ("model.int8.onnx", "int8"), "cuda": ("model.fp16.onnx", "fp16")}
+        return Card(
+            id=f"{recipe}-{key}",
+            recipe=recipe,
+            title=f"A tiny {self.head} model",
+            kind="classification" if classifies else "regression",
+            inputs="text" if classifies else "pair",
+            objective=None if self.head == "classify" else self.head,
+            sample=True,
+            labels=("negative", "positive") if classifies else (),
+            score_range=None if classifies else (0.0, 5.0),
+            similar_at=None if classifies else 3.0,
+            calibration=calibration,
+            max_length=MAX_LENGTH,
+            variants={name: Variant(file=file, precision=kind, parity={}) for name, (file, kind) in files.items()},
+            golden=self._golden(lies=lies),
+            # The engine runs both sentences of a pair in one batch, and int8 activations are scaled by their batch.
+            golden_tolerance=0.05 if self.head == "bi-encoder" else 1e-3,
+            figures={"accuracy": 0.5},
+            trained=f"train/{recipe}/{key}/attempt",
+            created=datetime.now(UTC),
+        )
+
+    def _golden(self, *, lies: bool) -> tuple[Golden, ...]:
+        inputs = [(text,) for text in SENTENCES[:4]]
+        if self.head != "classify":
+            inputs = list(zip(SENTENCES[0:8:2], SENTENCES[1:8:2], strict=True))
+        answers = [expected(self, item) for item in inputs]
+        if lies:
+            answers = [[1 - value if self.head == "classify" else 5 - value for value in row] for row in answers]
+        return tuple(Golden(texts=item, expected=tuple(row)) for item, row in zip(inputs, answers, strict=True))
+
+
+def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
+    """What a release must answer to one input, worked out without the engine."""
+    tokenizer = Tokenizer.from_file(str(model.directory / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    session = ort.InferenceSession(str(model.directory / "model.int8.onnx"), providers=["CPUExecutionProvider"])
+
+    def run(encoding: Any) -> Any:
+        feed = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        return session.run(None, {name: np.array([value], dtype=np.int32) for name, value in feed.items()})[0][0]
+
+    if model.head == "classify":
+        powers = np.exp(run(tokenizer.encode(texts[0])).astype(np.float64))
+        return (powers / powers.sum()).tolist()
+    if model.head == "cross-encoder":
+        return [float(np.clip(run(tokenizer.encode(*texts))[0], 0, 5))]
+    left, right = (run(tokenizer.encode(text)) for text in texts)
+    return [float(np.clip(2.5 * (left @ right) + 2.5, 0, 5))]
+
+
+def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
+    """Make, export and quantize a model whose weights follow from `seed`."""
+    directory.mkdir(parents=True)
+    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    wordpiece.train_from_iterator(SENTENCES * 3, vocab_size=300, min_frequency=1, show_progress=False)
+    marks = [(token, wordpiece.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
+    wordpiece.post_processor = BertProcessing(*marks)
+    wordpiece.save(str(directory / "tokenizer.json"))
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=wordpiece.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        # Large, so that different texts get different answers.
+        initializer_range=0.3,
+        attn_implementation="eager",
+    )
+    model = Exported(BertModel(config, add_pooling_layer=False), head).eval()
+    with torch.no_grad():
+        # Probabilities that differ from text to text; scores around the middle of 0..5, none of them clipped.
+        model.out.weight.mul_(8.0 if head == "classify" else 1.0)
+        model.out.bias.fill_(0.0 if head == "classify" else 2.5)
+    _export(model, directory, "vectors" if head == "bi-encoder" else "logits")
+    return TinyModel(directory, head)
+
+
+def _export(model: Exported, directory: Path, output: str) -> None:
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    ids = torch.randint(5, 50, (2, 7), dtype=torch.int32)
+    plain = directory / "model.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (ids, torch.ones_like(ids), torch.zeros_like(ids)),
+            str(plain),
+            input_names=names,
+            output_names=[output],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in names} | {output: {0: "batch"}},
+            opset_version=18,
+            dynamo=False,
+        )
+        quantize_dynamic(plain, directory / "model.int8.onnx", weight_type=QuantType.QInt8)
+        onnx.save(convert_float_to_float16(onnx.load(plain), keep_io_types=True), directory / "model.fp16.onnx")
+    plain.unlink()
+
+
+def make_decision(store: Store, release: Artifact, champion: str | None, *, promote: bool = True) -> Artifact:
+    """A decide artifact about `release`."""
+    decision = Decision(promote=promote, reason="It is for a test.", champion=champion, checks=())
+    inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}
+    return make_artifact(
+        store, "decide", release.manifest.recipe, inputs, {"decision.json": decision.model_dump_json()}
+    )
+
+
+def make_artifact(
+    store: Store, kind: str, recipe: str, inputs: dict[str, Any], files: dict[str, str] | None = None
+) -> Artifact:
+    """A small artifact."""
+    with store.draft() as draft:
+        for name, content in (files or {"file.txt": kind}).items():
+            (draft / name).write_text(content, encoding="utf-8")
+        return store.publish(draft, kind, recipe, "0" * 16, run="test", inputs=inputs, fields={}, figures={})
+
+
+def _inputs(**artifacts: Artifact) -> dict[str, Any]:
+    return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}

@@ -1,0 +1,93 @@
+"""The real service for tests: `python -m serving` (or a Bento) as a process on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.settings import ROOT, Settings, load_settings
+from serving.auth import deploy_token
+from serving.client import ServiceClient
+
+#: Seconds; generous, since the machine may be busy.
+DEADLINE = 120.0
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def service_settings(home: Path) -> Settings:
+    """Settings with a home and a free port of their own."""
+    return load_settings().model_copy(update={"home": home, "service_url": f"http://127.0.0.1:{free_port()}"})
+
+
+def eventually(what: str, done: Callable[[], object], pause: float = 0.05) -> None:
+    """Wait until `done()` is true; `pause` is in seconds."""
+    deadline = time.monotonic() + DEADLINE
+    while not done():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(pause)
+
+
+class Service:
+    """One running service; `settings` are those of whoever talks to it."""
+
+    def __init__(self, settings: Settings, command: list[str] | None = None, env: dict[str, str] | None = None) -> None:
+        self.settings = settings
+        self.log = settings.home / "service.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.client = ServiceClient(settings.service_url, deploy_token(settings))
+        environment = {
+            **os.environ,
+            "SAEBYEOK_HOME": str(settings.home),
+            "SAEBYEOK_SERVICE_URL": settings.service_url,
+            **(env or {}),
+        }
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command or [sys.executable, "-m", "serving"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_live(self, workers: int = 2) -> None:
+        """Wait until every worker has started."""
+
+        def live() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return self.client.is_live() and len(self.pids()) == workers
+
+        eventually("the service is live", live)
+
+    def pids(self) -> set[int]:
+        """The workers' process ids."""
+        return {worker.pid for worker in self.client.releases().workers}
+
+    def stop(self) -> int:
+        """SIGTERM, as an operator would; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(DEADLINE)
+        finally:
+            self.client.__exit__()
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def model_files(home: Path) -> list[Path]:
+    """Files of the machine's own model store."""
+    return [path for path in (home / "bentoml" / "models").rglob("*") if path.is_file()]

@@ -1,0 +1,144 @@
+"""The engine: answers, order, sub-batches, devices."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.artifacts import Store
+from pipeline.errors import ArtifactError
+from serving.engine import Engine, cuda_devices, sub_batches
+from tests.releases import SENTENCES, TinyModel, expected
+
+# int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
+COMPANY = 0.05
+
+
+@pytest.fixture
+def release(store: Store, classifier: TinyModel) -> Path:
+    return classifier.publish(store, "nsmc", key="a" * 16).path
+
+
+def test_one_text_gets_the_models_answer(release: Path, classifier: TinyModel) -> None:
+    engine = Engine(release, device="cpu")
+    for text in SENTENCES:
+        np.testing.assert_allclose(engine.classify([text])[0], expected(classifier, (text,)), atol=1e-5)
+
+
+def test_many_texts_keep_their_order(release: Path, classifier: TinyModel) -> None:
+    engine = Engine(release, threads=3)
+    texts = [SENTENCES[i % len(SENTENCES)] + " 좋다" * (i % 7) for i in range(200)]
+    answer = engine.classify(texts)
+    assert answer.shape == (200, 2)
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+    alone = np.array([expected(classifier, (text,)) for text in texts[:40]])
+    # Were rows mixed up, they would differ by as much as the answers do.
+    assert np.abs(answer[:40] - alone).max() < COMPANY < np.ptp(alone[:, 0]) / 2
+
+
+def test_no_texts_are_no_answers(release: Path, store: Store, sentence_encoder: TinyModel) -> None:
+    assert Engine(release).classify([]).shape == (0, 2)
+    pairs = Engine(sentence_encoder.publish(store, "klue-sts", key="b" * 16).path)
+    assert pairs.score([]).shape == (0,)
+    assert pairs.embed([]).shape[0] == 0
+
+
+@pytest.mark.parametrize("name", ["cross_encoder", "sentence_encoder"])
+def test_pairs_get_a_score_in_range(name: str, store: Store, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(name)
+    engine = Engine(model.publish(store, "klue-sts", key="c" * 16).path)
+    pairs = [(left, right) for left in SENTENCES for right in SENTENCES]
+    scores = engine.score(pairs)
+    assert scores.shape == (100,)
+    assert scores.min() >= 0
+    assert scores.max() <= 5
+    alone = np.array([expected(model, pair)[0] for pair in pairs[:20]])
+    np.testing.assert_allclose(engine.score(pairs[:1])[0], alone[0], atol=1e-4)
+    assert np.abs(scores[:20] - alone).max() < 0.3
+
+
+def test_scores_are_clipped(store: Store, sentence_encoder: TinyModel, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(sentence_encoder.publish(store, "klue-sts", key="d" * 16).path, copy)
+    card = json.loads((copy / "card.json").read_text())
+    for intercept, bound in ((100.0, 5.0), (-100.0, 0.0)):
+        card["calibration"]["intercept"] = intercept
+        (copy / "card.json").write_text(json.dumps(card))
+        assert Engine(copy).score([(SENTENCES[0], SENTENCES[1])]).tolist() == [bound]
+
+
+def test_vectors_are_unit_vectors_of_one_text_each(store: Store, sentence_encoder: TinyModel) -> None:
+    engine = Engine(sentence_encoder.publish(store, "klue-sts", key="e" * 16).path)
+    vectors = engine.embed(SENTENCES)
+    assert vectors.shape == (len(SENTENCES), 32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+def test_a_text_too_long_is_cut_and_said_to_be(release: Path, classifier: TinyModel) -> None:
+    long = "영화 " * 500
+    answer = Engine(release).answer([("영화",), (long,)])
+    assert answer.truncated.tolist() == [False, True]
+    np.testing.assert_allclose(Engine(release).classify([long])[0], expected(classifier, (long,)), atol=1e-5)
+
+
+def test_what_a_release_cannot_do_is_refused(release: Path) -> None:
+    engine = Engine(release)
+    with pytest.raises(ValueError, match="classification release, not regression"):
+        engine.score([("가", "나")])
+    with pytest.raises(ValueError, match="no sentence vectors"):
+        engine.embed(["가"])
+    with pytest.raises(ValueError, match=r"takes 1 text\(s\)"):
+        engine.answer([("가", "나")])
+
+
+@pytest.mark.parametrize("file", ["card.json", "tokenizer.json", "model.int8.onnx"])
+def test_a_damaged_release_cannot_be_loaded(file: str, release: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(release, copy)
+    (copy / file).write_bytes(b"{")
+    with pytest.raises(ArtifactError):
+        Engine(copy, device="cpu")
+
+
+@pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a CUDA device")
+def test_without_cuda_the_cpu_answers_and_says_so(release: Path) -> None:
+    engine = Engine(release)
+    assert (engine.device, engine.provider) == ("cpu", "CPUExecutionProvider")
+    with pytest.raises(ArtifactError, match="CUDA"):
+        Engine(release, device="cuda")
+
+
+@pytest.mark.skipif(cuda_devices() == 0, reason="this machine has no CUDA device")
+def test_with_cuda_it_is_used(release: Path, classifier: TinyModel) -> None:
+    engine = Engine(release)
+    assert (engine.device, engine.provider) == ("cuda", "CUDAExecutionProvider")
+    np.testing.assert_allclose(engine.classify(SENTENCES[:1])[0], expected(classifier, SENTENCES[:1]), atol=COMPANY)
+
+
+def test_an_engine_is_freed_without_the_collector(release: Path) -> None:
+    engine = Engine(release, threads=2)
+    engine.classify(SENTENCES * 20)
+    gone = weakref.ref(engine)
+    gc.disable()
+    try:
+        del engine
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@given(st.lists(st.integers(1, 128), max_size=80), st.integers(1, 512))
+def test_sub_batches_take_each_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+    groups = list(sub_batches(np.array(lengths, dtype=np.int64), budget))
+    assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or max(lengths[row] for row in group) * len(group) <= budget

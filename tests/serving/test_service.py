@@ -1,0 +1,250 @@
+"""The real service: BentoML with two workers, over HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import RefusedError, SettingsError
+from pipeline.job import open_store
+from pipeline.releases import DeploymentLog
+from serving.auth import deploy_token
+from serving.client import ServiceClient
+from serving.engine import Engine
+from serving.schemas import MAX_INPUTS
+from tests.releases import SENTENCES, TinyModel
+from tests.service import Service, eventually, model_files, service_settings
+
+PAIRS = list(zip(SENTENCES[0::2], SENTENCES[1::2], strict=True))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One service for the module: two recipes are live, a third release is staged."""
+    service = Service(service_settings(tmp_path_factory.mktemp("service")))
+    try:
+        service.wait_live()
+        yield service
+    finally:
+        assert service.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def store(running: Service) -> Store:
+    return open_store(running.settings)
+
+
+@pytest.fixture(scope="module")
+def unready(running: Service) -> tuple[int, int, int, str]:
+    """Statuses of /livez, /readyz and /classify before the first deployment, and the error's type."""
+    url = running.settings.service_url
+    answer = httpx.post(f"{url}/classify", json={"texts": ["가"]})
+    paths = [httpx.get(f"{url}{path}").status_code for path in ("/livez", "/readyz")]
+    return paths[0], paths[1], answer.status_code, answer.json()["error"]["type"]
+
+
+@pytest.fixture(scope="module")
+def live(
+    running: Service,
+    store: Store,
+    unready: object,
+    classifier: TinyModel,
+    sentence_encoder: TinyModel,
+) -> dict[str, Artifact]:
+    releases = {
+        "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16),
+    }
+    refs = {recipe: release.ref for recipe, release in releases.items()}
+    DeploymentLog(store).append(refs, after=0, run="test", reason="the first")
+    eventually("both workers serve it", lambda: [w.deployment for w in running.client.releases().workers] == [1, 1])
+    return releases
+
+
+@pytest.fixture(scope="module")
+def staged(running: Service, store: Store, live: object, other_classifier: TinyModel) -> Artifact:
+    release = other_classifier.publish(store, "nsmc", key="c" * 16)
+    assert running.client.stage(release.ref) == [release.ref]
+    eventually(
+        "both workers stage it", lambda: [w.staged for w in running.client.releases().workers] == [[release.ref]] * 2
+    )
+    return release
+
+
+def ask(running: Service, path: str, body: object, **headers: str) -> httpx.Response:
+    return httpx.post(f"{running.settings.service_url}{path}", json=body, headers=headers)
+
+
+def test_it_is_live_but_not_ready_before_the_first_deployment(unready: tuple[int, int, int, str]) -> None:
+    assert unready == (200, 503, 503, "unavailable")
+
+
+def test_classify_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
+    assert running.client.is_ready()
+    body = ask(running, "/classify", {"texts": list(SENTENCES)}).json()
+    assert (body["recipe"], body["release"]) == ("nsmc", "nsmc-" + "a" * 16)
+    wanted = Engine(live["nsmc"].path).classify(SENTENCES)
+    for result, row in zip(body["results"], wanted.tolist(), strict=True):
+        assert result["probabilities"] == pytest.approx({"negative": row[0], "positive": row[1]}, abs=1e-6)
+        assert result["score"] == max(result["probabilities"].values())
+        assert result["probabilities"][result["label"]] == result["score"]
+        assert result["truncated"] is False
+
+
+def test_similarity_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
+    body = ask(running, "/similarity", {"pairs": PAIRS, "recipe": "klue-sts"}).json()
+    assert (body["recipe"], body["release"]) == ("klue-sts", "klue-sts-" + "b" * 16)
+    scores = Engine(live["klue-sts"].path).score(PAIRS).tolist()
+    assert [result["score"] for result in body["results"]] == pytest.approx(scores, abs=1e-5)
+    assert [result["similar"] for result in body["results"]] == [score >= 3 for score in scores]
+
+
+def test_no_texts_are_no_results_and_a_long_one_is_said_to_be_cut(running: Service, live: object) -> None:
+    assert running.client.classify([]).results == []
+    assert [item.truncated for item in running.client.classify(["영화", "영화 " * 400]).results] == [False, True]
+
+
+def test_curl_without_a_content_type_is_understood(running: Service, live: object) -> None:
+    url = f"{running.settings.service_url}/classify"
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert httpx.post(url, content='{"texts": ["좋다"]}'.encode(), headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "kind", "index"),
+    [
+        ("/classify", {"texts": ["가"], "recipe": "unknown"}, 404, "not_found", None),
+        ("/classify", {"texts": ["가"], "recipe": "klue-sts"}, 400, "invalid_request", None),
+        ("/classify", {"texts": ["가", 1]}, 400, "invalid_request", 1),
+        ("/classify", {"texts": ["가", "나", "다" * 20_000]}, 400, "invalid_request", 2),
+        ("/classify", {"texts": ["가"] * (MAX_INPUTS + 1)}, 400, "invalid_request", None),
+        ("/classify", {"text": ["가"]}, 400, "invalid_request", None),
+        ("/classify", {"texts": "가"}, 400, "invalid_request", None),
+        ("/classify", ["가"], 400, "invalid_request", None),
+        ("/similarity", {"pairs": [["가", "나"], ["가"]]}, 400, "invalid_request", 1),
+        ("/similarity", {"pairs": [["가", "나", "다"]]}, 400, "invalid_request", 0),
+        ("/nowhere", {}, 404, "not_found", None),
+        ("/releases", {}, 405, "method_not_allowed", None),
+        ("/releases/stage", {"release": "release/nsmc/x/y"}, 401, "unauthorized", None),
+    ],
+)
+def test_every_error_has_one_shape(
+    running: Service, live: object, path: str, body: object, status: int, kind: str, index: int | None
+) -> None:
+    answer = ask(running, path, body)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    error = answer.json()["error"]
+    assert (error["type"], error["index"]) == (kind, index)
+    assert error["message"]
+    assert "Traceback" not in error["message"]
+
+
+def test_releases_say_what_is_live_and_what_the_workers_say(running: Service, live: dict[str, Artifact]) -> None:
+    body = running.client.releases()
+    assert (body.deployment, body.run, body.reason) == (1, "test", "the first")
+    assert {recipe: item.ref for recipe, item in body.recipes.items()} == {r: a.ref for r, a in live.items()}
+    assert body.recipes["nsmc"].sample is True
+    assert body.recipes["nsmc"].figures == {"accuracy": 0.5}
+    assert body.recipes["nsmc"].provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
+    assert body.worker in {worker.pid for worker in body.workers}
+    assert len(body.workers) == 2
+
+
+def test_the_staged_release_answers_only_who_holds_the_token(running: Service, staged: Artifact) -> None:
+    name = "nsmc-" + "c" * 16
+    answer = running.client.classify(SENTENCES, release=name)
+    assert answer.release == name
+    wanted = Engine(staged.path).classify(SENTENCES)[:, 1].tolist()
+    assert [item.probabilities["positive"] for item in answer.results] == pytest.approx(wanted, abs=1e-6)
+    assert running.client.classify(["가"], release=staged.ref).release == name
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": deploy_token(running.settings)}):
+        refused = ask(running, "/classify", {"texts": ["가"]}, **{"X-Saebyeok-Release": name}, **headers)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "unauthorized")
+    for _ in range(20):
+        assert running.client.classify(["가"]).release == "nsmc-" + "a" * 16
+
+
+def test_an_address_that_is_not_loaded_is_not_answered_by_another(running: Service, staged: Artifact) -> None:
+    with pytest.raises(RefusedError, match="neither staged nor live"):
+        running.client.classify(["가"], release="nsmc-" + "f" * 16)
+    with pytest.raises(RefusedError, match="classification release, not regression"):
+        running.client.similarity([("가", "나")], release=staged.ref)
+
+
+def test_a_wrong_token_cannot_stage(running: Service, staged: Artifact) -> None:
+    with (
+        ServiceClient(running.settings.service_url, "wrong") as stranger,
+        pytest.raises(SettingsError, match="another token"),
+    ):
+        stranger.unstage(staged.ref)
+    with pytest.raises(RefusedError, match="not the ref of a release"):
+        running.client.stage("../../etc/passwd")
+    assert running.client.releases().staged == [staged.ref]
+
+
+def test_several_recipes_of_a_kind_must_be_named(
+    running: Service, store: Store, staged: object, classifier: TinyModel
+) -> None:
+    log = DeploymentLog(store)
+    latest = log.latest()
+    assert latest is not None
+    second = classifier.publish(store, "reviews", key="d" * 16)
+    log.append(latest.releases | {"reviews": second.ref}, after=latest.number, run="test", reason="two of a kind")
+
+    def moved(number: int) -> bool:
+        return all(worker.deployment == number for worker in running.client.releases().workers)
+
+    eventually("two classifiers are live", lambda: moved(latest.number + 1))
+    answer = ask(running, "/classify", {"texts": ["가"]})
+    assert answer.status_code == 400
+    assert "nsmc, reviews" in answer.json()["error"]["message"]
+    assert running.client.classify(["가"], recipe="reviews").recipe == "reviews"
+    log.append(latest.releases, after=latest.number + 1, run="test", reason="one again")
+    eventually("one classifier is live", lambda: moved(latest.number + 2))
+
+
+def test_the_openapi_document_shows_real_bodies(running: Service) -> None:
+    document = httpx.get(f"{running.settings.service_url}/docs.json").json()
+    assert {"/classify", "/similarity", "/releases", "/releases/stage", "/readyz"} <= document["paths"].keys()
+    content = document["paths"]["/classify"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(content["properties"]) == {"texts", "recipe"}
+    names = {item for item in str(document).split("'") if item.startswith("#/components/schemas/")}
+    assert names
+    assert {name.rsplit("/", 1)[1] for name in names} <= document["components"]["schemas"].keys()
+
+
+def test_the_docs_page_loads_nothing_from_elsewhere(running: Service) -> None:
+    url = running.settings.service_url
+    assert httpx.get(url).headers["location"] == "docs"
+    page = httpx.get(f"{url}/docs").text
+    names = re.findall(r'(?:src|href)="([^"]+)"', page)
+    own = [name for name in names if not name.startswith("data:")]
+    assert len(own) == 2
+    assert all(name.startswith("./") and httpx.get(f"{url}/{name[2:]}").is_success for name in own)
+    assert "://" not in page
+
+
+def test_metrics_are_there(running: Service, live: object) -> None:
+    running.client.classify(["가"])
+    text = httpx.get(f"{running.settings.service_url}/metrics").text
+    assert 'endpoint="/classify"' in text
+
+
+def test_all_that_is_written_lies_below_home(running: Service, live: dict[str, Artifact]) -> None:
+    names = {path.name for path in model_files(running.settings.home)}
+    assert {"card.json", "tokenizer.json", "model.int8.onnx", "manifest.json"} <= names
+
+
+def test_workers_do_not_outlive_a_killed_supervisor(service: Service) -> None:
+    pids = service.pids()
+    assert len(pids) == 2
+    service.process.kill()
+    service.process.wait()
+    eventually("the workers are gone", lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    eventually("their files too", lambda: not list((service.settings.home / "service" / "workers").glob("*.json")))

@@ -1,0 +1,74 @@
+"""Acknowledgements and the staged list, between real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.settings import ROOT
+from serving.schemas import WorkerState
+from serving.workers import MAX_STAGED, StagedList, WorkerFile, live_workers
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from serving.schemas import WorkerState
+from serving.workers import WorkerFile
+file = WorkerFile(Path(sys.argv[1]))
+file.write(WorkerState.model_validate_json(sys.argv[2]))
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+def state(pid: int) -> WorkerState:
+    now = datetime.now(UTC)
+    return WorkerState(pid=pid, started=now, heartbeat=now, deployment=3, live={}, staged=[], problems=[])
+
+
+def test_a_living_worker_is_seen_and_a_killed_one_is_not(tmp_path: Path) -> None:
+    mine = WorkerFile(tmp_path)
+    mine.write(state(os.getpid()))
+    command = [sys.executable, "-c", WORKER, str(tmp_path), state(1).model_dump_json()]
+    other = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"written\n"
+        assert {worker.pid for worker in live_workers(tmp_path)} == {1, os.getpid()}
+    finally:
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        other.stdout.close()
+    assert [worker.pid for worker in live_workers(tmp_path)] == [os.getpid()]
+    assert len(list(tmp_path.iterdir())) == 2, "what the dead worker left is gone"
+    mine.close()
+    assert live_workers(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_has_said_nothing_yet_is_not_listed(tmp_path: Path) -> None:
+    silent = WorkerFile(tmp_path)
+    assert live_workers(tmp_path) == []
+    silent.close()
+
+
+def test_the_staged_list_keeps_what_every_thread_adds(tmp_path: Path) -> None:
+    refs = [f"release/nsmc/key/{number}" for number in range(MAX_STAGED)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(StagedList(tmp_path).add, refs))
+    assert sorted(StagedList(tmp_path).read()) == refs
+    assert refs[3] not in StagedList(tmp_path).remove(refs[3])
+    assert StagedList(tmp_path).remove("release/nsmc/key/unknown") == StagedList(tmp_path).read()
+
+
+def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
+    staged = StagedList(tmp_path)
+    assert staged.read() == []
+    for number in [*range(MAX_STAGED), 0]:
+        staged.add(str(number))
+    assert staged.add("new") == [*(str(number) for number in range(2, MAX_STAGED)), "0", "new"]

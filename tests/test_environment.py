@@ -1,0 +1,85 @@
+"""What is installed is what is pinned, libraries stay at home and silent, and no file names a machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ROOT, library_environment
+
+#: Imports every library that is known to write below the user's home or to report its use, and says
+#: what those that can be asked think of reporting.
+LIBRARIES = """
+import importlib.util, json, warnings
+warnings.simplefilter("ignore")
+import airflow.configuration, bentoml, great_expectations, huggingface_hub.constants, matplotlib.pyplot
+import torch, transformers, wandb
+from bentoml._internal.utils.analytics import usage_stats
+
+print(json.dumps({
+    "airflow": airflow.configuration.conf.getboolean("usage_data_collection", "enabled"),
+    "bentoml": not usage_stats.do_not_track(),
+    # Its reports went through posthog; a version that brings it back must be looked at.
+    "great_expectations": importlib.util.find_spec("posthog") is not None,
+    "huggingface": not huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY,
+}))
+"""
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert len(pins) > 100
+    different = {}
+    for name, pinned in pins.items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            continue
+        # A local label (`+cpu`) says how it was built, not what it is.
+        if installed.split("+")[0] != pinned:
+            different[name] = (pinned, installed)
+    assert different == {}
+
+
+def test_libraries_write_below_home_and_report_nothing(tmp_path: Path) -> None:
+    user, home, work = (tmp_path / name for name in ("user", "home", "work"))
+    for directory in (user, home, work):
+        directory.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LD_LIBRARY_PATH")}
+    result = subprocess.run(
+        [sys.executable, "-c", LIBRARIES],
+        env=kept | {"HOME": str(user)} | library_environment(home),
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    reports = json.loads(result.stdout.splitlines()[-1])
+    assert reports == dict.fromkeys(("airflow", "bentoml", "great_expectations", "huggingface"), False)
+    assert sorted(str(path.relative_to(tmp_path)) for top in (user, work) for path in top.rglob("*")) == []
+
+
+@pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="needs a git checkout")
+def test_no_file_names_somebodys_machine() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    # Put together here, so that this file does not name them either.
+    places = re.compile(r"(?<![\w.-])/(?:" + "|".join(("wo" + "rk", "Us" + "ers")) + ")/")
+    found = []
+    for name in filter(None, listed.split("\0")):
+        path = ROOT / name
+        if not path.is_file():
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if places.search(line):
+                found.append(f"{name}:{number}: {line.strip()[:100]}")
+    assert found == []

@@ -1,0 +1,29 @@
+"""An installation without the checkout has all that the packages read."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+from pipeline.settings import ROOT
+
+
+def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    source = tmp_path / "source"
+    leavings = shutil.ignore_patterns("__pycache__", "uncommitted", "*.egg-info")
+    for folder in sorted({name.split(".")[0] for name in packages}):
+        shutil.copytree(ROOT / folder, source / folder, ignore=leavings)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    expected = {path.relative_to(source).as_posix() for path in source.rglob("*/*") if path.is_file()}
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), "."], cwd=source, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = set(zipfile.ZipFile(wheel).namelist())
+    assert sorted(expected - held) == []
+    assert any(name.endswith("licenses/LICENSE") for name in held)

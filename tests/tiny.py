@@ -1,0 +1,143 @@
+"""Tiny recipes, and the artifacts of the real stages on them; small enough for a test each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import AutoConfig, AutoModel
+
+from pipeline.artifacts import Artifact
+from pipeline.data import read_split
+from pipeline.evaluate import evaluate
+from pipeline.job import Job, open_store
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.sample import write_sample
+from pipeline.settings import load_settings
+from pipeline.tokenize import tokenize, train_wordpiece
+from pipeline.train import train
+
+SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}
+SMALL: dict[str, Any] = {
+    "model.scratch": SHAPE,
+    "model.max_length": 32,
+    "train.epochs": 2,
+    "train.batch_size": 32,
+    "train.learning_rate": 3e-3,
+    "export.sentences": 100,
+    # A model of this size answers in a millisecond, also where the machine is busy.
+    "export.latency_ms": 5000.0,
+    "export.int8": {"changed_labels": 0.2, "metric_change": 0.1},
+}
+
+
+def small_recipe(name: str, **overrides: Any) -> Recipe:
+    """Recipe `name` on the sample, tiny; `train__epochs=2` sets `train.epochs`."""
+    chosen = {key.replace("__", "."): value for key, value in overrides.items()}
+    return load_recipe(name, "embedded", sample=True, overrides=SMALL | chosen)
+
+
+def sample_rows(recipe: Recipe, directory: Path, train: int, test: int) -> dict[str, pd.DataFrame]:
+    """The first rows of both files of the sample at `directory`."""
+    return {
+        "train": read_split(recipe, directory, "train").head(train),
+        "test": read_split(recipe, directory, "test").head(test),
+    }
+
+
+def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
+    """A validate artifact of just these rows, without the data gate."""
+    texts = [name for name in ("text", "text_pair") if name in rows["train"]]
+    known = pd.MultiIndex.from_frame(rows["train"][texts])
+
+    def build(draft: Path) -> dict[str, Any]:
+        test = rows["test"].reset_index(drop=True)
+        in_train = pd.MultiIndex.from_frame(test[texts]).isin(known)
+        rows["train"].reset_index(drop=True).to_parquet(draft / "train.parquet", index=False)
+        test.assign(in_train=in_train).to_parquet(draft / "test.parquet", index=False)
+        return {
+            "train_rows": len(rows["train"]),
+            "test_rows": len(test),
+            "test_in_train": int(in_train.sum()),
+            "warnings": [],
+            "sample": True,
+        }
+
+    digest = {name: int(pd.util.hash_pandas_object(table).sum()) for name, table in rows.items()}
+    return job.produce("validate", 1, fields=digest, inputs={}, build=build)
+
+
+@dataclass(frozen=True)
+class Road:
+    """One job on its way from accepted rows to figures; each stage is run when it is first asked for."""
+
+    job: Job
+    rows: dict[str, pd.DataFrame]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.job.recipe
+
+    @cached_property
+    def validated(self) -> Artifact:
+        return make_validated(self.job, self.rows)
+
+    @cached_property
+    def tokenized(self) -> Artifact:
+        return tokenize(self.job, self.validated)
+
+    @cached_property
+    def trained(self) -> Artifact:
+        return train(self.job, self.tokenized)
+
+    @cached_property
+    def evaluated(self) -> Artifact:
+        return evaluate(self.job, self.validated, self.tokenized, self.trained)
+
+    @cached_property
+    def released(self) -> Artifact:
+        # Here and not at the top: only a few tests export.
+        from pipeline.export import export
+
+        return export(self.job, self.validated, self.trained, self.evaluated)
+
+    def with_recipe(self, recipe: Recipe, *, force: bool = False) -> Road:
+        """The same rows in the same store under another recipe."""
+        return Road(replace(self.job, recipe=recipe, force=force), self.rows)
+
+    def with_rows(self, rows: dict[str, pd.DataFrame]) -> Road:
+        """The same recipe in the same store on other rows."""
+        return Road(self.job, rows)
+
+
+def open_road(recipe: Recipe, home: Path, train: int = 600, test: int = 200) -> Road:
+    """A road in a home of its own on the first rows of the sample."""
+    settings = load_settings().model_copy(update={"home": home})
+    job = Job(recipe, settings, open_store(settings), run="test-run")
+    return Road(job, sample_rows(recipe, write_sample(home / "sample"), train, test))
+
+
+def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape: Any) -> Path:
+    """A base model directory as people have them: random weights and a tokenizer learnt from `texts`.
+
+    `shape` are fields of its configuration, such as `num_hidden_layers`.
+    """
+    tokenizer = train_wordpiece(texts, 600)
+    small: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    torch.manual_seed(5)
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **small | shape))
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
