@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from transformers import (
     EvalPrediction,
@@ -84,7 +84,7 @@ def train(job: Job, tokenized: Artifact) -> Artifact:
             tracker.summary({key: value for key, value in figures.items() if key != "history"})
         return figures
 
-    with _alone(work):
+    with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
         artifact = job.produce("train", VERSION, fields=fields, inputs={"tokenized": tokenized}, build=build)
@@ -94,16 +94,22 @@ def train(job: Job, tokenized: Artifact) -> Artifact:
 
 
 @contextmanager
-def _alone(work: Path) -> Iterator[None]:
+def alone(work: Path) -> Iterator[None]:
     """Wait for another process that trains the same: its checkpoints are the same files, its result is ours too."""
     work.parent.mkdir(parents=True, exist_ok=True)
-    with work.with_name(f"{work.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("another run trains the same: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    path = work.with_name(f"{work.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.warning("another run trains the same: waiting for it")
+        lock.acquire()
+    try:
         yield
+        # While it is held: whoever waits sees that the name is gone, and locks a new file.
+        path.unlink(missing_ok=True)
+    finally:
+        lock.release()
 
 
 def _fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pipeline.artifacts import Artifact
 from pipeline.errors import BaseModelError, TrainingDivergedError
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
-from pipeline.train import COMPLETE, Watch, fit_line, has_bf16, newest_checkpoint, seconds_behind, train
+from pipeline.train import COMPLETE, Watch, alone, fit_line, has_bf16, newest_checkpoint, seconds_behind, train
 from tests.tiny import Road, open_road, save_base, small_recipe
 
 
@@ -37,7 +38,13 @@ def same_weights(one: Artifact, other: Artifact) -> bool:
 
 
 def work_of(road: Road) -> list[Path]:
+    """What training has left to work with, its lock among them."""
     return list((road.job.settings.home / "work").glob("*"))
+
+
+def checkpoints_of(road: Road) -> Path:
+    (directory,) = (path for path in work_of(road) if path.is_dir())
+    return directory
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -173,7 +180,7 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
         with pytest.raises(Killed):
             train(two_epochs.job, two_epochs.tokenized)
     assert two_epochs.job.store.newest("train", "nsmc") is None
-    (work,) = work_of(two_epochs)
+    work = checkpoints_of(two_epochs)
     checkpoint = work / f"checkpoint-{steps}"
     assert newest_checkpoint(work) == str(checkpoint)
     assert seconds_behind(str(checkpoint)) > 0
@@ -219,12 +226,29 @@ def test_force_forgets_what_was_begun(two_epochs: Road, monkeypatch: pytest.Monk
         kill_at(patch, 12)
         with pytest.raises(Killed):
             train(two_epochs.job, two_epochs.tokenized)
-    (work,) = work_of(two_epochs)
-    checkpoint = newest_checkpoint(work)
+    checkpoint = newest_checkpoint(checkpoints_of(two_epochs))
     assert checkpoint is not None
     # Were it taken, the run would fail.
     (Path(checkpoint) / "model.safetensors").write_bytes(b"not weights")
     train(replace(two_epochs.job, force=True), two_epochs.tokenized)
+
+
+def test_of_two_that_train_the_same_one_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    order: list[str] = []
+
+    def second() -> None:
+        with alone(tmp_path / "work" / "nsmc-key"):
+            order.append("second")
+
+    waiter = threading.Thread(target=second)
+    with alone(tmp_path / "work" / "nsmc-key"):
+        waiter.start()
+        while "another run trains the same" not in caplog.text:
+            assert waiter.is_alive()
+        order.append("first")
+    waiter.join()
+    assert order == ["first", "second"]
+    assert list((tmp_path / "work").iterdir()) == []
 
 
 # --- diverged ---
