@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 from pipeline.artifacts import Store
 from pipeline.errors import ServiceError
-from pipeline.releases import Deployment
+from pipeline.releases import Card, Deployment, read_card
 from pipeline.settings import ROOT, Settings, library_environment
 from serving.modelstore import import_release, model_tag
 
@@ -47,11 +47,13 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
     tag = bento_tag(deployment)
     if _is_built(settings, deployment):
         return tag
-    for ref in deployment.releases.values():
-        import_release(store.open(ref), settings)
+    releases = {recipe: store.open(ref) for recipe, ref in sorted(deployment.releases.items())}
+    for release in releases.values():
+        import_release(release, settings)
+    cards = {recipe: read_card(release) for recipe, release in releases.items()}
     directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
     try:
-        write_context(directory, deployment)
+        write_context(directory, deployment, cards)
         _build(settings, directory, deployment)
     except OSError as error:
         raise ServiceError(f"the Bento of deployment {deployment.number} could not be written: {error}") from error
@@ -61,15 +63,18 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
     return tag
 
 
-def write_context(directory: Path, deployment: Deployment) -> None:
-    """Write all that `bentoml build` takes in: code, the map, a read-me, the build file with pinned requirements."""
+def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, Card]) -> None:
+    """Write all that `bentoml build` takes in: code, the map, a read-me, the build file with pinned requirements.
+
+    `cards` are those of the releases, by recipe.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     for source in service_modules():
         target = directory / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     (directory / BAKED).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
-    (directory / "README.md").write_text(_readme(deployment), encoding="utf-8")
+    (directory / "README.md").write_text(_readme(deployment, cards), encoding="utf-8")
     # JSON is YAML, and quotes Korean and colons by itself.
     (directory / "bentofile.yaml").write_text(json.dumps(_build_file(deployment), indent=1), encoding="utf-8")
 
@@ -186,6 +191,9 @@ def _build_file(deployment: Deployment) -> dict[str, object]:
     }
 
 
-def _readme(deployment: Deployment) -> str:
-    releases = "\n".join(f"- {recipe}: `{ref}`" for recipe, ref in sorted(deployment.releases.items()))
+def _readme(deployment: Deployment, cards: Mapping[str, Card]) -> str:
+    releases = "\n".join(
+        f"- {recipe}: `{deployment.releases[recipe]}`{', trained on the shipped sample' if card.sample else ''}"
+        for recipe, card in cards.items()
+    )
     return f"# Saebyeok, deployment {deployment.number}\n\n{deployment.reason}\n\n{releases}\n"

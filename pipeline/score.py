@@ -160,7 +160,7 @@ def _documents(engine: Engine, inputs: Sequence[tuple[str, ...]]) -> Iterator[di
         else:
             score = float(values[0])
             result = {"score": round(score, 6), "similar": card.similar_at is not None and score >= card.similar_at}
-        yield {**_input(item), **result, "truncated": bool(truncated), "release": card.id}
+        yield {**_input(item), **result, "truncated": bool(truncated), "release": card.id, "sample": card.sample}
 
 
 def _input(item: tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_INPUTS = 1_000
 MAX_CHARACTERS = 10_000
+SAMPLE = "the release was trained on the shipped sample, not on real data"
 
 Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_CHARACTERS)]
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
@@ -35,6 +36,14 @@ class SimilarityRequest(Request):
     recipe: RecipeName | None = Field(default=None, description="left out or null: the only deployed one of this kind")
 
 
+class Response(BaseModel):
+    """What every answer says of the release that gave it."""
+
+    recipe: str
+    release: str
+    sample: bool = Field(description=SAMPLE)
+
+
 class ClassifyResult(BaseModel):
     """The answer to one text."""
 
@@ -44,11 +53,9 @@ class ClassifyResult(BaseModel):
     truncated: bool = Field(description="the text was longer than the model reads; its end was left out")
 
 
-class ClassifyResponse(BaseModel):
+class ClassifyResponse(Response):
     """One result a text, in the order of the request."""
 
-    recipe: str
-    release: str
     results: list[ClassifyResult]
 
 
@@ -60,11 +67,9 @@ class SimilarityResult(BaseModel):
     truncated: bool = Field(description="the pair was longer than the model reads; its end was left out")
 
 
-class SimilarityResponse(BaseModel):
+class SimilarityResponse(Response):
     """One result a pair, in the order of the request."""
 
-    recipe: str
-    release: str
     results: list[SimilarityResult]
 
 
@@ -126,7 +131,7 @@ class LiveRelease(BaseModel):
     kind: str
     labels: list[str]
     max_length: int
-    sample: bool = Field(description="trained on the shipped sample, not on real data")
+    sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")
     provider: str = Field(description="what ONNX Runtime really runs on")
     created: datetime

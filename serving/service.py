@@ -99,7 +99,8 @@ class Saebyeok:
         """Class and probabilities of each text."""
         engine = self._engine("classification", body.recipe, ctx)
         answer = await self._answer(engine, [(text,) for text in body.texts])
-        labels = engine.card.labels
+        card = engine.card
+        labels = card.labels
         results = []
         for row, truncated in zip(answer.values.tolist(), answer.truncated.tolist(), strict=True):
             best = max(range(len(labels)), key=row.__getitem__)
@@ -107,7 +108,7 @@ class Saebyeok:
             results.append(
                 ClassifyResult(label=labels[best], score=row[best], probabilities=probabilities, truncated=truncated)
             )
-        return ClassifyResponse(recipe=engine.card.recipe, release=engine.card.id, results=results)
+        return ClassifyResponse(recipe=card.recipe, release=card.id, sample=card.sample, results=results)
 
     @bentoml.api(route="/similarity")  # type: ignore[untyped-decorator]
     @answers_errors
@@ -115,10 +116,11 @@ class Saebyeok:
         """How alike the two sentences of each pair are."""
         engine = self._engine("regression", body.recipe, ctx)
         answer = await self._answer(engine, [(left, right) for left, right in body.pairs])
-        cut = engine.card.similar_at or 0.0
+        card = engine.card
+        cut = card.similar_at or 0.0
         rows = zip(answer.values[:, 0].tolist(), answer.truncated.tolist(), strict=True)
         results = [SimilarityResult(score=score, similar=score >= cut, truncated=cut_off) for score, cut_off in rows]
-        return SimilarityResponse(recipe=engine.card.recipe, release=engine.card.id, results=results)
+        return SimilarityResponse(recipe=card.recipe, release=card.id, sample=card.sample, results=results)
 
     def _engine(
         self, kind: Literal["classification", "regression"], recipe: str | None, ctx: bentoml.Context

@@ -67,20 +67,22 @@ class TinyModel:
     directory: Path
     head: Head
 
-    def publish(self, store: Store, recipe: str, *, key: str, lies: bool = False, breaks: bool = False) -> Artifact:
+    def publish(
+        self, store: Store, recipe: str, *, key: str, sample: bool = True, lies: bool = False, breaks: bool = False
+    ) -> Artifact:
         """A release of this model; `lies` gives it a false card, `breaks` a model file that cannot be loaded."""
         evaluated = make_artifact(store, "evaluate", recipe, {})
         with store.draft() as draft:
             shutil.copytree(self.directory, draft, dirs_exist_ok=True)
             if breaks:
                 (draft / "model.int8.onnx").write_bytes(b"not a model")
-            card = self._card(recipe, key, lies=lies)
+            card = self._card(recipe, key, sample=sample, lies=lies)
             (draft / "card.json").write_text(card.model_dump_json(), encoding="utf-8")
             return store.publish(
                 draft, "release", recipe, key, run="test", inputs=_inputs(evaluated=evaluated), fields={}, figures={}
             )
 
-    def _card(self, recipe: str, key: str, *, lies: bool) -> Card:
+    def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
         classifies = self.head == "classify"
         calibration = Calibration(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
         files = {"cpu": ("model.int8.onnx", "int8"), "cuda": ("model.fp16.onnx", "fp16")}
@@ -91,7 +93,7 @@ class TinyModel:
             kind="classification" if classifies else "regression",
             inputs="text" if classifies else "pair",
             objective=None if self.head == "classify" else self.head,
-            sample=True,
+            sample=sample,
             labels=("negative", "positive") if classifies else (),
             score_range=None if classifies else (0.0, 5.0),
             similar_at=None if classifies else 3.0,

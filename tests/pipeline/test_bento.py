@@ -48,13 +48,16 @@ def test_a_bento_answers_from_itself_alone(
     store = open_store(alone)
     releases = {
         "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
-        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16),
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16, sample=False),
     }
     log = DeploymentLog(store)
     refs = {recipe: release.ref for recipe, release in releases.items()}
     first = log.append(refs, after=0, run="test", reason="시험")
     tag = ensure_bento(alone, store, first)
     assert tag == "saebyeok:1"
+    read_me = (alone.home / "bentoml" / "bentos" / "saebyeok" / "1" / "README.md").read_text(encoding="utf-8")
+    assert f"- nsmc: `{refs['nsmc']}`, trained on the shipped sample\n" in read_me
+    assert f"- klue-sts: `{refs['klue-sts']}`\n" in read_me
     newer = other_classifier.publish(store, "nsmc", key="c" * 16)
     assert ensure_bento(
         alone, store, log.append({"nsmc": newer.ref}, after=1, run="test", reason="newer")

@@ -53,6 +53,14 @@ def test_texts_are_answered_in_order_as_the_model_answers(
         assert item["release"] == "nsmc-a"
 
 
+@pytest.mark.parametrize("sample", [True, False])
+def test_every_answer_says_whether_its_release_is_of_the_sample(
+    sample: bool, classifier: TinyModel, store: Store
+) -> None:
+    engine = engine_of(classifier.publish(store, "nsmc", key="a", sample=sample))
+    assert [item["sample"] for item in predictions(engine, "좋다\n나쁘다\n".encode())] == [sample, sample]
+
+
 def test_order_is_kept_across_chunks(text_engine: Engine) -> None:
     content = "\n".join(SENTENCES).encode()
     for chunk in (1, 3, len(SENTENCES), 1000):

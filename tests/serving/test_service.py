@@ -58,7 +58,7 @@ def live(
 ) -> dict[str, Artifact]:
     releases = {
         "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
-        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16),
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16, sample=False),
     }
     refs = {recipe: release.ref for recipe, release in releases.items()}
     DeploymentLog(store).append(refs, after=0, run="test", reason="the first")
@@ -87,7 +87,7 @@ def test_it_is_live_but_not_ready_before_the_first_deployment(unready: tuple[int
 def test_classify_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
     assert running.client.is_ready()
     body = ask(running, "/classify", {"texts": list(SENTENCES)}).json()
-    assert (body["recipe"], body["release"]) == ("nsmc", "nsmc-" + "a" * 16)
+    assert (body["recipe"], body["release"], body["sample"]) == ("nsmc", "nsmc-" + "a" * 16, True)
     wanted = Engine(live["nsmc"].path).classify(SENTENCES)
     for result, row in zip(body["results"], wanted.tolist(), strict=True):
         assert result["probabilities"] == pytest.approx({"negative": row[0], "positive": row[1]}, abs=1e-6)
@@ -98,7 +98,7 @@ def test_classify_answers_as_the_engine_does(running: Service, live: dict[str, A
 
 def test_similarity_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
     body = ask(running, "/similarity", {"pairs": PAIRS, "recipe": "klue-sts"}).json()
-    assert (body["recipe"], body["release"]) == ("klue-sts", "klue-sts-" + "b" * 16)
+    assert (body["recipe"], body["release"], body["sample"]) == ("klue-sts", "klue-sts-" + "b" * 16, False)
     scores = Engine(live["klue-sts"].path).score(PAIRS).tolist()
     assert [result["score"] for result in body["results"]] == pytest.approx(scores, abs=1e-5)
     assert [result["similar"] for result in body["results"]] == [score >= 3 for score in scores]
@@ -214,6 +214,8 @@ def test_the_openapi_document_shows_real_bodies(running: Service) -> None:
     assert {"/classify", "/similarity", "/releases", "/releases/stage", "/readyz"} <= document["paths"].keys()
     content = document["paths"]["/classify"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(content["properties"]) == {"texts", "recipe"}
+    for answer in ("ClassifyResponseIODescriptor", "SimilarityResponseIODescriptor", "LiveRelease"):
+        assert "shipped sample" in document["components"]["schemas"][answer]["properties"]["sample"]["description"]
     names = {item for item in str(document).split("'") if item.startswith("#/components/schemas/")}
     assert names
     assert {name.rsplit("/", 1)[1] for name in names} <= document["components"]["schemas"].keys()
