@@ -24,20 +24,21 @@ from airflow.sdk.exceptions import AirflowFailException
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, Strict, TrainSpec, recipe_names
-from pipeline.releases import Decision
+from pipeline.releases import read_decision
 from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
 from wiring import (
+    TASK_DEFAULTS,
     DataDocsLink,
     ReportLink,
     airflow_errors,
     alert,
-    alert_failure,
     artifact_url,
     champion_asset,
     make,
     promotion,
     skip,
     task_job,
+    with_host,
 )
 
 #: Queue and pool of what wants a GPU where there is one.
@@ -187,10 +188,10 @@ def gate(recipe: str, decided: str) -> bool:
     A refusal is an answer, not a failure: the run succeeds and the served model stays.
     """
     job = task_job(recipe)
-    decision = Decision.model_validate(job.store.open(decided).read_json("decision.json"))
+    decision = read_decision(job.store.open(decided))
     if not decision.promote:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
-        facts["report"] = artifact_url(decided, ReportLink.file)
+        facts["report"] = with_host(artifact_url(decided, ReportLink.file))
         alert("refused", f"{recipe}: the new model was refused, the served one stays. {decision.reason}", facts)
     return decision.promote
 
@@ -247,12 +248,10 @@ def retrain(recipe: str) -> None:
     tags=["saebyeok"],
     description="Retrain every recipe; what passes its gates is served by morning",
     default_args={
-        "owner": "saebyeok",
-        "retries": 2,
+        **TASK_DEFAULTS,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 5,
         "execution_timeout": timedelta(hours=12),
-        "on_failure_callback": alert_failure,
     },
 )
 def nightly_retrain() -> None:

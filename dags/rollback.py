@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
 
-from wiring import airflow_errors, alert_failure, champion_asset, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, champion_asset, task_settings
 
 CHAMPIONS = "saebyeok-rolled-back"
 
@@ -55,13 +55,7 @@ def rollback() -> str:
     doc_md=__doc__,
     tags=["saebyeok"],
     description="Serve an earlier deployment again",
-    default_args={
-        "owner": "saebyeok",
-        "retries": 2,
-        "retry_delay": timedelta(seconds=30),
-        "execution_timeout": timedelta(hours=1),
-        "on_failure_callback": alert_failure,
-    },
+    default_args={**TASK_DEFAULTS, "retry_delay": timedelta(seconds=30), "execution_timeout": timedelta(hours=1)},
 )
 def rollback_dag() -> None:
     """One task."""

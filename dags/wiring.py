@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from airflow.sdk import Asset, BaseOperatorLink, Context, get_current_context
 from airflow.sdk.configuration import conf
@@ -110,6 +110,11 @@ def artifact_url(ref: str, file: str) -> str:
     return f"{prefix}{ARTIFACTS}/{ref}/{file}"
 
 
+def with_host(path: str) -> str:
+    """`path` on Airflow's own host, for a reader who is not in its UI; as it is where Airflow was not told its host."""
+    return urljoin(conf.get("api", "base_url", fallback=""), path)
+
+
 class ArtifactLink(BaseOperatorLink):
     """A button on the task that opens a file of the artifact whose ref the task returned (or pushed)."""
 
@@ -165,3 +170,7 @@ def alert_failure(context: Context) -> None:
     instance = context["ti"]
     facts = {"dag": instance.dag_id, "run": context["run_id"], "task": instance.task_id}
     alert("failed", f"{instance.dag_id}: {instance.task_id} failed: {context.get('exception')}", facts)
+
+
+#: What the tasks of every DAG have in common.
+TASK_DEFAULTS = {"owner": "saebyeok", "retries": 2, "on_failure_callback": alert_failure}

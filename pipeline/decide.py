@@ -17,9 +17,11 @@ from pipeline.errors import ArtifactError, BaseModelError
 from pipeline.job import Job
 from pipeline.metrics import worst_difference
 from pipeline.model import load_trained
+from pipeline.produce import produce
 from pipeline.recipe import Recipe
 from pipeline.releases import Check, Decision
 from pipeline.report import render_report
+from pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     # All of it: the report shows the whole recipe.
     fields = recipe.model_dump(mode="json")
 
-    def build(draft: Path) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
         checks = [*_floors(recipe, evaluated), *_against(recipe, evaluated, champion)]
         decision = Decision(
             promote=all(check.passed for check in checks),
@@ -51,7 +53,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
         (draft / "report.html").write_text(_report(job, decision, evaluated), encoding="utf-8")
         return {"promote": decision.promote, "reason": decision.reason}
 
-    decided = job.produce("decide", VERSION, fields=fields, inputs=inputs, build=build)
+    decided = produce(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
     level = logging.INFO if decided.figures["promote"] else logging.ERROR
     log.log(level, "%s: %s Report: %s/report.html", recipe.name, decided.figures["reason"], decided.uri)
     return decided

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 from pipeline.artifacts import Artifact, Store
 from pipeline.bento import ensure_bento
 from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
 from pipeline.job import Job, keep_libraries_home
-from pipeline.releases import Decision, Deployment, DeploymentLog, read_card
+from pipeline.releases import Decision, Deployment, DeploymentLog, read_card, read_decision
 from pipeline.settings import Settings
+from pipeline.tracking import tracked
 from serving.auth import deploy_token
 from serving.client import ServiceClient
 from serving.engine import Engine
@@ -40,6 +39,13 @@ def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: 
     differently from its card; where it was live already, the previous map is recorded again) or ServiceError.
     """
     keep_libraries_home(job.settings)
+    with tracked(job, "deploy", {"release": release.ref, "decision": decision.ref}) as tracker:
+        deployment = _deploy(job, release, decision, require_service=require_service)
+        tracker.summary({"deployment": deployment.number, "reason": deployment.reason})
+    return deployment
+
+
+def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
     verdict = read_decision(decision)
     _check_decision(release, decision, verdict)
     records = DeploymentLog(job.store)
@@ -74,19 +80,11 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
         # A retry of a rollback that was cut off after its record: going back once more would be one too many.
         with _deployer(settings, store, run, require_service=False) as deployer:
             return deployer.finish_restore(latest)
-    target = records.get(number) if number is not None else _one_back(records)
+    target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
         raise RefusedError(f"deployment {latest.number} serves the releases of deployment {target.number} already")
     with _deployer(settings, store, run, require_service=False) as deployer:
         return deployer.restore(target, latest)
-
-
-def read_decision(decision: Artifact) -> Decision:
-    """The decision of a `decide` artifact. Raises ArtifactError where it is missing or damaged."""
-    try:
-        return Decision.model_validate(decision.read_json("decision.json"))
-    except (FileNotFoundError, ValidationError) as error:
-        raise ArtifactError(f"{decision.uri}: decision.json is missing or damaged ({error})") from error
 
 
 @dataclass(frozen=True)
@@ -253,9 +251,11 @@ class Deployer:
 @contextmanager
 def _deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
     with ServiceClient(settings.service_url, deploy_token(settings)) as client:
-        live = client.is_live()
+        live = client.serves(store)
         if require_service and not live:
-            raise ServiceError(f"no service answers at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL")
+            raise ServiceError(
+                f"no service answers for {store.uri} at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL"
+            )
         yield Deployer(settings, store, run, client if live else None)
 
 
@@ -281,15 +281,3 @@ def _check_decision(release: Artifact, decision: Artifact, verdict: Decision) ->
 def _champion(records: DeploymentLog, recipe: str) -> str | None:
     champion = records.champion(recipe)
     return champion.ref if champion else None
-
-
-def _one_back(records: DeploymentLog) -> Deployment:
-    """The deployment whose map came before the current one, on the path that leads to it."""
-    path: list[Deployment] = []
-    for record in map(records.get, records.numbers()):
-        # A map that comes again is a way back to it: what lay between was given up.
-        known = next((place for place, item in enumerate(path) if item.releases == record.releases), len(path))
-        path[known:] = [record]
-    if len(path) < 2:
-        raise RefusedError("there is no deployment before this one to roll back to")
-    return path[-2]

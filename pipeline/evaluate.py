@@ -14,9 +14,10 @@ from pipeline.job import Job
 from pipeline.metrics import intervals
 from pipeline.model import load_trained
 from pipeline.plots import draw
+from pipeline.produce import produce
 from pipeline.recipe import Recipe
 from pipeline.tokenize import split_rows
-from pipeline.tracking import Tracker, tracked
+from pipeline.tracking import Tracker
 
 VERSION = 1
 
@@ -34,13 +35,12 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
     fields = recipe.model_dump(include={"kind", "labels", "similar_at", "score_range"})
     inputs = {"validated": validated, "tokenized": tokenized, "trained": trained}
 
-    def build(draft: Path) -> dict[str, Any]:
-        with tracked(job, "evaluate", fields | {name: item.ref for name, item in inputs.items()}) as tracker:
-            figures = _build(recipe, validated, tokenized, trained, draft)
-            _track(tracker, figures, draft)
+    def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
+        figures = _build(recipe, validated, tokenized, trained, draft)
+        tracker.image("test/plot", draft / "plot.png")
         return figures
 
-    return job.produce("evaluate", VERSION, fields=fields, inputs=inputs, build=build)
+    return produce(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
 
 
 def _build(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Artifact, draft: Path) -> dict[str, Any]:
@@ -77,9 +77,3 @@ def _with_answers(table: pd.DataFrame, answers: np.ndarray[Any, Any]) -> pd.Data
     if answers.ndim == 1:
         return table.assign(prediction=answers)
     return table.assign(prediction=answers.argmax(axis=1), probability=answers.max(axis=1))
-
-
-def _track(tracker: Tracker, figures: dict[str, Any], draft: Path) -> None:
-    for part in ("test", "test_without_train_texts"):
-        tracker.summary({f"{part}/{name}": item["value"] for name, item in figures[part].items()})
-    tracker.image("test/plot", draft / "plot.png")

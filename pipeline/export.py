@@ -20,9 +20,11 @@ from pipeline.manifest import make_key
 from pipeline.metrics import compute_metrics
 from pipeline.model import Collate, Rows, Trained, answers_of, load_trained, to_score
 from pipeline.onnx_graph import fuse, to_fp16, to_int8, trace
+from pipeline.produce import produce
 from pipeline.recipe import ParityBound, Recipe
 from pipeline.releases import Card, Golden, Variant
 from pipeline.tokenize import Encoder
+from pipeline.tracking import Tracker
 
 VERSION = 1
 GOLDEN = 12
@@ -48,9 +50,10 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
         "card": recipe.model_dump(include={"title", "labels", "score_range", "similar_at"}),
     }
     inputs = {"validated": validated, "trained": trained, "evaluated": evaluated}
-    key = make_key("release", VERSION, fields, {name: item.key for name, item in inputs.items()})
+    # Of refs and not of keys: made again with force, other weights have another name.
+    digest = make_key("release", VERSION, fields, {name: item.ref for name, item in inputs.items()})
 
-    def build(draft: Path) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
         model = load_trained(recipe, trained, torch.device("cpu"))
         rows = _sample_rows(recipe, pd.read_parquet(validated.path / "test.parquet"))
         variants = _write_variants(model, rows, draft)
@@ -61,14 +64,14 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
             )
         golden, tolerance = _golden(model, rows, draft / variants["cpu"].file)
         figures = {name: item["value"] for name, item in evaluated.figures["test"].items()}
-        card = _card(model, f"{recipe.name}-{key}", trained, variants, golden, tolerance, figures)
+        card = _card(model, f"{recipe.name}-{digest}", trained, variants, golden, tolerance, figures)
         (draft / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
         model.tokenizer.backend_tokenizer.no_truncation()
         model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
         parity = {item.precision: item.parity for item in variants.values()}
         return {"id": card.id, "parity": parity, "latency_ms": latency, **figures}
 
-    return job.produce("release", VERSION, fields=fields, inputs=inputs, build=build)
+    return produce(job, "release", VERSION, fields=fields, inputs=inputs, build=build)
 
 
 def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:

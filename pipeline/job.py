@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Artifact, Store
+from pipeline.artifacts import Store
 from pipeline.errors import DataError
-from pipeline.manifest import make_key
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.settings import Settings, library_environment
-
-log = logging.getLogger(__name__)
 
 #: What a run may be asked for by a short name (command line, trigger form), and the recipe field it sets.
 OVERRIDES = {
@@ -39,41 +35,6 @@ class Job:
     store: Store
     run: str
     force: bool = False
-
-    def produce(
-        self,
-        kind: str,
-        version: int,
-        *,
-        fields: Mapping[str, Any],
-        inputs: Mapping[str, Artifact],
-        build: Callable[[Path], dict[str, Any]],
-    ) -> Artifact:
-        """The artifact of this key: found again, or built by `build(directory)`, which returns its figures.
-
-        `version` is the stage's own, raised by hand when its meaning changes; `fields` is all that
-        it reads beside its inputs. With `force` a finished one is not looked for.
-        """
-        key = make_key(kind, version, fields, {name: artifact.key for name, artifact in inputs.items()})
-        found = None if self.force else self.store.find(kind, self.recipe.name, key, inputs)
-        if found is not None:
-            log.info("%s %s: reused %s", self.recipe.name, kind, found.ref)
-            return found
-        log.info("%s %s: started", self.recipe.name, kind)
-        with self.store.draft() as draft:
-            figures = build(draft)
-            artifact = self.store.publish(
-                draft,
-                kind,
-                self.recipe.name,
-                key,
-                run=self.run,
-                inputs={name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()},
-                fields=dict(fields),
-                figures=figures,
-            )
-        log.info("%s %s: made %s", self.recipe.name, kind, artifact.ref)
-        return artifact
 
 
 def open_store(settings: Settings, uri: str | None = None) -> Store:

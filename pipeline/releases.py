@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import ArtifactError, ConflictError
+from pipeline.errors import ArtifactError, ConflictError, RefusedError
 
 DEPLOYMENTS = "deployments"
 RECORD = re.compile(r"\d{6,}\.json")
@@ -117,6 +117,14 @@ def read_card(release: Artifact) -> Card:
         raise ArtifactError(f"{release.uri}: card.json is missing or damaged ({error})") from error
 
 
+def read_decision(decided: Artifact) -> Decision:
+    """The decision of a `decide` artifact. Raises ArtifactError where it is missing or damaged."""
+    try:
+        return Decision.model_validate(decided.read_json("decision.json"))
+    except (FileNotFoundError, ValueError) as error:
+        raise ArtifactError(f"{decided.uri}: decision.json is missing or damaged ({error})") from error
+
+
 class DeploymentLog:
     """Numbered records in the store, each created exclusively; the highest number wins."""
 
@@ -161,6 +169,26 @@ class DeploymentLog:
         if not self._store.create(f"{DEPLOYMENTS}/{record.number:06d}.json", content):
             raise ConflictError(f"deployment {record.number} exists already: another run deployed meanwhile")
         return record
+
+    def one_back(self) -> Deployment:
+        """The deployment whose map came before the current one, on the path that leads to it.
+
+        Raises RefusedError where there is none, or where a recipe that is live would be left without a release.
+        """
+        path: list[Deployment] = []
+        for record in map(self.get, self.numbers()):
+            # A map that comes again is a way back to it: what lay between was given up.
+            known = next((place for place, item in enumerate(path) if item.releases == record.releases), len(path))
+            path[known:] = [record]
+        if len(path) < 2:
+            raise RefusedError("there is no deployment before this one to roll back to")
+        target, missing = path[-2], sorted(path[-1].releases.keys() - path[-2].releases.keys())
+        if missing:
+            raise RefusedError(
+                f"deployment {target.number}, the one before, has no release of {', '.join(missing)}, so nothing would "
+                f"answer for it; to go there all the same, name it: {target.number}"
+            )
+        return target
 
     def champion(self, recipe: str) -> Artifact | None:
         """The release that the newest deployment names for `recipe`, or None.

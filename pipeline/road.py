@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.artifacts import Artifact
 from pipeline.console import say
 from pipeline.job import Job
-from pipeline.releases import Decision, DeploymentLog
+from pipeline.releases import Decision, DeploymentLog, read_card, read_decision
 from pipeline.stages import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
 from pipeline.summary import Outcome, clock, say_done, say_start, step_document
 
@@ -78,13 +77,9 @@ def _deploy_one(job: Job, refs: Sequence[str]) -> dict[str, Any]:
     return {
         "recipe": job.recipe.name,
         "run": job.run,
+        "sample": read_card(inputs[0]).sample,
         "stage": "deploy",
         "inputs": refs_of(inputs),
         "deployment": deployment.number,
         "releases": deployment.releases,
     }
-
-
-def read_decision(artifact: Artifact) -> Decision:
-    """The decision of a `decide` artifact, as `deploy` reads it."""
-    return Decision.model_validate(artifact.read_json("decision.json"))

@@ -18,7 +18,9 @@ from pipeline.artifacts import Artifact
 from pipeline.base import Base, check_base, resolve_base
 from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
+from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, DataSpec, Recipe
+from pipeline.tracking import Tracker
 
 VERSION = 1
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -43,10 +45,10 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
         "gate_share": recipe.data.gate_share,
     }
 
-    def build(draft: Path) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
         return _build(recipe, base, validated, draft)
 
-    return job.produce("tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
+    return produce(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
 
 
 def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:

@@ -42,9 +42,9 @@ class Tracker:
         point = dict(values) if step is None else {**values, STEP: step}
         self._attempt(lambda run: run.log(point))
 
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Set figures of the whole run."""
-        self._attempt(lambda run: run.summary.update(dict(values)))
+    def summary(self, figures: Mapping[str, Any]) -> None:
+        """Set figures of the whole run; nested ones are named by their path (`test/accuracy/value`)."""
+        self._attempt(lambda run: run.summary.update(dict(_flat(figures))))
 
     def image(self, name: str, path: Path) -> None:
         """Add a picture."""
@@ -136,21 +136,23 @@ def _start(job: Job, stage: str, config: Mapping[str, Any]) -> Any | None:
     keep_libraries_home(job.settings)
     directory = job.settings.home / "wandb"
     try:
+        mode = choose_mode(os.environ)
+        if mode == "disabled":
+            return None
         # W&B would fall back to the system's temporary directory, outside SAEBYEOK_HOME.
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.R_OK | os.W_OK):
             raise PermissionError(f"{directory} cannot be written")
-        return _init(job, stage, config, directory)
+        return _init(job, stage, config, directory, mode)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
         _warn("not started", error)
-        _stand_in(job.settings.home)
+        _tear_down()
         return None
 
 
-def _init(job: Job, stage: str, config: Mapping[str, Any], directory: Path) -> Any:
+def _init(job: Job, stage: str, config: Mapping[str, Any], directory: Path, mode: Mode) -> Any:
     import wandb
 
-    mode = choose_mode(os.environ)
     recipe = job.recipe
     return wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -177,30 +179,22 @@ def _init(job: Job, stage: str, config: Mapping[str, Any], directory: Path) -> A
     )
 
 
-def _stand_in(home: Path) -> None:
-    """Make a run that does nothing the active one: `report_to="wandb"` then starts none of its own."""
-    try:
-        import wandb
-
-        # Nothing is written; W&B wants a directory all the same, and would choose one elsewhere.
-        wandb.init(mode="disabled", reinit="finish_previous", dir=str(home), settings=wandb.Settings(silent=True))
-    except Exception as error:  # noqa: BLE001 - as above
-        log.debug("no stand-in for a W&B run: %s", error)
-
-
 def _finish(run: Any | None, exit_code: int, *, quiet: bool) -> None:
+    if run is None:
+        return
     try:
-        import wandb
-
-        if run is not None:
-            run.finish(exit_code=exit_code)
-        elif wandb.run is not None:
-            wandb.run.finish(exit_code=exit_code)
+        run.finish(exit_code=exit_code)
     except Exception as error:  # noqa: BLE001 - as above
         if not quiet:
             _warn("not finished", error)
+    _tear_down()
+
+
+def _tear_down() -> None:
+    """End W&B's process: the next stage starts clean, and none outlives this one."""
     try:
-        # Ends W&B's process too: the next stage starts clean, and none outlives this one.
+        import wandb
+
         wandb.teardown()
     except Exception as error:  # noqa: BLE001 - as above
         log.debug("W&B's process had gone: %s", error)
@@ -219,6 +213,14 @@ def _guarded_callback(tracker: Tracker) -> Any:
             return lambda *args, **kwargs: tracker._attempt(lambda run: found(*args, **kwargs))
 
     return Guarded()  # type: ignore[no-untyped-call]
+
+
+def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}/")
+        elif isinstance(value, str | bool | int | float):
+            yield f"{above}{name}", value
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -46,10 +46,11 @@ from pipeline.model import (
     save_trained,
     to_score,
 )
+from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tokenize import load_tokenizer
-from pipeline.tracking import Tracker, tracked
+from pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +79,13 @@ def train(job: Job, tokenized: Artifact) -> Artifact:
     }
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, {'': tokenized.key})}"
 
-    def build(draft: Path) -> dict[str, Any]:
-        with tracked(job, "train", fields | {"inputs": tokenized.ref}) as tracker:
-            figures = _fit(job, tokenized, draft, work, tracker)
-            tracker.summary({key: value for key, value in figures.items() if key != "history"})
-        return figures
+    def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
+        return _fit(job, tokenized, draft, work, tracker)
 
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
-        artifact = job.produce("train", VERSION, fields=fields, inputs={"tokenized": tokenized}, build=build)
+        artifact = produce(job, "train", VERSION, fields=fields, inputs={"tokenized": tokenized}, build=build)
         # Checkpoints are for a retry only.
         shutil.rmtree(work, ignore_errors=True)
     return artifact

@@ -28,6 +28,7 @@ from pipeline.datadocs import Example, Page, PageFile, PageFinding, write_docs
 from pipeline.errors import DataError
 from pipeline.job import Job
 from pipeline.manifest import file_digest, make_key
+from pipeline.produce import produce
 from pipeline.recipe import Recipe
 from pipeline.suites import Finding, open_suite, run_suite, suite_path
 
@@ -55,8 +56,8 @@ def validate(job: Job, directory: Path) -> Artifact:
     """
     paths = {split: source_file(job.recipe, directory, split) for split in SPLITS}
     fields = _fields(job, paths)
-    made = job.produce(
-        "validate", VERSION, fields=fields, inputs={}, build=lambda draft: _build(job, paths, fields, draft)
+    made = produce(
+        job, "validate", VERSION, fields=fields, inputs={}, build=lambda draft, _: _build(job, paths, fields, draft)
     )
     for warning in made.figures["warnings"]:
         log.warning("%s: %s", job.recipe.name, warning)

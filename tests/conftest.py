@@ -38,12 +38,20 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ["SAEBYEOK_HOME"] = str(home)
     os.environ.update(library_environment(home))
+    # A run of W&B takes a second or two; the tests that are about it switch it on (`tracking_on`).
+    os.environ["WANDB_MODE"] = "disabled"
     # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
     os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[SESSION_HOME], ignore_errors=True)
+
+
+@pytest.fixture
+def tracking_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights & Biases as a user has it who set nothing: offline."""
+    monkeypatch.delenv("WANDB_MODE")
 
 
 @pytest.fixture

@@ -15,10 +15,12 @@ from pipeline.artifacts import Artifact
 from pipeline.data import read_split
 from pipeline.evaluate import evaluate
 from pipeline.job import Job, open_store
+from pipeline.produce import produce
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.tokenize import tokenize, train_wordpiece
+from pipeline.tracking import Tracker
 from pipeline.train import train
 
 SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}
@@ -54,7 +56,7 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
     texts = [name for name in ("text", "text_pair") if name in rows["train"]]
     known = pd.MultiIndex.from_frame(rows["train"][texts])
 
-    def build(draft: Path) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
         test = rows["test"].reset_index(drop=True)
         in_train = pd.MultiIndex.from_frame(test[texts]).isin(known)
         rows["train"].reset_index(drop=True).to_parquet(draft / "train.parquet", index=False)
@@ -68,7 +70,7 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
         }
 
     digest = {name: int(pd.util.hash_pandas_object(table).sum()) for name, table in rows.items()}
-    return job.produce("validate", 1, fields=digest, inputs={}, build=build)
+    return produce(job, "validate", 1, fields=digest, inputs={}, build=build)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import httpx
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError
 from pipeline.recipe import recipe_names
-from pipeline.releases import Decision
+from pipeline.releases import Decision, read_decision
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
@@ -43,7 +43,7 @@ class Outcome:
     def decision(self) -> Decision | None:
         """The decision of this run, or None where it did not come to one."""
         artifact = self.made.get("decide")
-        return Decision.model_validate(artifact.read_json("decision.json")) if artifact else None
+        return read_decision(artifact) if artifact else None
 
     def is_reused(self, stage: str) -> bool:
         """Whether the stage found its result in the store."""
@@ -74,10 +74,14 @@ def made_by(api: AirflowApi, store: Store, dag: str, run: str, task: str) -> Art
         return None
 
 
+def is_sample(validated: Artifact | None) -> bool:
+    """Whether the shipped sample was validated, and so trained on; not where nothing was."""
+    return validated is not None and bool(validated.figures["sample"])
+
+
 def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
     """Figures against their thresholds, the decision, and where the reports are."""
-    validated = outcome.made.get("validate")
-    sample = " [trained on the shipped SAMPLE, not on real data]" if validated and validated.figures["sample"] else ""
+    sample = " [trained on the shipped SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
     yield f"{outcome.recipe}{sample}"
     evaluated = outcome.made.get("evaluate")
     if evaluated:

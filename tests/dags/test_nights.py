@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.job import open_store
 from pipeline.releases import DeploymentLog
@@ -64,6 +65,6 @@ def test_what_passes_is_served_and_what_does_not_changes_nothing(
     assert rows(airflow_home, "select state from dag_run where run_id = ?", run) == [("success",)]
     (alert,) = hook[1]
     assert (alert["event"], alert["recipe"], alert["run"]) == ("refused", "nsmc", run)
-    assert (settings.home / "store" / alert["report"].removeprefix("/saebyeok/")).is_file()
+    assert (settings.home / "store" / urlsplit(alert["report"]).path.removeprefix("/saebyeok/")).is_file()
     assert log.numbers() == [1]
     assert service.client.releases().deployment == 1

@@ -56,6 +56,21 @@ def test_a_skip_stays_a_skip(wiring: ModuleType) -> None:
         raise AirflowSkipException("not chosen")
 
 
+@pytest.mark.parametrize(
+    ("base_url", "address"),
+    [
+        ("", "/saebyeok/decide/x/report.html"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/saebyeok/decide/x/report.html"),
+        ("https://airflow.example/team", "https://airflow.example/team/saebyeok/decide/x/report.html"),
+    ],
+)
+def test_a_reader_outside_airflow_is_told_the_host(
+    wiring: ModuleType, base_url: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert wiring.with_host(wiring.artifact_url("decide/x", "report.html")) == address
+
+
 @pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), ("", None), (None, None)])
 def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, number: float | None) -> None:
     assert wiring.as_number(given) == number

@@ -57,7 +57,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack") / "home"
     settings = Settings(home=home, airflow_url=free_url(), service_url=free_url())
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "WANDB_MODE"},
         "SAEBYEOK_HOME": str(home),
         "SAEBYEOK_AIRFLOW_URL": settings.airflow_url,
         "SAEBYEOK_SERVICE_URL": settings.service_url,

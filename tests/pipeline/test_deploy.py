@@ -126,7 +126,9 @@ def test_two_recipes_live_together_and_roll_back_step_by_step(
     # The same run again, as a retry: not one further back.
     assert rollback(settings, store, "first back", None) == fourth
     assert service.client.classify(["가"]).release == A
-    fifth = rollback(settings, store, "second back", None)
+    with pytest.raises(RefusedError, match=r"deployment 1, the one before, has no release of klue-sts.*name it: 1"):
+        rollback(settings, store, "second back", None)
+    fifth = rollback(settings, store, "to the first", 1)
     assert fifth.releases == first.releases
     with pytest.raises(RefusedError, match="no deployment before"):
         rollback(settings, store, "third back", None)
@@ -208,6 +210,28 @@ def test_without_a_service_it_is_recorded_or_refused(
     with pytest.raises(GoldenMismatchError):
         put(alone, liar, service=False)
     assert numbers(store) == [1]
+
+
+def test_the_service_of_another_store_is_left_alone(
+    service: Service, tmp_path: Path, classifier: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = service.settings.model_copy(update={"home": tmp_path / "ours"})
+    store = open_store(ours)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    with pytest.raises(ServiceError, match="no service answers for"):
+        put(ours, release)
+    assert put(ours, release, service=False).number == 1
+    assert "is of another store than" in caplog.text
+    assert service.client.releases().deployment == 0
+
+
+def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, classifier: TinyModel) -> None:
+    release = classifier.publish(open_store(alone), "nsmc", key="a" * 16)
+    put(alone, release, service=False)
+    (record,) = (alone.home / "wandb").rglob("offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    for part in (b"nsmc-deploy", release.ref.encode(), b"deployment"):
+        assert part in content
 
 
 def test_the_champion_is_not_deployed_again(

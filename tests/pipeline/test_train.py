@@ -120,7 +120,7 @@ def test_vectors_that_are_all_alike_have_no_line() -> None:
         fit_line(np.array([0.7, 0.7]), np.array([1.0, 4.0]))
 
 
-def test_the_run_is_tracked_without_a_network(two_epochs: Road) -> None:
+def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Road) -> None:
     assert two_epochs.trained.figures["seconds"] > 0
     (file,) = (two_epochs.job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")
     content = file.read_bytes()
