@@ -102,7 +102,7 @@ class TinyModel:
             variants={name: Variant(file=file, precision=kind, parity={}) for name, (file, kind) in files.items()},
             golden=self._golden(lies=lies),
             # The engine runs both sentences of a pair in one batch, and int8 activations are scaled by their batch.
-            golden_tolerance=0.05 if self.head == "bi-encoder" else 1e-3,
+            golden_tolerance=0.2 if self.head == "bi-encoder" else 1e-3,
             figures={"accuracy": 0.5},
             trained=f"train/{recipe}/{key}/attempt",
             created=datetime.now(UTC),
@@ -144,8 +144,7 @@ def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
 def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
     """Make, export and quantize a model whose weights follow from `seed`."""
     directory.mkdir(parents=True)
-    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    wordpiece.train_from_iterator(SENTENCES * 3, vocab_size=300, min_frequency=1, show_progress=False)
+    wordpiece = _tokenizer()
     marks = [(token, wordpiece.token_to_id(token)) for token in ("[SEP]", "[CLS]")]
     wordpiece.post_processor = BertProcessing(*marks)
     wordpiece.save(str(directory / "tokenizer.json"))
@@ -168,6 +167,16 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
         model.out.bias.fill_(0.0 if head == "classify" else 2.5)
     _export(model, directory, "vectors" if head == "bi-encoder" else "logits")
     return TinyModel(directory, head)
+
+
+def _tokenizer() -> BertWordPieceTokenizer:
+    learnt = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    learnt.train_from_iterator(SENTENCES * 3, vocab_size=300, min_frequency=1, show_progress=False)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    # It learns the same tokens every time and numbers them differently, which would make another model of one seed.
+    tokens = [*special, *sorted(learnt.get_vocab().keys() - set(special))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return BertWordPieceTokenizer(vocabulary, lowercase=False, strip_accents=False)
 
 
 def _export(model: Exported, directory: Path, output: str) -> None:
