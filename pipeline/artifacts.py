@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import secrets
@@ -84,6 +85,12 @@ class Store:
     def local(self) -> bool:
         """Whether the store is a directory of this machine."""
         return isinstance(self._files, LocalFiles)
+
+    @property
+    def digest(self) -> str:
+        """What tells this store from others where its address is not to be shown: 16 hex digits of its SHA-256."""
+        place = str(self._files.root.resolve()) if isinstance(self._files, LocalFiles) else self.uri.rstrip("/")
+        return hashlib.sha256(place.encode()).hexdigest()[:16]
 
     def address(self, ref: str) -> str:
         """Full address of a path in the store."""

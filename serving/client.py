@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Self, TypeVar
@@ -9,8 +10,11 @@ from typing import Any, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from pipeline.artifacts import Store
 from pipeline.errors import RefusedError, ServiceError, SettingsError
 from serving.schemas import ClassifyResponse, ErrorResponse, ReleasesResponse, SimilarityResponse, StagedResponse
+
+log = logging.getLogger(__name__)
 
 RELEASE_HEADER = "X-Saebyeok-Release"
 #: A worker that dies or restarts loses its connections; another one answers the next attempt.
@@ -44,6 +48,22 @@ class ServiceClient:
     def is_live(self) -> bool:
         """Whether a service answers at the URL at all."""
         return self._probe("/livez")
+
+    def serves(self, store: Store) -> bool:
+        """Whether a service answers that follows the deployments of `store`; one of another store is warned of."""
+        if not self.is_live():
+            return False
+        followed = self.releases().store
+        # A Bento follows none, and says itself why it takes no release.
+        if followed in (None, store.digest):
+            return True
+        log.warning(
+            "the service at %s is of another store than %s, and is left alone: start this store's own where "
+            "SAEBYEOK_SERVICE_URL says, which may be another port",
+            self.url,
+            store.uri,
+        )
+        return False
 
     def is_ready(self) -> bool:
         """Whether the worker that answers has a deployment loaded."""

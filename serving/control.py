@@ -76,6 +76,7 @@ class Live:
         snapshot = self.follower.snapshot
         deployment = snapshot.deployment
         return ReleasesResponse(
+            store=self.follower.source.store,
             deployment=deployment.number if deployment else 0,
             created=deployment.created if deployment else None,
             run=deployment.run if deployment else None,

@@ -46,6 +46,7 @@ class Source(Protocol):
     """Where a worker learns what to serve."""
 
     poll: float
+    store: str | None
     staging: StagedList | None
 
     def latest(self) -> Deployment | None:
@@ -70,6 +71,7 @@ class LogSource:
     def __init__(self, settings: Settings, store: Store) -> None:
         """Registers this worker: from here on a deployment waits for it."""
         self.poll = POLL_LOCAL if store.local else POLL_REMOTE
+        self.store: str | None = store.digest
         self.staging: StagedList | None = StagedList(settings.home / "service")
         self._settings = settings
         self._store = store
@@ -102,6 +104,7 @@ class BakedSource:
     """The one deployment that a Bento carries: nothing to follow, nothing written."""
 
     poll = 3600.0
+    store: str | None = None
     staging: StagedList | None = None
 
     def __init__(self, deployment: Deployment) -> None:

@@ -140,6 +140,7 @@ class LiveRelease(BaseModel):
 class ReleasesResponse(BaseModel):
     """What is deployed, as the answering worker sees it, and what every live worker says."""
 
+    store: str | None = Field(description="digest of the store whose deployments it follows; null: a Bento's own")
     deployment: int = Field(description="0 before the first deployment")
     created: datetime | None
     run: str | None

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -394,6 +395,17 @@ def test_a_file_uri_is_a_directory(tmp_path: Path) -> None:
 
 
 # --- buckets -----------------------------------------------------------------------------------
+
+
+def test_a_store_is_told_from_others_whatever_way_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    same = [f"{tmp_path}/store", f"{tmp_path}/store/", f"file://{tmp_path}/store", f"{tmp_path}/link"]
+    bucket = ["s3://bucket/prefix", "s3://bucket/prefix/"]
+    digests = [Store(uri, tmp_path / "cache").digest for uri in [*same, *bucket, f"{tmp_path}/other", "s3://bucket"]]
+    assert len(set(digests[:4])) == len(set(digests[4:6])) == 1
+    assert len(set(digests)) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)
 
 
 def test_what_was_fetched_is_not_fetched_again(bucket: Any, tmp_path: Path) -> None:

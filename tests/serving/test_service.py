@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -154,6 +155,20 @@ def test_releases_say_what_is_live_and_what_the_workers_say(running: Service, li
     assert body.recipes["nsmc"].provider in ("CPUExecutionProvider", "CUDAExecutionProvider")
     assert body.worker in {worker.pid for worker in body.workers}
     assert len(body.workers) == 2
+
+
+def test_the_service_of_a_store_is_told_from_that_of_another(
+    running: Service, store: Store, live: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert running.client.serves(store)
+    assert caplog.text == ""
+    assert not running.client.serves(Store(str(tmp_path / "store"), tmp_path / "cache"))
+    assert f"the service at {running.client.url} is of another store than {tmp_path / 'store'}" in caplog.text
+    answer = httpx.get(f"{running.settings.service_url}/releases").text
+    assert store.digest in answer
+    assert str(running.settings.home) not in answer
+    with ServiceClient(service_settings(tmp_path).service_url) as nobody:
+        assert not nobody.serves(store)
 
 
 def test_the_staged_release_answers_only_who_holds_the_token(running: Service, staged: Artifact) -> None:
