@@ -128,12 +128,14 @@ def check_line(check: Check) -> str:
 def print_stage(session: Session, document: Mapping[str, Any]) -> None:
     """One stage for people."""
     if "deployment" in document:
-        session.line(f"deployment {document['deployment']} is live")
+        trained = ", trained on sample data" if document["sample"] else ""
+        session.line(f"deployment {document['deployment']} is live{trained}")
         for name, ref in sorted(document["releases"].items()):
             session.line(f"  {name}: {ref}")
         return
     how = "reused" if document["reused"] else "made"
-    session.line(f"{document['stage']} {how} in {clock(document['seconds'])}")
+    sample = ", on sample data" if document["sample"] else ""
+    session.line(f"{document['stage']} {how} in {clock(document['seconds'])}{sample}")
     if "promoted" in document:
         session.line(document["reason"])
     for name, value in _flat(document["figures"]):

@@ -16,7 +16,7 @@ from pipeline.stack.control import DAG
 from pipeline.stack.follow import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
 from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.progress import Progress
-from pipeline.stack.summary import STAGES, Outcome, made_by, outcomes, summary
+from pipeline.stack.summary import STAGES, Outcome, is_sample, made_by, outcomes, summary
 
 
 def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
@@ -59,9 +59,10 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
     logs = airflow_home(settings) / "logs"
 
     def outcome(task: str) -> str:
-        stage = split(task)[1]
+        recipe, stage = split(task)
         artifact = made_by(api, store, DAG, run, task) if stage in STAGES else None
-        return in_brief(stage, artifact, run) if artifact else ""
+        sample = is_sample(made_by(api, store, DAG, run, f"{recipe}.validate"))
+        return in_brief(stage, artifact, run, sample=sample) if artifact else ""
 
     def reason(task: Task) -> str:
         return failure_reason(task_log(logs, DAG, run, task))
@@ -72,15 +73,15 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
     return Follower(api.task_order(DAG), progress, outcome, reason, detail)
 
 
-def in_brief(stage: str, artifact: Artifact, run: str) -> str:
-    """What a stage came to, in a few words."""
+def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:
+    """What a stage came to, in a few words; `sample` says that it is all about the shipped sample."""
     words = ["reused from the store"] if artifact.manifest.run != run else []
     if stage == "evaluate":
         figures = artifact.figures["test"]
         words += [f"{name} {figure['value']:.4f}" for name, figure in figures.items() if isinstance(figure, dict)]
     if stage == "decide":
         words.append("promoted" if artifact.figures["promote"] else f"REFUSED: {artifact.figures['reason']}")
-    return ", ".join(words)
+    return ", ".join([*words, "on sample data"] if sample else words)
 
 
 def _failures(settings: Settings, run: str, failed: list[Task]) -> list[str]:
