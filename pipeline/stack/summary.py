@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, RefusedError
+from pipeline.job import open_store
 from pipeline.recipe import recipe_names
-from pipeline.releases import Decision, read_decision
+from pipeline.releases import Card, Decision, DeploymentLog, read_card, read_decision
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
@@ -24,11 +25,6 @@ from pipeline.summary import check_line
 VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}
 #: Tasks that return the ref of an artifact; the others return nothing, or a deployment.
 STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export")
-TEXTS = ["정말 재미있게 봤어요. 또 보고 싶은 영화입니다.", "지루해서 중간에 나왔다. 시간이 아깝다."]
-PAIRS = [
-    ["오늘 날씨가 정말 좋네요.", "오늘은 날씨가 참 좋습니다."],
-    ["회의는 몇 시에 시작하나요?", "강아지가 공원에서 뛰어놀아요."],
-]
 
 
 @dataclass(frozen=True)
@@ -106,24 +102,30 @@ def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Call:
-    """One endpoint: method, path and body."""
+    """One endpoint: its path, the body of a POST, and how much of the answer is worth showing."""
 
-    method: str
     path: str
     body: dict[str, Any] | None = None
+    lines: int | None = None
+    characters: int = 600
 
 
-def calls(live: dict[str, Any]) -> list[Call]:
-    """One call for each kind of endpoint, fitting what is deployed (`recipes` of `GET /releases`)."""
-    found = [Call("GET", "/readyz")]
-    for kind, path, body in (
-        ("classification", "/classify", {"texts": TEXTS}),
-        ("regression", "/similarity", {"pairs": PAIRS}),
-    ):
+def calls(store: Store, live: dict[str, Any]) -> list[Call]:
+    """One call for each endpoint, fitting what is deployed (`recipes` of `GET /releases`)."""
+    found = [Call("/livez"), Call("/readyz")]
+    for kind, path in (("classification", "/classify"), ("regression", "/similarity")):
         fitting = sorted(name for name, release in live.items() if release["kind"] == kind)
         for name in fitting:
-            found.append(Call("POST", path, body | ({"recipe": name} if len(fitting) > 1 else {})))
-    return [*found, Call("GET", "/releases")]
+            body = examples(read_card(store.open(live[name]["ref"])))
+            found.append(Call(path, body | ({"recipe": name} if len(fitting) > 1 else {})))
+    return [*found, Call("/releases"), Call("/metrics", lines=2), Call("/docs.json", characters=200)]
+
+
+def examples(card: Card) -> dict[str, Any]:
+    """A body to ask a release with: the two of its golden sentences (or pairs) that it answers most differently."""
+    ordered = sorted(card.golden, key=lambda golden: golden.expected)
+    chosen = [list(golden.texts) for golden in (ordered[0], ordered[-1])]
+    return {"pairs": chosen} if card.inputs == "pair" else {"texts": [text for (text,) in chosen]}
 
 
 def ask(settings: Settings, call: Call) -> Iterator[str]:
@@ -131,10 +133,10 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
     url = f"{settings.service_url}{call.path}"
     body = json.dumps(call.body, ensure_ascii=False) if call.body else None
     extra = f" -H 'content-type: application/json' -d {shlex.quote(body)}" if body else ""
-    yield f"  curl -s {url}{extra}"
+    yield f"  curl -s {url}{extra}{f' | head -n {call.lines}' if call.lines else ''}"
     try:
         answer = httpx.request(
-            call.method,
+            "POST" if body else "GET",
             url,
             content=body.encode() if body else None,
             headers={"content-type": "application/json"} if body else None,
@@ -143,9 +145,9 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
     except httpx.HTTPError as error:
         yield f"    no answer: {error}"
         return
-    text = " ".join(answer.text.split())
-    shown = text if len(text) <= 600 else f"{text[:600]} ..."
-    yield f"    {'' if answer.is_success else f'{answer.status_code} '}{shown or 'ok'}"
+    for line in answer.text.strip().splitlines()[: call.lines] or ["ok"]:
+        shown = line if len(line) <= call.characters else f"{line[: call.characters]} ..."
+        yield f"    {'' if answer.is_success else f'{answer.status_code} '}{shown}"
 
 
 def live_recipes(settings: Settings) -> dict[str, Any]:
@@ -159,7 +161,7 @@ def live_recipes(settings: Settings) -> dict[str, Any]:
 
 def summary(settings: Settings, results: list[Outcome], *, succeeded: bool) -> Iterator[str]:
     """Everything that `up` says at its end, line by line."""
-    live = live_recipes(settings)
+    live, store = live_recipes(settings), open_store(settings)
     for outcome in results:
         yield ""
         yield from figures_text(outcome, settings)
@@ -167,23 +169,34 @@ def summary(settings: Settings, results: list[Outcome], *, succeeded: bool) -> I
             yield f"  served     {release['release']}"
     yield ""
     yield "The service:"
-    for call in calls(live):
+    for call in calls(store, live):
         yield from ask(settings, call)
     yield ""
     yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
     yield f"Nightly:     03:00 Asia/Seoul, as long as the stack is up; logs below {settings.home / 'logs'}"
     if succeeded:
-        yield from next_steps(settings, live)
+        yield from next_steps(settings, store, live)
 
 
-def next_steps(settings: Settings, live: dict[str, Any]) -> Iterator[str]:
+def next_steps(settings: Settings, store: Store, live: dict[str, Any]) -> Iterator[str]:
     """What to try now."""
     classifier = next((name for name, release in sorted(live.items()) if release["kind"] == "classification"), "nsmc")
     yield ""
     yield f"What to try next{', each with the same variables before it' if VARIABLES & os.environ.keys() else ''}:"
     yield f"  another run with other parameters    {settings.airflow_url}/dags/nightly_retrain (Trigger)"
-    yield "  back to the deployment before        .venv/bin/saebyeok rollback"
+    if can_roll_back(store):
+        yield "  back to the deployment before        .venv/bin/saebyeok rollback"
     yield f"  the champion on labelled rows        .venv/bin/saebyeok evaluate {classifier} --file FILE --json"
     if settings.data is None:
         yield "  the real data                        make up DATA=DIR (nsmc/..., klue-sts/... as published)"
+    yield f"  all endpoints on one page            {settings.service_url}/docs"
     yield "  is all well, and stop it             make status, make down"
+
+
+def can_roll_back(store: Store) -> bool:
+    """Whether there is a deployment to roll back to that has a release of every recipe that is live."""
+    try:
+        DeploymentLog(store).one_back()
+    except RefusedError:
+        return False
+    return True

@@ -135,7 +135,9 @@ def test_data_that_are_not_there_are_a_problem(quiet: Settings, tmp_path: Path) 
     assert found(diagnose(there), "data").state == "ok"
 
 
-def test_a_key_with_no_server_is_a_problem(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_with_no_server_is_a_problem(
+    tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     assert found(diagnose(quiet), "tracking").state == "problem"

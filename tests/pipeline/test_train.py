@@ -122,10 +122,12 @@ def test_vectors_that_are_all_alike_have_no_line() -> None:
 
 def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Road) -> None:
     assert two_epochs.trained.figures["seconds"] > 0
-    (file,) = (two_epochs.job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")
-    content = file.read_bytes()
-    for name in (b"samples_per_second", b"eval/accuracy", b"test-run"):
-        assert name in content
+    runs = [file.read_bytes() for file in (two_epochs.job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")]
+    (trained,) = [content for content in runs if b"eval/accuracy" in content]
+    assert b"samples_per_second" in trained
+    # Every stage is a run of its own, and all are of one group.
+    assert len(runs) == 3
+    assert all(b"test-run" in content for content in runs)
 
 
 # --- again ---
