@@ -1,6 +1,10 @@
 # make up [DATA=DIR]   install, start Airflow and the service, retrain both recipes, say what came out
 # make down            stop what `make up` started
+# make status          what runs, and how it is
 # make test            lint, types and tests
+# make test-faults     what happens when things are killed or run full (longer)
+# make soak            answers under load while the deployment changes (longer)
+# make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
@@ -24,7 +28,7 @@ find_python = found=; \
 	  echo "Install Python 3.11, or name one: make $@ PYTHON=/path/to/python3.11" >&2; exit 1; fi
 
 help:
-	@sed -n 's/^# //p' Makefile | head -n 4
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 up: venv-up
 	@.venv/bin/saebyeok up

@@ -189,6 +189,10 @@ def evaluate(
 ) -> None:
     """Judge what was trained on the test file; with --file, the deployed release on any labelled file."""
     if file is None:
+        if release:
+            raise typer.BadParameter(
+                "only with --file; the stage judges what was trained (--input)", param_hint="--release"
+            )
         _stage_command("evaluate")(recipe, profile, data, store, force, run_id, inputs, sets, as_json)
         return
     with session(as_json=as_json, data=data) as current:

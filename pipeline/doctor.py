@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.console import Session
+from pipeline.devices import cuda_devices
 from pipeline.errors import SaebyeokError
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
@@ -120,7 +120,7 @@ def check_onnxruntime() -> Iterator[Finding]:
 
 def check_gpu() -> Iterator[Finding]:
     """Whether the driver sees a GPU, and torch and ONNX Runtime really use it."""
-    count = _cuda_devices()
+    count = cuda_devices()
     if not count:
         yield Finding(check="gpu", state="ok", text="no CUDA device is seen: training and serving use the CPU")
         return
@@ -131,15 +131,6 @@ def check_gpu() -> Iterator[Finding]:
             text=f"{count} CUDA device(s); {library} {'uses them' if works else f'does not use them ({reason})'}",
             do="" if works else "install CUDA 13 builds as constraints.txt pins them, with cuDNN 9 (torch brings both)",
         )
-
-
-def _cuda_devices() -> int:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    return count.value if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 else 0
 
 
 def _torch_cuda() -> tuple[bool, str]:

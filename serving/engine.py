@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError
 from pipeline.releases import Card
 
@@ -147,17 +147,6 @@ def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.
         if end == len(order) or lengths[order[end]] * (end + 1 - start) > budget:
             yield order[start:end]
             start = end
-
-
-def cuda_devices() -> int:
-    """How many CUDA devices the driver finds; 0 without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if works else 0
 
 
 def _open_session(directory: Path, card: Card, device: Device | None) -> tuple[Device, ort.InferenceSession]:

@@ -183,7 +183,9 @@ class Follower:
         staged = self.source.staging.read() if self.source.staging else []
         engines = self.snapshot.engines()
         wanted = {*staged, *(newest.releases.values() if newest else ())}
+        # What is staged again gets another chance at once.
         self._problems = {ref: problem for ref, problem in self._problems.items() if ref in wanted}
+        self._rests = {ref: rest for ref, rest in self._rests.items() if ref in wanted}
         for ref in sorted(wanted - engines.keys()):
             engine = self._load(ref)
             if engine is not None:

@@ -21,6 +21,7 @@ FOLDERS = ("dags", "pipeline", "plugins", "serving")
 GROUND = {
     "pipeline",
     "pipeline.artifacts",
+    "pipeline.devices",
     "pipeline.errors",
     "pipeline.files",
     "pipeline.job",

@@ -134,7 +134,9 @@ def count_installed() -> int:
 def pip_progress(log: str, installed: Callable[[], int]) -> str:
     """Where pip stands, from all that it has said so far."""
     if found := re.search(r"^Installing collected packages: (.+)", log, re.M):
-        return f"unpacked {installed()} of {found[1].count(',') + 1} packages (the longest step)"
+        packages = found[1].count(",") + 1
+        # pip itself was there before.
+        return f"unpacked {min(installed(), packages)} of {packages} packages (the longest step)"
     lines = re.findall(
         r"^(?:Collecting |Processing \S*/| +Downloading )([A-Za-z0-9_]+(?:[.-][A-Za-z_][A-Za-z0-9_]*)*)(.*)", log, re.M
     )

@@ -112,6 +112,7 @@ def test_an_unknown_recipe_is_one_line(saebyeok: Saebyeok) -> None:
         (["run", "nsmc", "--set", "epochs"], "UsageError", "not KEY=VALUE"),
         (["run"], "UsageError", "RECIPE"),
         (["evaluate", "nsmc", "--file", "/nowhere.txt"], "UsageError", "/nowhere.txt"),
+        (["evaluate", "nsmc", "--release", "release/nsmc/a/b"], "UsageError", "--file"),
     ],
 )
 def test_what_is_asked_wrongly_is_one_line_and_with_json_one_document(

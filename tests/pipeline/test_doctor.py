@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline import doctor
+from pipeline.devices import cuda_devices
 from pipeline.doctor import Finding, diagnose
 from pipeline.settings import Settings
 from tests.service import free_port
@@ -135,9 +136,7 @@ def test_data_that_are_not_there_are_a_problem(quiet: Settings, tmp_path: Path) 
     assert found(diagnose(there), "data").state == "ok"
 
 
-def test_a_key_with_no_server_is_a_problem(
-    tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_with_no_server_is_a_problem(tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     assert found(diagnose(quiet), "tracking").state == "problem"
@@ -156,7 +155,7 @@ def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monk
 def test_onnxruntime_runs_what_the_probe_asks() -> None:
     # Without CUDA it must say that it fell back; with it, that it did not.
     works, reason = doctor._onnxruntime_cuda()
-    assert works == bool(doctor._cuda_devices())
+    assert works == bool(cuda_devices())
     assert works or "CPUExecutionProvider" in reason
 
 

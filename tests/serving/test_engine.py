@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.artifacts import Store
+from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError
-from serving.engine import Engine, cuda_devices, sub_batches
+from serving.engine import Engine, sub_batches
 from tests.releases import SENTENCES, TinyModel, expected
 
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.

@@ -78,6 +78,23 @@ def test_what_could_not_be_loaded_is_tried_again_later(
     assert follower.source.workers()[0].problems == []
 
 
+def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store, classifier: TinyModel) -> None:
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    model = release.path / "model.int8.onnx"
+    hidden = model.rename(model.with_suffix(".hidden"))
+    assert follower.source.staging is not None
+    follower.source.staging.add(release.ref)
+    follower.step()
+    hidden.rename(model)
+    follower.step()
+    assert release.ref not in follower.snapshot.staged
+    follower.source.staging.remove(release.ref)
+    follower.step()
+    follower.source.staging.add(release.ref)
+    follower.step()
+    assert release.ref in follower.snapshot.staged
+
+
 def test_staged_releases_come_and_go_beside_the_live_one(
     follower: Follower, store: Store, classifier: TinyModel, other_classifier: TinyModel
 ) -> None:

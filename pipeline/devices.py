@@ -1,0 +1,16 @@
+"""Which accelerators this machine has, asked of the driver: neither torch nor ONNX Runtime is imported."""
+
+from __future__ import annotations
+
+import ctypes
+
+
+def cuda_devices() -> int:
+    """How many CUDA devices the driver finds; 0 without a driver."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    works = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return count.value if works else 0
