@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.data import Split
 from pipeline.errors import DataError
+from pipeline.manifest import file_digest
 
 #: What a suite without a checkpoint of its own is run with.
 RESULT_FORMAT = {
@@ -28,6 +29,8 @@ RESULT_FORMAT = {
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
+#: Folders that may hold more about a suite, under its name.
+OF_A_SUITE = ("checkpoints", "validation_definitions")
 #: Never copied: what a person made in the project by hand, and Python's leavings.
 LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
@@ -70,6 +73,13 @@ def suite_path(project: Path, suite: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path} is missing: the recipe's `data.suite` is {suite!r}, so its suite is there")
     return path
+
+
+def project_digests(project: Path, suite: str) -> dict[str, str]:
+    """SHA-256 of each file of the project that decides what `suite` finds and shows, by its path there."""
+    own = (suite_path(project, suite), *(project / folder / f"{suite}.json" for folder in OF_A_SUITE))
+    files = (project / "great_expectations.yml", *own)
+    return {path.relative_to(project).as_posix(): file_digest(path) for path in files if path.is_file()}
 
 
 def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:

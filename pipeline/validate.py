@@ -30,7 +30,7 @@ from pipeline.job import Job
 from pipeline.manifest import file_digest, make_key
 from pipeline.produce import produce
 from pipeline.recipe import Recipe
-from pipeline.suites import Finding, open_suite, run_suite, suite_path
+from pipeline.suites import Finding, open_suite, project_digests, run_suite
 
 VERSION = 1
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ def _fields(job: Job, paths: Mapping[Split, Path]) -> dict[str, Any]:
         "labels": list(recipe.labels),
         "score_range": recipe.score_range,
         "sample": recipe.sample,
-        "suite": file_digest(suite_path(job.settings.expectations, recipe.data.suite)),
+        "suite": project_digests(job.settings.expectations, recipe.data.suite),
     }
 
 
@@ -134,7 +134,7 @@ def _check(job: Job, sources: Mapping[Split, Source], draft: Path) -> list[Findi
         findings = [
             finding
             for split, source in sources.items()
-            for finding in run_suite(opened, split, source.table, _parameters(recipe, split))
+            for finding in run_suite(opened, split, source.table, suite_parameters(recipe, split))
         ]
         write_docs(project / "uncommitted" / "data_docs", draft / "docs", _page(job, sources, findings))
     document = {
@@ -149,7 +149,7 @@ def _check(job: Job, sources: Mapping[Split, Source], draft: Path) -> list[Findi
     return findings
 
 
-def _parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
+def suite_parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
     """What a suite may ask for as `{"$PARAMETER": name}`."""
     parameters: dict[str, Any] = {
         "min_rows": recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows,
