@@ -21,9 +21,10 @@ from typing import Any
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from pipeline.dataspec import Strict
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
-from pipeline.recipe import RECIPES, ModelSpec, Strict, TrainSpec, recipe_names
+from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
 from pipeline.releases import read_decision
 from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
 from wiring import (

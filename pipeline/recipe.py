@@ -6,48 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipeline.dataspec import DataSpec, Positive, SourceSpec, Strict
 from pipeline.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 #: `model.base` of a recipe whose encoder and vocabulary come from its own training data.
 SCRATCH = "scratch"
 METRICS = {"classification": ("accuracy", "f1"), "regression": ("pearson", "f1")}
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Strict(BaseModel):
-    """Frozen; an unknown key, a value of another type, or a number that is none is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataSpec(Strict):
-    """The published files and how to read them."""
-
-    format: Literal["tsv", "json"]
-    train: str
-    test: str
-    id: str
-    texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
-    label: str = Field(description="column of the label; a dot goes one level down in JSON")
-    source: str | None = None
-    suite: str
-    min_train_rows: Positive
-    min_test_rows: Positive
-    validation_share: Share = Field(description="share of the training texts on which epochs are chosen")
-    gate_share: Share = Field(description="share of the training texts on which champion and challenger meet")
-
-    @model_validator(mode="after")
-    def _texts_are_left(self) -> Self:
-        if self.validation_share + self.gate_share >= 1:
-            raise ValueError("validation_share and gate_share must add up to less than 1: training needs the rest")
-        if len(set(self.texts)) < len(self.texts):
-            raise ValueError("texts must name two different columns")
-        return self
 
 
 class ScratchSpec(Strict):
@@ -123,6 +90,7 @@ class Recipe(Strict):
     score_range: tuple[float, float] | None = Field(default=None, strict=False)
     similar_at: float | None = Field(default=None, description="scores from here up count as positive for F1")
     data: DataSpec
+    source: SourceSpec | None = None
     model: ModelSpec
     train: TrainSpec
     gate: GateSpec

@@ -47,7 +47,7 @@ def _validate(job: Job) -> Artifact:
     from pipeline.validate import validate
 
     directory, _ = data_directory(job.settings)
-    return validate(job, directory)
+    return validate(job, directory, DeploymentLog(job.store).champion(job.recipe.name))
 
 
 def _tokenize(job: Job, validated: Artifact) -> Artifact:

@@ -22,6 +22,7 @@ GROUND = {
     "pipeline",
     "pipeline.artifacts",
     "pipeline.devices",
+    "pipeline.dataspec",
     "pipeline.errors",
     "pipeline.files",
     "pipeline.job",
