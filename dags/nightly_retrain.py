@@ -123,8 +123,9 @@ PARAMS = {
 def validate(recipe: str) -> str:
     """Read the recipe's files and hold them against its expectation suite.
 
-    A **critical** expectation that is missed stops the recipe here, before a GPU is taken: the error names
-    file, rows and rule. A **warning** is reported and lets it go on. *Data docs* opens the full result.
+    Data are what had arrived before the run's date in Seoul. Single rows that break a rule are set aside, up to the
+    recipe's bound. A **critical** expectation that is missed stops the recipe here, before a GPU is taken: the error
+    names file, rows and rule. A **warning** is reported and lets it go on. *Data docs* opens the full result.
     """
     params = get_current_context()["params"]
     unknown = sorted(set(params) - set(PARAMS))
@@ -186,10 +187,15 @@ def decide(recipe: str, evaluated: str) -> str:
 def gate(recipe: str, decided: str) -> bool:
     """Go on where the decision was to promote; otherwise alert, and skip `export` and `deploy`.
 
-    A refusal is an answer, not a failure: the run succeeds and the served model stays.
+    A refusal is an answer, not a failure: the run succeeds and the served model stays. Where neither the data
+    nor the recipe has changed since an earlier refusal, it says so and is skipped.
     """
     job = task_job(recipe)
-    decision = read_decision(job.store.open(decided))
+    artifact = job.store.open(decided)
+    decision = read_decision(artifact)
+    if not decision.promote and artifact.manifest.run != job.run:
+        # Nobody wants the same alert every night.
+        raise skip(f"nothing new since run {artifact.manifest.run}, which ended so: {decision.reason}")
     if not decision.promote:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
         facts["report"] = with_host(artifact_url(decided, ReportLink.file))
@@ -219,7 +225,8 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     deployment = promotion(job.store, recipe, released)
     if deployment is None or deployment.run != job.run:
         # Nothing changed, so nobody who follows the asset is to be woken.
-        raise skip(f"{released} was live before this run")
+        since = f" since run {deployment.run}" if deployment else ""
+        raise skip(f"nothing new{since}: {released} is live already; to make it again, run with `force`")
     event = get_current_context()["outlet_events"][champion_asset(recipe)]
     event.extra = {"deployment": deployment.number, "release": released}
     return f"deployments/{deployment.number:06d}.json"

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def _against(recipe: Recipe, evaluated: Artifact, champion: Artifact | None) -> 
         # On the sample's own rows it would win, and real users would be answered by it.
         name = "share of real data in training, where the champion has it,"
         return [Check(name=name, value=0.0, bound=1.0, passed=False)]
+    if older := _older(evaluated, champion):
+        return [older]
     gate = pd.read_parquet(evaluated.path / "gate.parquet")
     labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
     theirs = _answers(recipe, champion, gate)
@@ -113,6 +116,18 @@ def _knows_only_sample(champion: Artifact) -> bool:
     with _readable(champion):
         validated = _source(_source(_source(champion, "trained"), "tokenized"), "validated")
         return bool(validated.figures["sample"])
+
+
+def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
+    """A check that fails where the champion knows of later days: a night that is made up for never overtakes it."""
+    with _readable(champion):
+        theirs = _source(_source(_source(champion, "trained"), "tokenized"), "validated").figures.get("cutoff")
+    ours = _source(evaluated, "validated").figures.get("cutoff")
+    if theirs is None or (ours is not None and ours >= theirs):
+        return None
+    behind = (date.fromisoformat(theirs) - date.fromisoformat(ours)).days if ours else math.inf
+    name = f"days from the champion's newest data ({theirs}) to this model's ({ours or 'none that arrived'})"
+    return Check(name=name, value=-behind, bound=0.0, passed=False)
 
 
 def _answers(recipe: Recipe, champion: Artifact, gate: pd.DataFrame) -> np.ndarray[Any, Any]:

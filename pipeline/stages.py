@@ -44,8 +44,11 @@ class Step:
 
 
 def _validate(job: Job) -> Artifact:
+    from pipeline.sources import fetch_published
     from pipeline.validate import validate
 
+    if job.settings.data is not None and job.settings.source != "directory":
+        fetch_published(job.recipe, job.settings.source, job.settings.data)
     directory, _ = data_directory(job.settings)
     return validate(job, directory, DeploymentLog(job.store).champion(job.recipe.name))
 

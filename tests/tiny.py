@@ -67,6 +67,8 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
             "test_in_train": int(in_train.sum()),
             "warnings": [],
             "sample": True,
+            "cutoff": None,
+            "arrivals": [],
         }
 
     digest = {name: int(pd.util.hash_pandas_object(table).sum()) for name, table in rows.items()}

@@ -119,7 +119,9 @@ def _give_up(settings: Settings) -> None:
 
 def data_problem(settings: Settings) -> str | None:
     """Which published files are missing where data is named."""
-    return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes") if settings.data else None
+    if settings.data is None or settings.source != "directory":
+        return None
+    return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes")
 
 
 @contextmanager

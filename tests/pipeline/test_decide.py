@@ -174,6 +174,36 @@ def test_the_sample_never_replaces_real_data(reviews: Road, untaught: Road) -> N
     assert "real data" in decision.reason
 
 
+def dated(road: Road, cutoff: str | None) -> Artifact:
+    """The champion that this road would have made, with data up to `cutoff`."""
+    validated = republished(road.validated, figures=road.validated.figures | {"cutoff": cutoff})
+    tokenized = republished(road.tokenized, inputs={"validated": {"ref": validated.ref, "key": validated.key}})
+    return release_of(republished(road.trained, inputs={"tokenized": {"ref": tokenized.ref, "key": tokenized.key}}))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "refused"),
+    [
+        ("2015-08-05", "2015-08-06", "(2015-08-06) to this model's (2015-08-05) is -1.0000, below 0"),
+        (None, "2015-08-06", "to this model's (none that arrived)"),
+        ("2015-08-06", "2015-08-06", ""),
+        ("2015-08-07", "2015-08-06", ""),
+        ("2015-08-06", None, ""),
+    ],
+)
+def test_older_data_never_overtake_the_champion(
+    reviews: Road, untaught: Road, ours: str | None, theirs: str | None, refused: str
+) -> None:
+    validated = republished(reviews.validated, figures=reviews.validated.figures | {"cutoff": ours})
+    inputs = {name: item.model_dump() for name, item in reviews.evaluated.manifest.inputs.items()}
+    evaluated = republished(
+        reviews.evaluated, inputs=inputs | {"validated": {"ref": validated.ref, "key": validated.key}}
+    )
+    decision = decision_of(decide(held_to(reviews, LOW).job, evaluated, dated(untaught, theirs)))
+    assert decision.promote == (not refused), decision.reason
+    assert refused in decision.reason
+
+
 def test_a_champion_does_not_save_a_model_below_its_floor(reviews: Road, untaught: Road) -> None:
     decision = decision_of(decide(held_to(reviews, HIGH).job, reviews.evaluated, release_of(untaught.trained)))
     assert not decision.promote
