@@ -128,18 +128,14 @@ def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
     count, bound = len(part.reading.broken) + int(table["number"].isna().sum()), recipe.data.quarantine
     level: Level = "critical" if count > bound * part.count else "ok"
     found = f"{count:,} of {part.count:,}"
-    return Measure(
-        name="rows that cannot be read or have no valid label", found=found, usual=f"at most {bound:.1%}", level=level
-    )
+    return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)
 
 
 def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
     again = table["id"].isin(known.ids) | table["texts"].isin(known.texts)
     share = float(again.mean())
     level: Level = "critical" if share > spec.seen.critical else "warning" if share > spec.seen.warning else "ok"
-    return Measure(
-        name="rows that were there before", found=f"{share:.1%}", usual=f"at most {spec.seen.warning:.1%}", level=level
-    )
+    return Measure(name="rows seen before", found=f"{share:.1%}", usual=f"at most {spec.seen.warning:.1%}", level=level)
 
 
 def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:
@@ -176,14 +172,16 @@ def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.S
     chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
     # The label that moved most says it.
     shares = [[count / max(1, sum(side)) for count in side] for side in counts]
-    moved = max(range(len(recipe.labels)), key=lambda number: (abs(shares[0][number] - shares[1][number]), number))
+    moved = max(
+        range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
+    )
     found, usual = (f"{side[moved]:.1%} {recipe.labels[moved]}" for side in shares)
     return Measure(name="labels", found=found, usual=usual, level=level_of(chance, spec.labels))
 
 
 def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:
     chance = float(stats.ks_2samp(new, old, method="asymp").pvalue)
-    found, usual = (f"median {side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
+    found, usual = (f"{side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
     return Measure(name="lengths", found=found, usual=usual, level=level_of(chance, spec.lengths))
 
 
@@ -195,5 +193,4 @@ def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame, character
         counts.append([unknown, len(words) - unknown])
     chance = float(stats.fisher_exact(counts, alternative="greater").pvalue)
     found, usual = (f"{bad / max(1, bad + good):.2%}" for bad, good in counts)
-    name = "words with a character that the train file does not have"
-    return Measure(name=name, found=found, usual=usual, level=level_of(chance, spec.unknown))
+    return Measure(name="unknown words", found=found, usual=usual, level=level_of(chance, spec.unknown))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.arrivals import Arrival
+from pipeline.arrivals import Arrival, Measure
 from pipeline.checks import Held
 from pipeline.data import Split, row_unit, text_columns
 from pipeline.job import Job
@@ -59,6 +59,14 @@ class PageOverlap:
 
 
 @dataclass(frozen=True)
+class PageDay:
+    """One arrival, and its measures by name."""
+
+    arrival: Arrival
+    measures: dict[str, Measure]
+
+
+@dataclass(frozen=True)
 class Page:
     """What the front page shows."""
 
@@ -75,7 +83,9 @@ class Page:
     aside: list[Aside]
     aside_count: int
     overlaps: list[PageOverlap]
-    arrivals: list[Arrival]
+    days: list[PageDay]
+    measures: list[str]
+    "Names of the measures of the days."
 
 
 def build_page(
@@ -103,11 +113,12 @@ def build_page(
             for first, *more in [rows.parts]
         ],
         findings=[_finding(held, text_columns(recipe), finding) for finding in held.findings],
-        aside=held.aside[:ASIDE],
+        aside=sorted(held.aside, key=lambda item: (item.file, item.row))[:ASIDE],
         aside_count=len(held.aside),
         overlaps=[_overlap(item, listed, held) for item in overlaps],
         # The newest first: that is the one that somebody looks for.
-        arrivals=list(reversed(arrivals)),
+        days=[PageDay(item, {measure.name: measure for measure in item.measures}) for item in reversed(arrivals)],
+        measures=list(dict.fromkeys(measure.name for item in arrivals for measure in item.measures)),
     )
 
 

@@ -92,7 +92,7 @@ def _compare(
         share, chance = fall(right, np.array(recipe.labels)[truth], right_on_test, classes)
         found, expected = f"{right.mean():.1%} right", f"{share:.1%}"
     level = level_of(chance, spec.champion)
-    return Measure(name="the champion's answers", found=found, usual=expected, level=level)
+    return Measure(name="champion", found=found, usual=expected, level=level)
 
 
 def fall(

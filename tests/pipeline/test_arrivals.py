@@ -102,11 +102,11 @@ def flipped(rows: list[Row]) -> list[Row]:
         (lambda _: reviews_of(DAYS, ROWS // 5), "rows"),
         (lambda rows: [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(rows)], "lengths"),
         (lambda rows: [(a, "짧다", c) for a, _, c in rows], "lengths"),
-        (lambda _: reviews_of(2), "rows that were there before"),
-        (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows that were there before"),
-        (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "words with a character"),
-        (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "rows that cannot be read"),
-        (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "rows that cannot be read"),
+        (lambda _: reviews_of(2), "rows seen before"),
+        (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
+        (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
+        (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+        (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
     ],
 )
 def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
@@ -170,8 +170,8 @@ def test_a_bad_row_of_a_day_is_set_aside_with_its_own_file_and_line(make_job: Ca
 
 def test_names_that_are_no_date_are_not_read_and_said(job: Job, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
-    [warning] = validate(job, data).figures["warnings"]
-    assert warning.startswith("nsmc/daily/2015-8-9.txt is not read")
+    warnings = validate(job, data).figures["warnings"]
+    assert any(warning.startswith("nsmc/daily/2015-8-9.txt is not read") for warning in warnings)
 
 
 def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
