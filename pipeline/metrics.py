@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr
+from scipy.stats import binomtest, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.recipe import Recipe
@@ -47,6 +48,28 @@ def intervals(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str
         name: {"value": value, "low": float(bounds[name][0]), "high": float(bounds[name][1])}
         for name, value in point.items()
     }
+
+
+def first_interval(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, float]:
+    """The first metric's `value` with `low` and `high`, 95%, in closed form: for many small groups of rows.
+
+    Wilson's interval of an accuracy (a bootstrap of 40 right answers would be a point), Fisher's of an r.
+    Needs four rows. NaN where there is no value.
+    """
+    if recipe.kind == "classification":
+        right = int((labels == _classes(recipe, predictions)).sum())
+        return share_interval(right, len(labels))
+    if math.isnan(_pearson(labels, predictions)):
+        return dict.fromkeys(("value", "low", "high"), float("nan"))
+    found = pearsonr(labels, predictions)
+    low, high = found.confidence_interval(0.95)
+    return {"value": float(found.statistic), "low": float(low), "high": float(high)}
+
+
+def share_interval(count: int, rows: int) -> dict[str, float]:
+    """`count` of `rows` as `value`, with `low` and `high` of Wilson's 95% interval."""
+    low, high = binomtest(count, rows).proportion_ci(0.95, method="wilson")
+    return {"value": count / rows, "low": float(low), "high": float(high)}
 
 
 def _resampled_cells(recipe: Recipe, labels: Numbers, predictions: Numbers) -> list[dict[str, float]]:

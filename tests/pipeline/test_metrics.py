@@ -11,7 +11,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import metrics
-from pipeline.metrics import compute_metrics, intervals, worst_difference
+from pipeline.metrics import compute_metrics, first_interval, intervals, share_interval, worst_difference
 from pipeline.recipe import Recipe, load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -139,6 +139,41 @@ def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
     half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
     assert figure["value"] == 0.8
     assert (figure["low"], figure["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
+
+
+def test_a_share_has_wilsons_interval_by_hand() -> None:
+    # Centre (p + z2/2n) / (1 + z2/n) and half width z sqrt(p(1-p)/n + z2/4n2) / (1 + z2/n); p = 0.9, n = 100.
+    z = 1.959964
+    centre, below = (0.9 + z * z / 200) / (1 + z * z / 100), 1 + z * z / 100
+    half = z * math.sqrt(0.9 * 0.1 / 100 + z * z / 40_000) / below
+    assert share_interval(90, 100) == pytest.approx({"value": 0.9, "low": centre - half, "high": centre + half})
+
+
+def test_an_interval_of_nothing_but_right_answers_is_no_point() -> None:
+    found = first_interval(REVIEWS, np.ones(40, int), np.ones(40, int))
+    assert found["value"] == found["high"] == 1.0
+    assert 0.9 < found["low"] < 0.95
+
+
+def test_the_interval_of_an_r_is_fishers_by_hand() -> None:
+    labels, scores = noisy_scores(103, 1.5)
+    found = first_interval(PAIRS, labels, scores)
+    # artanh(r) has a standard deviation of 1 / sqrt(n - 3), here a tenth.
+    r = pearsonr(labels, scores).statistic
+    low, high = (math.tanh(math.atanh(r) + side * 1.959964 / 10) for side in (-1, 1))
+    assert found == pytest.approx({"value": r, "low": low, "high": high})
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_the_closed_form_agrees_with_the_bootstrap(recipe: Recipe) -> None:
+    labels, answers = noisy_labels(2, 500, 0.7) if recipe is REVIEWS else noisy_scores(500, 1.5)
+    drawn, closed = intervals(recipe, labels, answers)[recipe.metrics[0]], first_interval(recipe, labels, answers)
+    assert closed == pytest.approx(drawn, abs=0.01)
+
+
+def test_a_constant_score_has_no_interval() -> None:
+    found = first_interval(PAIRS, array(1.0, 2.0, 3.0, 4.0), np.full(4, 2.5))
+    assert all(math.isnan(found[name]) for name in ("value", "low", "high"))
 
 
 def test_figures_can_be_had_again() -> None:
