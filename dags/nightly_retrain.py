@@ -21,12 +21,12 @@ from typing import Any
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
-from pipeline.dataspec import Strict
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
 from pipeline.releases import read_decision
 from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
+from pipeline.strict import Strict
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,

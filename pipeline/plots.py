@@ -36,7 +36,11 @@ def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path)
     centres = [(item["low"] + item["high"]) / 2 for item in bins]
     lowest = 1 / len(recipe.labels)
     curve.plot([lowest, 1], [lowest, 1], color="grey", linewidth=0.8)
-    curve.plot([item["confidence"] for item in bins], [item["accuracy"] for item in bins], marker="o", markersize=4)
+    points = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
+    curve.plot(*points, linewidth=0.8)
+    # A bin of three rows is as high up as chance has it: it should not catch the eye.
+    most = max(item["rows"] for item in bins)
+    curve.scatter(*points, s=[4 + 60 * item["rows"] / most for item in bins])
     curve.set_ylabel("accuracy")
     curve.set_ylim(0, 1.03)
     counts.bar(centres, [item["rows"] for item in bins], width=0.9 / calibration["bins"])

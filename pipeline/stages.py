@@ -144,8 +144,8 @@ def _made_from(artifacts: Iterable[Artifact], kind: str) -> Artifact | None:
     while waiting:
         artifact = waiting.pop()
         for name, item in artifact.manifest.inputs.items():
-            # A decision was held against the champion, not made from it.
-            if name == "champion":
+            # A decision was held against these, not made from them.
+            if name in ("champion", "best"):
                 continue
             source = artifact.store.open(item.ref)
             if source.manifest.kind == kind:

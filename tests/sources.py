@@ -21,8 +21,9 @@ FOLDERS = ("dags", "pipeline", "plugins", "serving")
 GROUND = {
     "pipeline",
     "pipeline.artifacts",
-    "pipeline.devices",
+    "pipeline.behaviour",
     "pipeline.dataspec",
+    "pipeline.devices",
     "pipeline.errors",
     "pipeline.files",
     "pipeline.job",
@@ -32,6 +33,7 @@ GROUND = {
     "pipeline.releases",
     "pipeline.sample",
     "pipeline.settings",
+    "pipeline.strict",
 }
 #: What a person runs; it stands above the stages and nothing stands on it.
 TOOLS = {
