@@ -8,7 +8,7 @@ made twice, unless `force` is on.
   `gate` says why (and alerts), `export` and `deploy` are skipped, and the served model stays.
 - *Retries* are for what another try can help: the store, the hub or the service being away, a killed worker.
   A wrong file or a diverged training fails at once, saying what to do.
-- *Links:* `validate` opens the data docs, `decide` the report.
+- *Links:* `validate` opens the data docs, `decide` the report, `export` the same with parity and latency.
 - *Assets:* `saebyeok://champion/<recipe>` is updated when another model goes live; schedule a DAG on it to follow.
 """
 
@@ -205,12 +205,13 @@ def gate(recipe: str, decided: str) -> bool:
 
 @task(queue=GPU, pool=GPU)
 @airflow_errors()
-def export(recipe: str, validated: str, trained: str, evaluated: str) -> str:
+def export(recipe: str, validated: str, trained: str, evaluated: str, decided: str) -> str:
     """Export to fused ONNX, int8 for the CPU and fp16 for CUDA, and measure both against the trained model.
 
-    A difference beyond the recipe's bound, or an answer beyond its latency budget, fails.
+    A difference beyond the recipe's bound, or an answer beyond its latency budget, fails. *Report* is that of the
+    decision with what was measured here.
     """
-    return make(task_job(recipe), EXPORT, validated, trained, evaluated)
+    return make(task_job(recipe), EXPORT, validated, trained, evaluated, decided)
 
 
 @task
@@ -241,7 +242,8 @@ def retrain(recipe: str) -> None:
     evaluated = evaluate(recipe, validated, tokenized, trained)
     decided = decide(recipe, evaluated)
     decided.operator.operator_extra_links = (ReportLink(),)
-    released = export(recipe, validated, trained, evaluated)
+    released = export(recipe, validated, trained, evaluated, decided)
+    released.operator.operator_extra_links = (ReportLink(),)
     gate(recipe, decided) >> released
     deploy.override(outlets=[champion_asset(recipe)])(recipe, released, decided)
 

@@ -151,7 +151,7 @@ class DataDocsLink(ArtifactLink):
 
 
 class ReportLink(ArtifactLink):
-    """The report of a decision."""
+    """The report of a decision, or of a release."""
 
     name = "Report"
     file = "report.html"

@@ -77,10 +77,10 @@ def _decide(job: Job, evaluated: Artifact) -> Artifact:
     return decide(job, evaluated, DeploymentLog(job.store).champion(job.recipe.name))
 
 
-def _export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact) -> Artifact:
+def _export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
     from pipeline.export import export
 
-    return export(job, validated, trained, evaluated)
+    return export(job, validated, trained, evaluated, decided)
 
 
 VALIDATE = Stage("validate", "validate", (), _validate)
@@ -88,7 +88,7 @@ TOKENIZE = Stage("tokenize", "tokenize", ("validate",), _tokenize)
 TRAIN = Stage("train", "train", ("tokenize",), _train)
 EVALUATE = Stage("evaluate", "evaluate", ("validate", "tokenize", "train"), _evaluate)
 DECIDE = Stage("decide", "decide", ("evaluate",), _decide)
-EXPORT = Stage("export", "release", ("validate", "train", "evaluate"), _export)
+EXPORT = Stage("export", "release", ("validate", "train", "evaluate", "decide"), _export)
 
 #: All that make an artifact; `deploy` follows them and makes a deployment.
 STAGES = (VALIDATE, TOKENIZE, TRAIN, EVALUATE, DECIDE, EXPORT)

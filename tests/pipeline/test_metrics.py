@@ -11,7 +11,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import metrics
-from pipeline.metrics import compute_metrics, first_interval, intervals, share_interval, worst_difference
+from pipeline.metrics import compute_metrics, first_interval, intervals, share_interval, paired_difference
 from pipeline.recipe import Recipe, load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -189,27 +189,38 @@ def test_a_difference_is_challenger_minus_champion(recipe: Recipe) -> None:
     else:
         labels, good = noisy_scores(400, 0.5)
         bad = np.clip(labels + np.random.default_rng(5).normal(0, 3, 400), 0, 5)
-    better, worst_of_better = worst_difference(recipe, labels, good, bad)
-    worse, worst_of_worse = worst_difference(recipe, labels, bad, good)
+    better, worse = (paired_difference(recipe, labels, *sides) for sides in ((good, bad), (bad, good)))
     first = recipe.metrics[0]
     expected = compute_metrics(recipe, labels, good)[first] - compute_metrics(recipe, labels, bad)[first]
-    assert better == pytest.approx(expected)
-    assert worse == pytest.approx(-expected)
+    assert better["value"] == pytest.approx(expected)
+    assert worse["value"] == pytest.approx(-expected)
     # The bound is below the value on both sides: it is the bad case of each.
-    assert 0 < worst_of_better < better
-    assert worst_of_worse < worse < 0
+    assert 0 < better["low"] < better["value"] < better["high"]
+    assert worse["low"] < worse["value"] < worse["high"] < 0
+
+
+def test_drawing_wins_and_losses_is_drawing_rows() -> None:
+    labels, ours = noisy_labels(2, 300, 0.9)
+    theirs = np.where(np.random.default_rng(6).random(300) < 0.8, labels, 1 - labels)
+    generator = np.random.default_rng(7)
+    gains = (ours == labels).astype(int) - (theirs == labels).astype(int)
+    means = [gains[generator.integers(300, size=300)].mean() for _ in range(2000)]
+    found = paired_difference(REVIEWS, labels, ours, theirs)
+    assert found["low"] == pytest.approx(np.quantile(means, 0.05), abs=0.005)
+    assert found["high"] == pytest.approx(np.quantile(means, 0.95), abs=0.005)
 
 
 def test_a_model_is_not_worse_than_itself() -> None:
     labels, guesses = noisy_labels(2, 200, 0.8)
-    assert worst_difference(REVIEWS, labels, guesses, guesses) == (0.0, 0.0)
+    assert paired_difference(REVIEWS, labels, guesses, guesses) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-@pytest.mark.parametrize("constant_side", ["challenger", "champion"])
-def test_a_comparison_without_a_value_is_never_passed(constant_side: str) -> None:
+@pytest.mark.parametrize("nothing", [2.0, math.nan], ids=["constant", "NaN"])
+@pytest.mark.parametrize("side", ["challenger", "champion"])
+def test_a_comparison_without_a_value_is_never_passed(side: str, nothing: float) -> None:
     labels, scores = noisy_scores(100, 1.0)
-    constant = np.full(100, 2.0)
-    sides = (constant, scores) if constant_side == "challenger" else (scores, constant)
-    value, worst = worst_difference(PAIRS, labels, *sides)
-    assert math.isnan(value)
-    assert not worst >= -1e9
+    constant = np.full(100, nothing)
+    sides = (constant, scores) if side == "challenger" else (scores, constant)
+    found = paired_difference(PAIRS, labels, *sides)
+    assert math.isnan(found["value"])
+    assert not found["low"] >= -1e9

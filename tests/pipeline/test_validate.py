@@ -351,6 +351,7 @@ seed = 7
 
 [gate]
 floors = { accuracy = 0.8, f1 = 0.8 }
+behaviour = {}
 margin = 0.01
 
 [export]
