@@ -42,13 +42,13 @@ GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
     """A release: `model.int8.onnx`, `model.fp16.onnx`, `tokenizer.json`, `card.json` and `report.html`.
 
-    `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded batches.
-    Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided` is
-    about another evaluation.
+    `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded
+    batches. Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided`
+    is about another evaluation.
     """
     recipe = job.recipe
     if decided.manifest.inputs["evaluated"].ref != evaluated.ref:
-        raise ArtifactError(f"{decided.ref} is not a decision about {evaluated.ref}; name the one that is, with --input")
+        raise ArtifactError(f"{decided.ref} is no decision about {evaluated.ref}; name the one that is, with --input")
     fields = {
         "export": recipe.export.model_dump(),
         "card": recipe.model_dump(include={"title", "labels", "score_range", "similar_at"}),

@@ -11,7 +11,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import metrics
-from pipeline.metrics import compute_metrics, first_interval, intervals, share_interval, paired_difference
+from pipeline.metrics import compute_metrics, first_interval, intervals, paired_difference, share_interval
 from pipeline.recipe import Recipe, load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
