@@ -1,11 +1,12 @@
 """Retrain every recipe at night; what passes its gates is served by morning.
 
-Each recipe is a group of tasks: **validate → tokenize → train → evaluate → decide → gate → export → deploy**.
+Each recipe is a group of tasks: **validate → tokenize → train → evaluate → decide → gate → approve → export → deploy**.
 The groups do not wait for each other. What a stage has made from the same inputs is found again and not
 made twice, unless `force` is on.
 
 - *Nothing half-good is served.* Where the new model misses a floor, or is worse than the one being served,
   `gate` says why (and alerts), `export` and `deploy` are skipped, and the served model stays.
+- *A person decides last*, where the run was triggered with **Ask for approval**: `approve` waits for the answer.
 - *Retries* are for what another try can help: the store, the hub or the service being away, a killed worker.
   A wrong file or a diverged training fails at once, saying what to do.
 - *Links:* `validate` opens the data docs, `decide` the report, `export` the same with parity and latency.
@@ -21,6 +22,7 @@ from typing import Any
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from approval import Approval
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
@@ -109,6 +111,13 @@ PARAMS = {
     "batch_size": override("batch_size", "Batch size", "Rows in one training step."),
     "max_length": override("max_length", "Max length", "Tokens that are kept of a text, or of a pair."),
     "seed": override("seed", "Seed", "Same seed, data and settings: same model, on the same machine."),
+    "approval": Param(
+        False,
+        type="boolean",
+        title="Ask for approval",
+        description="Before a model that passed its gates goes on, wait for a person to approve it (Required Actions "
+        "of the run). Rejected, or without an answer within 12 hours, the served model stays.",
+    ),
     "force": Param(
         False,
         type="boolean",
@@ -203,6 +212,13 @@ def gate(recipe: str, decided: str) -> bool:
     return decision.promote
 
 
+APPROVE = """Wait for a person, where the run was triggered with **Ask for approval**; otherwise go on at once.
+
+The question shows what was checked and links the report. *Reject*, or no answer in time, skips `export` and `deploy`:
+the run succeeds and the served model stays.
+"""
+
+
 @task(queue=GPU, pool=GPU)
 @airflow_errors()
 def export(recipe: str, validated: str, trained: str, evaluated: str, decided: str) -> str:
@@ -233,6 +249,11 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     return f"deployments/{deployment.number:06d}.json"
 
 
+def approve(recipe: str, decided: Any) -> Approval:
+    """Wait for a person, where the run asks for one."""
+    return Approval(task_id="approve", recipe=recipe, decided=decided, doc_md=APPROVE)
+
+
 def retrain(recipe: str) -> None:
     """The tasks of one recipe."""
     validated = validate(recipe)
@@ -244,7 +265,7 @@ def retrain(recipe: str) -> None:
     decided.operator.operator_extra_links = (ReportLink(),)
     released = export(recipe, validated, trained, evaluated, decided)
     released.operator.operator_extra_links = (ReportLink(),)
-    gate(recipe, decided) >> released
+    gate(recipe, decided) >> approve(recipe, decided) >> released
     deploy.override(outlets=[champion_asset(recipe)])(recipe, released, decided)
 
 

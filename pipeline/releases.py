@@ -106,6 +106,11 @@ class Decision(BaseModel):
     checks: tuple[Check, ...]
 
     @property
+    def is_champion(self) -> bool:
+        """Whether the model that was judged is the champion's own, so that there was nothing to compare."""
+        return self.champion is not None and all(check.kind != "comparison" for check in self.checks)
+
+    @property
     def why(self) -> str:
         """The reason without its first word, for where the verdict itself stands above it."""
         text = self.reason.removeprefix("Promoted: ").removeprefix("Refused: ")
