@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -146,6 +146,14 @@ def home_bentos(settings: Settings) -> BentoStore:
     path = settings.home / "bentoml" / "bentos"
     path.mkdir(parents=True, exist_ok=True)
     return BentoStore(path)
+
+
+def keep_bentos(settings: Settings, numbers: Collection[int]) -> None:
+    """Delete the Bentos of all deployments but `numbers`."""
+    bentos, kept = home_bentos(settings), {str(number) for number in numbers}
+    for bento in bentoml.list(NAME, _bento_store=bentos):
+        if bento.tag.version not in kept:
+            bentoml.delete(bento.tag, _bento_store=bentos)
 
 
 def _is_built(settings: Settings, deployment: Deployment) -> bool:

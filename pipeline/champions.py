@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import ArtifactError, BaseModelError
+from pipeline.errors import ArtifactError, BaseModelError, PrunedError
 from pipeline.model import Trained, load_trained
 from pipeline.recipe import Recipe
 from pipeline.releases import DeploymentLog
@@ -47,13 +47,13 @@ class Best:
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
     """The champion. Raises ArtifactError where it cannot be read: a gate must not pass for want of one."""
     with _readable(release):
-        return Rival(release, load_trained(recipe, source(release, "trained")))
+        return Rival(release, load_trained(recipe, release.input("trained")))
 
 
 def validation_of(champion: Artifact) -> Artifact:
     """The validation of what a release was trained on. Raises ArtifactError where that cannot be read."""
     with _readable(champion):
-        return source(source(source(champion, "trained"), "tokenized"), "validated")
+        return champion.input("trained").input("tokenized").input("validated")
 
 
 def find_best(recipe: Recipe, store: Store, known: set[str]) -> Best:
@@ -64,17 +64,24 @@ def find_best(recipe: Recipe, store: Store, known: set[str]) -> Best:
     artifact of `known` (refs) are compared anyway. One that cannot be read any more is named in `notes`.
     """
     notes: list[str] = []
-    for release in _ranked(recipe, store, known, notes):
+    for release in rank_served(store, recipe.name, recipe.metrics[0], sample=recipe.sample, notes=notes):
+        if release.input_ref("trained") in known:
+            continue
         try:
-            return Best(Rival(release, load_trained(recipe, source(release, "trained"))), tuple(notes))
+            return Best(Rival(release, load_trained(recipe, release.input("trained"))), tuple(notes))
         except (ArtifactError, BaseModelError, KeyError, OSError) as error:
             notes.append(_unread(release.ref, error))
     return Best(None, tuple(notes))
 
 
-def _ranked(recipe: Recipe, store: Store, known: set[str], notes: list[str]) -> list[Artifact]:
+def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
+    """Releases of recipe `name` that were served before its champion, the best on its own night's gate side first.
+
+    Only those of the sample, or only those of real data. Ones that were pruned are passed over; ones that cannot be
+    read are, too, and named in `notes`.
+    """
     try:
-        earlier = DeploymentLog(store).served(recipe.name)[:-1]
+        earlier = DeploymentLog(store).served(name)[:-1]
     except ArtifactError as error:
         notes.append(f"the deployment log cannot be read ({error}); no earlier release was compared with")
         return []
@@ -83,26 +90,18 @@ def _ranked(recipe: Recipe, store: Store, known: set[str], notes: list[str]) -> 
         try:
             # Manifests alone: as many small files as there were deployments, and one model in the end.
             release = store.open(ref)
-            figures = source(release, "evaluated").figures
-            value = float(figures["gate"][recipe.metrics[0]]["value"])
-            new = source_ref(release, "trained") not in known and figures["sample"] == recipe.sample
+            figures = release.input("evaluated").figures
+            value = float(figures["gate"][metric]["value"])
+            fitting = figures["sample"] == sample and not math.isnan(value)
+        except PrunedError:
+            # The best is never pruned, so it was none.
+            continue
         except (ArtifactError, KeyError) as error:
             notes.append(_unread(ref, error))
             continue
-        if new and not math.isnan(value):
+        if fitting:
             ranked.append((value, release))
     return [release for _, release in sorted(ranked, key=lambda item: item[0], reverse=True)]
-
-
-def source(artifact: Artifact, name: str) -> Artifact:
-    """The artifact that is the input `name` of `artifact`."""
-    return artifact.store.open(artifact.manifest.inputs[name].ref)
-
-
-def source_ref(artifact: Artifact, name: str) -> str | None:
-    """The ref of the input `name` of `artifact`, or None."""
-    found = artifact.manifest.inputs.get(name)
-    return found.ref if found else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Artifact
-from pipeline.champions import Best, Rival, find_best, load_rival, source, source_ref, validation_of
+from pipeline.champions import Best, Rival, find_best, load_rival, validation_of
 from pipeline.job import Job
 from pipeline.metrics import paired_difference
 from pipeline.produce import produce
@@ -91,7 +91,7 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
 def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
     if champion is None or _same_model(evaluated, champion):
         return Best(None, ())
-    known = {ref for item in (evaluated, champion) if (ref := source_ref(item, "trained"))}
+    known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
     best = find_best(job.recipe, job.store, known)
     for note in best.notes:
         log.warning("%s: %s", job.recipe.name, note)
@@ -99,7 +99,7 @@ def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
 
 
 def _same_model(evaluated: Artifact, champion: Artifact) -> bool:
-    return source_ref(champion, "trained") == source_ref(evaluated, "trained")
+    return champion.input_ref("trained") == evaluated.input_ref("trained")
 
 
 def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
@@ -148,7 +148,7 @@ def _check(
 def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
     """A check that fails where the champion knows of later days: a night that is made up for never overtakes it."""
     theirs = validation_of(champion).figures.get("cutoff")
-    ours = source(evaluated, "validated").figures.get("cutoff")
+    ours = evaluated.input("validated").figures.get("cutoff")
     if theirs is None or (ours is not None and ours >= theirs):
         return None
     behind = (date.fromisoformat(theirs) - date.fromisoformat(ours)).days if ours else math.inf

@@ -32,6 +32,10 @@ class ArtifactError(SaebyeokError):
     """An artifact is absent, incomplete or not what its manifest says."""
 
 
+class PrunedError(ArtifactError):
+    """An artifact was deleted on purpose: no deployment that is kept needed it."""
+
+
 class StoreError(SaebyeokError):
     """The store could not be reached or written: disk full, bucket away."""
 

@@ -47,7 +47,7 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     is about another evaluation.
     """
     recipe = job.recipe
-    if decided.manifest.inputs["evaluated"].ref != evaluated.ref:
+    if decided.input_ref("evaluated") != evaluated.ref:
         raise ArtifactError(f"{decided.ref} is no decision about {evaluated.ref}; name the one that is, with --input")
     fields = {
         "export": recipe.export.model_dump(),

@@ -79,7 +79,7 @@ def render_report(
     )
     environment.globals["shown_mistakes"] = SHOWN_MISTAKES
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
-    validated, trained = (_source(evaluated, name) for name in ("validated", "trained"))
+    validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     return environment.get_template("report.html").render(
         recipe=recipe,
         run=run,
@@ -178,16 +178,12 @@ def _champion_figures(decision: Decision, evaluated: Artifact) -> Mapping[str, A
     if decision.champion is None:
         return {}
     try:
-        figures: Mapping[str, Any] = _source(evaluated.store.open(decision.champion), "evaluated").figures["test"]
+        figures: Mapping[str, Any] = evaluated.store.open(decision.champion).input("evaluated").figures["test"]
     except (SaebyeokError, KeyError) as error:
         # The decision was made without this; the page then shows one line less.
         log.warning("the report lacks the champion's figures: %s", error)
         return {}
     return figures
-
-
-def _source(artifact: Artifact, name: str) -> Artifact:
-    return artifact.store.open(artifact.manifest.inputs[name].ref)
 
 
 def _picture(evaluated: Artifact, name: str) -> str | None:

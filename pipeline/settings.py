@@ -30,6 +30,10 @@ class Settings(BaseSettings):
         "or a download or the Hugging Face hub into HOME/data",
     )
     profile: str = Field(default="embedded", description="recipe profile: embedded or full")
+    keep_deployments: int = Field(
+        default=7, ge=2, description="deployments that can be rolled back to; what only older ones need is deleted"
+    )
+    keep_days: float = Field(default=2.0, ge=0, description="days for which whatever a run made is kept, at least")
     expectations: Path = Field(default=ROOT / "expectations", description="the Great Expectations project")
     service_url: str = Field(
         default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="where the BentoML service answers"

@@ -33,7 +33,7 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
         return {}
-    validated = _input(champion, "validated")
+    validated = champion.input("validated")
     known = {item["sha256"] for item in validated.figures.get("arrivals", [])}
     new = [file for file in arrivals if file.digest not in known]
     if not new or validated.figures["sample"] != job.recipe.sample:
@@ -41,8 +41,8 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     # Here and not at the top: a night on which nothing is tried needs no torch.
     from pipeline.model import load_trained
 
-    model = load_trained(job.recipe, _input(champion, "trained"))
-    test = pd.read_parquet(_input(champion, "evaluated").path / "test.parquet")
+    model = load_trained(job.recipe, champion.input("trained"))
+    test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
     measures = {}
     for file in new:
         rows = _rows(job.recipe, file)
@@ -52,10 +52,6 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
         log.info("%s: the champion on %s: %s (usual: %s)", job.recipe.name, file.name, measure.found, measure.usual)
         measures[file.name] = measure
     return measures
-
-
-def _input(champion: Artifact, name: str) -> Artifact:
-    return champion.store.open(champion.manifest.inputs[name].ref)
 
 
 def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:

@@ -26,7 +26,7 @@ def tasks(parsed: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def test_every_file_parses(parsed: Mapping[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["graph"]) == ["nightly_retrain", "rollback"]
+    assert sorted(parsed["graph"]) == ["nightly_retrain", "retention", "rollback"]
 
 
 def test_nothing_heavy_is_imported(parsed: Mapping[str, Any]) -> None:
