@@ -151,8 +151,9 @@ def home_bentos(settings: Settings) -> BentoStore:
 def keep_bentos(settings: Settings, numbers: Collection[int]) -> None:
     """Delete the Bentos of all deployments but `numbers`."""
     bentos, kept = home_bentos(settings), {str(number) for number in numbers}
-    for bento in bentoml.list(NAME, _bento_store=bentos):
-        if bento.tag.version not in kept:
+    # Asked for by name, it would raise where there is none.
+    for bento in bentoml.list(_bento_store=bentos):
+        if bento.tag.name == NAME and bento.tag.version not in kept:
             bentoml.delete(bento.tag, _bento_store=bentos)
 
 
