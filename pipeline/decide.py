@@ -128,8 +128,8 @@ def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None,
         return []
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # On the sample's own rows it would win, and real users would be answered by it.
-        name = "share of real data in training, where the champion has it,"
-        return [_check("comparison", name, 0.0, 1.0, passed=False)]
+        miss = "it was trained on the shipped sample, and the champion on real data"
+        return [_check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)]
     if older := _older(evaluated, champion):
         return [older]
     gate = pd.read_parquet(evaluated.path / "gate.parquet")
@@ -139,10 +139,17 @@ def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None,
 
 
 def _check(
-    kind: Any, name: str, value: float, bound: float, *, passed: bool, figure: Mapping[str, float] | None = None
+    kind: Any,
+    name: str,
+    value: float,
+    bound: float,
+    *,
+    passed: bool,
+    figure: Mapping[str, float] | None = None,
+    miss: str | None = None,
 ) -> Check:
     estimate = Estimate.model_validate(figure) if figure else None
-    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate)
+    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate, miss=miss)
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
@@ -151,9 +158,10 @@ def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
     ours = evaluated.input("validated").figures.get("cutoff")
     if theirs is None or (ours is not None and ours >= theirs):
         return None
-    behind = (date.fromisoformat(theirs) - date.fromisoformat(ours)).days if ours else math.inf
-    name = f"days from the champion's newest data ({theirs}) to this model's ({ours or 'none that arrived'})"
-    return _check("comparison", name, -behind, 0.0, passed=False)
+    days = (date.fromisoformat(ours) - date.fromisoformat(theirs)).days if ours else math.nan
+    known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
+    miss = f"{known}, and the champion knows those of {theirs}"
+    return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
 
 
 def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:
@@ -179,6 +187,8 @@ def _of(checks: Sequence[Check], kind: str) -> list[Check]:
 
 
 def _miss(check: Check) -> str:
+    if check.miss:
+        return check.miss
     if math.isnan(check.value):
         return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
     return f"{check.name} is {check.value:.4f}, below {check.bound:g}"
