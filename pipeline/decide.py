@@ -83,7 +83,8 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     """
     difference = paired_difference(recipe, labels, ours, theirs)
     worst = difference["low"]
-    name = f"{NAMES[recipe.metrics[0]]} against {whom} ({difference['value']:+.4f}), at worst"
+    told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
+    name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
     passed = worst >= -recipe.gate.margin
     return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference)
 
@@ -174,7 +175,7 @@ def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) 
     if behaviour := _of(checks, "behaviour"):
         parts.append(f"all {len(behaviour)} behavioural bounds are met")
     compared = _of(checks, "comparison")
-    parts += [f"{check.name}, {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
+    parts += [f"{check.name} {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
     if champion is None:
         parts.append("there is no champion yet")
     elif not compared:
@@ -191,4 +192,6 @@ def _miss(check: Check) -> str:
         return check.miss
     if math.isnan(check.value):
         return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+    if check.kind == "comparison":
+        return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"
     return f"{check.name} is {check.value:.4f}, below {check.bound:g}"
