@@ -58,8 +58,11 @@ class BehaviourTest(Strict):
             raise ValueError(f"{self.name!r}: `label` must be one of {', '.join(labels)}, not {self.label!r}")
         if self.by == 0:
             raise ValueError(f"{self.name!r}: `by` must be above 0 (up) or below 0 (down)")
+        if self.score is not None and not self.score[0] < self.score[1]:
+            raise ValueError(f"{self.name!r}: `score` must be [lowest, highest], not {list(self.score)}")
         for case in self.cases:
-            if any(len(item) != 1 + pair for item in self.question(case)):
+            question = self.question(case)
+            if len(question) != 1 + (self.kind != "minimum") or any(len(item) != 1 + pair for item in question):
                 form = "[text, text]" if pair else "text"
                 wanted_form = form if self.kind == "minimum" else f"[{form}, {form}]"
                 raise ValueError(f"{self.name!r}: a case of kind {self.kind} is {wanted_form}, not {case!r}")
@@ -105,7 +108,8 @@ class Behaviour(Strict):
         for test in self.tests:
             for name in PLACEHOLDER.findall(str(test.cases)):
                 if name not in self.words:
-                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; there are: {', '.join(self.words)}")
+                    known = ", ".join(self.words) or "none"
+                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; there are: {known}")
             count = len(self.questions(test))
             if count > MOST_CASES:
                 raise ValueError(f"{test.name!r} has {count} filled cases; at most {MOST_CASES}")

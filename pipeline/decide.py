@@ -83,7 +83,8 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     """
     difference = paired_difference(recipe, labels, ours, theirs)
     worst = difference["low"]
-    name = f"{NAMES[recipe.metrics[0]]} against {whom} ({difference['value']:+.4f}), at worst"
+    told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
+    name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
     passed = worst >= -recipe.gate.margin
     return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference)
 
@@ -128,8 +129,8 @@ def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None,
         return []
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # On the sample's own rows it would win, and real users would be answered by it.
-        name = "share of real data in training, where the champion has it,"
-        return [_check("comparison", name, 0.0, 1.0, passed=False)]
+        miss = "it was trained on the shipped sample, and the champion on real data"
+        return [_check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)]
     if older := _older(evaluated, champion):
         return [older]
     gate = pd.read_parquet(evaluated.path / "gate.parquet")
@@ -139,10 +140,17 @@ def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None,
 
 
 def _check(
-    kind: Any, name: str, value: float, bound: float, *, passed: bool, figure: Mapping[str, float] | None = None
+    kind: Any,
+    name: str,
+    value: float,
+    bound: float,
+    *,
+    passed: bool,
+    figure: Mapping[str, float] | None = None,
+    miss: str | None = None,
 ) -> Check:
     estimate = Estimate.model_validate(figure) if figure else None
-    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate)
+    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate, miss=miss)
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
@@ -151,9 +159,10 @@ def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
     ours = evaluated.input("validated").figures.get("cutoff")
     if theirs is None or (ours is not None and ours >= theirs):
         return None
-    behind = (date.fromisoformat(theirs) - date.fromisoformat(ours)).days if ours else math.inf
-    name = f"days from the champion's newest data ({theirs}) to this model's ({ours or 'none that arrived'})"
-    return _check("comparison", name, -behind, 0.0, passed=False)
+    days = (date.fromisoformat(ours) - date.fromisoformat(theirs)).days if ours else math.nan
+    known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
+    miss = f"{known}, and the champion knows those of {theirs}"
+    return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
 
 
 def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:
@@ -166,7 +175,7 @@ def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) 
     if behaviour := _of(checks, "behaviour"):
         parts.append(f"all {len(behaviour)} behavioural bounds are met")
     compared = _of(checks, "comparison")
-    parts += [f"{check.name}, {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
+    parts += [f"{check.name} {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
     if champion is None:
         parts.append("there is no champion yet")
     elif not compared:
@@ -179,6 +188,10 @@ def _of(checks: Sequence[Check], kind: str) -> list[Check]:
 
 
 def _miss(check: Check) -> str:
+    if check.miss:
+        return check.miss
     if math.isnan(check.value):
         return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+    if check.kind == "comparison":
+        return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"
     return f"{check.name} is {check.value:.4f}, below {check.bound:g}"

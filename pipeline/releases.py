@@ -91,6 +91,7 @@ class Check(BaseModel):
     bound: float
     passed: bool
     estimate: Estimate | None = Field(default=None, description="what was measured, where that has an interval")
+    miss: str | None = Field(default=None, description="why it failed, where a figure below a bound does not say it")
 
 
 class Decision(BaseModel):

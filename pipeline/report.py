@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,12 +114,12 @@ def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list
         shown = {
             "whole test file": figures["test"][metric],
             "texts not in train": figures["test_without_train_texts"][metric],
-            "champion, its night": champion.get(metric),
+            "the champion on its night": champion.get(metric),
         }
         estimates = {label: Estimate.model_validate(item) for label, item in shown.items() if item}
         scale = _scale(floor, *estimates.values())
         lines = tuple(Line(label, estimate, scale, bound=floor) for label, estimate in estimates.items())
-        test, best = estimates["whole test file"], estimates.get("champion, its night")
+        test, best = estimates["whole test file"], estimates.get("the champion on its night")
         rows.append(MetricRow(NAMES[metric], test, floor, best, lines))
     return rows
 
@@ -139,7 +140,7 @@ def behaviour_rows(recipe: Recipe, evaluated: Artifact) -> list[tuple[Line, list
     rows = []
     for capability, figure in evaluated.figures["behaviour"].items():
         tests = [
-            test | {"failures": [item for item in failures if item["test"] == test["name"]][:SHOWN_FAILURES]}
+            test | {"failures": _spread([item for item in failures if item["test"] == test["name"]], SHOWN_FAILURES)}
             for test in figure["tests"]
         ]
         note = f"{figure['passed']} of {figure['cases']} cases"
@@ -172,6 +173,11 @@ def epoch_table(history: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[l
     for row in epochs:
         columns |= {name: None for name in row if not name.endswith(SPEED)}
     return list(columns), [[row.get(name) for name in columns] for row in epochs]
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    # Not the first: neighbours are of one template, and differ by a word.
+    return list(items) if len(items) <= count else [items[len(items) * place // count] for place in range(count)]
 
 
 def _champion_figures(decision: Decision, evaluated: Artifact) -> Mapping[str, Any]:
@@ -210,6 +216,8 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 
 
 def _figure(value: float) -> str:
+    if not math.isfinite(value):
+        return "–"
     # A minus sign and not a hyphen: differences are often negative.
     return f"{value:.4f}".replace("-", "\N{MINUS SIGN}")
 
