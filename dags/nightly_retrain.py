@@ -1,14 +1,15 @@
 """Retrain every recipe at night; what passes its gates is served by morning.
 
-Each recipe is a group of tasks: **validate → tokenize → train → evaluate → decide → gate → export → deploy**.
+Each recipe is a group of tasks: **validate → tokenize → train → evaluate → decide → gate → approve → export → deploy**.
 The groups do not wait for each other. What a stage has made from the same inputs is found again and not
 made twice, unless `force` is on.
 
 - *Nothing half-good is served.* Where the new model misses a floor, or is worse than the one being served,
   `gate` says why (and alerts), `export` and `deploy` are skipped, and the served model stays.
+- *A person decides last*, where the run was triggered with **Ask for approval**: `approve` waits for the answer.
 - *Retries* are for what another try can help: the store, the hub or the service being away, a killed worker.
   A wrong file or a diverged training fails at once, saying what to do.
-- *Links:* `validate` opens the data docs, `decide` the report.
+- *Links:* `validate` opens the data docs, `decide` the report, `export` the same with parity and latency.
 - *Assets:* `saebyeok://champion/<recipe>` is updated when another model goes live; schedule a DAG on it to follow.
 """
 
@@ -21,11 +22,13 @@ from typing import Any
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from approval import Approval
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
-from pipeline.recipe import RECIPES, ModelSpec, Strict, TrainSpec, recipe_names
+from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
 from pipeline.releases import read_decision
 from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
+from pipeline.strict import Strict
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
@@ -108,6 +111,13 @@ PARAMS = {
     "batch_size": override("batch_size", "Batch size", "Rows in one training step."),
     "max_length": override("max_length", "Max length", "Tokens that are kept of a text, or of a pair."),
     "seed": override("seed", "Seed", "Same seed, data and settings: same model, on the same machine."),
+    "approval": Param(
+        False,
+        type="boolean",
+        title="Ask for approval",
+        description="Before a model that passed its gates goes on, wait for a person to approve it (Required Actions "
+        "of the run). Rejected, or without an answer within 12 hours, the served model stays.",
+    ),
     "force": Param(
         False,
         type="boolean",
@@ -122,8 +132,9 @@ PARAMS = {
 def validate(recipe: str) -> str:
     """Read the recipe's files and hold them against its expectation suite.
 
-    A **critical** expectation that is missed stops the recipe here, before a GPU is taken: the error names
-    file, rows and rule. A **warning** is reported and lets it go on. *Data docs* opens the full result.
+    Data are what had arrived before the run's date in Seoul. Single rows that break a rule are set aside, up to the
+    recipe's bound. A **critical** expectation that is missed stops the recipe here, before a GPU is taken: the error
+    names file, rows and rule. A **warning** is reported and lets it go on. *Data docs* opens the full result.
     """
     params = get_current_context()["params"]
     unknown = sorted(set(params) - set(PARAMS))
@@ -185,10 +196,15 @@ def decide(recipe: str, evaluated: str) -> str:
 def gate(recipe: str, decided: str) -> bool:
     """Go on where the decision was to promote; otherwise alert, and skip `export` and `deploy`.
 
-    A refusal is an answer, not a failure: the run succeeds and the served model stays.
+    A refusal is an answer, not a failure: the run succeeds and the served model stays. Where neither the data
+    nor the recipe has changed since an earlier refusal, it says so and is skipped.
     """
     job = task_job(recipe)
-    decision = read_decision(job.store.open(decided))
+    artifact = job.store.open(decided)
+    decision = read_decision(artifact)
+    if not decision.promote and artifact.manifest.run != job.run:
+        # Nobody wants the same alert every night.
+        raise skip(f"nothing new since run {artifact.manifest.run}, which ended so: {decision.reason}")
     if not decision.promote:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
         facts["report"] = with_host(artifact_url(decided, ReportLink.file))
@@ -196,14 +212,22 @@ def gate(recipe: str, decided: str) -> bool:
     return decision.promote
 
 
+APPROVE = """Wait for a person, where the run was triggered with **Ask for approval**; otherwise go on at once.
+
+The question shows what was checked and links the report. *Reject*, or no answer in time, skips `export` and `deploy`:
+the run succeeds and the served model stays.
+"""
+
+
 @task(queue=GPU, pool=GPU)
 @airflow_errors()
-def export(recipe: str, validated: str, trained: str, evaluated: str) -> str:
+def export(recipe: str, validated: str, trained: str, evaluated: str, decided: str) -> str:
     """Export to fused ONNX, int8 for the CPU and fp16 for CUDA, and measure both against the trained model.
 
-    A difference beyond the recipe's bound, or an answer beyond its latency budget, fails.
+    A difference beyond the recipe's bound, or an answer beyond its latency budget, fails. *Report* is that of the
+    decision with what was measured here.
     """
-    return make(task_job(recipe), EXPORT, validated, trained, evaluated)
+    return make(task_job(recipe), EXPORT, validated, trained, evaluated, decided)
 
 
 @task
@@ -218,10 +242,16 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     deployment = promotion(job.store, recipe, released)
     if deployment is None or deployment.run != job.run:
         # Nothing changed, so nobody who follows the asset is to be woken.
-        raise skip(f"{released} was live before this run")
+        since = f" since run {deployment.run}" if deployment else ""
+        raise skip(f"nothing new{since}: {released} is live already; to make it again, run with `force`")
     event = get_current_context()["outlet_events"][champion_asset(recipe)]
     event.extra = {"deployment": deployment.number, "release": released}
     return f"deployments/{deployment.number:06d}.json"
+
+
+def approve(recipe: str, decided: Any) -> Approval:
+    """Wait for a person, where the run asks for one."""
+    return Approval(task_id="approve", recipe=recipe, decided=decided, doc_md=APPROVE)
 
 
 def retrain(recipe: str) -> None:
@@ -233,8 +263,9 @@ def retrain(recipe: str) -> None:
     evaluated = evaluate(recipe, validated, tokenized, trained)
     decided = decide(recipe, evaluated)
     decided.operator.operator_extra_links = (ReportLink(),)
-    released = export(recipe, validated, trained, evaluated)
-    gate(recipe, decided) >> released
+    released = export(recipe, validated, trained, evaluated, decided)
+    released.operator.operator_extra_links = (ReportLink(),)
+    gate(recipe, decided) >> approve(recipe, decided) >> released
     deploy.override(outlets=[champion_asset(recipe)])(recipe, released, decided)
 
 

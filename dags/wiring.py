@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -14,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from pipeline.artifacts import Store
 from pipeline.errors import SaebyeokError
-from pipeline.job import OVERRIDES, Job, keep_libraries_home, open_job
+from pipeline.job import OVERRIDES, Job, day_in_seoul, keep_libraries_home, open_job
 from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings, load_settings
 from pipeline.stages import Stage
@@ -68,7 +69,16 @@ def task_job(recipe: str) -> Job:
         overrides={name: params[name] for name in OVERRIDES} | {"learning_rate": as_number(params["learning_rate"])},
         run=context["run_id"],
         force=params["force"],
+        cutoff=run_date(context),
     )
+
+
+def run_date(context: Mapping[str, Any]) -> date:
+    """The day in Seoul that a run is for, so that a backfilled night knows what was known then.
+
+    A run that was triggered by hand may have no logical date: then the moment from which on it may run.
+    """
+    return day_in_seoul(context.get("logical_date") or context["dag_run"].run_after)
 
 
 def skip(reason: str) -> AirflowSkipException:
@@ -141,7 +151,7 @@ class DataDocsLink(ArtifactLink):
 
 
 class ReportLink(ArtifactLink):
-    """The report of a decision."""
+    """The report of a decision, or of a release."""
 
     name = "Report"
     file = "report.html"

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PrunedError
 from pipeline.files import BucketFiles, LocalFiles, full_disk_errors, open_files, store_errors
 from pipeline.manifest import MANIFEST, FileEntry, Manifest, code_version, file_digest, size_state, verify_files
 
@@ -27,6 +27,8 @@ __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_diges
 
 #: A draft in which nothing was written for this long belongs to a run that was killed.
 STALE_DRAFT_SECONDS = 24 * 3600
+#: Folder of the store that remembers what was deleted on purpose, at the ref that it had.
+PRUNED = "pruned"
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,23 @@ class Artifact:
     def uri(self) -> str:
         """Its full address."""
         return self.store.address(self.ref)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+    def input_ref(self, name: str) -> str | None:
+        """The ref of its input `name`, or None where it has none of that name."""
+        found = self.manifest.inputs.get(name)
+        return found.ref if found else None
+
+    def input(self, name: str) -> Artifact:
+        """The artifact that is its input `name`. Raises ArtifactError where there is none any more."""
+        ref = self.input_ref(name)
+        if ref is None:
+            raise ArtifactError(f"{self.uri} was made without an input {name!r}")
+        return self.store.open(ref)
 
     @cached_property
     def path(self) -> Path:
@@ -97,11 +116,21 @@ class Store:
         return f"{self.uri.rstrip('/')}/{ref}"
 
     def open(self, ref: str) -> Artifact:
-        """The artifact at `ref`. Raises ArtifactError where there is none."""
+        """The artifact at `ref`. Raises ArtifactError where there is none (PrunedError where that is on purpose)."""
         artifact = self._open(ref)
-        if artifact is None:
-            raise ArtifactError(f"{self.address(ref)}: no such artifact (it has no {MANIFEST})")
-        return artifact
+        if artifact is not None:
+            return artifact
+        day = self.read(f"{PRUNED}/{ref}")
+        if day is not None:
+            raise PrunedError(f"{self.address(ref)} was deleted on {day.decode()}: no deployment that is kept needs it")
+        raise ArtifactError(f"{self.address(ref)}: no such artifact (it has no {MANIFEST})")
+
+    def prune(self, artifact: Artifact) -> None:
+        """Delete an artifact and what was fetched of it, and remember that it was meant."""
+        # First, so that a deletion that is cut off is not taken for a loss.
+        self.create(f"{PRUNED}/{artifact.ref}", f"{datetime.now(UTC):%Y-%m-%d}".encode())
+        self._files.remove(artifact.ref, first=MANIFEST)
+        shutil.rmtree(self._cache / "artifacts" / artifact.ref, ignore_errors=True)
 
     def _open(self, ref: str) -> Artifact | None:
         text = self.read(f"{ref}/{MANIFEST}")
@@ -138,13 +167,16 @@ class Store:
 
     def newest(self, kind: str, recipe: str) -> Artifact | None:
         """The artifact of this kind that was made last, or None."""
+        return next((artifact for ref in self.refs(kind, recipe) if (artifact := self._open(ref))), None)
+
+    def refs(self, kind: str, recipe: str) -> list[str]:
+        """Refs of all attempts of this kind, finished or not, the newest first."""
         refs = [
             f"{kind}/{recipe}/{key}/{name}"
             for key in self.list(f"{kind}/{recipe}")
             for name in self.list(f"{kind}/{recipe}/{key}")
         ]
-        newest_first = sorted(refs, key=lambda item: item.rsplit("/", 1)[1], reverse=True)
-        return next((artifact for ref in newest_first if (artifact := self._open(ref))), None)
+        return sorted(refs, key=lambda item: item.rsplit("/", 1)[1], reverse=True)
 
     def list(self, ref: str) -> list[str]:
         """Names right below `ref`, sorted, hidden ones left out; empty where it does not exist."""

@@ -83,6 +83,7 @@ def run(
     store: opt.StoreUri = None,
     force: opt.Force = False,
     run_id: opt.RunId = None,
+    date: opt.Date = None,
     base_model: opt.BaseModel = None,
     epochs: opt.Epochs = None,
     learning_rate: opt.LearningRate = None,
@@ -107,7 +108,14 @@ def run(
             seed=seed,
         )
         job = opt.open_job_of(
-            current.settings, recipe, profile=profile, overrides=chosen, run=run_id, force=force, store=store
+            current.settings,
+            recipe,
+            profile=profile,
+            overrides=chosen,
+            run=run_id,
+            force=force,
+            store=store,
+            cutoff=date.date() if date else None,
         )
         outcome = run_all(job)
         if as_json:
@@ -126,6 +134,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         store: opt.StoreUri = None,
         force: opt.Force = False,
         run_id: opt.RunId = None,
+        date: opt.Date = None,
         inputs: opt.Inputs = None,
         sets: opt.Sets = None,
         as_json: opt.Json = False,
@@ -139,6 +148,7 @@ def _stage_command(name: str) -> Callable[..., None]:
                 run=run_id,
                 force=force,
                 store=store,
+                cutoff=date.date() if date else None,
             )
             _one_stage(current, name, job, inputs or [])
 

@@ -15,7 +15,7 @@ SERVED, PLACE = "What is served", "This machine"
 
 def add_to(app: typer.Typer) -> None:
     """Register them."""
-    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, sample))):
+    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, prune, sample))):
         for function in functions:
             app.command(rich_help_panel=panel)(function)
 
@@ -66,6 +66,29 @@ def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
             print_findings(current, findings)
         if broken:
             raise typer.Exit(FAILED)
+
+
+def prune(
+    store: opt.StoreUri = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Delete what no deployment that is kept and no night to come needs (SAEBYEOK_KEEP_DEPLOYMENTS, _KEEP_DAYS)."""
+    with session(as_json=as_json) as current:
+        from pipeline.job import open_store
+        from pipeline.retention import delete_outdated, find_outdated
+
+        place = open_store(current.settings, store)
+        outdated = find_outdated(place, current.settings)
+        if not dry_run:
+            delete_outdated(place, current.settings, outdated)
+        refs = [artifact.ref for artifact in outdated.artifacts]
+        if as_json:
+            current.document({"deleted": [] if dry_run else refs, "outdated": refs, "bytes": outdated.size})
+            return
+        for ref in refs:
+            current.line(f"{'would delete' if dry_run else 'deleted'} {ref}")
+        current.line(f"{len(refs)} artifacts, {outdated.size / 2**20:,.1f} MiB")
 
 
 def sample(

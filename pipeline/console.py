@@ -107,7 +107,7 @@ def _open(stdout: TextIO, as_json: bool, data: Path | None) -> Session:
 
     settings = load_settings()
     if data is not None:
-        settings = settings.model_copy(update={"data": data.expanduser().resolve()})
+        settings = settings.model_copy(update={"data": data.expanduser().resolve(), "source": "directory"})
     keep_libraries_home(settings)
     return Session(settings, stdout, as_json)
 

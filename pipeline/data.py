@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,27 @@ BYTE_ORDER_MARKS = {
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
 }
+ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
 #: Rows named in a message before "and N more".
 SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A row that cannot be read: its line or item, the rule that it breaks, what it says, and what of it is wrong."""
+
+    row: int
+    rule: str
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file as it stands: the rows of `read_rows`, and those that cannot be read."""
+
+    rows: pd.DataFrame
+    broken: tuple[Broken, ...]
 
 
 def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
@@ -69,16 +89,25 @@ def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> p
 
 
 def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
+    """Read a file whose every row can be read: the rows of `read_file`. Raises DataError naming rows and rule."""
+    reading = read_file(recipe, file)
+    for rule in dict.fromkeys(item.rule for item in reading.broken):
+        broken = [item for item in reading.broken if item.rule == rule]
+        _refuse(file, rule, [f"{row_unit(recipe)} {item.row}{item.detail}" for item in broken])
+    return reading.rows
+
+
+def read_file(recipe: Recipe, file: Path) -> Reading:
     """Read a file as it stands: `row` int (line of a TSV, item of a JSON list, from 1), all else str or null.
 
     Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (if any). Carriage returns inside a
-    text and empty texts are kept. Raises DataError for what cannot be read: encoding, structure, no rows.
+    text and empty texts are kept. Raises DataError for what no row can help: encoding, structure, no rows.
     """
     content = _decoded(file)
-    table = _tsv(recipe, file, content) if recipe.data.format == "tsv" else _json(recipe, file, content)
-    if table.empty:
+    reading = _tsv(recipe, file, content) if recipe.data.format == "tsv" else _json(recipe, file, content)
+    if reading.rows.empty and not reading.broken:
         raise DataError(f"{file} has no rows; rule: at least one, after the header in a TSV; copy the file there again")
-    return table
+    return reading
 
 
 def columns_of(recipe: Recipe) -> dict[str, str]:
@@ -125,6 +154,12 @@ def some_of(places: Sequence[str], count: int | None = None) -> str:
     return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
 
 
+def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a tab-separated file that a person can open: what would end a cell or a line is escaped."""
+    lines = ["\t".join(cell.translate(ESCAPES) for cell in row) for row in (names, *rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
 def _refuse(file: Path, rule: str, places: Sequence[str]) -> None:
     if places:
         rows = "1 row breaks" if len(places) == 1 else f"{len(places):,} rows break"
@@ -161,7 +196,7 @@ def _decodes(content: bytes, encoding: str) -> bool:
     return True
 
 
-def _tsv(recipe: Recipe, file: Path, content: str) -> pd.DataFrame:
+def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
     """Tab-separated with a header, no quoting; only a line feed ends a line."""
     lines = content.removesuffix("\n").split("\n")
     if lines[0].endswith("\r"):  # written on Windows: there the carriage return belongs to the line end
@@ -175,18 +210,18 @@ def _tsv(recipe: Recipe, file: Path, content: str) -> pd.DataFrame:
                 f"{file}: line 1, the header, {problem} column `{column}`; "
                 f"rule: {', '.join(wanted.values())}; found: {', '.join(header)[:200]}"
             )
-    cells = [line.split("\t") for line in lines[1:]]
-    tabs = len(header) - 1
-    odd = [f"line {number} ({len(row) - 1})" for number, row in enumerate(cells, 2) if len(row) != len(header)]
-    _refuse(file, f"{tabs} tabs a line, for the columns {', '.join(header)}", odd)
-    table: dict[str, Iterable[Any]] = {"row": range(2, len(cells) + 2)}
+    cells = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2)]
+    rule = f"{len(header) - 1} tabs a line, for the columns {', '.join(header)}"
+    broken = [Broken(n, rule, "\t".join(row), f" ({len(row) - 1})") for n, row in cells if len(row) != len(header)]
+    whole = [(number, row) for number, row in cells if len(row) == len(header)]
+    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
     for name, column in wanted.items():
         place = header.index(column)
-        table[name] = pd.Series([row[place] for row in cells], dtype="str")
-    return pd.DataFrame(table)
+        table[name] = pd.Series([row[place] for _, row in whole], dtype="str")
+    return Reading(pd.DataFrame(table), tuple(broken))
 
 
-def _json(recipe: Recipe, file: Path, content: str) -> pd.DataFrame:
+def _json(recipe: Recipe, file: Path, content: str) -> Reading:
     """A list of objects."""
     try:
         items = json.loads(content)
@@ -198,18 +233,33 @@ def _json(recipe: Recipe, file: Path, content: str) -> pd.DataFrame:
         ) from error
     if not isinstance(items, list):
         raise DataError(f"{file}: line 1 begins a {type(items).__name__}; rule: one list of objects, a row each")
-    _refuse(
-        file, "every item is an object", [f"item {n}" for n, item in enumerate(items, 1) if not isinstance(item, dict)]
-    )
-    table: dict[str, Iterable[Any]] = {"row": range(1, len(items) + 1)}
-    for name, key in columns_of(recipe).items():
-        values = [_at(item, key) for item in items]
-        _refuse(file, f"every item has `{key}`", [f"item {n}" for n, value in enumerate(values, 1) if value is _ABSENT])
-        allowed = (str,) if name in TEXTS else (str, int, float)
-        bad = [f"item {n}" for n, value in enumerate(values, 1) if not (value is None or _is_plain(value, allowed))]
-        _refuse(file, f"every `{key}` is {'text' if name in TEXTS else 'text or a number'}", bad)
+    names = columns_of(recipe)
+    rules = [_broken_rule(item, names) for item in items]
+    broken = [
+        Broken(number, rule, json.dumps(item))
+        for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1)
+        if rule is not None
+    ]
+    whole = [(number, item) for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1) if rule is None]
+    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
+    for name, key in names.items():
+        values = [_at(item, key) for _, item in whole]
         table[name] = pd.Series([None if _is_null(value) else str(value) for value in values], dtype="str")
-    return pd.DataFrame(table)
+    return Reading(pd.DataFrame(table), tuple(broken))
+
+
+def _broken_rule(item: Any, names: dict[str, str]) -> str | None:
+    """The first rule of reading that an item of a JSON list breaks."""
+    if not isinstance(item, dict):
+        return "every item is an object"
+    for name, key in names.items():
+        value = _at(item, key)
+        if value is _ABSENT:
+            return f"every item has `{key}`"
+        allowed = (str,) if name in TEXTS else (str, int, float)
+        if not (value is None or _is_plain(value, allowed)):
+            return f"every `{key}` is {'text' if name in TEXTS else 'text or a number'}"
+    return None
 
 
 _ABSENT = object()

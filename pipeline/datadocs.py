@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.data import Split
-from pipeline.suites import Finding
+from pipeline.datapage import Page
 
 HERE = Path(__file__).parent
 #: Great Expectations' pages load styles and scripts from content networks, and a logo from its maker's
@@ -21,49 +19,6 @@ OUTSIDE = re.compile(
 )
 #: What a page may load: nothing. The rows that it shows were written by anybody.
 POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
-
-
-@dataclass(frozen=True)
-class Example:
-    """A row that breaks a rule."""
-
-    row: int
-    id: str
-    texts: list[str]
-    label: str
-
-
-@dataclass(frozen=True)
-class PageFinding:
-    """A finding with the name of its file and rows to look at."""
-
-    finding: Finding
-    file: str
-    examples: list[Example]
-
-
-@dataclass(frozen=True)
-class PageFile:
-    """One of the checked files."""
-
-    split: Split
-    name: str
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """What the front page shows."""
-
-    title: str
-    recipe: str
-    run: str
-    sample: bool
-    unit: str
-    texts: list[str]
-    files: list[PageFile]
-    findings: list[PageFinding]
 
 
 def write_docs(site: Path, target: Path, page: Page) -> None:

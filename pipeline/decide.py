@@ -1,56 +1,58 @@
-"""Decide: may the trained model be released? Floors on the test file, and the champion on the gate side."""
+"""Decide: may the trained model be released? Floors, behaviour, the champion and the best one before it."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Artifact
-from pipeline.errors import ArtifactError, BaseModelError
+from pipeline.champions import Best, Rival, find_best, load_rival, validation_of
 from pipeline.job import Job
-from pipeline.metrics import worst_difference
-from pipeline.model import load_trained
+from pipeline.metrics import paired_difference
 from pipeline.produce import produce
 from pipeline.recipe import Recipe
-from pipeline.releases import Check, Decision
+from pipeline.releases import Check, Decision, Estimate
 from pipeline.report import render_report
-from pipeline.tracking import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 NAMES = {"accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r"}
+Numbers = np.ndarray[Any, Any]
 
 
 def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:
     """Hold an evaluation against the recipe's gate: `decision.json` and `report.html`.
 
-    Every metric on the test file must reach its floor. Where there is a champion, its first metric on the gate
-    side must not be worse by more than the margin: the 5% quantile of the paired bootstrap of the difference
-    lies above minus the margin. Raises ArtifactError where the champion cannot be read.
+    Every metric on the test file must reach its floor, and every capability its share of behavioural cases. Where
+    there is a champion, the first metric on the gate side must not be worse than the champion's by more than the
+    margin, nor than that of the best release that was served before it: the 5% quantile of the paired bootstrap of
+    the difference lies above minus the margin. Raises ArtifactError where the champion cannot
+    be read; earlier releases that cannot are named in the decision, which is made without them.
     """
     recipe = job.recipe
+    best = _best(job, evaluated, champion)
     inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
-    # All of it: the report shows the whole recipe.
-    fields = recipe.model_dump(mode="json")
+    if best.rival:
+        inputs["best"] = best.rival.release
+    # All of it: the report shows the whole recipe. What is asked in the behavioural tests is the evaluation's.
+    fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        checks = [*_floors(recipe, evaluated), *_against(recipe, evaluated, champion)]
-        decision = Decision(
-            promote=all(check.passed for check in checks),
-            reason=_reason(recipe, checks, champion),
-            champion=champion.ref if champion else None,
-            checks=tuple(checks),
-        )
+        compared = _comparisons(recipe, evaluated, champion, best.rival)
+        decision = make_decision(recipe, evaluated.figures, compared, champion, best)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
-        (draft / "report.html").write_text(_report(job, decision, evaluated), encoding="utf-8")
+        (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
         return {"promote": decision.promote, "reason": decision.reason}
 
     decided = produce(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
@@ -59,89 +61,137 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     return decided
 
 
-def _report(job: Job, decision: Decision, evaluated: Artifact) -> str:
-    validated, trained = _source(evaluated, "validated"), _source(evaluated, "trained")
-    return render_report(job.recipe, job.run, decision, validated, trained, evaluated, evaluated.path / "plot.png")
+def make_decision(
+    recipe: Recipe, figures: Mapping[str, Any], compared: Sequence[Check], champion: Artifact | None, best: Best
+) -> Decision:
+    """The verdict on an evaluation's `figures` and the comparisons: every check must pass."""
+    checks = (*_floors(recipe, figures), *_behaviour(recipe, figures), *compared)
+    return Decision(
+        promote=all(check.passed for check in checks),
+        reason=_reason(recipe, checks, champion),
+        champion=champion.ref if champion else None,
+        best=best.rival.release.ref if best.rival else None,
+        notes=best.notes,
+        checks=checks,
+    )
 
 
-def _source(artifact: Artifact, name: str) -> Artifact:
-    return artifact.store.open(artifact.manifest.inputs[name].ref)
+def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, whom: str) -> Check:
+    """The check that `ours` is no worse than `theirs` on the first metric, by the recipe's margin.
+
+    Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed.
+    """
+    difference = paired_difference(recipe, labels, ours, theirs)
+    worst = difference["low"]
+    told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
+    name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
+    passed = worst >= -recipe.gate.margin
+    return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference)
 
 
-def _floors(recipe: Recipe, evaluated: Artifact) -> list[Check]:
+def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
+    if champion is None or _same_model(evaluated, champion):
+        return Best(None, ())
+    known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
+    best = find_best(job.recipe, job.store, known)
+    for note in best.notes:
+        log.warning("%s: %s", job.recipe.name, note)
+    return best
+
+
+def _same_model(evaluated: Artifact, champion: Artifact) -> bool:
+    return champion.input_ref("trained") == evaluated.input_ref("trained")
+
+
+def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
     # The reason goes everywhere: log, alert, report, deployment log.
     file = "the sample's test file" if recipe.sample else "the test file"
     checks = []
     for metric in recipe.metrics:
-        value, floor = float(evaluated.figures["test"][metric]["value"]), recipe.gate.floors[metric]
+        figure, floor = figures["test"][metric], recipe.gate.floors[metric]
+        value = float(figure["value"])
         # NaN is not above anything.
-        name = f"{NAMES[metric]} on {file}"
-        checks.append(Check(name=name, value=value, bound=floor, passed=value >= floor))
+        checks.append(_check("floor", f"{NAMES[metric]} on {file}", value, floor, passed=value >= floor, figure=figure))
     return checks
 
 
-def _against(recipe: Recipe, evaluated: Artifact, champion: Artifact | None) -> list[Check]:
-    if champion is None:
+def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
+    checks = []
+    for capability, bound in recipe.gate.behaviour.items():
+        figure = figures["behaviour"][capability]["rate"]
+        name, value = f"share of {capability} cases passed", float(figure["value"])
+        checks.append(_check("behaviour", name, value, bound, passed=value >= bound, figure=figure))
+    return checks
+
+
+def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Rival | None) -> list[Check]:
+    if champion is None or _same_model(evaluated, champion):
         return []
-    source = champion.manifest.inputs.get("trained")
-    if source is not None and source.ref == evaluated.manifest.inputs["trained"].ref:
-        return []
-    if recipe.sample and not _knows_only_sample(champion):
+    if recipe.sample and not validation_of(champion).figures["sample"]:
         # On the sample's own rows it would win, and real users would be answered by it.
-        name = "share of real data in training, where the champion has it,"
-        return [Check(name=name, value=0.0, bound=1.0, passed=False)]
+        miss = "it was trained on the shipped sample, and the champion on real data"
+        return [_check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)]
+    if older := _older(evaluated, champion):
+        return [older]
     gate = pd.read_parquet(evaluated.path / "gate.parquet")
     labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
-    theirs = _answers(recipe, champion, gate)
-    value, worst = worst_difference(recipe, labels, ours, theirs)
-    name = f"{NAMES[recipe.metrics[0]]} against the champion ({value:+.4f}), at worst"
-    return [Check(name=name, value=worst, bound=-recipe.gate.margin, passed=worst >= -recipe.gate.margin)]
+    rivals = {"the champion": load_rival(recipe, champion)} | ({"the best before it": best} if best else {})
+    return [compare(recipe, labels, ours, rival.answers(recipe, gate), whom) for whom, rival in rivals.items()]
 
 
-@contextmanager
-def _readable(champion: Artifact) -> Iterator[None]:
-    try:
-        yield
-    except (ArtifactError, BaseModelError, KeyError, OSError) as error:
-        raise ArtifactError(
-            f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
-            "(saebyeok rollback), or restore the store"
-        ) from error
+def _check(
+    kind: Any,
+    name: str,
+    value: float,
+    bound: float,
+    *,
+    passed: bool,
+    figure: Mapping[str, float] | None = None,
+    miss: str | None = None,
+) -> Check:
+    estimate = Estimate.model_validate(figure) if figure else None
+    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate, miss=miss)
 
 
-def _knows_only_sample(champion: Artifact) -> bool:
-    with _readable(champion):
-        validated = _source(_source(_source(champion, "trained"), "tokenized"), "validated")
-        return bool(validated.figures["sample"])
+def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
+    """A check that fails where the champion knows of later days: a night that is made up for never overtakes it."""
+    theirs = validation_of(champion).figures.get("cutoff")
+    ours = evaluated.input("validated").figures.get("cutoff")
+    if theirs is None or (ours is not None and ours >= theirs):
+        return None
+    days = (date.fromisoformat(ours) - date.fromisoformat(theirs)).days if ours else math.nan
+    known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
+    miss = f"{known}, and the champion knows those of {theirs}"
+    return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
 
 
-def _answers(recipe: Recipe, champion: Artifact, gate: pd.DataFrame) -> np.ndarray[Any, Any]:
-    with _readable(champion):
-        model = load_trained(recipe, _source(champion, "trained"))
-    answers = model.answer(gate)
-    if answers.ndim == 1:
-        return answers
-    # By name, since the recipe may have got other labels meanwhile; one that it lost is never right.
-    numbers = {name: number for number, name in enumerate(recipe.labels)}
-    by_name = np.array([numbers.get(name, -1) for name in model.recipe.labels])
-    return np.asarray(by_name[answers.argmax(axis=1)])
-
-
-def _reason(recipe: Recipe, checks: list[Check], champion: Artifact | None) -> str:
+def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:
     failed = [check for check in checks if not check.passed]
     if failed:
         return f"Refused: {'; '.join(_miss(check) for check in failed)}."
-    reached = checks[: len(recipe.metrics)]
-    floors = ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in reached)
+    parts = [
+        ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
+    ]
+    if behaviour := _of(checks, "behaviour"):
+        parts.append(f"all {len(behaviour)} behavioural bounds are met")
+    compared = _of(checks, "comparison")
+    parts += [f"{check.name} {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
     if champion is None:
-        return f"Promoted: {floors}; there is no champion yet."
-    if len(checks) == len(recipe.metrics):
-        return f"Promoted: {floors}; it is the champion's own model."
-    last = checks[-1]
-    return f"Promoted: {floors}; {last.name}, {last.value:+.4f} (margin {-last.bound:g})."
+        parts.append("there is no champion yet")
+    elif not compared:
+        parts.append("it is the champion's own model")
+    return f"Promoted: {'; '.join(parts)}."
+
+
+def _of(checks: Sequence[Check], kind: str) -> list[Check]:
+    return [check for check in checks if check.kind == kind]
 
 
 def _miss(check: Check) -> str:
+    if check.miss:
+        return check.miss
     if math.isnan(check.value):
         return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+    if check.kind == "comparison":
+        return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"
     return f"{check.name} is {check.value:.4f}, below {check.bound:g}"

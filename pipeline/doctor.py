@@ -187,6 +187,9 @@ def check_data(settings: Settings) -> Iterator[Finding]:
     if settings.data is None:
         text = "no data are named: runs take the sample that ships, whose figures mean nothing for real data"
         yield Finding(check="data", state="note", text=text, do="set SAEBYEOK_DATA to the directory of the real files")
+    elif settings.source != "directory":
+        text = f"runs take the published files by {settings.source}, kept in {settings.data}"
+        yield Finding(check="data", state="ok", text=text)
     elif not settings.data.is_dir():
         yield Finding(
             check="data",

@@ -22,8 +22,18 @@ class DataError(SaebyeokError):
     """A data file is absent, unreadable or breaks a rule: the text names file, rows and rule."""
 
 
+class DownloadError(DataError):
+    """A published file could not be had from where it is published."""
+
+    retryable = True
+
+
 class ArtifactError(SaebyeokError):
     """An artifact is absent, incomplete or not what its manifest says."""
+
+
+class PrunedError(ArtifactError):
+    """An artifact was deleted on purpose: no deployment that is kept needed it."""
 
 
 class StoreError(SaebyeokError):

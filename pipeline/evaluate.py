@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,21 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Artifact
+from pipeline.calibration import measure_calibration
+from pipeline.checklist import run_checklist
 from pipeline.errors import ArtifactError, DataError
 from pipeline.job import Job
 from pipeline.metrics import intervals
+from pipeline.mistakes import worst_mistakes
 from pipeline.model import load_trained
-from pipeline.plots import draw
+from pipeline.plots import draw, draw_reliability
 from pipeline.produce import produce
 from pipeline.recipe import Recipe
+from pipeline.slices import slice_figures
 from pipeline.tokenize import split_rows
 from pipeline.tracking import Tracker
 
-VERSION = 1
+VERSION = 2
 
 
 def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:
@@ -27,17 +32,22 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
 
     `test.parquet` and `gate.parquet`: `id`, `text` (and `text_pair`), `label`, `prediction` (the label number, or
     the score); for a classification `probability`, that of the label foreseen; test also `in_train`.
-    `plot.png`: confusion matrix or scatter. Figures: `test` and `test_without_train_texts` (without the rows whose
-    text is in train), each metric with its 95% interval, and the number of rows. Raises ArtifactError where
+    `plot.png`: confusion matrix or scatter; `reliability.png` for a classification; `mistakes.json`: the worst;
+    `behaviour.json`: the behavioural cases that failed.
+    Figures: `test`, `test_without_train_texts` (without the rows whose text is in train) and `gate`, each metric
+    with its 95% interval, and the number of rows; `slices`; `behaviour`, a capability each; `calibration` of a
+    classification. Texts of the data are in the files and never in the figures. Raises ArtifactError where
     `tokenized` is of other rows, DataError where every test text is in train.
     """
     recipe = job.recipe
     fields = recipe.model_dump(include={"kind", "labels", "similar_at", "score_range"})
+    fields["behaviour"] = recipe.behaviour.digest
     inputs = {"validated": validated, "tokenized": tokenized, "trained": trained}
 
     def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
         figures = _build(recipe, validated, tokenized, trained, draft)
-        tracker.image("test/plot", draft / "plot.png")
+        for picture in sorted(draft.glob("*.png")):
+            tracker.image(f"test/{picture.stem}", picture)
         return figures
 
     return produce(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
@@ -55,25 +65,45 @@ def _build(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
         if not encoded["id"].equals(table["id"]):
             raise ArtifactError(f"{tokenized.uri}: {name}.parquet is of other rows; run tokenize again with --force")
         answers[name] = model.answer_encoded(encoded)
-        _with_answers(table, answers[name]).to_parquet(draft / f"{name}.parquet", index=False)
-    labels, known = rows["test"]["label"].to_numpy(), rows["test"]["in_train"].to_numpy(bool)
+        rows[name] = _with_answers(table, answers[name])
+        rows[name].to_parquet(draft / f"{name}.parquet", index=False)
+    checklist = run_checklist(recipe, model)
+    _write_json(draft / "behaviour.json", checklist.failures)
+    gate = rows["gate"]["label"].to_numpy()
+    return _measured(recipe, rows["test"], answers["test"], draft) | {
+        "gate": intervals(recipe, gate, answers["gate"]),
+        "gate_rows": len(gate),
+        "behaviour": checklist.figures,
+        # Whether the figures are of the shipped sample: they are not to be held against those of real data.
+        "sample": recipe.sample,
+    }
+
+
+def _measured(recipe: Recipe, test: pd.DataFrame, answers: np.ndarray[Any, Any], draft: Path) -> dict[str, Any]:
+    labels, known = test["label"].to_numpy(), test["in_train"].to_numpy(bool)
     if known.all():
         raise DataError(
             f"{recipe.data.test}: the text of every row is in {recipe.data.train} too, so nothing says what the model "
             "makes of new texts; name a test file of other texts"
         )
-    draw(recipe, labels, answers["test"], draft / "plot.png")
-    figures: dict[str, Any] = {
-        "test": intervals(recipe, labels, answers["test"]),
-        "test_rows": len(labels),
-        "gate_rows": len(rows["gate"]),
-    }
+    draw(recipe, labels, answers, draft / "plot.png")
+    _write_json(draft / "mistakes.json", worst_mistakes(recipe, test))
+    figures: dict[str, Any] = {"test": intervals(recipe, labels, answers), "test_rows": len(labels)}
     # Alike where no text is: one figure is then not computed twice.
-    unseen = intervals(recipe, labels[~known], answers["test"][~known]) if known.any() else figures["test"]
-    return figures | {"test_without_train_texts": unseen, "test_without_train_texts_rows": int((~known).sum())}
+    unseen = intervals(recipe, labels[~known], answers[~known]) if known.any() else figures["test"]
+    figures |= {"test_without_train_texts": unseen, "test_without_train_texts_rows": int((~known).sum())}
+    figures["slices"] = slice_figures(recipe, test)
+    if recipe.kind == "classification":
+        figures["calibration"] = measure_calibration(labels, answers)
+        draw_reliability(recipe, figures["calibration"], draft / "reliability.png")
+    return figures
 
 
 def _with_answers(table: pd.DataFrame, answers: np.ndarray[Any, Any]) -> pd.DataFrame:
     if answers.ndim == 1:
         return table.assign(prediction=answers)
     return table.assign(prediction=answers.argmax(axis=1), probability=answers.max(axis=1))
+
+
+def _write_json(file: Path, rows: list[dict[str, Any]]) -> None:
+    file.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")

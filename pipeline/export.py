@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from pipeline.artifacts import Artifact
-from pipeline.errors import LatencyError, ParityError
+from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.job import Job
 from pipeline.manifest import make_key
 from pipeline.metrics import compute_metrics
@@ -22,11 +22,12 @@ from pipeline.model import Collate, Rows, Trained, answers_of, load_trained, to_
 from pipeline.onnx_graph import fuse, to_fp16, to_int8, trace
 from pipeline.produce import produce
 from pipeline.recipe import ParityBound, Recipe
-from pipeline.releases import Card, Golden, Variant
+from pipeline.releases import Card, Golden, Variant, read_decision
+from pipeline.report import render_report
 from pipeline.tokenize import Encoder
 from pipeline.tracking import Tracker
 
-VERSION = 1
+VERSION = 2
 GOLDEN = 12
 #: Inputs in one batch of the parity check: rows of all lengths, so that most are padded.
 BATCH = 32
@@ -38,13 +39,16 @@ CALLS, WARM_UP = 200, 20
 GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
 
 
-def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact) -> Artifact:
-    """A release: `model.int8.onnx`, `model.fp16.onnx`, `tokenizer.json` and `card.json`.
+def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
+    """A release: `model.int8.onnx`, `model.fp16.onnx`, `tokenizer.json`, `card.json` and `report.html`.
 
-    Each file is compared with the trained model in fp32 on real sentences in padded batches.
-    Raises ParityError beyond the recipe's bound, LatencyError beyond its budget.
+    `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded
+    batches. Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided`
+    is about another evaluation.
     """
     recipe = job.recipe
+    if decided.input_ref("evaluated") != evaluated.ref:
+        raise ArtifactError(f"{decided.ref} is no decision about {evaluated.ref}; name the one that is, with --input")
     fields = {
         "export": recipe.export.model_dump(),
         "card": recipe.model_dump(include={"title", "labels", "score_range", "similar_at"}),
@@ -69,7 +73,11 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
         model.tokenizer.backend_tokenizer.no_truncation()
         model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
         parity = {item.precision: item.parity for item in variants.values()}
-        return {"id": card.id, "parity": parity, "latency_ms": latency, **figures}
+        exported = {"id": card.id, "parity": parity, "latency_ms": latency}
+        # The decision is told and not an input: the same model is the same release, whatever it was held against.
+        report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
+        (draft / "report.html").write_text(report, encoding="utf-8")
+        return exported | figures
 
     return produce(job, "release", VERSION, fields=fields, inputs=inputs, build=build)
 

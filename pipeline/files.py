@@ -9,7 +9,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -46,6 +46,10 @@ class Files(ABC):
     @abstractmethod
     def create(self, ref: str, content: bytes) -> bool:
         """Write a small file that must not exist yet, whole or not at all; False where it exists."""
+
+    @abstractmethod
+    def remove(self, ref: str, first: str) -> None:
+        """Delete the directory `ref` where it exists, its file `first` before all others."""
 
     @abstractmethod
     def put(self, directory: Path, ref: str, last: str) -> None:
@@ -111,6 +115,20 @@ class LocalFiles(Files):
             make_directory(target.parent)
             directory.rename(target)
             sync(target.parent)
+
+    @override
+    def remove(self, ref: str, first: str) -> None:
+        base = self.root / ref
+        with store_errors(str(base)):
+            try:
+                (base / first).unlink(missing_ok=True)
+                sync(base)
+                shutil.rmtree(base)
+            except FileNotFoundError:
+                return
+            with suppress(OSError):
+                # Where it was the last of its key.
+                base.parent.rmdir()
 
 
 class BucketFiles(Files):
@@ -183,6 +201,14 @@ class BucketFiles(Files):
         with store_errors(f"s3://{self._root}/{ref}"):
             for path in sorted(files, key=lambda item: item == directory / last):
                 self._fs.put_file(str(path), f"{self._root}/{ref}/{path.relative_to(directory).as_posix()}")
+
+    @override
+    def remove(self, ref: str, first: str) -> None:
+        base = f"{self._root}/{ref}"
+        with store_errors(f"s3://{base}"):
+            for path in (f"{base}/{first}", base):
+                with suppress(FileNotFoundError):
+                    self._fs.rm(path, recursive=path == base)
 
     def get(self, ref: str, path: Path) -> bool:
         """Copy one file to `path`; False where it does not exist."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pipeline.artifacts import Store
 from pipeline.errors import DataError
@@ -26,6 +27,15 @@ OVERRIDES = {
 }
 
 
+#: Whose days they are by which data arrive.
+SEOUL = ZoneInfo("Asia/Seoul")
+
+
+def day_in_seoul(moment: datetime | None = None) -> date:
+    """The day in Seoul of `moment` (with a time zone), or of now."""
+    return (moment or datetime.now(UTC)).astimezone(SEOUL).date()
+
+
 @dataclass(frozen=True)
 class Job:
     """What a stage is given beside its inputs."""
@@ -35,6 +45,8 @@ class Job:
     store: Store
     run: str
     force: bool = False
+    #: The run's date in Seoul: what arrived before it is known to it, and nothing later.
+    cutoff: date = field(default_factory=day_in_seoul)
 
 
 def open_store(settings: Settings, uri: str | None = None) -> Store:
@@ -52,12 +64,13 @@ def open_job(
     force: bool = False,
     store: str | None = None,
     sample: bool | None = None,
+    cutoff: date | None = None,
 ) -> Job:
     """A job for recipe `name`; reads the recipe only, and writes nothing.
 
     `overrides` are short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's own.
     `store` is a URI. `sample` says whether the data are the shipped sample, for a machine that has no data;
-    None looks at `settings.data`.
+    None looks at `settings.data`. `cutoff` is the run's date in Seoul, None today's.
     Raises RecipeError naming file, key and what is allowed.
     """
     chosen = {OVERRIDES.get(key, key): value for key, value in (overrides or {}).items() if value not in (None, "")}
@@ -67,7 +80,7 @@ def open_job(
         sample=_names_sample(settings) if sample is None else sample,
         overrides=chosen,
     )
-    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force)
+    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul())
 
 
 def data_directory(settings: Settings) -> tuple[Path, bool]:

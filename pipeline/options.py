@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +39,15 @@ MaxLength = Annotated[int | None, typer.Option(help="Tokens, special ones includ
 Seed = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
 Force = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else there.")]
+Date = Annotated[
+    datetime | None,
+    typer.Option(
+        "--date",
+        formats=["%Y-%m-%d"],
+        help="The run's day in Seoul: it knows what arrived before it. Empty: today.",
+        show_default=False,
+    ),
+]
 RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="Id of the run; empty makes one.")]
 Inputs = Annotated[
     list[str] | None,

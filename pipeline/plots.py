@@ -1,7 +1,8 @@
-"""Pictures of an evaluation: a confusion matrix, or foreseen scores against given ones."""
+"""Pictures of an evaluation: a confusion matrix or foreseen scores against given ones, and a reliability curve."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,31 @@ def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
     else:
         _scatter(recipe, axes, labels, answers)
     axes.set_title("Test file (shipped sample)" if recipe.sample else "Test file", fontsize=11)
+    figure.savefig(file, dpi=144)
+
+
+def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path) -> None:
+    """Write a PNG of `measure_calibration`: accuracy over confidence, and below it how many rows are where."""
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    bins = calibration["curve"]
+    centres = [(item["low"] + item["high"]) / 2 for item in bins]
+    lowest = 1 / len(recipe.labels)
+    curve.plot([lowest, 1], [lowest, 1], color="grey", linewidth=0.8)
+    points = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
+    curve.plot(*points, linewidth=0.8)
+    # A bin of three rows is as high up as chance has it: it should not catch the eye.
+    most = max(item["rows"] for item in bins)
+    curve.scatter(*points, s=[4 + 60 * item["rows"] / most for item in bins])
+    curve.set_ylabel("accuracy")
+    curve.set_ylim(0, 1.03)
+    counts.bar(centres, [item["rows"] for item in bins], width=0.9 / calibration["bins"])
+    counts.set_ylabel("rows")
+    counts.set_xlabel("confidence of the model")
+    curve.set_title(
+        f"Test file{' (shipped sample)' if recipe.sample else ''}, calibration error {calibration['ece']:.4f}",
+        fontsize=11,
+    )
     figure.savefig(file, dpi=144)
 
 

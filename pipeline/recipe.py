@@ -6,48 +6,17 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from pipeline.behaviour import Behaviour
+from pipeline.dataspec import DataSpec, Positive, SourceSpec
 from pipeline.errors import RecipeError
+from pipeline.strict import Strict
 
 RECIPES = Path(__file__).parent / "recipes"
 #: `model.base` of a recipe whose encoder and vocabulary come from its own training data.
 SCRATCH = "scratch"
 METRICS = {"classification": ("accuracy", "f1"), "regression": ("pearson", "f1")}
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-class Strict(BaseModel):
-    """Frozen; an unknown key, a value of another type, or a number that is none is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataSpec(Strict):
-    """The published files and how to read them."""
-
-    format: Literal["tsv", "json"]
-    train: str
-    test: str
-    id: str
-    texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
-    label: str = Field(description="column of the label; a dot goes one level down in JSON")
-    source: str | None = None
-    suite: str
-    min_train_rows: Positive
-    min_test_rows: Positive
-    validation_share: Share = Field(description="share of the training texts on which epochs are chosen")
-    gate_share: Share = Field(description="share of the training texts on which champion and challenger meet")
-
-    @model_validator(mode="after")
-    def _texts_are_left(self) -> Self:
-        if self.validation_share + self.gate_share >= 1:
-            raise ValueError("validation_share and gate_share must add up to less than 1: training needs the rest")
-        if len(set(self.texts)) < len(self.texts):
-            raise ValueError("texts must name two different columns")
-        return self
 
 
 class ScratchSpec(Strict):
@@ -88,9 +57,12 @@ class TrainSpec(Strict):
 
 
 class GateSpec(Strict):
-    """What a model must reach to be released: a floor a metric, and a margin against the champion."""
+    """What a model must reach to be released: a floor a metric and a capability, a margin against the champion."""
 
     floors: dict[str, float]
+    behaviour: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        description="smallest share of passed cases a capability; an empty table for a recipe without behavioural tests"
+    )
     margin: Annotated[float, Field(gt=0, lt=1, description="non-inferiority margin on the recipe's first metric")]
 
 
@@ -123,10 +95,12 @@ class Recipe(Strict):
     score_range: tuple[float, float] | None = Field(default=None, strict=False)
     similar_at: float | None = Field(default=None, description="scores from here up count as positive for F1")
     data: DataSpec
+    source: SourceSpec | None = None
     model: ModelSpec
     train: TrainSpec
     gate: GateSpec
     export: ExportSpec
+    behaviour: Behaviour = Field(description="read from behaviour/<name>.toml beside the recipe")
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -169,6 +143,20 @@ class Recipe(Strict):
                 raise ValueError(f"`gate.floors.{metric}` must be above 0 and below 1, not {floor}")
         return self
 
+    @model_validator(mode="after")
+    def _behaviour_is_bounded(self) -> Self:
+        for test in self.behaviour.tests:
+            test.check(pair=self.inputs == "pair", labels=self.labels)
+        capabilities = self.behaviour.capabilities
+        for name in capabilities:
+            if name not in self.gate.behaviour:
+                raise ValueError(f"`gate.behaviour.{name}` is missing: behaviour/{self.name}.toml tests it")
+        for name in self.gate.behaviour:
+            if name not in capabilities:
+                tested = ", ".join(capabilities) or "nothing"
+                raise ValueError(f"`gate.behaviour.{name}`: not tested in behaviour/{self.name}.toml ({tested})")
+        return self
+
 
 def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
     """Names of the recipes that ship, sorted."""
@@ -192,10 +180,7 @@ def load_recipe(
     path = directory / f"{name}.toml"
     if not path.is_file():
         raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path.name} is not TOML: {error}") from error
+    document = _read_toml(path, path.name)
     if document.get("name") != name:
         raise RecipeError(
             f"{path.name}: `name` must be {name!r}, as the file is named (it is {document.get('name')!r})"
@@ -205,10 +190,21 @@ def load_recipe(
         merged = _merge(merged, _nested(key, value))
     if unknown := {"profile", "sample"} & merged.keys():
         raise RecipeError(f"{path.name}: unknown key `{unknown.pop()}`: profile and sample are chosen by the run")
+    if "behaviour" in merged:
+        raise RecipeError(f"{path.name}: unknown key `behaviour`: behavioural tests stand in behaviour/{path.name}")
+    tests = directory / "behaviour" / path.name
+    merged["behaviour"] = _read_toml(tests, f"behaviour/{path.name}") if tests.is_file() else {}
     try:
         return Recipe.model_validate(merged | {"profile": profile, "sample": sample})
     except ValidationError as error:
         raise RecipeError(_explain(path.name, error)) from error
+
+
+def _read_toml(path: Path, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{name} is not TOML: {error}") from error
 
 
 def _merged(file: str, document: dict[str, Any], profile: str, sample: bool) -> dict[str, Any]:
@@ -243,12 +239,16 @@ def _nested(dotted: str, value: Any) -> dict[str, Any]:
     return {head: _nested(rest, value) if rest else value}
 
 
-def _explain(file: str, error: ValidationError) -> str:
+def _explain(name: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
+        location = item["loc"]
+        # The tests have a file of their own.
+        inside = location[:1] == ("behaviour",)
+        file = f"behaviour/{name}" if inside else name
+        key = ".".join(str(part) for part in location[inside:])
         if item["type"] == "extra_forbidden":
-            lines.append(f"{file}: unknown key `{key}`; allowed there: {', '.join(_fields_at(item['loc']))}")
+            lines.append(f"{file}: unknown key `{key}`; allowed there: {', '.join(_fields_at(location))}")
         elif item["type"] == "missing":
             lines.append(f"{file}: `{key}` is missing")
         else:
@@ -261,7 +261,8 @@ def _explain(file: str, error: ValidationError) -> str:
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
     model: Any = Recipe
-    for part in location[:-1]:
+    # A number is the place in a list of tables.
+    for part in (item for item in location[:-1] if isinstance(item, str)):
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))

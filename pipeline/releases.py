@@ -68,16 +68,30 @@ class Card(BaseModel):
     created: datetime
 
 
+class Estimate(BaseModel):
+    """A figure with its interval: 95%, of a difference 90% (whose lower end is what a margin is held against)."""
+
+    # See `Check`.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    value: float
+    low: float
+    high: float
+
+
 class Check(BaseModel):
     """One figure held against its bound."""
 
     # A value that is not a number stays one: as null the decision could not be read again.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
+    kind: Literal["floor", "behaviour", "comparison"]
     name: str
     value: float
     bound: float
     passed: bool
+    estimate: Estimate | None = Field(default=None, description="what was measured, where that has an interval")
+    miss: str | None = Field(default=None, description="why it failed, where a figure below a bound does not say it")
 
 
 class Decision(BaseModel):
@@ -88,7 +102,14 @@ class Decision(BaseModel):
     promote: bool
     reason: str = Field(description="one sentence")
     champion: str | None = Field(description="ref of the release that it was compared with")
+    best: str | None = Field(description="ref of the best release before the champion, which it was compared with too")
+    notes: tuple[str, ...] = Field(description="what else a person should know, a sentence each")
     checks: tuple[Check, ...]
+
+    @property
+    def is_champion(self) -> bool:
+        """Whether the model that was judged is the champion's own, so that there was nothing to compare."""
+        return self.champion is not None and all(check.kind != "comparison" for check in self.checks)
 
     @property
     def why(self) -> str:
@@ -189,6 +210,19 @@ class DeploymentLog:
                 f"answer for it; to go there all the same, name it: {target.number}"
             )
         return target
+
+    def served(self, recipe: str) -> list[str]:
+        """Refs of the releases of `recipe` on the way to the one that is live, that one last.
+
+        A release that comes again is a way back to it: what lay between was given up, and is left out.
+        Raises ArtifactError where a record cannot be read.
+        """
+        path: list[str] = []
+        for record in map(self.get, self.numbers()):
+            ref = record.releases.get(recipe)
+            if ref is not None:
+                path[path.index(ref) if ref in path else len(path) :] = [ref]
+        return path
 
     def champion(self, recipe: str) -> Artifact | None:
         """The release that the newest deployment names for `recipe`, or None.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,7 +24,16 @@ class Settings(BaseSettings):
     home: Path = Field(default=DEFAULT_HOME, description="all that is written goes below this directory")
     store: str = Field(default="", description="artifact store: a directory or s3://bucket/prefix; empty: HOME/store")
     data: Path | None = Field(default=None, description="directory with the published files; empty: the shipped sample")
+    source: Literal["directory", "download", "hub"] = Field(
+        default="directory",
+        description="where the published files come from: the directory SAEBYEOK_DATA, "
+        "or a download or the Hugging Face hub into HOME/data",
+    )
     profile: str = Field(default="embedded", description="recipe profile: embedded or full")
+    keep_deployments: int = Field(
+        default=7, ge=2, description="deployments that can be rolled back to; what only older ones need is deleted"
+    )
+    keep_days: float = Field(default=2.0, ge=0, description="days for which whatever a run made is kept, at least")
     expectations: Path = Field(default=ROOT / "expectations", description="the Great Expectations project")
     service_url: str = Field(
         default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="where the BentoML service answers"
@@ -54,15 +63,25 @@ def load_settings() -> Settings:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
+    if settings.data is not None and settings.source != "directory":
+        raise SettingsError(
+            f"SAEBYEOK_DATA ({settings.data}) and SAEBYEOK_SOURCE ({settings.source}) name two places; set one of them"
+        )
     # Absolute, since tasks and workers run in directories of their own.
     return settings.model_copy(
         update={
             "home": settings.home.expanduser().resolve(),
             "store": settings.store if "://" in settings.store or not settings.store else _absolute(settings.store),
-            "data": settings.data.expanduser().resolve() if settings.data else None,
+            "data": _data(settings),
             "expectations": settings.expectations.expanduser().resolve(),
         }
     )
+
+
+def _data(settings: Settings) -> Path | None:
+    if settings.source != "directory":
+        return settings.home.expanduser().resolve() / "data" / settings.source
+    return settings.data.expanduser().resolve() if settings.data else None
 
 
 def _explain(item: Mapping[str, Any]) -> str:

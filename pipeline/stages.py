@@ -44,10 +44,13 @@ class Step:
 
 
 def _validate(job: Job) -> Artifact:
+    from pipeline.sources import fetch_published
     from pipeline.validate import validate
 
+    if job.settings.data is not None and job.settings.source != "directory":
+        fetch_published(job.recipe, job.settings.source, job.settings.data)
     directory, _ = data_directory(job.settings)
-    return validate(job, directory)
+    return validate(job, directory, DeploymentLog(job.store).champion(job.recipe.name))
 
 
 def _tokenize(job: Job, validated: Artifact) -> Artifact:
@@ -74,10 +77,10 @@ def _decide(job: Job, evaluated: Artifact) -> Artifact:
     return decide(job, evaluated, DeploymentLog(job.store).champion(job.recipe.name))
 
 
-def _export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact) -> Artifact:
+def _export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
     from pipeline.export import export
 
-    return export(job, validated, trained, evaluated)
+    return export(job, validated, trained, evaluated, decided)
 
 
 VALIDATE = Stage("validate", "validate", (), _validate)
@@ -85,7 +88,7 @@ TOKENIZE = Stage("tokenize", "tokenize", ("validate",), _tokenize)
 TRAIN = Stage("train", "train", ("tokenize",), _train)
 EVALUATE = Stage("evaluate", "evaluate", ("validate", "tokenize", "train"), _evaluate)
 DECIDE = Stage("decide", "decide", ("evaluate",), _decide)
-EXPORT = Stage("export", "release", ("validate", "train", "evaluate"), _export)
+EXPORT = Stage("export", "release", ("validate", "train", "evaluate", "decide"), _export)
 
 #: All that make an artifact; `deploy` follows them and makes a deployment.
 STAGES = (VALIDATE, TOKENIZE, TRAIN, EVALUATE, DECIDE, EXPORT)
@@ -141,8 +144,8 @@ def _made_from(artifacts: Iterable[Artifact], kind: str) -> Artifact | None:
     while waiting:
         artifact = waiting.pop()
         for name, item in artifact.manifest.inputs.items():
-            # A decision was held against the champion, not made from it.
-            if name == "champion":
+            # A decision was held against these, not made from them.
+            if name in ("champion", "best"):
                 continue
             source = artifact.store.open(item.ref)
             if source.manifest.kind == kind:

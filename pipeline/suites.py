@@ -17,10 +17,11 @@ from great_expectations.core.expectation_validation_result import ExpectationVal
 from great_expectations.data_context import FileDataContext
 from great_expectations.exceptions import DataContextError, GreatExpectationsError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.data import Split
 from pipeline.errors import DataError
+from pipeline.manifest import file_digest
 
 #: What a suite without a checkpoint of its own is run with.
 RESULT_FORMAT = {
@@ -28,6 +29,8 @@ RESULT_FORMAT = {
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
+#: Folders that may hold more about a suite, under its name.
+OF_A_SUITE = ("checkpoints", "validation_definitions")
 #: Never copied: what a person made in the project by hand, and Python's leavings.
 LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
@@ -52,6 +55,10 @@ class Finding(BaseModel):
     "Rows that break the rule, also where the rule tolerates that many; None for rules about the whole table."
     examples: list[int]
     "`row` of the first of them."
+    by_row: bool
+    "Whether every single row must obey it; else it speaks of the whole file, or of a share of its rows."
+    breaking: list[int] = Field(default=[], exclude=True)
+    "`row` of all of them, where it is critical, by row and does not hold."
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,13 @@ def suite_path(project: Path, suite: str) -> Path:
     if not path.is_file():
         raise DataError(f"{path} is missing: the recipe's `data.suite` is {suite!r}, so its suite is there")
     return path
+
+
+def project_digests(project: Path, suite: str) -> dict[str, str]:
+    """SHA-256 of each file of the project that decides what `suite` finds and shows, by its path there."""
+    own = (suite_path(project, suite), *(project / folder / f"{suite}.json" for folder in OF_A_SUITE))
+    files = (project / "great_expectations.yml", *own)
+    return {path.relative_to(project).as_posix(): file_digest(path) for path in files if path.is_file()}
 
 
 def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
@@ -103,7 +117,36 @@ def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: 
     except (GreatExpectationsError, ValueError, TypeError) as error:
         raise DataError(f"suite {opened.name} cannot be run: {error}") from error
     outcomes = [outcome for validation in result.run_results.values() for outcome in validation.results]
-    return [_finding(opened, split, len(table), outcome) for outcome in outcomes]
+    findings = [_finding(opened, split, len(table), outcome) for outcome in outcomes]
+    return [
+        finding.model_copy(update={"breaking": _all_breaking(opened, table, parameters, finding, outcome)})
+        for finding, outcome in zip(findings, outcomes, strict=True)
+    ]
+
+
+def _all_breaking(
+    opened: OpenSuite,
+    table: pd.DataFrame,
+    parameters: Mapping[str, Any],
+    finding: Finding,
+    outcome: ExpectationValidationResult,
+) -> list[int]:
+    """Every `row` that breaks a critical rule for single rows; the checkpoint's own result names only the first."""
+    if finding.passed or not finding.by_row or finding.severity != "critical":
+        return []
+    if finding.bad_rows == len(finding.examples):
+        return finding.examples
+    assert outcome.expectation_config is not None
+    (expectation,) = [
+        item for item in opened.context.suites.get(opened.name).expectations if item.id == outcome.expectation_config.id
+    ]
+    batch = opened.context.data_sources.get("files").get_asset("rows").get_batch_definition("all")
+    complete = batch.get_batch({"dataframe": table}).validate(
+        expectation,
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["row"]},
+        expectation_parameters=dict(parameters),
+    )
+    return [int(item["row"]) for item in complete.result["unexpected_index_list"]]
 
 
 def _read_rules(path: Path) -> list[dict[str, Any]]:
@@ -169,6 +212,7 @@ def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationVal
         rows=rows,
         bad_rows=None if bad_rows is None else int(bad_rows),
         examples=examples,
+        by_row=bad_rows is not None and kwargs.get("mostly", 1) == 1,
     )
 
 

@@ -77,9 +77,15 @@ def run_document(outcome: Outcome) -> dict[str, Any]:
         "release": read_card(release).id if release else None,
         "deployment": outcome.deployment.number if outcome.deployment else None,
         "stages": [step_document(step) for step in outcome.steps],
-        "report": f"{made['decide'].uri}/report.html",
+        "report": report_address(outcome),
         "data_docs": f"{made['validate'].uri}/docs/index.html",
     }
+
+
+def report_address(outcome: Outcome) -> str:
+    """The report of the run: the release's, which has parity and latency too, or that of the decision."""
+    made = outcome.made
+    return f"{made.get('release', made['decide']).uri}/report.html"
 
 
 def figures_document(outcome: Outcome) -> dict[str, dict[str, float]]:
@@ -112,7 +118,7 @@ def print_run(session: Session, outcome: Outcome) -> None:
     session.line()
     for check in decision.checks:
         session.line(check_line(check))
-    session.line(f"report      {made['decide'].uri}/report.html")
+    session.line(f"report      {report_address(outcome)}")
     session.line(f"data docs   {made['validate'].uri}/docs/index.html")
     session.line(f"run         {outcome.job.run}")
     if outcome.deployment is not None:

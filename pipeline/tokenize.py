@@ -16,10 +16,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifacts import Artifact
 from pipeline.base import Base, check_base, resolve_base
+from pipeline.dataspec import DataSpec
 from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
 from pipeline.produce import produce
-from pipeline.recipe import SCRATCH, DataSpec, Recipe
+from pipeline.recipe import SCRATCH, Recipe
 from pipeline.tracking import Tracker
 
 VERSION = 1

@@ -4,160 +4,174 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from pipeline import overlap, quarantine
+from pipeline.arrivals import Arrival, Measure, check_arrivals
 from pipeline.artifacts import Artifact
-from pipeline.data import (
-    SPLITS,
-    Split,
-    finished,
-    label_numbers,
-    label_values,
-    read_rows,
-    row_unit,
-    some_of,
-    source_file,
-    text_columns,
-)
-from pipeline.datadocs import Example, Page, PageFile, PageFinding, write_docs
+from pipeline.checks import Held, hold, sentence
+from pipeline.data import SPLITS, Split, finished
+from pipeline.datadocs import write_docs
+from pipeline.datapage import build_page
 from pipeline.errors import DataError
+from pipeline.inputs import Inputs, Part, SplitRows, find_files, join_parts, read_part
 from pipeline.job import Job
-from pipeline.manifest import file_digest, make_key
+from pipeline.manifest import make_key
+from pipeline.overlap import Overlap, measure_overlap, write_overlap
 from pipeline.produce import produce
-from pipeline.recipe import Recipe
-from pipeline.suites import Finding, open_suite, run_suite, suite_path
+from pipeline.quarantine import write_aside
+from pipeline.suites import project_digests
+from pipeline.trial import try_champion
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
-    """One of the two files."""
+class Gate:
+    """All that was found in the data."""
 
-    path: Path
-    digest: str
-    table: pd.DataFrame
+    held: Held
+    arrivals: list[Arrival]
+    overlaps: list[Overlap]
+    ignored: tuple[str, ...]
 
 
-def validate(job: Job, directory: Path) -> Artifact:
-    """Check both files of `directory` against the recipe's suite; kind `validate`.
+def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Artifact:
+    """Check the files in `directory` that were there before the job's date; kind `validate`.
 
-    Files: `train.parquet` and `test.parquet` (columns of `data.read_split`; test also `in_train` bool:
-    its exact text or pair occurs in train), `validation.json`, `docs/index.html` with the data docs.
-    Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences), `sample`.
-    Raises DataError naming file, rows and rule; where a suite refused, its data docs are published as an
+    Files: `train.parquet` (with what arrived) and `test.parquet` (columns of `data.read_split`; test also
+    `in_train` bool: its exact text or pair occurs in train), `quarantine.tsv`, `overlap.tsv`, `validation.json`,
+    `docs/index.html` with the data docs. Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences),
+    `sample`, `cutoff` (date of the newest arrival in train, or null), `arrivals` (in train), `left_out` (sentences),
+    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
+    Raises DataError naming file, rows and rule; where rules refused, the data docs are published as an
     artifact of kind `rejected-data`, and the error names its address.
     """
-    paths = {split: source_file(job.recipe, directory, split) for split in SPLITS}
-    fields = _fields(job, paths)
+    inputs = find_files(job.recipe, directory, job.cutoff)
+    falls = try_champion(job, champion, inputs.arrivals)
+    fields = _fields(job, inputs, falls)
     made = produce(
-        job, "validate", VERSION, fields=fields, inputs={}, build=lambda draft, _: _build(job, paths, fields, draft)
+        job,
+        "validate",
+        VERSION,
+        fields=fields,
+        inputs={},
+        build=lambda draft, _: _build(job, inputs, falls, fields, draft),
     )
     for warning in made.figures["warnings"]:
         log.warning("%s: %s", job.recipe.name, warning)
     return made
 
 
-def checked_table(recipe: Recipe, rows: pd.DataFrame, split: Split, train: pd.DataFrame) -> pd.DataFrame:
-    """The table that a suite is run on: `rows` of `data.read_rows`, and what is derived from them.
-
-    Derived: `split`; `label_number` (class number or score, NaN where not understood); `in_train` and
-    `id_in_train` (of test rows, whether the exact text or the id occurs in train); `contradicts` (the
-    text stands in this file under another label too).
-    """
-    texts = text_columns(recipe)
-    is_test = split == "test"
-    known = pd.MultiIndex.from_frame(train[texts])
-    pairs = rows[[*texts, "label"]].drop_duplicates()
-    disputed = pd.MultiIndex.from_frame(pairs.loc[pairs.duplicated(texts), texts])
-    own = pd.MultiIndex.from_frame(rows[texts])
-    return rows.assign(
-        split=split,
-        label_number=label_numbers(recipe, rows["label"]),
-        in_train=own.isin(known) & is_test,
-        id_in_train=rows["id"].isin(train["id"]) & is_test,
-        contradicts=own.isin(disputed),
-    )
-
-
-def _fields(job: Job, paths: Mapping[Split, Path]) -> dict[str, Any]:
+def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure]) -> dict[str, Any]:
     recipe = job.recipe
     return {
-        "files": {split: file_digest(path) for split, path in paths.items()},
+        "files": {split: file.digest for split, file in inputs.published.items()},
+        "arrivals": {file.name: file.digest for file in inputs.arrivals},
+        # What the champion makes of them decides which are used. The rest of what it says is told and changes nothing.
+        "doubted": sorted(name for name, fall in falls.items() if fall.level == "critical"),
         # How the training rows are cut later changes nothing here.
         "data": recipe.data.model_dump(mode="json", exclude={"validation_share", "gate_share"}),
         "kind": recipe.kind,
         "labels": list(recipe.labels),
         "score_range": recipe.score_range,
         "sample": recipe.sample,
-        "suite": file_digest(suite_path(job.settings.expectations, recipe.data.suite)),
+        "suite": project_digests(job.settings.expectations, recipe.data.suite),
     }
 
 
-def _build(job: Job, paths: Mapping[Split, Path], fields: Mapping[str, Any], draft: Path) -> dict[str, Any]:
+def _build(
+    job: Job, inputs: Inputs, falls: Mapping[str, Measure], fields: Mapping[str, Any], draft: Path
+) -> dict[str, Any]:
     recipe = job.recipe
-    rows = {split: read_rows(recipe, path) for split, path in paths.items()}
-    sources = {
-        split: Source(paths[split], fields["files"][split], checked_table(recipe, rows[split], split, rows["train"]))
-        for split in SPLITS
+    published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
+    checked = check_arrivals(recipe, published["train"], inputs.arrivals, falls)
+    arrived = [part for _, part in checked if part is not None]
+    splits: dict[Split, SplitRows] = {
+        "train": join_parts("train", [published["train"], *arrived]),
+        "test": join_parts("test", [published["test"]]),
     }
-    findings = _check(job, sources, draft)
-    critical = [item for item in findings if not item.passed and item.severity == "critical"]
-    if critical:
-        raise _refusal(job, fields, draft, [_sentence(recipe, sources, item) for item in critical])
-    for split, source in sources.items():
-        table = finished(recipe, rows[split], source.table["label_number"])
+    gate, problems = _hold(job, inputs, splits, [arrival for arrival, _ in checked], draft)
+    if problems:
+        raise _refusal(job, fields, draft, problems)
+    for split, rows in gate.held.splits.items():
+        table = finished(recipe, rows.rows, gate.held.tables[split]["label_number"])
         if split == "test":
-            table["in_train"] = source.table["in_train"]
+            table["in_train"] = gate.held.tables[split]["in_train"]
         table.to_parquet(draft / f"{split}.parquet", index=False)
-    return {
-        "train_rows": len(rows["train"]),
-        "test_rows": len(rows["test"]),
-        "test_in_train": int(sources["test"].table["in_train"].sum()),
-        "warnings": [_sentence(recipe, sources, item) for item in findings if not item.passed],
-        "sample": recipe.sample,
-    }
+    return _figures(job, gate, arrived)
 
 
-def _check(job: Job, sources: Mapping[Split, Source], draft: Path) -> list[Finding]:
-    """Run the suite on both files; leaves `validation.json` and `docs/` in `draft`."""
+def _hold(
+    job: Job, inputs: Inputs, splits: Mapping[Split, SplitRows], arrivals: list[Arrival], draft: Path
+) -> tuple[Gate, list[str]]:
+    """All checks; leaves what was found in `draft`. The gate, and why the run must stop."""
     recipe = job.recipe
-    suite = recipe.data.suite
     with job.store.draft() as project:
-        opened = open_suite(job.settings.expectations, project, suite)
-        findings = [
-            finding
-            for split, source in sources.items()
-            for finding in run_suite(opened, split, source.table, _parameters(recipe, split))
-        ]
-        write_docs(project / "uncommitted" / "data_docs", draft / "docs", _page(job, sources, findings))
+        held = hold(job, splits, project)
+        overlaps, listed = measure_overlap(recipe, held.splits)
+        gate = Gate(held, arrivals, overlaps, inputs.ignored)
+        problems = [*_arrival_problems(inputs, arrivals), *held.problems, *_overlap_problems(held, overlaps)]
+        page = build_page(job, held, arrivals, overlaps, listed, problems)
+        write_docs(held.site, draft / "docs", page)
+    write_aside(recipe, held.aside, draft / quarantine.FILE)
+    write_overlap(recipe, listed, draft / overlap.FILE)
     document = {
         "recipe": recipe.name,
-        "suite": suite,
+        "suite": recipe.data.suite,
         "run": job.run,
-        "files": {split: {"path": str(item.path), "sha256": item.digest} for split, item in sources.items()},
-        "findings": [item.model_dump(mode="json") for item in findings],
+        "files": {split: {"path": str(file.path), "sha256": file.digest} for split, file in inputs.published.items()},
+        "findings": [item.model_dump(mode="json") for item in held.findings],
+        "arrivals": [item.model_dump(mode="json") for item in arrivals],
+        "overlap": [asdict(item) for item in overlaps],
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (draft / "validation.json").write_text(text, encoding="utf-8")
-    return findings
+    return gate, problems
 
 
-def _parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
-    """What a suite may ask for as `{"$PARAMETER": name}`."""
-    parameters: dict[str, Any] = {
-        "min_rows": recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows,
-        "labels": list(label_values(recipe)),
+def _arrival_problems(inputs: Inputs, arrivals: Sequence[Arrival]) -> list[str]:
+    """A sentence where the newest arrival is out of line: a night that would learn nothing of its day stops.
+
+    Older ones are left out, and the run goes on: the nights after a bad day must not wait for somebody to come.
+    """
+    if not arrivals or arrivals[-1].level != "critical":
+        return []
+    return [f"{inputs.arrivals[-1].path}: the newest arrival is out of line: {arrivals[-1].sentence('critical')}"]
+
+
+def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
+    return [
+        f"{held.splits[item.split].parts[0].file.path}: {item.normalised:,} of {item.rows:,} rows {item.words} "
+        f"(normalised; exactly: {item.exact:,}); data.overlap.{item.kind} allows {item.bound:.1%}"
+        for item in overlaps
+        if not item.passed
+    ]
+
+
+def _figures(job: Job, gate: Gate, arrived: Sequence[Part]) -> dict[str, Any]:
+    held = gate.held
+    left_out = [f"left out: {item.sentence('critical')}" for item in gate.arrivals if item.level == "critical"]
+    odd = [item.sentence("warning") for item in gate.arrivals if item.level == "warning"]
+    ignored = [f"{name} is not read: the name of an arrival is its date, YYYY-MM-DD" for name in gate.ignored]
+    aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside into {quarantine.FILE}"
+    rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
+    return {
+        "train_rows": len(held.splits["train"].rows),
+        "test_rows": len(held.splits["test"].rows),
+        "test_in_train": int(held.tables["test"]["in_train"].sum()),
+        "warnings": [*left_out, *odd, *ignored, *([aside] if held.aside else []), *rules],
+        "sample": job.recipe.sample,
+        "cutoff": str(arrived[-1].file.date) if arrived else None,
+        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in arrived],
+        "left_out": left_out,
+        "quarantined": len(held.aside),
+        "overlap": {item.name: item.normalised for item in gate.overlaps},
     }
-    if recipe.score_range is not None:
-        parameters |= dict(zip(("score_low", "score_high"), recipe.score_range, strict=True))
-    return parameters
 
 
 def _refusal(job: Job, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> DataError:
@@ -174,54 +188,3 @@ def _refusal(job: Job, fields: Mapping[str, Any], draft: Path, sentences: list[s
         figures={"reasons": sentences},
     )
     return DataError("\n".join([*sentences, f"Every rule and the failing rows: {rejected.uri}/docs/index.html"]))
-
-
-def _sentence(recipe: Recipe, sources: Mapping[Split, Source], finding: Finding) -> str:
-    """File, rows and rule of a rule that did not hold."""
-    source = sources[finding.split]
-    given = ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in finding.given.items())
-    rule = f'the rule "{finding.rule}"' + (f" ({given})" if given else "")
-    if finding.bad_rows is None:
-        return f"{source.path}: the whole file (rows: {finding.rows:,}) breaks {rule}: found {finding.found}"
-    by_row = source.table.set_index("row")
-    places = [_place(recipe, by_row, row, finding.columns) for row in finding.examples]
-    broken = f"{finding.bad_rows:,} of {finding.rows:,} rows {'breaks' if finding.bad_rows == 1 else 'break'} {rule}"
-    return f"{source.path}: {broken}: {some_of(places, finding.bad_rows)}"
-
-
-def _place(recipe: Recipe, by_row: pd.DataFrame, row: int, columns: list[str]) -> str:
-    record = by_row.loc[row]
-    shown = [f"id {record['id']}"]
-    if "label" in columns or "label_number" in columns:
-        shown.append("no label" if pd.isna(record["label"]) else f"label {record['label']}")
-    return f"{row_unit(recipe)} {row} ({', '.join(shown)})"
-
-
-def _page(job: Job, sources: Mapping[Split, Source], findings: list[Finding]) -> Page:
-    recipe = job.recipe
-    names = {"train": recipe.data.train, "test": recipe.data.test}
-    texts = text_columns(recipe)
-    tables = {split: source.table.set_index("row") for split, source in sources.items()}
-
-    def shown(finding: Finding) -> PageFinding:
-        records = [(row, tables[finding.split].loc[row]) for row in finding.examples]
-        examples = [
-            Example(row, _shown(record["id"]), [_shown(record[name]) for name in texts], _shown(record["label"]))
-            for row, record in records
-        ]
-        return PageFinding(finding, names[finding.split], examples)
-
-    return Page(
-        title=recipe.title,
-        recipe=recipe.name,
-        run=job.run,
-        sample=recipe.sample,
-        unit=row_unit(recipe),
-        texts=list(recipe.data.texts),
-        files=[PageFile(split, names[split], len(item.table), item.digest) for split, item in sources.items()],
-        findings=[shown(finding) for finding in findings],
-    )
-
-
-def _shown(value: Any) -> str:
-    return "(none)" if pd.isna(value) else str(value)

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 DOCS = re.compile(r"docs/.+")
+REPORT = re.compile(r"report\.html")
 #: What may be read, by kind of artifact.
-READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": re.compile(r"report\.html")}
+READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": REPORT, "release": REPORT}
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Who may read this DAG may read what it made.
 DAG_ID = "nightly_retrain"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import bentoml
@@ -65,6 +67,15 @@ def import_release(release: Artifact, settings: Settings) -> Path:
             (target / MANIFEST).write_text(release.manifest.model_dump_json(indent=1), encoding="utf-8")
             _verify(target, release.manifest, tag)
         return Path(bentoml.models.get(tag, _model_store=models).path)
+
+
+def forget_models(settings: Settings, refs: Iterable[str]) -> None:
+    """Delete the releases at `refs` from this machine's model store, where they are in it."""
+    models = home_models(settings)
+    with locked(settings.home / "service" / "import.lock"):
+        for ref in refs:
+            with suppress(NotFound):
+                bentoml.models.delete(model_tag(ref), _model_store=models)
 
 
 def imported_release(ref: str) -> Path:

@@ -21,6 +21,8 @@ FOLDERS = ("dags", "pipeline", "plugins", "serving")
 GROUND = {
     "pipeline",
     "pipeline.artifacts",
+    "pipeline.behaviour",
+    "pipeline.dataspec",
     "pipeline.devices",
     "pipeline.errors",
     "pipeline.files",
@@ -31,6 +33,7 @@ GROUND = {
     "pipeline.releases",
     "pipeline.sample",
     "pipeline.settings",
+    "pipeline.strict",
 }
 #: What a person runs; it stands above the stages and nothing stands on it.
 TOOLS = {

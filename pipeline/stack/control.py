@@ -36,7 +36,7 @@ from pipeline.stack.progress import Progress, clock
 
 DAG = "nightly_retrain"
 #: All DAGs that ship; both are switched on, so that a roll-back does not wait in the queue.
-DAGS = (DAG, "rollback")
+DAGS = (DAG, "retention", "rollback")
 #: Seconds until everything must answer; about 50 are usual on two cores.
 START_SECONDS = 300.0
 #: Variables of W&B's that the tasks inherit.
@@ -119,7 +119,9 @@ def _give_up(settings: Settings) -> None:
 
 def data_problem(settings: Settings) -> str | None:
     """Which published files are missing where data is named."""
-    return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes") if settings.data else None
+    if settings.data is None or settings.source != "directory":
+        return None
+    return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes")
 
 
 @contextmanager
@@ -246,7 +248,7 @@ def _switch_on(api: AirflowApi, progress: Progress) -> None:
         if errors := api.import_errors():
             raise StackError(f"Airflow cannot read the DAG files:\n{errors[0]}")
         if time.monotonic() - begun > START_SECONDS:
-            raise StackError(f"Airflow has not found {' and '.join(DAGS)} in {ROOT / 'dags'}")
+            raise StackError(f"Airflow has not found {', '.join(DAGS)} in {ROOT / 'dags'}")
         progress.show("waiting for Airflow to read the DAGs")
         time.sleep(1)
     for dag in DAGS:

@@ -54,8 +54,9 @@ def test_data_docs_are_served(reader: TestClient, store: Store, kind: str) -> No
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
 
 
-def test_a_report_is_served(reader: TestClient, store: Store) -> None:
-    decided = publish(store, "decide", {"report.html": "<h1>report</h1>", "decision.json": "{}"})
+@pytest.mark.parametrize("kind", ["decide", "release"])
+def test_a_report_is_served(reader: TestClient, store: Store, kind: str) -> None:
+    decided = publish(store, kind, {"report.html": "<h1>report</h1>", "decision.json": "{}"})
     assert reader.get(f"/saebyeok/{decided.ref}/report.html").text == "<h1>report</h1>"
     assert reader.get(f"/saebyeok/{decided.ref}/decision.json").status_code == 404
 

@@ -14,7 +14,7 @@ from pipeline.recipe import recipe_names
 from pipeline.settings import ROOT
 from tests.dags.conftest import parse
 
-STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "gate", "export", "deploy")
+STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "gate", "approve", "export", "deploy")
 HEAVY = ("torch", "transformers", "great_expectations", "wandb", "onnxruntime", "bentoml", "pandas", "numpy", "httpx")
 
 
@@ -26,7 +26,7 @@ def tasks(parsed: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def test_every_file_parses(parsed: Mapping[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert sorted(parsed["graph"]) == ["nightly_retrain", "rollback"]
+    assert sorted(parsed["graph"]) == ["nightly_retrain", "retention", "rollback"]
 
 
 def test_nothing_heavy_is_imported(parsed: Mapping[str, Any]) -> None:
@@ -46,8 +46,9 @@ def test_the_stages_follow_each_other(tasks: Mapping[str, Any], recipe: str) -> 
     for stage, following in itertools.pairwise(STAGES):
         assert following in after(stage)
     assert after("deploy") == set()
-    # What a refusal must not reach is behind the gate alone.
-    assert after("gate") == {"export"}
+    # What a refusal must not reach is behind the gate and the person alone.
+    assert after("gate") == {"approve"}
+    assert after("approve") == {"export"}
     assert after("export") == {"deploy"}
 
 

@@ -52,15 +52,15 @@ def test_what_passes_is_served_and_what_does_not_changes_nothing(
     for stage in REFS:
         assert (settings.home / "store" / json.loads(results[f"nsmc.{stage}"])).exists()
 
-    # Nothing new: all is found again, and who follows the champion is not woken.
-    run, states = night(epochs=3)
+    # Nothing new: all is found again, nobody is asked, and who follows the champion is not woken.
+    run, states = night(epochs=3, approval=True)
     assert states.pop("deploy") == "skipped"
     assert set(states.values()) == {"success"}
     assert events(airflow_home, run) == []
 
     # A model that has learned nothing.
     run, states = night(learning_rate="1e-9", epochs=1)
-    assert {states.pop("export"), states.pop("deploy")} == {"skipped"}
+    assert {states.pop(stage) for stage in ("approve", "export", "deploy")} == {"skipped"}
     assert set(states.values()) == {"success"}
     assert rows(airflow_home, "select state from dag_run where run_id = ?", run) == [("success",)]
     (alert,) = hook[1]

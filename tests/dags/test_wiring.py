@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from datetime import datetime
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,23 @@ def test_a_reader_outside_airflow_is_told_the_host(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
     assert wiring.with_host(wiring.artifact_url("decide/x", "report.html")) == address
+
+
+@pytest.mark.parametrize(
+    ("logical", "after", "day"),
+    [
+        # 03:00 in Seoul is the evening before in Greenwich.
+        ("2015-08-05T18:00:00+00:00", "2026-11-21T12:00:00+00:00", "2015-08-06"),
+        (None, "2015-08-05T18:00:00+00:00", "2015-08-06"),
+        (None, "2015-08-05T14:59:00+00:00", "2015-08-05"),
+    ],
+)
+def test_a_run_is_for_its_day_in_seoul(wiring: ModuleType, logical: str | None, after: str, day: str) -> None:
+    context = {
+        "logical_date": datetime.fromisoformat(logical) if logical else None,
+        "dag_run": SimpleNamespace(run_after=datetime.fromisoformat(after)),
+    }
+    assert str(wiring.run_date(context)) == day
 
 
 @pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), ("", None), (None, None)])

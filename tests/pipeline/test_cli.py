@@ -295,8 +295,10 @@ def test_named_inputs_win(job: Job, publish: Publish) -> None:
     trained = publish("train", tokenized)
     evaluated = publish("evaluate", validated, tokenized, trained)
     publish("evaluate", validated, tokenized, publish("train", tokenized))
-    found = find_inputs(job, EXPORT.inputs, [evaluated.ref])
-    assert [item.ref for item in found] == [validated.ref, trained.ref, evaluated.ref]
+    decided = publish("decide", evaluated)
+    publish("decide", publish("evaluate", validated, tokenized, trained))
+    found = find_inputs(job, EXPORT.inputs, [decided.ref])
+    assert [item.ref for item in found] == [validated.ref, trained.ref, evaluated.ref, decided.ref]
 
 
 def test_the_champion_that_a_decision_was_held_against_is_not_what_it_decided(job: Job, publish: Publish) -> None:

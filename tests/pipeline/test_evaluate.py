@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from pipeline.calibration import measure_calibration
 from pipeline.errors import ArtifactError, DataError
 from pipeline.evaluate import evaluate
 from pipeline.metrics import compute_metrics, intervals
@@ -89,12 +91,59 @@ def test_tokens_of_other_rows_are_refused(reviews: Road, pairs: Road) -> None:
     assert tokenize(reviews.job, other).key != reviews.tokenized.key
 
 
-def test_the_picture_is_one(road: Road) -> None:
-    content = (road.evaluated.path / "plot.png").read_bytes()
-    assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    pixels = imread(road.evaluated.path / "plot.png")
-    assert min(pixels.shape[:2]) > 400
-    assert np.ptp(pixels[..., :3]) > 0.9
+def test_the_pictures_are_some(road: Road) -> None:
+    pictures = sorted(road.evaluated.path.glob("*.png"))
+    wanted = ["plot.png", "reliability.png"] if road.recipe.kind == "classification" else ["plot.png"]
+    assert [file.name for file in pictures] == wanted
+    for file in pictures:
+        assert file.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        pixels = imread(file)
+        assert min(pixels.shape[:2]) > 400
+        assert np.ptp(pixels[..., :3]) > 0.9
+
+
+def test_the_gate_side_has_figures_of_its_own(road: Road) -> None:
+    gate = pd.read_parquet(road.evaluated.path / "gate.parquet")
+    found = compute_metrics(road.recipe, gate["label"].to_numpy(), gate["prediction"].to_numpy())
+    figures = road.evaluated.figures
+    assert {name: figures["gate"][name]["value"] for name in road.recipe.metrics} == pytest.approx(found)
+    assert figures["sample"] is True
+
+
+def test_slices_are_parts_of_the_test_file(road: Road) -> None:
+    figures = road.evaluated.figures
+    for name in ("length", "negation"):
+        parts = [item for item in figures["slices"] if item["slice"] == name]
+        assert sum(item["rows"] for item in parts) == figures["test_rows"]
+    first = figures["test"][road.recipe.metrics[0]]["value"]
+    lengths = [item["figure"]["value"] for item in figures["slices"] if item["slice"] == "length"]
+    assert min(lengths) - 0.05 < first < max(lengths) + 0.05
+
+
+def test_a_slice_of_rows_that_train_has_too(repeated: Road) -> None:
+    parts = {item["part"]: item for item in repeated.evaluated.figures["slices"] if item["slice"] == "text"}
+    figures = repeated.evaluated.figures
+    assert parts["new"]["rows"] == figures["test_without_train_texts_rows"]
+    assert parts["in train too"]["rows"] == figures["test_rows"] - parts["new"]["rows"]
+    assert parts["new"]["figure"]["value"] == figures["test_without_train_texts"]["accuracy"]["value"]
+
+
+def test_only_a_classification_is_calibrated(reviews: Road, pairs: Road) -> None:
+    table = pd.read_parquet(reviews.evaluated.path / "test.parquet")
+    sure = table["probability"].to_numpy()
+    both = np.where((table["prediction"] == 1).to_numpy()[:, None], np.stack([1 - sure, sure], 1), 0.0)
+    both = np.where((table["prediction"] == 0).to_numpy()[:, None], np.stack([sure, 1 - sure], 1), both)
+    found = measure_calibration(table["label"].to_numpy(), both)
+    assert reviews.evaluated.figures["calibration"]["ece"] == pytest.approx(found["ece"], abs=1e-6)
+    assert "calibration" not in pairs.evaluated.figures
+
+
+def test_texts_are_in_the_files_and_not_in_the_figures(road: Road) -> None:
+    # Figures go to the tracker, which may be another company's machine.
+    mistakes = json.loads((road.evaluated.path / "mistakes.json").read_text(encoding="utf-8"))
+    assert 0 < len(mistakes) <= 20
+    told = json.dumps(road.evaluated.figures, ensure_ascii=False)
+    assert not [row["text"] for row in mistakes if row["text"] in told]
 
 
 def test_a_picture_of_one_foreseen_label_and_of_a_constant_score_can_be_drawn(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from tokenizers import Tokenizer
 
 from pipeline import export as export_module
 from pipeline.artifacts import Artifact
-from pipeline.errors import LatencyError, ParityError
+from pipeline.decide import decide
+from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
 from pipeline.export import check_graph, measure_parity, open_session, run_onnx
 from pipeline.model import load_trained
@@ -98,12 +99,28 @@ def test_weights_that_were_made_again_have_another_name(tmp_path: Path) -> None:
     road = open_road(recipe, tmp_path / "home", train=200, test=40)
     first, forced = road.released, replace(road.job, force=True)
     evaluated = evaluate(forced, road.validated, road.tokenized, road.trained)
-    again = export_module.export(road.job, road.validated, road.trained, evaluated)
+    decided = decide(road.job, evaluated, None)
+    again = export_module.export(road.job, road.validated, road.trained, evaluated, decided)
     assert again.key == first.key
     assert read_card(again).id != read_card(first).id
-    same = export_module.export(forced, road.validated, road.trained, evaluated)
+    same = export_module.export(forced, road.validated, road.trained, evaluated, decided)
     assert same.ref != again.ref
     assert read_card(same).id == read_card(again).id
+
+
+def test_the_report_of_a_release_has_parity_and_latency_too(road: Road) -> None:
+    report = (road.released.path / "report.html").read_text(encoding="utf-8")
+    parity = road.released.figures["parity"]["int8"]["largest_difference"]
+    assert f"{parity:.5f}" in report
+    assert f"{road.released.figures['latency_ms']:.2f}" in report
+    assert "Exported model" in report
+    # The decision itself was made before.
+    assert "Exported model" not in (road.decided.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_decision_about_another_evaluation_is_not_taken(reviews: Road, pairs: Road) -> None:
+    with pytest.raises(ArtifactError, match="is not a decision about"):
+        export_module.export(reviews.job, reviews.validated, reviews.trained, reviews.evaluated, pairs.decided)
 
 
 def test_a_release_holds_what_serving_needs(road: Road) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline import metrics
-from pipeline.metrics import compute_metrics, intervals, worst_difference
+from pipeline.metrics import compute_metrics, first_interval, intervals, paired_difference, share_interval
 from pipeline.recipe import Recipe, load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -141,6 +141,41 @@ def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
     assert (figure["low"], figure["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
 
 
+def test_a_share_has_wilsons_interval_by_hand() -> None:
+    # Centre (p + z2/2n) / (1 + z2/n) and half width z sqrt(p(1-p)/n + z2/4n2) / (1 + z2/n); p = 0.9, n = 100.
+    z = 1.959964
+    centre, below = (0.9 + z * z / 200) / (1 + z * z / 100), 1 + z * z / 100
+    half = z * math.sqrt(0.9 * 0.1 / 100 + z * z / 40_000) / below
+    assert share_interval(90, 100) == pytest.approx({"value": 0.9, "low": centre - half, "high": centre + half})
+
+
+def test_an_interval_of_nothing_but_right_answers_is_no_point() -> None:
+    found = first_interval(REVIEWS, np.ones(40, int), np.ones(40, int))
+    assert found["value"] == found["high"] == 1.0
+    assert 0.9 < found["low"] < 0.95
+
+
+def test_the_interval_of_an_r_is_fishers_by_hand() -> None:
+    labels, scores = noisy_scores(103, 1.5)
+    found = first_interval(PAIRS, labels, scores)
+    # artanh(r) has a standard deviation of 1 / sqrt(n - 3), here a tenth.
+    r = pearsonr(labels, scores).statistic
+    low, high = (math.tanh(math.atanh(r) + side * 1.959964 / 10) for side in (-1, 1))
+    assert found == pytest.approx({"value": r, "low": low, "high": high})
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_the_closed_form_agrees_with_the_bootstrap(recipe: Recipe) -> None:
+    labels, answers = noisy_labels(2, 500, 0.7) if recipe is REVIEWS else noisy_scores(500, 1.5)
+    drawn, closed = intervals(recipe, labels, answers)[recipe.metrics[0]], first_interval(recipe, labels, answers)
+    assert closed == pytest.approx(drawn, abs=0.01)
+
+
+def test_a_constant_score_has_no_interval() -> None:
+    found = first_interval(PAIRS, array(1.0, 2.0, 3.0, 4.0), np.full(4, 2.5))
+    assert all(math.isnan(found[name]) for name in ("value", "low", "high"))
+
+
 def test_figures_can_be_had_again() -> None:
     labels, scores = noisy_scores(200, 1.0)
     assert intervals(PAIRS, labels, scores) == intervals(PAIRS, labels, scores)
@@ -154,27 +189,38 @@ def test_a_difference_is_challenger_minus_champion(recipe: Recipe) -> None:
     else:
         labels, good = noisy_scores(400, 0.5)
         bad = np.clip(labels + np.random.default_rng(5).normal(0, 3, 400), 0, 5)
-    better, worst_of_better = worst_difference(recipe, labels, good, bad)
-    worse, worst_of_worse = worst_difference(recipe, labels, bad, good)
+    better, worse = (paired_difference(recipe, labels, *sides) for sides in ((good, bad), (bad, good)))
     first = recipe.metrics[0]
     expected = compute_metrics(recipe, labels, good)[first] - compute_metrics(recipe, labels, bad)[first]
-    assert better == pytest.approx(expected)
-    assert worse == pytest.approx(-expected)
+    assert better["value"] == pytest.approx(expected)
+    assert worse["value"] == pytest.approx(-expected)
     # The bound is below the value on both sides: it is the bad case of each.
-    assert 0 < worst_of_better < better
-    assert worst_of_worse < worse < 0
+    assert 0 < better["low"] < better["value"] < better["high"]
+    assert worse["low"] < worse["value"] < worse["high"] < 0
+
+
+def test_drawing_wins_and_losses_is_drawing_rows() -> None:
+    labels, ours = noisy_labels(2, 300, 0.9)
+    theirs = np.where(np.random.default_rng(6).random(300) < 0.8, labels, 1 - labels)
+    generator = np.random.default_rng(7)
+    gains = (ours == labels).astype(int) - (theirs == labels).astype(int)
+    means = [gains[generator.integers(300, size=300)].mean() for _ in range(2000)]
+    found = paired_difference(REVIEWS, labels, ours, theirs)
+    assert found["low"] == pytest.approx(np.quantile(means, 0.05), abs=0.005)
+    assert found["high"] == pytest.approx(np.quantile(means, 0.95), abs=0.005)
 
 
 def test_a_model_is_not_worse_than_itself() -> None:
     labels, guesses = noisy_labels(2, 200, 0.8)
-    assert worst_difference(REVIEWS, labels, guesses, guesses) == (0.0, 0.0)
+    assert paired_difference(REVIEWS, labels, guesses, guesses) == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
-@pytest.mark.parametrize("constant_side", ["challenger", "champion"])
-def test_a_comparison_without_a_value_is_never_passed(constant_side: str) -> None:
+@pytest.mark.parametrize("nothing", [2.0, math.nan], ids=["constant", "NaN"])
+@pytest.mark.parametrize("side", ["challenger", "champion"])
+def test_a_comparison_without_a_value_is_never_passed(side: str, nothing: float) -> None:
     labels, scores = noisy_scores(100, 1.0)
-    constant = np.full(100, 2.0)
-    sides = (constant, scores) if constant_side == "challenger" else (scores, constant)
-    value, worst = worst_difference(PAIRS, labels, *sides)
-    assert math.isnan(value)
-    assert not worst >= -1e9
+    constant = np.full(100, nothing)
+    sides = (constant, scores) if side == "challenger" else (scores, constant)
+    found = paired_difference(PAIRS, labels, *sides)
+    assert math.isnan(found["value"])
+    assert not found["low"] >= -1e9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ def broken(tmp_path: Path) -> Any:
         text = (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
         assert old in text
         (tmp_path / f"{name}.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+        shutil.copytree(RECIPES / "behaviour", tmp_path / "behaviour")
         return tmp_path
 
     return write
@@ -110,6 +112,11 @@ MISTAKES = {
     ),
     "nothing left to train": ("nsmc", "gate_share = 0.06", "gate_share = 0.98", ("gate_share", "less than 1")),
     "name of another": ("nsmc", 'name = "nsmc"', 'name = "reviews"', ("`name`", "'nsmc'", "'reviews'")),
+    "capability without a bound": ("nsmc", "emoji = 0.85\n", "", ("`gate.behaviour.emoji` is missing", "behaviour/")),
+    "bound of no capability": ("nsmc", "emoji = 0.85\n", "emoji = 0.85\nirony = 0.5\n", ("gate.behaviour.irony",)),
+    "bound out of range": ("nsmc", "emoji = 0.85\n", "emoji = 85.0\n", ("gate.behaviour.emoji", "less than or equal")),
+    "behaviour missing": ("nsmc", "[gate.behaviour]\n", "[gate.x]\n", ("`gate.behaviour` is missing",)),
+    "tests in the recipe": ("nsmc", "[export]\n", "[behaviour]\ntests = []\n[export]\n", ("unknown key `behaviour`",)),
     "profile in the file": ("nsmc", 'title = "', 'profile = "full"\ntitle = "', ("unknown key `profile`",)),
     "sample not a table": ("nsmc", 'title = "', 'profiles.full.sample = 3\ntitle = "', ("`sample` must be a table",)),
     "not TOML": ("nsmc", "epochs = 3", "epochs = = 3", ("is not TOML", "line")),
@@ -190,9 +197,10 @@ def test_heads_must_divide_the_hidden_size() -> None:
         load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 3})
 
 
-def test_a_new_recipe_is_one_file_and_no_python(broken: Any) -> None:
+def test_a_new_recipe_is_two_files_and_no_python(broken: Any) -> None:
     directory: Path = broken("nsmc", 'name = "nsmc"', 'name = "shop-reviews"')
     (directory / "nsmc.toml").rename(directory / "shop-reviews.toml")
+    (directory / "behaviour" / "nsmc.toml").rename(directory / "behaviour" / "shop-reviews.toml")
     assert recipe_names(directory) == ("shop-reviews",)
     recipe = load_recipe("shop-reviews", "embedded", directory=directory)
     assert isinstance(recipe, Recipe)

@@ -1,0 +1,78 @@
+"""Approval: where a run asks for it, a person decides whether a model that passed its gate goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+from pipeline.releases import Decision, read_decision
+from wiring import ReportLink, alert, artifact_url, task_job, with_host
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: How long a person has; well before the next night, which waits for this run to end.
+PATIENCE = timedelta(hours=12)
+
+
+class Approval(ApprovalOperator):
+    """Ask whether the model of the decision at `decided` may be served, where the run's `approval` is on.
+
+    Rejected, or not answered within `PATIENCE`, what follows is skipped: the run succeeds and the served model stays.
+    """
+
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "decided")
+
+    def __init__(self, *, recipe: str, decided: Any, **options: Any) -> None:
+        """`decided` is the ref of the decision, as `decide` returns it."""
+        super().__init__(
+            subject=f"{recipe}: serve the new model?",
+            defaults=self.REJECT,
+            response_timeout=PATIENCE,
+            # It is for work, and would end the waiting.
+            execution_timeout=None,
+            **options,
+        )
+        self.recipe = recipe
+        self.decided = decided
+
+    def execute(self, context: Context) -> Any:
+        """Ask, unless nobody wants to be asked or there is nothing new to serve."""
+        if not context["params"]["approval"]:
+            self.log.info("nobody is asked: the gates decide (parameter `approval`)")
+            return None
+        decision = read_decision(task_job(self.recipe).store.open(self.decided))
+        if decision.is_champion:
+            self.log.info("nobody is asked: the model is the champion's own")
+            return None
+        self.body = approval_text(decision, with_host(artifact_url(self.decided, ReportLink.file)))
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Go on with the answer; a rejection is told to who gets alerts."""
+        answer = super().execute_complete(context, event)
+        if answer["chosen_options"] == [self.REJECT]:
+            user = answer["responded_by_user"]
+            who = f"{user['name']} rejected it" if user else f"nobody answered within {PATIENCE}"
+            text = f"{self.recipe}: the new model is not served, the served one stays: {who}."
+            alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
+        return answer
+
+
+def approval_text(decision: Decision, report: str) -> str:
+    """What a person must know to answer, as Markdown; `report` is the report's address."""
+    lines = [f"- {check.name}: **{check.value:.4f}** (at least {check.bound:g})" for check in decision.checks]
+    return "\n".join(
+        [
+            f"Its gates would let it pass: {decision.why}",
+            "",
+            *lines,
+            *(["", "There is no champion yet."] if decision.champion is None else []),
+            "",
+            f"[Open the report]({report}). Without an answer within {PATIENCE.total_seconds() / 3600:g} hours it is "
+            "rejected, and the served model stays.",
+        ]
+    )

@@ -1,0 +1,196 @@
+"""Arrivals: each day's file held alone against the days before it; one that is out of line is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+from pipeline.data import label_numbers, text_columns
+from pipeline.dataspec import ArrivalsSpec, Chances
+from pipeline.errors import DataError
+from pipeline.inputs import InputFile, Part, read_part
+from pipeline.recipe import Recipe
+
+#: With fewer arrivals before it there is nothing that is usual.
+LEAST = 3
+Level = Literal["ok", "warning", "critical"]
+
+
+class Measure(BaseModel):
+    """One figure of an arrival, beside what is usual."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    found: str
+    usual: str
+    level: Level
+
+
+class Arrival(BaseModel):
+    """What was made of one day's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    date: str
+    sha256: str
+    rows: int
+    measures: tuple[Measure, ...]
+
+    @property
+    def level(self) -> Level:
+        """The worst of its measures."""
+        levels = {measure.level for measure in self.measures}
+        return "critical" if "critical" in levels else "warning" if "warning" in levels else "ok"
+
+    def sentence(self, level: Level) -> str:
+        """The file, and each of its measures of that level."""
+        odd = [f"{item.name}: {item.found} (usual: {item.usual})" for item in self.measures if item.level == level]
+        return f"{self.file}: {'; '.join(odd)}"
+
+
+@dataclass
+class _Known:
+    """What the arrivals so far, and the train file, are like."""
+
+    ids: set[str]
+    texts: set[tuple[str, ...]]
+    characters: set[str]
+    recent: list[pd.DataFrame] = field(default_factory=list)
+
+
+def check_arrivals(
+    recipe: Recipe, train: Part, files: Sequence[InputFile], falls: Mapping[str, Measure]
+) -> list[tuple[Arrival, Part | None]]:
+    """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
+
+    `falls` are files on which the champion did worse than it should (`pipeline.trial`), by name.
+    """
+    spec = recipe.data.arrivals
+    if spec is None or not files:
+        return []
+    table = _measured(recipe, train)
+    known = _Known(set(table["id"]), set(table["texts"]), set("".join(table["joined"])))
+    checked: list[tuple[Arrival, Part | None]] = []
+    for file in files:
+        arrival, part = _check(recipe, spec, file, known, falls)
+        checked.append((arrival, part))
+        if part is None:
+            continue
+        table = _measured(recipe, part)
+        known.ids |= set(table["id"])
+        known.texts |= set(table["texts"])
+        known.recent = [*known.recent, table][-spec.recent :]
+    return checked
+
+
+def _check(
+    recipe: Recipe, spec: ArrivalsSpec, file: InputFile, known: _Known, falls: Mapping[str, Measure]
+) -> tuple[Arrival, Part | None]:
+    about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
+    try:
+        part = read_part(recipe, file)
+    except DataError as error:
+        found = str(error).removeprefix(str(file.path)).lstrip(": ")
+        unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
+        return Arrival(**about, rows=0, measures=(unreadable,)), None
+    table = _measured(recipe, part)
+    measures = [_usable(recipe, part, table), _seen(spec, table, known)]
+    if len(known.recent) >= LEAST:
+        measures += _compared(recipe, spec, table, known)
+    if file.name in falls:
+        measures.append(falls[file.name])
+    arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
+    return arrival, None if arrival.level == "critical" else part
+
+
+def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
+    """`id`, `texts` (a tuple), `joined`, `number` (label, NaN where not understood)."""
+    rows = part.reading.rows
+    columns = [rows[name].fillna("") for name in text_columns(recipe)]
+    texts = list(zip(*columns, strict=True))
+    numbers = label_numbers(recipe, rows["label"])
+    if recipe.score_range is not None:
+        numbers = numbers.where(numbers.between(*recipe.score_range))
+    return pd.DataFrame(
+        {"id": rows["id"], "texts": texts, "joined": [" ".join(item) for item in texts], "number": numbers}
+    )
+
+
+def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
+    count, bound = len(part.reading.broken) + int(table["number"].isna().sum()), recipe.data.quarantine
+    level: Level = "critical" if count > bound * part.count else "ok"
+    found = f"{count:,} of {part.count:,}"
+    return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)
+
+
+def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
+    again = table["id"].isin(known.ids) | table["texts"].isin(known.texts)
+    share = float(again.mean())
+    level: Level = "critical" if share > spec.seen.critical else "warning" if share > spec.seen.warning else "ok"
+    return Measure(name="rows seen before", found=f"{share:.1%}", usual=f"at most {spec.seen.warning:.1%}", level=level)
+
+
+def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:
+    before = pd.concat(known.recent, ignore_index=True)
+    return [
+        _rows(spec, len(table), [len(item) for item in known.recent]),
+        _labels(recipe, spec, table["number"].dropna(), before["number"].dropna()),
+        _lengths(spec, table["joined"].str.len(), before["joined"].str.len()),
+        _unknown(spec, table, before, known.characters),
+    ]
+
+
+def _rows(spec: ArrivalsSpec, count: int, counts: Sequence[int]) -> Measure:
+    usual = median(counts)
+    factor = max(count / usual, usual / count) if count else float("inf")
+    level: Level = "critical" if factor > spec.rows.critical else "warning" if factor > spec.rows.warning else "ok"
+    return Measure(name="rows", found=f"{count:,}", usual=f"{usual:,.0f}", level=level)
+
+
+def level_of(chance: float, bounds: Chances) -> Level:
+    """How odd what has this probability is; a probability that is no number is critical."""
+    if not chance >= bounds.critical:
+        return "critical"
+    return "ok" if chance >= bounds.warning else "warning"
+
+
+def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.Series[float]) -> Measure:
+    if recipe.kind == "regression":
+        chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
+        found, usual = f"mean {new.mean():.2f}", f"{old.mean():.2f}"
+        return Measure(name="scores", found=found, usual=usual, level=level_of(chance, spec.labels))
+    counts = [[int((side == number).sum()) for number in range(len(recipe.labels))] for side in (new, old)]
+    present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
+    chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
+    # The label that moved most says it.
+    shares = [[count / max(1, sum(side)) for count in side] for side in counts]
+    moved = max(
+        range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
+    )
+    found, usual = (f"{side[moved]:.1%} {recipe.labels[moved]}" for side in shares)
+    return Measure(name="labels", found=found, usual=usual, level=level_of(chance, spec.labels))
+
+
+def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:
+    chance = float(stats.ks_2samp(new, old, method="asymp").pvalue)
+    found, usual = (f"{side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
+    return Measure(name="lengths", found=found, usual=usual, level=level_of(chance, spec.lengths))
+
+
+def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame, characters: set[str]) -> Measure:
+    counts = []
+    for side in (new, old):
+        words = [word for text in side["joined"] for word in text.split()]
+        unknown = sum(not characters.issuperset(word) for word in words)
+        counts.append([unknown, len(words) - unknown])
+    chance = float(stats.fisher_exact(counts, alternative="greater").pvalue)
+    found, usual = (f"{bad / max(1, bad + good):.2%}" for bad, good in counts)
+    return Measure(name="unknown words", found=found, usual=usual, level=level_of(chance, spec.unknown))

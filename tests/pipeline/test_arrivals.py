@@ -1,0 +1,192 @@
+"""Arrivals: which are known on a day, which are out of line, and what a run makes of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.arrivals import Arrival, check_arrivals
+from pipeline.data import read_file
+from pipeline.errors import DataError
+from pipeline.inputs import InputFile, Part, find_files, read_part
+from pipeline.job import Job
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.validate import validate
+from tests.published import SMALL, Row, reviews, write_reviews
+
+FIRST = date(2015, 8, 1)
+DAYS, ROWS = 6, 300
+HEADER = "id\tdocument\tlabel"
+Change = Callable[[list[Row]], list[Row]]
+
+
+def day_of(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def reviews_of(number: int, count: int = ROWS) -> list[Row]:
+    """A usual day: four in five positive, lengths and words alike from day to day."""
+    draw = random.Random(number)
+    return [
+        (f"{number}-{n}", f"{number}일 {n}번 영화 " + "좋다 " * draw.randrange(1, 9), str(int(draw.random() < 0.8)))
+        for n in range(count)
+    ]
+
+
+def write_day(data: Path, number: int, rows: list[Row], encoding: str = "utf-8") -> Path:
+    file = data / "nsmc" / "daily" / f"{day_of(number)}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes("\n".join([HEADER, *("\t".join(row) for row in rows), ""]).encode(encoding))
+    return file
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("nsmc", "embedded", overrides=SMALL)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Published files, and six usual days."""
+    write_reviews(tmp_path, reviews(60, 1), reviews(30, 5000))
+    for number in range(DAYS):
+        write_day(tmp_path, number, reviews_of(number))
+    return tmp_path
+
+
+@pytest.fixture
+def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
+    """A run on the day after the last arrival."""
+    return replace(make_job(recipe), cutoff=day_of(DAYS))
+
+
+def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
+    inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
+    train = read_part(recipe, inputs.published["train"])
+    return [arrival for arrival, _ in check_arrivals(recipe, train, inputs.arrivals, {})]
+
+
+def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -> None:
+    for number in (0, 1, 3):
+        made = validate(replace(job, cutoff=day_of(number)), data)
+        table = pd.read_parquet(made.path / "train.parquet")
+        assert made.figures["train_rows"] == len(table) == 60 + number * ROWS
+        assert made.figures["cutoff"] == (str(day_of(number - 1)) if number else None)
+        assert set(table["id"].iloc[60:].str.split("-").str[0]) == {str(n) for n in range(number)}
+
+
+def test_a_day_without_anything_new_finds_the_validation_again(job: Job, data: Path) -> None:
+    made = validate(job, data)
+    assert validate(replace(job, cutoff=job.cutoff + timedelta(days=300), run="later"), data).ref == made.ref
+    write_day(data, DAYS, reviews_of(DAYS))
+    assert validate(job, data).ref == made.ref, "what arrived on the day itself is not known yet"
+    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).key != made.key
+
+
+def flipped(rows: list[Row]) -> list[Row]:
+    draw = random.Random(1)
+    return [(a, b, str(1 - int(c)) if draw.random() < 0.3 else c) for a, b, c in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "measure"),
+    [
+        (flipped, "labels"),
+        (lambda _: reviews_of(DAYS, 10 * ROWS), "rows"),
+        (lambda _: reviews_of(DAYS, ROWS // 5), "rows"),
+        (lambda rows: [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(rows)], "lengths"),
+        (lambda rows: [(a, "짧다", c) for a, _, c in rows], "lengths"),
+        (lambda _: reviews_of(2), "rows seen before"),
+        (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
+        (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
+        (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+        (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+    ],
+)
+def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
+    job: Job, recipe: Recipe, data: Path, change: Change, measure: str
+) -> None:
+    file = write_day(data, DAYS, change(reviews_of(DAYS)))
+    *usual, odd = checked(recipe, data)
+    assert {arrival.level for arrival in usual} == {"ok"}
+    assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
+    night = replace(job, cutoff=day_of(DAYS + 1))
+    with pytest.raises(DataError, match="the newest arrival is out of line: .*" + measure) as caught:
+        validate(night, data)
+    assert str(caught.value).startswith(str(file))
+    write_day(data, DAYS + 1, reviews_of(DAYS + 1))
+    made = validate(replace(job, cutoff=day_of(DAYS + 2)), data)
+    assert made.figures["cutoff"] == str(day_of(DAYS + 1))
+    assert made.figures["train_rows"] == 60 + (DAYS + 1) * ROWS
+    [left_out] = made.figures["left_out"]
+    assert left_out in made.figures["warnings"]
+    assert left_out.startswith(f"left out: nsmc/daily/{day_of(DAYS)}.txt: ")
+
+
+@pytest.mark.parametrize("content", ["cp949", "utf-16", "empty"])
+def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content: str) -> None:
+    file = write_day(data, DAYS, reviews_of(DAYS), "utf-8" if content == "empty" else content)
+    if content == "empty":
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="out of line: .*reading: "):  # noqa: RUF043
+        validate(replace(job, cutoff=day_of(DAYS + 1)), data)
+
+
+def test_the_first_days_have_nothing_to_be_held_against(recipe: Recipe, data: Path) -> None:
+    write_day(data, 1, reviews_of(1, 10 * ROWS))
+    assert [arrival.level for arrival in checked(recipe, data)[:3]] == ["ok"] * 3
+
+
+def test_only_the_recent_days_say_what_is_usual(data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | {"data.arrivals.recent": 3})
+    for number, count in ((3, 900), (4, 900), (5, 900)):
+        write_day(data, number, reviews_of(number, count))
+    write_day(data, DAYS, reviews_of(DAYS))
+    rows = [next(item for item in arrival.measures if item.name == "rows") for arrival in checked(recipe, data)[3:]]
+    assert [(item.found, item.usual) for item in rows] == [
+        ("900", "300"),
+        ("900", "300"),
+        ("900", "900"),
+        ("300", "900"),
+    ]
+    assert {item.level for item in rows} == {"warning", "ok"}
+
+
+def test_a_bad_row_of_a_day_is_set_aside_with_its_own_file_and_line(make_job: Callable[..., Job], data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
+    rows = reviews_of(2)
+    write_day(data, 2, [*rows[:9], ("2-9", "애매하다", "7"), *rows[10:]])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    lines = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()
+    assert lines[1:] == [f"nsmc/daily/{day_of(2)}.txt\t11\tevery label is one of the recipe's\t2-9\t애매하다\t7"]
+    assert made.figures["train_rows"] == 60 + DAYS * ROWS - 1
+
+
+def test_names_that_are_no_date_are_not_read_and_said(job: Job, data: Path) -> None:
+    (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
+    warnings = validate(job, data).figures["warnings"]
+    assert any(warning.startswith("nsmc/daily/2015-8-9.txt is not read") for warning in warnings)
+
+
+def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
+    (data / "nsmc" / "daily" / f"{day_of(2)}.tsv").write_text("what?")
+    with pytest.raises(DataError, match="same day; rule: one file a day"):
+        find_files(recipe, data, day_of(DAYS))
+
+
+def test_every_real_day_is_used(real_data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    inputs = find_files(recipe, real_data, date(2016, 1, 1))
+    if not inputs.arrivals:
+        pytest.skip(f"{real_data} holds no arrivals below nsmc/daily")
+    # The test file stands in for the train file: it is a third of its size.
+    train = Part(InputFile("test", inputs.published["test"].path, ""), read_file(recipe, inputs.published["test"].path))
+    arrivals = [arrival for arrival, _ in check_arrivals(recipe, train, inputs.arrivals, {})]
+    assert len(arrivals) == len(inputs.arrivals)
+    assert [arrival.sentence("critical") for arrival in arrivals if arrival.level == "critical"] == []

@@ -1,0 +1,235 @@
+"""Champions: what they answer tonight, which earlier release was the best, and what is said of lost ones."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.artifacts import Artifact
+from pipeline.champions import find_best, load_rival, rank_served, validation_of
+from pipeline.errors import ArtifactError
+from pipeline.model import load_trained
+from tests.releases import make_artifact
+from tests.served import own_copy, release_of, release_that_reached, republished, serve
+from tests.tiny import Road
+
+
+@pytest.fixture
+def own(reviews: Road, tmp_path: Path) -> Road:
+    """The reviews in a store of this test."""
+    return own_copy(reviews, tmp_path)
+
+
+def served(road: Road, *values: float, sample: bool = True) -> list[Artifact]:
+    """Releases that were served one after the other, each with its gate figure; the last one is the champion."""
+    releases = [release_that_reached(road, value, sample=sample) for value in values]
+    for release in releases:
+        serve(release)
+    return releases
+
+
+def ranked(road: Road, *, sample: bool = True) -> tuple[list[str], list[str]]:
+    """Refs in their order, and notes."""
+    notes: list[str] = []
+    found = rank_served(road.job.store, "nsmc", "accuracy", sample=sample, notes=notes)
+    return [item.ref for item in found], notes
+
+
+def lose(road: Road, release: Artifact, name: str) -> None:
+    """Its input is gone, as nobody meant it."""
+    shutil.rmtree(road.job.store.open(str(release.input_ref(name))).path)
+
+
+# --- what a rival answers ---
+
+
+def test_a_classifier_answers_with_label_numbers(reviews: Road) -> None:
+    gate = pd.read_parquet(reviews.evaluated.path / "gate.parquet")
+    answers = load_rival(reviews.recipe, release_of(reviews.trained)).answers(reviews.recipe, gate)
+    assert (answers == gate["prediction"]).mean() > 0.995
+
+
+def test_a_regression_answers_with_scores(pairs: Road) -> None:
+    gate = pd.read_parquet(pairs.evaluated.path / "gate.parquet")
+    answers = load_rival(pairs.recipe, release_of(pairs.trained)).answers(pairs.recipe, gate)
+    assert answers == pytest.approx(gate["prediction"].to_numpy(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (["positive", "negative"], (1, 0)),
+        # A label that the recipe lost is never right, nor is another's number given to it.
+        (["negative", "neutral"], (0, -1)),
+        (["bad", "good"], (-1, -1)),
+    ],
+)
+def test_labels_are_compared_by_name(reviews: Road, labels: list[str], numbers: tuple[int, int]) -> None:
+    renamed = republished(reviews.trained, fields=reviews.trained.manifest.fields | {"labels": labels})
+    gate = pd.read_parquet(reviews.evaluated.path / "gate.parquet")
+    outputs = load_trained(reviews.recipe, reviews.trained).answer(gate).argmax(axis=1)
+    answers = load_rival(reviews.recipe, release_of(renamed)).answers(reviews.recipe, gate)
+    assert set(outputs) == {0, 1}
+    assert answers.tolist() == [numbers[output] for output in outputs]
+
+
+def test_labels_are_found_where_tonights_recipe_has_more(reviews: Road) -> None:
+    recipe = reviews.recipe.model_copy(update={"labels": ("neutral", "positive", "negative")})
+    gate = pd.read_parquet(reviews.evaluated.path / "gate.parquet")
+    before = load_rival(reviews.recipe, release_of(reviews.trained)).answers(reviews.recipe, gate)
+    after = load_rival(recipe, release_of(reviews.trained)).answers(recipe, gate)
+    assert after.tolist() == [{0: 2, 1: 1}[number] for number in before]
+
+
+# --- the champion ---
+
+
+def broken(road: Road) -> dict[str, Artifact]:
+    gone = release_of(republished(road.trained))
+    lose(road, gone, "trained")
+    cut = republished(road.trained)
+    (cut.path / "model" / "model.safetensors").write_bytes(b"cut")
+    return {
+        "gone": gone,
+        "cut": release_of(cut),
+        "no weights": release_of(republished(road.trained, files={"model/model.safetensors": b"no weights"})),
+        "no fields": release_of(republished(road.trained, fields={})),
+        "no input": make_artifact(road.job.store, "release", "nsmc", {}),
+    }
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "no weights", "no fields", "no input"])
+def test_a_champion_that_cannot_be_read_is_an_error_that_says_what_to_do(own: Road, how: str) -> None:
+    champion = broken(own)[how]
+    with pytest.raises(
+        ArtifactError, match=rf"the champion {champion.ref} cannot be read.*saebyeok rollback"
+    ) as caught:
+        load_rival(own.recipe, champion)
+    assert not caught.value.retryable
+
+
+def test_the_validation_of_a_champion_is_found_or_the_champion_cannot_be_read(own: Road) -> None:
+    champion = release_of(own.trained)
+    assert validation_of(champion).ref == own.validated.ref
+    shutil.rmtree(own.validated.path)
+    with pytest.raises(ArtifactError, match=rf"the champion {champion.ref} cannot be read"):
+        validation_of(champion)
+
+
+# --- the best before it ---
+
+
+def test_earlier_releases_are_ranked_by_their_own_nights_gate_figure(own: Road) -> None:
+    low, high, middle, champion = served(own, 0.7, 0.9, 0.8, 0.95)
+    assert ranked(own) == ([high.ref, middle.ref, low.ref], [])
+    best = find_best(own.recipe, own.job.store, {str(champion.input_ref("trained"))})
+    assert best.rival is not None
+    assert best.rival.release.ref == high.ref
+    assert best.rival.model.recipe.name == "nsmc"
+    assert best.notes == ()
+
+
+def test_without_an_earlier_release_there_is_no_best(own: Road) -> None:
+    assert ranked(own) == ([], [])
+    served(own, 0.9)
+    assert ranked(own) == ([], [])
+    best = find_best(own.recipe, own.job.store, set())
+    assert (best.rival, best.notes) == (None, ())
+
+
+def test_what_is_compared_anyway_is_not_the_best(own: Road) -> None:
+    high, low, _ = served(own, 0.9, 0.8, 0.7)
+    best = find_best(own.recipe, own.job.store, {str(high.input_ref("trained"))})
+    assert best.rival is not None
+    assert best.rival.release.ref == low.ref
+
+
+def test_releases_of_another_recipe_do_not_count(own: Road) -> None:
+    other = make_artifact(own.job.store, "release", "klue-sts", {})
+    serve(other)
+    high, _ = served(own, 0.9, 0.8)
+    assert ranked(own) == ([high.ref], [])
+
+
+def test_sample_and_real_are_never_mixed(own: Road) -> None:
+    (made_up,) = served(own, 0.99)
+    (real,) = served(own, 0.7, sample=False)
+    served(own, 0.6, sample=False)
+    assert ranked(own, sample=False) == ([real.ref], [])
+    assert ranked(own, sample=True) == ([made_up.ref], [])
+    recipe = own.recipe.model_copy(update={"sample": False})
+    best = find_best(recipe, own.job.store, set())
+    assert best.rival is not None
+    assert best.rival.release.ref == real.ref
+
+
+def test_what_a_rollback_gave_up_does_not_count(own: Road) -> None:
+    first, given_up = served(own, 0.8, 0.99)
+    serve(first)
+    second = release_that_reached(own, 0.7)
+    serve(second)
+    # The path to the one that is live is first, second: the best figure was of a release that a person took back.
+    assert ranked(own) == ([first.ref], [])
+    assert given_up.ref not in ranked(own)[0]
+
+
+def test_a_release_without_a_figure_is_no_best(own: Road) -> None:
+    served(own, math.nan, 0.9)
+    assert ranked(own) == ([], [])
+
+
+def test_one_that_was_deleted_on_purpose_is_passed_over_silently(own: Road) -> None:
+    pruned, low, _ = served(own, 0.9, 0.7, 0.8)
+    own.job.store.prune(pruned)
+    assert ranked(own) == ([low.ref], [])
+
+
+def test_one_whose_evaluation_was_deleted_on_purpose_is_passed_over_silently(own: Road) -> None:
+    bare, low, _ = served(own, 0.9, 0.7, 0.8)
+    own.job.store.prune(bare.input("evaluated"))
+    assert ranked(own) == ([low.ref], [])
+
+
+@pytest.mark.parametrize("lost", ["release", "evaluated"])
+def test_one_that_was_lost_is_named(own: Road, lost: str) -> None:
+    gone, low, _ = served(own, 0.9, 0.7, 0.8)
+    shutil.rmtree(gone.path if lost == "release" else gone.input("evaluated").path)
+    refs, notes = ranked(own)
+    assert refs == [low.ref]
+    (note,) = notes
+    assert note.startswith(f"the earlier release {gone.ref} cannot be read (")
+
+
+def test_one_of_an_older_code_without_gate_figures_is_named(own: Road) -> None:
+    figures = {name: value for name, value in own.evaluated.figures.items() if name != "gate"}
+    old = release_of(republished(own.trained), republished(own.evaluated, figures=figures))
+    serve(old)
+    served(own, 0.8)
+    refs, notes = ranked(own)
+    assert refs == []
+    assert len(notes) == 1
+    assert old.ref in notes[0]
+
+
+def test_where_the_best_cannot_be_loaded_the_next_best_is_the_best(own: Road) -> None:
+    high, low, _ = served(own, 0.9, 0.8, 0.7)
+    lose(own, high, "trained")
+    best = find_best(own.recipe, own.job.store, set())
+    assert best.rival is not None
+    assert best.rival.release.ref == low.ref
+    (note,) = best.notes
+    assert high.ref in note
+    assert "was not compared with" in note
+
+
+def test_a_deployment_log_that_cannot_be_read_is_named(own: Road) -> None:
+    served(own, 0.9, 0.8)
+    (Path(own.job.store.uri) / "deployments" / "000001.json").write_text("{", encoding="utf-8")
+    refs, notes = ranked(own)
+    assert refs == []
+    (note,) = notes
+    assert note.startswith("the deployment log cannot be read (")

@@ -1,0 +1,246 @@
+"""The suites that ship: a file made to break one rule breaks just that one, and the published files break none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.artifacts import Store
+from pipeline.checks import checked_table, suite_parameters
+from pipeline.data import SPLITS, Split, read_rows, source_file
+from pipeline.job import Job
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.settings import ROOT
+from pipeline.suites import Finding, OpenSuite, open_suite, run_suite, suite_path
+from pipeline.validate import validate
+
+#: So many rows that one in 1,000 may break a rule which allows that many.
+ROWS = 1_200
+Row = dict[str, Any]
+Break = Callable[[list[Row]], object]
+PROJECT = ROOT / "expectations"
+
+
+def reviews(name: str) -> list[Row]:
+    return [{"id": f"{name}-{n}", "document": f"{name} {n}번째 영화", "label": n % 2} for n in range(ROWS)]
+
+
+def pairs(name: str) -> list[Row]:
+    return [
+        {
+            "guid": f"{name}-{n}",
+            "source": "made-up",
+            "sentence1": f"{name} {n}번 버스가 온다.",
+            "sentence2": f"{name} {n}번 버스가 갔다.",
+            "labels": {"real-label": n % 6},
+        }
+        for n in range(ROWS)
+    ]
+
+
+def put(column: str, value: object, rows: slice | None = None) -> Break:
+    """Write `value` (or what it makes of the row's number) into the first row, or `rows`."""
+
+    def change(table: list[Row]) -> None:
+        for number, row in enumerate(table[rows or slice(1)]):
+            row[column] = value(number) if callable(value) else value
+
+    return change
+
+
+def score(value: object, rows: slice | None = None) -> Break:
+    return put("labels", lambda n: {"real-label": value(n) if callable(value) else value}, rows)
+
+
+def copy_pairs(table: list[Row], label: object = None) -> None:
+    """The second hundred pairs say what the first says."""
+    for old, new in zip(table[:100], table[100:200], strict=True):
+        new |= {name: old[name] for name in ("sentence1", "sentence2")}
+        new["labels"] = {"real-label": old["labels"]["real-label"] if label is None else label}
+
+
+def copy_reviews(table: list[Row]) -> None:
+    for old, new in zip(table[:100], table[100:200], strict=True):
+        new |= {"document": old["document"], "label": old["label"]}
+
+
+def cut_short(table: list[Row]) -> None:
+    del table[19:]
+
+
+ALL, SOME = slice(None), slice(0, 150)
+#: Rule to the file that breaks it: which split is made otherwise, and how.
+BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
+    "nsmc": {
+        "there are at least as many rows as the recipe asks for": ("test", cut_short),
+        "no id is empty": ("train", put("id", "")),
+        "every id occurs once": ("train", put("id", "train-7")),
+        "no id of the test file is also in the train file": ("test", put("id", "train-7")),
+        # A little above 1 in 1,000; all of them are blank too, which only warns.
+        "at most 1 row in 1,000 has an empty document": ("train", put("document", "", slice(2))),
+        "no document is blank": ("train", put("document", " ")),
+        "a document has at most 10,000 characters": ("train", put("document", "가" * 10_001)),
+        "999 of 1,000 times a document has at most 200 characters": ("train", put("document", "긴" * 201, slice(1, 3))),
+        "at least 9 in 10 times a document holds Hangul": ("test", put("document", lambda n: f"Ã¬Ë†{n}", SOME)),
+        "a document holds no replacement character (U+FFFD)": ("test", put("document", "좋�요")),
+        "every label is one of the recipe's": ("train", put("label", "2")),
+        "between 1 and 9 in 10 reviews are positive": ("train", put("label", 1, ALL)),
+        "between 35 and 65 in 100 reviews are positive": ("train", put("label", 1, slice(0, 600))),
+        "at most 1 row in 20 repeats a text of its file": ("train", copy_reviews),
+        "at most 1 row in 50 has a text that also stands under another label": (
+            "train",
+            put("document", lambda n: f"같은 말 {n // 2}", slice(0, 30)),
+        ),
+        "at most 1 test row in 20 has a text that is also in the train file": (
+            "test",
+            put("document", lambda n: f"train {n}번째 영화", SOME),
+        ),
+    },
+    "klue-sts": {
+        "there are at least as many rows as the recipe asks for": ("test", cut_short),
+        "every row has an id": ("train", put("guid", None)),
+        "no id is empty": ("train", put("guid", "")),
+        "every id occurs once": ("train", put("guid", "train-7")),
+        "no id of the test file is also in the train file": ("test", put("guid", "train-7")),
+        **{
+            rule.format(side): (split, put(column, value, rows))
+            for column, side in (("sentence1", "first"), ("sentence2", "second"))
+            for rule, split, value, rows in (
+                ("every row has the {} sentence", "train", None, None),
+                ("the {} sentence is never blank", "train", " ", None),
+                ("the {} sentence has at most 10,000 characters", "train", "가" * 10_001, None),
+                ("999 of 1,000 times the {} sentence has at most 300 characters", "train", "가" * 301, slice(2)),
+                ("at least 9 in 10 times the {} sentence holds Hangul", "test", "Ã¬Ë†", SOME),
+                ("the {} sentence holds no replacement character (U+FFFD)", "test", "버스�", None),
+            )
+        },
+        "every pair has a score, and it is a number": ("train", score("높음")),
+        "every score is in the recipe's range": ("train", score(7)),
+        "the scores spread by at least 0.5": ("train", score(2.5, ALL)),
+        "the mean score is between 1.5 and 3.5": ("train", score(lambda n: 3 + n % 3, ALL)),
+        "every pair names its source": ("test", put("source", None)),
+        "at most 1 pair in 20 occurs more than once in its file": ("train", copy_pairs),
+        "at most 1 pair in 20 also occurs with another score": ("train", lambda rows: copy_pairs(rows, 2.25)),
+        "at most 1 test pair in 20 is also in the train file": (
+            "test",
+            lambda rows: [row.update(other) for row, other in zip(rows[:100], _texts(pairs("train")), strict=False)],
+        ),
+    },
+}  # fmt: skip
+#: What a broken rule cannot but break as well: a weaker rule on the same column.
+FOLLOWS = {
+    "at most 1 row in 1,000 has an empty document": {"no document is blank"},
+    "between 1 and 9 in 10 reviews are positive": {"between 35 and 65 in 100 reviews are positive"},
+    "at most 1 pair in 20 also occurs with another score": {"at most 1 pair in 20 occurs more than once in its file"},
+}
+
+
+def _texts(rows: list[Row]) -> list[Row]:
+    return [{name: row[name] for name in ("sentence1", "sentence2")} for row in rows]
+
+
+def suites() -> dict[str, list[dict[str, Any]]]:
+    names = [path.stem for path in sorted((PROJECT / "expectations").glob("*.json"))]
+    return {name: json.loads(suite_path(PROJECT, name).read_text("utf-8"))["expectations"] for name in names}
+
+
+EVERY_RULE = [(name, rule["description"]) for name, rules in suites().items() for rule in rules]
+
+
+def small(name: str) -> Recipe:
+    return load_recipe(name, "embedded", overrides={"data.min_train_rows": 20, "data.min_test_rows": 20})
+
+
+def write(recipe: Recipe, data: Path, tables: dict[Split, list[Row]]) -> None:
+    for split, name in (("train", recipe.data.train), ("test", recipe.data.test)):
+        rows, file = tables[split], data / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if recipe.data.format == "json":
+            file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        else:
+            lines = ["\t".join(rows[0]), *("\t".join(map(str, row.values())) for row in rows)]
+            file.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
+    """Every suite in a copy of the project: opening one takes longer than running it."""
+    return {name: open_suite(PROJECT, tmp_path_factory.mktemp(name), name) for name in BREAKS}
+
+
+def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[Finding]:
+    """The rules of the recipe's suite that the files in `data` break."""
+    rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
+    table = checked_table(recipe, rows[split], split, rows["train"])
+    findings = run_suite(opened[recipe.data.suite], split, table, suite_parameters(recipe, split))
+    return [finding for finding in findings if not finding.passed]
+
+
+def plain_tables(recipe: Recipe) -> dict[Split, list[Row]]:
+    make = pairs if recipe.inputs == "pair" else reviews
+    return {split: make(split) for split in SPLITS}
+
+
+@pytest.mark.parametrize(("name", "rule"), EVERY_RULE, ids=[f"{name}: {rule}" for name, rule in EVERY_RULE])
+def test_a_file_made_to_break_one_rule_breaks_just_that_one(
+    name: str, rule: str, tmp_path: Path, opened: dict[str, OpenSuite]
+) -> None:
+    assert rule in BREAKS[name], "a rule that no file here breaks might be one that no file can break"
+    recipe = small(name)
+    tables = plain_tables(recipe)
+    split, change = BREAKS[name][rule]
+    change(tables[split])
+    write(recipe, tmp_path / "data", tables)
+    broken = broken_rules(recipe, tmp_path / "data", split, opened)
+    assert {finding.rule for finding in broken} == {rule} | FOLLOWS.get(rule, set())
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_the_files_that_are_changed_there_break_nothing_unchanged(
+    name: str, tmp_path: Path, opened: dict[str, OpenSuite]
+) -> None:
+    recipe = small(name)
+    write(recipe, tmp_path / "data", plain_tables(recipe))
+    for split in SPLITS:
+        assert broken_rules(recipe, tmp_path / "data", split, opened) == []
+
+
+@pytest.mark.parametrize(("name", "rules"), suites().items())
+def test_every_rule_has_words_a_severity_and_a_reason(name: str, rules: list[dict[str, Any]]) -> None:
+    for rule in rules:
+        assert rule["severity"] in {"critical", "warning"}, rule
+        assert rule["description"], rule
+        assert rule["notes"], rule
+    assert len({rule["description"] for rule in rules}) == len(rules)
+    assert len({rule["id"] for rule in rules}) == len(rules)
+
+
+@pytest.mark.parametrize("name", sorted(BREAKS))
+def test_the_published_files_break_no_critical_rule(name: str, real_data: Path, opened: dict[str, OpenSuite]) -> None:
+    recipe = load_recipe(name, "embedded")
+    for split in SPLITS:
+        broken = broken_rules(recipe, real_data, split, opened)
+        assert [finding.rule for finding in broken if finding.severity == "critical"] == []
+
+
+@pytest.mark.parametrize(
+    "file", ["great_expectations.yml", "checkpoints/nsmc.json", "validation_definitions/nsmc.json"]
+)
+def test_a_change_of_the_project_is_checked_again(
+    file: str, make_job: Callable[..., Job], store: Store, tmp_path: Path
+) -> None:
+    recipe = small("nsmc")
+    write(recipe, tmp_path / "data", plain_tables(recipe))
+    job = make_job(recipe)
+    first = validate(job, tmp_path / "data")
+    project = tmp_path / "project"
+    shutil.copytree(PROJECT, project)
+    settings = job.settings.model_copy(update={"expectations": project})
+    assert validate(Job(recipe, settings, store, "same"), tmp_path / "data").ref == first.ref
+    (project / file).write_bytes((project / file).read_bytes() + b"\n")
+    assert validate(Job(recipe, settings, store, "changed"), tmp_path / "data").key != first.key
