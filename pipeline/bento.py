@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
+import dis
 import json
 import logging
 import os
@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import CodeType
 
 import bentoml
 from bentoml._internal.bento.bento import BentoStore
@@ -127,18 +128,26 @@ def _pins(path: Path) -> dict[str, str]:
 
 def _imported(path: Path) -> Iterator[Path]:
     """Files below ROOT that a module imports, packages' own files included."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            candidates = [ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")]
-            parents = [ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
-            yield from (item for item in [*candidates, *parents] if item.is_file())
+    for name in _imported_names(compile(path.read_bytes(), str(path), "exec")):
+        parts = name.split(".")
+        candidates = [ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")]
+        parents = [ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+        yield from (item for item in [*candidates, *parents] if item.is_file())
+
+
+def _imported_names(code: CodeType) -> Iterator[str]:
+    """Modules that code imports, and what it takes from them, which may be modules too."""
+    # From bytecode, since Python 3.11's `ast.parse` may fail in a thread while another one parses.
+    module = ""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME":
+            module = step.argval
+            yield module
+        elif step.opname == "IMPORT_FROM":
+            yield f"{module}.{step.argval}"
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported_names(constant)
 
 
 def home_bentos(settings: Settings) -> BentoStore:

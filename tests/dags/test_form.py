@@ -22,6 +22,7 @@ FIELDS = (
     "batch_size",
     "max_length",
     "seed",
+    "approval",
     "force",
 )
 
@@ -45,7 +46,7 @@ def test_each_field_has_a_title_and_a_sentence(nightly: ModuleType) -> None:
 def test_untouched_it_keeps_what_the_recipes_say(nightly: ModuleType) -> None:
     values = {name: param.resolve() for name, param in nightly.PARAMS.items()}
     assert values.pop("recipes") == list(recipe_names())
-    assert values.pop("force") is False
+    assert (values.pop("approval"), values.pop("force")) == (False, False)
     assert set(values.values()) == {None}
 
 

@@ -80,7 +80,7 @@ def test_a_class_may_be_written_by_name(nsmc: Recipe, tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_names_are_not_positions(tmp_path: Path) -> None:
-    stars = load_recipe("nsmc", "embedded", overrides={"labels": ["1", "2", "3"]})
+    stars = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("1", "2", "3")})
     assert read_labelled(stars, tsv(tmp_path, HEADER + "1\t좋다\t3\n"))["label"].tolist() == [2]
     with pytest.raises(DataError, match=r"line 2 \('0'\)"):
         read_labelled(stars, tsv(tmp_path, HEADER + "1\t좋다\t0\n"))
