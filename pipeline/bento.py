@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pipeline.artifacts import Store
 from pipeline.errors import ServiceError
 from pipeline.releases import Card, Deployment, read_card
 from pipeline.settings import ROOT, Settings, library_environment
-from serving.modelstore import import_release, model_tag
+from serving.modelstore import forget_models, import_release, model_tag
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +148,14 @@ def home_bentos(settings: Settings) -> BentoStore:
     return BentoStore(path)
 
 
-def keep_bentos(settings: Settings, numbers: Collection[int]) -> None:
-    """Delete the Bentos of all deployments but `numbers`."""
+def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterable[str]) -> None:
+    """Delete the Bentos of all deployments but `numbers`, and what this machine's model store has of `releases`."""
     bentos, kept = home_bentos(settings), {str(number) for number in numbers}
-    for bento in bentoml.list(NAME, _bento_store=bentos):
-        if bento.tag.version not in kept:
+    # Asked for by name, it would raise where there is none.
+    for bento in bentoml.list(_bento_store=bentos):
+        if bento.tag.name == NAME and bento.tag.version not in kept:
             bentoml.delete(bento.tag, _bento_store=bentos)
+    forget_models(settings, releases)
 
 
 def _is_built(settings: Settings, deployment: Deployment) -> bool:

@@ -57,15 +57,13 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
 
 def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> None:
     """Delete it from the store, and of this machine's BentoML stores what belongs to it."""
-    from pipeline.bento import keep_bentos
-    from serving.modelstore import forget_models
+    from pipeline.bento import forget_bentos
 
     for artifact in outdated.artifacts:
         store.prune(artifact)
         log.info("deleted %s", artifact.ref)
-    if outdated.deployments:
-        keep_bentos(settings, outdated.deployments)
-    forget_models(settings, [item.ref for item in outdated.artifacts if item.manifest.kind == "release"])
+    releases = [item.ref for item in outdated.artifacts if item.manifest.kind == "release"]
+    forget_bentos(settings, outdated.deployments, releases)
 
 
 def _all(store: Store) -> Iterator[Artifact]:

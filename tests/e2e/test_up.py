@@ -8,11 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import psutil
@@ -20,7 +22,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from pipeline.settings import ROOT, Settings
-from pipeline.stack.airflow_api import AirflowApi
+from pipeline.stack.airflow_api import OPEN, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
 from pipeline.stack.control import DAG, DAGS, open_api, record_path
 from pipeline.stack.follow import Follower, follow
@@ -131,8 +133,35 @@ def test_a_run_from_rest_changes_what_is_served(stack: Stack) -> None:
     assert after["recipes"]["klue-sts"] == before["recipes"]["klue-sts"]
 
 
+def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]:
+    """What a run asks a person, once it does."""
+    with signed_in(stack.settings) as client:
+        while True:
+            answer = client.get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/hitlDetails").raise_for_status()
+            if asked := list(answer.json()["hitl_details"]):
+                return dict(asked[0])
+            assert api.run_state(DAG, run) in OPEN, "the run ended and asked nobody"
+            time.sleep(2)
+
+
+def test_a_person_may_reject_what_passed_the_gate(stack: Stack) -> None:
+    before = stack.releases()
+    with open_api(stack.settings) as api, signed_in(stack.settings) as client:
+        run = api.trigger(DAG, {"recipes": ["nsmc"], "seed": 12, "approval": True}, "to be rejected")
+        question = wait_for_question(stack, api, run)
+        assert question["subject"] == "nsmc: serve the new model?"
+        assert "accuracy on the sample's test file" in question["body"]
+        assert question["defaults"] == ["Reject"]
+        path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
+        client.patch(path, json={"chosen_options": ["Reject"], "params_input": {}}).raise_for_status()
+        assert wait_for(api, run) == "success"
+        assert {task.task_id: task.state for task in api.tasks(DAG, run)}["nsmc.export"] == "skipped"
+    after = stack.releases()
+    assert (after["deployment"], after["recipes"]) == (before["deployment"], before["recipes"])
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_run_from_the_form_changes_what_is_served(stack: Stack) -> None:
+def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: Stack) -> None:
     before = stack.releases()
     url = stack.settings.airflow_url
     with open_api(stack.settings) as api, sync_playwright() as playwright:
@@ -148,12 +177,16 @@ def test_a_run_from_the_form_changes_what_is_served(stack: Stack) -> None:
         form = page.get_by_role("dialog")
         form.get_by_label("Remove Similarity of Korean sentences (KLUE-STS)").click()
         form.get_by_role("spinbutton", name="Seed").fill("12")
+        form.get_by_text("Ask for approval").click()
         known = api.newest_run(DAG, "success")
         form.get_by_role("button", name="Trigger", exact=True).click()
         form.wait_for(state="hidden")
         run = api.active_run(DAG)
         assert run is not None
         assert run != known
+        wait_for_question(stack, api, run)
+        page.goto(f"{url}/dags/{DAG}/runs/{run}/tasks/nsmc.approve/required_actions")
+        page.get_by_role("button", name="Approve").click()
         assert wait_for(api, run) == "success"
         browser.close()
     after = stack.releases()

@@ -1,0 +1,259 @@
+"""Every night of the daily files in a row, each knowing only what had arrived before it; or with bad days planted.
+
+python benchmarks/nights.py --data DIR [--plant] [--rows 20000] [--json]
+Runs the whole road (`saebyeok run nsmc --date ...`) on the first `--rows` reviews of the train file and a fifth as many
+of the test file, with the embedded settings; only bounds that follow from the number of rows are others (`SETTINGS`).
+Goes on where it was cut off: a night whose line is in `results.jsonl` is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+from pipeline.job import Job, keep_libraries_home, open_job, open_store
+from pipeline.releases import DeploymentLog
+from pipeline.retention import delete_outdated, find_outdated
+from pipeline.road import run_all
+from pipeline.settings import Settings, load_settings
+
+#: A twentieth of the reviews: other floors, and a margin that so few gate rows can tell from chance.
+SETTINGS = {
+    "data.min_train_rows": 1_000,
+    "data.min_test_rows": 1_000,
+    "data.gate_share": 0.25,
+    "gate.floors": {"accuracy": 0.72, "f1": 0.70},
+    "gate.margin": 0.02,
+    "gate.behaviour": {"negation": 0.3, "intensifiers": 0.2, "typos": 0.5, "names": 0.5, "emoji": 0.5},
+}
+HEADER = "id\tdocument\tlabel"
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class Known:
+    """Rows of the train file: those that are used, and those that are not."""
+
+    train: list[str]
+    spare: list[str]
+
+
+def flipped(lines: list[str], _: Known) -> bytes:
+    """The labels of 30% of the rows are turned round."""
+    chosen = set(random.Random(7).sample(range(len(lines)), round(0.3 * len(lines))))
+    turned = [line[:-1] + str(1 - int(line[-1])) if number in chosen else line for number, line in enumerate(lines)]
+    return as_file(turned)
+
+
+def tenfold(lines: list[str], known: Known) -> bytes:
+    """Ten times the rows, all of them new."""
+    return as_file([*lines, *random.Random(7).sample(known.spare, 9 * len(lines))])
+
+
+def half_empty(lines: list[str], _: Known) -> bytes:
+    """Every other document is empty."""
+    return as_file([blank(line) if number % 2 else line for number, line in enumerate(lines)])
+
+
+def other_encoding(lines: list[str], _: Known) -> bytes:
+    """CP949 instead of UTF-8."""
+    return as_file(lines).decode("utf-8").encode("cp949", errors="replace")
+
+
+def last_month(lines: list[str], known: Known) -> bytes:
+    """Reviews that came before and are in the train file."""
+    return as_file(random.Random(7).sample(known.train, len(lines)))
+
+
+#: Day of the month to what is wrong with it.
+PLANTED: dict[int, Callable[[list[str], Known], bytes]] = {
+    6: flipped,
+    10: tenfold,
+    14: half_empty,
+    18: other_encoding,
+    22: last_month,
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A directory with the files of all nights, where the nights run, and what they left to say."""
+
+    settings: Settings
+    results: Path
+    planted: dict[str, str]
+
+
+def main() -> None:
+    """Run the nights and print a line each, or one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="directory with the published files and nsmc/daily")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of the train file that are used")
+    parser.add_argument("--plant", action="store_true", help="plant the bad days")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    scenario = prepare(arguments.data, arguments.rows, plant=arguments.plant)
+    nights = run_nights(scenario, arguments.rows)
+    document = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "rows": arguments.rows, "nights": nights}
+    document |= conclude(scenario, nights)
+    if arguments.json:
+        print(json.dumps(document, ensure_ascii=False, indent=1))
+        return
+    for night in nights:
+        print(line_of(night))
+    for name in ("promoted", "refused", "caught", "leaks", "best", "last", "behind", "seconds", "megabytes"):
+        print(f"{name}: {document[name]}")
+
+
+def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
+    """The data directory of the scenario below SAEBYEOK_HOME, made anew, and settings that name it."""
+    home = load_settings().home / "nights" / f"{rows}{'-planted' if plant else ''}"
+    target = home / "data" / "nsmc"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "daily").mkdir(parents=True)
+    published = read_lines(data / "nsmc" / "ratings_train.txt")
+    known = Known(published[:rows], published[rows:])
+    (target / "ratings_train.txt").write_bytes(as_file(known.train))
+    (target / "ratings_test.txt").write_bytes(as_file(read_lines(data / "nsmc" / "ratings_test.txt")[: rows // 5]))
+    planted = {}
+    for file in sorted((data / "nsmc" / "daily").glob("*.txt")):
+        content = file.read_bytes()
+        bad = PLANTED.get(date.fromisoformat(file.stem).day) if plant else None
+        if bad is not None:
+            content = bad(read_lines(file), known)
+            planted[file.stem] = bad.__name__.replace("_", " ")
+        (target / "daily" / file.name).write_bytes(content)
+    os.environ |= {"SAEBYEOK_HOME": str(home), "SAEBYEOK_DATA": str(home / "data"), "SAEBYEOK_STORE": ""}
+    settings = load_settings().model_copy(update={"keep_deployments": KEPT, "keep_days": 0.0})
+    keep_libraries_home(settings)
+    return Scenario(settings, home / "results.jsonl", planted)
+
+
+def run_nights(scenario: Scenario, rows: int) -> list[dict[str, Any]]:
+    """A night after each day that has a file; those that have a line already are not run again."""
+    done = {}
+    if scenario.results.is_file():
+        done = {night["date"]: night for night in map(json.loads, scenario.results.read_text().splitlines())}
+    assert scenario.settings.data is not None
+    for file in sorted((scenario.settings.data / "nsmc" / "daily").glob("*.txt")):
+        cutoff = date.fromisoformat(file.stem) + timedelta(days=1)
+        if str(cutoff) not in done:
+            job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS, run=f"night-{cutoff}", cutoff=cutoff)
+            done[str(cutoff)] = night = one_night(job, scenario, rows)
+            with scenario.results.open("a", encoding="utf-8") as results:
+                results.write(json.dumps(night, ensure_ascii=False) + "\n")
+    return list(done.values())
+
+
+def one_night(job: Job, scenario: Scenario, rows: int) -> dict[str, Any]:
+    """What became of one night, and what it cost; the store is pruned as it is by day."""
+    day = str(job.cutoff - timedelta(days=1))
+    log = DeploymentLog(job.store)
+    before, started = log.latest(), time.monotonic()
+    found: dict[str, Any] = {"date": str(job.cutoff), "planted": scenario.planted.get(day)}
+    try:
+        outcome = run_all(job)
+    except DataError as error:
+        found |= {"outcome": "caught", "reason": str(error).splitlines()[0].rsplit(": ", 1)[-1]}
+    else:
+        assert outcome.decision is not None
+        validated, evaluated = (outcome.made[kind].figures for kind in ("validate", "evaluate"))
+        found |= {
+            "outcome": "promoted" if outcome.deployed_now else "refused",
+            "reason": outcome.decision.reason,
+            "train_rows": validated["train_rows"],
+            "newest": validated["cutoff"],
+            "left_out": len(validated["left_out"]),
+            "gate": evaluated["gate"]["accuracy"]["value"],
+            "test": evaluated["test"]["accuracy"]["value"],
+        }
+    seconds = time.monotonic() - started
+    latest = log.latest()
+    untouched = (before.releases if before else None) == (latest.releases if latest else None)
+    delete_outdated(job.store, job.settings, find_outdated(job.store, job.settings))
+    size = sum(path.stat().st_size for path in Path(job.store.uri).rglob("*") if path.is_file())
+    return found | {"champion_untouched": untouched, "seconds": round(seconds, 1), "megabytes": round(size / 2**20, 1)}
+
+
+def conclude(scenario: Scenario, nights: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all nights together say."""
+    promoted = [night for night in nights if night["outcome"] == "promoted"]
+    best = max(promoted, key=lambda night: float(night["gate"]))
+    return {
+        "promoted": len(promoted),
+        "refused": sum(night["outcome"] == "refused" for night in nights),
+        "caught": {night["planted"]: night["reason"] for night in nights if night["outcome"] == "caught"},
+        # A night that knew of its own day, or of a later one.
+        "leaks": [night["date"] for night in nights if (night.get("newest") or "") >= night["date"]],
+        "best": best["date"],
+        "last": promoted[-1]["date"],
+        "behind": last_against_best(scenario, best["date"]),
+        "seconds": [statistics.median(night["seconds"] for night in part) for part in thirds(promoted)],
+        "megabytes": [statistics.median(night["megabytes"] for night in part) for part in thirds(nights)],
+    }
+
+
+def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
+    """The last champion minus the best one on the gate rows of the last night, with its 90% interval."""
+    import pandas as pd
+
+    from pipeline.champions import load_rival, rank_served
+    from pipeline.metrics import paired_difference
+
+    store = open_store(scenario.settings)
+    job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS)
+    champion = DeploymentLog(store).champion("nsmc")
+    assert champion is not None
+    ranked = rank_served(store, "nsmc", "accuracy", sample=False, notes=[])
+    found = [release for release in ranked if release.manifest.run == f"night-{best}"]
+    if not found:
+        return "it is the best"
+    rows = pd.read_parquet(champion.input("evaluated").path / "gate.parquet")
+    ours, theirs = (load_rival(job.recipe, item).answers(job.recipe, rows) for item in (champion, found[0]))
+    return paired_difference(job.recipe, rows["label"].to_numpy(), ours, theirs)
+
+
+def thirds(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The first, the middle and the last third."""
+    size = max(1, len(items) // 3)
+    return [items[:size], items[size : 2 * size], items[2 * size :]]
+
+
+def line_of(night: dict[str, Any]) -> str:
+    """One night for people."""
+    figures = f"gate {night['gate']:.4f}  test {night['test']:.4f}" if "gate" in night else f"{'':<25}"
+    planted = f"  [{night['planted']}]" if night["planted"] else ""
+    cost = f"{night['seconds']:>6.1f} s {night['megabytes']:>6.1f} MB"
+    return f"{night['date']}  {night['outcome']:<8}  {figures}  {cost}{planted}  {night['reason']}"
+
+
+def read_lines(file: Path) -> list[str]:
+    """Rows of a published file as they stand, without the header."""
+    return [line for line in file.read_bytes().decode("utf-8").split("\n")[1:] if line]
+
+
+def as_file(lines: list[str]) -> bytes:
+    """A published file of these rows."""
+    return "\n".join([HEADER, *lines, ""]).encode("utf-8")
+
+
+def blank(line: str) -> str:
+    """A row without its document."""
+    first, *_, last = line.split("\t")
+    return f"{first}\t\t{last}"
+
+
+if __name__ == "__main__":
+    main()
