@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import Artifact
+from pipeline.checklist import passes as cases_passed
 from pipeline.data import read_split
 from pipeline.decide import decide
 from pipeline.job import Job, open_store
@@ -86,6 +87,22 @@ def test_answering_always_the_same_fails(name: str, sample: Path) -> None:
     for constant in constants:
         assert not passes(recipe, labels, np.full(len(labels), constant))
     assert passes(recipe, labels, labels.to_numpy())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_answering_always_the_same_fails_the_behavioural_bounds_too(name: str, sample: Path) -> None:
+    recipe, train = recipe_of(name), rows_of(name, sample)["train"]["label"]
+    constants = [0, 1] if recipe.kind == "classification" else [train.mean(), 0.0, 2.0, 3.0, 4.0, 5.0]
+    for constant in constants:
+        shares: dict[str, list[bool]] = {}
+        for test in recipe.behaviour.tests:
+            shape = (len(recipe.behaviour.questions(test)), 1 if test.kind == "minimum" else 2)
+            answers = np.full(shape, constant)
+            if recipe.kind == "classification":
+                answers = np.eye(len(recipe.labels))[answers]
+            shares.setdefault(test.capability, []).extend(cases_passed(recipe, test, answers))
+        missed = [name for name, bound in recipe.gate.behaviour.items() if np.mean(shares[name]) < bound]
+        assert missed, (constant, {name: np.mean(items) for name, items in shares.items()})
 
 
 @pytest.mark.parametrize("name", NAMES)
