@@ -141,7 +141,9 @@ def _problems(place: Path) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin, whose lock this thread would hold when the process ends.
+    while os.read(0, 1):
+        pass
     os._exit(1)
 
 

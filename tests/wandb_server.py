@@ -69,6 +69,7 @@ class WandbServer:
     runs: dict[str, Run] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[str, bytes], str]] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     fail: Callable[[str, bytes], int | None] = lambda operation, body: None
@@ -80,12 +81,12 @@ class WandbServer:
         """Operation to how often it was asked for."""
         return Counter(self.asked)
 
-    def run(self, name: str) -> Run:
+    def find_run(self, name: str) -> Run:
         """The run with this display name; there must be just one."""
         (found,) = [run for run in self.runs.values() if run.fields.get("displayName") == name]
         return found
 
-    def version(self, collection: str, alias: str) -> Version | None:
+    def find_version(self, collection: str, alias: str) -> Version | None:
         """The version that holds `alias`, also `v0`, or None."""
         return next(
             (
@@ -168,6 +169,19 @@ class WandbServer:
             "project": _project(run.project),
         }
 
+    def run(self, variables: Variables) -> Any:
+        run = self.runs.get(variables["name"])
+        bucket = None
+        if run is not None:
+            extra = {"state": "finished", "group": run.fields.get("groupName"), "jobType": run.fields.get("jobType")}
+            extra |= {"commit": None, "readOnly": False, "createdAt": CREATED, "heartbeatAt": CREATED}
+            extra |= {"systemMetrics": "{}", "historyKeys": None, "user": {"name": ENTITY, "username": ENTITY}}
+            bucket = self._bucket(run) | extra | {"projectId": "1", "readOnly": False}
+        return {"project": {"internalId": "1", "run": bucket}}
+
+    def get_default_entity(self, _: Variables) -> Any:
+        return {"viewer": {"id": "user", "entity": ENTITY}}
+
     def create_run_files(self, variables: Variables) -> Any:
         run = self.runs[variables["run"]]
         files = [{"name": name, "uploadUrl": self._upload(run.files, name)} for name in variables["files"]]
@@ -243,7 +257,7 @@ class WandbServer:
 
     def artifact_membership_by_name(self, variables: Variables) -> Any:
         collection, alias = variables["name"].split(":")
-        version = self.version(collection, alias)
+        version = self.find_version(collection, alias)
         membership = None
         if version is not None:
             membership = {
@@ -398,8 +412,13 @@ class _Handler(BaseHTTPRequestHandler):
             place.bodies.append(body)
         failure = place.fail(operation, body)
         if failure is None:
-            with place.lock:
-                self._answer(200, _dispatch(place, self.path, operation, document, body))
+            try:
+                with place.lock:
+                    answer = _dispatch(place, self.path, operation, document, body)
+            except Exception as error:
+                place.broken.append(f"{operation}: {error!r}")
+                raise
+            self._answer(200, answer)
         elif failure == HANG:
             place.released.wait()
             self.close_connection = True
@@ -442,7 +461,7 @@ def _dispatch(place: WandbServer, path: str, operation: str, document: Any, body
         method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
         answer = getattr(place, method, None)
         if answer is None:
-            return {"data": None, "errors": [{"message": f"no such operation: {operation}"}]}
+            raise NotImplementedError(operation)
         return {"data": answer(document.get("variables") or {})}
     if operation == "file_stream":
         return place.stream(path, document)
@@ -467,3 +486,4 @@ def wandb_server() -> Iterator[WandbServer]:
         server.shutdown()
         thread.join()
         server.server_close()
+    assert place.broken == []
