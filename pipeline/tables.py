@@ -25,8 +25,8 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
         _table(tracker, f"{kind}/{name}", rows)
     if not tracker.texts:
         return
-    for name in TEXTS.get(kind, ()):
-        _table(tracker, f"{kind}/{name}", _read(draft / f"{name}.json"))
+    for name, file in TEXTS.get(kind, {}).items():
+        _table(tracker, f"{kind}/{name}", _read(draft / file))
     if (report := draft / "report.html").is_file():
         tracker.page(f"{kind}/report", report)
 
@@ -101,8 +101,8 @@ MAKERS: Mapping[str, Callable[[Figures, Path], dict[str, Rows]]] = {
     "evaluate": evaluation_tables,
     "decide": decision_tables,
 }
-#: Files of an artifact that are tables of texts.
-TEXTS = {"evaluate": ("mistakes", "behaviour")}
+#: Tables of texts, and the files of an artifact that hold them.
+TEXTS = {"evaluate": {"mistakes": "mistakes.json", "behaviour_failures": "behaviour.json"}}
 
 
 def _read(file: Path) -> Any:

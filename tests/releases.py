@@ -202,7 +202,7 @@ def _export(model: Exported, directory: Path, output: str) -> None:
 
 def make_decision(store: Store, release: Artifact, champion: str | None, *, promote: bool = True) -> Artifact:
     """A decide artifact about `release`."""
-    decision = Decision(promote=promote, reason="It is for a test.", champion=champion, checks=())
+    decision = Decision(promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=())
     inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}
     return make_artifact(
         store, "decide", release.manifest.recipe, inputs, {"decision.json": decision.model_dump_json()}

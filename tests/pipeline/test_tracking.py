@@ -284,7 +284,7 @@ def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
 
 # In a process of its own: torch's import and the killed helper stay out of the other tests.
 TRAINING = """
-import sys
+import sys, time
 import psutil, torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from pipeline.job import open_job
@@ -317,6 +317,12 @@ arguments = TrainingArguments(str(settings.home / "out"), report_to="none", logg
 with tracked(job, "train", {}) as tracker:
     callbacks = tracker.trainer_callbacks()
     Trainer(Line(), arguments, train_dataset=rows, callbacks=callbacks + ([KillWandb()] if kill else [])).train()
+    # That the process has gone is noticed by a write some moments later.
+    waits = 600 if kill else 0
+    while tracker.active and waits:
+        tracker.log({"x": 1.0})
+        time.sleep(0.1)
+        waits -= 1
     print("active", tracker.active)
 """
 
