@@ -251,6 +251,18 @@ def test_a_run_whose_stage_was_killed_arrives_as_far_as_it_came(
         assert len(offline.find_run("nsmc-train").history) > 10
 
 
+def test_data_that_only_the_store_knows_are_there_before_what_was_made_from_them(
+    job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    data = make_data(job)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    produce(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    synced = go(job)
+    assert (synced.recorded, synced.failed) == ((data.ref,), 0), synced
+    assert offline.names(offline.find_run("nsmc-train").uses) == {"nsmc-data"}
+
+
 def test_an_input_that_is_gone_from_the_store_holds_up_nothing(job: Job, offline: WandbServer) -> None:
     data = make_data(job)
     (run,) = run_directories(job.settings.home)
