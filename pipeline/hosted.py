@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ import httpx
 
 from pipeline.errors import SettingsError, TrackingError
 from pipeline.lineage import CHAMPION
+
+log = logging.getLogger(__name__)
 
 PROJECT = "saebyeok"
 #: Seconds to find out whether the server answers at all, and for one request to it.
@@ -62,6 +65,16 @@ def find_address(environment: Mapping[str, str]) -> str:
 def find_project(environment: Mapping[str, str]) -> str:
     """The project that runs are sent to."""
     return environment.get("WANDB_PROJECT") or PROJECT
+
+
+def tear_down() -> None:
+    """End W&B's process: what comes next in this one starts clean, and none outlives it."""
+    try:
+        import wandb
+
+        wandb.teardown()
+    except Exception as error:  # noqa: BLE001 - whatever W&B raises, there is nothing left to end
+        log.debug("W&B's process had gone: %s", error)
 
 
 class Hosted:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.artifacts import Artifact, Store
 from pipeline.console import Session
 from pipeline.errors import ArtifactError, SaebyeokError, SettingsError, TrackingError
-from pipeline.hosted import Hosted, find_account, find_address, find_project
+from pipeline.hosted import Hosted, find_account, find_address, find_project, tear_down
 from pipeline.ledger import RunDirectory, run_directories
 from pipeline.lineage import TYPES, collection, hosted_name
 from pipeline.produce import STAGE_OF
@@ -67,6 +67,13 @@ def sync(settings: Settings, store: Store) -> Synced:
     if os.environ.get("WANDB_MODE") == "disabled":
         raise SettingsError("WANDB_MODE is disabled; nothing is sent to Weights & Biases until it is unset")
     entity, project = find_account(os.environ), find_project(os.environ)
+    try:
+        return _sync(settings, store, entity, project)
+    finally:
+        tear_down()
+
+
+def _sync(settings: Settings, store: Store, entity: str, project: str) -> Synced:
     missing = list(_missing(settings, store, _known(store, entity, project)))
     for artifact in missing:
         _record(settings, artifact)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import TrackingError
-from pipeline.hosted import find_account, find_project
+from pipeline.hosted import find_account, find_project, tear_down
 from pipeline.job import Job, keep_libraries_home
 from pipeline.ledger import RunDirectory
 from pipeline.settings import Settings
@@ -119,7 +119,7 @@ class _Recording:
         except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
             if tracker.active:
                 warn("not finished", error)
-        _tear_down()
+        tear_down()
         if self.upload is None:
             return
         try:
@@ -150,7 +150,7 @@ def _start(subject: Subject, config: Mapping[str, Any], stack: ExitStack, *, fol
             recording.upload = start_upload(recording.directory, live=True)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
         warn("not started", error)
-        _tear_down()
+        tear_down()
         return None
     return recording
 
@@ -180,13 +180,3 @@ def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mo
             x_disable_stats=mode != "online",
         ),
     )
-
-
-def _tear_down() -> None:
-    """End W&B's process: the next stage starts clean, and none outlives this one."""
-    try:
-        import wandb
-
-        wandb.teardown()
-    except Exception as error:  # noqa: BLE001 - as above
-        log.debug("W&B's process had gone: %s", error)

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import SettingsError, TrackingError
+from pipeline.hosted import RETRIES
 from pipeline.job import Job
 from pipeline.ledger import RunDirectory, run_directories
 from pipeline.produce import produce
@@ -286,6 +287,7 @@ def test_from_the_command_line(job: Job, offline: WandbServer) -> None:
     assert failed.returncode == 1, failed.stderr
     document = json.loads(failed.stdout)
     assert (document["failed"], document["runs"][0]["state"]) == (1, "failed")
+    assert offline.counts["UpsertBucket"] == 1 + RETRIES
     offline.fail = lambda operation, body: None
     done = saebyeok()
     assert done.returncode == 0, done.stderr
