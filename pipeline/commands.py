@@ -15,7 +15,7 @@ SERVED, PLACE = "What is served", "This machine"
 
 def add_to(app: typer.Typer) -> None:
     """Register them."""
-    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, prune, sample))):
+    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, prune, sample, sync))):
         for function in functions:
             app.command(rich_help_panel=panel)(function)
 
@@ -104,3 +104,22 @@ def sample(
             current.document({"directory": str(written)})
         else:
             current.line(f"sample data in {written}; for instance: saebyeok run nsmc --data {written}")
+
+
+def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
+    """Send Weights & Biases what was recorded offline: runs, data sets and releases, and who is champion.
+
+    What is there already is not sent again. Exits with 1 where something failed; the next call goes on from there.
+    """
+    with session(as_json=as_json) as current:
+        from pipeline.job import open_store
+        from pipeline.sync import print_synced
+        from pipeline.sync import sync as sync_all
+
+        synced = sync_all(current.settings, open_store(current.settings, store))
+        if as_json:
+            current.document(synced.model_dump(mode="json") | {"failed": synced.failed})
+        else:
+            print_synced(current, synced)
+        if synced.failed:
+            raise typer.Exit(FAILED)

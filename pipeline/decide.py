@@ -22,7 +22,7 @@ from pipeline.releases import Check, Decision, Estimate
 from pipeline.report import render_report
 
 if TYPE_CHECKING:
-    from pipeline.tracking import Tracker
+    from pipeline.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pipeline.errors import ArtifactError, ConflictError, RefusedError, Saebyeok
 from pipeline.job import Job, keep_libraries_home
 from pipeline.releases import Decision, Deployment, DeploymentLog, read_card, read_decision
 from pipeline.settings import Settings
-from pipeline.tracking import tracked
+from pipeline.tracking import Subject, recorded, tracked
 from serving.auth import deploy_token
 from serving.client import ServiceClient
 from serving.engine import Engine
@@ -39,7 +39,7 @@ def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: 
     differently from its card; where it was live already, the previous map is recorded again) or ServiceError.
     """
     keep_libraries_home(job.settings)
-    with tracked(job, "deploy", {"release": release.ref, "decision": decision.ref}) as tracker:
+    with tracked(job, "deploy", {}, {"release": release, "decision": decision}) as tracker:
         deployment = _deploy(job, release, decision, require_service=require_service)
         tracker.summary({"deployment": deployment.number, "reason": deployment.reason})
     return deployment
@@ -83,8 +83,15 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
         raise RefusedError(f"deployment {latest.number} serves the releases of deployment {target.number} already")
-    with _deployer(settings, store, run, require_service=False) as deployer:
-        return deployer.restore(target, latest)
+    changed = _changed(store, target, latest)
+    subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
+    with (
+        recorded(subject, {"target": target.number}, changed) as tracker,
+        _deployer(settings, store, run, require_service=False) as deployer,
+    ):
+        record = deployer.restore(target, latest, list(changed.values()))
+        tracker.summary({"deployment": record.number, "reason": record.reason})
+    return record
 
 
 @dataclass(frozen=True)
@@ -118,10 +125,8 @@ class Deployer:
                 self._verify_live(record, [release])
         return self._finish(record)
 
-    def restore(self, target: Deployment, latest: Deployment) -> Deployment:
-        """Deploy the map of `target` in place of that of `latest`."""
-        changed = {ref for recipe, ref in target.releases.items() if latest.releases.get(recipe) != ref}
-        releases = [self.store.open(ref) for ref in sorted(changed)]
+    def restore(self, target: Deployment, latest: Deployment, releases: Sequence[Artifact]) -> Deployment:
+        """Deploy the map of `target` in place of that of `latest`; `releases` are those that come back."""
         reason = f"rollback to deployment {target.number}"
         with self._staged(releases):
             record = self.records.append(target.releases, after=latest.number, run=self.run, reason=reason)
@@ -268,6 +273,13 @@ def _has_loaded(ref: str) -> Callable[[WorkerState], bool]:
         return ref in worker.staged
 
     return loaded
+
+
+def _changed(store: Store, target: Deployment, latest: Deployment) -> dict[str, Artifact]:
+    """Recipe to the release that `target` names and `latest` does not."""
+    return {
+        recipe: store.open(ref) for recipe, ref in sorted(target.releases.items()) if latest.releases.get(recipe) != ref
+    }
 
 
 def _check_decision(release: Artifact, decision: Artifact, verdict: Decision) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.console import Session
 from pipeline.devices import cuda_devices
 from pipeline.errors import SaebyeokError
+from pipeline.ledger import run_directories
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 
@@ -45,7 +46,7 @@ def diagnose(settings: Settings, store: str | None = None) -> list[Finding]:
         "data": lambda: check_data(settings),
         "service": lambda: check_service(settings),
         "airflow": lambda: check_airflow(settings),
-        "tracking": check_tracking,
+        "tracking": lambda: check_tracking(settings),
     }
     findings: list[Finding] = []
     for name, check in checks.items():
@@ -242,19 +243,22 @@ def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) 
     return Finding(check=check, state="note", text=f"nothing runs at {url}; the port is free", do="make up starts it")
 
 
-def check_tracking() -> Iterator[Finding]:
-    """Where Weights & Biases would record."""
+def check_tracking(settings: Settings) -> Iterator[Finding]:
+    """Where Weights & Biases would record, and what waits to be sent there."""
     from pipeline.tracking import choose_mode
 
     mode = choose_mode(os.environ)
     if mode == "online":
         yield Finding(check="tracking", state="ok", text="Weights & Biases: online")
     elif os.environ.get("WANDB_API_KEY") and mode == "offline" and not os.environ.get("WANDB_MODE"):
-        text = "Weights & Biases: a key is set and the server does not answer; runs are recorded offline"
-        yield Finding(check="tracking", state="problem", text=text, do="check WANDB_BASE_URL and the network")
+        text = "Weights & Biases: a key is set and the server does not take it; runs are recorded offline"
+        yield Finding(check="tracking", state="problem", text=text, do="check the key, WANDB_BASE_URL and the network")
     else:
         text = f"Weights & Biases: {mode}"
         yield Finding(check="tracking", state="note", text=text, do="set WANDB_API_KEY to record online")
+    if waiting := sum(not run.done for run in run_directories(settings.home)):
+        text = f"{waiting} recorded runs are not at Weights & Biases"
+        yield Finding(check="tracking", state="note", text=text, do="saebyeok sync")
 
 
 def print_findings(session: Session, findings: list[Finding]) -> None:

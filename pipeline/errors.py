@@ -84,5 +84,11 @@ class GoldenMismatchError(SaebyeokError):
     """A staged or live release answered a golden sentence differently from its card."""
 
 
+class TrackingError(SaebyeokError):
+    """Weights & Biases did not answer, refused, or did not take all of what it was sent."""
+
+    retryable = True
+
+
 class StackError(SaebyeokError):
     """The local stack could not be started, stopped or asked."""

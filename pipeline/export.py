@@ -25,7 +25,7 @@ from pipeline.recipe import ParityBound, Recipe
 from pipeline.releases import Card, Golden, Variant, read_decision
 from pipeline.report import render_report
 from pipeline.tokenize import Encoder
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 
 VERSION = 2
 GOLDEN = 12

@@ -10,7 +10,9 @@ from typing import Any
 from pipeline.artifacts import Artifact
 from pipeline.job import Job
 from pipeline.manifest import make_key
-from pipeline.tracking import Tracker, tracked
+from pipeline.tables import show
+from pipeline.tracker import Tracker
+from pipeline.tracking import tracked
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +40,10 @@ def produce(
         log.info("%s %s: reused %s", job.recipe.name, kind, found.ref)
         return found
     log.info("%s %s: started", job.recipe.name, kind)
-    config = {**fields, **{name: item.ref for name, item in inputs.items()}}
-    with job.store.draft() as draft, tracked(job, STAGE_OF.get(kind, kind), config) as tracker:
+    with job.store.draft() as draft, tracked(job, STAGE_OF.get(kind, kind), fields, inputs) as tracker:
         figures = build(draft, tracker)
         tracker.summary(figures)
+        tracker.attempt(lambda _: show(tracker, kind, figures, draft))
         artifact = job.store.publish(
             draft,
             kind,
@@ -52,5 +54,6 @@ def produce(
             fields=dict(fields),
             figures=figures,
         )
+        tracker.makes(artifact)
     log.info("%s %s: made %s", job.recipe.name, kind, artifact.ref)
     return artifact

@@ -21,7 +21,7 @@ from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
 from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, Recipe
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 
 VERSION = 1
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

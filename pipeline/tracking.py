@@ -1,168 +1,173 @@
-"""Weights & Biases: one run a stage, offline without a key, and never in the way of the stage itself."""
+"""Weights & Biases: one run a stage, written to this disk and sent from there, never in the way of the stage."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import TrackingError
+from pipeline.hosted import find_account, find_project, tear_down
 from pipeline.job import Job, keep_libraries_home
+from pipeline.ledger import RunDirectory
+from pipeline.settings import Settings
+from pipeline.tracker import Tracker, warn
+from pipeline.upload import Upload, start_upload
 
 log = logging.getLogger(__name__)
 
-PROJECT = "saebyeok"
-#: The x axis of everything logged with a step; transformers' own callback uses the same name.
-STEP = "train/global_step"
-#: Seconds to find out whether the server answers at all, to start a run, and to upload what is left of it.
-REACH_TIMEOUT, INIT_TIMEOUT, FINISH_TIMEOUT = 3.0, 20.0, 60.0
+#: Seconds that a stage which is done waits for the rest of its run to arrive.
+PATIENCE = 60.0
 
 Mode = Literal["online", "offline", "disabled"]
 
 
-class Tracker:
-    """What a stage logs to. No method raises: the first failure is one warning, then all is quiet."""
+@dataclass(frozen=True)
+class Subject:
+    """What a W&B run is about, and where its story goes on."""
 
-    def __init__(self, run: Any | None) -> None:
-        """`run` is a W&B run, or None to log nowhere."""
-        self._run = run
-
-    @property
-    def active(self) -> bool:
-        """Whether what is logged still goes anywhere."""
-        return self._run is not None
-
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Add a point to the curves; `step` counts optimizer steps."""
-        # As a value and not as W&B's own step, which drops what comes out of order.
-        point = dict(values) if step is None else {**values, STEP: step}
-        self._attempt(lambda run: run.log(point))
-
-    def summary(self, figures: Mapping[str, Any]) -> None:
-        """Set figures of the whole run; nested ones are named by their path (`test/accuracy/value`)."""
-        self._attempt(lambda run: run.summary.update(dict(_flat(figures))))
-
-    def image(self, name: str, path: Path) -> None:
-        """Add a picture."""
-
-        def add(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Image(str(path))})
-
-        self._attempt(add)
-
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add a table."""
-
-        def add(run: Any) -> None:
-            import wandb
-
-            run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
-
-        self._attempt(add)
-
-    def trainer_callbacks(self) -> list[Any]:
-        """The W&B callback of transformers, unable to fail the training; for `Trainer(callbacks=...)`.
-
-        Use it with `report_to="none"`: the callback that `report_to="wandb"` adds raises when W&B's
-        process dies.
-        """
-        callbacks: list[Any] = []
-        self._attempt(lambda run: callbacks.append(_guarded_callback(self)))
-        return callbacks
-
-    def _attempt(self, action: Callable[[Any], Any]) -> None:
-        if self._run is None:
-            return
-        try:
-            action(self._run)
-        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
-            self._run = None
-            _warn("stopped logging", error)
+    settings: Settings
+    store: Store
+    #: The pass that it belongs to: W&B's group.
+    run: str
+    stage: str
+    name: str
+    tags: tuple[str, ...]
+    #: Whether the champion may be another one after it.
+    crowns: bool = False
 
 
 @contextmanager
-def tracked(job: Job, stage: str, config: Mapping[str, Any]) -> Iterator[Tracker]:
-    """One W&B run around a stage: `<recipe>-<stage>`, grouped by the job's run.
-
-    The run is W&B's active one inside the block. It is always finished, as failed where the stage
-    raised; the stage's exception passes through unchanged. Nothing of W&B raises from here.
-    """
-    run = _start(job, stage, config)
-    tracker = Tracker(run)
-    exit_code = 1
-    try:
+def tracked(
+    job: Job, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact] | None = None
+) -> Iterator[Tracker]:
+    """`recorded` for a stage of a recipe: the run `<recipe>-<stage>`, grouped by the job's run."""
+    recipe = job.recipe
+    subject = Subject(
+        settings=job.settings,
+        store=job.store,
+        run=job.run,
+        stage=stage,
+        name=f"{recipe.name}-{stage}",
+        tags=(recipe.name, recipe.profile, *(["sample"] if recipe.sample else [])),
+        crowns=stage == "deploy",
+    )
+    with recorded(subject, config, inputs or {}) as tracker:
         yield tracker
-        exit_code = 0
-    finally:
-        _finish(run, exit_code, quiet=not tracker.active)
+
+
+@contextmanager
+def recorded(
+    subject: Subject, config: Mapping[str, Any], inputs: Mapping[str, Artifact], *, follow: bool = True
+) -> Iterator[Tracker]:
+    """One W&B run around a block, written to a directory below HOME and sent from there where W&B can be reached.
+
+    The run is W&B's active one inside the block. It is always finished, as failed where the block raised; the
+    block's exception passes through unchanged. Nothing of W&B raises from here, and the block itself never waits
+    for a network: another process follows what is written, and gets `PATIENCE` seconds once the block is done.
+    What has not arrived by then stays for `saebyeok sync`, and so does all of it without `follow`.
+    """
+    with ExitStack() as stack:
+        recording = _start(subject, config, stack, follow=follow)
+        tracker = Tracker(recording.run if recording else None, texts=subject.settings.wandb_texts)
+        tracker.uses(inputs)
+        exit_code = 1
+        try:
+            yield tracker
+            exit_code = 0
+        finally:
+            if recording is not None:
+                recording.finish(tracker, subject, exit_code)
 
 
 def choose_mode(environment: Mapping[str, str]) -> Mode:
-    """Online only with a key, unless WANDB_MODE says otherwise, and only where the server answers.
+    """Online only with a key, unless WANDB_MODE says otherwise, and only where the server knows it.
 
-    Decided before W&B starts: an online start that fails blocks for long and spoils a later offline one.
+    It is asked once, in a request of a few seconds.
     """
     wanted = environment.get("WANDB_MODE", "")
     if wanted == "disabled":
         return "disabled"
     if not environment.get("WANDB_API_KEY") or wanted in ("offline", "dryrun"):
         return "offline"
-    return "online" if _server_answers(environment) else "offline"
-
-
-def _server_answers(environment: Mapping[str, str]) -> bool:
-    import wandb
-
-    address = environment.get("WANDB_BASE_URL") or wandb.Settings().base_url
     try:
-        httpx.head(address, timeout=REACH_TIMEOUT)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        log.warning(
-            "Weights & Biases at %s does not answer (%s); this run is recorded offline, `wandb sync` uploads it later",
-            address,
-            error,
-        )
-        return False
-    return True
+        find_account(environment)
+    except TrackingError as error:
+        log.warning("%s; the run is kept on this disk, `saebyeok sync` uploads it later", error)
+        return "offline"
+    return "online"
 
 
-def _start(job: Job, stage: str, config: Mapping[str, Any]) -> Any | None:
-    keep_libraries_home(job.settings)
-    directory = job.settings.home / "wandb"
+@dataclass
+class _Recording:
+    """A run that is being written, and the process that follows it."""
+
+    run: Any
+    directory: RunDirectory
+    upload: Upload | None = field(default=None)
+
+    def finish(self, tracker: Tracker, subject: Subject, exit_code: int) -> None:
+        """Close the run and see it off."""
+        try:
+            self.directory.write(tracker.story(subject.stage, subject.store, crowns=subject.crowns))
+            self.run.finish(exit_code=exit_code)
+        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
+            if tracker.active:
+                warn("not finished", error)
+        tear_down()
+        if self.upload is None:
+            return
+        try:
+            self.upload.finish(PATIENCE)
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning(
+                "Weights & Biases: %s; the run is kept in %s, `saebyeok sync` uploads it later",
+                error,
+                self.directory.path,
+            )
+
+
+def _start(subject: Subject, config: Mapping[str, Any], stack: ExitStack, *, follow: bool) -> _Recording | None:
+    keep_libraries_home(subject.settings)
+    directory = subject.settings.home / "wandb"
     try:
-        mode = choose_mode(os.environ)
+        mode = choose_mode(os.environ) if follow else "offline"
         if mode == "disabled":
             return None
         # W&B would fall back to the system's temporary directory, outside SAEBYEOK_HOME.
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.R_OK | os.W_OK):
             raise PermissionError(f"{directory} cannot be written")
-        return _init(job, stage, config, directory, mode)
+        run = _init(subject, config, directory, mode)
+        recording = _Recording(run, RunDirectory(Path(run.dir).parent))
+        stack.enter_context(recording.directory.held())
+        if mode == "online":
+            recording.upload = start_upload(recording.directory, live=True)
     except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
-        _warn("not started", error)
-        _tear_down()
+        warn("not started", error)
+        tear_down()
         return None
+    return recording
 
 
-def _init(job: Job, stage: str, config: Mapping[str, Any], directory: Path, mode: Mode) -> Any:
+def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mode) -> Any:
     import wandb
 
-    recipe = job.recipe
     return wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=f"{recipe.name}-{stage}",
-        group=job.run,
-        job_type=stage,
-        tags=[recipe.name, recipe.profile, *(["sample"] if recipe.sample else [])],
+        project=find_project(os.environ),
+        name=subject.name,
+        group=subject.run,
+        job_type=subject.stage,
+        tags=subject.tags,
         config=dict(config),
         dir=str(directory),
-        mode=mode,
+        # Also where it is sent: a server that dies half-way must find nobody in this process who waits for it.
+        mode="offline",
         reinit="finish_previous",
         settings=wandb.Settings(
             console="off",
@@ -173,55 +178,5 @@ def _init(job: Job, stage: str, config: Mapping[str, Any], directory: Path, mode
             x_disable_machine_info=True,
             # Curves of the GPU's load are worth a thread only where somebody can look at them.
             x_disable_stats=mode != "online",
-            init_timeout=INIT_TIMEOUT,
-            finish_timeout=FINISH_TIMEOUT,
         ),
     )
-
-
-def _finish(run: Any | None, exit_code: int, *, quiet: bool) -> None:
-    if run is None:
-        return
-    try:
-        run.finish(exit_code=exit_code)
-    except Exception as error:  # noqa: BLE001 - as above
-        if not quiet:
-            _warn("not finished", error)
-    _tear_down()
-
-
-def _tear_down() -> None:
-    """End W&B's process: the next stage starts clean, and none outlives this one."""
-    try:
-        import wandb
-
-        wandb.teardown()
-    except Exception as error:  # noqa: BLE001 - as above
-        log.debug("W&B's process had gone: %s", error)
-
-
-def _guarded_callback(tracker: Tracker) -> Any:
-    from transformers.integrations.integration_utils import WandbCallback
-
-    class Guarded(WandbCallback):
-        """The callback of transformers, each of whose events goes through the tracker."""
-
-        def __getattribute__(self, name: str) -> Any:
-            found = super().__getattribute__(name)
-            if not name.startswith("on_"):
-                return found
-            return lambda *args, **kwargs: tracker._attempt(lambda run: found(*args, **kwargs))
-
-    return Guarded()  # type: ignore[no-untyped-call]
-
-
-def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}/")
-        elif isinstance(value, str | bool | int | float):
-            yield f"{above}{name}", value
-
-
-def _warn(what: str, error: Exception) -> None:
-    log.warning("Weights & Biases: %s (%s: %s); the stage goes on without it", what, type(error).__name__, error)

@@ -50,7 +50,7 @@ from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tokenize import load_tokenizer
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

@@ -45,6 +45,7 @@ TOOLS = {
     "pipeline.road",
     "pipeline.stack",
     "pipeline.summary",
+    "pipeline.sync",
 }
 #: Modules of the pipeline whose side is not that of the stages, and the extras that they may count on.
 EXTRAS_OF = {

@@ -21,7 +21,7 @@ from pipeline.recipe import Recipe, load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.tokenize import tokenize, train_wordpiece
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 from pipeline.train import train
 
 SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}

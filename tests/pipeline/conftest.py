@@ -13,6 +13,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
+from tests.wandb_server import KEY, WandbServer, wandb_server
+
 if TYPE_CHECKING:
     from tests.tiny import Road
 
@@ -98,6 +100,15 @@ def bucket(s3_server: tuple[str, OneAtATime], monkeypatch: pytest.MonkeyPatch) -
     yield made
     middleware.lost = 0
     S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def wandb_online(tracking_on: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A Weights & Biases on loopback, and a key for it."""
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        yield server
 
 
 @pytest.fixture(scope="session")

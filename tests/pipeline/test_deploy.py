@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -28,10 +29,12 @@ from pipeline.errors import (
 from pipeline.job import open_store
 from pipeline.releases import DeploymentLog
 from pipeline.settings import Settings
+from pipeline.sync import sync
 from serving.auth import deploy_token
 from tests.deploying import hammering, job_of, put
 from tests.releases import SENTENCES, TinyModel, make_decision
 from tests.service import Service, eventually, model_files, service_settings
+from tests.wandb_server import KEY, wandb_server
 
 A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
 
@@ -232,6 +235,30 @@ def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, c
     content = record.read_bytes()
     for part in (b"nsmc-deploy", release.ref.encode(), b"deployment"):
         assert part in content
+
+
+def test_online_the_alias_champion_follows_deployments_and_rollbacks(
+    alone: Settings, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    store = open_store(alone)
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        releases = [classifier.publish(store, "nsmc", key=letter * 16) for letter in "ab"]
+        assert sync(alone, store).failed == 0
+
+        def champion() -> str:
+            version = server.find_version("nsmc", "champion")
+            assert version is not None
+            return str(json.loads(version.metadata)["ref"])
+
+        for release in releases:
+            put(alone, release, service=False)
+            assert champion() == release.ref
+        rollback(alone, store, "back")
+        assert champion() == releases[0].ref
+        assert server.names(server.find_run("rollback").uses) == {"nsmc"}
 
 
 def test_the_champion_is_not_deployed_again(

@@ -14,7 +14,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.job import Job
 from pipeline.produce import produce
 from pipeline.recipe import Recipe, load_recipe
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 
 
 @pytest.fixture

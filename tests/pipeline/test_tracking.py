@@ -7,19 +7,23 @@ import socket
 import subprocess
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import wandb
 
 from pipeline import tracking
+from pipeline.hosted import RETRIES
 from pipeline.job import Job
+from pipeline.ledger import run_directories
 from pipeline.recipe import load_recipe
 from pipeline.settings import ROOT, library_environment
-from pipeline.tracking import Tracker, choose_mode, tracked
+from pipeline.sync import sync
+from pipeline.tracker import Tracker
+from pipeline.tracking import choose_mode, tracked
+from tests.wandb_server import ERROR, HANG, KEY, REFUSE, WandbServer
 
 pytestmark = pytest.mark.usefixtures("tracking_on")
 
@@ -27,40 +31,6 @@ pytestmark = pytest.mark.usefixtures("tracking_on")
 @pytest.fixture
 def job(make_job: Callable[..., Job]) -> Job:
     return make_job(load_recipe("nsmc", "embedded", sample=True))
-
-
-@pytest.fixture
-def with_key(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    def set_key(address: str) -> None:
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setenv("WANDB_BASE_URL", address)
-
-    return set_key
-
-
-@pytest.fixture
-def refusing_server() -> Iterator[str]:
-    """Answers that it is there, and refuses every request."""
-
-    class Refuse(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-
-        def do_POST(self) -> None:
-            self.send_response(401)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def closed_address() -> str:
@@ -71,6 +41,10 @@ def closed_address() -> str:
 
 def runs_in(job: Job) -> list[Path]:
     return sorted((job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb"))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name in (tracking.__name__, "pipeline.tracker")]
 
 
 def use(tracker: Tracker, picture: Path) -> None:
@@ -160,9 +134,8 @@ def test_a_failing_init_is_one_warning(
         use(tracker, picture)
         assert not tracker.active
         assert tracker.trainer_callbacks() == []
-    warnings = [record.getMessage() for record in caplog.records if record.name == tracking.__name__]
-    assert len(warnings) == 1
-    assert "no W&B today" in warnings[0]
+    (warning,) = warnings(caplog)
+    assert "no W&B today" in warning
 
 
 def test_a_directory_that_cannot_be_written_is_one_warning_and_nothing_elsewhere(
@@ -176,33 +149,117 @@ def test_a_directory_that_cannot_be_written_is_one_warning_and_nothing_elsewhere
     with tracked(job, "train", {}) as tracker:
         use(tracker, picture)
         assert not tracker.active
-    assert len([record for record in caplog.records if record.name == tracking.__name__]) == 1
+    assert len(warnings(caplog)) == 1
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_server_that_is_away_means_offline(
-    job: Job, picture: Path, with_key: Callable[[str], None], caplog: pytest.LogCaptureFixture
+def test_without_the_package_a_stage_goes_on(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with_key(closed_address())
-    with tracked(job, "train", {}) as tracker:
-        use(tracker, picture)
-        assert tracker.active
-    assert len(runs_in(job)) == 1
-    assert "wandb sync" in caplog.text
-
-
-def test_a_server_that_refuses_stops_nothing_and_spoils_nothing_after_it(
-    job: Job, picture: Path, with_key: Callable[[str], None], refusing_server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with_key(refusing_server)
-    with tracked(job, "train", {}) as tracker:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with tracked(job, "deploy", {}) as tracker:
         use(tracker, picture)
         assert not tracker.active
-    monkeypatch.delenv("WANDB_API_KEY")
-    with tracked(job, "evaluate", {}) as tracker:
+    assert len(warnings(caplog)) == 1
+
+
+def test_online_all_of_a_run_arrives(job: Job, picture: Path, wandb_online: WandbServer) -> None:
+    with tracked(job, "train", {"seed": 7}) as tracker:
+        use(tracker, picture)
+    run = wandb_online.find_run("nsmc-train")
+    assert (run.config["seed"], run.summary["accuracy"], run.exit_code) == (7, 0.9, 0)
+    assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
+    assert {Path(name).parts[:2] for name in run.files if name.startswith("media")} == {
+        ("media", "images"),
+        ("media", "table"),
+    }
+    assert [item.done for item in run_directories(job.settings.home)] == [True]
+
+
+def test_online_a_stage_that_fails_is_a_run_that_failed(job: Job, wandb_online: WandbServer) -> None:
+    with pytest.raises(ZeroDivisionError), tracked(job, "train", {}):
+        raise ZeroDivisionError
+    assert wandb_online.find_run("nsmc-train").exit_code == 1
+
+
+def test_a_server_that_is_away_means_offline(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_address())
+    with tracked(job, "train", {}) as tracker:
         use(tracker, picture)
         assert tracker.active
     assert len(runs_in(job)) == 1
+    (warning,) = warnings(caplog)
+    assert "saebyeok sync" in warning
+
+
+@pytest.mark.parametrize("failure", [REFUSE, ERROR, HANG])
+def test_a_server_that_refuses_errs_or_hangs_costs_one_request(
+    job: Job,
+    picture: Path,
+    wandb_online: WandbServer,
+    failure: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipeline.hosted.REACH_TIMEOUT", 0.5)
+    wandb_online.fail = lambda operation, body: failure
+    with tracked(job, "train", {}) as tracker:
+        use(tracker, picture)
+        assert tracker.active
+    assert wandb_online.asked == ["Viewer"]
+    assert len(runs_in(job)) == 1
+    assert len(warnings(caplog)) == 1
+
+
+@pytest.mark.parametrize("failure", [REFUSE, ERROR, HANG])
+def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
+    job: Job,
+    picture: Path,
+    wandb_online: WandbServer,
+    failure: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 6.0)
+    wandb_online.fail = lambda operation, body: failure if wandb_online.counts["UpsertBucket"] else None
+    with tracked(job, "train", {"seed": 7}) as tracker:
+        use(tracker, picture)
+        assert tracker.active
+    assert max(wandb_online.counts.values()) <= 1 + RETRIES
+    assert wandb_online.runs == {}
+    (warning,) = warnings(caplog)
+    assert "saebyeok sync" in warning
+    wandb_online.fail = lambda operation, body: None
+    assert sync(job.settings, job.store).failed == 0
+    run = wandb_online.find_run("nsmc-train")
+    assert (run.config["seed"], run.summary["accuracy"]) == (7, 0.9)
+    assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
+
+
+KILLED = """
+import os, signal
+from pipeline.job import open_job
+from pipeline.settings import load_settings
+from pipeline.tracking import tracked
+
+job = open_job("nsmc", settings=load_settings(), sample=True)
+with tracked(job, "train", {}) as tracker:
+    tracker.log({"loss": 1.0})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_stage_that_is_killed_leaves_no_process_behind(job: Job, wandb_online: WandbServer) -> None:
+    subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, timeout=120)
+    place = str(job.settings.home)
+    left = [
+        item for item in psutil.process_iter(["cmdline"]) if any(place in part for part in item.info["cmdline"] or [])
+    ]
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert alive == []
 
 
 @pytest.mark.parametrize(
@@ -221,13 +278,13 @@ def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
     assert choose_mode(environment) == mode
 
 
-def test_online_with_a_key_and_a_server(refusing_server: str) -> None:
-    assert choose_mode({"WANDB_API_KEY": "k", "WANDB_BASE_URL": refusing_server}) == "online"
+def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
+    assert choose_mode({"WANDB_API_KEY": "k", "WANDB_BASE_URL": wandb_online.url}) == "online"
 
 
 # In a process of its own: torch's import and the killed helper stay out of the other tests.
 TRAINING = """
-import sys
+import sys, time
 import psutil, torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from pipeline.job import open_job
@@ -260,6 +317,12 @@ arguments = TrainingArguments(str(settings.home / "out"), report_to="none", logg
 with tracked(job, "train", {}) as tracker:
     callbacks = tracker.trainer_callbacks()
     Trainer(Line(), arguments, train_dataset=rows, callbacks=callbacks + ([KillWandb()] if kill else [])).train()
+    # That the process has gone is noticed by a write some moments later.
+    waits = 600 if kill else 0
+    while tracker.active and waits:
+        tracker.log({"x": 1.0})
+        time.sleep(0.1)
+        waits -= 1
     print("active", tracker.active)
 """
 
