@@ -203,7 +203,8 @@ def evaluate(
             raise typer.BadParameter(
                 "only with --file; the stage judges what was trained (--input)", param_hint="--release"
             )
-        _stage_command("evaluate")(recipe, profile, data, store, force, run_id, inputs, sets, as_json)
+        stage = _stage_command("evaluate")
+        stage(recipe, profile, data, store, force, run_id, inputs=inputs, sets=sets, as_json=as_json)
         return
     with session(as_json=as_json, data=data) as current:
         from pipeline.score import evaluate_file
