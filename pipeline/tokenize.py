@@ -23,7 +23,7 @@ from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.tracker import Tracker
 
-VERSION = 1
+VERSION = 2
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Side = Literal["train", "validation", "gate"]
 SIDES: tuple[Side, ...] = ("train", "validation", "gate")
@@ -128,6 +128,10 @@ def train_wordpiece(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.WordPiece()
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    # It learns the same tokens every time and numbers them differently, and the same seed would be another model.
+    tokens = [*SPECIAL, *sorted(tokenizer.get_vocab().keys() - set(SPECIAL))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")  # noqa: S106 - as above
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]

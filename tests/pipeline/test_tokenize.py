@@ -122,6 +122,12 @@ def test_the_marks_come_first() -> None:
     assert TOKENIZER.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
+def test_the_same_texts_give_every_token_the_same_number() -> None:
+    texts = [" ".join(WORDS), " ".join(reversed(WORDS))] * 3
+    first, second = (train_wordpiece(texts, 400).get_vocab() for _ in range(2))
+    assert first == second
+
+
 def test_a_tokenizer_survives_its_directory(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
     loaded = load_tokenizer(tmp_path)
