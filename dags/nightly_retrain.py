@@ -19,7 +19,7 @@ import tomllib
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task, task_group
+from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
 from approval import Approval
@@ -37,6 +37,7 @@ from wiring import (
     alert,
     artifact_url,
     champion_asset,
+    daily,
     make,
     promotion,
     skip,
@@ -270,7 +271,7 @@ def retrain(recipe: str) -> None:
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 3 * * *", timezone="Asia/Seoul"),
+    schedule=daily("03:00"),
     # No start_date: with one, unpausing would at once run the last night that was missed.
     catchup=False,
     max_active_runs=1,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import CronTriggerTimetable, dag, task
+from airflow.sdk import dag, task
 
-from wiring import TASK_DEFAULTS, airflow_errors, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, daily, task_settings
 
 
 @task
@@ -30,7 +30,7 @@ def prune() -> int:
 
 @dag(
     # At noon, when the night's run has long ended.
-    schedule=CronTriggerTimetable("0 12 * * *", timezone="Asia/Seoul"),
+    schedule=daily("12:00"),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from airflow.sdk import Asset, BaseOperatorLink, Context, get_current_context
+from airflow.sdk import Asset, BaseOperatorLink, Context, CronTriggerTimetable, get_current_context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
@@ -28,6 +28,13 @@ log = logging.getLogger(__name__)
 
 #: Where the plugin serves files of artifacts (`plugins/saebyeok_artifacts.py`).
 ARTIFACTS = "/saebyeok"
+
+
+def daily(clock: str) -> CronTriggerTimetable:
+    """Every day at `clock` (such as 03:00) in Seoul."""
+    hour, minute = map(int, clock.split(":"))
+    # By default the slot that has just passed would be run when the DAG is unpaused, up to a tenth of a day late.
+    return CronTriggerTimetable(f"{minute} {hour} * * *", timezone="Asia/Seoul", run_immediately=timedelta(0))
 
 
 @contextmanager

@@ -136,3 +136,22 @@ def test_links_keep_the_path_that_airflow_is_served_under(wiring: ModuleType, mo
     assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/saebyeok/decide/nsmc/k/a/report.html"
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ml/")
     assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/ml/saebyeok/decide/nsmc/k/a/report.html"
+
+
+@pytest.mark.parametrize(("now", "first"), [("17:59", "21T18:00"), ("18:01", "22T18:00"), ("20:00", "22T18:00")])
+def test_a_night_that_has_just_passed_is_not_run(
+    wiring: ModuleType, monkeypatch: pytest.MonkeyPatch, now: str, first: str
+) -> None:
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+    from airflow.timetables import trigger
+    from airflow.timetables.base import TimeRestriction
+
+    # As the scheduler has it: read back from what the parser wrote.
+    timetable = decode_timetable(encode_timetable(wiring.daily("03:00")))
+    monkeypatch.setattr(trigger, "utcnow", lambda: datetime.fromisoformat(f"2026-11-21T{now}:00+00:00"))
+    found = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=TimeRestriction(earliest=None, latest=None, catchup=False)
+    )
+    assert found is not None
+    assert found.run_after.isoformat().startswith(f"2026-11-{first}")
