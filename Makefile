@@ -49,11 +49,12 @@ venv:
 pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
 	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
+# A file stays on one worker: what its tests share they make once.
 test: venv
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	$(pytest)
+	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder
 
 # Longer ones: what happens when things are killed or run full, and hours of use. Results go to docs/long-tests.md; what
 # passed at the commit that is checked out is not run again, unless FRESH=1.

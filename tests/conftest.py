@@ -44,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The whole stack takes longest: begun last, it would keep one worker busy while the other has nothing left to do.
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[SESSION_HOME], ignore_errors=True)
 

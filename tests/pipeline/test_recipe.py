@@ -193,8 +193,8 @@ def test_a_wrong_override_is_named_too(overrides: dict[str, Any], named: tuple[s
 
 
 def test_heads_must_divide_the_hidden_size() -> None:
-    with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(256\) must be a multiple of heads \(3\)"):
-        load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 3})
+    with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(192\) must be a multiple of heads \(5\)"):
+        load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 5})
 
 
 def test_a_new_recipe_is_two_files_and_no_python(broken: Any) -> None:
