@@ -29,7 +29,7 @@ from pipeline.retention import delete_outdated, find_outdated
 from pipeline.road import run_all
 from pipeline.settings import Settings, load_settings
 
-#: A twentieth of the reviews: other floors, and a margin that so few gate rows can tell from chance.
+#: Few of the reviews: other floors, and a margin that so few gate rows can tell from chance.
 SETTINGS = {
     "data.min_train_rows": 1_000,
     "data.min_test_rows": 1_000,
