@@ -14,14 +14,14 @@ from wiring import ReportLink, alert, artifact_url, task_job, with_host
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: How long a person has; well before the next night, which waits for this run to end.
-PATIENCE = timedelta(hours=12)
+#: How many hours a person has; well before the next night, which waits for this run to end.
+HOURS = 12
 
 
 class Approval(ApprovalOperator):
     """Ask whether the model of the decision at `decided` may be served, where the run's `approval` is on.
 
-    Rejected, or not answered within `PATIENCE`, what follows is skipped: the run succeeds and the served model stays.
+    Rejected, or not answered within `HOURS`, what follows is skipped: the run succeeds and the served model stays.
     """
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "decided")
@@ -31,7 +31,7 @@ class Approval(ApprovalOperator):
         super().__init__(
             subject=f"{recipe}: serve the new model?",
             defaults=self.REJECT,
-            response_timeout=PATIENCE,
+            response_timeout=timedelta(hours=HOURS),
             # It is for work, and would end the waiting.
             execution_timeout=None,
             **options,
@@ -56,7 +56,7 @@ class Approval(ApprovalOperator):
         answer = super().execute_complete(context, event)
         if answer["chosen_options"] == [self.REJECT]:
             user = answer["responded_by_user"]
-            who = f"{user['name']} rejected it" if user else f"nobody answered within {PATIENCE}"
+            who = f"{user['name']} rejected it" if user else f"nobody answered within {HOURS} hours"
             text = f"{self.recipe}: the new model is not served, the served one stays: {who}."
             alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
         return answer
@@ -72,7 +72,7 @@ def approval_text(decision: Decision, report: str) -> str:
             *lines,
             *(["", "There is no champion yet."] if decision.champion is None else []),
             "",
-            f"[Open the report]({report}). Without an answer within {PATIENCE.total_seconds() / 3600:g} hours it is "
-            "rejected, and the served model stays.",
+            f"[Open the report]({report}). Without an answer within {HOURS} hours it is rejected, and the served "
+            "model stays.",
         ]
     )

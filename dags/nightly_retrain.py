@@ -22,7 +22,7 @@ from typing import Any
 from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
-from approval import Approval
+from approval import HOURS, Approval
 from pipeline.errors import DataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
@@ -117,7 +117,7 @@ PARAMS = {
         type="boolean",
         title="Ask for approval",
         description="Before a model that passed its gates goes on, wait for a person to approve it (Required Actions "
-        "of the run). Rejected, or without an answer within 12 hours, the served model stays.",
+        f"of the run). Rejected, or without an answer within {HOURS} hours, the served model stays.",
     ),
     "force": Param(
         False,

@@ -20,30 +20,31 @@ class OverlapSpec(Strict):
     duplicates: Share = Field(description="of a file's rows, those that repeat an earlier text")
 
 
-class Factors(Strict):
+class Largest(Strict):
+    """Two bounds that a figure must not go above."""
+
+    warning: float
+    critical: float
+
+    @model_validator(mode="after")
+    def _critical_is_further(self) -> Self:
+        if self.critical < self.warning:
+            raise ValueError("critical must not be below warning")
+        return self
+
+
+class Factors(Largest):
     """How many times more, or fewer, than usual."""
 
     warning: Annotated[float, Field(gt=1)]
     critical: Annotated[float, Field(gt=1)]
 
-    @model_validator(mode="after")
-    def _critical_is_further(self) -> Self:
-        if self.critical < self.warning:
-            raise ValueError("critical must not be below warning")
-        return self
 
-
-class Shares(Strict):
+class Shares(Largest):
     """Largest shares of a file's rows."""
 
     warning: Share
     critical: Share
-
-    @model_validator(mode="after")
-    def _critical_is_further(self) -> Self:
-        if self.critical < self.warning:
-            raise ValueError("critical must not be below warning")
-        return self
 
 
 class Chances(Strict):

@@ -126,12 +126,7 @@ def _missing(settings: Settings, store: Store, known: set[str]) -> Iterator[Arti
     stories = [run.story for run in run_directories(settings.home) if not run.done]
     waiting = {story.made for story in stories if story is not None}
     for kind, recipe in _collections(store):
-        refs = [
-            f"{kind}/{recipe}/{key}/{attempt}"
-            for key in store.list(f"{kind}/{recipe}")
-            for attempt in store.list(f"{kind}/{recipe}/{key}")
-        ]
-        for ref in sorted(refs, key=lambda item: hosted_name(item)[1]):
+        for ref in reversed(store.refs(kind, recipe)):
             if hosted_name(ref)[1] not in known and ref not in waiting:
                 try:
                     yield store.open(ref)
