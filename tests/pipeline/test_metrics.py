@@ -80,12 +80,6 @@ def test_large_cases_agree_with_scipy_and_scikit_learn() -> None:
     }
 
 
-def test_weights_count_rows_again() -> None:
-    labels, guesses, weights = array(0, 1, 1), array(0, 0, 1), array(3, 2, 1)
-    repeated = compute_metrics(REVIEWS, labels.repeat(weights), guesses.repeat(weights))
-    assert compute_metrics(REVIEWS, labels, guesses, weights) == pytest.approx(repeated)
-
-
 @pytest.mark.parametrize(
     ("labels", "scores"),
     [(array(0.0, 3.0, 5.0), array(2.0, 2.0, 2.0)), (array(2.0, 2.0), array(1.0, 3.0)), (array(2.0), array(1.0))],
@@ -96,25 +90,49 @@ def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
+def test_figures_of_a_confusion_matrix_are_those_of_its_rows(recipe: Recipe) -> None:
+    size = len(recipe.labels)
+    # Few rows, so that some matrices lack a label on one side or on both.
+    matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=60)
+    found = metrics._f1_of_matrices(matrices.reshape(-1, size, size))
+    for counts, score in zip(matrices, found, strict=True):
+        cells = np.arange(size * size).repeat(counts)
+        assert score == pytest.approx(compute_metrics(recipe, cells // size, cells % size)["f1"])
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
 def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
-    labels, guesses = noisy_labels(len(recipe.labels), 300, 0.7)
+    size = len(recipe.labels)
+    labels, guesses = noisy_labels(size, 300, 0.7)
     by_cells = metrics._resampled_cells(recipe, labels, guesses)
-    by_rows = metrics._resampled_rows(recipe, labels, guesses)
+    drawn = (labels * size + guesses)[np.random.default_rng(8).integers(300, size=(1000, 300))]
+    matrices = np.stack([np.bincount(row, minlength=size * size) for row in drawn]).reshape(-1, size, size)
+    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": metrics._f1_of_matrices(matrices)}
     for name in recipe.metrics:
-        cells, rows = ([draw[name] for draw in draws] for draws in (by_cells, by_rows))
-        deviation = np.std(rows)
-        assert np.std(cells) == pytest.approx(deviation, rel=0.1)
+        deviation = np.std(by_rows[name])
+        assert np.std(by_cells[name]) == pytest.approx(deviation, rel=0.1)
         for quantile in (0.025, 0.5, 0.975):
-            assert np.quantile(cells, quantile) == pytest.approx(np.quantile(rows, quantile), abs=0.25 * deviation)
+            cells, rows = (np.quantile(draws[name], quantile) for draws in (by_cells, by_rows))
+            assert cells == pytest.approx(rows, abs=0.4 * deviation)
 
 
-def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean_in_both() -> None:
+def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In blocks of seven resamples, the last one smaller.
+    monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
+    labels, scores = noisy_scores(40, 1.0)
+    found = metrics._resampled_rows(PAIRS, labels, scores)
+    drawn = np.concatenate(list(metrics._drawn_rows(40)))
+    assert drawn.shape == (metrics.RESAMPLES, 40)
+    for number in range(0, metrics.RESAMPLES, 37):
+        rows = drawn[number]
+        expected = compute_metrics(PAIRS, labels[rows], scores[rows])
+        assert {name: draws[number] for name, draws in found.items()} == pytest.approx(expected)
+
+
+def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean() -> None:
     # One row of label 2, foreseen rightly: a resample without it knows two labels only.
     labels = np.array([0, 1] * 10 + [2])
-    by_cells = metrics._resampled_cells(THREE, labels, labels)
-    by_rows = metrics._resampled_rows(THREE, labels, labels)
-    assert {draw["f1"] for draw in by_rows} == {1.0}
-    assert {draw["f1"] for draw in by_cells} == {1.0}
+    assert set(metrics._resampled_cells(THREE, labels, labels)["f1"]) == {1.0}
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
