@@ -3,13 +3,14 @@
 # make status          what runs, and how it is
 # make test            lint, types and tests
 # make test-faults     what happens when things are killed or run full (longer)
+# make test-models     models and data of full size (longer)
 # make soak            answers under load while the deployment changes (longer)
 # make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-faults soak venv venv-up
+.PHONY: help up down status test test-faults test-models soak venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -49,17 +50,20 @@ venv:
 pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
 	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
-# A file stays on one worker: what its tests share they make once.
+# A file stays on one worker: what its tests share they make once. What hangs says where after twenty minutes.
 test: venv
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder
+	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
 
-# Longer ones: what happens when things are killed or run full, and hours of use. Results go to docs/long-tests.md; what
-# passed at the commit that is checked out is not run again, unless FRESH=1.
+# Longer ones: things are killed or run full, models and data are of full size, hours of use. Results go to
+# docs/long-tests.md; what passed at the commit that is checked out is not run again, unless FRESH=1.
 test-faults: venv
 	$(pytest) -p tests.longer -m faults tests/faults
+
+test-models: venv
+	$(pytest) -p tests.longer -m models tests/models
 
 soak: venv
 	$(pytest) -p tests.longer -m soak tests/soak

@@ -1,4 +1,4 @@
-"""What `make test-faults` and `make soak` add to pytest: a table of results in the docs, by which they go on.
+"""What the targets of longer tests add to pytest: a table of results in the docs, by which they go on.
 
 Each test's last result is written to docs/long-tests.md as soon as it is there. A test that passed at the commit
 that is checked out is not run again, so that a run that was cut off goes on where it was; FRESH=1 runs all.
@@ -21,7 +21,7 @@ from pipeline.settings import ROOT
 
 DOCUMENT = ROOT / "docs" / "long-tests.md"
 COLUMNS = ("Target", "Test", "Result", "Seconds", "Date", "Commit", "Cores")
-TARGETS = {"faults": "`make test-faults`", "soak": "`make soak`"}
+TARGETS = {"faults": "`make test-faults`", "models": "`make test-models`", "soak": "`make soak`"}
 PASSED, CHANGED = "passed", " with changes"
 INTRODUCTION = """\
 # Longer tests

@@ -8,16 +8,15 @@ import secrets
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.settings import ROOT, Settings
+from tests.hook import Hook, web_hook
 from tests.service import free_port
 
 PARSE = """
@@ -98,25 +97,10 @@ def parsed(airflow_home: Path) -> Mapping[str, Any]:
 
 
 @pytest.fixture
-def hook() -> Iterator[tuple[str, list[Any]]]:
-    """The address of a web hook, and the bodies that it was sent; below `/broken` it answers 500."""
-    bodies: list[Any] = []
-
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.send_response(500 if self.path == "/broken" else 204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Hook) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", bodies
-        server.shutdown()
-        thread.join()
+def hook() -> Iterator[Hook]:
+    """A web hook for alerts."""
+    with web_hook() as hook:
+        yield hook
 
 
 @pytest.fixture

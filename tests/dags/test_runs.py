@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pipeline.deploy import deploy
 from pipeline.job import Job
@@ -14,24 +13,25 @@ from pipeline.releases import DeploymentLog
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
 from tests.dags.conftest import newest_run, rows
+from tests.hook import Hook
 from tests.releases import TinyModel, make_decision
 
 
 def test_refused_data_stop_their_recipe_and_can_be_looked_at(
-    airflow: Callable[..., str], airflow_home: Path, settings: Settings, hook: tuple[str, list[Any]], tmp_path: Path
+    airflow: Callable[..., str], airflow_home: Path, settings: Settings, hook: Hook, tmp_path: Path
 ) -> None:
     data = write_sample(tmp_path / "data")
     train = data / "nsmc" / "ratings_train.txt"
     train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
     output = airflow(
-        "nightly_retrain", {"recipes": ["nsmc"]}, fails=True, SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook[0]
+        "nightly_retrain", {"recipes": ["nsmc"]}, fails=True, SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook.url
     )
     assert "klue-sts was not chosen" in output
     run, states = newest_run(airflow_home, "nightly_retrain")
     assert states["nsmc.validate"] == "failed"
     assert states["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in states.items() if task.startswith("klue-sts.")} == {"skipped"}
-    (alert,) = hook[1]
+    (alert,) = hook.bodies
     assert alert["task"] == "nsmc.validate"
     assert str(train) in alert["text"]
     (link,) = rows(

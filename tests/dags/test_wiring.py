@@ -17,6 +17,7 @@ from pipeline.artifacts import Store
 from pipeline.errors import SaebyeokError
 from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT
+from tests.hook import Hook
 
 
 @pytest.fixture(scope="module")
@@ -95,26 +96,25 @@ def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, numb
 
 
 def test_an_alert_is_an_error_line_and_a_post(
-    wiring: ModuleType, hook: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    wiring: ModuleType, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url, bodies = hook
-    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", url)
+    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
     wiring.alert("refused", "nsmc: refused", {"recipe": "nsmc"})
     assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "wiring"] == [
         (logging.ERROR, "nsmc: refused")
     ]
-    assert bodies == [{"event": "refused", "text": "nsmc: refused", "recipe": "nsmc"}]
+    assert hook.bodies == [{"event": "refused", "text": "nsmc: refused", "recipe": "nsmc"}]
 
 
 @pytest.mark.parametrize("address", ["{url}/broken", "http://127.0.0.1:9", "no address"])
 def test_an_alert_that_cannot_be_sent_is_no_failure(
     wiring: ModuleType,
-    hook: tuple[str, list[Any]],
+    hook: Hook,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     address: str,
 ) -> None:
-    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", address.format(url=hook[0]))
+    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", address.format(url=hook.url))
     wiring.alert("failed", "train failed", {})
     messages = [record.getMessage() for record in caplog.records if record.name == "wiring"]
     assert messages[0] == "train failed"

@@ -11,16 +11,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
+from pipeline.job import open_store
+from pipeline.recipe import load_recipe
+from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.airflow_api import OPEN, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
@@ -28,6 +31,7 @@ from pipeline.stack.control import DAG, DAGS, open_api, record_path
 from pipeline.stack.follow import Follower, follow
 from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.progress import Progress
+from tests.hook import Hook, web_hook
 
 SAEBYEOK = str(Path(sys.executable).parent / "saebyeok")
 
@@ -38,7 +42,8 @@ class Stack:
 
     settings: Settings
     environment: dict[str, str]
-    said: str
+    hook: Hook
+    said: str = ""
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [SAEBYEOK, *arguments]
@@ -58,18 +63,21 @@ def free_url() -> str:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     home = tmp_path_factory.mktemp("stack") / "home"
     settings = Settings(home=home, airflow_url=free_url(), service_url=free_url())
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "WANDB_MODE"},
-        "SAEBYEOK_HOME": str(home),
-        "SAEBYEOK_AIRFLOW_URL": settings.airflow_url,
-        "SAEBYEOK_SERVICE_URL": settings.service_url,
-    }
-    result = Stack(settings, environment, "").run("up")
-    try:
-        assert result.returncode == 0, result.stdout + result.stderr
-        yield Stack(settings, environment, result.stdout)
-    finally:
-        Stack(settings, environment, "").run("down")
+    with web_hook() as hook:
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "WANDB_MODE"},
+            "SAEBYEOK_HOME": str(home),
+            "SAEBYEOK_AIRFLOW_URL": settings.airflow_url,
+            "SAEBYEOK_SERVICE_URL": settings.service_url,
+            "SAEBYEOK_ALERT_WEBHOOK": hook.url,
+        }
+        stack = Stack(settings, environment, hook)
+        result = stack.run("up")
+        try:
+            assert result.returncode == 0, result.stdout + result.stderr
+            yield replace(stack, said=result.stdout)
+        finally:
+            stack.run("down")
 
 
 @contextmanager
@@ -107,12 +115,20 @@ def test_both_dags_are_on(stack: Stack) -> None:
             assert airflow.get(f"/api/v2/dags/{dag}").json()["is_paused"] is False
 
 
-def test_up_again_reuses_the_stack_and_the_stages(stack: Stack) -> None:
-    result = stack.run("up")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "reusing the running stack" in result.stdout
-    for recipe in ("nsmc", "klue-sts"):
-        assert re.search(rf"^\S+ +{recipe} +train +done in \S+ reused from the store", result.stdout, re.M)
+@pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
+def test_the_samples_models_pass_and_not_by_luck(stack: Stack, name: str) -> None:
+    store = open_store(stack.settings)
+    (ref,) = store.refs("evaluate", name)
+    figures = store.open(ref).figures["test"]
+    for metric, floor in load_recipe(name, "embedded", sample=True).gate.floors.items():
+        # Not by luck of this one test file: the interval's lower end reaches the floor, too.
+        assert figures[metric]["low"] >= floor
+
+
+@pytest.fixture
+def api(stack: Stack) -> Iterator[AirflowApi]:
+    with open_api(stack.settings) as api:
+        yield api
 
 
 def wait_for(api: AirflowApi, run: str) -> str:
@@ -122,15 +138,49 @@ def wait_for(api: AirflowApi, run: str) -> str:
     return follow(api, DAG, run, follower)
 
 
-def test_a_run_from_rest_changes_what_is_served(stack: Stack) -> None:
-    before = stack.releases()
-    with open_api(stack.settings) as api:
-        run = api.trigger(DAG, {"recipes": ["nsmc"], "seed": 11}, "with another seed")
-        assert wait_for(api, run) == "success"
-    after = stack.releases()
-    assert after["deployment"] == before["deployment"] + 1
-    assert after["recipes"]["nsmc"]["release"] != before["recipes"]["nsmc"]["release"]
-    assert after["recipes"]["klue-sts"] == before["recipes"]["klue-sts"]
+def states(api: AirflowApi, run: str) -> dict[str, str | None]:
+    return {task.task_id: task.state for task in api.tasks(DAG, run)}
+
+
+def events(stack: Stack, run: str) -> list[tuple[str, dict[str, Any]]]:
+    """Assets that a run updated, with what it said of them."""
+    with signed_in(stack.settings) as client:
+        answer = client.get("/api/v2/assets/events", params={"source_run_id": run}).raise_for_status().json()
+    return [(event["uri"], event["extra"]) for event in answer["asset_events"]]
+
+
+def champions(stack: Stack) -> tuple[int, dict[str, Any]]:
+    """Number of the deployment that answers, and what it serves."""
+    served = stack.releases()
+    return served["deployment"], served["recipes"]
+
+
+def test_up_again_reuses_the_stack_and_the_stages(stack: Stack, api: AirflowApi) -> None:
+    before = champions(stack)
+    result = stack.run("up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "reusing the running stack" in result.stdout
+    for recipe in ("nsmc", "klue-sts"):
+        assert re.search(rf"^\S+ +{recipe} +train +done in \S+ reused from the store", result.stdout, re.M)
+    run = api.newest_run(DAG, "success")
+    assert run is not None
+    assert states(api, run)["nsmc.deploy"] == "skipped"
+    # Who follows the champion is not woken.
+    assert events(stack, run) == []
+    assert champions(stack) == before
+
+
+def test_a_model_that_learnt_nothing_changes_nothing(stack: Stack, api: AirflowApi) -> None:
+    before = champions(stack)
+    run = api.trigger(DAG, {"recipes": ["nsmc"], "learning_rate": "1e-9", "epochs": 1}, "hardly trained")
+    assert wait_for(api, run) == "success"
+    found = states(api, run)
+    assert {state for task, state in found.items() if task.startswith("klue-sts.")} == {"skipped"}
+    assert {found[f"nsmc.{task}"] for task in ("approve", "export", "deploy")} == {"skipped"}
+    (alert,) = stack.hook.bodies
+    assert (alert["event"], alert["recipe"], alert["run"]) == ("refused", "nsmc", run)
+    assert (stack.settings.home / "store" / urlsplit(alert["report"]).path.removeprefix("/saebyeok/")).is_file()
+    assert champions(stack) == before
 
 
 def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]:
@@ -144,10 +194,13 @@ def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]
             time.sleep(2)
 
 
-def test_a_person_may_reject_what_passed_the_gate(stack: Stack) -> None:
-    before = stack.releases()
-    with open_api(stack.settings) as api, signed_in(stack.settings) as client:
-        run = api.trigger(DAG, {"recipes": ["nsmc"], "seed": 12, "approval": True}, "to be rejected")
+ANOTHER = {"recipes": ["nsmc"], "seed": 12, "epochs": 3}
+
+
+def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi) -> None:
+    before = champions(stack)
+    with signed_in(stack.settings) as client:
+        run = api.trigger(DAG, ANOTHER | {"approval": True}, "to be rejected")
         question = wait_for_question(stack, api, run)
         assert question["subject"] == "nsmc: serve the new model?"
         assert "accuracy on the sample's test file" in question["body"]
@@ -155,16 +208,29 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack) -> None:
         path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
         client.patch(path, json={"chosen_options": ["Reject"], "params_input": {}}).raise_for_status()
         assert wait_for(api, run) == "success"
-        assert {task.task_id: task.state for task in api.tasks(DAG, run)}["nsmc.export"] == "skipped"
-    after = stack.releases()
-    assert (after["deployment"], after["recipes"]) == (before["deployment"], before["recipes"])
+    assert states(api, run)["nsmc.export"] == "skipped"
+    assert champions(stack) == before
+
+
+def test_a_run_from_rest_changes_what_is_served(stack: Stack, api: AirflowApi) -> None:
+    number, before = champions(stack)
+    run = api.trigger(DAG, ANOTHER, "not to be asked")
+    assert wait_for(api, run) == "success"
+    deployment = DeploymentLog(open_store(stack.settings)).get(number + 1)
+    assert deployment.run == run
+    release = deployment.releases["nsmc"]
+    assert events(stack, run) == [("saebyeok://champion/nsmc", {"deployment": number + 1, "release": release})]
+    served, after = champions(stack)
+    assert served == number + 1
+    assert after["nsmc"]["release"] != before["nsmc"]["release"]
+    assert after["klue-sts"] == before["klue-sts"]
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: Stack) -> None:
-    before = stack.releases()
+def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: Stack, api: AirflowApi) -> None:
+    number, before = champions(stack)
     url = stack.settings.airflow_url
-    with open_api(stack.settings) as api, sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(locale="en-US")
         page.goto(url)
@@ -176,7 +242,7 @@ def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: S
         page.get_by_label("Trigger Dag").first.click()
         form = page.get_by_role("dialog")
         form.get_by_label("Remove Similarity of Korean sentences (KLUE-STS)").click()
-        form.get_by_role("spinbutton", name="Seed").fill("12")
+        form.get_by_role("spinbutton", name="Epochs").fill("3")
         form.get_by_text("Ask for approval").click()
         known = api.newest_run(DAG, "success")
         form.get_by_role("button", name="Trigger", exact=True).click()
@@ -189,9 +255,14 @@ def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: S
         page.get_by_role("button", name="Approve").click()
         assert wait_for(api, run) == "success"
         browser.close()
-    after = stack.releases()
-    assert after["deployment"] == before["deployment"] + 1
-    assert after["recipes"]["nsmc"]["release"] != before["recipes"]["nsmc"]["release"]
+    served, after = champions(stack)
+    assert served == number + 1
+    assert after["nsmc"]["release"] != before["nsmc"]["release"]
+    # What was typed into the form is what it was trained with.
+    store = open_store(stack.settings)
+    release = store.open(DeploymentLog(store).get(served).releases["nsmc"])
+    trained = release.input("trained")
+    assert trained.manifest.fields["train"]["epochs"] == 3
 
 
 def test_down_leaves_nothing_running(stack: Stack) -> None:

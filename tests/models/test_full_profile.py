@@ -22,6 +22,8 @@ from serving.engine import Engine
 from serving.golden import check_golden, engine_answers
 from tests.tiny import Road, sample_rows, save_base
 
+pytestmark = pytest.mark.models
+
 ANY = {"changed_labels": 1.0, "metric_change": 1.0}
 
 

@@ -1,0 +1,42 @@
+"""A web hook that remembers what it was sent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+
+@dataclass
+class Hook:
+    """Its address, and the bodies that it was sent."""
+
+    url: str = ""
+    bodies: list[Any] = field(default_factory=list)
+
+
+@contextmanager
+def web_hook() -> Iterator[Hook]:
+    """A hook on a loopback port; below `/broken` it answers 500."""
+    hook = Hook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            hook.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(500 if self.path == "/broken" else 204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        hook.url = f"http://127.0.0.1:{server.server_port}"
+        yield hook
+        server.shutdown()
+        thread.join()

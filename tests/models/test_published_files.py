@@ -1,0 +1,24 @@
+"""The data gate on the published files, whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.job import Job
+from pipeline.recipe import load_recipe
+from pipeline.validate import validate
+
+pytestmark = pytest.mark.models
+
+
+@pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
+def test_the_published_files_pass(name: str, make_job: Callable[..., Job], real_data: Path) -> None:
+    made = validate(make_job(load_recipe(name, "embedded")), real_data)
+    expected = {"nsmc": (150_000 + 17_169, 50_000), "klue-sts": (5_749, 519)}[name]
+    assert (made.figures["train_rows"], made.figures["test_rows"]) == expected
+    table = pd.read_parquet(made.path / "test.parquet")
+    assert int(table["in_train"].sum()) == made.figures["test_in_train"]
