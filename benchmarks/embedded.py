@@ -74,9 +74,9 @@ def baseline(job: Job) -> dict[str, Any] | None:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     from pipeline.data import read_split
+    from pipeline.fit import fit_line
     from pipeline.metrics import compute_metrics
     from pipeline.model import to_score
-    from pipeline.train import fit_line
 
     assert job.settings.data is not None
     train, test = (read_split(job.recipe, job.settings.data, split) for split in ("train", "test"))

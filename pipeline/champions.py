@@ -6,16 +6,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, BaseModelError, PrunedError
-from pipeline.model import Trained, load_trained
 from pipeline.recipe import Recipe
 from pipeline.releases import DeploymentLog
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.model import Trained
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,14 @@ class Best:
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
     """The champion. Raises ArtifactError where it cannot be read: a gate must not pass for want of one."""
     with _readable(release):
-        return Rival(release, load_trained(recipe, release.input("trained")))
+        return _load(recipe, release)
+
+
+def _load(recipe: Recipe, release: Artifact) -> Rival:
+    # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
+    from pipeline.model import load_trained
+
+    return Rival(release, load_trained(recipe, release.input("trained")))
 
 
 def validation_of(champion: Artifact) -> Artifact:
@@ -68,7 +78,7 @@ def find_best(recipe: Recipe, store: Store, known: set[str]) -> Best:
         if release.input_ref("trained") in known:
             continue
         try:
-            return Best(Rival(release, load_trained(recipe, release.input("trained"))), tuple(notes))
+            return Best(_load(recipe, release), tuple(notes))
         except (ArtifactError, BaseModelError, KeyError, OSError) as error:
             notes.append(_unread(release.ref, error))
     return Best(None, tuple(notes))

@@ -15,7 +15,6 @@ import pandas as pd
 from pipeline.artifacts import Artifact
 from pipeline.champions import Best, Rival, find_best, load_rival, validation_of
 from pipeline.job import Job
-from pipeline.metrics import paired_difference
 from pipeline.produce import produce
 from pipeline.recipe import Recipe
 from pipeline.releases import Check, Decision, Estimate
@@ -81,6 +80,9 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
 
     Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed.
     """
+    # Here and not at the top: without a champion there is no comparison, and scikit-learn takes seconds.
+    from pipeline.metrics import paired_difference
+
     difference = paired_difference(recipe, labels, ours, theirs)
     worst = difference["low"]
     told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"

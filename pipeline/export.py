@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import onnxruntime
-import pandas as pd
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import Artifact
-from pipeline.errors import ArtifactError, LatencyError, ParityError
+from pipeline.errors import ArtifactError
 from pipeline.job import Job
 from pipeline.manifest import make_key
-from pipeline.metrics import compute_metrics
-from pipeline.model import Collate, Rows, Trained, answers_of, load_trained, to_score
-from pipeline.onnx_graph import fuse, to_fp16, to_int8, trace
 from pipeline.produce import produce
-from pipeline.recipe import ParityBound, Recipe
-from pipeline.releases import Card, Golden, Variant, read_decision
-from pipeline.report import render_report
-from pipeline.tokenize import Encoder
-from pipeline.tracker import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.tracker import Tracker
 
 VERSION = 2
-GOLDEN = 12
-#: Inputs in one batch of the parity check: rows of all lengths, so that most are padded.
-BATCH = 32
-#: Calls behind the latency figure, and unmeasured ones before them.
-CALLS, WARM_UP = 200, 20
-#: Inputs on which the fp32 graph is held against the trained model, and the largest difference, a share of the
-#: answer's range. Rounding is far below it; a graph that ignores the mask is above, and the recipe's bounds on
-#: labels and metric might let it pass.
-GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
 
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
@@ -58,197 +36,9 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     digest = make_key("release", VERSION, fields, {name: item.ref for name, item in inputs.items()})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        model = load_trained(recipe, trained, torch.device("cpu"))
-        rows = _sample_rows(recipe, pd.read_parquet(validated.path / "test.parquet"))
-        variants = _write_variants(model, rows, draft)
-        latency = _latency(model, rows, draft / variants["cpu"].file)
-        if latency > recipe.export.latency_ms:
-            raise LatencyError(
-                f"one input takes {latency:.1f} ms (p95, CPU), above export.latency_ms ({recipe.export.latency_ms:g})"
-            )
-        golden, tolerance = _golden(model, rows, draft / variants["cpu"].file)
-        figures = {name: item["value"] for name, item in evaluated.figures["test"].items()}
-        card = _card(model, f"{recipe.name}-{digest}", trained, variants, golden, tolerance, figures)
-        (draft / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
-        model.tokenizer.backend_tokenizer.no_truncation()
-        model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
-        parity = {item.precision: item.parity for item in variants.values()}
-        exported = {"id": card.id, "parity": parity, "latency_ms": latency}
-        # The decision is told and not an input: the same model is the same release, whatever it was held against.
-        report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
-        (draft / "report.html").write_text(report, encoding="utf-8")
-        return exported | figures
+        # Here and not at the top: a finished release is found again without torch.
+        from pipeline.convert import convert
+
+        return convert(job, f"{recipe.name}-{digest}", validated, trained, evaluated, decided, draft)
 
     return produce(job, "release", VERSION, fields=fields, inputs=inputs, build=build)
-
-
-def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:
-    count = min(len(test), recipe.export.sentences)
-    return test.sample(count, random_state=recipe.train.seed).reset_index(drop=True)
-
-
-def _write_variants(model: Trained, rows: pd.DataFrame, draft: Path) -> dict[Literal["cpu", "cuda"], Variant]:
-    recipe, bounds = model.recipe, model.recipe.export
-    with_types = recipe.model.objective != "bi-encoder"
-    traced, fused = draft / "traced.onnx", draft / "fused.onnx"
-    trace(model, traced, with_types=with_types)
-    fuse(model.module, traced, fused)
-    reference = model.answer(rows)
-    check_graph(model, rows, reference, fused)
-    to_int8(fused, draft / "model.int8.onnx")
-    to_fp16(fused, draft / "model.fp16.onnx")
-    traced.unlink()
-    fused.unlink()
-    return {
-        "cpu": _compared(model, rows, reference, draft / "model.int8.onnx", "int8", bounds.int8),
-        "cuda": _compared(model, rows, reference, draft / "model.fp16.onnx", "fp16", bounds.fp16),
-    }
-
-
-def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, Any], file: Path) -> None:
-    """Raise ParityError unless the fp32 graph in `file` answers padded batches as `reference` does."""
-    answers = run_onnx(model, rows.head(GRAPH_INPUTS), open_session(file), BATCH)
-    low, high = model.recipe.score_range or (0.0, 1.0)
-    difference = float(np.abs(answers - reference[:GRAPH_INPUTS]).max())
-    if not difference <= GRAPH_BOUND * (high - low):
-        raise ParityError(
-            f"the exported graph differs from the trained model by up to {difference:.5f} in fp32 "
-            f"(at most {GRAPH_BOUND * (high - low):g} is rounding); nothing was released"
-        )
-
-
-def _compared(
-    model: Trained,
-    rows: pd.DataFrame,
-    reference: np.ndarray[Any, Any],
-    file: Path,
-    precision: Literal["int8", "fp16"],
-    bound: ParityBound,
-) -> Variant:
-    answers = run_onnx(model, rows, open_session(file), BATCH)
-    parity = measure_parity(model.recipe, rows["label"].to_numpy(), reference, answers)
-    for name, limit in bound.model_dump().items():
-        # Written so that NaN fails.
-        if not parity[name] <= limit:
-            raise ParityError(
-                f"{precision}: {name} is {parity[name]:.5f} on {len(rows)} sentences of the test file, "
-                f"above export.{precision}.{name} ({limit:g}); nothing was released"
-            )
-    return Variant(file=file.name, precision=precision, parity=parity)
-
-
-def measure_parity(
-    recipe: Recipe, labels: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]
-) -> dict[str, float]:
-    """How far `answers` are from `reference`: differences in the answer's unit, changed labels, first metric."""
-    differences = np.abs(answers - reference)
-    if recipe.kind == "classification":
-        changed = answers.argmax(axis=1) != reference.argmax(axis=1)
-    else:
-        changed = (answers >= recipe.similar_at) != (reference >= recipe.similar_at)
-    first = recipe.metrics[0]
-    before, after = (compute_metrics(recipe, labels, item)[first] for item in (reference, answers))
-    return {
-        "largest_difference": float(differences.max()),
-        "mean_difference": float(differences.mean()),
-        "changed_labels": float(changed.mean()),
-        "metric_change": abs(after - before),
-    }
-
-
-def open_session(file: Path) -> onnxruntime.InferenceSession:
-    """A session on the CPU, where parity is measured: CUDA's kernels are asked again by the golden sentences."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
-def run_onnx(
-    model: Trained, rows: pd.DataFrame, session: onnxruntime.InferenceSession, batch: int
-) -> np.ndarray[Any, Any]:
-    """Answers of an exported file to `rows` in their order, `batch` at a time, as `Trained.answer` gives them."""
-    outputs = [_ask(session, inputs) for inputs in _batches(model, rows, batch)]
-    answers = answers_of(model.recipe, np.concatenate(outputs).astype(np.float32))
-    return to_score(model.recipe, model.calibration, answers)
-
-
-def _batches(model: Trained, rows: pd.DataFrame, batch: int) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    table = Encoder(model.tokenizer, model.recipe.model.max_length, model.recipe.model.objective).encode(rows).rows
-    encoded = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
-    collate = Collate(model.tokenizer.pad_token_id)
-    for start in range(0, len(encoded), batch):
-        inputs = collate([encoded[index] for index in range(start, min(start + batch, len(encoded)))])
-        yield {name: tensor.numpy().astype(np.int32) for name, tensor in inputs.items()}
-
-
-def _ask(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    def one(suffix: str) -> np.ndarray[Any, Any]:
-        ids = inputs[f"input_ids{suffix}"]
-        feed = {
-            "input_ids": ids,
-            "attention_mask": inputs[f"attention_mask{suffix}"],
-            "token_type_ids": inputs.get("token_type_ids", np.zeros_like(ids)),
-        }
-        (output,) = session.run(None, feed)
-        return np.asarray(output)
-
-    if "input_ids_pair" not in inputs:
-        return one("")
-    return np.asarray((one("") * one("_pair")).sum(axis=-1))
-
-
-def _latency(model: Trained, rows: pd.DataFrame, file: Path) -> float:
-    session = open_session(file)
-    times = []
-    for inputs in _batches(model, rows.sample(CALLS + WARM_UP, replace=True, random_state=0), 1):
-        started = time.perf_counter()
-        _ask(session, inputs)
-        times.append(time.perf_counter() - started)
-    return float(np.percentile(times[WARM_UP:], 95) * 1000)
-
-
-def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golden, ...], float]:
-    chosen = rows.head(GOLDEN)
-    # One at a time, as they will be asked: int8 activations are scaled by the batch.
-    answers = run_onnx(model, chosen, open_session(file), 1)
-    reference = model.answer(chosen)
-    columns = [name for name in ("text", "text_pair") if name in chosen]
-    golden = tuple(
-        Golden(texts=texts, expected=tuple(float(value) for value in np.atleast_1d(answer)))
-        for texts, answer in zip(chosen[columns].itertuples(index=False, name=None), answers, strict=True)
-    )
-    low, high = model.recipe.score_range or (0.0, 1.0)
-    # Room for the other variant and for batches of other sizes: what int8 costs here, twice, and 2% of the range.
-    return golden, 2 * float(np.abs(answers - reference).max()) + 0.02 * (high - low)
-
-
-def _card(
-    model: Trained,
-    identity: str,
-    trained: Artifact,
-    variants: dict[Literal["cpu", "cuda"], Variant],
-    golden: tuple[Golden, ...],
-    tolerance: float,
-    figures: dict[str, float],
-) -> Card:
-    recipe = model.recipe
-    return Card(
-        id=identity,
-        recipe=recipe.name,
-        title=recipe.title,
-        kind=recipe.kind,
-        inputs=recipe.inputs,
-        objective=recipe.model.objective,
-        sample=recipe.sample,
-        labels=recipe.labels,
-        score_range=recipe.score_range,
-        similar_at=recipe.similar_at,
-        calibration=model.calibration,
-        max_length=recipe.model.max_length,
-        variants=variants,
-        golden=golden,
-        golden_tolerance=tolerance,
-        figures=figures,
-        trained=trained.ref,
-        created=datetime.now(UTC),
-    )

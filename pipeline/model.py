@@ -22,10 +22,10 @@ from transformers import (
 )
 
 from pipeline.artifacts import Artifact
+from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.recipe import Recipe
 from pipeline.releases import Calibration
-from pipeline.tokenize import Encoder, load_tokenizer
 
 #: Inverse temperature of the ranking loss (CoSENT, Su 2022).
 SHARPNESS = 20.0

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.data import Split
 from pipeline.errors import DataError
-from pipeline.manifest import file_digest
+from pipeline.project import suite_path
 
 #: What a suite without a checkpoint of its own is run with.
 RESULT_FORMAT = {
@@ -29,8 +29,6 @@ RESULT_FORMAT = {
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
-#: Folders that may hold more about a suite, under its name.
-OF_A_SUITE = ("checkpoints", "validation_definitions")
 #: Never copied: what a person made in the project by hand, and Python's leavings.
 LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
@@ -71,21 +69,6 @@ class OpenSuite:
     "The arguments of each expectation, by its id, that the recipe gives."
 
 
-def suite_path(project: Path, suite: str) -> Path:
-    """Where a suite's JSON is. Raises DataError where it is not."""
-    path = project / "expectations" / f"{suite}.json"
-    if not path.is_file():
-        raise DataError(f"{path} is missing: the recipe's `data.suite` is {suite!r}, so its suite is there")
-    return path
-
-
-def project_digests(project: Path, suite: str) -> dict[str, str]:
-    """SHA-256 of each file of the project that decides what `suite` finds and shows, by its path there."""
-    own = (suite_path(project, suite), *(project / folder / f"{suite}.json" for folder in OF_A_SUITE))
-    files = (project / "great_expectations.yml", *own)
-    return {path.relative_to(project).as_posix(): file_digest(path) for path in files if path.is_file()}
-
-
 def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
     """Copy the Great Expectations project to `target` and open its suite there; the original is only read.
 
@@ -105,7 +88,7 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
 def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[Finding]:
     """Run the suite's checkpoint on one file's rows, data docs included; one finding an expectation.
 
-    `table` has the columns of `pipeline.validate.checked_table`. Raises DataError naming the suite where an
+    `table` has the columns of `pipeline.checks.checked_table`. Raises DataError naming the suite where an
     expectation cannot be evaluated at all.
     """
     try:

@@ -73,6 +73,7 @@ def run_document(outcome: Outcome) -> dict[str, Any]:
         "reason": decision.reason if decision else None,
         "figures": figures_document(outcome),
         "checks": [check.model_dump() for check in decision.checks] if decision else [],
+        "notes": list(decision.notes) if decision else [],
         "champion": decision.champion if decision else None,
         "release": read_card(release).id if release else None,
         "deployment": outcome.deployment.number if outcome.deployment else None,
@@ -118,6 +119,8 @@ def print_run(session: Session, outcome: Outcome) -> None:
     session.line()
     for check in decision.checks:
         session.line(check_line(check))
+    for note in decision.notes:
+        session.line(f"{'note':<11} {note}")
     session.line(f"report      {report_address(outcome)}")
     session.line(f"data docs   {made['validate'].uri}/docs/index.html")
     session.line(f"run         {outcome.job.run}")

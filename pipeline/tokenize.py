@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifacts import Artifact
-from pipeline.base import Base, check_base, resolve_base
+from pipeline.base import resolve_base
+from pipeline.data import text_columns
 from pipeline.dataspec import DataSpec
-from pipeline.errors import BaseModelError, DataError
+from pipeline.errors import DataError
 from pipeline.job import Job
 from pipeline.produce import produce
 from pipeline.recipe import SCRATCH, Recipe
-from pipeline.tracker import Tracker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.tracker import Tracker
 
 VERSION = 2
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 Side = Literal["train", "validation", "gate"]
 SIDES: tuple[Side, ...] = ("train", "validation", "gate")
 
@@ -47,7 +46,10 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
     }
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        return _build(recipe, base, validated, draft)
+        # Here and not at the top: finished tokens are found again without transformers.
+        from pipeline.encode import write_encoded
+
+        return write_encoded(recipe, base, validated, draft)
 
     return produce(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
 
@@ -65,144 +67,12 @@ def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
     return "validation" if place < data.gate_share + data.validation_share else "train"
 
 
-def _build(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
-    splits = split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
-    splits["test"] = pd.read_parquet(validated.path / "test.parquet")
-    if base is None:
-        tokenizer = train_wordpiece(_texts(splits["train"]), _scratch_vocabulary(recipe))
-    else:
-        directory = base.fetch()
-        tokenizer = load_tokenizer(directory)
-        # Here and not when training starts: no GPU has been taken yet.
-        check_base(directory, max_length=recipe.model.max_length, tokens=len(tokenizer))
-    tokenizer.save_pretrained(draft / "tokenizer")
-    encoder = Encoder(tokenizer, recipe.model.max_length, recipe.model.objective)
-    figures: dict[str, Any] = {
-        "base": base.identity if base else {"base": SCRATCH, "revision": None},
-        "vocabulary": len(tokenizer),
-    }
-    for name, rows in splits.items():
-        encoded = encoder.encode(rows)
-        encoded.rows.to_parquet(draft / f"{name}.parquet", index=False)
-        figures[name] = encoded.figures
-    return figures
-
-
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of the train file on each side. Raises DataError where a side is left empty."""
-    sides = np.array([side_of(texts, recipe.data) for texts in train[_columns(train)].itertuples(index=False)])
+    sides = np.array([side_of(texts, recipe.data) for texts in train[text_columns(recipe)].itertuples(index=False)])
     splits: dict[str, pd.DataFrame] = {side: train[sides == side].reset_index(drop=True) for side in SIDES}
     for side, rows in splits.items():
         if rows.empty:
             change = "lower data.validation_share" if side == "train" else f"raise data.{side}_share"
             raise DataError(f"{recipe.data.train}: no rows fall on the {side} side; {change} or add rows")
     return splits
-
-
-def _columns(rows: pd.DataFrame) -> list[str]:
-    return [name for name in ("text", "text_pair") if name in rows]
-
-
-def _texts(rows: pd.DataFrame) -> Iterator[str]:
-    for column in _columns(rows):
-        yield from rows[column]
-
-
-def _scratch_vocabulary(recipe: Recipe) -> int:
-    assert recipe.model.scratch is not None  # the recipe's own rule
-    return recipe.model.scratch.vocabulary
-
-
-def train_wordpiece(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """A BERT WordPiece tokenizer of `size` tokens, learnt from `texts`.
-
-    Of more where the letters of `texts` alone are more (each may begin a word or not), of fewer where there is
-    nothing left to join.
-    """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - not a password
-    # Accents stay: stripping them goes through NFD, which takes Hangul apart.
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=True)]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
-    # It learns the same tokens every time and numbers them differently, and the same seed would be another model.
-    tokens = [*SPECIAL, *sorted(tokenizer.get_vocab().keys() - set(SPECIAL))]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")  # noqa: S106 - as above
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",  # noqa: S106
-        pad_token="[PAD]",  # noqa: S106
-        cls_token="[CLS]",  # noqa: S106
-        sep_token="[SEP]",  # noqa: S106
-        mask_token="[MASK]",  # noqa: S106
-    )
-
-
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model directory. Raises BaseModelError where it has no fast one."""
-    # Without either, transformers makes up a tokenizer to which every word is unknown.
-    if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise BaseModelError(f"{directory} has no tokenizer: a tokenizer.json or a vocab.txt is needed")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
-    except Exception as error:  # tokenizers raises bare Exception
-        raise BaseModelError(f"{directory} has no usable tokenizer: {error}") from error
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise BaseModelError(f"{directory}: only tokenizers with a tokenizer.json (fast ones) can be served")
-    return tokenizer
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Encoded rows and what is to be said of them."""
-
-    rows: pd.DataFrame
-    figures: dict[str, float]
-
-
-class Encoder:
-    """Rows to token ids, by one tokenizer at one length."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, objective: str | None) -> None:
-        """`max_length` counts special tokens too."""
-        self._tokens: Tokenizer = tokenizer.backend_tokenizer
-        self._tokens.no_padding()
-        self._tokens.enable_truncation(max_length)
-        self._unknown = tokenizer.unk_token_id
-        self._objective = objective
-
-    def encode(self, rows: pd.DataFrame) -> Encoded:
-        """Encode `text` (and `text_pair`) of `rows`; the other columns but `id` and `label` are dropped."""
-        table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
-        first = rows["text"].tolist()
-        if self._objective == "cross-encoder":
-            batches = {"input_ids": self._tokens.encode_batch(list(zip(first, rows["text_pair"], strict=True)))}
-            table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
-        else:
-            batches = {"input_ids": self._tokens.encode_batch(first)}
-        if self._objective == "bi-encoder":
-            batches["input_ids_pair"] = self._tokens.encode_batch(rows["text_pair"].tolist())
-        for name, encodings in batches.items():
-            table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
-        table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)
-        return Encoded(table, self._figures(batches))
-
-    def _figures(self, batches: dict[str, Any]) -> dict[str, float]:
-        encodings = [item for batch in batches.values() for item in batch]
-        ids = np.concatenate([item.ids for item in encodings])
-        special = np.concatenate([item.special_tokens_mask for item in encodings])
-        words = ids[special == 0]
-        return {
-            "rows": len(batches["input_ids"]),
-            "truncated": float(np.mean([bool(item.overflowing) for item in encodings])),
-            "unknown": float((words == self._unknown).mean()) if len(words) else 0.0,
-            "mean_length": float(np.mean([len(item.ids) for item in encodings])),
-        }

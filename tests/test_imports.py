@@ -108,3 +108,14 @@ def test_the_linter_lets_stages_import_what_they_need(line: str) -> None:
     command = [sys.executable, "-m", "ruff", "check", "--select", "TID", "--stdin-filename", str(file), "-"]
     result = subprocess.run(command, input=f"{line}\n", capture_output=True, text=True, check=False, cwd=ROOT)
     assert "TID253" not in result.stdout
+
+
+#: What takes seconds to import and is for building alone.
+BUILDING = {"great_expectations", "onnxruntime", "sklearn", "torch", "transformers"}
+
+
+@pytest.mark.parametrize("stage", ["validate", "tokenize", "train", "evaluate", "decide", "export"])
+def test_what_a_stage_has_made_is_found_again_without_what_makes_it(stage: str) -> None:
+    code = f"import sys, pipeline.{stage}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not BUILDING & set(found.stdout.split())

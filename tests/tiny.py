@@ -14,13 +14,14 @@ from transformers import AutoConfig, AutoModel
 from pipeline.artifacts import Artifact
 from pipeline.data import read_split
 from pipeline.decide import decide
+from pipeline.encode import train_wordpiece
 from pipeline.evaluate import evaluate
 from pipeline.job import Job, open_store
 from pipeline.produce import produce
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
-from pipeline.tokenize import tokenize, train_wordpiece
+from pipeline.tokenize import tokenize
 from pipeline.tracker import Tracker
 from pipeline.train import train
 

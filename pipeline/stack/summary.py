@@ -90,6 +90,7 @@ def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
         for check in decision.checks:
             yield f"  {check_line(check)}"
         yield f"  {decision.reason}"
+        yield from (f"  note: {note}" for note in decision.notes)
     reused = [stage for stage in STAGES if outcome.is_reused(stage)]
     if reused:
         yield f"  reused from the store: {', '.join(reused)}"

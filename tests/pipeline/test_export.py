@@ -15,12 +15,13 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from pipeline import export as export_module
+from pipeline import convert
 from pipeline.artifacts import Artifact
+from pipeline.convert import check_graph, measure_parity, open_session, run_onnx
 from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
-from pipeline.export import check_graph, measure_parity, open_session, run_onnx
+from pipeline.export import export
 from pipeline.model import load_trained
 from pipeline.onnx_graph import fuse, trace
 from pipeline.recipe import load_recipe
@@ -100,10 +101,10 @@ def test_weights_that_were_made_again_have_another_name(tmp_path: Path) -> None:
     first, forced = road.released, replace(road.job, force=True)
     evaluated = evaluate(forced, road.validated, road.tokenized, road.trained)
     decided = decide(road.job, evaluated, None)
-    again = export_module.export(road.job, road.validated, road.trained, evaluated, decided)
+    again = export(road.job, road.validated, road.trained, evaluated, decided)
     assert again.key == first.key
     assert read_card(again).id != read_card(first).id
-    same = export_module.export(forced, road.validated, road.trained, evaluated, decided)
+    same = export(forced, road.validated, road.trained, evaluated, decided)
     assert same.ref != again.ref
     assert read_card(same).id == read_card(again).id
 
@@ -120,7 +121,7 @@ def test_the_report_of_a_release_has_parity_and_latency_too(road: Road) -> None:
 
 def test_a_decision_about_another_evaluation_is_not_taken(reviews: Road, pairs: Road) -> None:
     with pytest.raises(ArtifactError, match="is no decision about"):
-        export_module.export(reviews.job, reviews.validated, reviews.trained, reviews.evaluated, pairs.decided)
+        export(reviews.job, reviews.validated, reviews.trained, reviews.evaluated, pairs.decided)
 
 
 def test_a_release_holds_what_serving_needs(road: Road) -> None:
@@ -277,7 +278,7 @@ def test_a_graph_that_ignores_the_mask_is_not_released(road: Road, monkeypatch: 
         fuse(module, source, target)
         without_mask(target)
 
-    monkeypatch.setattr(export_module, "fuse", broken)
+    monkeypatch.setattr(convert, "fuse", broken)
     recipe = road.recipe.model_copy(update={"export": road.recipe.export.model_copy(update={"latency_ms": 4999.0})})
     again = road.with_recipe(recipe)
     with pytest.raises(ParityError, match=r"the exported graph differs from the trained model by up to"):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from pipeline.encode import train_wordpiece
 from pipeline.errors import BaseModelError
 from pipeline.model import TOKENS, Collate, Rows, Trained, _batches, answers_of, build_model, ranking_loss, to_score
 from pipeline.releases import Calibration
-from pipeline.tokenize import train_wordpiece
 from tests.tiny import small_recipe
 
 TEXTS = [

@@ -14,9 +14,10 @@ from pipeline.artifacts import Store
 from pipeline.checks import checked_table, suite_parameters
 from pipeline.data import SPLITS, Split, read_rows, source_file
 from pipeline.job import Job
+from pipeline.project import suite_path
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.settings import ROOT
-from pipeline.suites import Finding, OpenSuite, open_suite, run_suite, suite_path
+from pipeline.suites import Finding, OpenSuite, open_suite, run_suite
 from pipeline.validate import validate
 
 #: So many rows that one in 1,000 may break a rule which allows that many.

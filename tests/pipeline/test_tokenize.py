@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.encode import Encoder, load_tokenizer, train_wordpiece
 from pipeline.errors import BaseModelError, DataError
-from pipeline.tokenize import Encoder, load_tokenizer, side_of, split_rows, tokenize, train_wordpiece
+from pipeline.tokenize import side_of, split_rows, tokenize
 from tests.tiny import Road, make_validated, open_road, save_base, small_recipe
 
 REVIEWS = small_recipe("nsmc")

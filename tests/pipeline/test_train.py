@@ -18,9 +18,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import BaseModelError, TrainingDivergedError
+from pipeline.fit import COMPLETE, Watch, fit_line, has_bf16, newest_checkpoint, seconds_behind
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
-from pipeline.train import COMPLETE, Watch, alone, fit_line, has_bf16, newest_checkpoint, seconds_behind, train
+from pipeline.train import alone, train
 from tests.tiny import Road, open_road, save_base, small_recipe
 
 

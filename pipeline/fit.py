@@ -1,0 +1,251 @@
+"""Fine-tuning by transformers' Trainer: checkpoints, the best epoch, the line from cosines to scores."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import (
+    EvalPrediction,
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipeline.artifacts import Artifact
+from pipeline.base import Base
+from pipeline.encode import load_tokenizer
+from pipeline.errors import TrainingDivergedError
+from pipeline.job import Job
+from pipeline.metrics import Numbers, compute_metrics
+from pipeline.model import (
+    BiEncoder,
+    Collate,
+    Rows,
+    answers_of,
+    best_device,
+    build_model,
+    load_rows,
+    save_trained,
+    to_score,
+)
+from pipeline.recipe import SCRATCH, Recipe
+from pipeline.releases import Calibration
+from pipeline.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+#: Written into a checkpoint last: one without it is half written, and the Trainer would take it all the same.
+COMPLETE = "COMPLETE"
+
+
+def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+    """Fine-tune, going on from the newest complete checkpoint in `work`; figures and errors as `train` says."""
+    recipe = job.recipe
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if job.settings.threads:
+        torch.set_num_threads(job.settings.threads)
+    base = tokenized.figures["base"]
+    directory = None if base["base"] == SCRATCH else Base(base["base"], base["revision"]).fetch()
+    tokenizer = load_tokenizer(tokenized.path / "tokenizer")
+    set_seed(recipe.train.seed)
+    model = build_model(recipe, directory, tokenizer)
+    train_rows = load_rows(tokenized.path / "train.parquet")
+    checkpoint = newest_checkpoint(work)
+    watch = Watch(spent=seconds_behind(checkpoint))
+    trainer = _trainer(recipe, model, tokenizer, train_rows, tokenized, work, [watch, *tracker.trainer_callbacks()])
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = watch.seconds
+    save_trained(model, tokenizer, draft / "model")
+    history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
+    best = _best(recipe, history)
+    return {
+        "seconds": seconds,
+        "samples_per_second": len(train_rows) * recipe.train.epochs / seconds,
+        "best_epoch": round(best["epoch"]),
+        "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
+        "history": _epochs(history),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "calibration": _calibrate(recipe, trainer).model_dump() if isinstance(model, BiEncoder) else None,
+        "base": base,
+    }
+
+
+def _trainer(
+    recipe: Recipe,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: Rows,
+    tokenized: Artifact,
+    work: Path,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    def figures(prediction: EvalPrediction) -> dict[str, float]:
+        answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
+        if isinstance(model, BiEncoder):
+            answers = to_score(recipe, fit_line(answers, labels), answers)
+        # An epoch without a value is the worst one; as NaN, no later one would be better.
+        return {
+            name: -1.0 if math.isnan(value) else value
+            for name, value in compute_metrics(recipe, labels, answers).items()
+        }
+
+    trainer = Trainer(
+        model=model,
+        args=_arguments(recipe, work, math.ceil(len(rows) / recipe.train.batch_size)),
+        train_dataset=rows,
+        eval_dataset=load_rows(tokenized.path / "validation.parquet"),
+        data_collator=Collate(tokenizer.pad_token_id),
+        compute_metrics=figures,
+        callbacks=callbacks,
+    )
+    # It prints to standard output what Watch writes to the log.
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(recipe: Recipe, work: Path, steps: int) -> TrainingArguments:
+    settings = recipe.train
+    cuda = best_device().type == "cuda"
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        seed=settings.seed,
+        bf16=has_bf16(),
+        use_cpu=not cuda,
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=recipe.metrics[0],
+        greater_is_better=True,
+        logging_steps=max(1, min(50, steps // 5)),
+        # A NaN must be seen, not averaged away.
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=cuda,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+    )
+
+
+def has_bf16() -> bool:
+    """Whether this machine multiplies bf16 in hardware."""
+    if best_device().type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class Watch(TrainerCallback):
+    """Says how training goes, marks whole checkpoints, and stops a run that has diverged."""
+
+    def __init__(self, spent: float = 0.0) -> None:
+        """`spent` are the seconds that earlier attempts took up to the checkpoint that this one goes on from."""
+        self._started = time.monotonic() - spent
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, in all attempts."""
+        return time.monotonic() - self._started
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Write a line to the log. Raises TrainingDivergedError at a loss or gradient that is no number."""
+        values = logs or {}
+        for name in ("loss", "grad_norm", "eval_loss"):
+            if name in values and not math.isfinite(float(values[name])):
+                raise TrainingDivergedError(
+                    f"{name} is {values[name]} at step {state.global_step}: training has diverged; lower "
+                    "train.learning_rate, or raise train.warmup"
+                )
+        line = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items() if "flos" not in name)
+        log.info("step %d of %d: %s", state.global_step, state.max_steps, line)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Mark the checkpoint just written as whole; the mark says after how many seconds."""
+        directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (directory / COMPLETE).write_text(f"{self.seconds:.3f}", encoding="utf-8")
+
+
+def newest_checkpoint(work: Path) -> str | None:
+    """The newest whole checkpoint in `work`; half-written ones are removed."""
+    whole = []
+    for path in work.glob("checkpoint-*"):
+        if (path / COMPLETE).is_file():
+            whole.append(path)
+        else:
+            shutil.rmtree(path)
+    if not whole:
+        return None
+    newest = max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    log.info("going on from %s", newest)
+    return str(newest)
+
+
+def seconds_behind(checkpoint: str | None) -> float:
+    """Seconds of training behind a whole checkpoint, in all attempts."""
+    return float((Path(checkpoint) / COMPLETE).read_text(encoding="utf-8")) if checkpoint else 0.0
+
+
+def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:
+    first = f"eval_{recipe.metrics[0]}"
+    return max((entry for entry in history if first in entry), key=lambda entry: float(entry[first]))
+
+
+def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        row = rows.setdefault(math.ceil(entry["epoch"] - 1e-9), {})
+        # The last loss of an epoch stands for it.
+        row |= {name: value for name, value in entry.items() if name not in ("epoch", "step")}
+    return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
+
+
+def _calibrate(recipe: Recipe, trainer: Trainer) -> Calibration:
+    assert trainer.eval_dataset is not None
+    outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
+    return fit_line(answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids))
+
+
+def fit_line(cosines: Numbers, labels: Numbers) -> Calibration:
+    """The line from cosine to score that fits best (least squares).
+
+    Raises TrainingDivergedError where all cosines are one.
+    """
+    if np.ptp(cosines) == 0:
+        raise TrainingDivergedError(
+            "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
+        )
+    slope, intercept = np.polyfit(cosines, labels, 1)
+    return Calibration(slope=float(slope), intercept=float(intercept))
