@@ -193,7 +193,7 @@ def test_a_wrong_override_is_named_too(overrides: dict[str, Any], named: tuple[s
 
 
 def test_heads_must_divide_the_hidden_size() -> None:
-    with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(192\) must be a multiple of heads \(5\)"):
+    with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(128\) must be a multiple of heads \(5\)"):
         load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 5})
 
 
