@@ -50,13 +50,12 @@ venv:
 pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
 	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
-# A file stays on one worker: what its tests share they make once. Three workers, since tests of services wait a good part
-# of their time. What hangs says where after twenty minutes.
+# A file stays on one worker: what its tests share they make once. What hangs says where after twenty minutes.
 test: venv
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	$(pytest) -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200
+	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
 
 # Longer ones: things are killed or run full, models and data are of full size, hours of use. Results go to
 # docs/long-tests.md; what passed at the commit that is checked out is not run again, unless FRESH=1.
