@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from pipeline.artifacts import Artifact
+from pipeline.data import text_columns
 from pipeline.encode import Encoder
 from pipeline.errors import LatencyError, ParityError
 from pipeline.job import Job
@@ -192,10 +193,11 @@ def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golde
     # One at a time, as they will be asked: int8 activations are scaled by the batch.
     answers = run_onnx(model, chosen, open_session(file), 1)
     reference = model.answer(chosen)
-    columns = [name for name in ("text", "text_pair") if name in chosen]
     golden = tuple(
         Golden(texts=texts, expected=tuple(float(value) for value in np.atleast_1d(answer)))
-        for texts, answer in zip(chosen[columns].itertuples(index=False, name=None), answers, strict=True)
+        for texts, answer in zip(
+            chosen[text_columns(model.recipe)].itertuples(index=False, name=None), answers, strict=True
+        )
     )
     low, high = model.recipe.score_range or (0.0, 1.0)
     # Room for the other variant and for batches of other sizes: what int8 costs here, twice, and 2% of the range.

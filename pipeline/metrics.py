@@ -83,9 +83,11 @@ def _resampled_cells(recipe: Recipe, labels: Numbers, predictions: Numbers) -> d
 
 
 def _resampled_rows(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, Numbers]:
-    correlations = [_correlations(labels[rows], predictions[rows]) for rows in _drawn_rows(len(labels))]
     cells = 2 * _classes(recipe, labels) + _classes(recipe, predictions)
-    counts = [(cells[rows][..., None] == np.arange(4)).sum(axis=1) for rows in _drawn_rows(len(labels))]
+    correlations, counts = [], []
+    for rows in _drawn_rows(len(labels)):
+        correlations.append(_correlations(labels[rows], predictions[rows]))
+        counts.append((cells[rows][..., None] == np.arange(4)).sum(axis=1))
     matrices = np.concatenate(counts).reshape(RESAMPLES, 2, 2)
     return {"pearson": np.concatenate(correlations), "f1": _f1_of_matrices(matrices)}
 
