@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,10 @@ from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT, load_settings
 
 log = logging.getLogger(__name__)
+
+#: How W&B tells of a file that ends inside a record, as that of a killed stage does. All before it has been sent,
+#: and more will never come.
+TORN = re.compile(r"runsync: incomplete transaction log: .*unexpected EOF")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,9 @@ def _replay(run: RunDirectory, entity: str, project: str, *, live: bool) -> None
     command = ["beta", "sync", "--live", "--yes"] if live else ["sync"]
     cli([*command, "--entity", entity, "--project", project, str(run.path)], standalone_mode=False)
     problems = _problems(run.path / "upload")
-    if problems or not marker.exists():
+    # W&B itself never takes a torn file for synced.
+    torn = bool(problems) and all(TORN.fullmatch(problem) for problem in problems)
+    if not torn and (problems or not marker.exists()):
         # W&B marks a run as synced also where files of it were given up.
         marker.unlink(missing_ok=True)
         raise TrackingError(problems[0] if problems else "W&B says in its log why it did not upload the run")
