@@ -49,6 +49,8 @@ from pipeline.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
+#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
+SCRATCH_THREADS = 1
 #: Written into a checkpoint last: one without it is half written, and the Trainer would take it all the same.
 COMPLETE = "COMPLETE"
 
@@ -58,9 +60,9 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     recipe = job.recipe
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if job.settings.threads:
-        torch.set_num_threads(job.settings.threads)
     base = tokenized.figures["base"]
+    if threads := job.settings.threads or SCRATCH_THREADS * (base["base"] == SCRATCH):
+        torch.set_num_threads(threads)
     directory = None if base["base"] == SCRATCH else Base(base["base"], base["revision"]).fetch()
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)

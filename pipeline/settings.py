@@ -46,7 +46,11 @@ class Settings(BaseSettings):
     wandb_texts: bool = Field(
         default=False, description="send rows of the data and the report to Weights & Biases too, not only figures"
     )
-    threads: int = Field(default=0, ge=0, description="CPU threads for training and inference; 0: one a core")
+    threads: int = Field(
+        default=0,
+        ge=0,
+        description="CPU threads for training and inference; 0: one a core (one to train a model from scratch)",
+    )
     workers: int = Field(default=2, ge=1, le=64, description="processes of the service that share its port")
 
     @property

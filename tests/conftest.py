@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ["SAEBYEOK_HOME"] = str(home)
     os.environ.update(library_environment(home))
+    # The cores go to pytest's workers; threads of theirs would wait for each other.
+    os.environ["OMP_NUM_THREADS"] = "1"
     # A run of W&B takes a second or two; the tests that are about it switch it on (`tracking_on`).
     os.environ["WANDB_MODE"] = "disabled"
     # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
