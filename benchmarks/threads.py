@@ -74,8 +74,7 @@ def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
         if not policy:
             del environment["OMP_WAIT_POLICY"]
         processes = [
-            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
-            for _ in range(trainings)
+            subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) for _ in range(trainings)
         ]
         return min(float(process.communicate()[0]) for process in processes)
 
