@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.tracker import Tracker
 
-VERSION = 2
+VERSION = 3
 Side = Literal["train", "validation", "gate"]
 SIDES: tuple[Side, ...] = ("train", "validation", "gate")
 

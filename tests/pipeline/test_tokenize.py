@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.encode import Encoder, load_tokenizer, train_wordpiece
 from pipeline.errors import BaseModelError, DataError
+from pipeline.settings import ROOT
 from pipeline.tokenize import side_of, split_rows, tokenize
 from tests.tiny import Road, make_validated, open_road, save_base, small_recipe
 
@@ -123,10 +126,31 @@ def test_the_marks_come_first() -> None:
     assert TOKENIZER.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def test_the_same_texts_give_every_token_the_same_number() -> None:
-    texts = [" ".join(WORDS), " ".join(reversed(WORDS))] * 3
-    first, second = (train_wordpiece(texts, 400).get_vocab() for _ in range(2))
+LEARN = """
+import hashlib, random
+from pipeline.encode import train_wordpiece
+chance = random.Random(3)
+letters = [chr(code) for code in range(ord("가"), ord("가") + 60)]
+# Many pairs of letters are as frequent as others.
+texts = [" ".join("".join(chance.choices(letters, k=3)) for _ in range(8)) for _ in range(40)]
+vocabulary = train_wordpiece(texts, 300).get_vocab()
+assert len(vocabulary) == 300
+print(hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest())
+"""
+
+
+def test_the_same_texts_give_the_same_vocabulary_in_every_process() -> None:
+    # What a hash table of the library has in which order differs from process to process only.
+    command = [sys.executable, "-c", LEARN]
+    first, second = (subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2))
     assert first == second
+
+
+def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.encode.LETTERS", 3)
+    tokenizer = train_wordpiece(["가나 가나 다가", "라"], 100)
+    assert {token for token in tokenizer.get_vocab() if len(token) == 1} == {"가", "나", "다"}
+    assert tokenizer.tokenize("가나 라") == ["가나", "[UNK]"]
 
 
 def test_a_tokenizer_survives_its_directory(tmp_path: Path) -> None:
