@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.artifacts import Artifact
@@ -25,6 +26,7 @@ from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT
 from pipeline.sync import Synced, sync
 from pipeline.tracking import tracked
+from tests.service import eventually
 from tests.wandb_server import ERROR, HANG, REFUSE, WandbServer
 
 MODEL = b"\x00\x01" * 400
@@ -224,6 +226,7 @@ def test_a_run_that_is_being_recorded_is_left_alone(job: Job, offline: WandbServ
 
 KILLED = """
 import os, signal, sys
+import psutil
 from pipeline.job import open_job
 from pipeline.settings import load_settings
 from pipeline.tracking import tracked
@@ -236,6 +239,7 @@ with tracked(job, "train", {}) as tracker:
     file = next(job.settings.home.rglob("run-*.wandb"))
     while int(sys.argv[1]) > 1 and file.stat().st_size < 100_000:
         time.sleep(0.1)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -244,8 +248,13 @@ with tracked(job, "train", {}) as tracker:
 def test_a_run_whose_stage_was_killed_arrives_as_far_as_it_came(
     job: Job, offline: WandbServer, points: int, state: str
 ) -> None:
-    result = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(points)], cwd=ROOT, timeout=120)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(points)]
+    result = subprocess.run(command, cwd=ROOT, timeout=120, stdout=subprocess.PIPE, text=True)
     assert result.returncode == -signal.SIGKILL
+    writers = [int(pid) for pid in result.stdout.split()]
+    assert writers
+    # W&B's own process writes on until it notices.
+    eventually("nobody writes any more", lambda: not any(map(psutil.pid_exists, writers)))
     (run,) = run_directories(job.settings.home)
     if state == "uploaded":
         # Where the kill left it is chance; this is within a record.
