@@ -80,11 +80,10 @@ def check_arrivals(
     known = _Known(set(table["id"]), set(table["texts"]), set("".join(table["joined"])))
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
-        arrival, part = _check(recipe, spec, file, known, falls)
+        arrival, part, table = _check(recipe, spec, file, known, falls)
         checked.append((arrival, part))
         if part is None:
             continue
-        table = _measured(recipe, part)
         known.ids |= set(table["id"])
         known.texts |= set(table["texts"])
         known.recent = [*known.recent, table][-spec.recent :]
@@ -93,14 +92,14 @@ def check_arrivals(
 
 def _check(
     recipe: Recipe, spec: ArrivalsSpec, file: InputFile, known: _Known, falls: Mapping[str, Measure]
-) -> tuple[Arrival, Part | None]:
+) -> tuple[Arrival, Part | None, pd.DataFrame]:
     about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
     try:
         part = read_part(recipe, file)
     except DataError as error:
         found = str(error).removeprefix(str(file.path)).lstrip(": ")
         unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
-        return Arrival(**about, rows=0, measures=(unreadable,)), None
+        return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
     table = _measured(recipe, part)
     measures = [_usable(recipe, part, table), _seen(spec, table, known)]
     if len(known.recent) >= LEAST:
@@ -108,7 +107,7 @@ def _check(
     if file.name in falls:
         measures.append(falls[file.name])
     arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
-    return arrival, None if arrival.level == "critical" else part
+    return arrival, None if arrival.level == "critical" else part, table
 
 
 def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
@@ -132,8 +131,9 @@ def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
 
 
 def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
-    again = table["id"].isin(known.ids) | table["texts"].isin(known.texts)
-    share = float(again.mean())
+    # Not `isin`: it would make a column of all that is known, for every day again.
+    again = [id_ in known.ids or texts in known.texts for id_, texts in zip(table["id"], table["texts"], strict=True)]
+    share = sum(again) / len(again) if again else 0.0
     level: Level = "critical" if share > spec.seen.critical else "warning" if share > spec.seen.warning else "ok"
     return Measure(name="rows seen before", found=f"{share:.1%}", usual=f"at most {spec.seen.warning:.1%}", level=level)
 
