@@ -17,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline.artifacts import Artifact, Store
+from pipeline.bento import ensure_bento, home_bentos
 from pipeline.deploy import deploy, rollback
 from pipeline.errors import (
     ArtifactError,
@@ -37,6 +38,18 @@ from tests.service import Service, eventually, model_files, service_settings
 from tests.wandb_server import KEY, wandb_server
 
 A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
+
+
+@pytest.fixture(autouse=True)
+def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building a Bento takes several times what the rest of a deployment does; `test_bento` has them."""
+    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+
+
+@pytest.fixture
+def bentos(no_bentos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bentos all the same."""
+    monkeypatch.setattr("pipeline.deploy.ensure_bento", ensure_bento)
 
 
 def numbers(store: Store) -> list[int]:
@@ -143,6 +156,7 @@ def test_two_recipes_live_together_and_roll_back_step_by_step(
 
 
 def test_two_recipes_deploying_at_once_both_go_live(
+    bentos: None,
     service: Service,
     classifier: TinyModel,
     sentence_encoder: TinyModel,
@@ -169,6 +183,7 @@ def test_two_recipes_deploying_at_once_both_go_live(
     latest = DeploymentLog(store).latest()
     assert latest is not None
     assert latest.releases == {"nsmc": releases[0].ref, "klue-sts": releases[1].ref}
+    assert len(home_bentos(settings).list()) == 2
 
 
 def test_a_bucket_joins_machines_that_share_no_disk(
