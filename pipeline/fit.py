@@ -61,9 +61,10 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = tokenized.figures["base"]
-    if threads := job.settings.threads or SCRATCH_THREADS * (base["base"] == SCRATCH):
+    scratch = base["base"] == SCRATCH
+    if threads := job.settings.threads or (SCRATCH_THREADS if scratch else 0):
         torch.set_num_threads(threads)
-    directory = None if base["base"] == SCRATCH else Base(base["base"], base["revision"]).fetch()
+    directory = None if scratch else Base(base["base"], base["revision"]).fetch()
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)

@@ -71,3 +71,5 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
         run,
     )
     assert [(uri, json.loads(extra)["deployment"]) for uri, extra in events] == [("saebyeok://champion/nsmc", 4)]
+    assert "no deployment 7" in airflow("rollback", {"deployment": 7}, fails=True)
+    assert newest_run(airflow_home, "rollback")[1] == {"rollback": "failed"}

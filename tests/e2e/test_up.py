@@ -268,6 +268,9 @@ def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: S
     with signed_in(stack.settings) as client:
         typed = client.get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}").raise_for_status().json()["conf"]
     assert (typed["recipes"], typed["epochs"], typed["approval"]) == (["nsmc"], epochs, True)
+    store = open_store(stack.settings)
+    trained = store.open(DeploymentLog(store).get(served).releases["nsmc"]).input("trained")
+    assert trained.manifest.fields["train"]["epochs"] == epochs
 
 
 def test_down_leaves_nothing_running(stack: Stack) -> None:

@@ -109,7 +109,9 @@ def flipped(rows: list[Row]) -> list[Row]:
         (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
     ],
 )
-def test_a_day_out_of_line_stops_its_night(job: Job, recipe: Recipe, data: Path, change: Change, measure: str) -> None:
+def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
+    job: Job, recipe: Recipe, data: Path, change: Change, measure: str
+) -> None:
     file = write_day(data, DAYS, change(reviews_of(DAYS)))
     *usual, odd = checked(recipe, data)
     assert {arrival.level for arrival in usual} == {"ok"}
@@ -118,10 +120,6 @@ def test_a_day_out_of_line_stops_its_night(job: Job, recipe: Recipe, data: Path,
     with pytest.raises(DataError, match="the newest arrival is out of line: .*" + measure) as caught:
         validate(night, data)
     assert str(caught.value).startswith(str(file))
-
-
-def test_a_day_out_of_line_is_left_out_of_the_nights_after_it(job: Job, data: Path) -> None:
-    write_day(data, DAYS, flipped(reviews_of(DAYS)))
     write_day(data, DAYS + 1, reviews_of(DAYS + 1))
     made = validate(replace(job, cutoff=day_of(DAYS + 2)), data)
     assert made.figures["cutoff"] == str(day_of(DAYS + 1))
