@@ -22,7 +22,7 @@ from pipeline.quarantine import (
     unreadable_sentences,
 )
 from pipeline.recipe import Recipe
-from pipeline.suites import Finding, open_suite, run_suite
+from pipeline.suites import Finding, OpenSuite, open_suite, run_suite
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Held:
     aside: list[Aside]
     problems: list[str]
     "Why the run must stop, in sentences."
-    site: Path
-    "Great Expectations' own data docs."
+    suite: OpenSuite
+    "As it was run on these rows."
 
 
 def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
@@ -60,10 +60,10 @@ def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
     excess = beyond_bound(recipe, parts, aside)
     if excess:
         problems = [*unreadable_sentences(recipe, parts), *_criticals(recipe, held), *excess]
-        return Held(held.splits, held.tables, held.findings, aside, problems, held.site)
+        return Held(held.splits, held.tables, held.findings, aside, problems, held.suite)
     if any(rules.values()):
         held = _run(job, {split: rows.without(rules[split]) for split, rows in splits.items()}, project / "kept")
-    return Held(held.splits, held.tables, held.findings, aside, _criticals(recipe, held), held.site)
+    return Held(held.splits, held.tables, held.findings, aside, _criticals(recipe, held), held.suite)
 
 
 def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
@@ -75,7 +75,7 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
         for split, table in tables.items()
         for finding in run_suite(opened, split, table, suite_parameters(recipe, split))
     ]
-    return Held(splits, tables, findings, [], [], project / "uncommitted" / "data_docs")
+    return Held(splits, tables, findings, [], [], opened)
 
 
 def checked_table(recipe: Recipe, rows: pd.DataFrame, split: Split, train: pd.DataFrame) -> pd.DataFrame:

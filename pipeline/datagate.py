@@ -18,6 +18,7 @@ from pipeline.inputs import Inputs, Part, SplitRows, join_parts, read_part
 from pipeline.job import Job
 from pipeline.overlap import Overlap, measure_overlap, write_overlap
 from pipeline.quarantine import write_aside
+from pipeline.suites import build_site
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _hold(
         gate = Gate(held, arrivals, overlaps, inputs.ignored)
         problems = [*_arrival_problems(inputs, arrivals), *held.problems, *_overlap_problems(held, overlaps)]
         page = build_page(job, held, arrivals, overlaps, listed, problems)
-        write_docs(held.site, draft / "docs", page)
+        write_docs(build_site(held.suite), draft / "docs", page)
     write_aside(recipe, held.aside, draft / quarantine.FILE)
     write_overlap(recipe, listed, draft / overlap.FILE)
     document = {

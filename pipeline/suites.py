@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import great_expectations as gx
 import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.core.expectation_validation_result import ExpectationValidationResult
 from great_expectations.data_context import FileDataContext
+from great_expectations.data_context.types.resource_identifiers import ExpectationSuiteIdentifier
 from great_expectations.exceptions import DataContextError, GreatExpectationsError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,6 +64,8 @@ class OpenSuite:
     """A suite in a copy of the project, ready to run."""
 
     name: str
+    project: Path
+    "The copy."
     context: FileDataContext
     asked: Mapping[str, set[str]]
     "The arguments of each expectation, by its id, that the recipe gives."
@@ -82,11 +84,11 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
     document = json.loads(path.read_text(encoding="utf-8"))
     document |= {"name": suite, "id": document.get("id") or str(uuid.uuid4()), "expectations": rules}
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    return OpenSuite(suite, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
+    return OpenSuite(suite, target, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
 
 
 def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[Finding]:
-    """Run the suite's checkpoint on one file's rows, data docs included; one finding an expectation.
+    """Run the suite's checkpoint on one file's rows; one finding an expectation.
 
     `table` has the columns of `pipeline.checks.checked_table`. Raises DataError naming the suite where an
     expectation cannot be evaluated at all.
@@ -105,6 +107,19 @@ def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: 
         finding.model_copy(update={"breaking": _all_breaking(opened, table, parameters, finding, outcome)})
         for finding, outcome in zip(findings, outcomes, strict=True)
     ]
+
+
+def build_site(opened: OpenSuite) -> Path:
+    """Great Expectations' data docs of the suite and its runs, without an index; the directory.
+
+    Once, and not as an action of each checkpoint: every build compiles all its templates again.
+    """
+    pages: list[Any] = [
+        *opened.context.validation_results_store.list_keys(),
+        ExpectationSuiteIdentifier(opened.name),
+    ]
+    opened.context.build_data_docs(resource_identifiers=pages, build_index=False)
+    return opened.project / "uncommitted" / "data_docs"
 
 
 def _all_breaking(
@@ -165,7 +180,7 @@ def _checkpoint(context: FileDataContext, suite: str) -> gx.Checkpoint:
             gx.Checkpoint(
                 name=suite,
                 validation_definitions=[validation],
-                actions=[UpdateDataDocsAction(name="data docs")],
+                actions=[],
                 result_format=RESULT_FORMAT,
             )
         )

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -102,13 +104,18 @@ def test_the_blocking_works(tmp_path: Path) -> None:
     assert list(report["failed"]) == ["pipeline.data"]  # type: ignore[call-overload]
 
 
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """The distributions that provide each package; reading them all takes a second."""
+    return packages_distributions()
+
+
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 def test_what_a_module_imports_is_named_in_its_extra(module: Module) -> None:
     # Tools reach into whatever side is installed, inside functions and saying so where it is not.
     imported = module.top if belongs(module.name, {"pipeline.doctor"}) else module.imports
-    distributions = packages_distributions()
     for package in third_party(imported):
-        providers = {canonicalize_name(name) for name in distributions.get(package, [])}
+        providers = {canonicalize_name(name) for name in distributions().get(package, [])}
         assert providers, f"{module.name} imports {package}, which is not installed"
         assert providers & direct(module.extras), (
             f"{module.name} imports {package}: {module.extras} must name {providers}"

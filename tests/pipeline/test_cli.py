@@ -219,21 +219,6 @@ def test_overrides_are_toml_and_text_where_they_are_none() -> None:
         overrides(["=3"])
 
 
-def test_sample_and_validate_and_its_reuse(saebyeok: Saebyeok, tmp_path: Path) -> None:
-    directory = tmp_path / "made"
-    assert saebyeok("sample", str(directory), "--json").document == {"directory": str(directory)}
-    first = saebyeok("validate", "nsmc", "--data", str(directory), "--json")
-    assert first.code == 0, first.err
-    assert first.document["sample"] is True
-    assert first.document["reused"] is False
-    assert first.document["figures"]["train_rows"] > 0
-    # With no data named it is the same sample.
-    again = saebyeok("validate", "nsmc", "--json")
-    assert (again.document["reused"], again.document["ref"]) == (True, first.document["ref"])
-    forced = saebyeok("validate", "nsmc", "--json", "--force")
-    assert forced.document["ref"] != first.document["ref"]
-
-
 def test_a_stage_without_its_input_says_which_comes_first(saebyeok: Saebyeok) -> None:
     result = saebyeok("tokenize", "nsmc")
     assert result.code == FAILED

@@ -26,6 +26,13 @@ def first(place: Place) -> Any:
     return place.call("run", "nsmc")
 
 
+@pytest.fixture(scope="module")
+def judged(first: Any, place: Place) -> Any:
+    """The document of the champion on the test file."""
+    data = load_recipe("nsmc", "embedded", sample=True).data
+    return place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / data.test))
+
+
 def refs(document: Any) -> dict[str, str]:
     return {step["stage"]: step["ref"] for step in document["stages"]}
 
@@ -70,18 +77,17 @@ def test_a_floor_out_of_reach_refuses_without_training_again(first: Any, place: 
     assert refs(document)["decide"] in people.stdout
 
 
-def test_the_champion_on_the_test_file_agrees_with_the_report(first: Any, place: Place) -> None:
+def test_the_champion_on_the_test_file_agrees_with_the_report(first: Any, judged: Any) -> None:
     recipe = load_recipe("nsmc", "embedded", sample=True)
-    document = place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / recipe.data.test))
-    assert document["release"] == first["release"]
-    assert document["rows"] >= recipe.data.min_test_rows
+    assert judged["release"] == first["release"]
+    assert judged["rows"] >= recipe.data.min_test_rows
     for metric in recipe.metrics:
         # The served file is quantized: it may differ by what the export allows.
         allowed = recipe.export.int8.metric_change + recipe.export.int8.changed_labels
-        assert document["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)
+        assert judged["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)
 
 
-def test_what_is_predicted_is_what_is_judged(first: Any, place: Place) -> None:
+def test_what_is_predicted_is_what_is_judged(judged: Any, place: Place) -> None:
     recipe = load_recipe("nsmc", "embedded", sample=True)
     rows = (place.home / "sample" / recipe.data.test).read_text(encoding="utf-8").splitlines()[1:]
     labelled = [(text, recipe.labels[int(label)]) for _, text, label in (row.split("\t") for row in rows) if text]
@@ -89,7 +95,6 @@ def test_what_is_predicted_is_what_is_judged(first: Any, place: Place) -> None:
     assert result.returncode == 0, result.stderr
     predicted = [json.loads(line)["label"] for line in result.stdout.splitlines()]
     right = sum(label == guess for (_, label), guess in zip(labelled, predicted, strict=True))
-    judged = place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / recipe.data.test))
     assert right / len(labelled) == pytest.approx(judged["metrics"]["accuracy"], abs=0.005)
 
 
@@ -97,3 +102,17 @@ def test_each_stage_alone_finds_what_the_run_made(first: Any, place: Place) -> N
     for stage in ("tokenize", "train", "evaluate", "export"):
         document = place.call(stage, "nsmc")
         assert (document["ref"], document["reused"]) == (refs(first)[stage], True)
+
+
+def test_a_sample_made_by_hand_is_the_shipped_one_and_force_makes_a_stage_again(
+    first: Any, place: Place, tmp_path: Path
+) -> None:
+    directory = tmp_path / "made"
+    assert place.call("sample", str(directory)) == {"directory": str(directory)}
+    for arguments in (("--data", str(directory)), ()):
+        again = place.call("validate", "nsmc", *arguments)
+        assert (again["sample"], again["reused"], again["ref"]) == (True, True, refs(first)["validate"])
+        assert again["figures"]["train_rows"] > 0
+    forced = place.call("validate", "nsmc", "--force")
+    assert forced["reused"] is False
+    assert forced["ref"] != refs(first)["validate"]
