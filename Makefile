@@ -10,7 +10,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status test test-faults test-models soak venv venv-up
+.PHONY: help up down status test types tests test-faults test-models soak venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -50,11 +50,16 @@ venv:
 pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
 	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
-# A file stays on one worker: what its tests share they make once. What hangs says where after twenty minutes.
 test: venv
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+types:
 	.venv/bin/mypy
+
+# A file stays on one worker: what its tests share they make once. What hangs says where after twenty minutes.
+tests:
 	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
 
 # Longer ones: things are killed or run full, models and data are of full size, hours of use. Results go to

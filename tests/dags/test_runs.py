@@ -14,7 +14,7 @@ from pipeline.recipe import load_recipe
 from pipeline.releases import DeploymentLog
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
-from tests.dags.conftest import newest_run, rows
+from tests.dags.conftest import newest_runs, rows
 from tests.hook import Hook
 from tests.releases import TinyModel, make_decision
 
@@ -26,10 +26,10 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     train = data / "nsmc" / "ratings_train.txt"
     train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
     output = airflow(
-        "nightly_retrain", {"recipes": ["nsmc"]}, fails=True, SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook.url
+        "nightly_retrain", {"recipes": ["nsmc"]}, fail=[True], SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook.url
     )
     assert "klue-sts was not chosen" in output
-    run, states = newest_run(airflow_home, "nightly_retrain")
+    ((run, states),) = newest_runs(airflow_home, "nightly_retrain", 1)
     assert states["nsmc.validate"] == "failed"
     assert states["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in states.items() if task.startswith("klue-sts.")} == {"skipped"}
@@ -65,8 +65,8 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
         champion = release.ref
     log = DeploymentLog(job.store)
     # Not the one before, which it takes where none is named.
-    airflow("rollback", {"deployment": 1})
-    run, states = newest_run(airflow_home, "rollback")
+    output = airflow("rollback", {"deployment": 1}, {"deployment": 7}, fail=[False, True])
+    (run, states), (_, unknown) = newest_runs(airflow_home, "rollback", 2)
     assert states == {"rollback": "success"}
     assert log.numbers() == [1, 2, 3, 4]
     assert (log.get(4).releases, log.get(4).run) == (log.get(1).releases, run)
@@ -76,5 +76,5 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
         run,
     )
     assert [(uri, json.loads(extra)["deployment"]) for uri, extra in events] == [("saebyeok://champion/nsmc", 4)]
-    assert "no deployment 7" in airflow("rollback", {"deployment": 7}, fails=True)
-    assert newest_run(airflow_home, "rollback")[1] == {"rollback": "failed"}
+    assert "no deployment 7" in output
+    assert unknown == {"rollback": "failed"}

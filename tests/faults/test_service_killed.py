@@ -61,6 +61,18 @@ def test_killed_workers_come_back(
     assert named(seen) == {A, B}
 
 
+def test_a_deployment_proceeds_while_a_killed_worker_comes_back(
+    service: Service, store: Store, classifier: TinyModel, other_classifier: TinyModel
+) -> None:
+    put(service.settings, classifier.publish(store, "nsmc", key="a" * 16))
+    killed = min(service.pids())
+    os.kill(killed, signal.SIGKILL)
+    record = put(service.settings, other_classifier.publish(store, "nsmc", key="b" * 16))
+    eventually("two workers serve the new deployment", lambda: deployment_of_all(service) == record.number)
+    assert killed not in service.pids()
+    assert service.client.classify(["가"]).release == B
+
+
 def test_a_killed_service_comes_back_with_the_newest_deployment(
     service: Service, store: Store, classifier: TinyModel, other_classifier: TinyModel
 ) -> None:

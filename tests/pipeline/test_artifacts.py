@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -219,49 +220,70 @@ def test_hidden_names_and_the_folders_own_marker_are_not_listed(
 
 # --- kill -9 -----------------------------------------------------------------------------------
 
-#: Publishes three files and kills itself just before the n-th time that it opens, makes or renames
-#: something of the store, or (bucket) sends something.
+#: For each number that it reads, a copy of itself publishes three files and kills itself just before the n-th time that
+#: it opens, makes or renames something of the store, or (bucket) sends something; how the copy ended is written.
 PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
+import s3fs
 from pipeline.artifacts import Store
 
-uri, cache, point = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-seen = 0
+def publish(uri, cache, point):
+    seen = 0
 
-def hook(event, args):
-    global seen
-    if event in ("open", "os.mkdir", "os.rename") and "store" in str(args[0]) or "drafts" in str(args[0:1]):
-        seen += 1
-        if seen == point:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def hook(event, args):
+        nonlocal seen
+        if event in ("open", "os.mkdir", "os.rename") and "store" in str(args[0]) or "drafts" in str(args[0:1]):
+            seen += 1
+            if seen == point:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-store = Store(uri, cache)
-with store.draft() as draft:
-    for name in ("a.bin", "b.bin", "c.bin"):
-        (draft / name).write_bytes(name.encode() * 100)
-    sys.addaudithook(hook)
-    store.publish(draft, "train", "nsmc", "k1", run="killed", inputs={}, fields={}, figures={})
+    store = Store(uri, cache)
+    with store.draft() as draft:
+        for name in ("a.bin", "b.bin", "c.bin"):
+            (draft / name).write_bytes(name.encode() * 100)
+        sys.addaudithook(hook)
+        store.publish(draft, "train", "nsmc", "k1", run="killed", inputs={}, fields={}, figures={})
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            publish(sys.argv[1], Path(sys.argv[2]), int(line))
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 def test_a_publisher_killed_at_any_point_leaves_a_whole_artifact_or_none(
     uri: str, open_again: Callable[[], Store], tmp_path: Path
 ) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     outcomes = []
-    for point in range(1, 60):
-        before = found_ref(open_again())
-        command = [sys.executable, "-c", PUBLISHER, uri, str(tmp_path / "cache"), str(point)]
-        code = subprocess.run(command, env=environment, check=False).returncode
-        for attempt in open_again().list("train/nsmc/k1"):
-            if open_again().read(f"train/nsmc/k1/{attempt}/{MANIFEST}") is not None:
-                artifact = open_again().open(f"train/nsmc/k1/{attempt}")
-                assert {path.name for path in artifact.path.iterdir()} >= {"a.bin", "b.bin", "c.bin"}
-        outcomes.append(found_ref(open_again()) != before)
-        if code == 0:
-            break
-        assert code == -9
+    with subprocess.Popen(
+        [sys.executable, "-c", PUBLISHER, uri, str(tmp_path / "cache")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as publisher:
+        assert publisher.stdin is not None
+        assert publisher.stdout is not None
+        for point in range(1, 60):
+            before = found_ref(open_again())
+            publisher.stdin.write(f"{point}\n")
+            publisher.stdin.flush()
+            code = int(publisher.stdout.readline())
+            for attempt in open_again().list("train/nsmc/k1"):
+                if open_again().read(f"train/nsmc/k1/{attempt}/{MANIFEST}") is not None:
+                    artifact = open_again().open(f"train/nsmc/k1/{attempt}")
+                    assert {path.name for path in artifact.path.iterdir()} >= {"a.bin", "b.bin", "c.bin"}
+            outcomes.append(found_ref(open_again()) != before)
+            if code == 0:
+                break
+            assert code == -signal.SIGKILL
     assert len(outcomes) > 6, "the hook saw too little to mean anything"
     assert not any(outcomes[:5]), "an artifact appeared before its manifest was in place"
     assert outcomes[-1]

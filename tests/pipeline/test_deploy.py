@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,26 +101,6 @@ def test_a_miss_behind_the_front_door_puts_the_champion_back(
     assert service.client.classify(["가"]).release == A
     with pytest.raises(RefusedError, match="no deployment before"):
         rollback(settings, store, "test", None)
-
-
-def test_a_killed_worker_comes_back_and_deployments_proceed(
-    service: Service,
-    classifier: TinyModel,
-    other_classifier: TinyModel,
-) -> None:
-    settings, store = service.settings, open_store(service.settings)
-    put(settings, classifier.publish(store, "nsmc", key="a" * 16))
-    killed = min(service.pids())
-    os.kill(killed, signal.SIGKILL)
-    record = put(settings, other_classifier.publish(store, "nsmc", key="b" * 16))
-
-    def recovered() -> bool:
-        workers = service.client.releases().workers
-        return len(workers) == 2 and all(worker.deployment == record.number for worker in workers)
-
-    eventually("two workers serve the new deployment", recovered)
-    assert killed not in service.pids()
-    assert service.client.classify(["가"]).release == B
 
 
 def test_two_recipes_live_together_and_roll_back_step_by_step(
