@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.artifacts import Artifact
@@ -19,10 +18,7 @@ from pipeline.data import text_columns
 from pipeline.errors import BaseModelError
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.tokenize import split_rows
-
-#: Letters that a vocabulary is learnt with, the most frequent ones; a word with another is unknown.
-LETTERS = 1_000
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from pipeline.wordpiece import train_wordpiece
 
 
 def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft:
     splits = split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
     splits["test"] = pd.read_parquet(validated.path / "test.parquet")
     if base is None:
-        tokenizer = train_wordpiece(list(_texts(recipe, splits["train"])), _scratch_vocabulary(recipe))
+        tokenizer = learn_tokenizer(list(_texts(recipe, splits["train"])), _scratch_vocabulary(recipe))
     else:
         directory = base.fetch()
         tokenizer = load_tokenizer(directory)
@@ -59,60 +55,16 @@ def _scratch_vocabulary(recipe: Recipe) -> int:
     return recipe.model.scratch.vocabulary
 
 
-def train_wordpiece(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
-    """A BERT WordPiece tokenizer of `size` tokens, learnt from `texts`; from the same texts always the same.
-
-    Of more where the letters of `texts` alone are more (each may begin a word or not), of fewer where there is
-    nothing left to join.
-    """
-    # Accents stay: stripping them goes through NFD, which takes Hangul apart.
-    normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=True)]
-    )
-    splitter = pre_tokenizers.BertPreTokenizer()
-    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - not a password
-    learner.normalizer, learner.pre_tokenizer = normalizer, splitter
-    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    alphabet, inner = _letters(words)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=size,
-        limit_alphabet=LETTERS,
-        initial_alphabet=alphabet,
-        special_tokens=[*SPECIAL, *inner],
-        show_progress=False,
-    )
-    learner.train_from_iterator(texts, trainer)
-    tokens = [*SPECIAL, *sorted(learner.get_vocab().keys() - set(SPECIAL))]
-    vocabulary = {token: number for number, token in enumerate(tokens)}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 - as above
-    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, splitter, decoders.WordPiece()
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
-    )
+def learn_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of `train_wordpiece` as models have theirs."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
+        tokenizer_object=train_wordpiece(texts, size),
         unk_token="[UNK]",  # noqa: S106
         pad_token="[PAD]",  # noqa: S106
         cls_token="[CLS]",  # noqa: S106
         sep_token="[SEP]",  # noqa: S106
         mask_token="[MASK]",  # noqa: S106
     )
-
-
-def _letters(words: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """The letters to learn with, and those inside words as WordPiece writes them (`##a`).
-
-    The trainer would number them as they come out of a hash table that is another one in every process. Which of
-    two pairs that are as frequent it joins goes by these numbers, so that the same texts gave other vocabularies.
-    """
-    counts: Counter[str] = Counter()
-    for word, times in words.items():
-        for letter in word:
-            counts[letter] += times
-    alphabet = sorted(sorted(counts), key=counts.__getitem__, reverse=True)[:LETTERS]
-    inner = {letter for word in words for letter in word[1:]}
-    return alphabet, [f"##{letter}" for letter in sorted(inner.intersection(alphabet))]
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

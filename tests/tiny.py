@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel
 from pipeline.artifacts import Artifact
 from pipeline.data import read_split
 from pipeline.decide import decide
-from pipeline.encode import train_wordpiece
+from pipeline.encode import learn_tokenizer
 from pipeline.evaluate import evaluate
 from pipeline.job import Job, open_store
 from pipeline.produce import produce
@@ -143,7 +143,7 @@ def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape:
 
     `shape` are fields of its configuration, such as `num_hidden_layers`.
     """
-    tokenizer = train_wordpiece(texts, 600)
+    tokenizer = learn_tokenizer(texts, 600)
     small: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": 32,

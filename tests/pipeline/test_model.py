@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from pipeline.encode import train_wordpiece
+from pipeline.encode import learn_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.model import TOKENS, Collate, Rows, Trained, _batches, answers_of, build_model, ranking_loss, to_score
 from pipeline.releases import Calibration
@@ -24,7 +24,7 @@ TEXTS = [
     "오늘은 비가 온다",
     "처음부터 끝까지 눈을 뗄 수 없었다",
 ]
-TOKENIZER = train_wordpiece(TEXTS * 3, 500)
+TOKENIZER = learn_tokenizer(TEXTS * 3, 500)
 
 
 def untrained(name: str, **overrides: object) -> Trained:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.encode import Encoder, load_tokenizer, train_wordpiece
+from pipeline.encode import Encoder, learn_tokenizer, load_tokenizer
 from pipeline.errors import BaseModelError, DataError
 from pipeline.settings import ROOT
 from pipeline.tokenize import side_of, split_rows, tokenize
@@ -23,7 +23,7 @@ from tests.tiny import Road, make_validated, open_road, save_base, small_recipe
 REVIEWS = small_recipe("nsmc")
 PAIRS = small_recipe("klue-sts")
 WORDS = "정말 재미 있는 영화 였다 지루 했다 음악 배우 연기 이야기 결말 처음 마지막 눈물 웃음".split()  # noqa: SIM905
-TOKENIZER = train_wordpiece([" ".join(WORDS)] * 3, 500)
+TOKENIZER = learn_tokenizer([" ".join(WORDS)] * 3, 500)
 
 
 def encoder(max_length: int, objective: str | None = None) -> Encoder:
@@ -111,13 +111,13 @@ def test_decomposed_text_has_the_tokens_of_composed_text() -> None:
 
 
 def test_letters_are_lowered_and_accents_kept() -> None:
-    tokenizer = train_wordpiece(["cafe café Movie"] * 3, 500)
+    tokenizer = learn_tokenizer(["cafe café Movie"] * 3, 500)
     assert tokenizer.tokenize("MOVIE Café") == ["movie", "café"]
 
 
 def test_every_letter_is_known_before_letters_are_joined() -> None:
     letters = "".join(chr(code) for code in range(ord("가"), ord("가") + 80))
-    tokenizer = train_wordpiece([letters, letters[::-1]] * 3, 200)
+    tokenizer = learn_tokenizer([letters, letters[::-1]] * 3, 200)
     assert len(tokenizer) == 200
     assert tokenizer.unk_token_id not in tokenizer(" ".join(letters)).input_ids
 
@@ -128,7 +128,7 @@ def test_the_marks_come_first() -> None:
 
 LEARN = """
 import hashlib, random
-from pipeline.encode import train_wordpiece
+from pipeline.wordpiece import train_wordpiece
 chance = random.Random(3)
 letters = [chr(code) for code in range(ord("가"), ord("가") + 60)]
 # Many pairs of letters are as frequent as others.
@@ -147,8 +147,8 @@ def test_the_same_texts_give_the_same_vocabulary_in_every_process() -> None:
 
 
 def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.encode.LETTERS", 3)
-    tokenizer = train_wordpiece(["가나 가나 다가", "라"], 100)
+    monkeypatch.setattr("pipeline.wordpiece.LETTERS", 3)
+    tokenizer = learn_tokenizer(["가나 가나 다가", "라"], 100)
     assert {token for token in tokenizer.get_vocab() if len(token) == 1} == {"가", "나", "다"}
     assert tokenizer.tokenize("가나 라") == ["가나", "[UNK]"]
 

@@ -1,0 +1,61 @@
+"""WordPiece vocabularies learnt from texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+#: Letters that a vocabulary is learnt with, the most frequent ones; a word with another is unknown.
+LETTERS = 1_000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
+    """A BERT WordPiece tokenizer of `size` tokens, learnt from `texts`; from the same texts always the same.
+
+    Of more where the letters of `texts` alone are more (each may begin a word or not), of fewer where there is
+    nothing left to join.
+    """
+    # Accents stay: stripping them goes through NFD, which takes Hangul apart.
+    normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=True)]
+    )
+    splitter = pre_tokenizers.BertPreTokenizer()
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - not a password
+    learner.normalizer, learner.pre_tokenizer = normalizer, splitter
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    alphabet, inner = _letters(words)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        limit_alphabet=LETTERS,
+        initial_alphabet=alphabet,
+        special_tokens=[*SPECIAL, *inner],
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    tokens = [*SPECIAL, *sorted(learner.get_vocab().keys() - set(SPECIAL))]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))  # noqa: S106 - as above
+    tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = normalizer, splitter, decoders.WordPiece()
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+    )
+    return tokenizer
+
+
+def _letters(words: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """The letters to learn with, and those inside words as WordPiece writes them (`##a`).
+
+    The trainer would number them as they come out of a hash table that is another one in every process. Which of
+    two pairs that are as frequent it joins goes by these numbers, so that the same texts gave other vocabularies.
+    """
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for letter in word:
+            counts[letter] += times
+    alphabet = sorted(sorted(counts), key=counts.__getitem__, reverse=True)[:LETTERS]
+    inner = {letter for word in words for letter in word[1:]}
+    return alphabet, [f"##{letter}" for letter in sorted(inner.intersection(alphabet))]
