@@ -34,6 +34,10 @@ class Approval(ApprovalOperator):
             response_timeout=timedelta(hours=HOURS),
             # It is for work, and would end the waiting.
             execution_timeout=None,
+            # Airflow 3.3 takes a task for killed that is answered in the second in which its executor lets go of it
+            # (see `min_heartbeat_interval` in pipeline/stack/airflow_home.py): who answered is asked again, and soon.
+            retry_delay=timedelta(seconds=5),
+            retry_exponential_backoff=0,
             **options,
         )
         self.recipe = recipe

@@ -81,6 +81,9 @@ def configuration(settings: Settings, keys: Mapping[str, str]) -> dict[str, dict
             # The machine is small: one process reads the two DAG files.
             "parsing_processes": "1",
         },
+        # An executor lets go of a task that has ended, or waits for a person, up to this many seconds later. By default
+        # it is five: it would hold a place that the next task could have, and a person might answer before.
+        "workers": {"min_heartbeat_interval": "1"},
         "usage_data_collection": {"enabled": "False"},
     }
 
