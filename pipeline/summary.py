@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.artifacts import Artifact, Store
 from pipeline.console import Session, say
 from pipeline.job import Job
-from pipeline.releases import Check, Decision, Deployment, DeploymentLog, read_card
+from pipeline.releases import Decision, Deployment, DeploymentLog, read_card
 from pipeline.stages import Step
 
 
@@ -117,10 +117,8 @@ def print_run(session: Session, outcome: Outcome) -> None:
     session.line()
     session.tables().print(table)
     session.line()
-    for check in decision.checks:
-        session.line(check_line(check))
-    for note in decision.notes:
-        session.line(f"{'note':<11} {note}")
+    for line in decision_lines(decision):
+        session.line(line)
     session.line(f"report      {report_address(outcome)}")
     session.line(f"data docs   {made['validate'].uri}/docs/index.html")
     session.line(f"run         {outcome.job.run}")
@@ -129,9 +127,11 @@ def print_run(session: Session, outcome: Outcome) -> None:
         session.line(f"release     {read_card(made['release']).id}, {which} deployment {outcome.deployment.number}")
 
 
-def check_line(check: Check) -> str:
-    """One gate: what it held against what."""
-    return f"{'passed' if check.passed else 'FAILED':<11} {check.name}: {check.value:.4f} against {check.bound:.4f}"
+def decision_lines(decision: Decision) -> Iterator[str]:
+    """Each gate with what it held against what, and what else a person should know."""
+    for check in decision.checks:
+        yield f"{'passed' if check.passed else 'FAILED':<11} {check.name}: {check.value:.4f} against {check.bound:.4f}"
+    yield from (f"{'note':<11} {note}" for note in decision.notes)
 
 
 def print_stage(session: Session, document: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from pipeline.releases import Card, Decision, DeploymentLog, read_card, read_dec
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
-from pipeline.summary import check_line
+from pipeline.summary import decision_lines
 
 #: Settings that every later command must be given too.
 VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}
@@ -87,10 +87,8 @@ def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
                 interval = f"95% interval {figure['low']:.4f} to {figure['high']:.4f}"
                 yield f"  {metric:<10} {figure['value']:.4f}  ({interval}, {rows} test rows)"
     if decision := outcome.decision:
-        for check in decision.checks:
-            yield f"  {check_line(check)}"
+        yield from (f"  {line}" for line in decision_lines(decision))
         yield f"  {decision.reason}"
-        yield from (f"  note: {note}" for note in decision.notes)
     reused = [stage for stage in STAGES if outcome.is_reused(stage)]
     if reused:
         yield f"  reused from the store: {', '.join(reused)}"

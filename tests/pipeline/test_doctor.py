@@ -13,6 +13,7 @@ import pytest
 from pipeline import doctor
 from pipeline.devices import cuda_devices
 from pipeline.doctor import Finding, diagnose
+from pipeline.ledger import RunDirectory
 from pipeline.settings import Settings
 from tests.service import free_port
 
@@ -140,6 +141,17 @@ def test_a_key_with_no_server_is_a_problem(tracking_on: None, quiet: Settings, m
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
     assert found(diagnose(quiet), "tracking").state == "problem"
+
+
+def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
+    directories = [quiet.home / "wandb" / "wandb" / f"offline-run-20260101_03000{n}-ab12cd3{n}" for n in range(3)]
+    for directory in directories:
+        directory.mkdir(parents=True)
+        (directory / f"run-{RunDirectory(directory).id}.wandb").write_bytes(b"recorded")
+    for mark in ("uploaded", "linked"):
+        RunDirectory(directories[0]).mark(mark)
+    waiting = [item for item in diagnose(quiet) if item.check == "tracking" and item.do == "saebyeok sync"]
+    assert [item.text for item in waiting] == ["2 recorded runs are not at Weights & Biases"]
 
 
 def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

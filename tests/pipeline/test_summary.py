@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.console import Session
+from pipeline.releases import Check, Decision
 from pipeline.settings import Settings
-from pipeline.summary import print_stage
+from pipeline.summary import decision_lines, print_stage
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
 DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}
@@ -28,3 +29,23 @@ def test_a_stage_says_that_it_is_of_the_sample(document: dict[str, Any], line: s
     out = io.StringIO()
     print_stage(Session(settings, out, as_json=False), document)
     assert out.getvalue().splitlines()[0] == line
+
+
+def test_a_decision_says_each_gate_and_what_else_is_to_be_known() -> None:
+    checks = (
+        Check(kind="floor", name="accuracy on the test file", value=0.83456, bound=0.8, passed=True),
+        Check(kind="comparison", name="against release 3", value=-0.05, bound=-0.02, passed=False),
+    )
+    decision = Decision(
+        promote=False,
+        reason="Refused: against release 3",
+        champion="release/nsmc/k/1",
+        best=None,
+        notes=("release 2 cannot be read; it was not compared with",),
+        checks=checks,
+    )
+    assert list(decision_lines(decision)) == [
+        "passed      accuracy on the test file: 0.8346 against 0.8000",
+        "FAILED      against release 3: -0.0500 against -0.0200",
+        "note        release 2 cannot be read; it was not compared with",
+    ]
