@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from pipeline import convert
 from pipeline.artifacts import Artifact
-from pipeline.convert import check_graph, measure_parity, open_session, run_onnx
+from pipeline.convert import check_graph, keeps, measure_parity, open_session, run_onnx
 from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
@@ -335,12 +335,25 @@ def test_parity_of_scores_by_hand() -> None:
     assert 0 < found["metric_change"] < 0.05
 
 
+def test_one_label_of_a_thousand_is_one_in_a_thousand() -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    labels = np.array([1] * 826 + [0] * 174)
+    before = np.tile([0.1, 0.9], (1000, 1))
+    after = before.copy()
+    after[-1] = [0.9, 0.1]
+    found = measure_parity(recipe, labels, before, after)
+    # What floating point makes of 0.827 - 0.826.
+    assert found["metric_change"] > 0.001
+    assert keeps(found["metric_change"], 0.001)
+    assert not keeps(found["metric_change"], 0.0009)
+
+
 @pytest.mark.parametrize("change", [lambda scores: scores * np.nan, lambda scores: scores * 0])
 def test_answers_without_a_metric_never_pass(change: Callable[[Any], Any]) -> None:
     recipe = load_recipe("klue-sts", "embedded")
     scores = np.array([1.0, 2.0, 4.0])
     found = measure_parity(recipe, scores, scores, change(scores))
-    assert not found["metric_change"] <= 1.0
+    assert not keeps(found["metric_change"], 1.0)
 
 
 def test_the_sentences_are_rows_of_the_test_file(reviews: Road) -> None:
