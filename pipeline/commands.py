@@ -10,12 +10,16 @@ import typer
 from pipeline import options as opt
 from pipeline.console import FAILED, session
 
-SERVED, PLACE = "What is served", "This machine"
+SERVED, OWN, PLACE = "What is served", "An encoder of your own", "This machine"
 
 
 def add_to(app: typer.Typer) -> None:
     """Register them."""
-    for panel, functions in ((SERVED, (releases, rollback)), (PLACE, (doctor, prune, sample, sync))):
+    for panel, functions in (
+        (SERVED, (releases, rollback)),
+        (OWN, (pretrain,)),
+        (PLACE, (doctor, prune, sample, sync)),
+    ):
         for function in functions:
             app.command(rich_help_panel=panel)(function)
 
@@ -51,6 +55,35 @@ def rollback(
         current.line(f"deployment {record.number} is live: {record.reason}")
         for name, ref in sorted(record.releases.items()):
             current.line(f"  {name}: {ref}")
+
+
+def pretrain(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Raw texts, one a line; .gz, too."),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="What was cut off there goes on.")],
+    encoder: Annotated[str, typer.Option(help="Which: mini, or a TOML file like its own.")] = "mini",
+    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the encoder's own.")] = None,
+    save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
+    as_json: opt.Json = False,
+) -> None:
+    """Train a vocabulary and an encoder on raw texts; DIR/encoder is a base model for `--base-model`."""
+    with session(as_json=as_json) as current:
+        from pipeline.encoder import load_encoder
+        from pipeline.job import keep_libraries_home
+
+        spec = load_encoder(encoder, steps=steps)
+        keep_libraries_home(current.settings)
+        from pipeline.pretrain import pretrain as train_encoder
+
+        directory = out.expanduser().resolve()
+        document = train_encoder(spec, files, directory, threads=current.settings.threads, save_steps=save_steps)
+        if as_json:
+            current.document(document)
+            return
+        current.line(f"{document['encoder']}: {document['parameters']:,} parameters, {document['steps']:,} steps")
+        current.line(f"to fine-tune it: saebyeok run nsmc --base-model {document['encoder']}")
 
 
 def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:

@@ -57,8 +57,13 @@ def _scratch_vocabulary(recipe: Recipe) -> int:
 
 def learn_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
     """A tokenizer of `train_wordpiece` as models have theirs."""
+    return as_pretrained(train_wordpiece(texts, size))
+
+
+def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """`tokenizer` with BERT's special tokens, as transformers wants it."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=train_wordpiece(texts, size),
+        tokenizer_object=tokenizer,
         unk_token="[UNK]",  # noqa: S106
         pad_token="[PAD]",  # noqa: S106
         cls_token="[CLS]",  # noqa: S106

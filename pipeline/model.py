@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from transformers import (
 )
 
 from pipeline.artifacts import Artifact
+from pipeline.batching import cut
 from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
+from pipeline.hardware import best_device
 from pipeline.recipe import Recipe
 from pipeline.releases import Calibration
 
@@ -95,9 +97,11 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
     kind: Any = AutoModel if paired else AutoModelForSequenceClassification
     # A pooler would be trained by nothing: the vectors are means.
     options = {"add_pooling_layer": False} if paired and config.model_type == "bert" else {}
-    model = (
-        kind.from_config(config, **options) if base is None else kind.from_pretrained(base, config=config, **options)
-    )
+    if base is None:
+        model = kind.from_config(config, **options)
+    else:
+        # Whatever precision its file is in: fine-tuning in halves diverges.
+        model = kind.from_pretrained(base, config=config, dtype=torch.float32, **options)
     return BiEncoder(model) if paired else model
 
 
@@ -208,11 +212,12 @@ class Trained:
         rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
         collate = Collate(self.tokenizer.pad_token_id)
         outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
-        for batch in _batches(table["length"].to_numpy()):
-            inputs = collate([rows[int(index)] for index in batch])
+        lengths = table["length"].to_numpy()
+        for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
+            inputs = collate([rows[index] for index in batch])
             result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
             for index, value in zip(batch, result["logits"].float().cpu().numpy(), strict=True):
-                outputs[int(index)] = value
+                outputs[index] = value
         answers = answers_of(self.recipe, np.stack([value for value in outputs if value is not None]))
         return to_score(self.recipe, self.calibration, answers)
 
@@ -225,19 +230,6 @@ def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarra
         answers = calibration.slope * answers + calibration.intercept
     low, high = recipe.score_range
     return np.asarray(np.clip(answers, low, high))
-
-
-def _batches(lengths: np.ndarray[Any, Any]) -> Iterable[np.ndarray[Any, Any]]:
-    order = np.argsort(lengths, kind="stable")
-
-    def cut() -> Iterator[np.ndarray[Any, Any]]:
-        start = 0
-        for end in range(1, len(order) + 1):
-            if end == len(order) or lengths[order[end]] * (end + 1 - start) > TOKENS:
-                yield order[start:end]
-                start = end
-
-    return cut()
 
 
 def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
@@ -264,8 +256,3 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
     where = device or best_device()
     module = build_model(as_trained, directory, tokenizer).to(where).eval()
     return Trained(as_trained, module, tokenizer, Calibration(**calibration) if calibration else None, where)
-
-
-def best_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

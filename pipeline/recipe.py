@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.behaviour import Behaviour
 from pipeline.dataspec import DataSpec, Positive, SourceSpec
 from pipeline.errors import RecipeError
-from pipeline.strict import Strict
+from pipeline.strict import Strict, explain, read_toml
 
 RECIPES = Path(__file__).parent / "recipes"
 #: `model.base` of a recipe whose encoder and vocabulary come from its own training data.
@@ -180,7 +179,7 @@ def load_recipe(
     path = directory / f"{name}.toml"
     if not path.is_file():
         raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
-    document = _read_toml(path, path.name)
+    document = read_toml(path, path.name)
     if document.get("name") != name:
         raise RecipeError(
             f"{path.name}: `name` must be {name!r}, as the file is named (it is {document.get('name')!r})"
@@ -193,18 +192,12 @@ def load_recipe(
     if "behaviour" in merged:
         raise RecipeError(f"{path.name}: unknown key `behaviour`: behavioural tests stand in behaviour/{path.name}")
     tests = directory / "behaviour" / path.name
-    merged["behaviour"] = _read_toml(tests, f"behaviour/{path.name}") if tests.is_file() else {}
+    merged["behaviour"] = read_toml(tests, f"behaviour/{path.name}") if tests.is_file() else {}
     try:
         return Recipe.model_validate(merged | {"profile": profile, "sample": sample})
     except ValidationError as error:
-        raise RecipeError(_explain(path.name, error)) from error
-
-
-def _read_toml(path: Path, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name} is not TOML: {error}") from error
+        own = {"behaviour": f"behaviour/{path.name}"}
+        raise RecipeError(explain(error, Recipe, path.name, own)) from error
 
 
 def _merged(file: str, document: dict[str, Any], profile: str, sample: bool) -> dict[str, Any]:
@@ -237,33 +230,3 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _nested(dotted: str, value: Any) -> dict[str, Any]:
     head, _, rest = dotted.partition(".")
     return {head: _nested(rest, value) if rest else value}
-
-
-def _explain(name: str, error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        location = item["loc"]
-        # The tests have a file of their own.
-        inside = location[:1] == ("behaviour",)
-        file = f"behaviour/{name}" if inside else name
-        key = ".".join(str(part) for part in location[inside:])
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{file}: unknown key `{key}`; allowed there: {', '.join(_fields_at(location))}")
-        elif item["type"] == "missing":
-            lines.append(f"{file}: `{key}` is missing")
-        else:
-            where = f"`{key}` " if key else ""
-            # A rule of a whole table names its keys itself.
-            given = f" (it is {item['input']!r})" if item["type"] != "value_error" else ""
-            lines.append(f"{file}: {where}{item['msg'].removeprefix('Value error, ')}{given}")
-    return "; ".join(lines)
-
-
-def _fields_at(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Recipe
-    # A number is the place in a list of tables.
-    for part in (item for item in location[:-1] if isinstance(item, str)):
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))
-    return sorted(model.model_fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.fit import COMPLETE
+from pipeline.checkpoints import COMPLETE
 from tests.cli import Place, sets
 from tests.service import eventually
 from tests.tiny import SMALL

@@ -27,7 +27,7 @@ from pipeline.stages import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find
 from tests.releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
-COMMANDS += ["doctor", "prune", "sample", "sync", "up", "down", "status"]
+COMMANDS += ["pretrain", "doctor", "prune", "sample", "sync", "up", "down", "status"]
 
 
 @dataclass(frozen=True)

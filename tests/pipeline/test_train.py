@@ -17,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.artifacts import Artifact
+from pipeline.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
 from pipeline.errors import BaseModelError, TrainingDivergedError
-from pipeline.fit import COMPLETE, Watch, fit_line, has_bf16, newest_checkpoint, seconds_behind
+from pipeline.fit import fit_line
+from pipeline.hardware import has_bf16
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
 from pipeline.train import alone, train

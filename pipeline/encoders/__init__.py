@@ -1,0 +1,1 @@
+"""Encoders of our own: how each is pretrained."""

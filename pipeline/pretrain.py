@@ -1,0 +1,188 @@
+"""Pretrain: an encoder and its vocabulary from raw lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import BertConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+from typing_extensions import override
+
+from pipeline.batching import TokenBatches
+from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
+from pipeline.corpus import CollateLines, Corpus, encode_lines, read_lines
+from pipeline.encode import as_pretrained
+from pipeline.encoder import EncoderSpec
+from pipeline.hardware import best_device, has_bf16
+from pipeline.manifest import file_digest
+from pipeline.objectives import OBJECTIVES, Masking
+from pipeline.wordpiece import SPECIAL, train_wordpiece
+
+log = logging.getLogger(__name__)
+
+#: Every line with a number that this divides is kept for the validation loss.
+HELD = 250
+
+
+def pretrain(
+    spec: EncoderSpec, files: Sequence[Path], directory: Path, *, threads: int, save_steps: int
+) -> dict[str, Any]:
+    """Pretrain on the lines of `files`; `directory/encoder` holds weights (fp16), configuration and tokenizer.
+
+    Beside them, and returned, is `pretraining.json`: `encoder` (the directory), `parameters`, `steps`, `seconds`,
+    `lines`, `tokens` (of an epoch), `device`, `spec`, `files` (name to sha256) and `history`.
+
+    A run that was cut off goes on from its newest whole checkpoint, one every `save_steps` steps, in
+    `directory/checkpoints`; `spec.steps` may be another by then, so long as the rate has not begun to fall.
+    Raises DataError where `files` cannot be read, TrainingDivergedError where the loss is no longer a number.
+    """
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if threads:
+        torch.set_num_threads(threads)
+    lines = read_lines(files)
+    log.info("%d lines", len(lines))
+    tokenizer = _vocabulary(spec, lines, directory)
+    # They are judged in their order: short ones together need no padding.
+    held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
+    corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
+    log.info("%d lines of %d tokens to learn from, %d kept", len(corpus), len(corpus.ids), len(held))
+    set_seed(spec.seed)
+    config = _config(spec, tokenizer)
+    masking = Masking(spec.masked, SPECIAL.index("[MASK]"), len(SPECIAL), config.vocab_size)
+    model: Any = OBJECTIVES[spec.objective](spec, config, masking)
+    checkpoints = directory / "checkpoints"
+    checkpoint = newest_checkpoint(checkpoints)
+    watch = Watch(spent=seconds_behind(checkpoint))
+    trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), watch)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    target = directory / "encoder"
+    document = {
+        "encoder": str(target),
+        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        "steps": trainer.state.global_step,
+        "seconds": watch.seconds,
+        "lines": len(corpus),
+        "tokens": len(corpus.ids),
+        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        "spec": spec.model_dump(),
+        "files": {file.name: file_digest(file) for file in files},
+        "history": trainer.state.log_history,
+    }
+    model.encoder.half().save_pretrained(target)
+    as_pretrained(tokenizer).save_pretrained(target)
+    (target / "pretraining.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return document
+
+
+def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tokenizer:
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        log.info("learning a vocabulary of %d word pieces", spec.shape.vocabulary)
+        train_wordpiece(lines, spec.shape.vocabulary).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def _config(spec: EncoderSpec, tokenizer: Tokenizer) -> BertConfig:
+    return BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=spec.shape.hidden,
+        num_hidden_layers=spec.shape.layers,
+        num_attention_heads=spec.shape.heads,
+        intermediate_size=spec.shape.intermediate,
+        max_position_embeddings=spec.positions,
+        hidden_dropout_prob=spec.shape.dropout,
+        attention_probs_dropout_prob=spec.shape.dropout,
+        pad_token_id=tokenizer.token_to_id("[PAD]"),
+    )
+
+
+def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> TrainingArguments:
+    cuda = best_device().type == "cuda"
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=spec.steps,
+        per_device_eval_batch_size=max(1, spec.batch_tokens // spec.max_length),
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": spec.decay_steps, "decay_type": "linear"},
+        warmup_steps=spec.warmup_steps,
+        weight_decay=spec.weight_decay,
+        adam_epsilon=1e-6,
+        seed=spec.seed,
+        bf16=has_bf16(),
+        use_cpu=not cuda,
+        eval_strategy="steps",
+        eval_steps=save_steps,
+        save_strategy="steps",
+        save_steps=save_steps,
+        save_total_limit=2,
+        logging_steps=min(50, save_steps),
+        logging_nan_inf_filter=False,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        # There are none: what is to be guessed is drawn from the ids themselves.
+        label_names=["input_ids"],
+        dataloader_pin_memory=cuda,
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+    )
+
+
+class Pretrainer(Trainer):
+    """transformers' Trainer over batches of a number of tokens; it logs all that the objective says of itself."""
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        model: nn.Module,
+        corpus: Corpus,
+        held: Corpus,
+        arguments: TrainingArguments,
+        watch: Watch,
+    ) -> None:
+        """`held` are lines for the validation loss."""
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=corpus,
+            eval_dataset=held,
+            data_collator=CollateLines(0),
+            callbacks=[watch],
+        )
+        self.remove_callback(PrinterCallback)
+        self._spec = spec
+        self._said: dict[str, list[Tensor]] = defaultdict(list)
+
+    @override
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        assert isinstance(self.train_dataset, Corpus)
+        batches = TokenBatches(self.train_dataset.lengths, self._spec.batch_tokens, self._spec.seed)
+        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    @override
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **options: Any) -> Any:
+        said = model(**inputs)
+        for name, value in said.items():
+            if name != "loss" and model.training:
+                self._said[name].append(value.detach())
+        return (said["loss"], said) if options.get("return_outputs") else said["loss"]
+
+    @override
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        if "loss" in logs:
+            logs |= {name: float(torch.stack(values).nanmean()) for name, values in self._said.items()}
+            self._said.clear()
+        super().log(logs, *args, **options)

@@ -1,0 +1,52 @@
+"""Batches by tokens: every row once, never too many, the same order again from the same seed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.batching import TokenBatches, cut
+
+LENGTHS = np.random.default_rng(7).integers(5, 64, 1_000)
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
+def test_a_batch_has_at_most_so_many_tokens_with_its_padding_and_a_longer_row_stands_alone(
+    values: list[int], tokens: int
+) -> None:
+    lengths = np.array(values, np.int64)
+    batches = cut(lengths, np.arange(len(lengths)), tokens)
+    assert [row for batch in batches for row in batch] == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or lengths[batch].max() * len(batch) <= tokens
+    for batch, following in pairwise(batches):
+        # As many as there is room for.
+        assert max(lengths[batch].max(), lengths[following[0]]) * (len(batch) + 1) > tokens
+
+
+def test_an_epoch_has_every_row_once_and_hardly_any_padding() -> None:
+    batches = list(TokenBatches(LENGTHS, 512, seed=7))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(LENGTHS)))
+    padded = sum(LENGTHS[batch].max() * len(batch) for batch in batches)
+    assert LENGTHS.sum() / padded > 0.97
+
+
+def test_epochs_differ_and_the_same_epoch_is_the_same_again() -> None:
+    batches, again = (TokenBatches(LENGTHS, 512, seed=7) for _ in range(2))
+    first = list(batches)
+    batches.set_epoch(1)
+    second = list(batches)
+    assert first != second
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
+    assert len(first) == len(second) == len(batches)
+    again.set_epoch(1)
+    assert list(again) == second
+    assert list(TokenBatches(LENGTHS, 512, seed=8)) != first
+
+
+def test_lengths_do_not_come_in_order() -> None:
+    longest = [LENGTHS[batch].max() for batch in TokenBatches(LENGTHS, 512, seed=7)]
+    assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.5

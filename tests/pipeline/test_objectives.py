@@ -1,0 +1,118 @@
+"""Pretraining objectives: what is hidden, what is learnt, and what is shared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, set_seed
+
+from pipeline import objectives
+from pipeline.encoder import EncoderSpec, load_encoder
+from pipeline.objectives import OBJECTIVES, Masking, ReplacedTokens, draw
+
+MASK, SPECIAL, VOCABULARY = 4, 5, 40
+CONFIG = BertConfig(
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+MASKING = Masking(0.15, MASK, SPECIAL, VOCABULARY)
+
+
+@pytest.fixture
+def spec() -> EncoderSpec:
+    return load_encoder("mini").model_copy(update={"generator": 16})
+
+
+def lines(rows: int) -> torch.Tensor:
+    """Lines (rows, 12) of one token again and again, between [CLS] and [SEP]."""
+    words = torch.randint(SPECIAL, VOCABULARY, (rows, 1)).expand(rows, 10)
+    return torch.cat([torch.full((rows, 1), 2), words, torch.full((rows, 1), 3)], dim=1)
+
+
+def test_of_fifteen_in_a_hundred_eight_in_ten_are_hidden_and_one_is_another() -> None:
+    set_seed(7)
+    ids = lines(20_000)
+    masked, chosen = MASKING(ids)
+    words = ids >= SPECIAL
+    assert not chosen[~words].any()
+    assert torch.equal(masked[~chosen], ids[~chosen])
+    assert chosen[words].float().mean().item() == pytest.approx(0.15, abs=0.005)
+    kept, hidden = (masked == ids)[chosen], (masked == MASK)[chosen]
+    assert hidden.float().mean().item() == pytest.approx(0.8, abs=0.01)
+    # One of 35 draws of another token is the token itself.
+    assert kept.float().mean().item() == pytest.approx(0.1 + 0.1 / 35, abs=0.01)
+    assert masked[chosen & (masked != MASK)].min() >= SPECIAL
+
+
+def test_another_time_other_tokens_are_hidden_and_always_one() -> None:
+    ids = lines(2)
+    assert len({tuple(MASKING(ids)[1].flatten().tolist()) for _ in range(20)}) > 10
+    assert all(Masking(1e-9, MASK, SPECIAL, VOCABULARY)(ids)[1].sum() == 1 for _ in range(20))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_it_learns(name: str, spec: EncoderSpec) -> None:
+    set_seed(7)
+    model = OBJECTIVES[name](spec, CONFIG, MASKING)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    seen = []
+    for _ in range(400):
+        said = model(lines(64))
+        optimizer.zero_grad()
+        said["loss"].backward()
+        optimizer.step()
+        seen.append({key: float(value.detach()) for key, value in said.items()})
+    # By chance one of 35; by what stands beside it nearly always.
+    assert seen[0]["guessed"] < 0.15
+    assert sum(item["guessed"] for item in seen[-20:]) / 20 > 0.5
+    assert seen[-1]["loss"] < 0.7 * seen[0]["loss"]
+    if name == "replaced-tokens":
+        # Answering "as it was" everywhere costs more.
+        assert sum(item["telling"] for item in seen[-20:]) / 20 < 0.2
+
+
+def test_padding_changes_nothing(spec: EncoderSpec) -> None:
+    set_seed(7)
+    model = ReplacedTokens(spec, CONFIG, MASKING).eval()
+    ids = lines(4)
+    padded = torch.nn.functional.pad(ids, (0, 3))
+    mask = (padded != 0).long()
+    plain = model.encoder(input_ids=ids).last_hidden_state
+    inside = model.encoder(input_ids=padded, attention_mask=mask).last_hidden_state[:, : ids.shape[1]]
+    assert torch.allclose(plain, inside, atol=1e-5)
+    said = model(padded, mask)
+    assert torch.isfinite(said["loss"])
+
+
+def test_the_generator_learns_by_guessing_alone_and_has_no_words_of_its_own(
+    spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradients(weight: float) -> dict[str, torch.Tensor]:
+        monkeypatch.setattr(objectives, "DISCRIMINATOR", weight)
+        set_seed(7)
+        model = ReplacedTokens(spec, CONFIG, MASKING)
+        model(lines(64))["loss"].backward()
+        return {name: item.grad for name, item in model.named_parameters() if item.grad is not None}
+
+    alone, together = gradients(0.0), gradients(50.0)
+    own = [name for name in alone if name.startswith(("generator.", "guess."))]
+    assert own
+    # A drawn token has no gradient: what is told wrongly is not the generator's to mend.
+    assert all(torch.equal(alone[name], together[name]) for name in own)
+    tables = [name for name, item in together.items() if item.shape == (VOCABULARY, CONFIG.hidden_size)]
+    assert tables == ["encoder.embeddings.word_embeddings.weight"]
+    assert not torch.equal(alone[tables[0]], together[tables[0]])
+
+
+def test_draws_are_as_likely_as_they_are_said_to_be() -> None:
+    set_seed(7)
+    shares = torch.tensor([0.5, 0.3, 0.2, 0.0])
+    drawn = draw(shares.log().repeat(20_000, 1))
+    found = torch.bincount(drawn, minlength=4) / len(drawn)
+    assert found.tolist() == pytest.approx(shares.tolist(), abs=0.01)
