@@ -10,7 +10,7 @@ from pipeline import objectives
 from pipeline.encoder import EncoderSpec, load_encoder
 from pipeline.objectives import OBJECTIVES, Masking, ReplacedTokens, draw
 
-MASK, SPECIAL, VOCABULARY = 4, 5, 40
+MASK, SPECIAL, VOCABULARY = 4, 5, 20
 CONFIG = BertConfig(
     vocab_size=VOCABULARY,
     hidden_size=32,
@@ -45,8 +45,8 @@ def test_of_fifteen_in_a_hundred_eight_in_ten_are_hidden_and_one_is_another() ->
     assert chosen[words].float().mean().item() == pytest.approx(0.15, abs=0.005)
     kept, hidden = (masked == ids)[chosen], (masked == MASK)[chosen]
     assert hidden.float().mean().item() == pytest.approx(0.8, abs=0.01)
-    # One of 35 draws of another token is the token itself.
-    assert kept.float().mean().item() == pytest.approx(0.1 + 0.1 / 35, abs=0.01)
+    # One of 15 draws of another token is the token itself.
+    assert kept.float().mean().item() == pytest.approx(0.1 + 0.1 / 15, abs=0.01)
     assert masked[chosen & (masked != MASK)].min() >= SPECIAL
 
 
@@ -56,25 +56,26 @@ def test_another_time_other_tokens_are_hidden_and_always_one() -> None:
     assert all(Masking(1e-9, MASK, SPECIAL, VOCABULARY)(ids)[1].sum() == 1 for _ in range(20))
 
 
-@pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_it_learns(name: str, spec: EncoderSpec) -> None:
+# A generator of a fiftieth of the loss is slower to learn.
+@pytest.mark.parametrize(("name", "guessed"), [("masked-language", 0.9), ("replaced-tokens", 0.3)])
+def test_it_learns(name: str, guessed: float, spec: EncoderSpec) -> None:
     set_seed(7)
     model = OBJECTIVES[name](spec, CONFIG, MASKING)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     seen = []
-    for _ in range(400):
-        said = model(lines(64))
+    for _ in range(250):
+        said = model(lines(32))
         optimizer.zero_grad()
         said["loss"].backward()
         optimizer.step()
         seen.append({key: float(value.detach()) for key, value in said.items()})
-    # By chance one of 35; by what stands beside it nearly always.
-    assert seen[0]["guessed"] < 0.15
-    assert sum(item["guessed"] for item in seen[-20:]) / 20 > 0.5
+    # By chance one of 15.
+    assert seen[0]["guessed"] < 0.2
+    assert sum(item["guessed"] for item in seen[-20:]) / 20 > guessed
     assert seen[-1]["loss"] < 0.7 * seen[0]["loss"]
     if name == "replaced-tokens":
-        # Answering "as it was" everywhere costs more.
-        assert sum(item["telling"] for item in seen[-20:]) / 20 < 0.2
+        # Answering "as it was" everywhere costs 0.37 where an eighth is replaced.
+        assert sum(item["telling"] for item in seen[-20:]) / 20 < 0.25
 
 
 def test_padding_changes_nothing(spec: EncoderSpec) -> None:
