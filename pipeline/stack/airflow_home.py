@@ -18,6 +18,16 @@ from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.stack.preflight import address
 
 USER = "admin"
+WRITTEN = "# Written anew by every `saebyeok up`.\n"
+LOCAL_SETTINGS = """import sys
+
+from pipeline.stack.preload import preload
+
+# Airflow takes what is named here for settings of its own.
+__all__ = []
+
+preload(sys.argv)
+"""
 #: Tasks at a time: one training (the pool sees to that) beside the light stages of the other recipe.
 PARALLELISM = 3
 #: Sockets live in the temporary directory, and the path of a Unix socket ends at 107 bytes.
@@ -32,7 +42,10 @@ def prepare(settings: Settings) -> None:
     parser.read_dict(configuration(settings, keys))
     text = io.StringIO()
     parser.write(text)
-    write_private(home / "airflow.cfg", f"# Written anew by every `saebyeok up`.\n{text.getvalue()}")
+    write_private(home / "airflow.cfg", f"{WRITTEN}{text.getvalue()}")
+    # Airflow imports it in each of its processes, from there.
+    (home / "config").mkdir(mode=0o700, exist_ok=True)
+    write_private(home / "config" / "airflow_local_settings.py", f"{WRITTEN}{LOCAL_SETTINGS}")
 
 
 def read_password(settings: Settings) -> str:

@@ -15,7 +15,7 @@ def test_airflows_secrets_are_private_and_kept(settings: Settings) -> None:
     prepare(settings)
     assert (airflow_home(settings) / "airflow.cfg").read_text() == first
     assert read_password(settings) == password
-    for path in airflow_home(settings).iterdir():
+    for path in airflow_home(settings).rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
