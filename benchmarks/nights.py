@@ -166,7 +166,7 @@ def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
     try:
         outcome = run_all(job)
     except DataError as error:
-        found |= {"outcome": "caught", "reason": str(error).splitlines()[0].rsplit(": ", 1)[-1]}
+        found |= {"outcome": "caught", "reason": str(error).splitlines()[0]}
     else:
         assert outcome.decision is not None
         validated, evaluated = (outcome.made[kind].figures for kind in ("validate", "evaluate"))
