@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.batching import TokenBatches, cut
@@ -13,6 +13,8 @@ from pipeline.batching import TokenBatches, cut
 LENGTHS = np.random.default_rng(7).integers(5, 64, 1_000)
 
 
+@example([512] * 40, 120)
+@example([20_000, 3, 4], 120)
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
 def test_a_batch_has_at_most_so_many_tokens_with_its_padding_and_a_longer_row_stands_alone(
     values: list[int], tokens: int

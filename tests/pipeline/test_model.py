@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 
 from pipeline.encode import learn_tokenizer
 from pipeline.errors import BaseModelError
-from pipeline.model import TOKENS, Collate, Rows, Trained, _batches, answers_of, build_model, ranking_loss, to_score
+from pipeline.model import Collate, Rows, Trained, answers_of, build_model, ranking_loss, to_score
 from pipeline.releases import Calibration
 from tests.tiny import small_recipe
 
@@ -173,15 +173,6 @@ def test_a_mask_comes_from_the_length_and_not_from_the_ids() -> None:
     # A text may hold the padding token itself.
     batch = Collate(0)([{"input_ids": np.array([2, 0, 3])}])
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
-
-
-@pytest.mark.parametrize("lengths", [[512] * 40, list(range(8, 400)), [5], [20_000, 3, 4]])
-def test_batches_hold_each_row_once_within_the_budget(lengths: list[int]) -> None:
-    batches = list(_batches(np.array(lengths)))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
-    for batch in batches:
-        padded = max(lengths[row] for row in batch) * len(batch)
-        assert padded <= TOKENS or len(batch) == 1
 
 
 def test_rows_are_what_the_trainer_asks_for() -> None:
