@@ -55,9 +55,12 @@ def load_rival(recipe: Recipe, release: Artifact) -> Rival:
 
 def _load(recipe: Recipe, release: Artifact) -> Rival:
     # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
+    import torch
+
     from pipeline.model import load_trained
 
-    return Rival(release, load_trained(recipe, release.input("trained")))
+    # A GPU, where there is one, belongs to the training that may be going on.
+    return Rival(release, load_trained(recipe, release.input("trained"), torch.device("cpu")))
 
 
 def validation_of(champion: Artifact) -> Artifact:

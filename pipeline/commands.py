@@ -71,10 +71,9 @@ def pretrain(
     """Train a vocabulary and an encoder on raw texts; DIR/encoder is a base model for `--base-model`."""
     with session(as_json=as_json) as current:
         from pipeline.encoder import load_encoder
-        from pipeline.job import keep_libraries_home
 
+        # Before what takes seconds to import: a mistake is told at once.
         spec = load_encoder(encoder, steps=steps)
-        keep_libraries_home(current.settings)
         from pipeline.pretrain import pretrain as train_encoder
 
         directory = out.expanduser().resolve()

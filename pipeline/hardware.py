@@ -13,5 +13,5 @@ def best_device() -> torch.device:
 def has_bf16() -> bool:
     """Whether this machine multiplies bf16 in hardware."""
     if best_device().type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipeline.artifacts import Store
-from pipeline.errors import DataError
+from pipeline.errors import DataError, SettingsError
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.settings import Settings, library_environment
 
@@ -25,8 +25,8 @@ OVERRIDES = {
     "batch_size": "train.batch_size",
     "seed": "train.seed",
 }
-
-
+#: What is said of a HOME that cannot be made or written.
+UNUSABLE = "which cannot be written: name another directory, or mend its permissions"
 #: Whose days they are by which data arrive.
 SEOUL = ZoneInfo("Asia/Seoul")
 
@@ -81,6 +81,17 @@ def open_job(
         overrides=chosen,
     )
     return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul())
+
+
+def make_home(settings: Settings) -> None:
+    """Make HOME where it is absent. Raises SettingsError where that cannot be, or it cannot be written."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        writable = os.access(settings.home, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise SettingsError(f"SAEBYEOK_HOME is {settings.home}, {UNUSABLE} ({error.strerror})") from error
+    if not writable:
+        raise SettingsError(f"SAEBYEOK_HOME is {settings.home}, {UNUSABLE}")
 
 
 def data_directory(settings: Settings) -> tuple[Path, bool]:

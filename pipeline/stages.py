@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.artifacts import Artifact
 from pipeline.errors import ArtifactError
 from pipeline.files import full_disk_errors
-from pipeline.job import Job, data_directory
+from pipeline.job import Job, data_directory, make_home
 from pipeline.releases import DeploymentLog
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ class Stage:
     call: Callable[..., Artifact]
 
     def run(self, job: Job, *inputs: Artifact) -> Artifact:
-        """The artifact. Raises StoreError where a disk fills up, and what the stage itself raises."""
+        """The artifact.
+
+        Raises StoreError where a disk fills up, SettingsError where HOME cannot be written, and what the stage raises.
+        """
+        make_home(job.settings)
         # A store knows its own disk; checkpoints, caches and the sample lie below HOME.
         with full_disk_errors(str(job.settings.home)):
             return self.call(job, *inputs)

@@ -39,9 +39,12 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     if not new or validated.figures["sample"] != job.recipe.sample:
         return {}
     # Here and not at the top: a night on which nothing is tried needs no torch.
+    import torch
+
     from pipeline.model import load_trained
 
-    model = load_trained(job.recipe, champion.input("trained"))
+    # A GPU, where there is one, belongs to the training that may be going on.
+    model = load_trained(job.recipe, champion.input("trained"), torch.device("cpu"))
     test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
     measures = {}
     for file in new:

@@ -29,6 +29,8 @@ def write_sample(directory: Path, seed: int = 7) -> Path:
     digests = {name: sha256(content).hexdigest() for name, content in files.items()}
     _clear_stale(directory, card, digests)
     new = {"note": NOTE, "version": VERSION, "seed": seed, "inputs": inputs, "files": digests}
+    if directory.exists() and not directory.is_dir():
+        raise DataError(f"{directory} is a file; name a directory for the sample")
     # The card goes first: a file that it names with the right digest is then known as ours whenever we die.
     _write_whole(directory / CARD, (json.dumps(new, indent=1) + "\n").encode())
     for name, content in files.items():

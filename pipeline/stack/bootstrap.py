@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed.sha256"
 EXTRAS = "airflow,celery,train,serve,dev"
+#: Where the stack listens unless it is told otherwise (`pipeline.settings` says the same; it wants pydantic).
+URLS = {"SAEBYEOK_AIRFLOW_URL": "http://127.0.0.1:8080", "SAEBYEOK_SERVICE_URL": "http://127.0.0.1:3000"}
 
 
 def main(arguments: list[str]) -> int:
@@ -55,10 +57,10 @@ def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
         checks.append(lambda: preflight.data_problem(Path(data).expanduser(), ROOT / "pipeline" / "recipes"))
     # With a record of a running stack the ports may be held by that very stack: `saebyeok up` knows.
     if starting and not (home / "stack.json").exists():
-        for variable, default in (("AIRFLOW_URL", "http://127.0.0.1:8080"), ("SERVICE_URL", "http://127.0.0.1:3000")):
-            name = f"SAEBYEOK_{variable}"
-            url = preflight.text_setting(name, default)
+        urls = {name: preflight.text_setting(name, default) for name, default in URLS.items()}
+        for name, url in urls.items():
             checks.append(lambda url=url, name=name: preflight.port_problem(url, name))  # type: ignore[misc]
+        checks.append(lambda: preflight.same_port_problem(*urls.values()))
     return (problem for problem in (check() for check in checks) if problem)
 
 

@@ -41,7 +41,9 @@ def room_problem(directory: Path, needed: int) -> str | None:
 
 
 def port_problem(url: str, variable: str) -> str | None:
-    """Whether something listens already where `url` points; `variable` is the setting to change."""
+    """Whether something listens already where `url` points, or nothing could; `variable` is the setting to change."""
+    if not is_address(url):
+        return f"{variable} is {url!r}: name a host and a port from 1 to 65535, for instance http://127.0.0.1:8080"
     host, port = address(url)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a port whose last connections linger in TIME_WAIT is free.
@@ -62,12 +64,31 @@ def address(url: str) -> tuple[str, int]:
     return parts.hostname or "127.0.0.1", parts.port or 80
 
 
+def is_address(url: str) -> bool:
+    """Whether `url` is `http://`, an IPv4 address or a name, and a port."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme == "http" and bool(parts.port) and ":" not in (parts.hostname or ":")
+    except ValueError:  # the port is no number, or too large a one
+        return False
+
+
+def same_port_problem(one: str, other: str) -> str | None:
+    """Whether Airflow (`one`) and the service (`other`) are to listen at the same port."""
+    if not (is_address(one) and is_address(other)) or address(one)[1] != address(other)[1]:
+        return None
+    return f"SAEBYEOK_AIRFLOW_URL ({one}) and SAEBYEOK_SERVICE_URL ({other}) name the same port: choose two"
+
+
 def data_problem(directory: Path, recipes: Path) -> str | None:
-    """Which of the recipes' published files are missing below `directory`."""
+    """Which of the recipes' published files are missing below `directory`, or which recipe does not name any."""
     files = []
     for path in sorted(recipes.glob("*.toml")):
-        data = tomllib.loads(path.read_text(encoding="utf-8"))["data"]
-        files += [data["train"], data["test"]]
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))["data"]
+            files += [data["train"], data["test"]]
+        except (ValueError, KeyError, TypeError) as error:
+            return f"{path} is no recipe ({type(error).__name__}: {error}): mend it, or move it away"
     missing = [name for name in files if not (directory / name).is_file()]
     if not missing:
         return None

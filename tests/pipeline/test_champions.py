@@ -53,6 +53,15 @@ def test_a_classifier_answers_with_label_numbers(reviews: Road) -> None:
     assert (answers == gate["prediction"]).mean() > 0.995
 
 
+def test_it_answers_without_a_gpu(reviews: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken() -> None:
+        raise AssertionError("a GPU is the training's")
+
+    monkeypatch.setattr("pipeline.model.best_device", taken)
+    rival = load_rival(reviews.recipe, release_of(reviews.trained))
+    assert rival.model.device.type == "cpu"
+
+
 def test_a_regression_answers_with_scores(pairs: Road) -> None:
     gate = pd.read_parquet(pairs.evaluated.path / "gate.parquet")
     answers = load_rival(pairs.recipe, release_of(pairs.trained)).answers(pairs.recipe, gate)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DataError, RecipeError
-from pipeline.job import OVERRIDES, data_directory, keep_libraries_home, new_run_id, open_job
+from pipeline.errors import DataError, RecipeError, SettingsError
+from pipeline.job import OVERRIDES, data_directory, keep_libraries_home, make_home, new_run_id, open_job
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.settings import Settings, library_environment
 
@@ -17,6 +17,14 @@ from pipeline.settings import Settings, library_environment
 @pytest.fixture
 def recipe() -> Recipe:
     return load_recipe("nsmc", "embedded", sample=True)
+
+
+@pytest.mark.parametrize("home", ["/proc/saebyeok", "{file}", "{file}/home"])
+def test_a_home_that_cannot_be_made_is_a_sentence(home: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = Path(home.format(file=tmp_path / "file"))
+    with pytest.raises(SettingsError, match=f"SAEBYEOK_HOME is {path}, which cannot be written"):
+        make_home(Settings(home=path))
 
 
 def test_a_job_is_opened_by_names_and_short_overrides(settings: Settings) -> None:

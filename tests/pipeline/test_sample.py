@@ -83,6 +83,13 @@ def test_second_call_writes_nothing(sample, monkeypatch):
     assert write_sample(sample) == sample
 
 
+def test_a_file_in_its_place_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="file is a file; name a directory"):
+        write_sample(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_missing_file_is_written_again(tmp_path):
     write_sample(tmp_path)
     (tmp_path / STS_DEV).unlink()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from pipeline.settings import ROOT
-from pipeline.stack import preflight
+import pytest
+
+from pipeline.settings import ROOT, Settings
+from pipeline.stack import bootstrap, preflight
 
 
 def test_a_taken_port_is_a_sentence_that_names_port_and_variable(taken_port: int) -> None:
@@ -21,6 +23,45 @@ def test_a_free_port_is_no_problem(taken_port: int) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     assert preflight.port_problem(f"http://127.0.0.1:{port}", "X") is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:port",
+        "http://127.0.0.1",
+        "localhost:8081",
+        "127.0.0.1:8081",
+        "http://[::1]:8081",
+        "https://127.0.0.1:8081",
+    ],
+)
+def test_what_is_no_address_is_a_sentence(url: str) -> None:
+    problem = preflight.port_problem(url, "SAEBYEOK_AIRFLOW_URL")
+    assert problem == (
+        f"SAEBYEOK_AIRFLOW_URL is {url!r}: name a host and a port from 1 to 65535, for instance http://127.0.0.1:8080"
+    )
+
+
+def test_two_servers_want_two_ports() -> None:
+    problem = preflight.same_port_problem("http://127.0.0.1:8080", "http://localhost:8080")
+    assert problem is not None
+    assert "name the same port" in problem
+    assert preflight.same_port_problem(*bootstrap.URLS.values()) is None
+
+
+def test_where_the_stack_listens_is_said_alike() -> None:
+    fields = {name: Settings.model_fields[name.removeprefix("SAEBYEOK_").lower()].default for name in bootstrap.URLS}
+    assert fields == bootstrap.URLS
+
+
+@pytest.mark.parametrize("text", ["name = ", "name = 'own'", "data = 3", "[data]\ntrain = 'a'", "\x80"])
+def test_a_recipe_that_is_none_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_bytes(text.encode("latin-1"))
+    problem = preflight.data_problem(tmp_path, tmp_path)
+    assert problem is not None
+    assert problem.startswith(f"{tmp_path / 'own.toml'} is no recipe (")
 
 
 def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
