@@ -23,6 +23,7 @@ from pipeline.console import (
     session,
     usage_error,
 )
+from pipeline.progress import progress
 from pipeline.stack import cli as stack
 
 if TYPE_CHECKING:
@@ -208,14 +209,13 @@ def evaluate(
         return
     with session(as_json=as_json, data=data) as current:
         from pipeline.score import evaluate_file
-        from pipeline.summary import file_progress, print_metrics
+        from pipeline.summary import print_metrics
 
         job = opt.open_job_of(
             current.settings, recipe, profile=profile, overrides=opt.overrides(sets), run=run_id, store=store
         )
         engine = _open_engine(current, job, release)
-        with file_progress() as watch:
-            document = evaluate_file(engine, job.recipe, file, watch)
+        document = evaluate_file(engine, job.recipe, file)
         if as_json:
             current.document(document)
         else:
@@ -257,11 +257,14 @@ def predict(
             # Somebody who types wants an answer a line.
             chunk = 1 if lines.isatty() else CHUNK
             bad = 0
-            for document in predict_lines(engine, lines, chunk):
-                if "error" in document:
-                    bad += 1
-                    say(f"error: {file} line {document['line']}: {document['error']}")
-                current.write(document)
+            # Answers that go to a terminal say themselves how far it is.
+            with progress("answering", bar=not current.stdout.isatty()) as advance:
+                for document in predict_lines(engine, lines, chunk):
+                    if "error" in document:
+                        bad += 1
+                        say(f"error: {file} line {document['line']}: {document['error']}")
+                    current.write(document)
+                    advance(1)
         if bad:
             raise typer.Exit(FAILED)
 

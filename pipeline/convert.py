@@ -22,6 +22,7 @@ from pipeline.job import Job
 from pipeline.metrics import compute_metrics
 from pipeline.model import Collate, Rows, Trained, answers_of, load_trained, to_score
 from pipeline.onnx_graph import fuse, to_fp16, to_int8, trace
+from pipeline.progress import progress
 from pipeline.recipe import ParityBound, Recipe
 from pipeline.releases import Card, Golden, Variant, read_decision
 from pipeline.report import render_report
@@ -153,7 +154,11 @@ def run_onnx(
     model: Trained, rows: pd.DataFrame, session: onnxruntime.InferenceSession, batch: int
 ) -> np.ndarray[Any, Any]:
     """Answers of an exported file to `rows` in their order, `batch` at a time, as `Trained.answer` gives them."""
-    outputs = [_ask(session, inputs) for inputs in _batches(model, rows, batch)]
+    outputs = []
+    with progress("comparing", len(rows)) as advance:
+        for inputs in _batches(model, rows, batch):
+            outputs.append(_ask(session, inputs))
+            advance(len(outputs[-1]))
     answers = answers_of(model.recipe, np.concatenate(outputs).astype(np.float32))
     return to_score(model.recipe, model.calibration, answers)
 

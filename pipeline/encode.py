@@ -16,9 +16,13 @@ from pipeline.artifacts import Artifact
 from pipeline.base import Base, check_base
 from pipeline.data import text_columns
 from pipeline.errors import BaseModelError
+from pipeline.progress import progress
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.tokenize import split_rows
 from pipeline.wordpiece import train_wordpiece
+
+#: Inputs that are encoded at once.
+CHUNK = 8192
 
 
 def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
@@ -110,16 +114,24 @@ class Encoder:
         table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
         first = rows["text"].tolist()
         if self._objective == "cross-encoder":
-            batches = {"input_ids": self._tokens.encode_batch(list(zip(first, rows["text_pair"], strict=True)))}
+            batches = {"input_ids": self._encode(list(zip(first, rows["text_pair"], strict=True)))}
             table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
         else:
-            batches = {"input_ids": self._tokens.encode_batch(first)}
+            batches = {"input_ids": self._encode(first)}
         if self._objective == "bi-encoder":
-            batches["input_ids_pair"] = self._tokens.encode_batch(rows["text_pair"].tolist())
+            batches["input_ids_pair"] = self._encode(rows["text_pair"].tolist())
         for name, encodings in batches.items():
             table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
         table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)
         return Encoded(table, self._figures(batches))
+
+    def _encode(self, inputs: list[Any]) -> list[Any]:
+        encodings = []
+        with progress("encoding", len(inputs)) as advance:
+            for start in range(0, len(inputs), CHUNK):
+                encodings += self._tokens.encode_batch(inputs[start : start + CHUNK])
+                advance(len(encodings) - start)
+        return encodings
 
     def _figures(self, batches: dict[str, Any]) -> dict[str, float]:
         encodings = [item for batch in batches.values() for item in batch]

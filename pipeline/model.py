@@ -26,6 +26,7 @@ from pipeline.batching import cut
 from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.hardware import best_device
+from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.releases import Calibration
 
@@ -213,11 +214,13 @@ class Trained:
         collate = Collate(self.tokenizer.pad_token_id)
         outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
         lengths = table["length"].to_numpy()
-        for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
-            inputs = collate([rows[index] for index in batch])
-            result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
-            for index, value in zip(batch, result["logits"].float().cpu().numpy(), strict=True):
-                outputs[index] = value
+        with progress("answering", len(rows)) as advance:
+            for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
+                inputs = collate([rows[index] for index in batch])
+                result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
+                for index, value in zip(batch, result["logits"].float().cpu().numpy(), strict=True):
+                    outputs[index] = value
+                advance(len(batch))
         answers = answers_of(self.recipe, np.stack([value for value in outputs if value is not None]))
         return to_score(self.recipe, self.calibration, answers)
 

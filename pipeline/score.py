@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, DataError
+from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.releases import Card, DeploymentLog, read_card
 
@@ -55,10 +56,10 @@ def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
     return release
 
 
-def evaluate_file(engine: Engine, recipe: Recipe, file: Path, watch: Any = None) -> dict[str, Any]:
+def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
     """Metrics of the engine's release on a labelled file of the recipe's format, with `rows` and `release`.
 
-    `watch(done, total)` is called as it goes on. Raises DataError naming file, rows and rule.
+    Raises DataError naming file, rows and rule.
     """
     import numpy as np
 
@@ -73,10 +74,10 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path, watch: Any = None)
     rows = read_labelled(recipe, file)
     inputs = list(rows[text_columns(recipe)].itertuples(index=False, name=None))
     values = []
-    for start in range(0, len(inputs), CHUNK):
-        values.append(engine.answer(inputs[start : start + CHUNK]).values)
-        if watch is not None:
-            watch(min(start + CHUNK, len(inputs)), len(inputs))
+    with progress("evaluating", len(inputs)) as advance:
+        for start in range(0, len(inputs), CHUNK):
+            values.append(engine.answer(inputs[start : start + CHUNK]).values)
+            advance(len(values[-1]))
     predictions = np.concatenate(values)
     metrics = compute_metrics(
         recipe, rows["label"].to_numpy(), predictions if recipe.kind == "classification" else predictions[:, 0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,17 +166,6 @@ def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
     session.line(f"{document['release']}{sample}, on {document['rows']:,} rows of {document['file']}")
     for name, value in document["metrics"].items():
         session.line(f"  {name:<10} {value:.4f}")
-
-
-@contextmanager
-def file_progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while a file is judged; nothing where nobody watches."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as progress:
-        task = progress.add_task("evaluating", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def deployments_document(store: Store) -> dict[str, Any]:

@@ -42,7 +42,13 @@ def eventually(what: str, done: Callable[[], object], pause: float = 0.05) -> No
 class Service:
     """One running service; `settings` are those of whoever talks to it."""
 
-    def __init__(self, settings: Settings, command: list[str] | None = None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: list[str] | None = None,
+        env: dict[str, str] | None = None,
+        cwd: Path = ROOT,
+    ) -> None:
         self.settings = settings
         self.log = settings.home / "service.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +62,7 @@ class Service:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command or [sys.executable, "-m", "serving"],
-                cwd=ROOT,
+                cwd=cwd,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -139,10 +139,10 @@ def task_log(logs: Path, dag: str, run: str, task: Task) -> Path:
 
 
 def steps_done(log: Path) -> str:
-    """The newest `step N of M` of a training's log, or nothing."""
+    """The newest `step N of M` of a training's log, `row N of M` of another's, or nothing."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
-        found = re.findall(r"step \d+ of \d+", file.read().decode("utf-8", errors="replace"))
+        found = re.findall(r"(?:step|row) \d+ of \d+", file.read().decode("utf-8", errors="replace"))
         return found[-1] if found else ""
     return ""
 

@@ -89,6 +89,65 @@ def test_a_bento_answers_from_itself_alone(
     assert written == set(), "a Bento writes nothing below HOME"
 
 
+#: Stands where Docker would and keeps what it is told to build.
+KEEPS_CONTEXT = """\
+#!/bin/sh
+case "$1" in
+version) echo '"27.0.0"' ;;
+*)
+    for context; do :; done
+    cp -R "$context" "{kept}" ;;
+esac
+"""
+
+
+def test_what_docker_is_given_to_build_answers_from_itself_alone(
+    alone: Settings, tmp_path: Path, classifier: TinyModel
+) -> None:
+    # The image itself wants Docker and a registry. Here its file is played: same context, same entry point, same user
+    # variables; the packages are those of this environment.
+    store = open_store(alone)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    ensure_bento(alone, store, DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one"))
+    wanted = Engine(release.path).classify(SENTENCES)[:, 1].tolist()
+    context, tools = tmp_path / "context", tmp_path / "tools"
+    tools.mkdir()
+    docker = tools / "docker"
+    docker.write_text(KEEPS_CONTEXT.format(kept=context))
+    docker.chmod(0o755)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    run_bentoml(alone.home / "bentoml", "containerize", "saebyeok:1", "--backend", "docker", PATH=path)
+    shutil.rmtree(alone.home)
+
+    file = (context / "env" / "docker" / "Dockerfile").read_text()
+    assert f"FROM python:{sys.version_info.major}.{sys.version_info.minor}-slim" in file
+    assert "pip install -r $BENTO_PATH/env/python/requirements.txt" in file
+    assert set((context / "env" / "python" / "requirements.txt").read_text().split()) == set(requirements())
+    image = dict(re.findall(r"^ENV (BENTOML_\w+|ORT_\w+)=([^$\n]+)$", file, re.MULTILINE))
+    arguments = dict(re.findall(r"^ARG (\w+)=(.+)$", file, re.MULTILINE))
+    assert arguments["BENTOML_DO_NOT_TRACK"] == "True"
+    outside = service_settings(tmp_path / "outside")
+    port = outside.service_url.rsplit(":", 1)[1]
+    command = ["bash", str(context / "env" / "docker" / "entrypoint.sh")]
+    of_image = {
+        **image,
+        "BENTO_PATH": str(context),
+        "BENTOML_HOME": str(tmp_path / "user"),
+        "BENTOML_HOST": "127.0.0.1",
+        "PORT": port,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+    }
+    service = Service(outside, command, of_image, cwd=context)
+    try:
+        service.wait_live(workers=1)
+        answer = service.client.classify(SENTENCES)
+        assert answer.release == "nsmc-" + "a" * 16
+        assert [item.probabilities["positive"] for item in answer.results] == pytest.approx(wanted, abs=1e-6)
+    finally:
+        service.stop()
+
+
 def test_a_bento_is_built_once_and_again_for_another_log(alone: Settings, classifier: TinyModel) -> None:
     store = open_store(alone)
     release = classifier.publish(store, "nsmc", key="a" * 16)
@@ -102,10 +161,14 @@ def test_a_bento_is_built_once_and_again_for_another_log(alone: Settings, classi
     assert '"another"' in baked.read_text()
 
 
-def run_bentoml(home: Path, *arguments: str) -> None:
+def run_bentoml(home: Path, *arguments: str, **environment: str) -> None:
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "bentoml", *arguments]
     result = subprocess.run(
-        command, env={**os.environ, "BENTOML_HOME": str(home)}, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, "BENTOML_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

@@ -45,6 +45,13 @@ def shuffled(rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     return rows | {"train": train.assign(label=labels)}
 
 
+def of_one_class(name: str, rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The same texts, all with the label that most of them have, or with the mean of the scores."""
+    labels = rows["train"]["label"]
+    common = labels.mode()[0] if recipe_of(name).kind == "classification" else labels.mean()
+    return rows | {"train": rows["train"].assign(label=common)}
+
+
 def decision_on(name: str, rows: dict[str, pd.DataFrame], home: Path) -> tuple[Decision, Artifact]:
     """Train the real recipe on `rows` and let the gate decide."""
     settings = load_settings().model_copy(update={"home": home})
@@ -62,6 +69,17 @@ def test_a_model_of_shuffled_labels_fails(name: str, sample: Path, tmp_path: Pat
     first = recipe_of(name).metrics[0]
     # Far below, not just below.
     assert evaluated.figures["test"][first]["high"] < recipe_of(name).gate.floors[first], evaluated.figures["test"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_of_the_majority_class_fails(name: str, sample: Path, tmp_path: Path) -> None:
+    decision, evaluated = decision_on(name, of_one_class(name, rows_of(name, sample)), tmp_path / "home")
+    answers = pd.read_parquet(evaluated.path / "test.parquet")["prediction"]
+    assert np.ptp(answers) < 1e-6, "it has learnt to say always the same"
+    assert not decision.promote
+    first = recipe_of(name).metrics[0]
+    assert not evaluated.figures["test"][first]["high"] >= recipe_of(name).gate.floors[first]
+    assert "floor" in {check.kind for check in decision.checks if not check.passed}
 
 
 def passes(recipe: Recipe, labels: pd.Series, answers: np.ndarray) -> bool:

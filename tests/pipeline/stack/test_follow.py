@@ -113,3 +113,5 @@ def test_the_newest_step_of_a_training_is_found_in_its_log(tmp_path: Path) -> No
     assert steps_done(log) == ""
     log.write_text("x" * 50_000 + '{"event": "step 20 of 606: loss 0.3"}\n{"event": "step 40 of 606: loss 0.2"}\n')
     assert steps_done(log) == "step 40 of 606"
+    log.write_text('{"event": "answering: row 2048 of 50000"}\n{"event": "answering: row 4096 of 50000"}\n')
+    assert steps_done(log) == "row 4096 of 50000"
