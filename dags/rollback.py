@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
+from pydantic import JsonValue
 
 from wiring import TASK_DEFAULTS, airflow_errors, champion_asset, task_settings
 
@@ -32,7 +33,7 @@ def rollback() -> str:
     served = before.releases if before else {}
     for recipe, release in deployment.releases.items():
         if served.get(recipe) != release:
-            extra = {"deployment": deployment.number, "release": release}
+            extra: dict[str, JsonValue] = {"deployment": deployment.number, "release": release}
             context["outlet_events"][AssetAlias(CHAMPIONS)].add(champion_asset(recipe), extra=extra)
     return f"deployments/{deployment.number:06d}.json"
 

@@ -129,7 +129,7 @@ def artifact_url(ref: str, file: str) -> str:
 
 def with_host(path: str) -> str:
     """`path` on Airflow's own host, for a reader who is not in its UI; as it is where Airflow was not told its host."""
-    return urljoin(conf.get("api", "base_url", fallback=""), path)
+    return urljoin(str(conf.get("api", "base_url", fallback="")), path)
 
 
 class ArtifactLink(BaseOperatorLink):

@@ -70,7 +70,16 @@ def open_api(settings: Settings) -> AirflowApi:
 
 def up(settings: Settings, progress: Progress) -> AirflowApi:
     """Have everything running and answering, the pool made and the DAGs on. Raises StackError."""
-    for problem in (preflight.writing_problem(settings.home), data_problem(settings)):
+    addresses = settings.airflow_url, settings.service_url
+    problems = (
+        preflight.writing_problem(settings.home),
+        data_problem(settings),
+        # Here already: a running stack would be stopped for an address that is none.
+        preflight.address_problem(addresses[0], "SAEBYEOK_AIRFLOW_URL"),
+        preflight.address_problem(addresses[1], "SAEBYEOK_SERVICE_URL"),
+        preflight.same_port_problem(*addresses),
+    )
+    for problem in problems:
         if problem:
             raise StackError(problem)
     with locked(settings):

@@ -42,8 +42,8 @@ def room_problem(directory: Path, needed: int) -> str | None:
 
 def port_problem(url: str, variable: str) -> str | None:
     """Whether something listens already where `url` points, or nothing could; `variable` is the setting to change."""
-    if not is_address(url):
-        return f"{variable} is {url!r}: name a host and a port from 1 to 65535, for instance http://127.0.0.1:8080"
+    if problem := address_problem(url, variable):
+        return problem
     host, port = address(url)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: a port whose last connections linger in TIME_WAIT is free.
@@ -62,6 +62,13 @@ def address(url: str) -> tuple[str, int]:
     """Host and port of a `http://` URL."""
     parts = urlsplit(url)
     return parts.hostname or "127.0.0.1", parts.port or 80
+
+
+def address_problem(url: str, variable: str) -> str | None:
+    """Whether `url`, which is setting `variable`, is no address to listen at."""
+    if is_address(url):
+        return None
+    return f"{variable} is {url!r}: name a host and a port from 1 to 65535, for instance http://127.0.0.1:8080"
 
 
 def is_address(url: str) -> bool:

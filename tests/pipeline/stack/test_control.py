@@ -38,6 +38,19 @@ def test_down_stops_once_and_forgets(
     assert stranger.is_running()
 
 
+@pytest.mark.parametrize("url", ["localhost", "http://127.0.0.1:99999", "http://127.0.0.1:3000"])
+def test_an_address_that_is_none_does_not_stop_what_runs(
+    url: str, settings: Settings, sleeper: Callable[..., tuple[Record, Member]]
+) -> None:
+    settings = settings.model_copy(update={"airflow_url": url, "service_url": "http://127.0.0.1:3000"})
+    record, member = sleeper()
+    settings.home.mkdir(parents=True)
+    control.record_path(settings).write_text(record.model_dump_json())
+    with pytest.raises(StackError, match="SAEBYEOK_AIRFLOW_URL"):
+        control.up(settings, Progress(io.StringIO()))
+    assert is_running(member, record.mark)
+
+
 def test_two_at_once_are_refused(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     with (
