@@ -11,10 +11,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from pipeline.data import label_numbers, text_columns
-from pipeline.dataspec import ArrivalsSpec, Chances
+from pipeline.data import Split, label_numbers, text_columns
+from pipeline.dataspec import ArrivalsSpec, Chances, Shares
 from pipeline.errors import DataError
 from pipeline.inputs import InputFile, Part, read_part
+from pipeline.overlap import normalise
 from pipeline.recipe import Recipe
 
 #: With fewer arrivals before it there is nothing that is usual.
@@ -58,29 +59,42 @@ class Arrival(BaseModel):
 
 @dataclass
 class _Known:
-    """What the arrivals so far, and the train file, are like."""
+    """What the arrivals so far, and the published files, are like."""
 
     ids: set[str]
     texts: set[tuple[str, ...]]
     characters: set[str]
+    test_ids: set[str]
+    test_texts: set[tuple[str, ...]]
+    "Normalised."
     recent: list[pd.DataFrame] = field(default_factory=list)
 
 
 def check_arrivals(
-    recipe: Recipe, train: Part, files: Sequence[InputFile], falls: Mapping[str, Measure]
+    recipe: Recipe,
+    published: Mapping[Split, Part],
+    files: Sequence[InputFile],
+    doubts: Mapping[str, Sequence[Measure]],
 ) -> list[tuple[Arrival, Part | None]]:
     """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
 
-    `falls` are files on which the champion did worse than it should (`pipeline.trial`), by name.
+    `doubts` is what else was found of files, by name: what the champion makes of them (`pipeline.trial`), and what
+    they spoil in the whole (`pipeline.datagate`).
     """
     spec = recipe.data.arrivals
     if spec is None or not files:
         return []
-    table = _measured(recipe, train)
-    known = _Known(set(table["id"]), set(table["texts"]), set("".join(table["joined"])))
+    table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
+    known = _Known(
+        ids=set(table["id"]),
+        texts=set(table["texts"]),
+        characters=set("".join(table["joined"])),
+        test_ids=set(test["id"]),
+        test_texts=set(map(_normalised, test["texts"])),
+    )
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
-        arrival, part, table = _check(recipe, spec, file, known, falls)
+        arrival, part, table = _check(recipe, spec, file, known, doubts)
         checked.append((arrival, part))
         if part is None:
             continue
@@ -91,7 +105,7 @@ def check_arrivals(
 
 
 def _check(
-    recipe: Recipe, spec: ArrivalsSpec, file: InputFile, known: _Known, falls: Mapping[str, Measure]
+    recipe: Recipe, spec: ArrivalsSpec, file: InputFile, known: _Known, doubts: Mapping[str, Sequence[Measure]]
 ) -> tuple[Arrival, Part | None, pd.DataFrame]:
     about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
     try:
@@ -101,11 +115,10 @@ def _check(
         unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
         return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
     table = _measured(recipe, part)
-    measures = [_usable(recipe, part, table), _seen(spec, table, known)]
+    measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
     if len(known.recent) >= LEAST:
         measures += _compared(recipe, spec, table, known)
-    if file.name in falls:
-        measures.append(falls[file.name])
+    measures += doubts.get(file.name, [])
     arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
     return arrival, None if arrival.level == "critical" else part, table
 
@@ -133,9 +146,27 @@ def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
 def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
     # Not `isin`: it would make a column of all that is known, for every day again.
     again = [id_ in known.ids or texts in known.texts for id_, texts in zip(table["id"], table["texts"], strict=True)]
-    share = sum(again) / len(again) if again else 0.0
-    level: Level = "critical" if share > spec.seen.critical else "warning" if share > spec.seen.warning else "ok"
-    return Measure(name="rows seen before", found=f"{share:.1%}", usual=f"at most {spec.seen.warning:.1%}", level=level)
+    return _share("rows seen before", again, spec.seen)
+
+
+def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
+    """What is learnt from rows of the test file is remembered there and not understood."""
+    of_test = [
+        id_ in known.test_ids or _normalised(texts) in known.test_texts
+        for id_, texts in zip(table["id"], table["texts"], strict=True)
+    ]
+    return _share("rows of the test file", of_test, spec.leaked)
+
+
+def _normalised(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """As `pipeline.overlap` has it: a pair in the other order is as good as the same."""
+    return tuple(sorted(map(normalise, texts)))
+
+
+def _share(name: str, rows: Sequence[bool], bounds: Shares) -> Measure:
+    share = sum(rows) / len(rows) if rows else 0.0
+    level: Level = "critical" if share > bounds.critical else "warning" if share > bounds.warning else "ok"
+    return Measure(name=name, found=f"{share:.1%}", usual=f"at most {bounds.warning:.1%}", level=level)
 
 
 def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:

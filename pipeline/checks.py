@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pipeline.quarantine import (
     Aside,
     beyond_bound,
     breaking_rows,
+    excess_sentences,
     set_aside,
     unreadable_rows,
     unreadable_sentences,
@@ -40,6 +41,8 @@ class Held:
     "Why the run must stop, in sentences."
     suite: OpenSuite
     "As it was run on these rows."
+    excess: Mapping[str, int]
+    "Rows to be set aside, by the name of each file of which they are more than the recipe allows."
 
 
 def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
@@ -59,35 +62,41 @@ def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
     parts = [part for rows in splits.values() for part in rows.parts]
     excess = beyond_bound(recipe, parts, aside)
     if excess:
-        problems = [*unreadable_sentences(recipe, parts), *_criticals(recipe, held), *excess]
-        return Held(held.splits, held.tables, held.findings, aside, problems, held.suite)
+        problems = [
+            *unreadable_sentences(recipe, parts),
+            *_criticals(recipe, held),
+            *excess_sentences(recipe, parts, excess),
+        ]
+        return replace(held, aside=aside, problems=problems, excess=excess)
     if any(rules.values()):
         held = _run(job, {split: rows.without(rules[split]) for split, rows in splits.items()}, project / "kept")
-    return Held(held.splits, held.tables, held.findings, aside, _criticals(recipe, held), held.suite)
+    return replace(held, aside=aside, problems=_criticals(recipe, held))
 
 
 def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
     recipe = job.recipe
-    tables = {split: checked_table(recipe, splits[split].rows, split, splits["train"].rows) for split in SPLITS}
+    rows = {split: splits[split].rows for split in SPLITS}
+    tables = {split: checked_table(recipe, rows, split) for split in SPLITS}
     opened = open_suite(job.settings.expectations, project, recipe.data.suite)
     findings = [
         finding
         for split, table in tables.items()
         for finding in run_suite(opened, split, table, suite_parameters(recipe, split))
     ]
-    return Held(splits, tables, findings, [], [], opened)
+    return Held(splits, tables, findings, [], [], opened, {})
 
 
-def checked_table(recipe: Recipe, rows: pd.DataFrame, split: Split, train: pd.DataFrame) -> pd.DataFrame:
-    """The table that a suite is run on: `rows` of `data.read_rows`, and what is derived from them.
+def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: Split) -> pd.DataFrame:
+    """The table that a suite is run on: the rows of `split` (of `data.read_rows`), and what is derived from them.
 
-    Derived: `split`; `label_number` (class number or score, NaN where not understood); `in_train` and
-    `id_in_train` (of test rows, whether the exact text or the id occurs in train); `contradicts` (the
-    text stands in this file under another label too).
+    Derived: `split`; `label_number` (class number or score, NaN where not understood); `in_train` (of test rows,
+    whether the exact text occurs in train); `id_in_test` (of train rows, whether the id occurs in test: those are
+    the rows to go, since the test file stays as it is); `contradicts` (the text stands in this file under another
+    label too).
     """
-    texts = text_columns(recipe)
+    texts, rows = text_columns(recipe), tables[split]
     is_test = split == "test"
-    known = pd.MultiIndex.from_frame(train[texts])
+    known = pd.MultiIndex.from_frame(tables["train"][texts])
     pairs = rows[[*texts, "label"]].drop_duplicates()
     disputed = pd.MultiIndex.from_frame(pairs.loc[pairs.duplicated(texts), texts])
     own = pd.MultiIndex.from_frame(rows[texts])
@@ -95,7 +104,7 @@ def checked_table(recipe: Recipe, rows: pd.DataFrame, split: Split, train: pd.Da
         split=split,
         label_number=label_numbers(recipe, rows["label"]),
         in_train=own.isin(known) & is_test,
-        id_in_train=rows["id"].isin(train["id"]) & is_test,
+        id_in_test=rows["id"].isin(tables["test"]["id"]) & (not is_test),
         contradicts=own.isin(disputed),
     )
 

@@ -14,9 +14,9 @@ from pipeline.checks import Held, hold, sentence
 from pipeline.data import SPLITS, Split, finished
 from pipeline.datadocs import write_docs
 from pipeline.datapage import build_page
-from pipeline.inputs import Inputs, Part, SplitRows, join_parts, read_part
+from pipeline.inputs import InputFile, Inputs, Part, SplitRows, join_parts, read_part
 from pipeline.job import Job
-from pipeline.overlap import Overlap, measure_overlap, write_overlap
+from pipeline.overlap import Overlap, Repeated, measure_overlap, write_overlap
 from pipeline.quarantine import write_aside
 from pipeline.suites import build_site
 
@@ -27,8 +27,12 @@ class Gate:
 
     held: Held
     arrivals: list[Arrival]
+    arrived: list[Part]
+    "Those that are used."
     overlaps: list[Overlap]
-    ignored: tuple[str, ...]
+    listed: list[Repeated]
+    problems: list[str]
+    "What does not hold for the published files with what arrived, in sentences."
 
 
 def check_data(job: Job, inputs: Inputs, falls: Mapping[str, Measure], draft: Path) -> tuple[dict[str, Any], list[str]]:
@@ -39,13 +43,16 @@ def check_data(job: Job, inputs: Inputs, falls: Mapping[str, Measure], draft: Pa
     """
     recipe = job.recipe
     published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
-    checked = check_arrivals(recipe, published["train"], inputs.arrivals, falls)
-    arrived = [part for _, part in checked if part is not None]
-    splits: dict[Split, SplitRows] = {
-        "train": join_parts("train", [published["train"], *arrived]),
-        "test": join_parts("test", [published["test"]]),
-    }
-    gate, problems = _hold(job, inputs, splits, [arrival for arrival, _ in checked], draft)
+    doubts = {name: [fall] for name, fall in falls.items()}
+    with job.store.draft() as project:
+        gate = _check(job, published, inputs.arrivals, doubts, project / "0")
+        # What a day's file spoils in the whole must cost that day, and not every night from then on.
+        while found := _spoilers(job, published, gate, project / f"{len(doubts)}-spoilers"):
+            for name, measure in found.items():
+                doubts.setdefault(name, []).append(measure)
+            gate = _check(job, published, inputs.arrivals, doubts, project / f"{len(doubts)}")
+        problems = [*_arrival_problems(inputs, gate.arrivals), *gate.problems]
+        _write_findings(job, inputs, gate, problems, draft)
     if problems:
         return {}, problems
     for split, rows in gate.held.splits.items():
@@ -53,35 +60,79 @@ def check_data(job: Job, inputs: Inputs, falls: Mapping[str, Measure], draft: Pa
         if split == "test":
             table["in_train"] = gate.held.tables[split]["in_train"]
         table.to_parquet(draft / f"{split}.parquet", index=False)
-    return _figures(job, gate, arrived), []
+    return _figures(job, inputs, gate), []
 
 
-def _hold(
-    job: Job, inputs: Inputs, splits: Mapping[Split, SplitRows], arrivals: list[Arrival], draft: Path
-) -> tuple[Gate, list[str]]:
-    """All checks; leaves what was found in `draft`. The gate, and why the run must stop."""
-    recipe = job.recipe
-    with job.store.draft() as project:
-        held = hold(job, splits, project)
-        overlaps, listed = measure_overlap(recipe, held.splits)
-        gate = Gate(held, arrivals, overlaps, inputs.ignored)
-        problems = [*_arrival_problems(inputs, arrivals), *held.problems, *_overlap_problems(held, overlaps)]
-        page = build_page(job, held, arrivals, overlaps, listed, problems)
-        write_docs(build_site(held.suite), draft / "docs", page)
+def _check(
+    job: Job,
+    published: Mapping[Split, Part],
+    files: Sequence[InputFile],
+    doubts: Mapping[str, Sequence[Measure]],
+    project: Path,
+) -> Gate:
+    """Every arrival alone, then those that are left and the published files together."""
+    checked = check_arrivals(job.recipe, published, files, doubts)
+    arrived = [part for _, part in checked if part is not None]
+    return _together(job, published, [arrival for arrival, _ in checked], arrived, project)
+
+
+def _together(
+    job: Job, published: Mapping[Split, Part], arrivals: list[Arrival], arrived: list[Part], project: Path
+) -> Gate:
+    splits: dict[Split, SplitRows] = {
+        "train": join_parts("train", [published["train"], *arrived]),
+        "test": join_parts("test", [published["test"]]),
+    }
+    held = hold(job, splits, project)
+    overlaps, listed = measure_overlap(job.recipe, held.splits)
+    problems = [*held.problems, *_overlap_problems(held, overlaps)]
+    return Gate(held, arrivals, arrived, overlaps, listed, problems)
+
+
+def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Path) -> dict[str, Measure]:
+    """The arrivals, by name, without which there would be fewer problems, or none; empty where none is to blame."""
+    excess = {
+        part.file.name: Measure(
+            name="rows that break a rule",
+            found=f"{gate.held.excess[part.file.name]:,} of {part.count:,}",
+            usual=f"at most {job.recipe.data.quarantine:.1%}",
+            level="critical",
+        )
+        for part in gate.arrived
+        if part.file.name in gate.held.excess
+    }
+    if excess or not gate.problems or not gate.arrived:
+        return excess
+    # Without any there are none, with all there are: somewhere between them they begin.
+    low, high, problems = 0, len(gate.arrived), gate.problems
+    if _together(job, published, [], [], project / "0").problems:
+        return {}
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = _together(job, published, [], gate.arrived[:middle], project / str(middle)).problems
+        low, high, problems = (low, middle, found) if found else (middle, high, problems)
+    with_it = Measure(name="with it", found="; ".join(problems), usual="every critical rule holds", level="critical")
+    return {gate.arrived[high - 1].file.name: with_it}
+
+
+def _write_findings(job: Job, inputs: Inputs, gate: Gate, problems: list[str], draft: Path) -> None:
+    """Data docs, what was set aside, what overlaps, and all findings for programs."""
+    recipe, held = job.recipe, gate.held
+    page = build_page(job, held, gate.arrivals, gate.overlaps, gate.listed, problems)
+    write_docs(build_site(held.suite), draft / "docs", page)
     write_aside(recipe, held.aside, draft / quarantine.FILE)
-    write_overlap(recipe, listed, draft / overlap.FILE)
+    write_overlap(recipe, gate.listed, draft / overlap.FILE)
     document = {
         "recipe": recipe.name,
         "suite": recipe.data.suite,
         "run": job.run,
         "files": {split: {"path": str(file.path), "sha256": file.digest} for split, file in inputs.published.items()},
         "findings": [item.model_dump(mode="json") for item in held.findings],
-        "arrivals": [item.model_dump(mode="json") for item in arrivals],
-        "overlap": [asdict(item) for item in overlaps],
+        "arrivals": [item.model_dump(mode="json") for item in gate.arrivals],
+        "overlap": [asdict(item) for item in gate.overlaps],
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (draft / "validation.json").write_text(text, encoding="utf-8")
-    return gate, problems
 
 
 def _arrival_problems(inputs: Inputs, arrivals: Sequence[Arrival]) -> list[str]:
@@ -103,11 +154,11 @@ def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     ]
 
 
-def _figures(job: Job, gate: Gate, arrived: Sequence[Part]) -> dict[str, Any]:
+def _figures(job: Job, inputs: Inputs, gate: Gate) -> dict[str, Any]:
     held = gate.held
     left_out = [f"left out: {item.sentence('critical')}" for item in gate.arrivals if item.level == "critical"]
     odd = [item.sentence("warning") for item in gate.arrivals if item.level == "warning"]
-    ignored = [f"{name} is not read: the name of an arrival is its date, YYYY-MM-DD" for name in gate.ignored]
+    ignored = [f"{name} is not read: the name of an arrival is its date, YYYY-MM-DD" for name in inputs.ignored]
     aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside into {quarantine.FILE}"
     rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
     return {
@@ -116,8 +167,8 @@ def _figures(job: Job, gate: Gate, arrived: Sequence[Part]) -> dict[str, Any]:
         "test_in_train": int(held.tables["test"]["in_train"].sum()),
         "warnings": [*left_out, *odd, *ignored, *([aside] if held.aside else []), *rules],
         "sample": job.recipe.sample,
-        "cutoff": str(arrived[-1].file.date) if arrived else None,
-        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in arrived],
+        "cutoff": str(gate.arrived[-1].file.date) if gate.arrived else None,
+        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in gate.arrived],
         "left_out": left_out,
         "quarantined": len(held.aside),
         "overlap": {item.name: item.normalised for item in gate.overlaps},

@@ -67,6 +67,7 @@ class ArrivalsSpec(Strict):
     recent: Annotated[int, Field(ge=3, description="so many arrivals before it are what is usual")]
     rows: Factors = Field(description="number of rows, against the median")
     seen: Shares = Field(description="rows whose id or text was there before")
+    leaked: Shares = Field(description="rows whose id or normalised text is in the test file")
     labels: Chances = Field(description="share of each label (its mean, for scores)")
     lengths: Chances = Field(description="lengths of the texts")
     unknown: Chances = Field(description="words with a character that the train file does not have")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,14 +71,20 @@ def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]
     return made
 
 
-def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> list[str]:
-    """A sentence for every file of which more rows would be set aside than the recipe allows."""
-    bound = recipe.data.quarantine
+def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> dict[str, int]:
+    """Name and rows of every file of which more would be set aside than the recipe allows."""
     counts = Counter(item.file for item in aside)
+    names = {part.file.name for part in parts if counts[part.file.name] > recipe.data.quarantine * part.count}
+    return {name: count for name, count in counts.items() if name in names}
+
+
+def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str, int]) -> list[str]:
+    """A sentence for every file that `beyond_bound` names."""
+    bound = recipe.data.quarantine
     sentences = []
     for part in parts:
-        count = counts[part.file.name]
-        if count <= bound * part.count:
+        count = excess.get(part.file.name)
+        if count is None:
             continue
         rows = "rows breaks a rule for single rows" if count == 1 else "rows break a rule for single rows"
         sentences.append(

@@ -20,7 +20,7 @@ from pipeline.trial import try_champion
 if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
-VERSION = 2
+VERSION = 3
 log = logging.getLogger(__name__)
 
 

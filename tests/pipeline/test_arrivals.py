@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -12,9 +13,8 @@ import pandas as pd
 import pytest
 
 from pipeline.arrivals import Arrival, check_arrivals
-from pipeline.data import read_file
 from pipeline.errors import DataError
-from pipeline.inputs import InputFile, Part, find_files, read_part
+from pipeline.inputs import find_files, read_part
 from pipeline.job import Job
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.validate import validate
@@ -23,6 +23,7 @@ from tests.published import SMALL, Row, reviews, write_reviews
 FIRST = date(2015, 8, 1)
 DAYS, ROWS = 6, 300
 HEADER = "id\tdocument\tlabel"
+LEAKED = "rows of the test file"
 Change = Callable[[list[Row]], list[Row]]
 
 
@@ -54,7 +55,7 @@ def recipe() -> Recipe:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Published files, and six usual days."""
-    write_reviews(tmp_path, reviews(60, 1), reviews(30, 5000))
+    write_reviews(tmp_path, reviews(60, 1), reviews(60, 5000))
     for number in range(DAYS):
         write_day(tmp_path, number, reviews_of(number))
     return tmp_path
@@ -68,8 +69,8 @@ def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
 
 def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
     inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
-    train = read_part(recipe, inputs.published["train"])
-    return [arrival for arrival, _ in check_arrivals(recipe, train, inputs.arrivals, {})]
+    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
+    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {})]
 
 
 def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -> None:
@@ -105,6 +106,8 @@ def flipped(rows: list[Row]) -> list[Row]:
         (lambda _: reviews_of(2), "rows seen before"),
         (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
         (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
+        (lambda rows: [*rows[45:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(45, 5000))], LEAKED),
+        (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
         (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
         (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
     ],
@@ -127,6 +130,57 @@ def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
     [left_out] = made.figures["left_out"]
     assert left_out in made.figures["warnings"]
     assert left_out.startswith(f"left out: nsmc/daily/{day_of(DAYS)}.txt: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "change", "found"),
+    [
+        ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 0.5%\)"),
+        ({}, lambda rows: [("" if n < 9 else a, b, c) for n, (a, b, c) in enumerate(rows)], "rows that break a rule"),
+        ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "with it: .*1 row in 1,0"),
+        (
+            {"data.overlap.duplicates": 0.01},
+            lambda rows: [(a, rows[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(rows)],
+            "with it: .*data.overlap.duplicates allows 1.0%",
+        ),
+    ],
+    ids=["repeated ids", "empty ids", "empty documents", "duplicates"],
+)  # fmt: skip
+def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
+    make_job: Callable[..., Job], data: Path, overrides: dict[str, float], change: Change, found: str
+) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | overrides)
+    spoilt = write_day(data, 2, change(reviews_of(2)))
+    job = make_job(recipe)
+    with pytest.raises(DataError, match=f"newest arrival is out of line: .*{found}"):
+        validate(replace(job, cutoff=day_of(3)), data)
+    made = validate(replace(job, cutoff=day_of(DAYS)), data)
+    assert made.figures["train_rows"] == 60 + (DAYS - 1) * ROWS
+    assert {item["date"] for item in made.figures["arrivals"]} == {str(day_of(n)) for n in range(DAYS) if n != 2}
+    (left_out,) = made.figures["left_out"]
+    assert left_out.startswith(f"left out: nsmc/daily/{spoilt.name}: ")
+    assert re.search(found, left_out)
+
+
+def test_no_day_is_blamed_for_what_the_published_files_break(make_job: Callable[..., Job], data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | {"data.overlap.duplicates": 0.01})
+    train = [(a, b if n > 9 else "같은 말", "0" if n < 10 else c) for n, (a, b, c) in enumerate(reviews(60, 1))]
+    write_reviews(data, train, reviews(60, 5000))
+    job = make_job(recipe)
+    with pytest.raises(DataError, match=r"ratings_train\.txt: .*data\.overlap\.") as caught:
+        validate(replace(job, cutoff=day_of(1)), data)
+    assert "newest arrival" not in str(caught.value)
+
+
+def test_rows_of_the_test_file_that_arrive_are_set_aside_and_the_test_file_stays(
+    make_job: Callable[..., Job], data: Path
+) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
+    write_day(data, 2, [("5007", "다른 말로 적은 글이다", "1"), *reviews_of(2)[1:]])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    assert made.figures["test_rows"] == 60
+    (row,) = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()[1:]
+    assert row.startswith(f"nsmc/daily/{day_of(2)}.txt\t2\tno row to learn from has an id of the test file\t5007\t")
 
 
 @pytest.mark.parametrize("content", ["cp949", "utf-16", "empty"])
@@ -185,8 +239,7 @@ def test_every_real_day_is_used(real_data: Path) -> None:
     inputs = find_files(recipe, real_data, date(2016, 1, 1))
     if not inputs.arrivals:
         pytest.skip(f"{real_data} holds no arrivals below nsmc/daily")
-    # The test file stands in for the train file: it is a third of its size.
-    train = Part(InputFile("test", inputs.published["test"].path, ""), read_file(recipe, inputs.published["test"].path))
-    arrivals = [arrival for arrival, _ in check_arrivals(recipe, train, inputs.arrivals, {})]
+    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
+    arrivals = [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {})]
     assert len(arrivals) == len(inputs.arrivals)
     assert [arrival.sentence("critical") for arrival in arrivals if arrival.level == "critical"] == []

@@ -84,13 +84,16 @@ def test_a_row_that_breaks_two_rules_stands_there_once(make_job: MakeJob, tmp_pa
     assert set(found["rule"].split("; ")) == {"no id is empty", "a document has at most 10,000 characters"}
 
 
-def test_a_test_row_with_an_id_of_train_is_set_aside(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_row_with_an_id_of_the_test_file_is_set_aside_and_the_test_file_stays(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND | {"data.quarantine": 0.04})
     write_reviews(tmp_path, reviews(60, 1), [*reviews(30, 5000), reviews(60, 1)[7]])
     made = validate(make_job(recipe), tmp_path)
     [found] = aside(made.path)
-    assert (found["file"], found["id"]) == ("nsmc/ratings_test.txt", "8")
+    assert (found["file"], found["id"]) == ("nsmc/ratings_train.txt", "8")
     assert made.figures["test_in_train"] == 0
+    assert (made.figures["train_rows"], made.figures["test_rows"]) == (59, 31)
 
 
 def test_beyond_the_bound_the_run_stops_and_says_file_rows_rule_and_bound(

@@ -81,7 +81,7 @@ BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
         "there are at least as many rows as the recipe asks for": ("test", cut_short),
         "no id is empty": ("train", put("id", "")),
         "every id occurs once": ("train", put("id", "train-7")),
-        "no id of the test file is also in the train file": ("test", put("id", "train-7")),
+        "no row to learn from has an id of the test file": ("train", put("id", "test-7")),
         # A little above 1 in 1,000; all of them are blank too, which only warns.
         "at most 1 row in 1,000 has an empty document": ("train", put("document", "", slice(2))),
         "no document is blank": ("train", put("document", " ")),
@@ -107,7 +107,7 @@ BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
         "every row has an id": ("train", put("guid", None)),
         "no id is empty": ("train", put("guid", "")),
         "every id occurs once": ("train", put("guid", "train-7")),
-        "no id of the test file is also in the train file": ("test", put("guid", "train-7")),
+        "no row to learn from has an id of the test file": ("train", put("guid", "test-7")),
         **{
             rule.format(side): (split, put(column, value, rows))
             for column, side in (("sentence1", "first"), ("sentence2", "second"))
@@ -177,7 +177,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
 def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[Finding]:
     """The rules of the recipe's suite that the files in `data` break."""
     rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
-    table = checked_table(recipe, rows[split], split, rows["train"])
+    table = checked_table(recipe, rows, split)
     findings = run_suite(opened[recipe.data.suite], split, table, suite_parameters(recipe, split))
     return [finding for finding in findings if not finding.passed]
 

@@ -197,9 +197,11 @@ def test_bad_reviews_stop_the_run(
     assert "refused" in (found.path / "docs" / "index.html").read_text("utf-8")
 
 
-def test_a_test_row_that_is_also_in_train_stops_the_run(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
+def test_more_of_the_test_file_in_train_than_may_be_set_aside_stops_the_run(
+    nsmc: Recipe, make_job: MakeJob, data: Path
+) -> None:
     write_reviews(data, reviews(60, 1), [*reviews(30, 5000), reviews(60, 1)[7]])
-    with pytest.raises(DataError, match=r"ratings_test.txt: 1 of 31 rows breaks the rule \"no id of the test file"):
+    with pytest.raises(DataError, match=r"ratings_train.txt: 1 of 60 rows breaks the rule \"no row to learn from"):
         validate(make_job(nsmc), data)
 
 
