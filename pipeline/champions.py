@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import ArtifactError, BaseModelError, PrunedError
+from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, PrunedError
 from pipeline.recipe import Recipe
 from pipeline.releases import DeploymentLog
 
@@ -28,9 +28,14 @@ class Rival:
     release: Artifact
     model: Trained
 
+    def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Its answers to `rows`: probabilities (n, labels) or scores (n,). Raises ArtifactError where it is broken."""
+        with _readable(self.release):
+            return self.model.answer(rows)
+
     def answers(self, recipe: Recipe, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Its answers to `rows` as `recipe` counts them now: label numbers (n,), or scores (n,)."""
-        answers = self.model.answer(rows)
+        answers = self.answer(rows)
         if answers.ndim == 1:
             return answers
         # By name, since the recipe may have got other labels meanwhile; one that it lost is never right.
@@ -121,7 +126,7 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
 def _readable(champion: Artifact) -> Iterator[None]:
     try:
         yield
-    except (ArtifactError, BaseModelError, KeyError, OSError) as error:
+    except (ArtifactError, BaseModelError, BrokenModelError, KeyError, OSError) as error:
         raise ArtifactError(
             f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
             "(saebyeok rollback), or restore the store"

@@ -56,6 +56,10 @@ class TrainingDivergedError(SaebyeokError):
     """The loss became NaN or infinite: the same data and settings would diverge again."""
 
 
+class BrokenModelError(SaebyeokError):
+    """A trained model answers with what is no number."""
+
+
 class ParityError(SaebyeokError):
     """The exported model differs from the trained one by more than the recipe allows."""
 

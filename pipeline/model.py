@@ -24,7 +24,7 @@ from transformers import (
 from pipeline.artifacts import Artifact
 from pipeline.batching import cut
 from pipeline.encode import Encoder, load_tokenizer
-from pipeline.errors import BaseModelError
+from pipeline.errors import BaseModelError, BrokenModelError
 from pipeline.hardware import best_device
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
@@ -209,7 +209,10 @@ class Trained:
 
     @torch.inference_mode()
     def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range."""
+        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range.
+
+        Raises BrokenModelError where one is no number.
+        """
         rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
         collate = Collate(self.tokenizer.pad_token_id)
         outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
@@ -222,6 +225,12 @@ class Trained:
                     outputs[index] = value
                 advance(len(batch))
         answers = answers_of(self.recipe, np.stack([value for value in outputs if value is not None]))
+        broken = ~np.isfinite(answers.reshape(len(rows), -1)).all(axis=1)
+        if broken.any():
+            # The largest of what is no number would be the first label, and look like an answer.
+            raise BrokenModelError(
+                f"the model answers {broken.sum():,} of {len(rows):,} inputs with what is no number; train it again"
+            )
         return to_score(self.recipe, self.calibration, answers)
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from pipeline.arrivals import Measure, level_of
 from pipeline.artifacts import Artifact
+from pipeline.champions import load_rival
 from pipeline.data import finished, label_numbers, text_columns
 from pipeline.dataspec import ArrivalsSpec
 from pipeline.errors import DataError
@@ -38,20 +39,14 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     new = [file for file in arrivals if file.digest not in known]
     if not new or validated.figures["sample"] != job.recipe.sample:
         return {}
-    # Here and not at the top: a night on which nothing is tried needs no torch.
-    import torch
-
-    from pipeline.model import load_trained
-
-    # A GPU, where there is one, belongs to the training that may be going on.
-    model = load_trained(job.recipe, champion.input("trained"), torch.device("cpu"))
+    rival = load_rival(job.recipe, champion)
     test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
     measures = {}
     for file in new:
         rows = _rows(job.recipe, file)
         if rows is None:
             continue
-        measure = _compare(job.recipe, spec, model.recipe.labels, test, rows, model.answer(rows))
+        measure = _compare(job.recipe, spec, rival.model.recipe.labels, test, rows, rival.answer(rows))
         log.info("%s: the champion on %s: %s (usual: %s)", job.recipe.name, file.name, measure.found, measure.usual)
         measures[file.name] = measure
     return measures

@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load, save
+
 from pipeline.artifacts import Artifact
 from pipeline.job import open_store
 from pipeline.releases import Deployment, DeploymentLog
@@ -37,6 +40,13 @@ def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, *
         # Another key, as of another night.
         key = f"{int(manifest.key, 16) ^ hash(json.dumps(told, default=str)) % 16**15:016x}"
         return source.store.publish(draft, manifest.kind, manifest.recipe, key, run="other", **told)
+
+
+def without_numbers(trained: Artifact) -> Artifact:
+    """A copy of a trained artifact whose weights are all NaN."""
+    file = "model/model.safetensors"
+    weights = load((trained.path / file).read_bytes())
+    return republished(trained, files={file: save({name: tensor * torch.nan for name, tensor in weights.items()})})
 
 
 def release_of(trained: Artifact, evaluated: Artifact | None = None) -> Artifact:

@@ -12,13 +12,14 @@ import pytest
 from matplotlib.image import imread
 
 from pipeline.calibration import measure_calibration
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError, BrokenModelError, DataError
 from pipeline.evaluate import evaluate
 from pipeline.metrics import compute_metrics, intervals
 from pipeline.model import load_trained
 from pipeline.plots import draw
 from pipeline.recipe import load_recipe
 from pipeline.tokenize import split_rows, tokenize
+from tests.served import without_numbers
 from tests.tiny import Road, make_validated, small_recipe
 
 
@@ -164,3 +165,9 @@ def test_figures_are_numbers(road: Road) -> None:
     for part in ("test", "test_without_train_texts"):
         for figure in road.evaluated.figures[part].values():
             assert all(math.isfinite(value) for value in figure.values())
+
+
+def test_a_model_that_answers_no_numbers_is_not_judged(road: Road) -> None:
+    rows = len(road.rows["test"])
+    with pytest.raises(BrokenModelError, match=f"answers {rows} of {rows} inputs with what is no number; train it"):
+        evaluate(road.job, road.validated, road.tokenized, without_numbers(road.trained))

@@ -230,7 +230,17 @@ def test_drawing_wins_and_losses_is_drawing_rows() -> None:
 
 def test_a_model_is_not_worse_than_itself() -> None:
     labels, guesses = noisy_labels(2, 200, 0.8)
-    assert paired_difference(REVIEWS, labels, guesses, guesses) == {"value": 0.0, "low": 0.0, "high": 0.0}
+    found = paired_difference(REVIEWS, labels, guesses, guesses)
+    assert found["value"] == 0.0
+    # Two rows of two hundred, at most: nobody knows what the next would do.
+    assert -0.0101 < found["low"] <= 0.0 <= found["high"] < 0.0101
+
+
+def test_a_few_rows_that_agree_say_little() -> None:
+    labels, guesses = noisy_labels(2, 10, 0.8)
+    found = paired_difference(REVIEWS, labels, guesses, guesses)
+    assert found["low"] <= -0.1
+    assert found["high"] >= 0.1
 
 
 @pytest.mark.parametrize("nothing", [2.0, math.nan], ids=["constant", "NaN"])

@@ -21,6 +21,7 @@ from pipeline.job import Job
 from pipeline.sample import write_sample
 from pipeline.trial import fall, try_champion
 from pipeline.validate import validate
+from tests.served import linked, republished, without_numbers
 from tests.tiny import Road, anything_goes, open_road, small_recipe
 
 DAY, NIGHT = date(2026, 11, 1), date(2026, 11, 2)
@@ -168,10 +169,13 @@ def test_a_champion_of_the_sample_says_nothing_of_real_days(
     assert tried(real, champion, arrived(half_turned)) == {}
 
 
+@pytest.mark.parametrize("how", ["torn", "no numbers"])
 def test_a_champion_that_cannot_be_read_stops_the_night(
-    road: Road, arrived: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    how: str, road: Road, champion: Artifact, arrived: Callable[..., Path]
 ) -> None:
-    champion = road.with_recipe(road.recipe.model_copy(update={"title": "another"})).released
-    (champion.input("trained").path / "model" / "model.safetensors").write_bytes(b"torn")
-    with pytest.raises(ArtifactError):
-        tried(road.job, champion, arrived(as_it_is))
+    torn = republished(road.trained, files={"model/model.safetensors": b"torn"})
+    trained = torn if how == "torn" else without_numbers(road.trained)
+    inputs = linked(trained=trained, evaluated=road.evaluated, validated=road.validated)
+    broken = republished(champion, inputs=inputs)
+    with pytest.raises(ArtifactError, match=rf"the champion {broken.ref} cannot be read"):
+        tried(road.job, broken, arrived(as_it_is))
