@@ -44,10 +44,10 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Known:
-    """Rows of the train file: those that are used, and those that are not."""
+    """Rows of the train file that are not used, and those of the first day's file."""
 
-    train: list[str]
     spare: list[str]
+    first: list[str]
 
 
 def flipped(lines: list[str], _: Known) -> bytes:
@@ -72,9 +72,9 @@ def other_encoding(lines: list[str], _: Known) -> bytes:
     return as_file(lines).decode("utf-8").encode("cp949", errors="replace")
 
 
-def last_month(lines: list[str], known: Known) -> bytes:
-    """Reviews that came before and are in the train file."""
-    return as_file(random.Random(7).sample(known.train, len(lines)))
+def old_file(_: list[str], known: Known) -> bytes:
+    """The file of three weeks before, again."""
+    return as_file(known.first)
 
 
 #: Day of the month to what is wrong with it.
@@ -83,7 +83,7 @@ PLANTED: dict[int, Callable[[list[str], Known], bytes]] = {
     10: tenfold,
     14: half_empty,
     18: other_encoding,
-    22: last_month,
+    22: old_file,
 }
 
 
@@ -124,11 +124,12 @@ def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
     shutil.rmtree(target, ignore_errors=True)
     (target / "daily").mkdir(parents=True)
     published = read_lines(data / "nsmc" / "ratings_train.txt")
-    known = Known(published[:rows], published[rows:])
-    (target / "ratings_train.txt").write_bytes(as_file(known.train))
+    daily = sorted((data / "nsmc" / "daily").glob("*.txt"))
+    known = Known(published[rows:], read_lines(daily[0]))
+    (target / "ratings_train.txt").write_bytes(as_file(published[:rows]))
     (target / "ratings_test.txt").write_bytes(as_file(read_lines(data / "nsmc" / "ratings_test.txt")[: rows // 5]))
     planted = {}
-    for file in sorted((data / "nsmc" / "daily").glob("*.txt")):
+    for file in daily:
         content = file.read_bytes()
         bad = PLANTED.get(date.fromisoformat(file.stem).day) if plant else None
         if bad is not None:
