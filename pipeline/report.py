@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,16 @@ SPEED = ("runtime", "per_second", "flos", "flops")
 SHOWN_FAILURES = 5
 #: Mistakes that are shown at once; the others unfold.
 SHOWN_MISTAKES = 6
+#: Kinds of overlap (`pipeline.datagate`), as the page says them: rows by their normalised text.
+OVERLAPS = {
+    "test_in_train": "Test rows as good as one of train",
+    "train_two_labels": "Train rows under two labels",
+    "train_duplicates": "Train rows that repeat one",
+    "test_two_labels": "Test rows under two labels",
+    "test_duplicates": "Test rows that repeat one",
+}
+#: What quotes the data, or the behavioural cases. No text can hold these marks itself: it is escaped.
+TEXTS = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,8 @@ def render_report(
         mistakes=evaluated.read_json("mistakes.json"),
         exported=exported,
         validated=validated.figures,
+        files=validated.manifest.fields.get("files", {}),
+        overlaps=OVERLAPS,
         trained=trained.figures,
         evaluated=evaluated.figures,
         epochs=epoch_table(trained.figures.get("history", [])),
@@ -102,6 +115,11 @@ def render_report(
         code=evaluated.manifest.code,
         pictures={Path(name).stem: _picture(evaluated, name) for name in ("plot.png", "reliability.png")},
     )
+
+
+def without_texts(page: str) -> str:
+    """A page of `render_report` without the rows and cases that it quotes, for readers elsewhere."""
+    return TEXTS.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)
 
 
 def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list[MetricRow]:

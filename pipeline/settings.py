@@ -44,7 +44,7 @@ class Settings(BaseSettings):
         default=None, description="URL that alerts are posted to as JSON; empty: none"
     )
     wandb_texts: bool = Field(
-        default=False, description="send rows of the data and the report to Weights & Biases too, not only figures"
+        default=False, description="send rows of the data to Weights & Biases too, not only figures"
     )
     threads: int = Field(
         default=0,

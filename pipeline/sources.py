@@ -184,5 +184,5 @@ def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> str:
     if missing:
         raise DataError(f"the hub's data set has no column {', '.join(missing)}; it has: {', '.join(rows[0])}")
     # What would end a cell or a line cannot stand in the published format either.
-    cells = ([re.sub(r"[\t\n]", " ", str(row[name])) for name in names] for row in rows)
+    cells = ([re.sub(r"[\t\n]", " ", "" if row[name] is None else str(row[name])) for name in names] for row in rows)
     return "\n".join(["\t".join(names), *("\t".join(row) for row in cells)]) + "\n"

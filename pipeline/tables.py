@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.releases import Decision
+from pipeline.report import without_texts
 from pipeline.tracker import Tracker
 
 Rows = list[dict[str, Any]]
@@ -15,7 +16,7 @@ Figures = Mapping[str, Any]
 
 
 def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
-    """Log what the artifact in `draft` has to show; rows of the data and the report only where the tracker takes texts.
+    """Log what the artifact in `draft` has to show; rows of the data only where the tracker takes texts.
 
     Raises FileNotFoundError, KeyError or ValidationError where the artifact is not one of its kind.
     """
@@ -23,12 +24,13 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
         tracker.image(f"{kind}/{picture.stem}", picture)
     for name, rows in _tables(kind, figures, draft).items():
         _table(tracker, f"{kind}/{name}", rows)
+    if (report := draft / "report.html").is_file():
+        page = report.read_text(encoding="utf-8")
+        tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
     if not tracker.texts:
         return
     for name, file in TEXTS.get(kind, {}).items():
         _table(tracker, f"{kind}/{name}", _read(draft / file))
-    if (report := draft / "report.html").is_file():
-        tracker.page(f"{kind}/report", report)
 
 
 def _tables(kind: str, figures: Figures, draft: Path) -> dict[str, Rows]:

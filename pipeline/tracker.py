@@ -69,13 +69,13 @@ class Tracker:
 
         self.attempt(add)
 
-    def page(self, name: str, path: Path) -> None:
-        """Add an HTML page."""
+    def page(self, name: str, html: str) -> None:
+        """Add an HTML page, given as text."""
 
         def add(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Html(str(path), inject=False)})
+            run.log({name: wandb.Html(html, inject=False, data_is_not_path=True)})
 
         self.attempt(add)
 

@@ -17,7 +17,7 @@ from pipeline.artifacts import Artifact, Store
 from pipeline.metrics import share_interval
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.releases import Check, Decision, Estimate
-from pipeline.report import SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
+from pipeline.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
 from tests.served import linked, release_of
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -113,7 +113,17 @@ def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8612, **change
     if recipe.kind == "classification":
         figures["calibration"] = {"ece": 0.0345, "bins": 15, "curve": []}
         files["reliability.png"] = picture("blue")
-    data = {"train_rows": 150_000, "test_rows": 50_000, "test_in_train": 1_234, "warnings": changes.pop("warnings", [])}
+    data = {
+        "train_rows": 150_000,
+        "test_rows": 50_000,
+        "test_in_train": 1_234,
+        "warnings": changes.pop("warnings", []),
+        "cutoff": "2015-08-27",
+        "arrivals": [{"date": f"2015-08-{day:02}", "sha256": "a" * 64} for day in range(1, 28)],
+        "left_out": ["left out: nsmc/daily/2015-08-06.txt: champion: 62.6% right (usual: 83.6%)"],
+        "quarantined": 41,
+        "overlap": dict.fromkeys(OVERLAPS, 77),
+    }
     history = [
         {"epoch": 1.0, "loss": 0.53, "learning_rate": 3e-4},
         {"epoch": 2.0, "loss": 0.38, "eval_accuracy": 0.84, "eval_runtime": 3.2},
@@ -255,6 +265,9 @@ def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -
         "7,654,321",
         "5 min 41 s",
         "cpu, bf16",
+        "27, 2015-08-01 to 2015-08-27",
+        "Rows set aside",
+        "Train rows that repeat one",
         "scheduled__2026-11-21T18:00",
         "train.learning_rate",
         evaluated.input("trained").ref,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -60,7 +61,7 @@ def test_the_figures_of_the_report_are_tables_and_pictures(job: Job, wandb_onlin
     assert pictures == {"plot", "reliability"}
 
 
-def test_mistakes_and_the_report_are_sent_only_with_the_switch_on(
+def test_mistakes_are_sent_only_with_the_switch_on_and_the_report_without_them(
     job: Job, wandb_online: WandbServer, reviews: Road
 ) -> None:
     mistakes = reviews.evaluated.read_json("mistakes.json")
@@ -69,6 +70,11 @@ def test_mistakes_and_the_report_are_sent_only_with_the_switch_on(
     sent = wandb_online.everything()
     assert not [item for item in mistakes if item["text"] in sent]
     assert not {"evaluate/mistakes", "evaluate/behaviour_failures"} & set(tables(quiet))
+    (page,) = [content.decode() for name, content in quiet.files.items() if name.endswith(".html")]
+    assert read_decision(reviews.decided).why in html.unescape(page)
+    cases = [text for item in asked for case in item["asked"] for text in case]
+    assert not [text for text in cases if text in html.unescape(page)]
+    assert "Texts are left out here" in page
     wandb_online.runs.clear()
     loud = told(job, wandb_online, reviews, texts=True)
     assert [row["text"] for row in tables(loud)["evaluate/mistakes"]] == [item["text"] for item in mistakes]
