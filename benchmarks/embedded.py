@@ -1,12 +1,14 @@
 """What the embedded profile reaches on the real data, over several seeds, beside a baseline without learning.
 
 python benchmarks/embedded.py klue-sts --data DIR --seeds 7 8 9 [--json]
-Trains through the pipeline's own stages (finished ones are reused) and reports test figures and seconds.
+Trains through the pipeline's own stages (finished ones are reused) and reports test figures and seconds, and how many
+of these equally good models the promotion gate would refuse, were another of them the champion.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -14,7 +16,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import Artifact
+from pipeline.decide import compare
 from pipeline.job import Job, keep_libraries_home, open_job
+from pipeline.recipe import Recipe
 from pipeline.settings import Settings, load_settings
 from pipeline.stages import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
 
@@ -40,30 +45,54 @@ def main() -> None:
         )
     for name, value in document["mean"].items():
         print(f"mean {name} {value:.4f}, spread {document['spread'][name]:.4f}")
+    if pairs := document["pairs"]:
+        print(
+            f"{pairs['refused']} of {pairs['count']} refused by margin {pairs['margin']}, worst {pairs['worst']:+.4f}"
+        )
 
 
 def measure(settings: Settings, recipe: str, seeds: list[int]) -> dict[str, Any]:
     """Figures of every seed, their mean and standard deviation, and the baseline where the recipe has one."""
-    rows = [one_seed(open_job(recipe, settings=settings, overrides={"seed": seed}), seed) for seed in seeds]
-    metrics = open_job(recipe, settings=settings).recipe.metrics
+    jobs = [open_job(recipe, settings=settings, overrides={"seed": seed}) for seed in seeds]
+    judged = [one_seed(job, seed) for job, seed in zip(jobs, seeds, strict=True)]
+    rows = [row for row, _ in judged]
+    metrics = jobs[0].recipe.metrics
     return {
         "recipe": recipe,
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "seeds": rows,
         "mean": {name: statistics.mean(row[name] for row in rows) for name in metrics},
         "spread": {name: statistics.stdev(row[name] for row in rows) if len(rows) > 1 else 0.0 for name in metrics},
+        "pairs": compare_all(jobs[0].recipe, [evaluated for _, evaluated in judged]),
         "baseline": baseline(open_job(recipe, settings=settings)),
     }
 
 
-def one_seed(job: Job, seed: int) -> dict[str, Any]:
-    """Test figures and training seconds of one seed."""
+def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
+    """Test figures and training seconds of one seed, and its evaluation."""
     made: dict[str, Any] = {}
     for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
         made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
     test = made["evaluate"].figures["test"]
     values = {name: test[name]["value"] for name in job.recipe.metrics}
-    return {"seed": seed, **values, "train_seconds": made["train"].figures["seconds"]}
+    return {"seed": seed, **values, "train_seconds": made["train"].figures["seconds"]}, made["evaluate"]
+
+
+def compare_all(recipe: Recipe, evaluated: list[Artifact]) -> dict[str, Any] | None:
+    """What the gate makes of every seed against every other, as if that one were the champion."""
+    import pandas as pd
+
+    sides = [pd.read_parquet(item.path / "gate.parquet") for item in evaluated]
+    lows = [
+        compare(
+            recipe, ours["label"].to_numpy(), ours["prediction"].to_numpy(), theirs["prediction"].to_numpy(), ""
+        ).value
+        for ours, theirs in itertools.permutations(sides, 2)
+    ]
+    if not lows:
+        return None
+    margin = recipe.gate.margin
+    return {"count": len(lows), "margin": margin, "refused": sum(low < -margin for low in lows), "worst": min(lows)}
 
 
 def baseline(job: Job) -> dict[str, Any] | None:
