@@ -23,7 +23,7 @@ from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
 from approval import HOURS, Approval
-from pipeline.errors import DataError
+from pipeline.errors import RejectedDataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
 from pipeline.releases import read_decision
@@ -135,7 +135,8 @@ def validate(recipe: str) -> str:
 
     Data are what had arrived before the run's date in Seoul. Single rows that break a rule are set aside, up to the
     recipe's bound. A **critical** expectation that is missed stops the recipe here, before a GPU is taken: the error
-    names file, rows and rule. A **warning** is reported and lets it go on. *Data docs* opens the full result.
+    names file, rows and rule; while the files stay as they are, later nights are skipped, saying so. A **warning** is
+    reported and lets it go on. *Data docs* opens the full result.
     """
     params = get_current_context()["params"]
     unknown = sorted(set(params) - set(PARAMS))
@@ -147,12 +148,13 @@ def validate(recipe: str) -> str:
     job = task_job(recipe)
     try:
         return make(job, VALIDATE)
-    except DataError:
-        rejected = job.store.newest("rejected-data", recipe)
-        if rejected is not None and rejected.manifest.run == job.run:
-            # The data docs of what was refused are the ones that are wanted most.
-            get_current_context()["ti"].xcom_push(DataDocsLink.xcom_ref, rejected.ref)
-        raise
+    except RejectedDataError as error:
+        # The data docs of what was refused are the ones that are wanted most.
+        get_current_context()["ti"].xcom_push(DataDocsLink.xcom_ref, error.ref)
+        if error.run == job.run:
+            raise
+        # Nobody wants the same alert every night.
+        raise skip(f"nothing new since run {error.run}, which was stopped here: {error}") from error
 
 
 @task

@@ -22,6 +22,16 @@ class DataError(SaebyeokError):
     """A data file is absent, unreadable or breaks a rule: the text names file, rows and rule."""
 
 
+class RejectedDataError(DataError):
+    """Data broke rules; what was found is the artifact at `ref`, made by the first run that they stopped."""
+
+    def __init__(self, text: str, ref: str, run: str) -> None:
+        """`text` is for a user, `run` the identifier of that run."""
+        super().__init__(text)
+        self.ref = ref
+        self.run = run
+
+
 class DownloadError(DataError):
     """A published file could not be had from where it is published."""
 

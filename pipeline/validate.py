@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arrivals import Measure
 from pipeline.artifacts import Artifact
-from pipeline.errors import DataError
+from pipeline.errors import RejectedDataError
 from pipeline.inputs import Inputs, find_files
 from pipeline.job import Job
 from pipeline.manifest import make_key
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
 VERSION = 3
+REJECTED = "rejected-data"
 log = logging.getLogger(__name__)
 
 
@@ -32,12 +33,16 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     `docs/index.html` with the data docs. Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences),
     `sample`, `cutoff` (date of the newest arrival in train, or null), `arrivals` (in train), `left_out` (sentences),
     `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
-    Raises DataError naming file, rows and rule; where rules refused, the data docs are published as an
-    artifact of kind `rejected-data`, and the error names its address.
+    Raises DataError naming file, rows and rule; where rules refused it is a RejectedDataError, and the data docs are
+    an artifact of kind `rejected-data`. The same files are not looked through again: the error is that of the first
+    run that they stopped.
     """
     inputs = find_files(job.recipe, directory, job.cutoff)
     falls = try_champion(job, champion, inputs.arrivals)
     fields = _fields(job, inputs, falls)
+    key = make_key(REJECTED, VERSION, fields, {})
+    if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
+        raise _rejection(rejected)
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
         # Here and not at the top: a finished validation is found again without Great Expectations.
@@ -45,7 +50,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
 
         figures, problems = check_data(job, inputs, falls, draft)
         if problems:
-            raise _refusal(job, fields, draft, problems)
+            raise _rejection(_publish(job, key, fields, draft, problems))
         return figures
 
     made = produce(job, "validate", VERSION, fields=fields, inputs={}, build=build)
@@ -71,12 +76,11 @@ def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure]) -> dict[str,
     }
 
 
-def _refusal(job: Job, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> DataError:
-    """Publish what was found, for the operator to open, and say where."""
-    key = make_key("rejected-data", VERSION, fields, {})
-    rejected = job.store.publish(
+def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:
+    """What was found, for the operator to open."""
+    return job.store.publish(
         draft,
-        "rejected-data",
+        REJECTED,
         job.recipe.name,
         key,
         run=job.run,
@@ -84,4 +88,8 @@ def _refusal(job: Job, fields: Mapping[str, Any], draft: Path, sentences: list[s
         fields=dict(fields),
         figures={"reasons": sentences},
     )
-    return DataError("\n".join([*sentences, f"Every rule and the failing rows: {rejected.uri}/docs/index.html"]))
+
+
+def _rejection(rejected: Artifact) -> RejectedDataError:
+    where = f"Every rule and the failing rows: {rejected.uri}/docs/index.html"
+    return RejectedDataError("\n".join([*rejected.figures["reasons"], where]), rejected.ref, rejected.manifest.run)

@@ -25,11 +25,13 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     data = write_sample(tmp_path / "data")
     train = data / "nsmc" / "ratings_train.txt"
     train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
-    output = airflow(
-        "nightly_retrain", {"recipes": ["nsmc"]}, fail=[True], SAEBYEOK_DATA=str(data), SAEBYEOK_ALERT_WEBHOOK=hook.url
-    )
+    environment = {"SAEBYEOK_DATA": str(data), "SAEBYEOK_ALERT_WEBHOOK": hook.url}
+    chosen = {"recipes": ["nsmc"]}
+    output = airflow("nightly_retrain", chosen, chosen, fail=[True, False], **environment)
     assert "klue-sts was not chosen" in output
-    ((run, states),) = newest_runs(airflow_home, "nightly_retrain", 1)
+    (run, states), (_, again) = newest_runs(airflow_home, "nightly_retrain", 2)
+    assert set(again.values()) == {"skipped"}
+    assert f"nothing new since run {run}, which was stopped here: {train}" in output
     assert states["nsmc.validate"] == "failed"
     assert states["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in states.items() if task.startswith("klue-sts.")} == {"skipped"}

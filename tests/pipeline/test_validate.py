@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RejectedDataError
 from pipeline.job import Job
 from pipeline.manifest import file_digest
 from pipeline.recipe import Recipe, load_recipe
@@ -195,6 +195,14 @@ def test_bad_reviews_stop_the_run(
     assert f"{found.uri}/docs/index.html" in str(caught.value)
     assert found.figures["reasons"][0] in str(caught.value)
     assert "refused" in (found.path / "docs" / "index.html").read_text("utf-8")
+    assert isinstance(caught.value, RejectedDataError)
+    assert (caught.value.ref, caught.value.run) == (found.ref, found.manifest.run)
+    # The same files are not looked through again, unless that is forced.
+    for force in (False, True):
+        with pytest.raises(RejectedDataError) as again:
+            validate(make_job(nsmc, run="later", force=force), data)
+        assert again.value.run == ("later" if force else found.manifest.run)
+        assert force or str(again.value) == str(caught.value)
 
 
 def test_more_of_the_test_file_in_train_than_may_be_set_aside_stops_the_run(
