@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from pipeline.releases import Decision, read_decision
+from pipeline.releases import Decision, read_decision, record_rejection
 from wiring import ReportLink, alert, artifact_url, task_job, with_host
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ HOURS = 12
 class Approval(ApprovalOperator):
     """Ask whether the model of the decision at `decided` may be served, where the run's `approval` is on.
 
-    Rejected, or not answered within `HOURS`, what follows is skipped: the run succeeds and the served model stays.
+    Rejected, or not answered within `HOURS`, what follows is skipped: the run succeeds and the served model stays. A
+    later run that comes to the same model does not serve it either, unless it asks again.
     """
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "decided")
@@ -62,6 +63,9 @@ class Approval(ApprovalOperator):
             user = answer["responded_by_user"]
             who = f"{user['name']} rejected it" if user else f"nobody answered within {HOURS} hours"
             text = f"{self.recipe}: the new model is not served, the served one stays: {who}."
+            # Or the next night, which asks nobody, would serve it.
+            store = task_job(self.recipe).store
+            record_rejection(store, store.open(self.decided), context["run_id"], who)
             alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
         return answer
 

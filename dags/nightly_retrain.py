@@ -26,7 +26,7 @@ from approval import HOURS, Approval
 from pipeline.errors import RejectedDataError
 from pipeline.job import OVERRIDES
 from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
-from pipeline.releases import read_decision
+from pipeline.releases import find_rejection, read_decision
 from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
 from pipeline.strict import Strict
 from wiring import (
@@ -39,6 +39,7 @@ from wiring import (
     champion_asset,
     daily,
     make,
+    make_told,
     promotion,
     skip,
     task_job,
@@ -147,7 +148,7 @@ def validate(recipe: str) -> str:
         raise skip(f"{recipe} was not chosen: this run is for {', '.join(params['recipes'])}")
     job = task_job(recipe)
     try:
-        return make(job, VALIDATE)
+        return make_told(job, VALIDATE)
     except RejectedDataError as error:
         # The data docs of what was refused are the ones that are wanted most.
         get_current_context()["ti"].xcom_push(DataDocsLink.xcom_ref, error.ref)
@@ -191,7 +192,7 @@ def decide(recipe: str, evaluated: str) -> str:
 
     *Report* opens the figures, the pictures and the reason.
     """
-    return make(task_job(recipe), DECIDE, evaluated)
+    return make_told(task_job(recipe), DECIDE, evaluated)
 
 
 @task.short_circuit
@@ -200,14 +201,21 @@ def gate(recipe: str, decided: str) -> bool:
     """Go on where the decision was to promote; otherwise alert, and skip `export` and `deploy`.
 
     A refusal is an answer, not a failure: the run succeeds and the served model stays. Where neither the data
-    nor the recipe has changed since an earlier refusal, it says so and is skipped.
+    nor the recipe has changed since an earlier refusal, it says so and is skipped; so it is where a person has rejected
+    this very model, unless this run asks again (*Ask for approval*) or makes it anew (*Force*).
     """
-    job = task_job(recipe)
+    job, asks = task_job(recipe), get_current_context()["params"]["approval"]
     artifact = job.store.open(decided)
     decision = read_decision(artifact)
     if not decision.promote and artifact.manifest.run != job.run:
         # Nobody wants the same alert every night.
         raise skip(f"nothing new since run {artifact.manifest.run}, which ended so: {decision.reason}")
+    rejection = find_rejection(job.store, artifact)
+    if decision.promote and rejection and not asks and not decision.is_champion:
+        raise skip(
+            f"{rejection.figures['by']} in run {rejection.manifest.run}; to be asked again, trigger a run with Ask for "
+            "approval; to make the model anew, one with Force"
+        )
     if not decision.promote:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
         facts["report"] = with_host(artifact_url(decided, ReportLink.file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -14,8 +15,8 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from pipeline.artifacts import Store
-from pipeline.errors import SaebyeokError
-from pipeline.job import OVERRIDES, Job, day_in_seoul, keep_libraries_home, open_job
+from pipeline.errors import RejectedDataError, SaebyeokError
+from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
 from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings, load_settings
 from pipeline.stages import Stage
@@ -97,6 +98,21 @@ def skip(reason: str) -> AirflowSkipException:
 def make(job: Job, stage: Stage, *refs: str) -> str:
     """Run `stage` on the artifacts at `refs`; the ref of what it made, or had made before."""
     return stage.run(job, *map(job.store.open, refs)).ref
+
+
+def make_told(job: Job, stage: Stage, *refs: str) -> str:
+    """As `make`, but made anew where the command line had it refused: whoever gets alerts has not been told of that.
+
+    Only what refuses is looked at: `validate` by its error, `decide` by its decision.
+    """
+    try:
+        made = job.store.open(make(job, stage, *refs))
+        told = made.figures.get("promote", True) or not is_by_hand(made.manifest.run)
+    except RejectedDataError as error:
+        if not is_by_hand(error.run):
+            raise
+        told = False
+    return made.ref if told else make(replace(job, force=True), stage, *refs)
 
 
 def as_number(value: float | str | None) -> float | None:

@@ -87,10 +87,10 @@ def check_arrivals(
     table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
     known = _Known(
         ids=set(table["id"]),
-        texts=set(table["texts"]),
+        texts=_told(table),
         characters=set("".join(table["joined"])),
         test_ids=set(test["id"]),
-        test_texts=set(map(_normalised, test["texts"])),
+        test_texts=set(map(_normalised, _told(test))),
     )
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
@@ -99,7 +99,7 @@ def check_arrivals(
         if part is None:
             continue
         known.ids |= set(table["id"])
-        known.texts |= set(table["texts"])
+        known.texts |= _told(table)
         known.recent = [*known.recent, table][-spec.recent :]
     return checked
 
@@ -116,7 +116,8 @@ def _check(
         return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
     table = _measured(recipe, part)
     measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
-    if len(known.recent) >= LEAST:
+    # Of a file without a readable row everything has been said.
+    if len(known.recent) >= LEAST and len(table):
         measures += _compared(recipe, spec, table, known)
     measures += doubts.get(file.name, [])
     arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
@@ -156,6 +157,11 @@ def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
         for id_, texts in zip(table["id"], table["texts"], strict=True)
     ]
     return _share("rows of the test file", of_test, spec.leaked)
+
+
+def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
+    """The texts that say something: that one document is as empty as another means nothing."""
+    return {texts for texts in table["texts"] if any(text.strip() for text in texts)}
 
 
 def _normalised(texts: tuple[str, ...]) -> tuple[str, ...]:

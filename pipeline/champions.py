@@ -20,17 +20,20 @@ if TYPE_CHECKING:
 
     from pipeline.model import Trained
 
+CHAMPION, BEST = "the champion", "the best before it"
+
 
 @dataclass(frozen=True)
 class Rival:
-    """A release, and the trained model that it was exported from."""
+    """A release, the trained model that it was exported from, and which one it is to the challenger."""
 
     release: Artifact
     model: Trained
+    whom: str
 
     def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Its answers to `rows`: probabilities (n, labels) or scores (n,). Raises ArtifactError where it is broken."""
-        with _readable(self.release):
+        with _readable(self.release, self.whom):
             return self.model.answer(rows)
 
     def answers(self, recipe: Recipe, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
@@ -54,23 +57,23 @@ class Best:
 
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
     """The champion. Raises ArtifactError where it cannot be read: a gate must not pass for want of one."""
-    with _readable(release):
-        return _load(recipe, release)
+    with _readable(release, CHAMPION):
+        return _load(recipe, release, CHAMPION)
 
 
-def _load(recipe: Recipe, release: Artifact) -> Rival:
+def _load(recipe: Recipe, release: Artifact, whom: str) -> Rival:
     # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
     import torch
 
     from pipeline.model import load_trained
 
     # A GPU, where there is one, belongs to the training that may be going on.
-    return Rival(release, load_trained(recipe, release.input("trained"), torch.device("cpu")))
+    return Rival(release, load_trained(recipe, release.input("trained"), torch.device("cpu")), whom)
 
 
 def validation_of(champion: Artifact) -> Artifact:
     """The validation of what a release was trained on. Raises ArtifactError where that cannot be read."""
-    with _readable(champion):
+    with _readable(champion, CHAMPION):
         return champion.input("trained").input("tokenized").input("validated")
 
 
@@ -86,7 +89,7 @@ def find_best(recipe: Recipe, store: Store, known: set[str]) -> Best:
         if release.input_ref("trained") in known:
             continue
         try:
-            return Best(_load(recipe, release), tuple(notes))
+            return Best(_load(recipe, release, BEST), tuple(notes))
         except (ArtifactError, BaseModelError, KeyError, OSError) as error:
             notes.append(_unread(release.ref, error))
     return Best(None, tuple(notes))
@@ -123,12 +126,12 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
 
 
 @contextmanager
-def _readable(champion: Artifact) -> Iterator[None]:
+def _readable(release: Artifact, whom: str) -> Iterator[None]:
     try:
         yield
     except (ArtifactError, BaseModelError, BrokenModelError, KeyError, OSError) as error:
         raise ArtifactError(
-            f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
+            f"{whom} {release.ref} cannot be read ({error}); roll back to a deployment that can "
             "(saebyeok rollback), or restore the store"
         ) from error
 

@@ -90,7 +90,7 @@ def _together(
 
 
 def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Path) -> dict[str, Measure]:
-    """The arrivals, by name, without which there would be fewer problems, or none; empty where none is to blame."""
+    """The arrivals, by name, with which rules break that hold without them; empty where none is to blame."""
     excess = {
         part.file.name: Measure(
             name="rows that break a rule",
@@ -103,16 +103,25 @@ def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Pa
     }
     if excess or not gate.problems or not gate.arrived:
         return excess
-    # Without any there are none, with all there are: somewhere between them they begin.
-    low, high, problems = 0, len(gate.arrived), gate.problems
-    if _together(job, published, [], [], project / "0").problems:
+    # What breaks with all of them and not without any: somewhere between it begins.
+    brought = _broken(gate) - _broken(_together(job, published, [], [], project / "0"))
+    if not brought:
         return {}
+    low, high, worst = 0, len(gate.arrived), gate
     while high - low > 1:
         middle = (low + high) // 2
-        found = _together(job, published, [], gate.arrived[:middle], project / str(middle)).problems
-        low, high, problems = (low, middle, found) if found else (middle, high, problems)
-    with_it = Measure(name="with it", found="; ".join(problems), usual="every critical rule holds", level="critical")
+        tried = _together(job, published, [], gate.arrived[:middle], project / str(middle))
+        low, high, worst = (low, middle, tried) if brought & _broken(tried) else (middle, high, worst)
+    found = "; ".join(worst.problems)
+    with_it = Measure(name="with it", found=found, usual="every critical rule holds", level="critical")
     return {gate.arrived[high - 1].file.name: with_it}
+
+
+def _broken(gate: Gate) -> set[str]:
+    """What does not hold, by name: critical rules, kinds of overlap, files with too many rows to set aside."""
+    missed = [item for item in gate.held.findings if item.severity == "critical" and not item.passed]
+    rules = {f"{item.split} {item.rule}" for item in missed}
+    return rules | gate.held.excess.keys() | {item.name for item in gate.overlaps if not item.passed}
 
 
 def _write_findings(job: Job, inputs: Inputs, gate: Gate, problems: list[str], draft: Path) -> None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
+#: Gate rows below which two models are not compared: that they agree on a handful proves nothing.
+FEWEST = 30
 NAMES = {"accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r"}
 Numbers = np.ndarray[Any, Any]
 
@@ -78,7 +80,8 @@ def make_decision(
 def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, whom: str) -> Check:
     """The check that `ours` is no worse than `theirs` on the first metric, by the recipe's margin.
 
-    Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed.
+    Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed, and
+    neither is anything on fewer than `FEWEST` rows.
     """
     # Here and not at the top: without a champion there is no comparison, and scikit-learn takes seconds.
     from pipeline.metrics import paired_difference
@@ -87,8 +90,10 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     worst = difference["low"]
     told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
     name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
-    passed = worst >= -recipe.gate.margin
-    return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference)
+    few = f"{len(labels)} gate rows say too little of {whom}: at least {FEWEST} are needed (data.gate_share)"
+    passed = worst >= -recipe.gate.margin and len(labels) >= FEWEST
+    miss = few if len(labels) < FEWEST else None
+    return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference, miss=miss)
 
 
 def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
@@ -137,8 +142,8 @@ def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None,
         return [older]
     gate = pd.read_parquet(evaluated.path / "gate.parquet")
     labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
-    rivals = {"the champion": load_rival(recipe, champion)} | ({"the best before it": best} if best else {})
-    return [compare(recipe, labels, ours, rival.answers(recipe, gate), whom) for whom, rival in rivals.items()]
+    rivals = [load_rival(recipe, champion), *([best] if best else [])]
+    return [compare(recipe, labels, ours, rival.answers(recipe, gate), rival.whom) for rival in rivals]
 
 
 def _check(

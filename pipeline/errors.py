@@ -25,7 +25,7 @@ class DataError(SaebyeokError):
 class RejectedDataError(DataError):
     """Data broke rules; what was found is the artifact at `ref`, made by the first run that they stopped."""
 
-    def __init__(self, text: str, ref: str, run: str) -> None:
+    def __init__(self, text: str, ref: str = "", run: str = "") -> None:
         """`text` is for a user, `run` the identifier of that run."""
         super().__init__(text)
         self.ref = ref

@@ -12,7 +12,7 @@ from pipeline.produce import produce
 if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
-VERSION = 2
+VERSION = 3
 
 
 def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:

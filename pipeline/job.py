@@ -29,6 +29,8 @@ OVERRIDES = {
 UNUSABLE = "which cannot be written: name another directory, or mend its permissions"
 #: Whose days they are by which data arrive.
 SEOUL = ZoneInfo("Asia/Seoul")
+#: How the ids of runs begin that Airflow did not start.
+BY_HAND = "cli-"
 
 
 def day_in_seoul(moment: datetime | None = None) -> date:
@@ -128,4 +130,9 @@ def keep_libraries_home(settings: Settings) -> None:
 
 def new_run_id(now: datetime | None = None) -> str:
     """A run id for a pass that Airflow did not start."""
-    return f"cli-{now or datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+    return f"{BY_HAND}{now or datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def is_by_hand(run: str) -> bool:
+    """Whether a run was started on the command line, where whoever started it saw what came of it, and nobody else."""
+    return run.startswith(BY_HAND)

@@ -14,6 +14,9 @@ from pipeline.errors import ArtifactError, ConflictError, RefusedError
 DEPLOYMENTS = "deployments"
 RECORD = re.compile(r"\d{6,}\.json")
 
+#: Kind of the artifact that says that a person said no.
+REJECTION = "rejection"
+
 
 class Calibration(BaseModel):
     """From a cosine to a score: `slope * cosine + intercept`, clipped to the score range."""
@@ -144,6 +147,26 @@ def read_decision(decided: Artifact) -> Decision:
         return Decision.model_validate(decided.read_json("decision.json"))
     except (FileNotFoundError, ValueError) as error:
         raise ArtifactError(f"{decided.uri}: decision.json is missing or damaged ({error})") from error
+
+
+def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Artifact:
+    """Remember that a person, or nobody in time, said no in `run` to the model of a decision; `by` says who."""
+    with store.draft() as draft:
+        return store.publish(
+            draft,
+            REJECTION,
+            decided.manifest.recipe,
+            decided.key,
+            run=run,
+            inputs={"decided": {"ref": decided.ref, "key": decided.key}},
+            fields={},
+            figures={"by": by},
+        )
+
+
+def find_rejection(store: Store, decided: Artifact) -> Artifact | None:
+    """The newest rejection of a decision's model (its figure `by` is a sentence), if there is one."""
+    return store.find(REJECTION, decided.manifest.recipe, decided.key, {"decided": decided})
 
 
 class DeploymentLog:

@@ -118,7 +118,7 @@ def render_report(
 
 
 def without_texts(page: str) -> str:
-    """A page of `render_report` without the rows and cases that it quotes, for readers elsewhere."""
+    """A page of `render_report` without what quotes the data or the cases, for readers elsewhere."""
     return TEXTS.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)
 
 

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.console import say
+from pipeline.errors import RefusedError
 from pipeline.job import Job
-from pipeline.releases import Decision, DeploymentLog, read_card, read_decision
+from pipeline.releases import DeploymentLog, find_rejection, read_card, read_decision
 from pipeline.stages import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
 from pipeline.summary import Outcome, clock, say_done, say_start, step_document
 
 
 def run_all(job: Job) -> Outcome:
-    """Every stage in order, saying on standard error how it goes; ends after a decision that refuses."""
+    """Every stage in order, saying on standard error how it goes; ends after a decision that refuses.
+
+    Raises RefusedError where a person has rejected the model.
+    """
     outcome = Outcome(job)
     for stage in STAGES:
-        if stage is EXPORT and not _decided(outcome).promote:
+        if stage is EXPORT and not _may_go_on(outcome):
             return outcome
         _step(outcome, stage)
     _deploy(outcome)
@@ -32,9 +36,16 @@ def _step(outcome: Outcome, stage: Stage) -> None:
     outcome.steps.append(step)
 
 
-def _decided(outcome: Outcome) -> Decision:
-    outcome.decision = read_decision(outcome.made["decide"])
-    return outcome.decision
+def _may_go_on(outcome: Outcome) -> bool:
+    decided = outcome.made["decide"]
+    outcome.decision = decision = read_decision(decided)
+    rejection = find_rejection(outcome.job.store, decided) if decision.promote and not decision.is_champion else None
+    if rejection:
+        raise RefusedError(
+            f"{rejection.figures['by']} in run {rejection.manifest.run}, so it is not served; --force makes it anew, "
+            "and `saebyeok export` and `saebyeok deploy` serve it all the same"
+        )
+    return decision.promote
 
 
 def _deploy(outcome: Outcome) -> None:

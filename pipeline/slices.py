@@ -21,7 +21,10 @@ LAUGHTER = re.compile("[ㅋㅠ]")
 #: 안 and 못 as words of their own, 못하다 and 못되다, 않다, 없다, 아니다, 지 마, 별로, 전혀. By form alone: a text in
 #: which two negations cancel is in, and so is 아니 as a cry.
 NEGATION = re.compile(
-    r"(?<![가-힣])[안못](?![가-힣])|못[하했한할해되된]|않|없|아니|아닌|아님|지\s?(?:마|말[자고라기길것])|지\s말|별로|전혀"
+    r"(?<![가-힣])[안못](?![가-힣])"
+    # Written together, before what film reviews do not do or find.
+    r"|(?<![가-힣])[안못](?:봤|봐|보[고는면았]|본|볼|봄|좋|재[미밌]|잼|웃|무[섭서]|슬[프퍼]|[되돼된될됨됐]|[해했한할함]|하[고는면]|갔|맞|믿|끌|나[오온와왔])"
+    r"|못[하했한할해되된]|않|없|아니|아닌|아님|지\s?(?:마|말[자고라기길것])|지\s말|별로|전혀"
 )
 
 

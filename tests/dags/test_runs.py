@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.deploy import deploy
-from pipeline.job import Job
+from pipeline.errors import RejectedDataError
+from pipeline.job import Job, open_job
 from pipeline.recipe import load_recipe
 from pipeline.releases import DeploymentLog
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
+from pipeline.stages import VALIDATE
 from tests.dags.conftest import newest_runs, rows
 from tests.hook import Hook
 from tests.releases import TinyModel, make_decision
@@ -25,6 +27,10 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     data = write_sample(tmp_path / "data")
     train = data / "nsmc" / "ratings_train.txt"
     train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
+    # Whoever tried it on the command line has seen it, and nobody else was told.
+    tried = open_job("nsmc", settings=settings.model_copy(update={"data": data}))
+    with pytest.raises(RejectedDataError):
+        VALIDATE.run(tried)
     environment = {"SAEBYEOK_DATA": str(data), "SAEBYEOK_ALERT_WEBHOOK": hook.url}
     chosen = {"recipes": ["nsmc"]}
     output = airflow("nightly_retrain", chosen, chosen, fail=[True, False], **environment)

@@ -198,27 +198,40 @@ def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]
             time.sleep(2)
 
 
+def answer(stack: Stack, run: str, option: str) -> None:
+    """Answer what a run asks."""
+    path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
+    with signed_in(stack.settings) as client:
+        client.patch(path, json={"chosen_options": [option], "params_input": {}}).raise_for_status()
+
+
 ANOTHER = {"recipes": ["nsmc"], "seed": 12, "epochs": 3}
 
 
 def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi) -> None:
     before = champions(stack)
-    with signed_in(stack.settings) as client:
-        run = api.trigger(DAG, ANOTHER | {"approval": True}, "to be rejected")
-        question = wait_for_question(stack, api, run)
-        assert question["subject"] == "nsmc: serve the new model?"
-        assert "accuracy on the sample's test file" in question["body"]
-        assert question["defaults"] == ["Reject"]
-        path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
-        client.patch(path, json={"chosen_options": ["Reject"], "params_input": {}}).raise_for_status()
-        assert wait_for(api, run) == "success"
+    run = api.trigger(DAG, ANOTHER | {"approval": True}, "to be rejected")
+    question = wait_for_question(stack, api, run)
+    assert question["subject"] == "nsmc: serve the new model?"
+    assert "accuracy on the sample's test file" in question["body"]
+    assert question["defaults"] == ["Reject"]
+    answer(stack, run, "Reject")
+    assert wait_for(api, run) == "success"
     assert states(api, run)["nsmc.export"] == "skipped"
+    assert champions(stack) == before
+    # Nor by a run that asks nobody and comes to the same model, as the next night would.
+    unasked = api.trigger(DAG, ANOTHER, "not to be asked")
+    assert wait_for(api, unasked) == "success"
+    found = states(api, unasked)
+    assert {found[f"nsmc.{task}"] for task in ("gate", "approve", "export", "deploy")} == {"skipped"}
     assert champions(stack) == before
 
 
 def test_a_run_from_rest_changes_what_is_served(stack: Stack, api: AirflowApi) -> None:
     number, before = champions(stack)
-    run = api.trigger(DAG, ANOTHER, "not to be asked")
+    run = api.trigger(DAG, ANOTHER | {"approval": True}, "to be approved")
+    wait_for_question(stack, api, run)
+    answer(stack, run, "Approve")
     assert wait_for(api, run) == "success"
     deployment = DeploymentLog(open_store(stack.settings)).get(number + 1)
     assert deployment.run == run

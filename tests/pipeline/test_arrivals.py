@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -24,7 +24,7 @@ FIRST = date(2015, 8, 1)
 DAYS, ROWS = 6, 300
 HEADER = "id\tdocument\tlabel"
 LEAKED = "rows of the test file"
-Change = Callable[[list[Row]], list[Row]]
+Change = Callable[[list[Row]], Sequence[Row | str]]
 
 
 def day_of(number: int) -> date:
@@ -40,10 +40,12 @@ def reviews_of(number: int, count: int = ROWS) -> list[Row]:
     ]
 
 
-def write_day(data: Path, number: int, rows: list[Row], encoding: str = "utf-8") -> Path:
+def write_day(data: Path, number: int, rows: Sequence[Row | str], encoding: str = "utf-8") -> Path:
     file = data / "nsmc" / "daily" / f"{day_of(number)}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes("\n".join([HEADER, *("\t".join(row) for row in rows), ""]).encode(encoding))
+    file.write_bytes(
+        "\n".join([HEADER, *(row if isinstance(row, str) else "\t".join(row) for row in rows), ""]).encode(encoding)
+    )
     return file
 
 
@@ -110,6 +112,7 @@ def flipped(rows: list[Row]) -> list[Row]:
         (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
         (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
         (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+        (lambda rows: [",".join(row) for row in rows], "unusable rows"),
     ],
 )
 def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
@@ -160,6 +163,27 @@ def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
     (left_out,) = made.figures["left_out"]
     assert left_out.startswith(f"left out: nsmc/daily/{spoilt.name}: ")
     assert re.search(found, left_out)
+
+
+def test_a_day_is_blamed_also_where_the_published_files_alone_break_another_rule(
+    make_job: Callable[..., Job], data: Path
+) -> None:
+    # With what arrives they are enough.
+    recipe = load_recipe(
+        "nsmc", "embedded", overrides=SMALL | {"data.min_train_rows": 300, "data.overlap.duplicates": 0.01}
+    )
+    write_day(data, 2, [(a, reviews_of(2)[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(reviews_of(2))])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    (left_out,) = made.figures["left_out"]
+    assert left_out.startswith(f"left out: nsmc/daily/{day_of(2)}.txt: ")
+
+
+def test_empty_documents_are_neither_seen_before_nor_of_the_test_file(recipe: Recipe, data: Path) -> None:
+    write_reviews(data, [*reviews(60, 1), ("blank", "", "1")], [*reviews(60, 5000), ("empty", " ", "0")])
+    write_day(data, DAYS, [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(reviews_of(DAYS))])
+    *_, odd = checked(recipe, data)
+    levels = {item.name: item.level for item in odd.measures}
+    assert (levels["rows seen before"], levels[LEAKED], levels["lengths"]) == ("ok", "ok", "critical")
 
 
 def test_no_day_is_blamed_for_what_the_published_files_break(make_job: Callable[..., Job], data: Path) -> None:

@@ -21,7 +21,7 @@ from safetensors.torch import load, save
 
 from pipeline.artifacts import Artifact
 from pipeline.champions import Best
-from pipeline.decide import compare, decide, make_decision
+from pipeline.decide import FEWEST, compare, decide, make_decision
 from pipeline.errors import ArtifactError
 from pipeline.metrics import paired_difference
 from pipeline.model import load_trained
@@ -477,7 +477,7 @@ def test_a_challenger_that_is_right_wherever_the_champion_is_is_never_refused(
 ) -> None:
     recipe = held_by(REVIEWS, margin)
     # Of rows enough for the margin: what the next one would do is left open, and one of few is a large share.
-    often = math.ceil(5 / (margin * len(rows)))
+    often = max(math.ceil(5 / (margin * len(rows))), math.ceil(FEWEST / len(rows)))
     arrays = sides([(label, ours or theirs, theirs) for label, ours, theirs in rows] * often)
     assert verdict(recipe, compare(recipe, *arrays, "the champion")).promote
 
@@ -488,6 +488,14 @@ def test_on_a_handful_of_rows_nobody_is_known_to_be_as_good(rows: list[tuple[boo
     recipe = held_by(REVIEWS, margin)
     arrays = sides([(label, theirs, theirs) for label, _, theirs in rows])
     assert not verdict(recipe, compare(recipe, *arrays, "the champion")).promote
+
+
+@pytest.mark.parametrize("rows", [FEWEST - 1, FEWEST])
+def test_scores_of_a_handful_of_pairs_are_not_compared(rows: int) -> None:
+    recipe, scores = held_by(PAIRS, 0.5), np.linspace(0, 5, rows)
+    decision = verdict(recipe, compare(recipe, scores, scores, scores, "the champion"))
+    assert decision.promote == (rows == FEWEST)
+    assert decision.promote or f"{rows} gate rows say too little of the champion" in decision.reason
 
 
 @settings(derandomize=True, deadline=None, max_examples=4)

@@ -17,7 +17,15 @@ from pipeline.artifacts import Artifact, Store
 from pipeline.metrics import share_interval
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.releases import Check, Decision, Estimate
-from pipeline.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
+from pipeline.report import (
+    OVERLAPS,
+    SHOWN_FAILURES,
+    SHOWN_MISTAKES,
+    epoch_table,
+    metric_rows,
+    render_report,
+    without_texts,
+)
 from tests.served import linked, release_of
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -495,3 +503,15 @@ def test_an_epoch_may_lack_a_column() -> None:
     assert columns == ["epoch", "loss", "eval_f1"]
     assert rows == [[1, 1.0, None], [2, None, 0.5]]
     assert epoch_table([]) == ([], [])
+
+
+def test_without_texts_it_quotes_nothing(store: Store) -> None:
+    recipe = recipe_of()
+    evaluated = evaluation(store, recipe, warnings=["left out: 2015-08-06.txt: reading: found: 6-0, 하나도 재미없다"])
+    page = render(recipe, decision(True), evaluated)
+    quoted = ("하나도 재미없다", "최고의 영화", "하나도 안 좋다")
+    assert all(text in page for text in quoted)
+    shown = without_texts(page)
+    assert not any(text in shown for text in quoted)
+    assert "0.8612" in shown
+    assert Page(shown).open == []

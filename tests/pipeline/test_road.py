@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from pipeline.console import REFUSED
 from pipeline.recipe import load_recipe
+from pipeline.releases import record_rejection
 from tests.cli import Place
 
 STAGES = ["validate", "tokenize", "train", "evaluate", "decide", "export"]
@@ -63,6 +65,17 @@ def test_a_second_run_makes_nothing_again_and_deploys_nothing(first: Any, place:
     assert reused >= set(STAGES) - {"decide"}
     assert second["deployment"] == 1
     assert second["release"] == first["release"]
+
+
+def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: Place, tmp_path: Path) -> None:
+    # The same artifacts, with nothing deployed yet.
+    again = Place(tmp_path / "home")
+    shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
+    decided = again.store.open(refs(first)["decide"])
+    record_rejection(again.store, decided, "scheduled__x", "admin rejected it")
+    refused = again.call("run", "nsmc", code=REFUSED)
+    assert refused["error"]["message"].startswith("admin rejected it in run scheduled__x, so it is not served")
+    assert again.call("releases")["live"] is None
 
 
 def test_a_floor_out_of_reach_refuses_without_training_again(first: Any, place: Place) -> None:

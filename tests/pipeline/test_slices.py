@@ -35,6 +35,12 @@ def parts_of(found: list[dict[str, Any]], name: str) -> dict[str, dict[str, Any]
         "재미없다",
         "최고는 아니다",
         "보지마세요",
+        "안봤다",
+        "못봤어요",
+        "하나도 안좋다",
+        "안재밌어",
+        "안웃겨",
+        "이해가 안됨",
         "보지 말 것",
         "보지말자",
         "별로",
@@ -46,7 +52,18 @@ def test_a_negation_is_found(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["안녕하세요", "동안 재밌었다", "눈이 즐겁다", "연못이 나온다", "미안하다", "지말순 감독", "못지"]
+    "text",
+    [
+        "안녕하세요",
+        "동안 재밌었다",
+        "눈이 즐겁다",
+        "연못이 나온다",
+        "미안하다",
+        "안경 쓴 배우",
+        "무안했다",
+        "지말순 감독",
+        "못지",
+    ],
 )
 def test_what_only_looks_like_a_negation_is_none(text: str) -> None:
     assert not NEGATION.search(text)
