@@ -57,17 +57,19 @@ class Approval(ApprovalOperator):
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Go on with the answer; a rejection is told to who gets alerts."""
-        answer = super().execute_complete(context, event)
-        if answer["chosen_options"] == [self.REJECT]:
-            user = answer["responded_by_user"]
-            who = f"{user['name']} rejected it" if user else f"nobody answered within {HOURS} hours"
-            text = f"{self.recipe}: the new model is not served, the served one stays: {who}."
-            # Or the next night, which asks nobody, would serve it.
-            store = task_job(self.recipe).store
-            record_rejection(store, store.open(self.decided), context["run_id"], who)
-            alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
-        return answer
+        """Go on with the answer; a rejection is remembered, and told to who gets alerts."""
+        # First, since what follows is skipped by an exception. Without an error there is always an answer.
+        if event.get("chosen_options") == [self.REJECT]:
+            self._reject(context, event["responded_by_user"])
+        return super().execute_complete(context, event)
+
+    def _reject(self, context: Context, user: dict[str, Any] | None) -> None:
+        who = f"{user['name']} rejected it" if user else f"nobody answered within {HOURS} hours"
+        # Or the next night, which asks nobody, would serve it.
+        store = task_job(self.recipe).store
+        record_rejection(store, store.open(self.decided), context["run_id"], who)
+        text = f"{self.recipe}: the new model is not served, the served one stays: {who}."
+        alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
 
 
 def approval_text(decision: Decision, report: str) -> str:

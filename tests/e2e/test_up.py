@@ -219,6 +219,9 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi)
     assert wait_for(api, run) == "success"
     assert states(api, run)["nsmc.export"] == "skipped"
     assert champions(stack) == before
+    told = stack.hook.bodies[-1]
+    assert (told["event"], told["run"]) == ("rejected", run)
+    assert told["text"].endswith(f"{USER} rejected it.")
     # Nor by a run that asks nobody and comes to the same model, as the next night would.
     unasked = api.trigger(DAG, ANOTHER, "not to be asked")
     assert wait_for(api, unasked) == "success"
