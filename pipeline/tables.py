@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.releases import Decision
-from pipeline.report import without_texts
 from pipeline.tracker import Tracker
 
 Rows = list[dict[str, Any]]
@@ -25,6 +24,9 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
     for name, rows in _tables(kind, figures, draft).items():
         _table(tracker, f"{kind}/{name}", rows)
     if (report := draft / "report.html").is_file():
+        # Here and not at the top: the command line reads this module too, where nothing renders pages.
+        from pipeline.report import without_texts
+
         page = report.read_text(encoding="utf-8")
         tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
     if not tracker.texts:

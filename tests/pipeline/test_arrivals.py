@@ -115,13 +115,25 @@ def flipped(rows: list[Row]) -> list[Row]:
         (lambda rows: [",".join(row) for row in rows], "unusable rows"),
     ],
 )
-def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
-    job: Job, recipe: Recipe, data: Path, change: Change, measure: str
-) -> None:
-    file = write_day(data, DAYS, change(reviews_of(DAYS)))
+def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
+    write_day(data, DAYS, change(reviews_of(DAYS)))
     *usual, odd = checked(recipe, data)
     assert {arrival.level for arrival in usual} == {"ok"}
     assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
+
+
+@pytest.mark.parametrize(
+    ("change", "measure"),
+    [
+        (flipped, "labels"),
+        (lambda rows: [",".join(row) for row in rows], "unusable rows"),
+        (lambda _: reviews_of(2), "rows seen before"),
+    ],
+)
+def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
+    job: Job, data: Path, change: Change, measure: str
+) -> None:
+    file = write_day(data, DAYS, change(reviews_of(DAYS)))
     night = replace(job, cutoff=day_of(DAYS + 1))
     with pytest.raises(DataError, match="the newest arrival is out of line: .*" + measure) as caught:
         validate(night, data)

@@ -197,11 +197,18 @@ def test_bad_reviews_stop_the_run(
     assert "refused" in (found.path / "docs" / "index.html").read_text("utf-8")
     assert isinstance(caught.value, RejectedDataError)
     assert (caught.value.ref, caught.value.run) == (found.ref, found.manifest.run)
-    # The same files are not looked through again, unless that is forced.
+
+
+def test_the_same_bad_files_are_not_looked_through_again_unless_that_is_forced(
+    nsmc: Recipe, make_job: MakeJob, data: Path
+) -> None:
+    write_reviews(data, [*reviews(60, 1), ("99", "보통", "7")], reviews(30, 5000))
+    with pytest.raises(RejectedDataError) as caught:
+        validate(make_job(nsmc), data)
     for force in (False, True):
         with pytest.raises(RejectedDataError) as again:
             validate(make_job(nsmc, run="later", force=force), data)
-        assert again.value.run == ("later" if force else found.manifest.run)
+        assert again.value.run == ("later" if force else "test-run")
         assert force or str(again.value) == str(caught.value)
 
 
