@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
+from pipeline.base import Base
 from pipeline.data import Split, label_numbers, text_columns
-from pipeline.dataspec import ArrivalsSpec, Chances, Shares
+from pipeline.dataspec import ArrivalsSpec, Level, Shares
 from pipeline.errors import DataError
 from pipeline.inputs import InputFile, Part, read_part
-from pipeline.overlap import normalise
+from pipeline.overlap import near_key
 from pipeline.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.encode import WordCounter
 
 #: With fewer arrivals before it there is nothing that is usual.
 LEAST = 3
-Level = Literal["ok", "warning", "critical"]
 
 
 class Measure(BaseModel):
@@ -63,10 +67,9 @@ class _Known:
 
     ids: set[str]
     texts: set[tuple[str, ...]]
-    characters: set[str]
     test_ids: set[str]
-    test_texts: set[tuple[str, ...]]
-    "Normalised."
+    test_texts: set[str]
+    "As `near_key` has them."
     recent: list[pd.DataFrame] = field(default_factory=list)
 
 
@@ -75,26 +78,30 @@ def check_arrivals(
     published: Mapping[Split, Part],
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
+    base: Base | None,
 ) -> list[tuple[Arrival, Part | None]]:
     """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
 
     `doubts` is what else was found of files, by name: what the champion makes of them (`pipeline.trial`), and what
-    they spoil in the whole (`pipeline.datagate`).
+    they spoil in the whole (`pipeline.datagate`). `base` is what reads them, None where a vocabulary is learnt.
     """
     spec = recipe.data.arrivals
     if spec is None or not files:
         return []
+    # Here and not at the top: a finished validation is found again without transformers.
+    from pipeline.encode import WordCounter
+
     table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
+    words = WordCounter(base, table["joined"])
     known = _Known(
         ids=set(table["id"]),
         texts=_told(table),
-        characters=set("".join(table["joined"])),
         test_ids=set(test["id"]),
-        test_texts=set(map(_normalised, _told(test))),
+        test_texts=set(map(near_key, _told(test))),
     )
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
-        arrival, part, table = _check(recipe, spec, file, known, doubts)
+        arrival, part, table = _check(recipe, spec, file, known, words, doubts)
         checked.append((arrival, part))
         if part is None:
             continue
@@ -105,7 +112,12 @@ def check_arrivals(
 
 
 def _check(
-    recipe: Recipe, spec: ArrivalsSpec, file: InputFile, known: _Known, doubts: Mapping[str, Sequence[Measure]]
+    recipe: Recipe,
+    spec: ArrivalsSpec,
+    file: InputFile,
+    known: _Known,
+    words: WordCounter,
+    doubts: Mapping[str, Sequence[Measure]],
 ) -> tuple[Arrival, Part | None, pd.DataFrame]:
     about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
     try:
@@ -115,6 +127,7 @@ def _check(
         unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
         return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
     table = _measured(recipe, part)
+    table[["words", "unknown"]] = np.array(words.count(table["joined"]), dtype=int).reshape(-1, 2)
     measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
     # Of a file without a readable row everything has been said.
     if len(known.recent) >= LEAST and len(table):
@@ -153,7 +166,7 @@ def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
 def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
     """What is learnt from rows of the test file is remembered there and not understood."""
     of_test = [
-        id_ in known.test_ids or _normalised(texts) in known.test_texts
+        id_ in known.test_ids or near_key(texts) in known.test_texts
         for id_, texts in zip(table["id"], table["texts"], strict=True)
     ]
     return _share("rows of the test file", of_test, spec.leaked)
@@ -164,15 +177,10 @@ def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
     return {texts for texts in table["texts"] if any(text.strip() for text in texts)}
 
 
-def _normalised(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """As `pipeline.overlap` has it: a pair in the other order is as good as the same."""
-    return tuple(sorted(map(normalise, texts)))
-
-
 def _share(name: str, rows: Sequence[bool], bounds: Shares) -> Measure:
     share = sum(rows) / len(rows) if rows else 0.0
-    level: Level = "critical" if share > bounds.critical else "warning" if share > bounds.warning else "ok"
-    return Measure(name=name, found=f"{share:.1%}", usual=f"at most {bounds.warning:.1%}", level=level)
+    usual = f"at most {bounds.warning:.1%}"
+    return Measure(name=name, found=f"{share:.1%}", usual=usual, level=bounds.level_of(share))
 
 
 def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:
@@ -181,29 +189,21 @@ def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _K
         _rows(spec, len(table), [len(item) for item in known.recent]),
         _labels(recipe, spec, table["number"].dropna(), before["number"].dropna()),
         _lengths(spec, table["joined"].str.len(), before["joined"].str.len()),
-        _unknown(spec, table, before, known.characters),
+        _unknown(spec, table, before),
     ]
 
 
 def _rows(spec: ArrivalsSpec, count: int, counts: Sequence[int]) -> Measure:
     usual = median(counts)
     factor = max(count / usual, usual / count) if count else float("inf")
-    level: Level = "critical" if factor > spec.rows.critical else "warning" if factor > spec.rows.warning else "ok"
-    return Measure(name="rows", found=f"{count:,}", usual=f"{usual:,.0f}", level=level)
-
-
-def level_of(chance: float, bounds: Chances) -> Level:
-    """How odd what has this probability is; a probability that is no number is critical."""
-    if not chance >= bounds.critical:
-        return "critical"
-    return "ok" if chance >= bounds.warning else "warning"
+    return Measure(name="rows", found=f"{count:,}", usual=f"{usual:,.0f}", level=spec.rows.level_of(factor))
 
 
 def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.Series[float]) -> Measure:
     if recipe.kind == "regression":
         chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
         found, usual = f"mean {new.mean():.2f}", f"{old.mean():.2f}"
-        return Measure(name="scores", found=found, usual=usual, level=level_of(chance, spec.labels))
+        return Measure(name="scores", found=found, usual=usual, level=spec.labels.level_of(chance))
     counts = [[int((side == number).sum()) for number in range(len(recipe.labels))] for side in (new, old)]
     present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
     chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
@@ -213,21 +213,18 @@ def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.S
         range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
     )
     found, usual = (f"{side[moved]:.1%} {recipe.labels[moved]}" for side in shares)
-    return Measure(name="labels", found=found, usual=usual, level=level_of(chance, spec.labels))
+    return Measure(name="labels", found=found, usual=usual, level=spec.labels.level_of(chance))
 
 
 def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:
     chance = float(stats.ks_2samp(new, old, method="asymp").pvalue)
     found, usual = (f"{side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
-    return Measure(name="lengths", found=found, usual=usual, level=level_of(chance, spec.lengths))
+    return Measure(name="lengths", found=found, usual=usual, level=spec.lengths.level_of(chance))
 
 
-def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame, characters: set[str]) -> Measure:
-    counts = []
-    for side in (new, old):
-        words = [word for text in side["joined"] for word in text.split()]
-        unknown = sum(not characters.issuperset(word) for word in words)
-        counts.append([unknown, len(words) - unknown])
-    chance = float(stats.fisher_exact(counts, alternative="greater").pvalue)
-    found, usual = (f"{bad / max(1, bad + good):.2%}" for bad, good in counts)
-    return Measure(name="unknown words", found=found, usual=usual, level=level_of(chance, spec.unknown))
+def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measure:
+    sums = [(int(side["unknown"].sum()), int(side["words"].sum())) for side in (new, old)]
+    table = [[unknown, words - unknown] for unknown, words in sums]
+    chance = float(stats.fisher_exact(table, alternative="greater").pvalue)
+    found, usual = (f"{unknown / max(1, words):.2%}" for unknown, words in sums)
+    return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance))

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from pipeline.artifacts import Store
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
+from pipeline.job import Job
 from pipeline.manifest import file_digest
+from pipeline.recipe import SCRATCH
 
 #: What is fetched of a base model: configuration, tokenizer and one form of the weights.
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
@@ -30,8 +32,8 @@ class Base:
         """What a key is made of."""
         return {"base": self.name, "revision": self.revision}
 
-    def fetch(self) -> Path:
-        """Its directory on this machine, downloaded where it is a hub id.
+    def fetch(self, *, weights: bool = True) -> Path:
+        """Its directory on this machine, downloaded where it is a hub id; without `weights`, all but those.
 
         Raises BaseModelError where a local directory has changed since it was resolved or is gone, or where the
         hub no longer has the revision; HubUnreachableError where it is neither cached nor to be had.
@@ -47,8 +49,9 @@ class Base:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+        patterns = [pattern for pattern in PATTERNS if weights or pattern not in WEIGHTS]
         try:
-            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=list(PATTERNS)))
+            return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise BaseModelError(
                 f"base model {self.name}: the hub no longer has revision {self.revision}, which this store recorded; "
@@ -78,6 +81,12 @@ def resolve_base(name: str, store: Store) -> Base:
         raise ArtifactError(
             f"{store.address(ref)} is damaged; delete it to take the base model's newest revision"
         ) from error
+
+
+def find_base(job: Job) -> Base | None:
+    """The base model of a job, or None where an encoder starts from scratch. Raises as `resolve_base` does."""
+    name = job.recipe.model.base
+    return None if name == SCRATCH else resolve_base(name, job.store)
 
 
 def check_base(directory: Path, *, max_length: int, tokens: int) -> None:

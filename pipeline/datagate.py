@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import overlap, quarantine
 from pipeline.arrivals import Arrival, Measure, check_arrivals
+from pipeline.base import Base
 from pipeline.checks import Held, hold, sentence
 from pipeline.data import SPLITS, Split, finished
 from pipeline.datadocs import write_docs
@@ -35,22 +36,24 @@ class Gate:
     "What does not hold for the published files with what arrived, in sentences."
 
 
-def check_data(job: Job, inputs: Inputs, falls: Mapping[str, Measure], draft: Path) -> tuple[dict[str, Any], list[str]]:
+def check_data(
+    job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None, draft: Path
+) -> tuple[dict[str, Any], list[str]]:
     """Hold all files against all rules; writes what `validate` names into `draft`.
 
-    Its figures, or sentences why the run must stop: then only what was found is written. Raises DataError where a
-    file cannot be read.
+    `base` is the model that is to read what arrived, None where a vocabulary is learnt. Its figures, or sentences why
+    the run must stop: then only what was found is written. Raises DataError where a file cannot be read.
     """
     recipe = job.recipe
     published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
     doubts = {name: [fall] for name, fall in falls.items()}
     with job.store.draft() as project:
-        gate = _check(job, published, inputs.arrivals, doubts, project / "0")
+        gate = _check(job, published, inputs.arrivals, doubts, base, project / "0")
         # What a day's file spoils in the whole must cost that day, and not every night from then on.
         while found := _spoilers(job, published, gate, project / f"{len(doubts)}-spoilers"):
             for name, measure in found.items():
                 doubts.setdefault(name, []).append(measure)
-            gate = _check(job, published, inputs.arrivals, doubts, project / f"{len(doubts)}")
+            gate = _check(job, published, inputs.arrivals, doubts, base, project / f"{len(doubts)}")
         problems = [*_arrival_problems(inputs, gate.arrivals), *gate.problems]
         _write_findings(job, inputs, gate, problems, draft)
     if problems:
@@ -68,10 +71,11 @@ def _check(
     published: Mapping[Split, Part],
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
+    base: Base | None,
     project: Path,
 ) -> Gate:
     """Every arrival alone, then those that are left and the published files together."""
-    checked = check_arrivals(job.recipe, published, files, doubts)
+    checked = check_arrivals(job.recipe, published, files, doubts, base)
     arrived = [part for _, part in checked if part is not None]
     return _together(job, published, [arrival for arrival, _ in checked], arrived, project)
 

@@ -10,6 +10,7 @@ from pipeline.strict import Strict
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Level = Literal["ok", "warning", "critical"]
 
 
 class OverlapSpec(Strict):
@@ -31,6 +32,10 @@ class Largest(Strict):
         if self.critical < self.warning:
             raise ValueError("critical must not be below warning")
         return self
+
+    def level_of(self, figure: float) -> Level:
+        """How far a figure is above what it should be."""
+        return "critical" if figure > self.critical else "warning" if figure > self.warning else "ok"
 
 
 class Factors(Largest):
@@ -59,6 +64,12 @@ class Chances(Strict):
             raise ValueError("critical must not be above warning: it is the smaller probability")
         return self
 
+    def level_of(self, chance: float) -> Level:
+        """How odd what has this probability is; a probability that is no number is critical."""
+        if not chance >= self.critical:
+            return "critical"
+        return "ok" if chance >= self.warning else "warning"
+
 
 class ArrivalsSpec(Strict):
     """Files that arrive day by day, named YYYY-MM-DD, and how far one may be from those before it."""
@@ -70,7 +81,7 @@ class ArrivalsSpec(Strict):
     leaked: Shares = Field(description="rows whose id or normalised text is in the test file")
     labels: Chances = Field(description="share of each label (its mean, for scores)")
     lengths: Chances = Field(description="lengths of the texts")
-    unknown: Chances = Field(description="words with a character that the train file does not have")
+    unknown: Chances = Field(description="words that are [UNK] to the base model's tokenizer")
     champion: Chances = Field(description="a fall of the champion, from what it reaches on the test file")
 
 

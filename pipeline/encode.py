@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.errors import BaseModelError
 from pipeline.progress import progress
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.tokenize import split_rows
-from pipeline.wordpiece import train_wordpiece
+from pipeline.wordpiece import split_into_letters, train_wordpiece
 
 #: Inputs that are encoded at once.
 CHUNK = 8192
@@ -74,6 +74,26 @@ def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         sep_token="[SEP]",  # noqa: S106
         mask_token="[MASK]",  # noqa: S106
     )
+
+
+class WordCounter:
+    """How many words a text has, and how many of them are [UNK] to the tokenizer that will read it."""
+
+    def __init__(self, base: Base | None, texts: Iterable[str]) -> None:
+        """`texts` are those that a vocabulary is learnt from where there is no base model."""
+        tokenizer = load_tokenizer(base.fetch(weights=False)) if base else as_pretrained(split_into_letters(texts))
+        self._tokens: Tokenizer = tokenizer.backend_tokenizer
+        self._tokens.no_padding()
+        self._tokens.no_truncation()
+        self._unknown = tokenizer.unk_token_id
+
+    def count(self, texts: Iterable[str]) -> list[tuple[int, int]]:
+        """Words and unknown words of each text."""
+        counts = []
+        for item in self._tokens.encode_batch(list(texts), add_special_tokens=False):
+            words = np.array(item.word_ids, dtype=int)
+            counts.append((len(set(words)), len(set(words[np.array(item.ids, dtype=int) == self._unknown]))))
+        return counts
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:

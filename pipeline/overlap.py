@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,8 +73,13 @@ def normalise(text: str) -> str:
     return RUN.sub(r"\1\1", WHITE.sub("", unicodedata.normalize("NFC", text)))
 
 
+def near_key(texts: Iterable[str]) -> str:
+    """What texts that are as good as the same have in common; those of a pair in either order."""
+    return "\x1f".join(sorted(map(normalise, texts)))
+
+
 def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[list[Overlap], list[Repeated]]:
-    """Every kind of overlap, and each row of it. A pair in the other order is as good as the same."""
+    """Every kind of overlap, and each row of it."""
     tables = {split: _keyed(recipe, rows.rows) for split, rows in splits.items()}
     asked: list[tuple[Kind, Split]] = [("test_in_train", "test")]
     asked += [(kind, split) for split in SPLITS for kind in ("two_labels", "duplicates")]
@@ -107,7 +112,7 @@ def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
             "written": rows["label"].fillna("").to_numpy(),
             "shown": [" | ".join(item) for item in texts],
             "exact": ["\x1f".join(item) for item in texts],
-            "near": ["\x1f".join(sorted(map(normalise, item))) for item in texts],
+            "near": [near_key(item) for item in texts],
         }
     )
 

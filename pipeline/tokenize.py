@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.artifacts import Artifact
-from pipeline.base import resolve_base
+from pipeline.base import find_base
 from pipeline.data import text_columns
 from pipeline.dataspec import DataSpec
 from pipeline.errors import DataError
@@ -35,7 +35,7 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
     `token_type_ids`; for a bi-encoder `input_ids_pair`. Figures: rows, share truncated, share of [UNK].
     """
     recipe = job.recipe
-    base = None if recipe.model.base == SCRATCH else resolve_base(recipe.model.base, job.store)
+    base = find_base(job)
     fields = {
         "base": base.identity if base else SCRATCH,
         "vocabulary": recipe.model.scratch.vocabulary if base is None and recipe.model.scratch else None,

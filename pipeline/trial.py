@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.arrivals import Measure, level_of
+from pipeline.arrivals import Measure
 from pipeline.artifacts import Artifact
 from pipeline.champions import load_rival
 from pipeline.data import finished, label_numbers, text_columns
@@ -85,7 +85,7 @@ def _compare(
         classes = np.array(labels)[test["label"].to_numpy()]
         share, chance = fall(right, np.array(recipe.labels)[truth], right_on_test, classes)
         found, expected = f"{right.mean():.1%} right", f"{share:.1%}"
-    level = level_of(chance, spec.champion)
+    level = spec.champion.level_of(chance)
     return Measure(name="champion", found=found, usual=expected, level=level)
 
 

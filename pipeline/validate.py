@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.arrivals import Measure
 from pipeline.artifacts import Artifact
+from pipeline.base import Base, find_base
 from pipeline.errors import RejectedDataError
 from pipeline.inputs import Inputs, find_files
 from pipeline.job import Job
@@ -20,7 +21,7 @@ from pipeline.trial import try_champion
 if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
-VERSION = 3
+VERSION = 4
 REJECTED = "rejected-data"
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,12 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
     Raises DataError naming file, rows and rule; where rules refused it is a RejectedDataError, and the data docs are
     an artifact of kind `rejected-data`. The same files are not looked through again: the error is that of the first
-    run that they stopped.
+    run that they stopped. Where something arrived, what `pipeline.base.find_base` and its `fetch` raise, too.
     """
     inputs = find_files(job.recipe, directory, job.cutoff)
     falls = try_champion(job, champion, inputs.arrivals)
-    fields = _fields(job, inputs, falls)
+    base = find_base(job) if inputs.arrivals else None
+    fields = _fields(job, inputs, falls, base)
     key = make_key(REJECTED, VERSION, fields, {})
     if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
         raise _rejection(rejected)
@@ -48,7 +50,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
         # Here and not at the top: a finished validation is found again without Great Expectations.
         from pipeline.datagate import check_data
 
-        figures, problems = check_data(job, inputs, falls, draft)
+        figures, problems = check_data(job, inputs, falls, base, draft)
         if problems:
             raise _rejection(_publish(job, key, fields, draft, problems))
         return figures
@@ -59,11 +61,13 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     return made
 
 
-def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure]) -> dict[str, Any]:
+def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None) -> dict[str, Any]:
     recipe = job.recipe
     return {
         "files": {split: file.digest for split, file in inputs.published.items()},
         "arrivals": {file.name: file.digest for file in inputs.arrivals},
+        # Its tokenizer says which words of them are unknown.
+        "base": base.identity if base else None,
         # What the champion makes of them decides which are used. The rest of what it says is told and changes nothing.
         "doubted": sorted(name for name, fall in falls.items() if fall.level == "critical"),
         # How the training rows are cut later changes nothing here.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -13,12 +14,13 @@ import pandas as pd
 import pytest
 
 from pipeline.arrivals import Arrival, check_arrivals
-from pipeline.errors import DataError
+from pipeline.errors import BaseModelError, DataError
 from pipeline.inputs import find_files, read_part
 from pipeline.job import Job
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.validate import validate
 from tests.published import SMALL, Row, reviews, write_reviews
+from tests.tiny import save_base
 
 FIRST = date(2015, 8, 1)
 DAYS, ROWS = 6, 300
@@ -72,7 +74,7 @@ def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
 def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
     inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
     published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
-    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {})]
+    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
 
 
 def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -> None:
@@ -120,6 +122,28 @@ def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, c
     *usual, odd = checked(recipe, data)
     assert {arrival.level for arrival in usual} == {"ok"}
     assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
+
+
+def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
+    make_job: Callable[..., Job], data: Path, tmp_path: Path
+) -> None:
+    # No word of the train file has 쀍 in it, but the base model has read it.
+    texts = [text for _, text, _ in reviews_of(0)]
+    bases = {word: save_base(tmp_path / word, [*texts, word]) for word in ("좋다", "쀍다")}
+    write_day(data, DAYS, [(a, b.replace("좋다", "쀍다"), c) for a, b, c in reviews_of(DAYS)])
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["쀍다"])}))
+    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).figures["cutoff"] == str(day_of(DAYS))
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["좋다"])}))
+    with pytest.raises(DataError, match=r"out of line: .*unknown words: [5-9]\d\.\d+% \(usual: 0\.00%\)"):
+        validate(replace(job, cutoff=day_of(DAYS + 1)), data)
+
+
+def test_a_base_model_is_asked_for_only_where_something_arrived(make_job: Callable[..., Job], data: Path) -> None:
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": "no model, and no directory"}))
+    with pytest.raises(BaseModelError, match="neither a directory here nor a model on the hub"):
+        validate(replace(job, cutoff=day_of(DAYS)), data)
+    shutil.rmtree(data / "nsmc" / "daily")
+    assert validate(job, data).figures["arrivals"] == []
 
 
 @pytest.mark.parametrize(
@@ -276,6 +300,6 @@ def test_every_real_day_is_used(real_data: Path) -> None:
     if not inputs.arrivals:
         pytest.skip(f"{real_data} holds no arrivals below nsmc/daily")
     published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
-    arrivals = [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {})]
+    arrivals = [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
     assert len(arrivals) == len(inputs.arrivals)
     assert [arrival.sentence("critical") for arrival in arrivals if arrival.level == "critical"] == []

@@ -131,6 +131,12 @@ def test_a_hub_model_is_fetched_once_at_its_recorded_revision(hub: Hub, store: S
     assert not [path for path in hub.asked if path.endswith("safetensors")]
 
 
+def test_a_tokenizer_is_had_without_the_weights(hub: Hub, store: Store) -> None:
+    fetched = resolve_base("team/encoder", store).fetch(weights=False)
+    assert sorted(file.name for file in fetched.iterdir()) == ["config.json", "tokenizer.json"]
+    assert not [path for path in hub.asked if path.endswith("safetensors")]
+
+
 def test_a_fetched_model_is_there_without_the_hub(
     hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

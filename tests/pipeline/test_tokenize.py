@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.encode import Encoder, learn_tokenizer, load_tokenizer
+from pipeline.artifacts import Store
+from pipeline.base import resolve_base
+from pipeline.encode import Encoder, WordCounter, learn_tokenizer, load_tokenizer
 from pipeline.errors import BaseModelError, DataError
 from pipeline.settings import ROOT
 from pipeline.tokenize import side_of, split_rows, tokenize
@@ -151,6 +154,28 @@ def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.Mon
     tokenizer = learn_tokenizer(["가나 가나 다가", "라"], 100)
     assert {token for token in tokenizer.get_vocab() if len(token) == 1} == {"가", "나", "다"}
     assert tokenizer.tokenize("가나 라") == ["가나", "[UNK]"]
+
+
+@given(st.lists(st.text("가나다abé 12!", max_size=12), min_size=1), st.lists(st.text("가나다라abcé 12!?", max_size=12)))
+@settings(max_examples=40, deadline=None)
+def test_the_words_that_a_vocabulary_will_not_know_are_counted_without_learning_it(
+    learnt: list[str], texts: list[str]
+) -> None:
+    tokenizer, counter = learn_tokenizer(learnt, 60), WordCounter(None, learnt)
+    found = [tokenizer(text, add_special_tokens=False) for text in texts]
+    assert counter.count(texts) == [
+        (len(set(item.word_ids())), item["input_ids"].count(tokenizer.unk_token_id)) for item in found
+    ]
+
+
+def test_words_of_a_base_model_are_counted_in_whole_texts(tmp_path: Path, store: Store) -> None:
+    TOKENIZER.backend_tokenizer.enable_truncation(8)
+    TOKENIZER.save_pretrained(tmp_path)
+    TOKENIZER.backend_tokenizer.no_truncation()
+    save_base(tmp_path / "base", [" ".join(WORDS)])
+    shutil.copy(tmp_path / "tokenizer.json", tmp_path / "base")
+    base = resolve_base(str(tmp_path / "base"), store)
+    assert WordCounter(base, []).count([" ".join([*WORDS, "쀍다", "영화뛟"]), ""]) == [(len(WORDS) + 2, 2), (0, 0)]
 
 
 def test_a_tokenizer_survives_its_directory(tmp_path: Path) -> None:
