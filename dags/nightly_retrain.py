@@ -210,8 +210,8 @@ def gate(recipe: str, decided: str) -> bool:
     if not decision.promote and artifact.manifest.run != job.run:
         # Nobody wants the same alert every night.
         raise skip(f"nothing new since run {artifact.manifest.run}, which ended so: {decision.reason}")
-    rejection = find_rejection(job.store, artifact)
-    if decision.promote and rejection and not asks and not decision.is_champion:
+    rejection = find_rejection(job.store, artifact, decision)
+    if rejection and not asks:
         raise skip(
             f"{rejection.figures['by']} in run {rejection.manifest.run}; to be asked again, trigger a run with Ask for "
             "approval; to make the model anew, one with Force"

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 log = logging.getLogger(__name__)
 
@@ -21,30 +21,41 @@ def progress(what: str, total: int | None = None, *, bar: bool = True) -> Iterat
     `what` is done with them, as "encoding". Unless `bar` says no, one stands on standard error while that is a
     terminal, and is gone afterwards; the log says `encoding: row 2048 of 150000`, which `pipeline.stack.follow` reads.
     """
+    said, done = time.monotonic(), 0
+    with _bar(what, total) if bar and sys.stderr.isatty() else nullcontext() as draw:
+
+        def advance(rows: int) -> None:
+            nonlocal done, said
+            done += rows
+            if draw:
+                draw(done)
+            now = time.monotonic()
+            if now - said >= LINE_EVERY:
+                log.info("%s: row %d%s", what, done, f" of {total}" if total else "")
+                said = now
+
+        yield advance
+
+
+@contextmanager
+def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of rows that are done."""
+    # Here and not at the top: only where somebody watches.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    watched = bar and sys.stderr.isatty()
     columns = TextColumn(f"      {what}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     drawn = Progress(*columns, console=Console(stderr=True), transient=True)
     task = drawn.add_task(what, total=total)
-    started = said = time.monotonic()
-    done, shown = 0, False
+    started = time.monotonic()
 
-    def advance(rows: int) -> None:
-        nonlocal done, said, shown
-        done += rows
-        now = time.monotonic()
+    def draw(done: int) -> None:
         drawn.update(task, completed=done)
-        if watched and not shown and now - started >= BAR_AFTER:
+        if time.monotonic() - started >= BAR_AFTER:
             drawn.start()
-            shown = True
-        if now - said >= LINE_EVERY:
-            log.info("%s: row %d%s", what, done, f" of {total}" if total else "")
-            said = now
 
     try:
-        yield advance
+        yield draw
     finally:
-        if shown:
+        if drawn.live.is_started:
             drawn.stop()

@@ -164,8 +164,13 @@ def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Arti
         )
 
 
-def find_rejection(store: Store, decided: Artifact) -> Artifact | None:
-    """The newest rejection of a decision's model (its figure `by` is a sentence), if there is one."""
+def find_rejection(store: Store, decided: Artifact, decision: Decision) -> Artifact | None:
+    """The newest rejection (its figure `by` is a sentence) of the model that `decision` would promote, if there is one.
+
+    None of the champion's own model: it is served already.
+    """
+    if not decision.promote or decision.is_champion:
+        return None
     return store.find(REJECTION, decided.manifest.recipe, decided.key, {"decided": decided})
 
 

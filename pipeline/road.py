@@ -39,8 +39,7 @@ def _step(outcome: Outcome, stage: Stage) -> None:
 def _may_go_on(outcome: Outcome) -> bool:
     decided = outcome.made["decide"]
     outcome.decision = decision = read_decision(decided)
-    rejection = find_rejection(outcome.job.store, decided) if decision.promote and not decision.is_champion else None
-    if rejection:
+    if rejection := find_rejection(outcome.job.store, decided, decision):
         raise RefusedError(
             f"{rejection.figures['by']} in run {rejection.manifest.run}, so it is not served; --force makes it anew, "
             "and `saebyeok export` and `saebyeok deploy` serve it all the same"
