@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from transformers import (
     EvalPrediction,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -27,7 +27,8 @@ from pipeline.base import Base
 from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
-from pipeline.hardware import best_device, has_bf16
+from pipeline.first_row import compute_first_row
+from pipeline.hardware import best_device, has_bf16, training_attention
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
 from pipeline.model import (
@@ -39,10 +40,12 @@ from pipeline.model import (
     load_rows,
     save_trained,
     to_score,
+    transformer_of,
 )
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tracker import Tracker
+from pipeline.trainer import FineTuner, Meter
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,9 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     train_rows = load_rows(tokenized.path / "train.parquet")
     checkpoint = newest_checkpoint(work)
     watch = Watch(spent=seconds_behind(checkpoint))
+    transformer_of(model).set_attn_implementation(training_attention())
+    if isinstance(model, PreTrainedModel):
+        compute_first_row(model)
     trainer = _trainer(recipe, model, tokenizer, train_rows, tokenized, work, [watch, *tracker.trainer_callbacks()])
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -75,6 +81,7 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     return {
         "seconds": seconds,
         "samples_per_second": len(train_rows) * recipe.train.epochs / seconds,
+        "padding": trainer.meter.padding,
         "best_epoch": round(best["epoch"]),
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
         "history": _epochs(history),
@@ -94,7 +101,7 @@ def _trainer(
     tokenized: Artifact,
     work: Path,
     callbacks: list[TrainerCallback],
-) -> Trainer:
+) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
         if isinstance(model, BiEncoder):
@@ -105,7 +112,7 @@ def _trainer(
             for name, value in compute_metrics(recipe, labels, answers).items()
         }
 
-    trainer = Trainer(
+    trainer = FineTuner(
         model=model,
         args=_arguments(recipe, work, math.ceil(len(rows) / recipe.train.batch_size)),
         train_dataset=rows,
@@ -161,12 +168,12 @@ def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     for entry in history:
         row = rows.setdefault(math.ceil(entry["epoch"] - 1e-9), {})
-        # The last loss of an epoch stands for it.
-        row |= {name: value for name, value in entry.items() if name not in ("epoch", "step")}
+        # The last loss of an epoch stands for it; how fast its last steps went says nothing of it.
+        row |= {name: value for name, value in entry.items() if name not in ("epoch", "step", *Meter().figures())}
     return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
 
 
-def _calibrate(recipe: Recipe, trainer: Trainer) -> Calibration:
+def _calibrate(recipe: Recipe, trainer: FineTuner) -> Calibration:
     assert trainer.eval_dataset is not None
     outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
     return fit_line(answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids))

@@ -18,6 +18,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -244,10 +245,16 @@ def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarra
     return np.asarray(np.clip(answers, low, high))
 
 
+def transformer_of(module: nn.Module) -> PreTrainedModel:
+    """The transformers model of what `build_model` made."""
+    inner = module.encoder if isinstance(module, BiEncoder) else module
+    assert isinstance(inner, PreTrainedModel)
+    return inner
+
+
 def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write model and tokenizer as transformers writes them."""
-    inner: Any = module.encoder if isinstance(module, BiEncoder) else module
-    inner.save_pretrained(directory)
+    transformer_of(module).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 

@@ -72,7 +72,7 @@ class MaskedLanguage(nn.Module):
         states = self.encoder(input_ids=masked, attention_mask=attention_mask).last_hidden_state[chosen]
         logits = self.guess(states, self.encoder.embeddings.word_embeddings.weight)
         loss = functional.cross_entropy(logits, input_ids[chosen])
-        return {"loss": loss, "guessed": (logits.argmax(-1) == input_ids[chosen]).float().mean()}
+        return {"loss": loss, "guessed": share_right(logits, input_ids[chosen])}
 
 
 class ReplacedTokens(nn.Module):
@@ -117,10 +117,17 @@ class ReplacedTokens(nn.Module):
         telling = functional.binary_cross_entropy_with_logits(told[real], replaced[real].float())
         return {
             "loss": guessing + DISCRIMINATOR * telling,
-            "guessed": (logits.argmax(-1) == asked).float().mean(),
+            "guessed": share_right(logits, asked),
             "telling": telling.detach(),
             "told": (told[replaced] > 0).float().mean(),
         }
+
+
+@torch.no_grad()
+def share_right(logits: Tensor, asked: Tensor) -> Tensor:
+    """The share of rows of `logits` (n, vocabulary) in which nothing is above the token `asked` (n,) for."""
+    # Not `argmax`, which takes a twentieth of a step on a CPU.
+    return (logits.gather(1, asked[:, None]).squeeze(1) >= logits.amax(-1)).float().mean()
 
 
 def draw(logits: Tensor) -> Tensor:

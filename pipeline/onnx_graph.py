@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import onnx
 import torch
@@ -18,7 +17,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 
 from pipeline.errors import ParityError
-from pipeline.model import BiEncoder, Trained
+from pipeline.model import BiEncoder, Trained, transformer_of
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -43,9 +42,8 @@ class Exported(nn.Module):
 
 def trace(model: Trained, file: Path, *, with_types: bool) -> None:
     """Write the graph of `model` with dynamic batch and length."""
-    inner: Any = model.module.encoder if isinstance(model.module, BiEncoder) else model.module
     # Only eager attention is a pattern that the fuser knows.
-    inner.set_attn_implementation("eager")
+    transformer_of(model.module).set_attn_implementation("eager")
     example = tuple(torch.ones((2, 8), dtype=torch.long) for _ in INPUTS)
     output = "vectors" if isinstance(model.module, BiEncoder) else "logits"
     with warnings.catch_warnings():
@@ -65,8 +63,7 @@ def trace(model: Trained, file: Path, *, with_types: bool) -> None:
 
 def fuse(module: nn.Module, source: Path, target: Path) -> None:
     """Fuse embeddings, attention, normalisation and GELU. Raises ParityError where the graph is not as expected."""
-    inner: Any = module.encoder if isinstance(module, BiEncoder) else module
-    config = inner.config
+    config = transformer_of(module).config
     options = FusionOptions("bert")
     # A mask of lengths instead of a mask of places: CUDA's fast kernels want it, and padding is on the right.
     options.use_raw_attention_mask(False)

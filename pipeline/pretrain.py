@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import BertConfig, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import BertConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
@@ -23,7 +23,7 @@ from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.corpus import CollateLines, Corpus, encode_lines, read_lines
 from pipeline.encode import as_pretrained
 from pipeline.encoder import EncoderSpec
-from pipeline.hardware import best_device, has_bf16
+from pipeline.hardware import best_device, has_bf16, training_attention
 from pipeline.manifest import file_digest
 from pipeline.objectives import OBJECTIVES, Masking
 from pipeline.wordpiece import SPECIAL, train_wordpiece
@@ -61,6 +61,9 @@ def pretrain(
     config = _config(spec, tokenizer)
     masking = Masking(spec.masked, SPECIAL.index("[MASK]"), len(SPECIAL), config.vocab_size)
     model: Any = OBJECTIVES[spec.objective](spec, config, masking)
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(training_attention())
     checkpoints = directory / "checkpoints"
     checkpoint = newest_checkpoint(checkpoints)
     watch = Watch(spent=seconds_behind(checkpoint))

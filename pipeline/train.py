@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 
 def train(job: Job, tokenized: Artifact) -> Artifact:
     """Fine-tune on the training side; `model/` holds weights, configuration and tokenizer.
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
-    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, `calibration`.
+    `padding` (share of what was computed), `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`,
+    `calibration`.
     Raises TrainingDivergedError where the loss is no longer a number.
     """
     recipe = job.recipe

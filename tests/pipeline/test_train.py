@@ -78,6 +78,8 @@ def test_figures_say_what_was_trained(reviews: Road) -> None:
     assert figures["seconds"] > 0
     assert figures["samples_per_second"] == pytest.approx(2 * rows / figures["seconds"])
     assert figures["best_epoch"] in (1, 2)
+    rows = pd.read_parquet(reviews.tokenized.path / "train.parquet")["length"]
+    assert 0 < figures["padding"] < 1 - rows.mean() / rows.max()
     assert set(figures["validation"]) == {"accuracy", "f1"}
     assert figures["device"] == "cpu" or torch.cuda.is_available()
     assert figures["precision"] == ("bf16" if has_bf16() else "fp32")
@@ -128,6 +130,7 @@ def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Roa
     runs = [file.read_bytes() for file in (two_epochs.job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")]
     (trained,) = [content for content in runs if b"eval/accuracy" in content]
     assert b"samples_per_second" in trained
+    assert b"train/tokens_per_second" in trained
     # Every stage is a run of its own, and all are of one group.
     assert len(runs) == 3
     assert all(b"test-run" in content for content in runs)

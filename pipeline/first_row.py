@@ -1,0 +1,44 @@
+"""The last layer for the first token alone: where a head reads only [CLS], the others' states are never used."""
+
+from __future__ import annotations
+
+from types import MethodType
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import eager_attention_forward
+
+
+def compute_first_row(classifier: PreTrainedModel) -> None:
+    """Make the encoder of a BERT- or ELECTRA-shaped sequence classifier compute only [CLS] in its last layer.
+
+    Answers and gradients stay what they are (up to rounding; dropout draws fewer numbers). `last_hidden_state` becomes
+    (batch, 1, hidden). Parameters and their names do not change; a model so changed is not for exporting.
+    """
+    encoder: Any = classifier.base_model.encoder
+    layer = encoder.layer[-1]
+    layer.forward = MethodType(_first_row, layer)
+
+
+def _first_row(layer: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
+    """The layer's output (batch, 1, hidden) for the first of `states` (batch, length, hidden), which looks at all."""
+    attention = layer.attention.self
+    first = states[:, :1]
+    query, key, value = (
+        project(rows).view(len(rows), -1, attention.num_attention_heads, attention.attention_head_size).transpose(1, 2)
+        for project, rows in ((attention.query, first), (attention.key, states), (attention.value, states))
+    )
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(attention.config._attn_implementation, eager_attention_forward)
+    seen, _ = attend(
+        attention,
+        query,
+        key,
+        value,
+        None if attention_mask is None else attention_mask[:, :, :1],
+        dropout=attention.dropout.p if layer.training else 0.0,
+        scaling=attention.scaling,
+    )
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(seen.reshape(len(first), 1, -1), first))
+    return output
