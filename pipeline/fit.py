@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     PrinterCallback,
     TrainerCallback,
     TrainingArguments,
@@ -29,6 +31,7 @@ from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
 from pipeline.hardware import best_device, has_bf16, training_attention
+from pipeline.head import Head, States
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
 from pipeline.model import (
@@ -66,13 +69,13 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)
-    train_rows = load_rows(tokenized.path / "train.parquet")
     checkpoint = newest_checkpoint(work)
     watch = Watch(spent=seconds_behind(checkpoint))
     transformer_of(model).set_attn_implementation(training_attention())
     if isinstance(model, PreTrainedModel):
         compute_first_row(model)
-    trainer = _trainer(recipe, model, tokenizer, train_rows, tokenized, work, [watch, *tracker.trainer_callbacks()])
+    lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()])
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
     save_trained(model, tokenizer, draft / "model")
@@ -80,7 +83,7 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     best = _best(recipe, history)
     return {
         "seconds": seconds,
-        "samples_per_second": len(train_rows) * recipe.train.epochs / seconds,
+        "samples_per_second": len(lesson.train) * recipe.train.epochs / seconds,
         "padding": trainer.meter.padding,
         "best_epoch": round(best["epoch"]),
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
@@ -93,18 +96,29 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
     }
 
 
-def _trainer(
-    recipe: Recipe,
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerFast,
-    rows: Rows,
-    tokenized: Artifact,
-    work: Path,
-    callbacks: list[TrainerCallback],
-) -> FineTuner:
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, on what, and how rows become batches."""
+
+    module: nn.Module
+    train: Rows | States
+    validation: Rows | States
+    collate: Callable[[Any], Any]
+    sampling: Literal["group_by_length", "random"]
+
+
+def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> Lesson:
+    train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
+    if recipe.train.tune == "full":
+        return Lesson(model, load_rows(train), load_rows(validation), Collate(pad), "group_by_length")
+    assert isinstance(model, PreTrainedModel)  # the recipe's own rule
+    return Lesson(Head(model), States(model, train, pad), States(model, validation, pad), default_collate, "random")
+
+
+def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
-        if isinstance(model, BiEncoder):
+        if isinstance(lesson.module, BiEncoder):
             answers = to_score(recipe, fit_line(answers, labels), answers)
         # An epoch without a value is the worst one; as NaN, no later one would be better.
         return {
@@ -113,11 +127,12 @@ def _trainer(
         }
 
     trainer = FineTuner(
-        model=model,
-        args=_arguments(recipe, work, math.ceil(len(rows) / recipe.train.batch_size)),
-        train_dataset=rows,
-        eval_dataset=load_rows(tokenized.path / "validation.parquet"),
-        data_collator=Collate(tokenizer.pad_token_id),
+        layer_decay=recipe.train.layer_decay,
+        model=lesson.module,
+        args=_arguments(recipe, lesson, work),
+        train_dataset=lesson.train,
+        eval_dataset=lesson.validation,
+        data_collator=lesson.collate,
         compute_metrics=figures,
         callbacks=callbacks,
     )
@@ -126,8 +141,9 @@ def _trainer(
     return trainer
 
 
-def _arguments(recipe: Recipe, work: Path, steps: int) -> TrainingArguments:
+def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
     settings = recipe.train
+    steps = math.ceil(len(lesson.train) / settings.batch_size)
     cuda = best_device().type == "cuda"
     return TrainingArguments(
         output_dir=str(work),
@@ -141,7 +157,7 @@ def _arguments(recipe: Recipe, work: Path, steps: int) -> TrainingArguments:
         seed=settings.seed,
         bf16=has_bf16(),
         use_cpu=not cuda,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy=lesson.sampling,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,

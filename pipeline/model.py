@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,31 +208,46 @@ class Trained:
         encoder = Encoder(self.tokenizer, self.recipe.model.max_length, self.recipe.model.objective)
         return self.answer_encoded(encoder.encode(rows).rows)
 
-    @torch.inference_mode()
     def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range.
 
         Raises BrokenModelError where one is no number.
         """
-        rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
-        collate = Collate(self.tokenizer.pad_token_id)
-        outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
-        lengths = table["length"].to_numpy()
-        with progress("answering", len(rows)) as advance:
-            for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
-                inputs = collate([rows[index] for index in batch])
-                result = self.module(**{name: tensor.to(self.device) for name, tensor in inputs.items()})
-                for index, value in zip(batch, result["logits"].float().cpu().numpy(), strict=True):
-                    outputs[index] = value
-                advance(len(batch))
-        answers = answers_of(self.recipe, np.stack([value for value in outputs if value is not None]))
-        broken = ~np.isfinite(answers.reshape(len(rows), -1)).all(axis=1)
+        outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
+        answers = answers_of(self.recipe, outputs)
+        broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)
         if broken.any():
             # The largest of what is no number would be the first label, and look like an answer.
             raise BrokenModelError(
-                f"the model answers {broken.sum():,} of {len(rows):,} inputs with what is no number; train it again"
+                f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
             )
         return to_score(self.recipe, self.calibration, answers)
+
+    def _logits(self, **inputs: Tensor) -> Tensor:
+        logits: Tensor = self.module(**inputs)["logits"]
+        return logits
+
+
+@torch.inference_mode()
+def run_rows(
+    what: str, table: pd.DataFrame, pad: int, device: torch.device, call: Callable[..., Tensor]
+) -> np.ndarray[Any, Any]:
+    """What `call` makes (batch, ...) of the rows of a tokenize artifact, in their order (n, ...), in fp32.
+
+    They come in batches of rows that are about as long as each other; `what` names the work for who watches it.
+    """
+    rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
+    collate = Collate(pad)
+    outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
+    lengths = table["length"].to_numpy()
+    with progress(what, len(rows)) as advance:
+        for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
+            inputs = collate([rows[index] for index in batch])
+            result = call(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            for index, value in zip(batch, result.float().cpu().numpy(), strict=True):
+                outputs[index] = value
+            advance(len(batch))
+    return np.stack([value for value in outputs if value is not None])
 
 
 def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -53,6 +53,10 @@ class TrainSpec(Strict):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    tune: Literal["full", "head"] = Field(default="full", description="head: the base model itself stays as it is")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="each layer's learning rate, from the head down, as a share of that above it"
+    )
 
 
 class GateSpec(Strict):
@@ -128,6 +132,10 @@ class Recipe(Strict):
             raise ValueError("`model.objective` bi-encoder is for regression: it learns a score")
         if self.model.base == SCRATCH and self.model.scratch is None:
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
+        if self.train.tune == "head" and self.model.base == SCRATCH:
+            raise ValueError("`train.tune` head leaves the base model as it is: from scratch it knows nothing")
+        if self.train.tune == "head" and self.model.objective == "bi-encoder":
+            raise ValueError("`train.tune` head: a bi-encoder has no head, its vectors are the base model's own")
         return self
 
     @model_validator(mode="after")

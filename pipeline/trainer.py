@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import Trainer
 from typing_extensions import override
+
+#: Number of a layer in the name of one of its parameters.
+LAYER = re.compile(r"\.layer\.(\d+)\.")
 
 
 @dataclass
@@ -25,7 +31,7 @@ class Meter:
     def count(self, inputs: Mapping[str, Any]) -> None:
         """Count a batch, as `Collate` makes it."""
         masks = [value for name, value in inputs.items() if name.startswith("attention_mask")]
-        self.rows += len(masks[0])
+        self.rows += len(inputs["labels"])
         self.tokens += sum(int(mask.sum()) for mask in masks)
         self.places += sum(mask.numel() for mask in masks)
 
@@ -41,13 +47,48 @@ class Meter:
         return rates | {"padding": self.padding}
 
 
+def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
+    """An optimizer's groups of parameters, split so that each layer has its own rate (Howard and Ruder 2018).
+
+    What stands on the encoder keeps the group's rate, its last layer has `decay` times that, and so on down to the
+    embeddings.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    layers = 1 + max((int(found[1]) for found in map(LAYER.search, names.values()) if found), default=-1)
+
+    def below(name: str) -> int:
+        if found := LAYER.search(name):
+            return layers - int(found[1])
+        return layers + 1 if "embeddings" in name else 0
+
+    split = []
+    for group in groups:
+        depths = defaultdict(list)
+        for parameter in group["params"]:
+            depths[below(names[parameter])].append(parameter)
+        split += [
+            {**group, "params": parameters, "lr": group["lr"] * decay**depth}
+            for depth, parameters in sorted(depths.items())
+        ]
+    return split
+
+
 class FineTuner(Trainer):
     """transformers' Trainer; beside each loss it logs how fast it goes and how much of that is padding."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """As the Trainer's."""
+    def __init__(self, *args: Any, layer_decay: float, **options: Any) -> None:
+        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it."""
         super().__init__(*args, **options)
+        self._layer_decay = layer_decay
         self.meter, self._lately = Meter(), Meter()
+
+    @override
+    def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
+        optimizer = super().create_optimizer(model)
+        if self._layer_decay < 1:
+            assert isinstance(self.model, nn.Module)
+            optimizer.param_groups[:] = decay_by_layer(self.model, optimizer.param_groups, self._layer_decay)
+        return optimizer
 
     @override
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Tensor:

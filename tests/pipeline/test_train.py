@@ -285,6 +285,16 @@ def test_a_base_model_that_changes_between_stages_stops(tmp_path: Path) -> None:
         _ = road.trained
 
 
+def test_with_a_steep_decay_only_what_stands_on_the_encoder_learns(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", ["정말 재미있는 영화"])
+    recipe = small_recipe("nsmc", model__base=str(base), train__layer_decay=1e-6, train__epochs=1)
+    road = open_road(recipe, tmp_path / "home", train=200, test=20)
+    before, after = load_file(base / "model.safetensors"), weights(road.trained)
+    moved = {name: float((tensor - after[f"bert.{name}"]).abs().max()) for name, tensor in before.items()}
+    assert moved["pooler.dense.weight"] > 1e-3
+    assert max(value for name, value in moved.items() if not name.startswith("pooler")) < 1e-5
+
+
 def test_a_base_model_is_what_training_starts_from(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"])
     recipe = small_recipe("nsmc", model__base=str(base), train__learning_rate=1e-9)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline import hardware
-from pipeline.trainer import Meter
+from pipeline.trainer import Meter, decay_by_layer
 
 
 def test_what_goes_in_is_counted_without_its_padding() -> None:
     meter = Meter(started=0.0)
     assert meter.padding == 0.0
     meter.count({"labels": torch.ones(2), "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]])})
-    meter.count({"attention_mask": torch.tensor([[1, 1]]), "attention_mask_pair": torch.tensor([[1, 1, 0, 0]])})
+    pair = {"attention_mask": torch.tensor([[1, 1]]), "attention_mask_pair": torch.tensor([[1, 1, 0, 0]])}
+    meter.count(pair | {"labels": torch.ones(1)})
     assert (meter.rows, meter.tokens, meter.places) == (3, 8, 12)
     assert meter.padding == pytest.approx(4 / 12)
     figures = meter.figures()
@@ -32,3 +34,23 @@ def test_attention_is_by_products_where_that_is_faster(
     monkeypatch.setattr(hardware, "has_bf16", lambda: bf16)
     assert hardware.training_attention() == name
     assert name == "eager" or name in ALL_ATTENTION_FUNCTIONS
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_lower_layers_learn_slower(kind: str) -> None:
+    config = AutoConfig.for_model(
+        kind, vocab_size=30, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24
+    )
+    model = AutoModelForSequenceClassification.from_config(config)
+    named = dict(model.named_parameters())
+    weights = [parameter for parameter in named.values() if parameter.ndim > 1]
+    others = [parameter for parameter in named.values() if parameter.ndim == 1]
+    groups = [{"params": weights, "lr": 1.0, "weight_decay": 0.1}, {"params": others, "lr": 1.0, "weight_decay": 0.0}]
+    split = decay_by_layer(model, groups, 0.5)
+    rates = {name: group["lr"] for group in split for name, p in named.items() if any(p is q for q in group["params"])}
+    assert rates.keys() == named.keys()
+    assert sum(len(group["params"]) for group in split) == len(named)
+    for name, rate in rates.items():
+        depth = next((3 - n for n in range(3) if f".layer.{n}." in name), 4 if "embeddings" in name else 0)
+        assert rate == 0.5**depth, name
+    assert {group["weight_decay"] for group in split if any(p.ndim == 1 for p in group["params"])} == {0.0}
