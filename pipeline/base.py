@@ -1,4 +1,4 @@
-"""Base models: a hub id or a local directory, held to one revision from its first use on."""
+"""Base models: one that ships, a hub id or a local directory, held to one revision from its first use on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts import Store
+from pipeline.encoder import shipped
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
 from pipeline.job import Job
 from pipeline.manifest import file_digest
@@ -22,7 +23,7 @@ KINDS = ("bert", "electra")
 
 @dataclass(frozen=True)
 class Base:
-    """A base model at one revision: a hub commit, or the digest of a local directory."""
+    """A base model at one revision: a hub commit, or the digest of a directory."""
 
     name: str
     revision: str
@@ -38,7 +39,7 @@ class Base:
         Raises BaseModelError where a local directory has changed since it was resolved or is gone, or where the
         hub no longer has the revision; HubUnreachableError where it is neither cached nor to be had.
         """
-        directory = Path(self.name)
+        directory = shipped(self.name) or Path(self.name)
         # A directory's name was made absolute when it was resolved, and a hub id never is.
         if directory.is_absolute():
             if not directory.is_dir():
@@ -66,6 +67,9 @@ def resolve_base(name: str, store: Store) -> Base:
 
     Raises BaseModelError where there is no such model, HubUnreachableError where the hub does not answer.
     """
+    if ours := shipped(name):
+        # By its name and not its place, which is another one on each machine.
+        return Base(name, _directory_digest(ours))
     directory = Path(name).expanduser()
     if directory.is_dir():
         return Base(str(directory.resolve()), _directory_digest(directory))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +14,7 @@ from pipeline.recipe import ScratchSpec
 from pipeline.strict import Strict, explain, read_toml
 
 ENCODERS = Path(__file__).parent / "encoders"
+NAME = re.compile(r"[a-z0-9-]+")
 
 
 class EncoderSpec(Strict):
@@ -39,6 +41,12 @@ class EncoderSpec(Strict):
         if self.max_length > self.positions:
             raise ValueError("`max_length` must be at most `positions`")
         return self
+
+
+def shipped(name: str) -> Path | None:
+    """The directory of the encoder called `name` that ships with the project, if there is one."""
+    directory = ENCODERS / name
+    return directory if NAME.fullmatch(name) and (directory / "config.json").is_file() else None
 
 
 def load_encoder(name: str, *, steps: int | None = None) -> EncoderSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,26 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     _point_to(f"http://127.0.0.1:{port}", tmp_path, monkeypatch)
+
+
+# --- what ships ---
+
+
+def test_a_base_model_that_ships_is_known_by_its_name_and_content(
+    directory: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.encoder.ENCODERS", directory.parent)
+    base = resolve_base("base", store)
+    assert (base.name, base.fetch()) == ("base", directory)
+    # Another machine has it elsewhere.
+    monkeypatch.setattr("pipeline.encoder.ENCODERS", tmp_path / "other")
+    shutil.copytree(directory, tmp_path / "other" / "base")
+    assert resolve_base("base", store) == base
+    assert base.fetch() == tmp_path / "other" / "base"
+    (tmp_path / "other" / "base" / "model.safetensors").write_bytes(b"others!")
+    with pytest.raises(BaseModelError, match="base model base has changed"):
+        base.fetch()
+    assert store.list("bases") == []
 
 
 # --- directories ---
