@@ -66,6 +66,12 @@ class TrainingDivergedError(SaebyeokError):
     """The loss became NaN or infinite: the same data and settings would diverge again."""
 
 
+class TerminatedError(SaebyeokError):
+    """Training was stopped from outside after a checkpoint was written; the same again goes on from it."""
+
+    retryable = True
+
+
 class BrokenModelError(SaebyeokError):
     """A trained model answers with what is no number."""
 

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import default_collate
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
-    PrinterCallback,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.artifacts import Artifact
 from pipeline.base import Base
+from pipeline.batching import EvenBatches, Lengths
 from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
@@ -76,7 +77,8 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()])
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with watch.terminable():
+        trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
     save_trained(model, tokenizer, draft / "model")
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
@@ -85,6 +87,7 @@ def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker
         "seconds": seconds,
         "samples_per_second": len(lesson.train) * recipe.train.epochs / seconds,
         "padding": trainer.meter.padding,
+        "parts": trainer.parts,
         "best_epoch": round(best["epoch"]),
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
         "history": _epochs(history),
@@ -103,16 +106,19 @@ class Lesson:
     module: nn.Module
     train: Rows | States
     validation: Rows | States
+    lengths: Lengths
+    "Of the rows to train on."
     collate: Callable[[Any], Any]
-    sampling: Literal["group_by_length", "random"]
 
 
 def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> Lesson:
     train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
     if recipe.train.tune == "full":
-        return Lesson(model, load_rows(train), load_rows(validation), Collate(pad), "group_by_length")
+        lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
+        return Lesson(model, load_rows(train), load_rows(validation), lengths, Collate(pad))
     assert isinstance(model, PreTrainedModel)  # the recipe's own rule
-    return Lesson(Head(model), States(model, train, pad), States(model, validation, pad), default_collate, "random")
+    states = States(model, train, pad)
+    return Lesson(Head(model), states, States(model, validation, pad), np.ones(len(states)), default_collate)
 
 
 def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
@@ -126,7 +132,8 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
             for name, value in compute_metrics(recipe, labels, answers).items()
         }
 
-    trainer = FineTuner(
+    return FineTuner(
+        batches=EvenBatches(lesson.lengths, recipe.train.batch_size, recipe.train.seed),
         layer_decay=recipe.train.layer_decay,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
@@ -136,9 +143,6 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
         compute_metrics=figures,
         callbacks=callbacks,
     )
-    # It prints to standard output what Watch writes to the log.
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
@@ -157,7 +161,6 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         seed=settings.seed,
         bf16=has_bf16(),
         use_cpu=not cuda,
-        train_sampling_strategy=lesson.sampling,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,

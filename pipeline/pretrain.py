@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from transformers import BertConfig, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import BertConfig, PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
@@ -26,6 +25,7 @@ from pipeline.encoder import EncoderSpec
 from pipeline.hardware import best_device, has_bf16, training_attention
 from pipeline.manifest import file_digest
 from pipeline.objectives import OBJECTIVES, Masking
+from pipeline.trainer import BatchTrainer
 from pipeline.wordpiece import SPECIAL, train_wordpiece
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ def pretrain(
     checkpoint = newest_checkpoint(checkpoints)
     watch = Watch(spent=seconds_behind(checkpoint))
     trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), watch)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with watch.terminable():
+        trainer.train(resume_from_checkpoint=checkpoint)
     target = directory / "encoder"
     document = {
         "encoder": str(target),
@@ -143,8 +144,8 @@ def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> Trainin
     )
 
 
-class Pretrainer(Trainer):
-    """transformers' Trainer over batches of a number of tokens; it logs all that the objective says of itself."""
+class Pretrainer(BatchTrainer):
+    """It logs all that the objective says of itself."""
 
     def __init__(
         self,
@@ -163,17 +164,9 @@ class Pretrainer(Trainer):
             eval_dataset=held,
             data_collator=CollateLines(0),
             callbacks=[watch],
+            batches=TokenBatches(corpus.lengths, spec.batch_tokens, spec.seed),
         )
-        self.remove_callback(PrinterCallback)
-        self._spec = spec
         self._said: dict[str, list[Tensor]] = defaultdict(list)
-
-    @override
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        assert isinstance(self.train_dataset, Corpus)
-        batches = TokenBatches(self.train_dataset.lengths, self._spec.batch_tokens, self._spec.seed)
-        loader = DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
 
     @override
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **options: Any) -> Any:

@@ -29,9 +29,9 @@ def train(job: Job, tokenized: Artifact) -> Artifact:
     """Fine-tune on the training side; `model/` holds weights, configuration and tokenizer.
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
-    `padding` (share of what was computed), `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`,
-    `calibration`.
-    Raises TrainingDivergedError where the loss is no longer a number.
+    `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
+    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, `calibration`.
+    Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM.
     """
     recipe = job.recipe
     fields = {

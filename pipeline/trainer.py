@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import Trainer
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer
 from typing_extensions import override
+
+from pipeline.batching import Batches
+
+log = logging.getLogger(__name__)
 
 #: Number of a layer in the name of one of its parameters.
 LAYER = re.compile(r"\.layer\.(\d+)\.")
@@ -73,14 +81,41 @@ def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: fl
     return split
 
 
-class FineTuner(Trainer):
-    """transformers' Trainer; beside each loss it logs how fast it goes and how much of that is padding."""
+class BatchTrainer(Trainer):
+    """transformers' Trainer over the batches of a sampler of ours."""
+
+    def __init__(self, *args: Any, batches: Batches, **options: Any) -> None:
+        """As the Trainer's."""
+        super().__init__(*args, **options)
+        self._batches = batches
+        # It prints to standard output what Watch writes to the log.
+        self.remove_callback(PrinterCallback)
+
+    @override
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        loader: DataLoader[Any] = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self._batches,
+            collate_fn=self.data_collator,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+
+class FineTuner(BatchTrainer):
+    """Beside each loss it logs how fast it goes and how much of that is padding; a batch too large is halved.
+
+    A loss over pairs of rows, as a bi-encoder's, sees those of each part only.
+    """
 
     def __init__(self, *args: Any, layer_decay: float, **options: Any) -> None:
         """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it."""
         super().__init__(*args, **options)
         self._layer_decay = layer_decay
         self.meter, self._lately = Meter(), Meter()
+        self.parts = 1
+        "In how many parts a batch is computed, for memory."
+        self._weight = 1.0
 
     @override
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -95,7 +130,35 @@ class FineTuner(Trainer):
         # Before they are on a GPU, which would have to be waited for.
         self.meter.count(inputs)
         self._lately.count(inputs)
-        return super().training_step(model, inputs, *args, **options)
+        while True:
+            try:
+                return self._in_parts(model, inputs)
+            except torch.OutOfMemoryError:
+                if self.parts >= len(inputs["labels"]):
+                    raise
+                model.zero_grad()
+                torch.cuda.empty_cache()
+                self.parts *= 2
+                log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
+
+    def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """One step whose gradients are those of the whole batch, however many parts it is computed in."""
+        rows = len(inputs["labels"])
+        pieces = [{name: value[start :: self.parts] for name, value in inputs.items()} for start in range(self.parts)]
+        pieces = [piece for piece in pieces if len(piece["labels"])]
+        losses = []
+        for piece in pieces:
+            self._weight = len(piece["labels"]) / rows
+            # Of several processes each must wait for the others once a step, in whatever parts it computes.
+            with nullcontext() if piece is pieces[-1] else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, piece))
+        self._weight = 1.0
+        return torch.stack(losses).sum()
+
+    @override
+    def compute_loss(self, *args: Any, **options: Any) -> Any:
+        found = super().compute_loss(*args, **options)
+        return (found[0] * self._weight, *found[1:]) if isinstance(found, tuple) else found * self._weight
 
     @override
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:

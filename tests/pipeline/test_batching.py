@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.batching import TokenBatches, cut
+from pipeline.batching import EvenBatches, TokenBatches, cut
 
 LENGTHS = np.random.default_rng(7).integers(5, 64, 1_000)
 
@@ -52,3 +53,24 @@ def test_epochs_differ_and_the_same_epoch_is_the_same_again() -> None:
 def test_lengths_do_not_come_in_order() -> None:
     longest = [LENGTHS[batch].max() for batch in TokenBatches(LENGTHS, 512, seed=7)]
     assert abs(np.corrcoef(np.arange(len(longest)), longest)[0, 1]) < 0.5
+
+
+@example([512, 1, 1, 1], 2)
+@example([1, 1, 1, 512], 1)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 40))
+def test_even_batches_are_as_many_as_with_so_many_rows_each(values: list[int], rows: int) -> None:
+    batches = list(EvenBatches(np.array(values, np.int64), rows, seed=7))
+    assert sorted(row for batch in batches for row in batch) == list(range(len(values)))
+    assert len(batches) == len(EvenBatches(np.array(values, np.int64), rows, seed=7)) == math.ceil(len(values) / rows)
+    assert all(batches)
+
+
+def test_even_batches_have_about_as_many_tokens_and_little_padding() -> None:
+    batches = list(EvenBatches(LENGTHS, 10, seed=7))
+    tokens = np.array([LENGTHS[batch].sum() for batch in batches])
+    assert tokens.std() / tokens.mean() < 0.1
+    assert tokens.sum() / sum(LENGTHS[batch].max() * len(batch) for batch in batches) > 0.95
+    # Rows that are together are others in the next epoch, and neither only the shortest nor only the longest ones.
+    following = EvenBatches(LENGTHS, 10, seed=7)
+    following.set_epoch(1)
+    assert {frozenset(batch) for batch in following}.isdisjoint(map(frozenset, batches))

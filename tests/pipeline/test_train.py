@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +16,14 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.artifacts import Artifact
 from pipeline.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
-from pipeline.errors import BaseModelError, TrainingDivergedError
+from pipeline.errors import BaseModelError, TerminatedError, TrainingDivergedError
 from pipeline.fit import fit_line
 from pipeline.hardware import has_bf16
+from pipeline.job import open_store
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
 from pipeline.train import alone, train
@@ -193,7 +196,8 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
     assert newest_checkpoint(work) == str(checkpoint)
     assert seconds_behind(str(checkpoint)) > 0
     # As if the first epoch had taken a long time: what was spent before the kill counts.
-    (checkpoint / COMPLETE).write_text("1000.0", encoding="utf-8")
+    mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    (checkpoint / COMPLETE).write_text(json.dumps(mark | {"seconds": 1000.0}), encoding="utf-8")
     resumed = two_epochs.trained.figures
     assert 1000 < resumed["seconds"] < 2000
     assert resumed["samples_per_second"] == pytest.approx(2 * rows / resumed["seconds"])
@@ -215,13 +219,93 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut(
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(tmp_path: Path) -> None:
-    for step in (9, 10, 200):
+    for step in (9, 10, 200, 300, 400, 500):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
-    for step in (9, 10):
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    for step in (9, 10, 300, 400):
+        mark = {"seconds": 7.5, "sizes": {"model.safetensors": 7}}
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).write_text(json.dumps(mark), encoding="utf-8")
+    (tmp_path / "checkpoint-300" / "model.safetensors").write_bytes(b"wei")
+    (tmp_path / "checkpoint-400" / "model.safetensors").unlink()
+    (tmp_path / "checkpoint-500" / COMPLETE).write_text('{"seconds": 8.5, "si', encoding="utf-8")
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert not (tmp_path / "checkpoint-200").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert seconds_behind(str(tmp_path / "checkpoint-10")) == 7.5
+
+
+@pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
+def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road = open_road(small_recipe(name), tmp_path / "home", train=300, test=40)
+    whole = road.trained
+    again = replace(road.job, force=False, settings=road.job.settings.model_copy(update={"home": tmp_path / "other"}))
+    again = replace(again, store=open_store(again.settings))
+    tokenized = Road(again, road.rows).tokenized
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        # A checkpoint after every step.
+        patch.setattr("pipeline.checkpoints.EVERY", 0.0)
+        patch.setattr("pipeline.checkpoints.TIMES", 0.0)
+        with pytest.raises(Killed):
+            train(again, tokenized)
+    (work,) = (path for path in (tmp_path / "other" / "work").iterdir() if path.is_dir())
+    # The newest, and no more than another one.
+    assert sorted(path.name for path in work.iterdir()) == ["checkpoint-4", "checkpoint-5"]
+    (work / "checkpoint-5" / "optimizer.pt").write_bytes(b"cut sho")
+    resumed = train(again, tokenized)
+    assert same_weights(resumed, whole)
+    assert resumed.figures["validation"] == whole.figures["validation"]
+
+
+def test_sigterm_is_obeyed_once_there_is_a_checkpoint(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    after_step = Watch.on_step_end
+
+    def terminated(self: Watch, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        if state.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert heard == [], "not before there is a checkpoint"
+        return after_step(self, args, state, control, **rest)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Watch, "on_step_end", terminated)
+            with pytest.raises(TerminatedError, match="after step 3; the same again goes on from there"):
+                train(two_epochs.job, two_epochs.tokenized)
+        assert heard == [signal.SIGTERM]
+        assert newest_checkpoint(checkpoints_of(two_epochs)) == str(checkpoints_of(two_epochs) / "checkpoint-3")
+        resumed = two_epochs.trained
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert same_weights(resumed, train(replace(two_epochs.job, force=True), two_epochs.tokenized))
+
+
+def test_a_batch_that_does_not_fit_is_computed_in_parts(
+    two_epochs: Road, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = small_recipe("nsmc", model__scratch__dropout=0.0)
+    road = two_epochs.with_recipe(recipe)
+    whole = road.trained
+    compute_loss = Trainer.compute_loss
+
+    def small_memory(self: Trainer, model: Any, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        if model.training and inputs["input_ids"].numel() > 300:
+            raise torch.OutOfMemoryError
+        return compute_loss(self, model, inputs, *args, **options)
+
+    monkeypatch.setattr(Trainer, "compute_loss", small_memory)
+    parted = train(replace(road.job, force=True), road.tokenized)
+    assert parted.figures["parts"] > whole.figures["parts"] == 1
+    assert "out of memory: from now on batches are computed in 2 parts" in caplog.text
+    for name, tensor in weights(whole).items():
+        # The same gradients, added up in another order and in bf16.
+        torch.testing.assert_close(weights(parted)[name], tensor, atol=0.02, rtol=0.1)
+    monkeypatch.setattr(Trainer, "compute_loss", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(torch.OutOfMemoryError):
+        train(replace(road.job, force=True), road.tokenized)
 
 
 def test_without_a_checkpoint_training_begins(tmp_path: Path) -> None:
