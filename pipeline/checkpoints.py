@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import shutil
 import signal
 import threading
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
 
@@ -68,7 +68,7 @@ class Watch(TrainerCallback):
 
     @contextmanager
     def terminable(self) -> Iterator[None]:
-        """While this is open SIGTERM waits for a step and a checkpoint to end; then it does what it did before."""
+        """While this is open SIGTERM waits for a step and a checkpoint to end, and is a TerminatedError then."""
         if threading.current_thread() is not threading.main_thread():
             # Signals are not ours to handle.
             yield
@@ -83,13 +83,15 @@ class Watch(TrainerCallback):
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-            if self._terminated:
-                os.kill(os.getpid(), signal.SIGTERM)
+        if self._terminated:
+            raise TerminatedError("stopped by SIGTERM after the last step; the same again goes on from there")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint when it is time."""
         self._asked = time.monotonic()
-        if self._terminated or self._asked >= self._due:
+        # After the last step of an epoch comes its evaluation, and then a checkpoint that knows of it.
+        within = state.global_step % max(1, state.max_steps // state.num_train_epochs) != 0
+        if within and (self._terminated or self._asked >= self._due):
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -99,6 +101,7 @@ class Watch(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint just written as whole. Raises TerminatedError where SIGTERM has come."""
         directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        (directory / COMPLETE).unlink(missing_ok=True)
         sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files(directory)}
         mark = json.dumps({"seconds": round(self.seconds, 3), "sizes": sizes})
         (directory / COMPLETE).write_text(mark, encoding="utf-8")
@@ -111,19 +114,21 @@ class Watch(TrainerCallback):
 
 
 def newest_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint in `work`; half-written and truncated ones are removed."""
-    whole = []
-    for path in work.glob("checkpoint-*"):
-        if _is_whole(path):
-            whole.append(path)
+    """The newest whole checkpoint in `work`; half-written and truncated ones are removed, and what builds on them.
+
+    Every one names the best so far, whose weights are kept at the end: without that it is worth nothing.
+    """
+    known: list[Path] = []
+    for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
+        if _is_whole(path) and _best_of(path) in (None, path.name, *(item.name for item in known)):
+            known.append(path)
         else:
-            log.warning("%s is not whole: removed", path)
+            log.warning("%s is not whole, or the best before it is not: removed", path)
             shutil.rmtree(path)
-    if not whole:
+    if not known:
         return None
-    newest = max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
-    log.info("going on from %s", newest)
-    return str(newest)
+    log.info("going on from %s", known[-1])
+    return str(known[-1])
 
 
 def seconds_behind(checkpoint: str | None) -> float:
@@ -137,6 +142,12 @@ def _is_whole(directory: Path) -> bool:
         return all((directory / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError):
         return False
+
+
+def _best_of(directory: Path) -> str | None:
+    state = json.loads((directory / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    best = state["best_model_checkpoint"]
+    return Path(best).name if best else None
 
 
 def _mark(directory: Path) -> dict[str, Any]:

@@ -81,7 +81,9 @@ class ArrivalsSpec(Strict):
     leaked: Shares = Field(description="rows whose id or normalised text is in the test file")
     labels: Chances = Field(description="share of each label (its mean, for scores)")
     lengths: Chances = Field(description="lengths of the texts")
-    unknown: Chances = Field(description="words that are [UNK] to the base model's tokenizer")
+    unknown: Chances = Field(
+        description="words that are [UNK] to the base model, or from scratch have letters rare in train"
+    )
     champion: Chances = Field(description="a fall of the champion, from what it reaches on the test file")
 
 

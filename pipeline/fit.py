@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,16 +57,19 @@ log = logging.getLogger(__name__)
 SCRATCH_THREADS = 1
 
 
-def fit(job: Job, tokenized: Artifact, draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """Fine-tune, going on from the newest complete checkpoint in `work`; figures and errors as `train` says."""
-    recipe = job.recipe
+def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says."""
+    recipe, tokenized = job.recipe, inputs["tokenized"]
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = tokenized.figures["base"]
     scratch = base["base"] == SCRATCH
     if threads := job.settings.threads or (SCRATCH_THREADS if scratch else 0):
         torch.set_num_threads(threads)
-    directory = None if scratch else Base(base["base"], base["revision"]).fetch()
+    if start := inputs.get("start"):
+        directory: Path | None = start.path / "model"
+    else:
+        directory = None if scratch else Base(base["base"], base["revision"]).fetch()
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)
@@ -115,6 +118,9 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
     train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
     if recipe.train.tune == "full":
         lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
+        if isinstance(model, BiEncoder):
+            # It learns from how the rows of a batch compare: all sorts of them belong there, and always as many.
+            lengths = np.ones_like(lengths)
         return Lesson(model, load_rows(train), load_rows(validation), lengths, Collate(pad))
     assert isinstance(model, PreTrainedModel)  # the recipe's own rule
     states = States(model, train, pad)

@@ -54,6 +54,7 @@ class TrainSpec(Strict):
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     tune: Literal["full", "head"] = Field(default="full", description="head: the base model itself stays as it is")
+    start: Literal["base", "champion"] = Field(default="base", description="from whose weights training starts")
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="each layer's learning rate, from the head down, as a share of that above it"
     )
@@ -134,6 +135,8 @@ class Recipe(Strict):
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
         if self.train.tune == "head" and self.model.base == SCRATCH:
             raise ValueError("`train.tune` head leaves the base model as it is: from scratch it knows nothing")
+        if self.train.start == "champion" and self.model.base == SCRATCH:
+            raise ValueError("`train.start` champion: from scratch, every night learns a vocabulary of its own")
         if self.train.tune == "head" and self.model.objective == "bi-encoder":
             raise ValueError("`train.tune` head: a bi-encoder has no head, its vectors are the base model's own")
         return self

@@ -66,7 +66,7 @@ def _tokenize(job: Job, validated: Artifact) -> Artifact:
 def _train(job: Job, tokenized: Artifact) -> Artifact:
     from pipeline.train import train
 
-    return train(job, tokenized)
+    return train(job, tokenized, DeploymentLog(job.store).champion(job.recipe.name))
 
 
 def _evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 
 
-def train(job: Job, tokenized: Artifact) -> Artifact:
+def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Artifact:
     """Fine-tune on the training side; `model/` holds weights, configuration and tokenizer.
+
+    Where the recipe says so it starts from the model of the release `champion`, which then is its input `start`; where
+    that is of another base model or kind, from the base model, with a warning. A champion that was made of the same
+    tokens in the same way is not trained further.
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
     `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
@@ -36,29 +40,45 @@ def train(job: Job, tokenized: Artifact) -> Artifact:
     recipe = job.recipe
     fields = {
         "kind": recipe.kind,
-        "labels": recipe.labels,
+        "labels": list(recipe.labels),
         "objective": recipe.model.objective,
         "max_length": recipe.model.max_length,
         "scratch": recipe.model.scratch.model_dump() if recipe.model.base == SCRATCH and recipe.model.scratch else None,
         "train": recipe.train.model_dump(),
-        "calibrated_to": recipe.score_range,
+        "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
         "similar_at": recipe.similar_at,
     }
-    work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, {'': tokenized.key})}"
+    inputs = {"tokenized": tokenized}
+    if recipe.train.start == "champion" and champion is not None:
+        start = champion.input("trained")
+        if not _fits(start, fields, tokenized):
+            log.warning("the champion is of another base model or kind: training starts from the base model")
+        elif not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
+            return start
+        else:
+            inputs["start"] = start
+    keys = {name: artifact.key for name, artifact in inputs.items()}
+    work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
     def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
         # Here and not at the top: a finished training is found again without torch.
         from pipeline.fit import fit
 
-        return fit(job, tokenized, draft, work, tracker)
+        return fit(job, inputs, draft, work, tracker)
 
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
-        artifact = produce(job, "train", VERSION, fields=fields, inputs={"tokenized": tokenized}, build=build)
+        artifact = produce(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
         # Checkpoints are for a retry only.
         shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:
+    """Whether a trained model has the base model of `tokenized` and its weights the shape that is trained."""
+    same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective"))
+    return same and start.figures["base"] == tokenized.figures["base"]
 
 
 @contextmanager

@@ -96,10 +96,15 @@ class BatchTrainer(Trainer):
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_sampler=self._batches,
-            collate_fn=self.data_collator,
+            collate_fn=self.collate,
             pin_memory=self.args.dataloader_pin_memory,
         )
         return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+
+    def collate(self, rows: list[Any]) -> dict[str, Any]:
+        """Rows to train on to a batch."""
+        batch: dict[str, Any] = self.data_collator(rows)
+        return batch
 
 
 class FineTuner(BatchTrainer):
@@ -126,20 +131,26 @@ class FineTuner(BatchTrainer):
         return optimizer
 
     @override
+    def collate(self, rows: list[Any]) -> dict[str, Any]:
+        batch = super().collate(rows)
+        # Here, where they are not yet on a GPU, which would have to be waited for.
+        self.meter.count(batch)
+        self._lately.count(batch)
+        return batch
+
+    @override
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Tensor:
-        # Before they are on a GPU, which would have to be waited for.
-        self.meter.count(inputs)
-        self._lately.count(inputs)
         while True:
             try:
                 return self._in_parts(model, inputs)
             except torch.OutOfMemoryError:
                 if self.parts >= len(inputs["labels"]):
                     raise
-                model.zero_grad()
-                torch.cuda.empty_cache()
-                self.parts *= 2
-                log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
+            # Out here, since the error holds on to what did not fit.
+            model.zero_grad()
+            torch.cuda.empty_cache()
+            self.parts *= 2
+            log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""

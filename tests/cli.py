@@ -51,16 +51,18 @@ class Place:
         )
 
     @contextmanager
-    def killed(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A command that is killed (SIGKILL) where the block ends; it must still be at work then."""
+    def killed(
+        self, *arguments: str, by: int = signal.SIGKILL, status: int = -signal.SIGKILL
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that gets a signal where the block ends, and ends by it with `status`."""
         with (self.home / "killed.log").open("w") as log:
             process = subprocess.Popen(self._command(arguments), cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         try:
             yield process
         finally:
-            process.kill()
+            process.send_signal(by)
             process.wait()
-        assert process.returncode == -signal.SIGKILL, (self.home / "killed.log").read_text()
+        assert process.returncode == status, (self.home / "killed.log").read_text()
 
     @staticmethod
     def _command(arguments: tuple[str, ...]) -> list[str]:

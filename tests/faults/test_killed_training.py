@@ -1,14 +1,16 @@
-"""kill -9 of a training: nothing half-made shows, and the next attempt ends as if nothing had happened."""
+"""A training that is killed or told to end: nothing half-made shows, and the next attempt ends as one that was let."""
 
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.checkpoints import COMPLETE
+from pipeline.console import FAILED
 from tests.cli import Place, sets
 from tests.service import eventually
 from tests.tiny import SMALL
@@ -81,3 +83,27 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(place: Place) -> Non
             eventually("one is half written", lambda: process.poll() is not None or writes_the_next_one(), pause=0.001)
     assert attempts(place) == before
     goes_on(place, arguments, checkpoints(place, whole=True)[-1])
+
+
+def test_a_truncated_checkpoint_is_passed_over(place: Place) -> None:
+    arguments = training(seed=3)
+    with place.killed(*arguments) as process:
+        eventually(
+            "two whole checkpoints", lambda: process.poll() is not None or len(checkpoints(place, whole=True)) > 1
+        )
+    *_, before, newest = checkpoints(place, whole=True)
+    file = newest / "optimizer.pt"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    goes_on(place, arguments, before)
+
+
+def test_a_training_that_is_told_to_end_writes_a_checkpoint_first(place: Place) -> None:
+    arguments, before = training(seed=4), attempts(place)
+    with place.killed("--verbose", *arguments, by=signal.SIGTERM, status=FAILED) as process:
+        eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))
+        known = checkpoints(place, whole=True)
+    assert attempts(place) == before
+    assert "the same again goes on from there" in (place.home / "killed.log").read_text("utf-8").splitlines()[-1]
+    newest = checkpoints(place, whole=True)[-1]
+    assert newest not in known
+    goes_on(place, arguments, newest)

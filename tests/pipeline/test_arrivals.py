@@ -134,8 +134,18 @@ def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
     job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["쀍다"])}))
     assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).figures["cutoff"] == str(day_of(DAYS))
     job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["좋다"])}))
-    with pytest.raises(DataError, match=r"out of line: .*unknown words: [5-9]\d\.\d+% \(usual: 0\.00%\)"):
+    with pytest.raises(DataError, match=r"unknown words: [5-9]\d\.\d+% \(usual: 0\.00%\)"):
         validate(replace(job, cutoff=day_of(DAYS + 1)), data)
+
+
+def test_one_text_in_another_script_makes_no_day_odd(recipe: Recipe, data: Path) -> None:
+    # Each of its letters is a word of its own.
+    rows = reviews_of(DAYS)
+    write_day(data, DAYS, [(rows[0][0], "".join(map(chr, range(0x4E00, 0x4E00 + 100))), "1"), *rows[1:]])
+    *_, day = checked(recipe, data)
+    (measure,) = [item for item in day.measures if item.name == "unknown words"]
+    assert measure.level == "ok"
+    assert float(measure.found[:-1]) > float(measure.usual[:-1]) + 2
 
 
 def test_a_base_model_is_asked_for_only_where_something_arrived(make_job: Callable[..., Job], data: Path) -> None:

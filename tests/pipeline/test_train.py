@@ -218,19 +218,50 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut(
     assert resumed.figures["validation"] == whole.figures["validation"]
 
 
+def whole_checkpoint(work: Path, step: int, best: int | None = None) -> Path:
+    """A checkpoint as far as it is looked at before it is loaded."""
+    directory = work / f"checkpoint-{step}"
+    directory.mkdir()
+    state = {"best_model_checkpoint": str(work / f"checkpoint-{best}") if best else None}
+    (directory / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    (directory / "model.safetensors").write_bytes(b"weights")
+    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+    (directory / COMPLETE).write_text(json.dumps({"seconds": step / 2, "sizes": sizes}), encoding="utf-8")
+    return directory
+
+
+def left_of(work: Path) -> list[str]:
+    return sorted(path.name for path in work.iterdir())
+
+
 def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(tmp_path: Path) -> None:
     for step in (9, 10, 200, 300, 400, 500):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "model.safetensors").write_bytes(b"weights")
-    for step in (9, 10, 300, 400):
-        mark = {"seconds": 7.5, "sizes": {"model.safetensors": 7}}
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).write_text(json.dumps(mark), encoding="utf-8")
+        whole_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-200" / COMPLETE).unlink()
     (tmp_path / "checkpoint-300" / "model.safetensors").write_bytes(b"wei")
     (tmp_path / "checkpoint-400" / "model.safetensors").unlink()
     (tmp_path / "checkpoint-500" / COMPLETE).write_text('{"seconds": 8.5, "si', encoding="utf-8")
     assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
-    assert seconds_behind(str(tmp_path / "checkpoint-10")) == 7.5
+    assert left_of(tmp_path) == ["checkpoint-10", "checkpoint-9"]
+    assert seconds_behind(str(tmp_path / "checkpoint-10")) == 5.0
+
+
+def test_a_checkpoint_is_nothing_without_the_best_one_before_it(tmp_path: Path) -> None:
+    # The best one's weights are those that would be kept at the end.
+    for step, best in ((10, 10), (20, 10), (30, 20)):
+        whole_checkpoint(tmp_path, step, best)
+    (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"wei")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert left_of(tmp_path) == ["checkpoint-10"]
+
+
+def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path) -> None:
+    directory = whole_checkpoint(tmp_path, 10)
+    (directory / COMPLETE).write_text(json.dumps({"seconds": 1, "sizes": {}}), encoding="utf-8")
+    state = TrainerState(global_step=10)
+    for spent in (1.0, 1e9):
+        Watch(spent).on_save(TrainingArguments(output_dir=str(tmp_path)), state, TrainerControl())
+        assert newest_checkpoint(tmp_path) == str(directory)
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
@@ -258,29 +289,32 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
     assert resumed.figures["validation"] == whole.figures["validation"]
 
 
-def test_sigterm_is_obeyed_once_there_is_a_checkpoint(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
-    after_step = Watch.on_step_end
+@pytest.mark.parametrize(("epochs", "step"), [(2, 3), (1, -1), (2, -1)], ids=["within", "last of all", "last of one"])
+def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
+    epochs: int, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road = open_road(small_recipe("nsmc", train__epochs=epochs), tmp_path / "home", train=300, test=40)
+    stop = step if step > 0 else math.ceil(road.tokenized.figures["train"]["rows"] / 32)
+    before, after_step = signal.getsignal(signal.SIGTERM), Watch.on_step_end
 
     def terminated(self: Watch, args: Any, state: Any, control: Any, **rest: Any) -> Any:
-        if state.global_step == 3:
+        if state.global_step == stop:
             os.kill(os.getpid(), signal.SIGTERM)
-            assert heard == [], "not before there is a checkpoint"
         return after_step(self, args, state, control, **rest)
 
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(Watch, "on_step_end", terminated)
-            with pytest.raises(TerminatedError, match="after step 3; the same again goes on from there"):
-                train(two_epochs.job, two_epochs.tokenized)
-        assert heard == [signal.SIGTERM]
-        assert newest_checkpoint(checkpoints_of(two_epochs)) == str(checkpoints_of(two_epochs) / "checkpoint-3")
-        resumed = two_epochs.trained
-        assert heard == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert same_weights(resumed, train(replace(two_epochs.job, force=True), two_epochs.tokenized))
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "on_step_end", terminated)
+        with pytest.raises(TerminatedError, match=f"after step {stop}; the same again goes on from there"):
+            train(road.job, road.tokenized)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert newest_checkpoint(checkpoints_of(road)) == str(checkpoints_of(road) / f"checkpoint-{stop}")
+    resumed = road.trained
+    whole = train(replace(road.job, force=True), road.tokenized)
+    assert same_weights(resumed, whole)
+    assert resumed.figures["validation"] == whole.figures["validation"]
+    assert [epoch["eval_f1"] for epoch in resumed.figures["history"]] == [
+        epoch["eval_f1"] for epoch in whole.figures["history"]
+    ]
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts(
