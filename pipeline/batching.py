@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ def cut(lengths: Lengths, order: np.ndarray[Any, Any], tokens: int) -> list[list
     return batches
 
 
-class Batches(Sampler[list[int]]):
+class Batches(Sampler[list[int]], ABC):
     """A batch sampler whose order follows from seed and epoch alone, so that a resumed epoch goes on where it was."""
 
     def __init__(self, lengths: Lengths, seed: int) -> None:
@@ -48,9 +49,13 @@ class Batches(Sampler[list[int]]):
         batches = self._cut(draw.permutation(len(self._lengths)))
         return (batches[number] for number in draw.permutation(len(batches)).tolist())
 
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of an epoch: in every one as many."""
+
+    @abstractmethod
     def _cut(self, shuffled: np.ndarray[Any, Any]) -> list[list[int]]:
-        """The rows, which are given in another order each epoch, in as many batches as every epoch has."""
-        raise NotImplementedError
+        """The rows, which are given in another order each epoch, in batches."""
 
     def _by_length(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return rows[np.argsort(self._lengths[rows], kind="stable")]

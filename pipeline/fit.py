@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.artifacts import Artifact
 from pipeline.base import Base
-from pipeline.batching import EvenBatches, Lengths
+from pipeline.batching import Batches, EvenBatches
 from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
@@ -109,8 +109,7 @@ class Lesson:
     module: nn.Module
     train: Rows | States
     validation: Rows | States
-    lengths: Lengths
-    "Of the rows to train on."
+    batches: Batches
     collate: Callable[[Any], Any]
 
 
@@ -121,10 +120,12 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
         if isinstance(model, BiEncoder):
             # It learns from how the rows of a batch compare: all sorts of them belong there, and always as many.
             lengths = np.ones_like(lengths)
-        return Lesson(model, load_rows(train), load_rows(validation), lengths, Collate(pad))
+        batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
+        return Lesson(model, load_rows(train), load_rows(validation), batches, Collate(pad))
     assert isinstance(model, PreTrainedModel)  # the recipe's own rule
     states = States(model, train, pad)
-    return Lesson(Head(model), states, States(model, validation, pad), np.ones(len(states)), default_collate)
+    batches = EvenBatches(np.ones(len(states)), recipe.train.batch_size, recipe.train.seed)
+    return Lesson(Head(model), states, States(model, validation, pad), batches, default_collate)
 
 
 def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
@@ -139,7 +140,7 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
         }
 
     return FineTuner(
-        batches=EvenBatches(lesson.lengths, recipe.train.batch_size, recipe.train.seed),
+        batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
@@ -153,7 +154,6 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
 
 def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
     settings = recipe.train
-    steps = math.ceil(len(lesson.train) / settings.batch_size)
     cuda = best_device().type == "cuda"
     return TrainingArguments(
         output_dir=str(work),
@@ -173,7 +173,7 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         load_best_model_at_end=True,
         metric_for_best_model=recipe.metrics[0],
         greater_is_better=True,
-        logging_steps=max(1, min(50, steps // 5)),
+        logging_steps=max(1, min(50, len(lesson.batches) // 5)),
         # A NaN must be seen, not averaged away.
         logging_nan_inf_filter=False,
         remove_unused_columns=False,

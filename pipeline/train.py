@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 
 
 def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Artifact:
