@@ -182,15 +182,15 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     table = pd.read_parquet(tokenized.path / "train.parquet")
     length = recipe.model.max_length
 
-    def padded(values: Any) -> list[np.ndarray[Any, Any]]:
-        return [np.pad(item, (0, length - len(item)), constant_values=tokenizer.pad_token_id) for item in values]
+    def padded(values: Any, filler: int) -> list[np.ndarray[Any, Any]]:
+        return [np.pad(item, (0, length - len(item)), constant_values=filler) for item in values]
 
     columns: dict[str, Any] = {"labels": table["label"].tolist()}
+    if "token_type_ids" in table:
+        columns["token_type_ids"] = padded(table["token_type_ids"], 0)
     for name in [name for name in table if name.startswith("input_ids")]:
-        columns[name] = padded(table[name])
-        columns[name.replace("input_ids", "attention_mask")] = [
-            (np.arange(length) < len(item)).astype(np.int64) for item in table[name]
-        ]
+        columns[name] = padded(table[name], tokenizer.pad_token_id)
+        columns[name.replace("input_ids", "attention_mask")] = padded([np.ones_like(item) for item in table[name]], 0)
     rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     settings = recipe.train
     with tempfile.TemporaryDirectory() as directory_:
@@ -229,8 +229,9 @@ def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
 
 def work_of(trained: Any, length: float) -> float:
     """Floating-point operations of a token, forward and backward, in inputs of `length`: all layers, every row."""
-    inner = getattr(trained.module, "encoder", None) or trained.module.base_model
-    inner = getattr(inner, "base_model", inner)
+    from pipeline.model import transformer_of
+
+    inner = transformer_of(trained.module).base_model
     weights = sum(item.numel() for item in inner.encoder.parameters())
     attention = 2 * inner.config.num_hidden_layers * inner.config.hidden_size * length
     return 6.0 * (weights + attention)
