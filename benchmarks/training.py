@@ -141,13 +141,14 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
         if file.is_file():
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        content = (source / name).read_text(encoding="utf-8", newline="")
+        # Bytes, since lines end as they do: carriage returns are part of texts.
+        content = (source / name).read_bytes().decode("utf-8")
         if name == spec.train:
             if spec.format == "tsv":
                 content = "\n".join([*content.split("\n")[: rows + 1], ""])
             else:
                 content = json.dumps(json.loads(content)[:rows], ensure_ascii=False)
-        file.write_text(content, encoding="utf-8", newline="")
+        file.write_bytes(content.encode("utf-8"))
     return target
 
 
