@@ -15,7 +15,7 @@ from pipeline.checklist import run_checklist
 from pipeline.errors import ArtifactError, DataError
 from pipeline.metrics import intervals
 from pipeline.mistakes import worst_mistakes
-from pipeline.model import load_trained
+from pipeline.model import distances_of, load_trained, to_score
 from pipeline.plots import draw, draw_reliability
 from pipeline.recipe import Recipe
 from pipeline.slices import slice_figures
@@ -30,17 +30,24 @@ def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
         "gate": split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))["gate"],
     }
     answers: dict[str, np.ndarray[Any, Any]] = {}
+    raw: dict[str, np.ndarray[Any, Any]] = {}
     for name, table in rows.items():
         encoded = pd.read_parquet(tokenized.path / f"{name}.parquet")
         if not encoded["id"].equals(table["id"]):
             raise ArtifactError(f"{tokenized.uri}: {name}.parquet is of other rows; run tokenize again with --force")
-        answers[name] = model.answer_encoded(encoded)
+        raw[name] = model.raw_answers(encoded)
+        answers[name] = to_score(recipe, model.calibration, raw[name])
         rows[name] = _with_answers(table, answers[name])
         rows[name].to_parquet(draft / f"{name}.parquet", index=False)
     checklist = run_checklist(recipe, model)
     _write_json(draft / "behaviour.json", checklist.failures)
     gate = rows["gate"]["label"].to_numpy()
-    return _measured(recipe, rows["test"], answers["test"], draft) | {
+    measured = _measured(recipe, rows["test"], answers["test"], draft)
+    if model.euclidean:
+        by_distance = to_score(recipe, model.euclidean, distances_of(raw["test"]))
+        found = intervals(recipe, rows["test"]["label"].to_numpy(), by_distance)
+        measured["similarity"] = {"cosine": measured["test"], "euclidean": found}
+    return measured | {
         "gate": intervals(recipe, gate, answers["gate"]),
         "gate_rows": len(gate),
         "behaviour": checklist.figures,

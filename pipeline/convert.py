@@ -236,6 +236,7 @@ def _card(
         score_range=recipe.score_range,
         similar_at=recipe.similar_at,
         calibration=model.calibration,
+        euclidean=model.euclidean,
         max_length=recipe.model.max_length,
         variants=variants,
         golden=golden,

@@ -24,7 +24,8 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
     `behaviour.json`: the behavioural cases that failed.
     Figures: `test`, `test_without_train_texts` (without the rows whose text is in train) and `gate`, each metric
     with its 95% interval, and the number of rows; `slices`; `behaviour`, a capability each; `calibration` of a
-    classification. Texts of the data are in the files and never in the figures. Raises ArtifactError where
+    classification; `similarity` of a bi-encoder: the metrics by cosine, which is what answers, and by Euclidean
+    distance. Texts of the data are in the files and never in the figures. Raises ArtifactError where
     `tokenized` is of other rows, DataError where every test text is in train.
     """
     recipe = job.recipe

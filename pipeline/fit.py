@@ -31,16 +31,17 @@ from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
+from pipeline.frozen import Vectors
 from pipeline.hardware import best_device, has_bf16, training_attention
-from pipeline.head import Head, States
+from pipeline.heads import BiEncoder, Head
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
 from pipeline.model import (
-    BiEncoder,
     Collate,
     Rows,
     answers_of,
     build_model,
+    distances_of,
     load_rows,
     save_trained,
     to_score,
@@ -97,7 +98,7 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
         "precision": "bf16" if trainer.args.bf16 else "fp32",
-        "calibration": _calibrate(recipe, trainer).model_dump() if isinstance(model, BiEncoder) else None,
+        **(_calibrate(recipe, trainer) if isinstance(model, BiEncoder) else {"calibration": None, "euclidean": None}),
         "base": base,
     }
 
@@ -107,8 +108,8 @@ class Lesson:
     """What is trained, on what, and how rows become batches."""
 
     module: nn.Module
-    train: Rows | States
-    validation: Rows | States
+    train: Rows | Vectors
+    validation: Rows | Vectors
     batches: Batches
     collate: Callable[[Any], Any]
 
@@ -122,10 +123,10 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
             lengths = np.ones_like(lengths)
         batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
         return Lesson(model, load_rows(train), load_rows(validation), batches, Collate(pad))
-    assert isinstance(model, PreTrainedModel)  # the recipe's own rule
-    states = States(model, train, pad)
-    batches = EvenBatches(np.ones(len(states)), recipe.train.batch_size, recipe.train.seed)
-    return Lesson(Head(model), states, States(model, validation, pad), batches, default_collate)
+    classifier, pooling = transformer_of(model), recipe.model.pooling
+    read, kept = (Vectors(classifier, pooling, side, pad) for side in (train, validation))
+    batches = EvenBatches(np.ones(len(read)), recipe.train.batch_size, recipe.train.seed)
+    return Lesson(Head(classifier), read, kept, batches, default_collate)
 
 
 def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
@@ -198,20 +199,23 @@ def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
 
 
-def _calibrate(recipe: Recipe, trainer: FineTuner) -> Calibration:
+def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
+    """On the validation side: the lines to scores from cosines (`calibration`) and from distances (`euclidean`)."""
     assert trainer.eval_dataset is not None
     outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
-    return fit_line(answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids))
+    cosines, labels = answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids)
+    by = {"calibration": cosines, "euclidean": distances_of(cosines)}
+    return {name: fit_line(values, labels).model_dump() for name, values in by.items()}
 
 
-def fit_line(cosines: Numbers, labels: Numbers) -> Calibration:
-    """The line from cosine to score that fits best (least squares).
+def fit_line(values: Numbers, labels: Numbers) -> Calibration:
+    """The line from cosine (or distance) to score that fits best (least squares).
 
-    Raises TrainingDivergedError where all cosines are one.
+    Raises TrainingDivergedError where all values are one.
     """
-    if np.ptp(cosines) == 0:
+    if np.ptp(values) == 0:
         raise TrainingDivergedError(
             "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
         )
-    slope, intercept = np.polyfit(cosines, labels, 1)
+    slope, intercept = np.polyfit(values, labels, 1)
     return Calibration(slope=float(slope), intercept=float(intercept))

@@ -27,57 +27,13 @@ from pipeline.batching import cut
 from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError, BrokenModelError
 from pipeline.hardware import best_device
+from pipeline.heads import BiEncoder, PooledClassifier
 from pipeline.progress import progress
 from pipeline.recipe import Recipe
 from pipeline.releases import Calibration
 
-#: Inverse temperature of the ranking loss (CoSENT, Su 2022).
-SHARPNESS = 20.0
 #: Tokens, padding included, in one batch of a forward pass without gradients.
 TOKENS = 8192
-
-
-class BiEncoder(nn.Module):
-    """Two texts, one encoder: mean-pooled, L2-normalised vectors whose cosine says how alike they are."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        """`encoder` is a transformers model with `last_hidden_state`."""
-        super().__init__()
-        self.encoder = encoder
-
-    def vectors(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Unit vectors (batch, hidden) of `input_ids` (batch, length)."""
-        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
-        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        mean = ((hidden * mask).sum(1) / mask.sum(1)).float()
-        # Not `functional.normalize`: ONNX Runtime's shape inference, without which nothing fuses, fails at its norm.
-        vectors: Tensor = mean / torch.sqrt((mean * mean).sum(-1, keepdim=True) + 1e-12)
-        return vectors
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        input_ids_pair: Tensor,
-        attention_mask_pair: Tensor,
-        labels: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Cosines (batch,) as `logits`, and the ranking loss where `labels` (batch,) are given."""
-        left = self.vectors(input_ids, attention_mask)
-        right = self.vectors(input_ids_pair, attention_mask_pair)
-        cosines = (left * right).sum(-1)
-        if labels is None:
-            return {"logits": cosines}
-        return {"loss": ranking_loss(cosines, labels), "logits": cosines}
-
-
-def ranking_loss(cosines: Tensor, labels: Tensor) -> Tensor:
-    """CoSENT: log(1 + sum of exp(s * (cos_i - cos_j)) over all pairs in the batch where label_i < label_j)."""
-    differences = SHARPNESS * (cosines[:, None] - cosines[None, :])
-    wrong_way = labels[:, None] < labels[None, :]
-    terms = differences.masked_fill(~wrong_way, -torch.inf).flatten()
-    return torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), dim=0)
 
 
 def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
@@ -104,7 +60,11 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
     else:
         # Whatever precision its file is in: fine-tuning in halves diverges.
         model = kind.from_pretrained(base, config=config, dtype=torch.float32, **options)
-    return BiEncoder(model) if paired else model
+    pooling = recipe.model.pooling
+    if paired:
+        return BiEncoder(model, pooling)
+    # transformers' own head reads [CLS].
+    return model if pooling == "cls" else PooledClassifier(model, pooling)
 
 
 def _head(recipe: Recipe) -> dict[str, Any]:
@@ -195,12 +155,13 @@ def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any,
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ready to answer, in fp32."""
+    """A trained model, ready to answer, in fp32; the lines to scores are a bi-encoder's (`pipeline.fit`)."""
 
     recipe: Recipe
     module: nn.Module
     tokenizer: PreTrainedTokenizerFast
     calibration: Calibration | None
+    euclidean: Calibration | None
     device: torch.device
 
     def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
@@ -213,6 +174,10 @@ class Trained:
 
         Raises BrokenModelError where one is no number.
         """
+        return to_score(self.recipe, self.calibration, self.raw_answers(table))
+
+    def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers before they are brought to scores: cosines (n,) of a bi-encoder. Raises BrokenModelError too."""
         outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
         answers = answers_of(self.recipe, outputs)
         broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)
@@ -221,7 +186,7 @@ class Trained:
             raise BrokenModelError(
                 f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
             )
-        return to_score(self.recipe, self.calibration, answers)
+        return answers
 
     def _logits(self, **inputs: Tensor) -> Tensor:
         logits: Tensor = self.module(**inputs)["logits"]
@@ -260,9 +225,18 @@ def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarra
     return np.asarray(np.clip(answers, low, high))
 
 
+def distances_of(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Euclidean distances (n,), 0 to 2, of unit vectors whose cosines are these."""
+    return np.asarray(np.sqrt(np.maximum(0.0, 2 - 2 * cosines)))
+
+
 def transformer_of(module: nn.Module) -> PreTrainedModel:
     """The transformers model of what `build_model` made."""
-    inner = module.encoder if isinstance(module, BiEncoder) else module
+    inner = module
+    if isinstance(module, BiEncoder):
+        inner = module.encoder
+    elif isinstance(module, PooledClassifier):
+        inner = module.classifier
     assert isinstance(inner, PreTrainedModel)
     return inner
 
@@ -280,13 +254,18 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
     """
     directory = trained.path / "model"
     fields = trained.manifest.fields
-    shape = recipe.model.model_copy(update={name: fields[name] for name in ("objective", "max_length")})
+    # Of a model older than the choice, what it then was.
+    pooling = fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls")
+    shape = recipe.model.model_copy(
+        update={"objective": fields["objective"], "max_length": fields["max_length"], "pooling": pooling}
+    )
     scale = fields["calibrated_to"]
     as_trained = recipe.model_copy(
         update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
     )
-    calibration = trained.figures["calibration"]
+    lines = [trained.figures.get(name) for name in ("calibration", "euclidean")]
+    calibration, euclidean = (Calibration(**line) if line else None for line in lines)
     tokenizer = load_tokenizer(directory)
     where = device or best_device()
     module = build_model(as_trained, directory, tokenizer).to(where).eval()
-    return Trained(as_trained, module, tokenizer, Calibration(**calibration) if calibration else None, where)
+    return Trained(as_trained, module, tokenizer, calibration, euclidean, where)

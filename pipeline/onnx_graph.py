@@ -17,7 +17,8 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
 
 from pipeline.errors import ParityError
-from pipeline.model import BiEncoder, Trained, transformer_of
+from pipeline.heads import BiEncoder
+from pipeline.model import Trained, transformer_of
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -36,7 +37,7 @@ class Exported(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         if isinstance(self.module, BiEncoder):
             return self.module.vectors(**inputs)
-        logits: Tensor = self.module(**inputs).logits
+        logits: Tensor = self.module(**inputs)["logits"]
         return logits
 
 

@@ -40,6 +40,7 @@ class ModelSpec(Strict):
 
     base: str = Field(min_length=1, description=f"a hub id, a local directory, or {SCRATCH!r}")
     objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
+    pooling: Literal["cls", "mean"] = Field(description="what a head or a comparison reads: [CLS], or the mean")
     max_length: Annotated[int, Field(ge=8, le=512)]
     scratch: ScratchSpec | None = None
 

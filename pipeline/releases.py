@@ -61,7 +61,8 @@ class Card(BaseModel):
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
     similar_at: float | None
-    calibration: Calibration | None
+    calibration: Calibration | None = Field(description="from a bi-encoder's cosines")
+    euclidean: Calibration | None = Field(default=None, description="from the distances of its vectors, which are unit")
     max_length: int = Field(description="tokens, special ones included")
     variants: dict[Literal["cpu", "cuda"], Variant]
     golden: tuple[Golden, ...]

@@ -21,6 +21,8 @@ from pipeline.releases import Decision, Estimate
 log = logging.getLogger(__name__)
 
 NAMES = {"accuracy": "Accuracy", "f1": "F1", "pearson": "Pearson r"}
+#: Ways to compare two vectors, as the page says them.
+WAYS = {"cosine": "by cosine, as it answers", "euclidean": "by Euclidean distance"}
 #: Columns of the trainer's log that say how fast it was, which the page says once for the whole training.
 SPEED = ("runtime", "per_second", "flos", "flops")
 #: Failed behavioural cases that are shown of one test: enough to see what goes wrong.
@@ -100,6 +102,7 @@ def render_report(
         metrics=metric_rows(recipe, decision, evaluated),
         comparisons=comparison_lines(decision),
         behaviour=behaviour_rows(recipe, evaluated),
+        similarity=similarity_lines(recipe, evaluated),
         slices=slice_lines(recipe, evaluated),
         mistakes=evaluated.read_json("mistakes.json"),
         exported=exported,
@@ -165,6 +168,17 @@ def behaviour_rows(recipe: Recipe, evaluated: Artifact) -> list[tuple[Line, list
         rate, bound = Estimate.model_validate(figure["rate"]), recipe.gate.behaviour[capability]
         rows.append((Line(capability, rate, Scale(0, 1), bound, note=note), tests))
     return rows
+
+
+def similarity_lines(recipe: Recipe, evaluated: Artifact) -> list[Line]:
+    """The first metric by each way to compare two vectors; none where nothing is compared so."""
+    metric = recipe.metrics[0]
+    found = {
+        way: Estimate.model_validate(figures[metric])
+        for way, figures in evaluated.figures.get("similarity", {}).items()
+    }
+    scale = _scale(*found.values())
+    return [Line(WAYS[way], estimate, scale) for way, estimate in found.items()]
 
 
 def slice_lines(recipe: Recipe, evaluated: Artifact) -> dict[str, list[Line | dict[str, Any]]]:

@@ -57,7 +57,7 @@ def training_tables(figures: Figures, _: Path) -> dict[str, Rows]:
 
 
 def evaluation_tables(figures: Figures, _: Path) -> dict[str, Rows]:
-    """`metrics` with intervals, `slices`, `behaviour` a capability and a test each, `calibration` a bin each."""
+    """`metrics` with intervals, `slices`, `behaviour`, `calibration` a bin each, `similarity` of a bi-encoder."""
     judged = ("test", "test_without_train_texts", "gate")
     return {
         "metrics": [
@@ -77,6 +77,11 @@ def evaluation_tables(figures: Figures, _: Path) -> dict[str, Rows]:
             {"capability": name, **test} for name, item in figures["behaviour"].items() for test in item["tests"]
         ],
         "calibration": [dict(item) for item in figures.get("calibration", {}).get("curve", [])],
+        "similarity": [
+            {"by": way, "metric": metric, **figure}
+            for way, metrics in figures.get("similarity", {}).items()
+            for metric, figure in metrics.items()
+        ],
     }
 
 

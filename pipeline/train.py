@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 
 
 def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Artifact:
@@ -34,7 +34,8 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
     `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
-    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, `calibration`.
+    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, and of a bi-encoder `calibration` and
+    `euclidean`, the lines from cosines and distances to scores.
     Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM.
     """
     recipe = job.recipe
@@ -43,6 +44,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         "labels": list(recipe.labels),
         "objective": recipe.model.objective,
         "max_length": recipe.model.max_length,
+        "pooling": recipe.model.pooling,
         "scratch": recipe.model.scratch.model_dump() if recipe.model.base == SCRATCH and recipe.model.scratch else None,
         "train": recipe.train.model_dump(),
         "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
@@ -77,7 +79,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
 def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:
     """Whether a trained model has the base model of `tokenized` and its weights the shape that is trained."""
-    same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective"))
+    same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective", "pooling"))
     return same and start.figures["base"] == tokenized.figures["base"]
 
 

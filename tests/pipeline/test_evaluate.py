@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.image import imread
+from scipy.stats import pearsonr
 
 from pipeline.calibration import measure_calibration
 from pipeline.errors import ArtifactError, BrokenModelError, DataError
 from pipeline.evaluate import evaluate
+from pipeline.heads import BiEncoder
 from pipeline.metrics import compute_metrics, intervals
 from pipeline.model import load_trained
 from pipeline.plots import draw
@@ -137,6 +140,26 @@ def test_only_a_classification_is_calibrated(reviews: Road, pairs: Road) -> None
     found = measure_calibration(table["label"].to_numpy(), both)
     assert reviews.evaluated.figures["calibration"]["ece"] == pytest.approx(found["ece"], abs=1e-6)
     assert "calibration" not in pairs.evaluated.figures
+
+
+def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road) -> None:
+    figures = pairs.evaluated.figures
+    assert figures["similarity"]["cosine"] == figures["test"]
+    module = load_trained(pairs.recipe, pairs.trained).module
+    assert isinstance(module, BiEncoder)
+    encoded = pd.read_parquet(pairs.tokenized.path / "test.parquet")
+    distances = []
+    with torch.no_grad():
+        for pair in encoded[["input_ids", "input_ids_pair"]].itertuples(index=False):
+            left, right = (
+                module.vectors(ids, torch.ones_like(ids)) for ids in (torch.tensor(side)[None] for side in pair)
+            )
+            distances.append((left - right).norm().item())
+    wanted = abs(pearsonr(distances, encoded["label"]).statistic)
+    # Scores are clipped to the range, which moves r a little.
+    assert figures["similarity"]["euclidean"]["pearson"]["value"] == pytest.approx(wanted, abs=0.03)
+    assert figures["similarity"]["euclidean"]["pearson"] != figures["similarity"]["cosine"]["pearson"]
+    assert "similarity" not in reviews.evaluated.figures
 
 
 def test_texts_are_in_the_files_and_not_in_the_figures(road: Road) -> None:

@@ -51,9 +51,17 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Road:
     return Road(open_road(recipe, home / "home", 1, 1).job, probe.rows)
 
 
-@pytest.fixture(params=["nsmc", "klue-sts", "cross-encoder"])
-def road(request: pytest.FixtureRequest, reviews: Road, pairs: Road, crossed: Road) -> Road:
-    return {"nsmc": reviews, "klue-sts": pairs, "cross-encoder": crossed}[request.param]
+@pytest.fixture(scope="module")
+def averaged(crossed: Road) -> Road:
+    """The same, of the mean of all states."""
+    model = crossed.recipe.model.model_copy(update={"pooling": "mean"})
+    return crossed.with_recipe(crossed.recipe.model_copy(update={"model": model}))
+
+
+@pytest.fixture(params=["nsmc", "klue-sts", "cross-encoder", "cross-encoder of means"])
+def road(request: pytest.FixtureRequest, reviews: Road, pairs: Road, crossed: Road, averaged: Road) -> Road:
+    roads = {"nsmc": reviews, "klue-sts": pairs, "cross-encoder": crossed, "cross-encoder of means": averaged}
+    return roads[request.param]
 
 
 def counts(file: Path) -> dict[str, int]:
@@ -141,7 +149,8 @@ def test_a_release_holds_what_serving_needs(road: Road) -> None:
     assert (card.labels, card.score_range, card.similar_at) == (recipe.labels, recipe.score_range, recipe.similar_at)
     assert (card.sample, card.max_length) == (True, 32)
     assert card.trained == road.trained.ref
-    assert (card.calibration is not None) == (recipe.model.objective == "bi-encoder")
+    paired = recipe.model.objective == "bi-encoder"
+    assert (card.calibration is not None, card.euclidean is not None) == (paired, paired)
     assert card.figures == {name: road.evaluated.figures["test"][name]["value"] for name in recipe.metrics}
     assert {name: item.precision for name, item in card.variants.items()} == {"cpu": "int8", "cuda": "fp16"}
 

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from pipeline.encode import load_tokenizer
 from pipeline.errors import RecipeError
-from pipeline.head import Head
+from pipeline.heads import Head
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
 from tests.tiny import Road, open_road, save_base, small_recipe
@@ -44,11 +44,12 @@ def test_a_head_answers_as_the_whole_model_does(kind: str, problem: str) -> None
     assert head(states).keys() == {"logits"}
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("kind", ["bert", "electra"])
-def test_only_the_head_is_trained(kind: str, tmp_path: Path) -> None:
+def test_only_the_head_is_trained(kind: str, pooling: str, tmp_path: Path) -> None:
     shape = {"embedding_size": 16} if kind == "electra" else {}
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"], kind=kind, **shape)
-    recipe = small_recipe("nsmc", model__base=str(base), train__tune="head", train__epochs=1)
+    recipe = small_recipe("nsmc", model__base=str(base), model__pooling=pooling, train__tune="head", train__epochs=1)
     road = open_road(recipe, tmp_path / "home", train=300, test=20)
     before, after = load_file(base / "model.safetensors"), load_file(road.trained.path / "model" / "model.safetensors")
     kept = {name: tensor for name, tensor in after.items() if ".encoder." in name or ".embeddings" in name}
@@ -58,11 +59,14 @@ def test_only_the_head_is_trained(kind: str, tmp_path: Path) -> None:
     assert any("classifier" in name for name in after.keys() - kept.keys())
 
 
-def test_a_head_learns_what_the_base_model_knows(reviews: Road, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_head_learns_what_the_base_model_knows(reviews: Road, pooling: str, tmp_path: Path) -> None:
     # The encoder of a model that was trained on the same rows, without its head.
     AutoModel.from_pretrained(reviews.trained.path / "model").save_pretrained(tmp_path / "base")
     load_tokenizer(reviews.trained.path / "model").save_pretrained(tmp_path / "base")
-    recipe = small_recipe("nsmc", model__base=str(tmp_path / "base"), train__tune="head", train__epochs=4)
+    recipe = small_recipe(
+        "nsmc", model__base=str(tmp_path / "base"), model__pooling=pooling, train__tune="head", train__epochs=4
+    )
     road = open_road(recipe, tmp_path / "home")
     figures = road.trained.figures
     rows = pd.read_parquet(road.tokenized.path / "validation.parquet")

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertModel
 
 from pipeline.encode import learn_tokenizer
 from pipeline.errors import BaseModelError
-from pipeline.model import Collate, Rows, Trained, answers_of, build_model, ranking_loss, to_score
+from pipeline.heads import ranking_loss
+from pipeline.model import Collate, Rows, Trained, answers_of, build_model, distances_of, to_score
 from pipeline.releases import Calibration
 from tests.tiny import small_recipe
 
@@ -37,13 +38,16 @@ def untrained(name: str, **overrides: object) -> Trained:
             if parameter.ndim > 1:
                 parameter.mul_(15)
     calibration = Calibration(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
-    return Trained(recipe, module, TOKENIZER, calibration, torch.device("cpu"))
+    return Trained(recipe, module, TOKENIZER, calibration, None, torch.device("cpu"))
 
 
 MODELS = {
     "classifier": lambda: untrained("nsmc"),
     "cross-encoder": lambda: untrained("klue-sts", model__objective="cross-encoder"),
     "bi-encoder": lambda: untrained("klue-sts"),
+    "classifier of means": lambda: untrained("nsmc", model__pooling="mean"),
+    "cross-encoder of means": lambda: untrained("klue-sts", model__objective="cross-encoder", model__pooling="mean"),
+    "bi-encoder of [CLS]": lambda: untrained("klue-sts", model__pooling="cls"),
 }
 
 
@@ -104,6 +108,30 @@ def test_vectors_are_means_over_the_text_alone_and_of_length_one() -> None:
     mean = hidden[0].mean(0)
     assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
     assert vector.numpy() == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+def test_a_classifier_reads_what_the_recipe_says() -> None:
+    ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
+    module = untrained("nsmc", model__pooling="mean").module
+    whole = module.classifier
+    with torch.no_grad():
+        hidden = whole.base_model(input_ids=ids[:, :5], attention_mask=mask[:, :5]).last_hidden_state  # type: ignore[union-attr]
+        pooled = torch.tanh(whole.base_model.pooler.dense(hidden[0].mean(0)))  # type: ignore[union-attr]
+        wanted = whole.classifier(pooled)  # type: ignore[operator, union-attr]
+        found = module(ids, mask)["logits"][0]
+        of_cls = untrained("nsmc").module(input_ids=ids, attention_mask=mask)["logits"][0]
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert found.numpy() != pytest.approx(of_cls.numpy(), abs=1e-2)
+
+
+def test_distances_are_those_of_the_vectors() -> None:
+    draw = np.random.default_rng(3)
+    left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in draw.normal(size=(2, 20, 8)))
+    cosines = (left * right).sum(axis=1)
+    assert distances_of(cosines) == pytest.approx(np.linalg.norm(left - right, axis=1))
+    # One and a little more is what rounding makes of a text beside itself.
+    assert distances_of(np.array([1.0 + 1e-7, -1.0])).tolist() == [0.0, 2.0]
 
 
 def naive_loss(cosines: list[float], labels: list[float]) -> float:

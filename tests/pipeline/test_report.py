@@ -26,7 +26,7 @@ from pipeline.report import (
     render_report,
     without_texts,
 )
-from tests.served import linked, release_of
+from tests.served import linked, release_of, republished
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 EXPORTED = {
@@ -411,6 +411,20 @@ def test_pairs_are_shown_as_pairs(store: Store) -> None:
     assert "The scores that are farthest off" in text
     assert "Predicted against labelled scores" in text
     assert "Calibration" not in text
+
+
+def test_ways_to_compare_two_sentences_are_shown_beside_each_other(store: Store) -> None:
+    recipe = recipe_of("klue-sts")
+    evaluated = evaluation(store, recipe)
+    assert "Ways to compare" not in Page(render(recipe, decision(True), evaluated)).text
+    by = {
+        "cosine": evaluated.figures["test"],
+        "euclidean": {"pearson": {"value": 0.4321, "low": 0.4, "high": 0.46}},
+    }
+    found = republished(evaluated, figures=evaluated.figures | {"similarity": by})
+    text = Page(render(recipe, decision(True), found)).text
+    assert "by Euclidean distance" in text
+    assert "0.4321 (0.4000 – 0.4600)" in text
 
 
 def test_without_behavioural_tests_there_is_no_such_section(store: Store) -> None:

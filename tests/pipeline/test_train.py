@@ -110,6 +110,8 @@ def test_a_bi_encoder_is_calibrated_to_its_scores(pairs: Road) -> None:
     rows = pd.read_parquet(pairs.tokenized.path / "validation.parquet")
     answers = load_trained(pairs.recipe, pairs.trained).answer_encoded(rows)
     assert answers.mean() == pytest.approx(rows["label"].mean(), abs=0.3)
+    # The farther, the less alike.
+    assert figures["euclidean"]["slope"] < 0
 
 
 def test_it_learns(reviews: Road) -> None:

@@ -1,6 +1,6 @@
 """What the embedded profile reaches on the real data, over several seeds, beside a baseline without learning.
 
-python benchmarks/embedded.py klue-sts --data DIR --seeds 7 8 9 [--json]
+python -m benchmarks.mini --data DIR [--recipe nsmc klue-sts] [--seeds 7 8 9] [--set K=V] [--json]
 Trains through the pipeline's own stages (finished ones are reused) and reports test figures and seconds, and how many
 of these equally good models the promotion gate would refuse, were another of them the champion.
 """
@@ -19,47 +19,59 @@ from typing import Any
 from pipeline.artifacts import Artifact
 from pipeline.decide import compare
 from pipeline.job import Job, keep_libraries_home, open_job
-from pipeline.recipe import Recipe
+from pipeline.options import overrides
+from pipeline.recipe import Recipe, recipe_names
 from pipeline.settings import Settings, load_settings
 from pipeline.stages import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
 
 
 def main() -> None:
-    """Run the seeds and print a table, or one JSON document."""
+    """Run the seeds and print tables, or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe")
+    parser.add_argument("--recipe", nargs="+", default=list(recipe_names()))
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value in the recipes")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    os.environ["SAEBYEOK_DATA"] = str(arguments.data)
+    os.environ["SAEBYEOK_DATA"] = str(arguments.data.resolve())
     settings = load_settings()
     keep_libraries_home(settings)
-    document = measure(settings, arguments.recipe, arguments.seeds)
+    document = {
+        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "recipes": {
+            recipe: measure(settings, recipe, arguments.seeds, overrides(arguments.set)) for recipe in arguments.recipe
+        },
+    }
     if arguments.json:
         print(json.dumps(document, indent=1))
         return
-    for row in [*document["seeds"], *([document["baseline"]] if document["baseline"] else [])]:
+    for recipe, found in document["recipes"].items():
+        show(recipe, found)
+
+
+def show(recipe: str, found: dict[str, Any]) -> None:
+    """Print what `measure` found as a table."""
+    print(recipe)
+    for row in [*found["seeds"], *([found["baseline"]] if found["baseline"] else [])]:
         print(
             "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
         )
-    for name, value in document["mean"].items():
-        print(f"mean {name} {value:.4f}, spread {document['spread'][name]:.4f}")
-    if pairs := document["pairs"]:
+    for name, value in found["mean"].items():
+        print(f"mean {name} {value:.4f}, spread {found['spread'][name]:.4f}")
+    if pairs := found["pairs"]:
         print(
             f"{pairs['refused']} of {pairs['count']} refused by margin {pairs['margin']}, worst {pairs['worst']:+.4f}"
         )
 
 
-def measure(settings: Settings, recipe: str, seeds: list[int]) -> dict[str, Any]:
+def measure(settings: Settings, recipe: str, seeds: list[int], chosen: dict[str, Any]) -> dict[str, Any]:
     """Figures of every seed, their mean and standard deviation, and the baseline where the recipe has one."""
-    jobs = [open_job(recipe, settings=settings, overrides={"seed": seed}) for seed in seeds]
+    jobs = [open_job(recipe, settings=settings, overrides=chosen | {"train.seed": seed}) for seed in seeds]
     judged = [one_seed(job, seed) for job, seed in zip(jobs, seeds, strict=True)]
     rows = [row for row, _ in judged]
     metrics = jobs[0].recipe.metrics
     return {
-        "recipe": recipe,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "seeds": rows,
         "mean": {name: statistics.mean(row[name] for row in rows) for name in metrics},
         "spread": {name: statistics.stdev(row[name] for row in rows) if len(rows) > 1 else 0.0 for name in metrics},
@@ -73,8 +85,10 @@ def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
     made: dict[str, Any] = {}
     for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
         made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
-    test = made["evaluate"].figures["test"]
-    values = {name: test[name]["value"] for name in job.recipe.metrics}
+    figures = made["evaluate"].figures
+    values = {name: figures["test"][name]["value"] for name in job.recipe.metrics}
+    if ways := figures.get("similarity"):
+        values["pearson_by_distance"] = ways["euclidean"]["pearson"]["value"]
     return {"seed": seed, **values, "train_seconds": made["train"].figures["seconds"]}, made["evaluate"]
 
 

@@ -1,0 +1,121 @@
+"""What stands on an encoder: one vector of a text's states, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+#: Inverse temperature of the ranking loss (CoSENT, Su 2022).
+SHARPNESS = 20.0
+
+
+def first_state(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """The state of [CLS] (batch, hidden) of `states` (batch, length, hidden)."""
+    return states[:, 0]
+
+
+def mean_state(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """The mean (batch, hidden) of `states` (batch, length, hidden) where `attention_mask` (batch, length) is 1."""
+    mask = attention_mask.unsqueeze(-1).to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+#: `model.pooling` of a recipe to what a head reads.
+POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"cls": first_state, "mean": mean_state}
+
+
+class Head(nn.Module):
+    """What stands on the encoder of a BERT- or ELECTRA-shaped sequence classifier, for the vector of each text."""
+
+    def __init__(self, classifier: PreTrainedModel) -> None:
+        """The modules are those of `classifier`: what is learnt is learnt there."""
+        super().__init__()
+        whole: Any = classifier
+        self.regression = whole.config.problem_type == "regression"
+        pooler = getattr(whole.base_model, "pooler", None)
+        # ELECTRA has none, and its own head drops out.
+        self.features = nn.Identity() if pooler is None else nn.Sequential(pooler, whole.dropout)
+        self.classifier: nn.Module = whole.classifier
+
+    def forward(self, states: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """`logits` (batch, labels) for `states` (batch, hidden), and the loss where `labels` (batch,) are given."""
+        logits = self.classifier(self.features(states[:, None]))
+        if labels is None:
+            return {"logits": logits}
+        if self.regression:
+            return {"loss": functional.mse_loss(logits[:, 0], labels), "logits": logits}
+        return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class PooledClassifier(nn.Module):
+    """A sequence classifier of transformers whose head reads another vector than the state of [CLS]."""
+
+    def __init__(self, classifier: PreTrainedModel, pooling: str) -> None:
+        """`pooling` is a key of `POOLINGS`."""
+        super().__init__()
+        self.classifier = classifier
+        self.pooling = pooling
+        # In a tuple, so that its parameters, which are the classifier's, are not there twice.
+        self._head = (Head(classifier),)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """`logits` (batch, labels) of `input_ids` (batch, length), and the loss where `labels` (batch,) are given."""
+        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        encoder: Any = self.classifier.base_model
+        states = encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        result: dict[str, Tensor] = self._head[0](POOLINGS[self.pooling](states, attention_mask), labels)
+        return result
+
+
+class BiEncoder(nn.Module):
+    """Two texts, one encoder: L2-normalised vectors whose cosine says how alike they are."""
+
+    def __init__(self, encoder: nn.Module, pooling: str) -> None:
+        """`encoder` is a transformers model with `last_hidden_state`, `pooling` a key of `POOLINGS`."""
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+
+    def vectors(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Unit vectors (batch, hidden) of `input_ids` (batch, length)."""
+        inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        pooled = POOLINGS[self.pooling](states, attention_mask).float()
+        # Not `functional.normalize`: ONNX Runtime's shape inference, without which nothing fuses, fails at its norm.
+        vectors: Tensor = pooled / torch.sqrt((pooled * pooled).sum(-1, keepdim=True) + 1e-12)
+        return vectors
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        input_ids_pair: Tensor,
+        attention_mask_pair: Tensor,
+        labels: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Cosines (batch,) as `logits`, and the ranking loss where `labels` (batch,) are given."""
+        left = self.vectors(input_ids, attention_mask)
+        right = self.vectors(input_ids_pair, attention_mask_pair)
+        cosines = (left * right).sum(-1)
+        if labels is None:
+            return {"logits": cosines}
+        return {"loss": ranking_loss(cosines, labels), "logits": cosines}
+
+
+def ranking_loss(cosines: Tensor, labels: Tensor) -> Tensor:
+    """CoSENT: log(1 + sum of exp(s * (cos_i - cos_j)) over all pairs in the batch where label_i < label_j)."""
+    differences = SHARPNESS * (cosines[:, None] - cosines[None, :])
+    wrong_way = labels[:, None] < labels[None, :]
+    terms = differences.masked_fill(~wrong_way, -torch.inf).flatten()
+    return torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), dim=0)
