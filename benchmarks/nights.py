@@ -1,6 +1,6 @@
 """Every night of the daily files in a row, each knowing only what had arrived before it; or with bad days planted.
 
-python benchmarks/nights.py --data DIR [--plant] [--rows 50000] [--json]
+python -m benchmarks.nights --data DIR [--plant] [--rows 50000] [--json]
 Runs the whole road (`saebyeok run nsmc --date ...`) on the first `--rows` reviews of the train file and a fifth as many
 of the test file, with the embedded settings; only bounds that follow from the number of rows are others (`SETTINGS`).
 Goes on where it was cut off: a night whose line is in `results.jsonl` is not run again.
@@ -22,6 +22,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cut import first_rows
 from pipeline.errors import DataError
 from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.releases import DeploymentLog
@@ -126,8 +127,8 @@ def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
     published = read_lines(data / "nsmc" / "ratings_train.txt")
     daily = sorted((data / "nsmc" / "daily").glob("*.txt"))
     known = Known(published[rows:], read_lines(daily[0]))
-    (target / "ratings_train.txt").write_bytes(as_file(published[:rows]))
-    (target / "ratings_test.txt").write_bytes(as_file(read_lines(data / "nsmc" / "ratings_test.txt")[: rows // 5]))
+    for name, count in (("ratings_train.txt", rows), ("ratings_test.txt", rows // 5)):
+        (target / name).write_bytes(first_rows(data / "nsmc" / name, count))
     planted = {}
     for file in daily:
         content = file.read_bytes()

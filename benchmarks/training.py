@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cut import first_rows
 from pipeline.settings import ROOT
 
 SIDES = ("ours", "usual")
@@ -141,14 +142,7 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
         if file.is_file():
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Bytes, since lines end as they do: carriage returns are part of texts.
-        content = (source / name).read_bytes().decode("utf-8")
-        if name == spec.train:
-            if spec.format == "tsv":
-                content = "\n".join([*content.split("\n")[: rows + 1], ""])
-            else:
-                content = json.dumps(json.loads(content)[:rows], ensure_ascii=False)
-        file.write_bytes(content.encode("utf-8"))
+        file.write_bytes(first_rows(source / name, rows) if name == spec.train else (source / name).read_bytes())
     return target
 
 
