@@ -44,7 +44,7 @@ def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenize
     head = {} if recipe.model.objective == "bi-encoder" else _head(recipe)
     try:
         config = _scratch_config(recipe, tokenizer) if base is None else AutoConfig.from_pretrained(base)
-        config.update(head)
+        config.update(head | _dropout(recipe))
         return _instantiate(recipe, base, config)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BaseModelError(f"base model {base} cannot be loaded: {error}") from error
@@ -65,6 +65,11 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
         return BiEncoder(model, pooling)
     # transformers' own head reads [CLS].
     return model if pooling == "cls" else PooledClassifier(model, pooling)
+
+
+def _dropout(recipe: Recipe) -> dict[str, float]:
+    share = recipe.train.dropout
+    return {} if share is None else {"hidden_dropout_prob": share, "attention_probs_dropout_prob": share}
 
 
 def _head(recipe: Recipe) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Pictures of an evaluation: a confusion matrix or foreseen scores against given ones, and a reliability curve."""
+"""Pictures: a confusion matrix or foreseen scores against given ones, a reliability curve, losses over steps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,21 @@ def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path)
         f"Test file{' (shipped sample)' if recipe.sample else ''}, calibration error {calibration['ece']:.4f}",
         fontsize=11,
     )
+    figure.savefig(file, dpi=144)
+
+
+def draw_losses(history: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Write a PNG of a Trainer's log: `loss` and `eval_loss` over `step`."""
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    rows = list(history)
+    for name, label in (("loss", "lines it learns from"), ("eval_loss", "lines that were kept")):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), linewidth=1.2, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
     figure.savefig(file, dpi=144)
 
 

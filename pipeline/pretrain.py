@@ -25,6 +25,7 @@ from pipeline.encoder import EncoderSpec
 from pipeline.hardware import best_device, has_bf16, training_attention
 from pipeline.manifest import file_digest
 from pipeline.objectives import OBJECTIVES, Masking
+from pipeline.plots import draw_losses
 from pipeline.trainer import BatchTrainer
 from pipeline.wordpiece import SPECIAL, train_wordpiece
 
@@ -39,8 +40,9 @@ def pretrain(
 ) -> dict[str, Any]:
     """Pretrain on the lines of `files`; `directory/encoder` holds weights (fp16), configuration and tokenizer.
 
-    Beside them, and returned, is `pretraining.json`: `encoder` (the directory), `parameters`, `steps`, `seconds`,
-    `lines`, `tokens` (of an epoch), `device`, `spec`, `files` (name to sha256) and `history`.
+    Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned: `encoder` (the
+    directory), `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`, `files` (name to
+    sha256) and `history`.
 
     A run that was cut off goes on from its newest whole checkpoint, one every `save_steps` steps, in
     `directory/checkpoints`; `spec.steps` may be another by then, so long as the rate has not begun to fall.
@@ -85,6 +87,7 @@ def pretrain(
     }
     model.encoder.half().save_pretrained(target)
     as_pretrained(tokenizer).save_pretrained(target)
+    draw_losses(trainer.state.log_history, target / "curve.png")
     (target / "pretraining.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
     return document
 

@@ -56,6 +56,9 @@ class TrainSpec(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     tune: Literal["full", "head"] = Field(default="full", description="head: the base model itself stays as it is")
     start: Literal["base", "champion"] = Field(default="base", description="from whose weights training starts")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="in the base model while it is tuned; without it, as its configuration says"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="each layer's learning rate, from the head down, as a share of that above it"
     )
@@ -134,6 +137,8 @@ class Recipe(Strict):
             raise ValueError("`model.objective` bi-encoder is for regression: it learns a score")
         if self.model.base == SCRATCH and self.model.scratch is None:
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
+        if self.train.dropout is not None and self.model.base == SCRATCH:
+            raise ValueError("`train.dropout` is for base models; from scratch it is `model.scratch.dropout`")
         if self.train.tune == "head" and self.model.base == SCRATCH:
             raise ValueError("`train.tune` head leaves the base model as it is: from scratch it knows nothing")
         if self.train.start == "champion" and self.model.base == SCRATCH:

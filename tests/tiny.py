@@ -18,7 +18,7 @@ from pipeline.encode import learn_tokenizer
 from pipeline.evaluate import evaluate
 from pipeline.job import Job, open_store
 from pipeline.produce import produce
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import SCRATCH, Recipe, load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.tokenize import tokenize
@@ -27,8 +27,10 @@ from pipeline.train import train
 
 SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}
 SMALL: dict[str, Any] = {
+    "model.base": SCRATCH,
     "model.scratch": SHAPE,
     "model.max_length": 32,
+    "train.dropout": None,
     "train.epochs": 2,
     "train.batch_size": 32,
     "train.learning_rate": 3e-3,

@@ -12,7 +12,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from pipeline.encode import learn_tokenizer
-from pipeline.errors import BaseModelError
+from pipeline.errors import BaseModelError, RecipeError
 from pipeline.heads import ranking_loss
 from pipeline.model import Collate, Rows, Trained, answers_of, build_model, distances_of, to_score
 from pipeline.releases import Calibration
@@ -223,6 +223,16 @@ def save_base(directory: Path, **shape: int) -> Path:
     BertModel(config).save_pretrained(directory)
     TOKENIZER.save_pretrained(directory)
     return directory
+
+
+def test_dropout_of_a_base_model_is_the_recipes_or_its_own(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    for share, found in ((None, 0.1), (0.3, 0.3), (0.0, 0.0)):
+        module = build_model(small_recipe("nsmc", model__base=str(base), train__dropout=share), base, TOKENIZER)
+        drops = {part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)}
+        assert drops == {found}
+    with pytest.raises(RecipeError, match="`model.scratch.dropout`"):
+        small_recipe("nsmc", train__dropout=0.2)
 
 
 def test_a_base_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:

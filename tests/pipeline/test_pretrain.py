@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 from safetensors.torch import load_file
 
 from pipeline.checkpoints import Watch
@@ -66,6 +68,7 @@ def test_it_leaves_an_encoder_and_what_is_to_be_known_of_it(pretrained: dict[str
     assert [entry["step"] for entry in said["history"] if "eval_loss" in entry] == [4, 8, 12]
     assert {"loss", "guessed", "telling", "told", "learning_rate"} <= said["history"][0].keys()
     assert len(load_tokenizer(directory)) == 1000
+    assert np.ptp(imread(directory / "curve.png")[..., :3]) > 0.5
 
 
 def test_the_rate_rises_stays_and_falls(pretrained: dict[str, Any]) -> None:
