@@ -64,6 +64,10 @@ def pretrain(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="What was cut off there goes on.")],
     encoder: Annotated[str, typer.Option(help="Which: mini, or a TOML file like its own.")] = "mini",
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="An encoder made before, to go on from."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Instead of the encoder's own.")] = None,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
     as_json: opt.Json = False,
@@ -77,7 +81,9 @@ def pretrain(
         from pipeline.pretrain import pretrain as train_encoder
 
         directory = out.expanduser().resolve()
-        document = train_encoder(spec, files, directory, threads=current.settings.threads, save_steps=save_steps)
+        document = train_encoder(
+            spec, files, directory, start=start, threads=current.settings.threads, save_steps=save_steps
+        )
         if as_json:
             current.document(document)
             return

@@ -20,11 +20,11 @@ NAME = re.compile(r"[a-z0-9-]+")
 class EncoderSpec(Strict):
     """An encoder and its pretraining."""
 
-    objective: Literal["masked-language", "replaced-tokens"]
+    objective: Literal["masked-language", "replaced-tokens", "contrastive"]
     shape: ScratchSpec
     max_length: Annotated[int, Field(ge=16, le=512, description="tokens of a line, special ones included")]
     positions: Annotated[int, Field(ge=16, le=512, description="longest input that the encoder takes")]
-    masked: Annotated[float, Field(gt=0, lt=1, description="share of the tokens that are to be guessed")]
+    masked: Annotated[float, Field(gt=0, lt=1, description="share of tokens to be guessed, or left out of a view")]
     generator: Positive = Field(description="hidden size of the generator of replaced tokens")
     steps: Positive
     batch_tokens: Annotated[int, Field(ge=128, description="tokens of a batch, padding included")]

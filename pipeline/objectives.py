@@ -1,4 +1,4 @@
-"""What an encoder is pretrained by: hidden tokens (BERT), or tokens that a small generator replaced (ELECTRA)."""
+"""What an encoder is pretrained by: hidden tokens (BERT), replaced ones (ELECTRA), or two views of a line (SimCSE)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch.nn import functional
 from transformers import BertConfig, BertModel
 
 from pipeline.encoder import EncoderSpec
+from pipeline.heads import mean_state
 
 #: Of the tokens that are to be guessed, the share that is hidden behind [MASK], and that becomes another token; the
 #: rest stays as it is (Devlin et al. 2019, section 3.1).
 HIDDEN, OTHER = 0.8, 0.1
+#: What cosines are divided by before one view of a line is looked for among others (Gao et al. 2021, section 3).
+TEMPERATURE = 0.05
 #: Weight of the discriminator's loss beside the generator's (Clark et al. 2020, section 3.1).
 DISCRIMINATOR = 50.0
 
@@ -123,6 +126,41 @@ class ReplacedTokens(nn.Module):
         }
 
 
+class Contrastive(nn.Module):
+    """Find the other view of a line among those of other lines; views lack tokens, each other ones.
+
+    Gao et al. 2021 (SimCSE), with words left out instead of dropout alone, which a small encoder learns too easily.
+    """
+
+    def __init__(self, spec: EncoderSpec, config: BertConfig, masking: Masking) -> None:
+        """`config` is the encoder's; a token is left out where `masking` would have it guessed."""
+        super().__init__()
+        self.encoder = BertModel(config, add_pooling_layer=False)
+        self.masking = masking
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """The loss of two views of each line, and the share of lines whose other view is the nearest."""
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        one, other = (self._vectors(*self.view(input_ids, mask)) for _ in range(2))
+        cosines = one @ other.T / TEMPERATURE
+        same = torch.arange(len(cosines), device=cosines.device)
+        loss = (functional.cross_entropy(cosines, same) + functional.cross_entropy(cosines.T, same)) / 2
+        return {"loss": loss, "found": share_right(cosines, same)}
+
+    def view(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """`ids` (batch, length) without some of their words, and their mask; both as long as the longest is then."""
+        words = (ids >= self.masking.special) & mask.bool()
+        kept = mask.bool() & ~(words & (torch.rand(ids.shape, device=ids.device) < self.masking.share))
+        lengths = kept.sum(1)
+        longest = int(lengths.max())
+        order = (~kept).int().argsort(dim=1, stable=True)[:, :longest]
+        return ids.gather(1, order), (torch.arange(longest, device=ids.device) < lengths[:, None]).long()
+
+    def _vectors(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return functional.normalize(mean_state(states, mask).float(), dim=-1)
+
+
 @torch.no_grad()
 def share_right(logits: Tensor, asked: Tensor) -> Tensor:
     """The share of rows of `logits` (n, vocabulary) in which nothing is above the token `asked` (n,) for."""
@@ -141,4 +179,5 @@ def draw(logits: Tensor) -> Tensor:
 OBJECTIVES: dict[str, Callable[[EncoderSpec, BertConfig, Masking], nn.Module]] = {
     "masked-language": MaskedLanguage,
     "replaced-tokens": ReplacedTokens,
+    "contrastive": Contrastive,
 }

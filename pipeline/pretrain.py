@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedModel, TrainingArguments, set_seed
@@ -22,6 +24,7 @@ from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.corpus import CollateLines, Corpus, encode_lines, read_lines
 from pipeline.encode import as_pretrained
 from pipeline.encoder import EncoderSpec
+from pipeline.errors import RecipeError
 from pipeline.hardware import best_device, has_bf16, training_attention
 from pipeline.manifest import file_digest
 from pipeline.objectives import OBJECTIVES, Masking
@@ -33,20 +36,31 @@ log = logging.getLogger(__name__)
 
 #: Every line with a number that this divides is kept for the validation loss.
 HELD = 250
+#: Files of an encoder's directory.
+TOKENIZER, WEIGHTS, SAID = "tokenizer.json", "model.safetensors", "pretraining.json"
 
 
 def pretrain(
-    spec: EncoderSpec, files: Sequence[Path], directory: Path, *, threads: int, save_steps: int
+    spec: EncoderSpec,
+    files: Sequence[Path],
+    directory: Path,
+    *,
+    start: Path | None = None,
+    threads: int,
+    save_steps: int,
 ) -> dict[str, Any]:
     """Pretrain on the lines of `files`; `directory/encoder` holds weights (fp16), configuration and tokenizer.
 
+    `start` is the directory of an encoder that this has made before, whose weights and vocabulary it begins with.
+
     Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned: `encoder` (the
     directory), `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`, `files` (name to
-    sha256) and `history`.
+    sha256), `history`, and `start`, what was said of that one.
 
     A run that was cut off goes on from its newest whole checkpoint, one every `save_steps` steps, in
     `directory/checkpoints`; `spec.steps` may be another by then, so long as the rate has not begun to fall.
-    Raises DataError where `files` cannot be read, TrainingDivergedError where the loss is no longer a number.
+    Raises DataError where `files` cannot be read, RecipeError where `start` has another shape, TrainingDivergedError
+    where the loss is no longer a number.
     """
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -54,7 +68,7 @@ def pretrain(
         torch.set_num_threads(threads)
     lines = read_lines(files)
     log.info("%d lines", len(lines))
-    tokenizer = _vocabulary(spec, lines, directory)
+    tokenizer = _vocabulary(spec, lines, directory) if start is None else Tokenizer.from_file(str(start / TOKENIZER))
     # They are judged in their order: short ones together need no padding.
     held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
     corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
@@ -63,6 +77,8 @@ def pretrain(
     config = _config(spec, tokenizer)
     masking = Masking(spec.masked, SPECIAL.index("[MASK]"), len(SPECIAL), config.vocab_size)
     model: Any = OBJECTIVES[spec.objective](spec, config, masking)
+    if start is not None:
+        _begin_with(model.encoder, start)
     for part in model.modules():
         if isinstance(part, PreTrainedModel):
             part.set_attn_implementation(training_attention())
@@ -84,21 +100,30 @@ def pretrain(
         "spec": spec.model_dump(),
         "files": {file.name: file_digest(file) for file in files},
         "history": trainer.state.log_history,
+        "start": None if start is None else json.loads((start / SAID).read_text(encoding="utf-8")),
     }
     model.encoder.half().save_pretrained(target)
     as_pretrained(tokenizer).save_pretrained(target)
     draw_losses(trainer.state.log_history, target / "curve.png")
-    (target / "pretraining.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+    (target / SAID).write_text(json.dumps(document, indent=1), encoding="utf-8")
     return document
 
 
 def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tokenizer:
-    path = directory / "tokenizer.json"
+    path = directory / TOKENIZER
     if not path.is_file():
         directory.mkdir(parents=True, exist_ok=True)
         log.info("learning a vocabulary of %d word pieces", spec.shape.vocabulary)
         train_wordpiece(lines, spec.shape.vocabulary).save(str(path))
     return Tokenizer.from_file(str(path))
+
+
+def _begin_with(encoder: PreTrainedModel, start: Path) -> None:
+    try:
+        # In fp32, in which training goes on.
+        encoder.load_state_dict({name: weight.float() for name, weight in load_file(start / WEIGHTS).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(f"{start} holds no encoder of the shape that is to be trained: {error}") from error
 
 
 def _config(spec: EncoderSpec, tokenizer: Tokenizer) -> BertConfig:

@@ -231,7 +231,7 @@ def test_dropout_of_a_base_model_is_the_recipes_or_its_own(tmp_path: Path) -> No
         module = build_model(small_recipe("nsmc", model__base=str(base), train__dropout=share), base, TOKENIZER)
         drops = {part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)}
         assert drops == {found}
-    with pytest.raises(RecipeError, match="`model.scratch.dropout`"):
+    with pytest.raises(RecipeError, match=r"`model\.scratch\.dropout`"):
         small_recipe("nsmc", train__dropout=0.2)
 
 
