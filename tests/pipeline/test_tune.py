@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
@@ -125,6 +128,10 @@ def test_a_recipe_outside_the_bounds_is_tried_all_the_same(home: Path) -> None:
     assert values(found)[0] == {"train.learning_rate": 3e-3, "train.weight_decay": 0.0}
     assert 1e-2 <= values(found)[1]["train.learning_rate"] <= 5e-2
     assert values(found)[1]["train.weight_decay"] in (0.1, 0.2)
+    # Nor is the sampler told of a place where the recipe was not.
+    storage = JournalStorage(JournalFileBackend(str(Path(found["study"]) / "journal.log")))
+    (study,) = optuna.get_all_study_names(storage)
+    assert optuna.load_study(study_name=study, storage=storage).trials[0].params == {}
 
 
 def test_another_space_or_recipe_is_another_search(home: Path) -> None:
