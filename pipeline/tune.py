@@ -172,6 +172,10 @@ def _has_ended(trial: FrozenTrial) -> bool:
     return failed or trial.state == TrialState.COMPLETE
 
 
+class _Terminated(BaseException):
+    """SIGTERM on its way up: as an Exception, libraries that go on after any of those would swallow it."""
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
     """While this is open SIGTERM is a TerminatedError; a training under way first writes a checkpoint."""
@@ -181,10 +185,13 @@ def _terminable() -> Iterator[None]:
         return
 
     def terminate(*_: object) -> None:
-        raise TerminatedError("stopped by SIGTERM; the same again goes on from the trials that have ended")
+        raise _Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
+    except _Terminated as error:
+        said = "stopped by SIGTERM; the same again goes on from the trials that have ended"
+        raise TerminatedError(said) from error
     finally:
         signal.signal(signal.SIGTERM, before)

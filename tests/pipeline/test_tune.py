@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def at(start: str, then: Callable[[], object]) -> Callable[[str], None]:
 
 def kill() -> None:
     raise Killed
+
+
+def terminate() -> None:
+    """SIGTERM, in the midst of what goes on after any Exception."""
+    with suppress(Exception):
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 # --- what it tries and finds ---
@@ -196,7 +203,7 @@ def test_a_killed_process_loses_no_trial_and_goes_on_from_its_checkpoint(home: P
 def test_sigterm_and_interrupt_end_it_in_good_order(home: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TerminatedError, match="the same again goes on"):
-        search(home, RATE, trials=2, say=at("[2/", lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        search(home, RATE, trials=2, say=at("[2/", terminate))
     assert signal.getsignal(signal.SIGTERM) is before
     with pytest.raises(KeyboardInterrupt):
         search(home, RATE, trials=2, say=at("[2/", lambda: os.kill(os.getpid(), signal.SIGINT)))
