@@ -92,6 +92,7 @@ def run(
     max_length: opt.MaxLength = None,
     seed: opt.Seed = None,
     sets: opt.Sets = None,
+    overrides: opt.Overrides = None,
     as_json: opt.Json = False,
 ) -> None:
     """All stages: validate, tokenize, train, evaluate, decide, export, deploy. Exits with 3 where a gate refuses."""
@@ -101,6 +102,7 @@ def run(
 
         chosen = opt.overrides(
             sets,
+            overrides,
             base_model=base_model,
             epochs=epochs,
             learning_rate=learning_rate,
@@ -138,6 +140,7 @@ def _stage_command(name: str) -> Callable[..., None]:
         date: opt.Date = None,
         inputs: opt.Inputs = None,
         sets: opt.Sets = None,
+        overrides: opt.Overrides = None,
         as_json: opt.Json = False,
     ) -> None:
         with session(as_json=as_json, data=data) as current:
@@ -145,7 +148,7 @@ def _stage_command(name: str) -> Callable[..., None]:
                 current.settings,
                 recipe,
                 profile=profile,
-                overrides=opt.overrides(sets),
+                overrides=opt.overrides(sets, overrides),
                 run=run_id,
                 force=force,
                 store=store,
@@ -196,6 +199,7 @@ def evaluate(
     run_id: opt.RunId = None,
     inputs: opt.Inputs = None,
     sets: opt.Sets = None,
+    overrides: opt.Overrides = None,
     as_json: opt.Json = False,
 ) -> None:
     """Judge what was trained on the test file; with --file, the deployed release on any labelled file."""
@@ -205,14 +209,15 @@ def evaluate(
                 "only with --file; the stage judges what was trained (--input)", param_hint="--release"
             )
         stage = _stage_command("evaluate")
-        stage(recipe, profile, data, store, force, run_id, inputs=inputs, sets=sets, as_json=as_json)
+        given: dict[str, Any] = {"inputs": inputs, "sets": sets, "overrides": overrides}
+        stage(recipe, profile, data, store, force, run_id, **given, as_json=as_json)
         return
     with session(as_json=as_json, data=data) as current:
         from pipeline.score import evaluate_file
         from pipeline.summary import print_metrics
 
         job = opt.open_job_of(
-            current.settings, recipe, profile=profile, overrides=opt.overrides(sets), run=run_id, store=store
+            current.settings, recipe, profile=profile, overrides=opt.overrides(sets, overrides), run=run_id, store=store
         )
         engine = _open_engine(current, job, release)
         document = evaluate_file(engine, job.recipe, file)

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from pipeline import options as opt
-from pipeline.console import FAILED, session
+from pipeline.console import FAILED, say, session
 
-SERVED, OWN, PLACE = "What is served", "An encoder of your own", "This machine"
+SERVED, OWN, BETTER, PLACE = "What is served", "An encoder of your own", "A better recipe", "This machine"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     for panel, functions in (
         (SERVED, (releases, rollback)),
         (OWN, (pretrain,)),
+        (BETTER, (tune,)),
         (PLACE, (doctor, prune, sample, sync)),
     ):
         for function in functions:
@@ -89,6 +90,62 @@ def pretrain(
             return
         current.line(f"{document['encoder']}: {document['parameters']:,} parameters, {document['steps']:,} steps")
         current.line(f"to fine-tune it: saebyeok run nsmc --base-model {document['encoder']}")
+
+
+def tune(
+    recipe: opt.RecipeName,
+    trials: Annotated[int, typer.Option(min=1, help="How many in all, those that ended before included.")] = 20,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            metavar="KEY=LOW..HIGH|A,B",
+            help="Fields to try instead of the usual ones: train.learning_rate=1e-4..1e-3, train.epochs=1,2,3.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="Where the best goes, for `--overrides`. Empty: in HOME."),
+    ] = None,
+    profile: opt.Profile = None,
+    data: opt.Data = None,
+    store: opt.StoreUri = None,
+    run_id: opt.RunId = None,
+    date: opt.Date = None,
+    sets: opt.Sets = None,
+    overrides: opt.Overrides = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Search for better hyperparameters on the validation side; cut off, the same again goes on.
+
+    Without --search it tries learning rate, epochs, batch size, warm-up, weight decay and, of a base model, layer
+    decay, around the recipe's own. The recipe as it is comes first.
+    """
+    with session(as_json=as_json, data=data) as current:
+        from pipeline.search import open_search
+
+        chosen = opt.overrides(sets, overrides)
+        job = opt.open_job_of(
+            current.settings,
+            recipe,
+            profile=profile,
+            overrides=chosen,
+            run=run_id,
+            store=store,
+            cutoff=date.date() if date else None,
+        )
+        # Before what takes seconds to import: a mistake is told at once.
+        search = open_search(job, chosen, fields or [])
+        for key, field in search.space.items():
+            say(f"searching {key}: {field} (the recipe: {search.own[key]})")
+        from pipeline.summary import print_tuned
+        from pipeline.tune import tune as tune_recipe
+
+        document = tune_recipe(search, trials, out.expanduser().resolve() if out else None, say)
+        if as_json:
+            current.document(document)
+        else:
+            print_tuned(current, document)
 
 
 def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:

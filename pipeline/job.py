@@ -75,14 +75,18 @@ def open_job(
     None looks at `settings.data`. `cutoff` is the run's date in Seoul, None today's.
     Raises RecipeError naming file, key and what is allowed.
     """
-    chosen = {OVERRIDES.get(key, key): value for key, value in (overrides or {}).items() if value not in (None, "")}
     recipe = load_recipe(
         name,
         profile or settings.profile,
         sample=_names_sample(settings) if sample is None else sample,
-        overrides=chosen,
+        overrides=full_keys(overrides or {}),
     )
     return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul())
+
+
+def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` by dotted keys alone, without those that keep the recipe's own."""
+    return {OVERRIDES.get(key, key): value for key, value in overrides.items() if value not in (None, "")}
 
 
 def make_home(settings: Settings) -> None:

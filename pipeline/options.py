@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.overrides import parse_value, read_overrides
 
 if TYPE_CHECKING:
     from pipeline.job import Job
@@ -27,6 +28,17 @@ Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set", metavar="KEY=VALUE", help="Any recipe field, such as train.warmup=0.1.", rich_help_panel=RECIPE_PANEL
+    ),
+]
+Overrides = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Recipe fields from a TOML file, such as `saebyeok tune` writes; --set wins.",
+        rich_help_panel=RECIPE_PANEL,
     ),
 ]
 BaseModel = Annotated[
@@ -58,26 +70,19 @@ Release = Annotated[
 ]
 
 
-def overrides(sets: Sequence[str] | None, **short: Any) -> dict[str, Any]:
-    """Recipe overrides from `--set KEY=VALUE` and the options with names of their own.
+def overrides(sets: Sequence[str] | None, file: Path | None = None, **short: Any) -> dict[str, Any]:
+    """Recipe overrides from `--overrides FILE`, `--set KEY=VALUE` and the options with names of their own.
 
-    Values are TOML (`7`, `0.1`, `true`, `[1, 2]`), and text where they are no TOML.
+    Later ones win. Values are TOML (`7`, `0.1`, `true`, `[1, 2]`), and text where they are no TOML.
+    Raises RecipeError where the file is not TOML.
     """
-    chosen = {}
+    chosen = read_overrides(file) if file else {}
     for item in sets or ():
         key, separator, value = item.partition("=")
         if not (separator and key.strip()):
             raise typer.BadParameter(f"{item!r} is not KEY=VALUE, such as train.epochs=2", param_hint="--set")
-        chosen[key.strip()] = _toml_value(value.strip())
+        chosen[key.strip()] = parse_value(value.strip())
     return chosen | {name: value for name, value in short.items() if value is not None}
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return document["value"] if set(document) == {"value"} else text
 
 
 def open_job_of(settings: Settings, name: str, **chosen: Any) -> Job:

@@ -14,6 +14,14 @@ log = logging.getLogger(__name__)
 BAR_AFTER, LINE_EVERY = 1.0, 15.0
 
 
+def clock(seconds: float) -> str:
+    """A duration as people say it: `3.2 s`, `5 min 41 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
 @contextmanager
 def progress(what: str, total: int | None = None, *, bar: bool = True) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of rows that were done since its last call, of `total` where that is known.

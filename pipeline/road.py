@@ -9,9 +9,10 @@ from typing import Any
 from pipeline.console import say
 from pipeline.errors import RefusedError
 from pipeline.job import Job
+from pipeline.progress import clock
 from pipeline.releases import DeploymentLog, find_rejection, read_card, read_decision
 from pipeline.stages import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
-from pipeline.summary import Outcome, clock, say_done, say_start, step_document
+from pipeline.summary import Outcome, say_done, say_start, step_document
 
 
 def run_all(job: Job) -> Outcome:

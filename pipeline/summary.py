@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.artifacts import Artifact, Store
 from pipeline.console import Session, say
 from pipeline.job import Job
+from pipeline.progress import clock
 from pipeline.releases import Decision, Deployment, DeploymentLog, read_card
 from pipeline.stages import Step
 
@@ -27,14 +28,6 @@ class Outcome:
     def made(self) -> dict[str, Artifact]:
         """Kind to artifact."""
         return {step.stage.kind: step.artifact for step in self.steps}
-
-
-def clock(seconds: float) -> str:
-    """A duration as people say it: `3.2 s`, `5 min 41 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s"
 
 
 def say_start(name: str, number: int, total: int, recipe: str) -> None:
@@ -158,6 +151,22 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{name}.")
         elif not isinstance(value, list):
             yield f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else value
+
+
+def print_tuned(session: Session, document: Mapping[str, Any]) -> None:
+    """What a search has found, for people."""
+    best, own, metric = document["best"], document["own"], document["metric"]
+    sample = ", sample data" if document["sample"] else ""
+    itself = "failed" if own["value"] is None else f"{own['value']:.4f}"
+    session.line(
+        f"{document['recipe']} ({document['profile']}{sample}): {metric} {best['value']:.4f} on {document['rows']:,} "
+        f"validation rows, trial {best['number']} of {len(document['trials'])}; the recipe itself: {itself}"
+    )
+    for key, value in best["values"].items():
+        session.line(f"  {key}: {value} (the recipe: {own['values'][key]})")
+    session.line(f"written to {document['out']}")
+    command = f"saebyeok run {document['recipe']} --profile {document['profile']} --overrides {document['out']}"
+    session.line(f"to judge it on the test file: {command}")
 
 
 def print_metrics(session: Session, document: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipeline.artifacts import Artifact
+from pipeline.errors import TrainingDivergedError
 from pipeline.job import Job
 from pipeline.manifest import make_key
 from pipeline.produce import produce
@@ -71,7 +72,12 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
-        artifact = produce(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
+        try:
+            artifact = produce(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
+        except TrainingDivergedError:
+            # From its checkpoints it would diverge again.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
         # Checkpoints are for a retry only.
         shutil.rmtree(work, ignore_errors=True)
     return artifact
@@ -84,15 +90,18 @@ def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bo
 
 
 @contextmanager
-def alone(work: Path) -> Iterator[None]:
-    """Wait for another process that trains the same: its checkpoints are the same files, its result is ours too."""
+def alone(work: Path, doing: str = "trains") -> Iterator[None]:
+    """Wait for another process that trains the same: its checkpoints are the same files, its result is ours too.
+
+    `doing` says what it does with `work`, for the log.
+    """
     work.parent.mkdir(parents=True, exist_ok=True)
     path = work.with_name(f"{work.name}.lock")
     lock = FileLock(path)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        log.warning("another run trains the same: waiting for it")
+        log.warning("another run %s the same: waiting for it", doing)
         lock.acquire()
     try:
         yield

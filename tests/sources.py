@@ -28,6 +28,7 @@ GROUND = {
     "pipeline.files",
     "pipeline.job",
     "pipeline.manifest",
+    "pipeline.overrides",
     "pipeline.progress",
     "pipeline.recipe",
     "pipeline.recipes",

@@ -24,8 +24,8 @@ MAY_IMPORT = {
 }
 LAYERS = {module.name: module.layer for module in modules()}
 HEAVY = {
-    "accelerate", "bentoml", "datasets", "great_expectations", "matplotlib", "onnx", "onnxruntime", "pandas",
-    "scipy", "sklearn", "tokenizers", "torch", "transformers", "wandb",
+    "accelerate", "bentoml", "datasets", "great_expectations", "matplotlib", "onnx", "onnxruntime", "optuna",
+    "pandas", "scipy", "sklearn", "tokenizers", "torch", "transformers", "wandb",
 }  # fmt: skip
 every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 

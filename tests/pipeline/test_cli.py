@@ -27,7 +27,7 @@ from pipeline.stages import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find
 from tests.releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
-COMMANDS += ["pretrain", "doctor", "prune", "sample", "sync", "up", "down", "status"]
+COMMANDS += ["pretrain", "tune", "doctor", "prune", "sample", "sync", "up", "down", "status"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def test_every_command_has_help(command: str, saebyeok: Saebyeok) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     heavy = ["torch", "transformers", "great_expectations", "wandb", "onnxruntime", "bentoml", "pandas", "airflow"]
+    heavy += ["optuna"]
     result = python(f"import sys, pipeline.cli; print(sorted(set({heavy}) & set(sys.modules)))")
     assert result.out.strip() == "[]"
 
