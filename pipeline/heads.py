@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-#: Inverse temperature of the ranking loss (CoSENT, Su 2022).
-SHARPNESS = 20.0
-
 
 def first_state(states: Tensor, attention_mask: Tensor) -> Tensor:
     """The state of [CLS] (batch, hidden) of `states` (batch, length, hidden)."""
@@ -104,18 +101,18 @@ class BiEncoder(nn.Module):
         attention_mask_pair: Tensor,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Cosines (batch,) as `logits`, and the ranking loss where `labels` (batch,) are given."""
+        """Cosines (batch,) as `logits`, and the loss where `labels` (batch,) are given."""
         left = self.vectors(input_ids, attention_mask)
         right = self.vectors(input_ids_pair, attention_mask_pair)
         cosines = (left * right).sum(-1)
         if labels is None:
             return {"logits": cosines}
-        return {"loss": ranking_loss(cosines, labels), "logits": cosines}
+        return {"loss": correlation_loss(cosines, labels), "logits": cosines}
 
 
-def ranking_loss(cosines: Tensor, labels: Tensor) -> Tensor:
-    """CoSENT: log(1 + sum of exp(s * (cos_i - cos_j)) over all pairs in the batch where label_i < label_j)."""
-    differences = SHARPNESS * (cosines[:, None] - cosines[None, :])
-    wrong_way = labels[:, None] < labels[None, :]
-    terms = differences.masked_fill(~wrong_way, -torch.inf).flatten()
-    return torch.logsumexp(torch.cat([terms.new_zeros(1), terms]), dim=0)
+def correlation_loss(cosines: Tensor, labels: Tensor) -> Tensor:
+    """One minus Pearson's r of `cosines` and `labels` (batch,): the metric itself. 1 where either is constant."""
+    left, right = (side - side.mean() for side in (cosines, labels))
+    # Without it a batch of one label would have no gradient but NaN.
+    size = left.norm() * right.norm() + 1e-6
+    return 1 - (left * right).sum() / size
