@@ -31,7 +31,7 @@ from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
-from pipeline.hardware import best_device, has_bf16, training_attention
+from pipeline.hardware import best_device, compiles, gpu_memory, has_bf16, packs_rows, training_attention
 from pipeline.head import Head, States
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
@@ -46,6 +46,7 @@ from pipeline.model import (
     to_score,
     transformer_of,
 )
+from pipeline.packed import can_pack, compile_layers, pack_rows
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tracker import Tracker
@@ -79,7 +80,8 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
     if isinstance(model, PreTrainedModel):
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()])
+    packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -95,11 +97,24 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
         "history": _epochs(history),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **gpu_memory(),
         "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         "calibration": _calibrate(recipe, trainer).model_dump() if isinstance(model, BiEncoder) else None,
         "base": base,
     }
+
+
+def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
+    """Prepare the layers for what trains on this machine; whether they compute no padding."""
+    encoder = transformer_of(model)
+    if recipe.train.tune != "full" or not can_pack(encoder):
+        return False
+    if packed := packs_rows():
+        pack_rows(encoder)
+    if compiles(steps):
+        compile_layers(encoder)
+    return packed
 
 
 @dataclass(frozen=True)
@@ -128,7 +143,9 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
     return Lesson(Head(model), states, States(model, validation, pad), batches, default_collate)
 
 
-def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
+def _trainer(
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
+) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
         if isinstance(lesson.module, BiEncoder):
@@ -142,6 +159,7 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
     return FineTuner(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
+        packed=packed,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,

@@ -34,7 +34,8 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
     `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
-    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, `calibration`.
+    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, `calibration`; on CUDA also
+    `gpu_memory_gib`, the most that was taken at once.
     Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM.
     """
     recipe = job.recipe

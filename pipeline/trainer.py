@@ -19,6 +19,7 @@ from transformers import PrinterCallback, Trainer
 from typing_extensions import override
 
 from pipeline.batching import Batches
+from pipeline.hardware import gpu_memory
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +35,17 @@ class Meter:
     tokens: int = 0
     places: int = 0
     "Tokens with the padding."
+    packed: bool = False
+    "Whether padding is not computed."
     started: float = field(default_factory=time.monotonic)
 
     def count(self, inputs: Mapping[str, Any]) -> None:
         """Count a batch, as `Collate` makes it."""
         masks = [value for name, value in inputs.items() if name.startswith("attention_mask")]
         self.rows += len(inputs["labels"])
-        self.tokens += sum(int(mask.sum()) for mask in masks)
-        self.places += sum(mask.numel() for mask in masks)
+        tokens = sum(int(mask.sum()) for mask in masks)
+        self.tokens += tokens
+        self.places += tokens if self.packed else sum(mask.numel() for mask in masks)
 
     @property
     def padding(self) -> float:
@@ -49,10 +53,10 @@ class Meter:
         return 1 - self.tokens / self.places if self.places else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Rows and tokens a second, and the share of padding."""
+        """Rows and tokens a second, the share of padding, and the memory that was taken of a GPU."""
         seconds = max(1e-9, time.monotonic() - self.started)
         rates = {"samples_per_second": self.rows / seconds, "tokens_per_second": self.tokens / seconds}
-        return rates | {"padding": self.padding}
+        return rates | {"padding": self.padding} | gpu_memory()
 
 
 def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
@@ -113,11 +117,14 @@ class FineTuner(BatchTrainer):
     A loss over pairs of rows, as a bi-encoder's, sees those of each part only.
     """
 
-    def __init__(self, *args: Any, layer_decay: float, **options: Any) -> None:
-        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it."""
+    def __init__(self, *args: Any, layer_decay: float, packed: bool, **options: Any) -> None:
+        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
+
+        `packed` says that padding is not computed.
+        """
         super().__init__(*args, **options)
         self._layer_decay = layer_decay
-        self.meter, self._lately = Meter(), Meter()
+        self.meter, self._lately = Meter(packed=packed), Meter(packed=packed)
         self.parts = 1
         "In how many parts a batch is computed, for memory."
         self._weight = 1.0
@@ -176,5 +183,5 @@ class FineTuner(BatchTrainer):
         if "loss" in logs:
             logs |= self._lately.figures()
         # What evaluation takes is no time of training.
-        self._lately = Meter()
+        self._lately = Meter(packed=self.meter.packed)
         super().log(logs, *args, **options)
