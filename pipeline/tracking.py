@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.errors import TrackingError
 from pipeline.devices import cuda_devices
+from pipeline.errors import TrackingError
 from pipeline.hosted import find_account, find_project, tear_down
 from pipeline.job import Job, keep_libraries_home
 from pipeline.ledger import RunDirectory
