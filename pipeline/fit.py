@@ -42,6 +42,7 @@ from pipeline.model import (
     answers_of,
     build_model,
     load_rows,
+    ranking_loss,
     save_trained,
     to_score,
     transformer_of,
@@ -59,7 +60,10 @@ SCRATCH_THREADS = 1
 
 
 def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says."""
+    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says.
+
+    Of several processes that do the same together, each computes its share, and the first writes.
+    """
     recipe, tokenized = job.recipe, inputs["tokenized"]
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -85,7 +89,8 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
-    save_trained(model, tokenizer, draft / "model")
+    if trainer.is_world_process_zero():
+        save_trained(model, tokenizer, draft / "model")
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
     best = _best(recipe, history)
     return {
@@ -160,6 +165,7 @@ def _trainer(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
         packed=packed,
+        compare=ranking_loss if isinstance(lesson.module, BiEncoder) else None,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,
@@ -197,9 +203,17 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=cuda,
+        # With it, losses of an evaluation are as many times too large as there are processes.
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=not _uses_all(lesson.module),
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
+
+
+def _uses_all(module: nn.Module) -> bool:
+    """Whether every parameter surely takes part in every step, so that several processes need not look for others."""
+    return isinstance(module, PreTrainedModel | BiEncoder) and can_pack(transformer_of(module))
 
 
 def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,9 @@ import torch
 #: Steps from which compiling is taken to pay. Neither side is measured: it is reckoned with a minute for compiling
 #: (less where an earlier night has left its cache) and a saving of some ten milliseconds a step.
 WORTH = 6000
+#: Rows of a batch that a GPU must have for itself. Not measured: with fewer, starting its kernels is taken to be what
+#: takes the time, and that is no less for a part of the rows.
+SHARE = 32
 
 
 def best_device() -> torch.device:
@@ -33,6 +36,16 @@ def packs_rows() -> bool:
 def compiles(steps: int) -> bool:
     """Whether layers are compiled for a training of so many steps: on CUDA, where it is long enough (`WORTH`)."""
     return best_device().type == "cuda" and steps >= WORTH
+
+
+def training_processes(rows: int) -> int:
+    """How many processes train together, a GPU each, where a batch has so many rows; 1 without a GPU.
+
+    Each has at least `SHARE` of them. CUDA_VISIBLE_DEVICES says which GPUs there are.
+    """
+    if best_device().type != "cuda":
+        return 1
+    return max(1, min(torch.cuda.device_count(), rows // SHARE))
 
 
 def gpu_memory() -> dict[str, float]:

@@ -23,7 +23,9 @@ from transformers import (
 )
 
 from pipeline import fit
+from pipeline import packed as packed_module
 from pipeline.first_row import compute_first_row
+from pipeline.hardware import has_bf16
 from pipeline.model import BiEncoder, transformer_of
 from pipeline.packed import attend_by_mask, attend_on_cuda, can_pack, compile_layers, pack_rows
 from pipeline.train import train
@@ -220,14 +222,26 @@ def test_only_encoders_of_a_known_shape_are_packed() -> None:
     assert not can_pack(RobertaForSequenceClassification(RobertaConfig(**SHAPE)))
 
 
+def seen_by(precisions: set[torch.dtype]) -> Callable[..., Tensor]:
+    def attend(*tokens: Any) -> Tensor:
+        precisions.update(item.dtype for item in tokens[:3])
+        return attend_by_mask(*tokens)
+
+    return attend
+
+
 def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precisions: set[torch.dtype] = set()
     for name in ("nsmc", "klue-sts"):
         recipe = small_recipe(name, train__epochs=1, model__scratch=SCRATCH | {"dropout": 0.0})
         road = open_road(recipe, tmp_path / name, train=300, test=40)
         padded = road.trained
         with monkeypatch.context() as patch:
             patch.setattr(fit, "packs_rows", lambda: True)
+            patch.setattr(packed_module, "attend_by_mask", seen_by(precisions))
             packed = train(replace(road.job, force=True), road.tokenized)
+        # In training, evaluation and for the calibration: the kernel for CUDA takes nothing else.
+        assert precisions == {torch.bfloat16 if has_bf16() else torch.float32}
         assert packed.figures["padding"] == 0.0 < padded.figures["padding"]
         found, expected = (load_file(item.path / "model" / "model.safetensors") for item in (packed, padded))
         assert found.keys() == expected.keys()
