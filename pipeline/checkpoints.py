@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
+from pipeline.shares import agree
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Watch(TrainerCallback):
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
-        if self._terminated:
+        if agree(self._terminated):
             raise TerminatedError("stopped by SIGTERM after the last step; the same again goes on from there")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -91,7 +92,7 @@ class Watch(TrainerCallback):
         self._asked = time.monotonic()
         # After the last step of an epoch comes its evaluation, and then a checkpoint that knows of it.
         within = state.global_step % max(1, state.max_steps // state.num_train_epochs) != 0
-        if within and (self._terminated or self._asked >= self._due):
+        if within and agree(self._terminated or self._asked >= self._due):
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -100,17 +101,22 @@ class Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Mark the checkpoint just written as whole. Raises TerminatedError where SIGTERM has come."""
-        directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        # By then each of several processes has written its part.
+        terminated = agree(self._terminated)
+        if state.is_world_process_zero:
+            self._seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+        now = time.monotonic()
+        self._due = now + max(EVERY, TIMES * (now - self._asked))
+        if terminated:
+            raise TerminatedError(
+                f"stopped by SIGTERM after step {state.global_step}; the same again goes on from there"
+            )
+
+    def _seal(self, directory: Path) -> None:
         (directory / COMPLETE).unlink(missing_ok=True)
         sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files(directory)}
         mark = json.dumps({"seconds": round(self.seconds, 3), "sizes": sizes})
         (directory / COMPLETE).write_text(mark, encoding="utf-8")
-        now = time.monotonic()
-        self._due = now + max(EVERY, TIMES * (now - self._asked))
-        if self._terminated:
-            raise TerminatedError(
-                f"stopped by SIGTERM after step {state.global_step}; the same again goes on from there"
-            )
 
 
 def newest_checkpoint(work: Path) -> str | None:

@@ -72,6 +72,12 @@ class TerminatedError(SaebyeokError):
     retryable = True
 
 
+class ProcessError(SaebyeokError):
+    """One of the processes that train a model together died; the same again goes on from the newest checkpoint."""
+
+    retryable = True
+
+
 class BrokenModelError(SaebyeokError):
     """A trained model answers with what is no number."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MethodType
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -22,10 +23,18 @@ def compute_first_row(classifier: PreTrainedModel) -> None:
     layer.forward = MethodType(_first_row, layer)
 
 
-def _first_row(layer: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
-    """The layer's output (batch, 1, hidden) for the first of `states` (batch, length, hidden), which looks at all."""
+def _first_row(layer: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **options: Any) -> Tensor:
+    """The layer's output (batch, 1, hidden) for the first of `states` (batch, length, hidden), which looks at all.
+
+    Of packed rows, `states` (1, tokens, hidden), it is the output (1, batch, hidden) for the first of each.
+    """
     attention = layer.attention.self
-    first = states[:, :1]
+    if (starts := options.get("cu_seq_lens_k")) is None:
+        first, options = states[:, :1], {}
+    else:
+        first = states[:, starts[:-1]]
+        one_each = torch.arange(len(starts), device=starts.device, dtype=starts.dtype)
+        options |= {"cu_seq_lens_q": one_each, "max_length_q": 1}
     query, key, value = (
         project(rows).view(len(rows), -1, attention.num_attention_heads, attention.attention_head_size).transpose(1, 2)
         for project, rows in ((attention.query, first), (attention.key, states), (attention.value, states))
@@ -39,6 +48,7 @@ def _first_row(layer: Any, states: Tensor, attention_mask: Tensor | None = None,
         None if attention_mask is None else attention_mask[:, :, :1],
         dropout=attention.dropout.p if layer.training else 0.0,
         scaling=attention.scaling,
+        **options,
     )
-    output: Tensor = layer.feed_forward_chunk(layer.attention.output(seen.reshape(len(first), 1, -1), first))
+    output: Tensor = layer.feed_forward_chunk(layer.attention.output(seen.reshape(first.shape), first))
     return output

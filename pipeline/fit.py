@@ -32,8 +32,8 @@ from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
 from pipeline.frozen import Vectors
-from pipeline.hardware import best_device, has_bf16, training_attention
-from pipeline.heads import BiEncoder, Head
+from pipeline.hardware import best_device, compiles, gpu_memory, has_bf16, packs_rows, training_attention
+from pipeline.heads import BiEncoder, Head, PooledClassifier, correlation_loss
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
 from pipeline.model import (
@@ -47,6 +47,7 @@ from pipeline.model import (
     to_score,
     transformer_of,
 )
+from pipeline.packed import can_pack, compile_layers, pack_rows
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tracker import Tracker
@@ -59,7 +60,10 @@ SCRATCH_THREADS = 1
 
 
 def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says."""
+    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says.
+
+    Of several processes that do the same together, each computes its share, and the first writes.
+    """
     recipe, tokenized = job.recipe, inputs["tokenized"]
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -80,11 +84,13 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
     if isinstance(model, PreTrainedModel):
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()])
+    packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
-    save_trained(model, tokenizer, draft / "model")
+    if trainer.is_world_process_zero():
+        save_trained(model, tokenizer, draft / "model")
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
     best = _best(recipe, history)
     return {
@@ -96,11 +102,24 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
         "history": _epochs(history),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **gpu_memory(),
         "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         **(_calibrate(recipe, trainer) if isinstance(model, BiEncoder) else {"calibration": None, "euclidean": None}),
         "base": base,
     }
+
+
+def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
+    """Prepare the layers for what trains on this machine; whether they compute no padding."""
+    encoder = transformer_of(model)
+    if recipe.train.tune != "full" or not can_pack(encoder):
+        return False
+    if packed := packs_rows():
+        pack_rows(encoder)
+    if compiles(steps):
+        compile_layers(encoder)
+    return packed
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,9 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
     return Lesson(Head(classifier), read, kept, batches, default_collate)
 
 
-def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback]) -> FineTuner:
+def _trainer(
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
+) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
         if isinstance(lesson.module, BiEncoder):
@@ -143,6 +164,8 @@ def _trainer(recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[Trainer
     return FineTuner(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
+        packed=packed,
+        compare=correlation_loss if isinstance(lesson.module, BiEncoder) else None,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,
@@ -180,9 +203,17 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=cuda,
+        # With it, losses of an evaluation are as many times too large as there are processes.
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=not _uses_all(lesson.module),
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
+
+
+def _uses_all(module: nn.Module) -> bool:
+    """Whether every parameter surely takes part in every step, so that several processes need not look for others."""
+    return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
 
 
 def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import torch
 
+#: Steps from which compiling is taken to pay. Neither side is measured: it is reckoned with a minute for compiling
+#: (less where an earlier night has left its cache) and a saving of some ten milliseconds a step.
+WORTH = 6000
+#: Rows of a batch that a GPU must have for itself. Not measured: with fewer, starting its kernels is taken to be what
+#: takes the time, and that is no less for a part of the rows.
+SHARE = 32
+
 
 def best_device() -> torch.device:
     """CUDA where there is one, else the CPU."""
@@ -16,6 +23,36 @@ def training_attention() -> str:
     torch's fused attention takes four times as long as products of matrices for short bf16 inputs on a CPU.
     """
     return "eager" if best_device().type == "cpu" and has_bf16() else "sdpa"
+
+
+def packs_rows() -> bool:
+    """Whether batches are trained on without their padding: where torch brings the kernel for it.
+
+    It wants bf16, as GPUs from Ampere on have it. A CPU is faster with batches that are about as long as each other.
+    """
+    return best_device().type == "cuda" and has_bf16() and torch.backends.cuda.is_flash_attention_available()
+
+
+def compiles(steps: int) -> bool:
+    """Whether layers are compiled for a training of so many steps: on CUDA, where it is long enough (`WORTH`)."""
+    return best_device().type == "cuda" and steps >= WORTH
+
+
+def training_processes(rows: int) -> int:
+    """How many processes train together, a GPU each, where a batch has so many rows; 1 without a GPU.
+
+    Each has at least `SHARE` of them. CUDA_VISIBLE_DEVICES says which GPUs there are.
+    """
+    if best_device().type != "cuda":
+        return 1
+    return max(1, min(torch.cuda.device_count(), rows // SHARE))
+
+
+def gpu_memory() -> dict[str, float]:
+    """`gpu_memory_gib`, the most that this process has had of the GPU's memory at once; nothing without a GPU."""
+    if best_device().type != "cuda":
+        return {}
+    return {"gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
 
 
 def has_bf16() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.artifacts import Artifact, Store
+from pipeline.devices import cuda_devices
 from pipeline.errors import TrackingError
 from pipeline.hosted import find_account, find_project, tear_down
 from pipeline.job import Job, keep_libraries_home
@@ -175,8 +176,11 @@ def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mo
             disable_git=True,
             save_code=False,
             x_save_requirements=False,
-            x_disable_machine_info=True,
-            # Curves of the GPU's load are worth a thread only where somebody can look at them.
-            x_disable_stats=mode != "online",
+            disable_job_creation=True,
+            # Not `x_disable_machine_info`, which switches off the curves below as well.
+            x_disable_meta=True,
+            # W&B's own curves of this machine: a GPU's use and memory are kept also where they are looked at later, a
+            # CPU's are worth a process only where somebody can watch.
+            x_disable_stats=mode != "online" and not cuda_devices(),
         ),
     )

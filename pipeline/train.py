@@ -33,11 +33,14 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     that is of another base model or kind, from the base model, with a warning. A champion that was made of the same
     tokens in the same way is not trained further.
 
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.hardware`).
+
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
     `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
-    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`, and of a bi-encoder `calibration` and
-    `euclidean`, the lines from cosines and distances to scores.
-    Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM.
+    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`; of a bi-encoder `calibration` and
+    `euclidean`, the lines from cosines and distances to scores; on CUDA `gpu_memory_gib`, the most that was taken.
+    Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM,
+    ProcessError where one of several processes dies.
     """
     recipe = job.recipe
     fields = {
@@ -65,9 +68,9 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
     def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
         # Here and not at the top: a finished training is found again without torch.
-        from pipeline.fit import fit
+        from pipeline.ranks import fit_here
 
-        return fit(job, inputs, draft, work, tracker)
+        return fit_here(job, inputs, draft, work, tracker)
 
     with alone(work):
         if job.force:

@@ -6,19 +6,21 @@ import logging
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from typing_extensions import override
 
 from pipeline.batching import Batches
+from pipeline.hardware import gpu_memory
+from pipeline.shares import Share, all_rows, weight_of
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +36,19 @@ class Meter:
     tokens: int = 0
     places: int = 0
     "Tokens with the padding."
+    packed: bool = False
+    "Whether padding is not computed."
+    processes: int = 1
+    "That do the same at the same time; rates are those of all."
     started: float = field(default_factory=time.monotonic)
 
     def count(self, inputs: Mapping[str, Any]) -> None:
         """Count a batch, as `Collate` makes it."""
         masks = [value for name, value in inputs.items() if name.startswith("attention_mask")]
         self.rows += len(inputs["labels"])
-        self.tokens += sum(int(mask.sum()) for mask in masks)
-        self.places += sum(mask.numel() for mask in masks)
+        tokens = sum(int(mask.sum()) for mask in masks)
+        self.tokens += tokens
+        self.places += tokens if self.packed else sum(mask.numel() for mask in masks)
 
     @property
     def padding(self) -> float:
@@ -49,10 +56,11 @@ class Meter:
         return 1 - self.tokens / self.places if self.places else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Rows and tokens a second, and the share of padding."""
+        """Rows and tokens a second, the share of padding, and the memory that was taken of a GPU."""
         seconds = max(1e-9, time.monotonic() - self.started)
-        rates = {"samples_per_second": self.rows / seconds, "tokens_per_second": self.tokens / seconds}
-        return rates | {"padding": self.padding}
+        rows, tokens = self.processes * self.rows, self.processes * self.tokens
+        rates = {"samples_per_second": rows / seconds, "tokens_per_second": tokens / seconds}
+        return rates | {"padding": self.padding} | gpu_memory()
 
 
 def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
@@ -84,22 +92,30 @@ def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: fl
 class BatchTrainer(Trainer):
     """transformers' Trainer over the batches of a sampler of ours."""
 
-    def __init__(self, *args: Any, batches: Batches, **options: Any) -> None:
+    def __init__(self, *, batches: Batches, args: TrainingArguments, **options: Any) -> None:
         """As the Trainer's."""
-        super().__init__(*args, **options)
+        # Otherwise it splits batches over all GPUs from one process, each with a copy of the model made every step.
+        args._n_gpu = min(1, args.n_gpu)
+        super().__init__(args=args, **options)
         self._batches = batches
         # It prints to standard output what Watch writes to the log.
         self.remove_callback(PrinterCallback)
 
     @override
     def get_train_dataloader(self) -> DataLoader[Any]:
+        rank, processes = self.args.process_index, self.args.world_size
         loader: DataLoader[Any] = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
-            batch_sampler=self._batches,
+            batch_sampler=self._batches if processes == 1 else Share(self._batches, rank, processes),
             collate_fn=self.collate,
             pin_memory=self.args.dataloader_pin_memory,
         )
-        return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        if processes == 1:
+            return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
+        # As is done for one process: of several, each would be given other batches.
+        return prepare_data_loader(  # type: ignore[no-any-return]
+            loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         """Rows to train on to a batch."""
@@ -110,17 +126,37 @@ class BatchTrainer(Trainer):
 class FineTuner(BatchTrainer):
     """Beside each loss it logs how fast it goes and how much of that is padding; a batch too large is halved.
 
-    A loss over pairs of rows, as a bi-encoder's, sees those of each part only.
+    A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes share each batch, and
+    make the step that one would.
     """
 
-    def __init__(self, *args: Any, layer_decay: float, **options: Any) -> None:
-        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it."""
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        *,
+        layer_decay: float,
+        packed: bool,
+        compare: Callable[[Tensor, Tensor], Tensor] | None,
+        **options: Any,
+    ) -> None:
+        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
+
+        `packed` says that padding is not computed; `compare` is the loss of logits (batch,) and labels (batch,) where
+        it is no mean over rows.
+        """
+        super().__init__(**options)
         self._layer_decay = layer_decay
-        self.meter, self._lately = Meter(), Meter()
+        self._packed, self._compare = packed, compare
+        self.meter, self._lately = self._new_meter(), self._new_meter()
         self.parts = 1
         "In how many parts a batch is computed, for memory."
-        self._weight = 1.0
+        self._weight: float | Tensor = 1.0
+        self._share: float | Tensor = 1.0
+        if self.args.process_index:
+            # The weights are those of the first process; what is dropped out is not to be the same everywhere.
+            torch.manual_seed(self.args.seed + self.args.process_index)
+
+    def _new_meter(self) -> Meter:
+        return Meter(packed=self._packed, processes=self.args.world_size)
 
     @override
     def create_optimizer(self, model: nn.Module | None = None) -> Optimizer:
@@ -140,11 +176,16 @@ class FineTuner(BatchTrainer):
 
     @override
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Tensor:
+        rows, processes = len(inputs["labels"]), self.args.world_size
+        if processes > 1:
+            self._share = weight_of(rows, self.args.device)
         while True:
             try:
-                return self._in_parts(model, inputs)
+                loss = self._in_parts(model, inputs)
+                return loss / processes if self._compare else loss
             except torch.OutOfMemoryError:
-                if self.parts >= len(inputs["labels"]):
+                # Of several processes the others would wait for this one where it no longer is.
+                if self.parts >= rows or processes > 1:
                     raise
             # Out here, since the error holds on to what did not fit.
             model.zero_grad()
@@ -159,16 +200,19 @@ class FineTuner(BatchTrainer):
         pieces = [piece for piece in pieces if len(piece["labels"])]
         losses = []
         for piece in pieces:
-            self._weight = len(piece["labels"]) / rows
-            # Of several processes each must wait for the others once a step, in whatever parts it computes.
-            with nullcontext() if piece is pieces[-1] else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, piece))
+            self._weight = len(piece["labels"]) / rows * self._share
+            losses.append(super().training_step(model, piece))
         self._weight = 1.0
         return torch.stack(losses).sum()
 
     @override
-    def compute_loss(self, *args: Any, **options: Any) -> Any:
-        found = super().compute_loss(*args, **options)
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+        processes = self.args.world_size
+        if self._compare and model.training and processes > 1:
+            logits, labels = all_rows(model(**inputs)["logits"]), all_rows(inputs["labels"])
+            # Each adds the gradients of its own rows, and what is taken of them is the mean.
+            return self._compare(logits, labels) * processes
+        found = super().compute_loss(model, inputs, *args, **options)
         return (found[0] * self._weight, *found[1:]) if isinstance(found, tuple) else found * self._weight
 
     @override
@@ -176,5 +220,5 @@ class FineTuner(BatchTrainer):
         if "loss" in logs:
             logs |= self._lately.figures()
         # What evaluation takes is no time of training.
-        self._lately = Meter()
+        self._lately = self._new_meter()
         super().log(logs, *args, **options)

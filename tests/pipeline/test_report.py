@@ -144,8 +144,9 @@ def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8612, **change
         "validation": {recipe.metrics[0]: 0.8523},
         "history": history,
         "parameters": 7_654_321,
-        "device": "cpu",
+        "device": "NVIDIA L4",
         "precision": "bf16",
+        "gpu_memory_gib": 11.2437,
     }
     inputs = {
         "validated": publish(store, "validate", recipe.name, data),
@@ -273,7 +274,7 @@ def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -
         "1,234",
         "7,654,321",
         "5 min 41 s",
-        "cpu, bf16",
+        "NVIDIA L4, bf16, 11.2 GiB",
         "27, 2015-08-01 to 2015-08-27",
         "Rows set aside",
         "Train rows that repeat one",

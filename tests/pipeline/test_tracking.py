@@ -23,6 +23,7 @@ from pipeline.settings import ROOT, library_environment
 from pipeline.sync import sync
 from pipeline.tracker import Tracker
 from pipeline.tracking import choose_mode, tracked
+from tests.service import eventually
 from tests.wandb_server import ERROR, HANG, KEY, REFUSE, WandbServer
 
 pytestmark = pytest.mark.usefixtures("tracking_on")
@@ -83,6 +84,21 @@ def test_a_stage_is_recorded_offline_without_a_key(job: Job, picture: Path) -> N
     content = record.read_bytes()
     assert b"accuracy" in content
     assert b"train/global_step" in content
+
+
+def test_with_a_gpu_the_machine_is_watched_also_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "cuda_devices", lambda: 1)
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    with tracked(job, "train", {}):
+        # Under the names of W&B's panels; a GPU's are `gpu.0.gpu` and `gpu.0.memoryAllocated`.
+        eventually("a point of the curves", lambda: b"proc.memory.percent" in runs_in(job)[0].read_bytes())
+
+
+def test_without_a_gpu_nobody_watches_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "cuda_devices", lambda: 0)
+    with tracked(job, "train", {}):
+        assert wandb.run is not None
+        assert wandb.run.settings.x_disable_stats
 
 
 def test_two_stages_are_two_runs(job: Job) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pipeline import hardware
+from pipeline import fit, hardware
 from pipeline.trainer import Meter, decay_by_layer
+from tests.tiny import Road
 
 
 def test_what_goes_in_is_counted_without_its_padding() -> None:
@@ -24,6 +27,13 @@ def test_what_goes_in_is_counted_without_its_padding() -> None:
     assert figures["tokens_per_second"] == pytest.approx(8 / 3 * figures["samples_per_second"])
 
 
+def test_what_is_packed_has_no_padding() -> None:
+    meter = Meter(packed=True)
+    meter.count({"labels": torch.ones(2), "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]])})
+    meter.count({"labels": torch.ones(2), "attention_mask": torch.tensor([[1, 1], [1, 0]])})
+    assert (meter.tokens, meter.places, meter.padding) == (7, 7, 0.0)
+
+
 @pytest.mark.parametrize(
     ("device", "bf16", "name"), [("cpu", True, "eager"), ("cpu", False, "sdpa"), ("cuda", True, "sdpa")]
 )
@@ -34,6 +44,34 @@ def test_attention_is_by_products_where_that_is_faster(
     monkeypatch.setattr(hardware, "has_bf16", lambda: bf16)
     assert hardware.training_attention() == name
     assert name == "eager" or name in ALL_ATTENTION_FUNCTIONS
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "packs"), [("cpu", True, False), ("cuda", True, True), ("cuda", False, False)]
+)
+def test_rows_are_packed_where_torch_has_the_kernel(
+    device: str, bf16: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "best_device", lambda: torch.device(device))
+    monkeypatch.setattr(hardware, "has_bf16", lambda: bf16)
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    assert hardware.packs_rows() == packs
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
+    assert not hardware.packs_rows()
+
+
+def test_only_a_long_training_on_a_gpu_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for device, long in (("cpu", False), ("cuda", True)):
+        monkeypatch.setattr(hardware, "best_device", lambda device=device: torch.device(device))
+        assert hardware.compiles(hardware.WORTH) == long
+        assert not hardware.compiles(hardware.WORTH - 1)
+
+
+def test_the_optimizer_is_one_kernel(reviews: Road, tmp_path: Path) -> None:
+    recipe, model = reviews.recipe, BertForSequenceClassification(BertConfig(num_hidden_layers=1))
+    lesson = fit._lesson(recipe, model, reviews.tokenized, 0)
+    trainer = fit._trainer(recipe, lesson, tmp_path, [], packed=False)
+    assert trainer.create_optimizer().defaults["fused"]
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])

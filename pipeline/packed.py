@@ -1,0 +1,142 @@
+"""Batches without padding: the rows of a batch laid one after the other, each attending to itself alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+#: The form of attention, by the name under which transformers finds it here.
+PACKED = "packed"
+#: Kinds of models, by transformers' name, whose encoders are alike enough.
+KINDS = ("bert", "electra")
+#: The kernel's head sizes are multiples of the first number, up to the second.
+HEAD_SIZES = (8, 256)
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether the encoder of `model` is of a shape that `pack_rows` knows."""
+    config: Any = model.config
+    if config.model_type not in KINDS:
+        return False
+    size: int = config.hidden_size // config.num_attention_heads
+    return size % HEAD_SIZES[0] == 0 and size <= HEAD_SIZES[1]
+
+
+def pack_rows(model: PreTrainedModel) -> None:
+    """Make the layers of a BERT- or ELECTRA-shaped model compute the tokens of a batch and not its padding.
+
+    What goes in and what comes out stays padded, (batch, length) and (batch, length, hidden), or (batch, 1, hidden)
+    after `compute_first_row`; states at padding become 0. Answers and gradients stay what they are (up to rounding;
+    dropout draws fewer numbers). Parameters and their names do not change; a model so changed is not for exporting.
+    On CUDA it wants half precision, and waits for the GPU once a batch: how many tokens there are is known only there.
+    """
+    AttentionInterface.register(PACKED, attend)
+    AttentionMaskInterface.register(PACKED, _as_it_is)
+    model.set_attn_implementation(PACKED)
+    encoder: Any = model.base_model.encoder
+    encoder.forward = MethodType(_encode, encoder)
+
+
+def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "inductor") -> None:
+    """Have torch compile each layer of a BERT- or ELECTRA-shaped model when it is first called.
+
+    Any length is one graph, and layers that are alike share it. In place: parameters and their names, and so
+    checkpoints, do not change.
+    """
+    encoder: Any = model.base_model.encoder
+    for layer in encoder.layer:
+        layer.compile(dynamic=True, backend=backend)
+
+
+def _as_it_is(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> Tensor | None:
+    return attention_mask
+
+
+def _encode(
+    encoder: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
+) -> BaseModelOutputWithPastAndCrossAttentions:
+    """The layers' output for the embeddings `states` (batch, length, hidden) and their mask (batch, length)."""
+    rows, length, hidden = states.shape
+    mask = states.new_ones(rows, length, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    places = mask.flatten().nonzero().squeeze(1)
+    starts = functional.pad(mask.sum(1).cumsum(0), (1, 0)).to(torch.int32)
+    packed = states.reshape(-1, hidden)[places].unsqueeze(0)
+    for layer in encoder.layer:
+        packed = layer(packed, cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=length, max_length_k=length)
+    if packed.shape[1] == rows:
+        # One state a row: of [CLS] alone, or because there is no other.
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=packed.transpose(0, 1))
+    padded = packed.new_zeros(rows * length, hidden).index_copy(0, places, packed[0])
+    return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=padded.view(rows, length, hidden))
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Tensor,
+    cu_seq_lens_k: Tensor,
+    max_length_q: int,
+    max_length_k: int,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each row, as transformers calls it: (1, heads, tokens, size) to (1, tokens, heads, size).
+
+    Row n of the queries is `cu_seq_lens_q[n]` to `cu_seq_lens_q[n + 1]`, at most `max_length_q` tokens; likewise of
+    keys and values. On CUDA it is torch's variable-length kernel, elsewhere what that is to be equal to.
+    """
+    query, key, value = (item.squeeze(0).transpose(0, 1) for item in (query, key, value))
+    starts = cu_seq_lens_q, cu_seq_lens_k
+    if query.is_cuda:
+        seen = attend_on_cuda(query, key, value, starts, (max_length_q, max_length_k), dropout, scaling)
+    else:
+        seen = attend_by_mask(query, key, value, starts, dropout, scaling)
+    return seen.unsqueeze(0), None
+
+
+def attend_on_cuda(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    starts: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """FlashAttention, which torch brings, within rows: (tokens, heads, size) to the like, in bf16 or fp16."""
+    # torch's public function for it, `varlen_attn`, calls the same and cannot drop out.
+    kernel = torch.ops.aten._flash_attention_forward
+    seen: Tensor = kernel(query, key, value, *starts, *longest, dropout, False, False, scale=scaling)[0]
+    return seen
+
+
+def attend_by_mask(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    starts: tuple[Tensor, Tensor],
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """The same on any device and in any precision, all tokens against all."""
+    own = _row_of(len(query), starts[0])[:, None] == _row_of(len(key), starts[1])
+    query, key, value = (item.transpose(0, 1).unsqueeze(0) for item in (query, key, value))
+    seen = functional.scaled_dot_product_attention(query, key, value, own, dropout_p=dropout, scale=scaling)
+    return seen.squeeze(0).transpose(0, 1)
+
+
+def _row_of(tokens: int, starts: Tensor) -> Tensor:
+    """The number of each token's row (tokens,)."""
+    return torch.bucketize(torch.arange(tokens, device=starts.device), starts[1:], right=True)
