@@ -115,4 +115,5 @@ def correlation_loss(cosines: Tensor, labels: Tensor) -> Tensor:
     left, right = (side - side.mean() for side in (cosines, labels))
     # Without it a batch of one label would have no gradient but NaN.
     size = left.norm() * right.norm() + 1e-6
-    return 1 - (left * right).sum() / size
+    loss: Tensor = 1 - (left * right).sum() / size
+    return loss
