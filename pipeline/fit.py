@@ -55,11 +55,10 @@ from pipeline.trainer import FineTuner, Meter
 
 log = logging.getLogger(__name__)
 
-#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
-SCRATCH_THREADS = 1
 
-
-def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+def fit(
+    job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker, *, threads: int
+) -> dict[str, Any]:
     """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says.
 
     Of several processes that do the same together, each computes its share, and the first writes.
@@ -69,8 +68,7 @@ def fit(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, track
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = tokenized.figures["base"]
     scratch = base["base"] == SCRATCH
-    if threads := job.settings.threads or (SCRATCH_THREADS if scratch else 0):
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     if start := inputs.get("start"):
         directory: Path | None = start.path / "model"
     else:
@@ -115,7 +113,7 @@ def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
     encoder = transformer_of(model)
     if recipe.train.tune != "full" or not can_pack(encoder):
         return False
-    if packed := packs_rows():
+    if packed := packs_rows(mixed=isinstance(model, BiEncoder)):
         pack_rows(encoder)
     if compiles(steps):
         compile_layers(encoder)

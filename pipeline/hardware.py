@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 #: Steps from which compiling is taken to pay. Neither side is measured: it is reckoned with a minute for compiling
 #: (less where an earlier night has left its cache) and a saving of some ten milliseconds a step.
 WORTH = 6000
-#: Rows of a batch that a GPU must have for itself. Not measured: with fewer, starting its kernels is taken to be what
-#: takes the time, and that is no less for a part of the rows.
-SHARE = 32
+#: Rows of a batch that a process must have for itself. On a CPU two of one thread, of 64 rows each, did 1.9 times what
+#: one of two threads did, of 32 rows 1.4 times (docs/experiments.md). On CUDA it is not measured: with fewer rows,
+#: starting the kernels is taken to be what takes the time, and that is no less for a part of the rows.
+SHARE = {"cpu": 64, "cuda": 32}
 
 
 def best_device() -> torch.device:
@@ -25,11 +28,13 @@ def training_attention() -> str:
     return "eager" if best_device().type == "cpu" and has_bf16() else "sdpa"
 
 
-def packs_rows() -> bool:
-    """Whether batches are trained on without their padding: where torch brings the kernel for it.
+def packs_rows(*, mixed: bool) -> bool:
+    """Whether batches are trained on without their padding: on CUDA where torch brings the kernel for it.
 
-    It wants bf16, as GPUs from Ampere on have it. A CPU is faster with batches that are about as long as each other.
+    It wants bf16, as GPUs from Ampere on have it. On a CPU it pays where rows of all lengths are `mixed` in a batch.
     """
+    if best_device().type == "cpu":
+        return mixed
     return best_device().type == "cuda" and has_bf16() and torch.backends.cuda.is_flash_attention_available()
 
 
@@ -38,14 +43,19 @@ def compiles(steps: int) -> bool:
     return best_device().type == "cuda" and steps >= WORTH
 
 
-def training_processes(rows: int) -> int:
-    """How many processes train together, a GPU each, where a batch has so many rows; 1 without a GPU.
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
-    Each has at least `SHARE` of them. CUDA_VISIBLE_DEVICES says which GPUs there are.
+
+def training_processes(rows: int, threads: int) -> int:
+    """How many processes train together where a batch has so many rows: one for each GPU, or for each of `threads`.
+
+    Each has at least `SHARE` of the rows. CUDA_VISIBLE_DEVICES says which GPUs there are.
     """
-    if best_device().type != "cuda":
-        return 1
-    return max(1, min(torch.cuda.device_count(), rows // SHARE))
+    kind = best_device().type
+    most = torch.cuda.device_count() if kind == "cuda" else threads
+    return max(1, min(most, rows // SHARE[kind]))
 
 
 def gpu_memory() -> dict[str, float]:

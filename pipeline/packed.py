@@ -98,11 +98,11 @@ def attend(
     keys and values. On CUDA it is torch's variable-length kernel, elsewhere what that is to be equal to.
     """
     query, key, value = (item.squeeze(0).transpose(0, 1) for item in (query, key, value))
-    starts = cu_seq_lens_q, cu_seq_lens_k
+    starts, longest = (cu_seq_lens_q, cu_seq_lens_k), (max_length_q, max_length_k)
     if query.is_cuda:
-        seen = attend_on_cuda(query, key, value, starts, (max_length_q, max_length_k), dropout, scaling)
+        seen = attend_on_cuda(query, key, value, starts, longest, dropout, scaling)
     else:
-        seen = attend_by_mask(query, key, value, starts, dropout, scaling)
+        seen = attend_by_rows(query, key, value, starts, longest, dropout, scaling)
     return seen.unsqueeze(0), None
 
 
@@ -122,21 +122,33 @@ def attend_on_cuda(
     return seen
 
 
-def attend_by_mask(
+def attend_by_rows(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     starts: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """The same on any device and in any precision, all tokens against all."""
-    own = _row_of(len(query), starts[0])[:, None] == _row_of(len(key), starts[1])
-    query, key, value = (item.transpose(0, 1).unsqueeze(0) for item in (query, key, value))
-    seen = functional.scaled_dot_product_attention(query, key, value, own, dropout_p=dropout, scale=scaling)
-    return seen.squeeze(0).transpose(0, 1)
+    """The same on any device and in any precision: rows are padded for this alone, as products of matrices."""
+    rows = len(starts[0]) - 1
+    places = [_places(len(tokens), ends) for tokens, ends in zip((query, key), starts, strict=True)]
+    query, key, value = (
+        tokens.new_zeros(rows, length, *tokens.shape[1:]).index_put(place, tokens).transpose(1, 2)
+        for tokens, length, place in zip(
+            (query, key, value), (longest[0], *longest[1:] * 2), (places[0], places[1], places[1]), strict=True
+        )
+    )
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    padding = torch.arange(longest[1], device=scores.device) >= starts[1].diff()[:, None]
+    shares = scores.masked_fill(padding[:, None, None], -torch.inf).softmax(-1, dtype=torch.float32).to(value.dtype)
+    seen = functional.dropout(shares, dropout) @ value
+    return seen.transpose(1, 2)[places[0]]
 
 
-def _row_of(tokens: int, starts: Tensor) -> Tensor:
-    """The number of each token's row (tokens,)."""
-    return torch.bucketize(torch.arange(tokens, device=starts.device), starts[1:], right=True)
+def _places(tokens: int, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of each token's row, and its place in it (tokens,)."""
+    numbers = torch.arange(tokens, device=starts.device)
+    rows = torch.bucketize(numbers, starts[1:], right=True)
+    return rows, numbers - starts[rows]

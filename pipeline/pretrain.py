@@ -53,9 +53,9 @@ def pretrain(
 
     `start` is the directory of an encoder that this has made before, whose weights and vocabulary it begins with.
 
-    Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned: `encoder` (the
-    directory), `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`, `files` (name to
-    sha256), `history`, and `start`, what was said of that one.
+    Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned with the
+    directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`,
+    `files` (name to sha256), `history`, and `start`, what was said of that one.
 
     A run that was cut off goes on from its newest whole checkpoint, one every `save_steps` steps, in
     `directory/checkpoints`; `spec.steps` may be another by then, so long as the rate has not begun to fall.
@@ -90,7 +90,6 @@ def pretrain(
         trainer.train(resume_from_checkpoint=checkpoint)
     target = directory / "encoder"
     document = {
-        "encoder": str(target),
         "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         "steps": trainer.state.global_step,
         "seconds": watch.seconds,
@@ -106,7 +105,7 @@ def pretrain(
     as_pretrained(tokenizer).save_pretrained(target)
     draw_losses(trainer.state.log_history, target / "curve.png")
     (target / SAID).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return document
+    return {"encoder": str(target), **document}
 
 
 def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""One model trained by several processes, a GPU each, started as torchrun starts them; every batch is shared out."""
+"""One model trained by several processes, a GPU or a core each, started as torchrun does; every batch is shared out."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ from pipeline.artifacts import Artifact
 from pipeline.checkpoints import newest_checkpoint
 from pipeline.errors import ProcessError, SaebyeokError, TerminatedError
 from pipeline.fit import fit
-from pipeline.hardware import best_device, training_processes
+from pipeline.hardware import best_device, cores, training_processes
 from pipeline.job import Job
+from pipeline.recipe import SCRATCH
 from pipeline.tracker import STEP, Tracker
 
 log = logging.getLogger(__name__)
 
+#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
+SCRATCH_THREADS = 1
 #: Seconds that processes have for a checkpoint when they are to stop.
 GRACE = 60
 #: How long one waits for the others before it takes them for dead.
@@ -49,14 +52,18 @@ class Order:
     inputs: Mapping[str, Artifact]
     draft: Path
     work: Path
+    threads: int
+    "Of each process."
 
 
 def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """`fit` on what this machine has: in this process, or in one for each GPU where a batch is large enough."""
-    processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
+    """`fit` on what this machine has: in this process, or in several where batches are large enough."""
+    scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
+    threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
+    processes = training_processes(job.recipe.train.batch_size, threads) if job.recipe.train.tune == "full" else 1
     if processes == 1:
-        return fit(job, inputs, draft, work, tracker)
-    return fit_spread(Order(job, inputs, draft, work), tracker, processes)
+        return fit(job, inputs, draft, work, tracker, threads=threads)
+    return fit_spread(Order(job, inputs, draft, work, max(1, threads // processes)), tracker, processes)
 
 
 def fit_spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
@@ -167,7 +174,7 @@ def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | Sae
     tracker = Distant(sender) if first else Tracker(None)
     _meet()
     try:
-        return fit(order.job, order.inputs, order.draft, order.work, tracker)
+        return fit(order.job, order.inputs, order.draft, order.work, tracker, threads=order.threads)
     except SaebyeokError as error:
         # All of them raise it, at the same step.
         return error

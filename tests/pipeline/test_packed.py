@@ -25,13 +25,13 @@ from transformers import (
 from pipeline import fit
 from pipeline import packed as packed_module
 from pipeline.first_row import compute_first_row
-from pipeline.hardware import has_bf16
+from pipeline.hardware import best_device, has_bf16, packs_rows
 from pipeline.heads import BiEncoder
 from pipeline.model import transformer_of
-from pipeline.packed import attend_by_mask, attend_on_cuda, can_pack, compile_layers, pack_rows
+from pipeline.packed import attend_by_rows, attend_on_cuda, can_pack, compile_layers, pack_rows
 from pipeline.train import train
 from tests.tiny import SHAPE as SCRATCH
-from tests.tiny import open_road, small_recipe
+from tests.tiny import Road, open_road, small_recipe
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -163,7 +163,7 @@ def test_the_kernel_for_cuda_takes_the_same_and_gives_the_same_shapes(queries: l
     real = [torch.randn(shape, requires_grad=True) for shape in shapes]
     meta = [torch.empty(shape, device="meta", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
     ends = starts[0].to("meta"), starts[1].to("meta")
-    expected = attend_by_mask(*real, starts, 0.1, 0.5)
+    expected = attend_by_rows(*real, starts, (max(queries), max(keys)), 0.1, 0.5)
     found = attend_on_cuda(*meta, ends, (max(queries), max(keys)), 0.1, 0.5)
     assert found.shape == expected.shape
     found.sum().backward()
@@ -173,10 +173,10 @@ def test_the_kernel_for_cuda_takes_the_same_and_gives_the_same_shapes(queries: l
 def test_attention_stays_within_a_row() -> None:
     starts = starts_of([2, 3])
     query, key, value = (torch.randn(5, 2, 4) for _ in range(3))
-    whole = attend_by_mask(query, key, value, (starts, starts), 0.0, None)
+    whole = attend_by_rows(query, key, value, (starts, starts), (3, 3), 0.0, None)
     for low, high in ((0, 2), (2, 5)):
         alone = starts_of([high - low])
-        part = attend_by_mask(query[low:high], key[low:high], value[low:high], (alone, alone), 0.0, None)
+        part = attend_by_rows(query[low:high], key[low:high], value[low:high], (alone, alone), (3, 3), 0.0, None)
         torch.testing.assert_close(whole[low:high], part)
 
 
@@ -226,7 +226,7 @@ def test_only_encoders_of_a_known_shape_are_packed() -> None:
 def seen_by(precisions: set[torch.dtype]) -> Callable[..., Tensor]:
     def attend(*tokens: Any) -> Tensor:
         precisions.update(item.dtype for item in tokens[:3])
-        return attend_by_mask(*tokens)
+        return attend_by_rows(*tokens)
 
     return attend
 
@@ -236,10 +236,11 @@ def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: p
     for name in ("nsmc", "klue-sts"):
         recipe = small_recipe(name, train__epochs=1, model__scratch=SCRATCH | {"dropout": 0.0})
         road = open_road(recipe, tmp_path / name, train=300, test=40)
-        padded = road.trained
         with monkeypatch.context() as patch:
-            patch.setattr(fit, "packs_rows", lambda: True)
-            patch.setattr(packed_module, "attend_by_mask", seen_by(precisions))
+            patch.setattr(fit, "packs_rows", lambda mixed: False)
+            padded = road.trained
+            patch.setattr(fit, "packs_rows", lambda mixed: True)
+            patch.setattr(packed_module, "attend_by_rows", seen_by(precisions))
             packed = train(replace(road.job, force=True), road.tokenized)
         # In training, evaluation and for the calibration: the kernel for CUDA takes nothing else.
         assert precisions == {torch.bfloat16 if has_bf16() else torch.float32}
@@ -249,3 +250,10 @@ def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: p
         for key, tensor in expected.items():
             # In bf16, where there is one, and added up in another order.
             torch.testing.assert_close(found[key], tensor, atol=0.02, rtol=0.1)
+
+
+def test_on_a_cpu_only_mixed_lengths_are_packed(reviews: Road, pairs: Road) -> None:
+    assert best_device().type == "cuda" or not packs_rows(mixed=False)
+    assert packs_rows(mixed=True)
+    # Its batches are of pairs of all lengths, and nothing of what is computed is padding.
+    assert pairs.trained.figures["padding"] == 0.0
