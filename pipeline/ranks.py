@@ -175,6 +175,10 @@ def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | Sae
     _meet()
     try:
         return fit(order.job, order.inputs, order.draft, order.work, tracker, threads=order.threads)
+    except TerminatedError as error:
+        # Returning would wait for the launcher, which has been told to end and takes nothing any more.
+        log.warning("%s", error)
+        raise SystemExit(1) from error
     except SaebyeokError as error:
         # All of them raise it, at the same step.
         return error

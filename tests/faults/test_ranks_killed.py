@@ -1,0 +1,128 @@
+"""Several processes train together, and they or who started them are told to end or die: nobody is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import active_children
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline import ranks
+from pipeline.checkpoints import COMPLETE, newest_checkpoint
+from pipeline.errors import BaseModelError, ProcessError, TerminatedError
+from pipeline.ranks import Order, fit_spread
+from pipeline.settings import ROOT
+from pipeline.tracker import Tracker
+from pipeline.train import train
+from tests.service import eventually
+from tests.tiny import Road, open_road, small_recipe
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
+    """A training that does not end by itself."""
+    monkeypatch.setattr(ranks, "training_processes", lambda rows: 2)
+    road = open_road(small_recipe("nsmc", train__epochs=100), tmp_path / "home", train=300, test=40)
+    _ = road.tokenized
+    return road
+
+
+def newest(home: Path) -> int:
+    """The step of the newest whole checkpoint; 0 where there is none."""
+    found = [file.parent.name for file in (home / "work").glob("*/checkpoint-*/*") if file.name == COMPLETE]
+    return max((int(name.rsplit("-", 1)[1]) for name in found), default=0)
+
+
+@contextmanager
+def once_it_trains(home: Path, action: Callable[[], None]) -> Iterator[None]:
+    """Have `action` done when there is another checkpoint than before."""
+    before, over = newest(home), threading.Event()
+
+    def wait() -> None:
+        while newest(home) <= before:
+            if over.wait(0.05):
+                return
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_sigterm_has_a_checkpoint_written_and_the_same_again_goes_on_from_there(
+    road: Road, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = road.job.settings.home
+    reached = [0]
+    for _ in range(2):
+        terminate = once_it_trains(home, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with terminate, pytest.raises(TerminatedError, match="the same again goes on"):
+            train(road.job, road.tokenized)
+        assert active_children() == []
+        # They ended by themselves once it was written.
+        assert "forcefully" not in caplog.text
+        (work,) = (path for path in (home / "work").iterdir() if path.is_dir())
+        found = Path(newest_checkpoint(work) or "")
+        # Each process's share of it is there, too.
+        assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in found.iterdir()}
+        reached.append(newest(home))
+    assert reached == sorted(set(reached))
+
+
+def test_where_one_dies_all_end(road: Road) -> None:
+    kill = once_it_trains(road.job.settings.home, lambda: os.kill(active_children()[1].pid or 0, signal.SIGKILL))
+    with kill, pytest.raises(ProcessError, match="SIGKILL"):
+        train(road.job, road.tokenized)
+    assert active_children() == []
+
+
+def test_what_stops_all_of_them_stops_the_stage(tmp_path: Path) -> None:
+    road = open_road(small_recipe("nsmc"), tmp_path, train=300, test=40)
+    tokenized = road.tokenized
+    figures = tokenized.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": None}}
+    lost = replace(tokenized, manifest=tokenized.manifest.model_copy(update={"figures": figures}))
+    order = Order(road.job, {"tokenized": lost}, tmp_path / "draft", tmp_path / "work" / "it")
+    with pytest.raises(BaseModelError, match="nowhere"):
+        fit_spread(order, Tracker(None), 2)
+
+
+CODE = """
+import sys
+from pathlib import Path
+if __name__ == "__main__":
+    from pipeline import ranks
+    from pipeline.train import train
+    from tests.tiny import open_road, small_recipe
+    ranks.training_processes = lambda rows: 2
+    road = open_road(small_recipe("nsmc", train__epochs=100), Path(sys.argv[1]), train=300, test=40)
+    train(road.job, road.tokenized)
+"""
+
+
+def test_where_the_stage_is_killed_nobody_goes_on(tmp_path: Path) -> None:
+    file, home = tmp_path / "stage.py", tmp_path / "home"
+    file.write_text(CODE, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    stage = subprocess.Popen([sys.executable, str(file), str(home)], env=environment)
+    eventually("a checkpoint", lambda: newest(home))
+    started = psutil.Process(stage.pid).children(recursive=True)
+    assert len(started) >= 2
+    stage.kill()
+    stage.wait()
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert alive == []
