@@ -169,6 +169,8 @@ class _Telling(TrainerCallback):
 def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | SaebyeokError:
     """What one process does; its rank among them is in its environment."""
     first = os.environ["RANK"] == "0"
+    # accelerate warns of what it would otherwise choose itself.
+    os.environ.setdefault("OMP_NUM_THREADS", str(order.threads))
     logging.basicConfig(stream=sys.stderr, level=level if first else logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     tracker = Distant(sender) if first else Tracker(None)
