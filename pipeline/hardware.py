@@ -9,10 +9,9 @@ import torch
 #: Steps from which compiling is taken to pay. Neither side is measured: it is reckoned with a minute for compiling
 #: (less where an earlier night has left its cache) and a saving of some ten milliseconds a step.
 WORTH = 6000
-#: Rows of a batch that a process must have for itself. On a CPU two of one thread, of 64 rows each, did 1.9 times what
-#: one of two threads did, of 32 rows 1.4 times (docs/experiments.md). On CUDA it is not measured: with fewer rows,
-#: starting the kernels is taken to be what takes the time, and that is no less for a part of the rows.
-SHARE = {"cpu": 64, "cuda": 32}
+#: Rows of a batch that a GPU must have for itself. Not measured: with fewer, starting its kernels is taken to be what
+#: takes the time, and that is no less for a part of the rows.
+SHARE = 32
 
 
 def best_device() -> torch.device:
@@ -48,14 +47,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def training_processes(rows: int, threads: int) -> int:
-    """How many processes train together where a batch has so many rows: one for each GPU, or for each of `threads`.
+def training_processes(rows: int) -> int:
+    """How many processes train together, a GPU each, where a batch has so many rows; 1 without a GPU.
 
-    Each has at least `SHARE` of the rows. CUDA_VISIBLE_DEVICES says which GPUs there are.
+    Each has at least `SHARE` of them. CUDA_VISIBLE_DEVICES says which GPUs there are. On a CPU a process a core, which
+    add up their gradients, is no faster than one with as many threads (docs/experiments.md).
     """
-    kind = best_device().type
-    most = torch.cuda.device_count() if kind == "cuda" else threads
-    return max(1, min(most, rows // SHARE[kind]))
+    if best_device().type != "cuda":
+        return 1
+    return max(1, min(torch.cuda.device_count(), rows // SHARE))
 
 
 def gpu_memory() -> dict[str, float]:

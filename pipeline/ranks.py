@@ -1,4 +1,4 @@
-"""One model trained by several processes, a GPU or a core each, started as torchrun does; every batch is shared out."""
+"""One model trained by several processes, a GPU each, started as torchrun starts them; every batch is shared out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, 
     """`fit` on what this machine has: in this process, or in several where batches are large enough."""
     scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
     threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
-    processes = training_processes(job.recipe.train.batch_size, threads) if job.recipe.train.tune == "full" else 1
+    processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
     if processes == 1:
         return fit(job, inputs, draft, work, tracker, threads=threads)
     return fit_spread(Order(job, inputs, draft, work, max(1, threads // processes)), tracker, processes)
