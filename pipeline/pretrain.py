@@ -68,7 +68,7 @@ def pretrain(
         torch.set_num_threads(threads)
     lines = read_lines(files)
     log.info("%d lines", len(lines))
-    tokenizer = _vocabulary(spec, lines, directory) if start is None else Tokenizer.from_file(str(start / TOKENIZER))
+    tokenizer = _vocabulary(spec, lines, directory) if start is None else _vocabulary_of(start)
     # They are judged in their order: short ones together need no padding.
     held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
     corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
@@ -115,6 +115,13 @@ def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tok
         log.info("learning a vocabulary of %d word pieces", spec.shape.vocabulary)
         train_wordpiece(lines, spec.shape.vocabulary).save(str(path))
     return Tokenizer.from_file(str(path))
+
+
+def _vocabulary_of(start: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(start / TOKENIZER))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise RecipeError(f"{start} holds no encoder of the shape that is to be trained: {error}") from error
 
 
 def _begin_with(encoder: PreTrainedModel, start: Path) -> None:

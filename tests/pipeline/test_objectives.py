@@ -8,7 +8,7 @@ from transformers import BertConfig, set_seed
 
 from pipeline import objectives
 from pipeline.encoder import EncoderSpec, load_encoder
-from pipeline.objectives import OBJECTIVES, Masking, ReplacedTokens, draw
+from pipeline.objectives import OBJECTIVES, Contrastive, Masking, ReplacedTokens, draw
 
 MASK, SPECIAL, VOCABULARY = 4, 5, 20
 CONFIG = BertConfig(
@@ -117,3 +117,41 @@ def test_draws_are_as_likely_as_they_are_said_to_be() -> None:
     drawn = draw(shares.log().repeat(20_000, 1))
     found = torch.bincount(drawn, minlength=4) / len(drawn)
     assert found.tolist() == pytest.approx(shares.tolist(), abs=0.01)
+
+
+def test_a_view_lacks_words_and_nothing_else(spec: EncoderSpec) -> None:
+    set_seed(7)
+    module = Contrastive(spec, CONFIG, Masking(0.3, MASK, SPECIAL, VOCABULARY))
+    ids = torch.cat([torch.full((500, 1), 2), torch.arange(5, 15).expand(500, 10), torch.full((500, 1), 3)], dim=1)
+    ids = torch.cat([ids, torch.zeros(500, 3, dtype=torch.long)], dim=1)
+    mask = (torch.arange(15) < 12).long().expand(500, 15)
+    view, kept = module.view(ids, mask)
+    assert view.shape == kept.shape
+    assert view.shape[1] == kept.sum(1).max() <= 12
+    for row, length in zip(view, kept.sum(1).tolist(), strict=True):
+        first, *words, last = row[:length].tolist()
+        assert (first, last) == (2, 3)
+        # In their order, each once.
+        assert words == sorted(set(words))
+        assert set(words) <= set(range(5, 15))
+    assert (kept.sum(1) - 2).float().mean().item() == pytest.approx(7, abs=0.2)
+    assert not torch.equal(view, module.view(ids, mask)[0])
+
+
+def test_the_other_view_of_a_line_is_learnt_to_be_found(spec: EncoderSpec) -> None:
+    set_seed(7)
+    module = Contrastive(spec, CONFIG, MASKING)
+    optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
+    losses, found = [], []
+    for _ in range(150):
+        # Others than it has seen before: it is not the lines that are learnt.
+        words = torch.randint(SPECIAL, VOCABULARY, (64, 8))
+        said = module(torch.cat([torch.full((64, 1), 2), words, torch.full((64, 1), 3)], dim=1))
+        optimizer.zero_grad()
+        said["loss"].backward()
+        optimizer.step()
+        losses.append(said["loss"].item())
+        found.append(said["found"].item())
+    assert sum(losses[-20:]) < 0.75 * sum(losses[:20])
+    assert sum(found[-20:]) > sum(found[:20])
+    assert max(found) <= 1

@@ -77,7 +77,7 @@ def test_the_rate_rises_stays_and_falls(pretrained: dict[str, Any]) -> None:
     assert rates == {4: pytest.approx(1e-3), 8: pytest.approx(1e-3), 12: pytest.approx(2.5e-4)}
 
 
-@pytest.mark.parametrize("objective", ["masked-language", "replaced-tokens"])
+@pytest.mark.parametrize("objective", ["masked-language", "replaced-tokens", "contrastive"])
 def test_a_killed_pretraining_goes_on_and_ends_the_same(
     objective: str, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +99,27 @@ def test_a_killed_pretraining_goes_on_and_ends_the_same(
     one, other = (load_file(Path(item["encoder"]) / "model.safetensors") for item in (whole, resumed))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_sentences_are_learnt_from_where_words_were_left(
+    pretrained: dict[str, Any], lines: Path, tmp_path: Path
+) -> None:
+    start = Path(pretrained["encoder"])
+    spec = small("contrastive", steps=4, warmup_steps=1, decay_steps=3, masked=0.3, learning_rate=1e-6)
+    made = pretrain(spec, [lines], tmp_path, start=start, threads=1, save_steps=4)
+    assert made["start"]["history"] == json.loads(json.dumps(pretrained))["history"]
+    assert {"loss", "found"} <= made["history"][0].keys()
+    before, after = (load_file(Path(item["encoder"]) / "model.safetensors") for item in (pretrained, made))
+    assert before.keys() == after.keys()
+    for name, weight in after.items():
+        # So small a rate moves next to nothing, in half precision.
+        torch.testing.assert_close(weight, before[name], atol=1e-3, rtol=1e-2)
+    assert (Path(made["encoder"]) / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
+    wider = spec.model_copy(update={"shape": SHAPE.model_copy(update={"hidden": 64})})
+    with pytest.raises(RecipeError, match="no encoder of the shape"):
+        pretrain(wider, [lines], tmp_path / "wider", start=start, threads=1, save_steps=4)
+    with pytest.raises(RecipeError, match="no encoder of the shape"):
+        pretrain(spec, [lines], tmp_path / "empty", start=tmp_path / "nothing", threads=1, save_steps=4)
 
 
 def test_what_was_pretrained_can_be_fine_tuned_in_fp32(pretrained: dict[str, Any], tmp_path: Path) -> None:
@@ -128,7 +149,7 @@ def test_the_command_line_pretrains(lines: Path, tmp_path: Path) -> None:
     ("name", "steps", "says"),
     [
         ("mini", 10, "mini.toml: `steps` must be at least `warmup_steps` and `decay_steps` together"),
-        ("maxi", None, "no encoder 'maxi'; name a TOML file, or one of: mini"),
+        ("maxi", None, "no encoder 'maxi'; name a TOML file, or one of: mini, mini-sentences"),
     ],
 )
 def test_what_cannot_be_pretrained_is_explained(name: str, steps: int | None, says: str) -> None:
@@ -139,7 +160,10 @@ def test_what_cannot_be_pretrained_is_explained(name: str, steps: int | None, sa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("objective = 'guess'", "own.toml: `objective` Input should be 'masked-language' or 'replaced-tokens'"),
+        (
+            "objective = 'guess'",
+            "own.toml: `objective` Input should be 'masked-language', 'replaced-tokens' or 'contrastive'",
+        ),
         ("speed = 3", "own.toml: unknown key `speed`; allowed there: batch_tokens"),
         ("[shape]\nlayers = 0", "own.toml: `shape.layers` Input should be greater than or equal to 1 (it is 0)"),
         ("steps = ", "own.toml is not TOML"),
