@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from multiprocessing import get_context, parent_process
+from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def fit_spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]
         shutdown_timeout=GRACE,
         logs_specs=DefaultLogsSpecs(log_dir=str(order.work / "processes")),
     )
-    with _heard(tracker) as sender, _signals_restored():
+    with _heard(tracker) as sender, _signals_restored(), _may_have_children():
         try:
             found = elastic_launch(config, _train)(order, sender, logging.getLogger().level)[0]
         except SignalException as error:
@@ -133,6 +133,17 @@ def _signals_restored() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _may_have_children() -> Iterator[None]:
+    """A worker of Celery is daemonic and may start none; these here end with their parent (`_end_with_parent`)."""
+    process = current_process()
+    before, process.daemon = process.daemon, False
+    try:
+        yield
+    finally:
+        process.daemon = before
 
 
 class Distant(Tracker):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 
 def in_two(road: Road, monkeypatch: pytest.MonkeyPatch) -> Artifact:
     monkeypatch.setattr(ranks, "training_processes", lambda rows: 2)
+    # As in a worker of Celery.
+    monkeypatch.setattr(current_process(), "daemon", True)
     return train(replace(road.job, force=True), road.tokenized)
 
 
