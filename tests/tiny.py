@@ -30,7 +30,6 @@ SMALL: dict[str, Any] = {
     "model.base": SCRATCH,
     "model.scratch": SHAPE,
     "model.max_length": 32,
-    "train.dropout": None,
     "train.epochs": 2,
     "train.batch_size": 32,
     "train.learning_rate": 3e-3,

@@ -59,7 +59,7 @@ def test_rows_are_packed_where_torch_has_the_kernel(
     # On a CPU it depends on the batches.
     assert hardware.packs_rows(mixed=True) == (packs or device == "cpu")
     monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
-    assert not hardware.packs_rows()
+    assert not hardware.packs_rows(mixed=False)
 
 
 def test_only_a_long_training_on_a_gpu_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -356,6 +356,7 @@ gate_share = 0.1
 
 [model]
 base = "klue/bert-base"
+pooling = "cls"
 max_length = 64
 
 [train]
