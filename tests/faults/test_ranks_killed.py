@@ -96,7 +96,7 @@ def test_what_stops_all_of_them_stops_the_stage(tmp_path: Path) -> None:
     tokenized = road.tokenized
     figures = tokenized.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": None}}
     lost = replace(tokenized, manifest=tokenized.manifest.model_copy(update={"figures": figures}))
-    order = Order(road.job, {"tokenized": lost}, tmp_path / "draft", tmp_path / "work" / "it")
+    order = Order(road.job, {"tokenized": lost}, tmp_path / "draft", tmp_path / "work" / "it", threads=1)
     with pytest.raises(BaseModelError, match="nowhere"):
         fit_spread(order, Tracker(None), 2)
 
