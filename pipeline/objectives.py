@@ -129,7 +129,7 @@ class ReplacedTokens(nn.Module):
 class Contrastive(nn.Module):
     """Find the other view of a line among those of other lines; views lack tokens, each other ones.
 
-    Gao et al. 2021 (SimCSE), with words left out instead of dropout alone, which a small encoder learns too easily.
+    Gao et al. 2021 (SimCSE), with words left out beside dropout.
     """
 
     def __init__(self, spec: EncoderSpec, config: BertConfig, masking: Masking) -> None:

@@ -68,7 +68,7 @@ def pretrain(
         torch.set_num_threads(threads)
     lines = read_lines(files)
     log.info("%d lines", len(lines))
-    tokenizer = _vocabulary(spec, lines, directory) if start is None else _vocabulary_of(start)
+    tokenizer, before = (_vocabulary(spec, lines, directory), None) if start is None else _read_start(start)
     # They are judged in their order: short ones together need no padding.
     held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
     corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
@@ -99,7 +99,7 @@ def pretrain(
         "spec": spec.model_dump(),
         "files": {file.name: file_digest(file) for file in files},
         "history": trainer.state.log_history,
-        "start": None if start is None else json.loads((start / SAID).read_text(encoding="utf-8")),
+        "start": before,
     }
     model.encoder.half().save_pretrained(target)
     as_pretrained(tokenizer).save_pretrained(target)
@@ -117,11 +117,12 @@ def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tok
     return Tokenizer.from_file(str(path))
 
 
-def _vocabulary_of(start: Path) -> Tokenizer:
+def _read_start(start: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """Its vocabulary, and what was said of it: before anything is trained that could not be written down then."""
     try:
-        return Tokenizer.from_file(str(start / TOKENIZER))
+        return Tokenizer.from_file(str(start / TOKENIZER)), json.loads((start / SAID).read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise RecipeError(f"{start} holds no encoder of the shape that is to be trained: {error}") from error
+        raise RecipeError(f"{start} holds no encoder that `saebyeok pretrain` has made: {error}") from error
 
 
 def _begin_with(encoder: PreTrainedModel, start: Path) -> None:

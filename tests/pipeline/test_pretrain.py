@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,14 @@ def test_sentences_are_learnt_from_where_words_were_left(
     wider = spec.model_copy(update={"shape": SHAPE.model_copy(update={"hidden": 64})})
     with pytest.raises(RecipeError, match="no encoder of the shape"):
         pretrain(wider, [lines], tmp_path / "wider", start=start, threads=1, save_steps=4)
-    with pytest.raises(RecipeError, match="no encoder of the shape"):
+    with pytest.raises(RecipeError, match="no encoder that `saebyeok pretrain` has made"):
         pretrain(spec, [lines], tmp_path / "empty", start=tmp_path / "nothing", threads=1, save_steps=4)
+    untold = shutil.copytree(start, tmp_path / "untold")
+    (untold / "pretraining.json").unlink()
+    with pytest.raises(RecipeError, match=r"pretraining\.json"):
+        pretrain(spec, [lines], tmp_path / "early", start=untold, threads=1, save_steps=4)
+    # It is told before anything is trained.
+    assert not (tmp_path / "early").exists()
 
 
 def test_what_was_pretrained_can_be_fine_tuned_in_fp32(pretrained: dict[str, Any], tmp_path: Path) -> None:
