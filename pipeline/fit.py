@@ -42,6 +42,7 @@ from pipeline.model import (
     answers_of,
     build_model,
     distances_of,
+    freeze_layers,
     load_rows,
     save_trained,
     to_score,
@@ -76,6 +77,7 @@ def fit(
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)
+    freeze_layers(model, recipe.train.frozen_layers)
     checkpoint = newest_checkpoint(work)
     watch = Watch(spent=seconds_behind(checkpoint))
     transformer_of(model).set_attn_implementation(training_attention())
@@ -83,7 +85,8 @@ def fit(
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed)
+    halves = threads // 2 if _can_halve(lesson.module) else 0
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, halves=halves)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -147,7 +150,7 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
 
 
 def _trainer(
-    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, halves: int
 ) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
@@ -163,6 +166,7 @@ def _trainer(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
         packed=packed,
+        halves=halves,
         compare=correlation_loss if isinstance(lesson.module, BiEncoder) else None,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
@@ -212,6 +216,15 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
 def _uses_all(module: nn.Module) -> bool:
     """Whether every parameter surely takes part in every step, so that several processes need not look for others."""
     return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
+
+
+def _can_halve(module: nn.Module) -> bool:
+    """Whether two threads can compute a half of each batch, and twice the same: not where they draw random numbers.
+
+    A bi-encoder's loss is of the whole batch, and a head alone is too small.
+    """
+    drawn = any(part.p > 0 for part in module.modules() if isinstance(part, nn.Dropout))
+    return best_device().type == "cpu" and not drawn and not isinstance(module, BiEncoder | Head)
 
 
 def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -246,6 +246,23 @@ def transformer_of(module: nn.Module) -> PreTrainedModel:
     return inner
 
 
+def freeze_layers(module: nn.Module, count: int) -> None:
+    """Take the lowest `count` layers of what `build_model` made, the embeddings first, out of training.
+
+    Raises BaseModelError where none would be left.
+    """
+    if not count:
+        return
+    encoder = transformer_of(module).base_model
+    layers = encoder.encoder.layer
+    if count > len(layers):
+        raise BaseModelError(f"train.frozen_layers ({count}) leaves nothing to train; it is at most {len(layers)} here")
+    # ELECTRA widens its embeddings by a matrix of its own.
+    below = [part for name, part in encoder.named_children() if name.startswith("embeddings")]
+    for part in (*below, *layers[: count - 1]):
+        part.requires_grad_(False)
+
+
 def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write model and tokenizer as transformers writes them."""
     transformer_of(module).save_pretrained(directory)

@@ -59,6 +59,9 @@ class TrainSpec(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
         default=None, description="in the base model while it is tuned; without it, as its configuration says"
     )
+    frozen_layers: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of the base model, from below, that stay as they are; its embeddings are the first"
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="each layer's learning rate, from the head down, as a share of that above it"
     )
@@ -139,6 +142,8 @@ class Recipe(Strict):
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
         if self.train.dropout is not None and self.model.base == SCRATCH:
             raise ValueError("`train.dropout` is for base models; from scratch it is `model.scratch.dropout`")
+        if self.train.frozen_layers and self.model.base == SCRATCH:
+            raise ValueError("`train.frozen_layers` is for base models: from scratch no layer knows anything")
         if self.train.tune == "head" and self.model.base == SCRATCH:
             raise ValueError("`train.tune` head leaves the base model as it is: from scratch it knows nothing")
         if self.train.start == "champion" and self.model.base == SCRATCH:

@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from pipeline.artifacts import Artifact
 from pipeline.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
-from pipeline.errors import BaseModelError, TerminatedError, TrainingDivergedError
+from pipeline.errors import BaseModelError, RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.fit import fit_line
 from pipeline.hardware import has_bf16
 from pipeline.job import open_store
@@ -266,6 +266,39 @@ def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path) -> No
         assert newest_checkpoint(tmp_path) == str(directory)
 
 
+def test_two_threads_learn_from_the_halves_of_a_batch_what_one_learns_from_it(
+    two_epochs: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    road = two_epochs.with_recipe(small_recipe("nsmc", model__scratch__dropout=0.0))
+    whole, threads = road.trained, set()
+    compute_loss = Trainer.compute_loss
+
+    def seen(self: Trainer, model: Any, *args: Any, **options: Any) -> Any:
+        if model.training:
+            threads.add((threading.current_thread(), torch.get_num_threads()))
+        return compute_loss(self, model, *args, **options)
+
+    monkeypatch.setattr(Trainer, "compute_loss", seen)
+    settings = road.job.settings.model_copy(update={"threads": 2})
+    two = replace(road.job, settings=settings, force=True)
+    halved = train(two, road.tokenized)
+    assert [number for _, number in threads] == [1, 1]
+    for name, tensor in weights(whole).items():
+        # The same gradients, added up in another order and in bf16.
+        torch.testing.assert_close(weights(halved)[name], tensor, atol=0.02, rtol=0.1)
+    with monkeypatch.context() as patch:
+        kill_at(patch, math.ceil(road.tokenized.figures["train"]["rows"] / 32) + 2)
+        with pytest.raises(Killed):
+            train(two, road.tokenized)
+    assert same_weights(train(replace(two, force=False), road.tokenized), halved)
+
+
+def test_what_is_dropped_out_is_drawn_by_one_thread(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.trainer.ThreadPoolExecutor", lambda *_, **__: pytest.fail("not to be halved"))
+    settings = two_epochs.job.settings.model_copy(update={"threads": 2})
+    assert train(replace(two_epochs.job, settings=settings), two_epochs.tokenized).figures["best_epoch"]
+
+
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
 def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -413,6 +446,26 @@ def test_with_a_steep_decay_only_what_stands_on_the_encoder_learns(tmp_path: Pat
     moved = {name: float((tensor - after[f"bert.{name}"]).abs().max()) for name, tensor in before.items()}
     assert moved["pooler.dense.weight"] > 1e-3
     assert max(value for name, value in moved.items() if not name.startswith("pooler")) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_frozen_layers_and_what_is_below_them_stay_as_they_are(kind: str, tmp_path: Path) -> None:
+    narrow = {"embedding_size": 16} if kind == "electra" else {}
+    base = save_base(tmp_path / "base", ["정말 재미있는 영화"], kind=kind, num_hidden_layers=2, **narrow)
+    recipe = small_recipe("nsmc", model__base=str(base), train__frozen_layers=2, train__epochs=1)
+    road = open_road(recipe, tmp_path / "home", train=200, test=20)
+    before, after = load_file(base / "model.safetensors"), weights(road.trained)
+    encoder = {name: tensor for name, tensor in before.items() if not name.startswith("pooler")}
+    same = {name for name, tensor in encoder.items() if torch.equal(tensor, after[f"{kind}.{name}"])}
+    assert same == {name for name in encoder if name.startswith(("embeddings", "encoder.layer.0."))}
+    deep = small_recipe("nsmc", model__base=str(base), train__frozen_layers=3)
+    with pytest.raises(BaseModelError, match=r"train\.frozen_layers \(3\) leaves nothing to train; it is at most 2"):
+        _ = road.with_recipe(deep).trained
+
+
+def test_from_scratch_nothing_is_frozen() -> None:
+    with pytest.raises(RecipeError, match="no layer knows anything"):
+        small_recipe("nsmc", train__frozen_layers=1)
 
 
 def test_a_base_model_is_what_training_starts_from(tmp_path: Path) -> None:
