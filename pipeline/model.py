@@ -253,7 +253,7 @@ def freeze_layers(module: nn.Module, count: int) -> None:
     """
     if not count:
         return
-    encoder = transformer_of(module).base_model
+    encoder: Any = transformer_of(module).base_model
     layers = encoder.encoder.layer
     if count > len(layers):
         raise BaseModelError(f"train.frozen_layers ({count}) leaves nothing to train; it is at most {len(layers)} here")
