@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,16 @@ from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
 from pipeline.frozen import Vectors
-from pipeline.hardware import best_device, compiles, gpu_memory, has_bf16, packs_rows, training_attention
+from pipeline.hardware import (
+    best_device,
+    compiles,
+    cores,
+    gpu_memory,
+    has_bf16,
+    packs_rows,
+    training_attention,
+    training_processes,
+)
 from pipeline.heads import BiEncoder, Head, PooledClassifier, correlation_loss
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
@@ -49,12 +59,27 @@ from pipeline.model import (
     transformer_of,
 )
 from pipeline.packed import can_pack, compile_layers, pack_rows
+from pipeline.ranks import Order, spread
 from pipeline.recipe import SCRATCH, Recipe
 from pipeline.releases import Calibration
 from pipeline.tracker import Tracker
 from pipeline.trainer import FineTuner, Meter
 
 log = logging.getLogger(__name__)
+
+#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
+SCRATCH_THREADS = 1
+
+
+def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+    """`fit` on what this machine has: in this process, or in several, which make the same model up to rounding."""
+    scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
+    threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
+    processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
+    if processes == 1:
+        return fit(job, inputs, draft, work, tracker, threads=threads)
+    order = Order(partial(fit, job, inputs, draft, work), work, max(1, threads // processes))
+    return spread(order, tracker, processes)
 
 
 def fit(

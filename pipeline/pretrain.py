@@ -7,6 +7,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import BertConfig, PreTrainedModel, TrainingArguments, set_seed
+from transformers import BertConfig, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
@@ -25,10 +26,12 @@ from pipeline.corpus import CollateLines, Corpus, encode_lines, read_lines
 from pipeline.encode import as_pretrained
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import RecipeError
-from pipeline.hardware import best_device, has_bf16, training_attention
+from pipeline.hardware import best_device, cores, has_bf16, training_attention, training_processes
 from pipeline.manifest import file_digest
 from pipeline.objectives import OBJECTIVES, Masking
 from pipeline.plots import draw_losses
+from pipeline.ranks import Order, spread
+from pipeline.tracker import Tracker
 from pipeline.trainer import BatchTrainer
 from pipeline.wordpiece import SPECIAL, train_wordpiece
 
@@ -38,6 +41,8 @@ log = logging.getLogger(__name__)
 HELD = 250
 #: Files of an encoder's directory.
 TOKENIZER, WEIGHTS, SAID = "tokenizer.json", "model.safetensors", "pretraining.json"
+#: Where what was cut off is kept, beside the encoder's directory.
+CHECKPOINTS = "checkpoints"
 
 
 def pretrain(
@@ -57,11 +62,35 @@ def pretrain(
     directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`,
     `files` (name to sha256), `history`, and `start`, what was said of that one.
 
-    A run that was cut off goes on from its newest whole checkpoint, one every `save_steps` steps, in
-    `directory/checkpoints`; `spec.steps` may be another by then, so long as the rate has not begun to fall.
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.hardware`); of a contrastive
+    one, each compares its own lines. A run that was cut off goes on from its newest whole checkpoint, one every
+    `save_steps` steps, in `directory/checkpoints`; `spec.steps` may be another by then.
     Raises DataError where `files` cannot be read, RecipeError where `start` has another shape, TrainingDivergedError
-    where the loss is no longer a number.
+    where the loss is no longer a number, TerminatedError at SIGTERM, ProcessError where one of several processes dies.
     """
+    learn = partial(_learn, spec, files, directory, start=start, save_steps=save_steps)
+    processes = training_processes(spec.batch_tokens // spec.max_length)
+    if processes == 1:
+        document = learn(Tracker(None), threads=threads)
+    else:
+        if start is None:
+            _vocabulary(spec, read_lines(files), directory)
+        order = Order(learn, directory / CHECKPOINTS, max(1, (threads or cores()) // processes))
+        document = spread(order, Tracker(None), processes)
+    return {"encoder": str(directory / "encoder"), **document}
+
+
+def _learn(
+    spec: EncoderSpec,
+    files: Sequence[Path],
+    directory: Path,
+    tracker: Tracker,
+    *,
+    start: Path | None,
+    threads: int,
+    save_steps: int,
+) -> dict[str, Any]:
+    """Pretrain in this process, of several its share; the first of them writes."""
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if threads:
@@ -82,13 +111,13 @@ def pretrain(
     for part in model.modules():
         if isinstance(part, PreTrainedModel):
             part.set_attn_implementation(training_attention())
-    checkpoints = directory / "checkpoints"
+    checkpoints = directory / CHECKPOINTS
     checkpoint = newest_checkpoint(checkpoints)
     watch = Watch(spent=seconds_behind(checkpoint))
-    trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), watch)
+    callbacks = [watch, *tracker.trainer_callbacks()]
+    trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), callbacks)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
-    target = directory / "encoder"
     document = {
         "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
         "steps": trainer.state.global_step,
@@ -101,11 +130,14 @@ def pretrain(
         "history": trainer.state.log_history,
         "start": before,
     }
+    if not trainer.is_world_process_zero():
+        return document
+    target = directory / "encoder"
     model.encoder.half().save_pretrained(target)
     as_pretrained(tokenizer).save_pretrained(target)
     draw_losses(trainer.state.log_history, target / "curve.png")
     (target / SAID).write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return {"encoder": str(target), **document}
+    return document
 
 
 def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tokenizer:
@@ -174,6 +206,8 @@ def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> Trainin
         # There are none: what is to be guessed is drawn from the ids themselves.
         label_names=["input_ids"],
         dataloader_pin_memory=cuda,
+        # A generator that reads another's embeddings has a table of its own that nobody looks into.
+        ddp_find_unused_parameters=spec.objective == "replaced-tokens",
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
@@ -189,7 +223,7 @@ class Pretrainer(BatchTrainer):
         corpus: Corpus,
         held: Corpus,
         arguments: TrainingArguments,
-        watch: Watch,
+        callbacks: list[TrainerCallback],
     ) -> None:
         """`held` are lines for the validation loss."""
         super().__init__(
@@ -198,7 +232,7 @@ class Pretrainer(BatchTrainer):
             train_dataset=corpus,
             eval_dataset=held,
             data_collator=CollateLines(0),
-            callbacks=[watch],
+            callbacks=callbacks,
             batches=TokenBatches(corpus.lengths, spec.batch_tokens, spec.seed),
         )
         self._said: dict[str, list[Tensor]] = defaultdict(list)

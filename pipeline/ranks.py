@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,19 +25,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.integrations.integration_utils import rewrite_logs
 from typing_extensions import override
 
-from pipeline.artifacts import Artifact
 from pipeline.checkpoints import newest_checkpoint
 from pipeline.errors import ProcessError, SaebyeokError, TerminatedError
-from pipeline.fit import fit
-from pipeline.hardware import best_device, cores, training_processes
-from pipeline.job import Job
-from pipeline.recipe import SCRATCH
+from pipeline.hardware import best_device
 from pipeline.tracker import STEP, Tracker
 
 log = logging.getLogger(__name__)
 
-#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
-SCRATCH_THREADS = 1
 #: Seconds that processes have for a checkpoint when they are to stop.
 GRACE = 60
 #: How long one waits for the others before it takes them for dead.
@@ -46,34 +40,23 @@ PATIENCE = timedelta(minutes=10)
 
 @dataclass(frozen=True)
 class Order:
-    """What each process is asked for: the arguments of `fit`."""
+    """What each process is asked for."""
 
-    job: Job
-    inputs: Mapping[str, Artifact]
-    draft: Path
-    work: Path
+    learn: Callable[..., dict[str, Any]]
+    "Trains with a tracker and as many `threads`, and says its figures; it can be pickled."
+    checkpoints: Path
     threads: int
     "Of each process."
 
 
-def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """`fit` on what this machine has: in this process, or in several where batches are large enough."""
-    scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
-    threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
-    processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
-    if processes == 1:
-        return fit(job, inputs, draft, work, tracker, threads=threads)
-    return fit_spread(Order(job, inputs, draft, work, max(1, threads // processes)), tracker, processes)
+def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
+    """Train in several processes of this machine; figures are those of the first.
 
-
-def fit_spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
-    """`fit` in several processes of this machine, which makes the same model up to rounding.
-
-    The first of them writes the model and checkpoints, says its figures and is recorded by `tracker`. SIGTERM has a
-    checkpoint written. Raises what `fit` raises, and ProcessError where one of them dies; then all are ended.
+    It writes model and checkpoints, and is recorded by `tracker`. SIGTERM has a checkpoint written. Raises what
+    `order.learn` raises, and ProcessError where one of them dies; then all are ended.
     """
     # Once, and not in each process: it deletes what is not whole.
-    newest_checkpoint(order.work)
+    newest_checkpoint(order.checkpoints)
     log.info("training in %d processes", processes)
     config = LaunchConfig(
         min_nodes=1,
@@ -86,7 +69,7 @@ def fit_spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]
         max_restarts=0,
         signals_to_handle="SIGTERM",
         shutdown_timeout=GRACE,
-        logs_specs=DefaultLogsSpecs(log_dir=str(order.work / "processes")),
+        logs_specs=DefaultLogsSpecs(log_dir=str(order.checkpoints / "processes")),
     )
     with _heard(tracker) as sender, _signals_restored(), _may_have_children():
         try:
@@ -187,7 +170,7 @@ def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | Sae
     tracker = Distant(sender) if first else Tracker(None)
     _meet()
     try:
-        return fit(order.job, order.inputs, order.draft, order.work, tracker, threads=order.threads)
+        return order.learn(tracker, threads=order.threads)
     except TerminatedError as error:
         # Returning would wait for the launcher, which has been told to end and takes nothing any more.
         log.warning("%s", error)

@@ -68,7 +68,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
     def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
         # Here and not at the top: a finished training is found again without torch.
-        from pipeline.ranks import fit_here
+        from pipeline.fit import fit_here
 
         return fit_here(job, inputs, draft, work, tracker)
 

@@ -106,6 +106,9 @@ class BatchTrainer(Trainer):
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(args=args, **options)
         self._batches = batches
+        if self.args.process_index:
+            # The weights are those of the first process; what is drawn in training is not to be the same everywhere.
+            torch.manual_seed(self.args.seed + self.args.process_index)
         # It prints to standard output what Watch writes to the log.
         self.remove_callback(PrinterCallback)
 
@@ -166,9 +169,6 @@ class FineTuner(BatchTrainer):
         self._pool: ThreadPoolExecutor | None = None
         if halves and self.args.world_size == 1:
             self._pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(halves,))
-        if self.args.process_index:
-            # The weights are those of the first process; what is dropped out is not to be the same everywhere.
-            torch.manual_seed(self.args.seed + self.args.process_index)
 
     def _new_meter(self) -> Meter:
         return Meter(packed=self._packed, processes=self.args.world_size)

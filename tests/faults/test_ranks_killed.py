@@ -10,16 +10,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 
 import psutil
 import pytest
 
-from pipeline import ranks
 from pipeline.checkpoints import COMPLETE, newest_checkpoint
 from pipeline.errors import BaseModelError, ProcessError, TerminatedError
-from pipeline.ranks import Order, fit_spread
+from pipeline.fit import fit
+from pipeline.ranks import Order, spread
 from pipeline.settings import ROOT
 from pipeline.tracker import Tracker
 from pipeline.train import train
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture
 def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
     """A training that does not end by itself."""
-    monkeypatch.setattr(ranks, "training_processes", lambda rows: 2)
+    monkeypatch.setattr("pipeline.fit.training_processes", lambda rows: 2)
     road = open_road(small_recipe("nsmc", train__epochs=100), tmp_path / "home", train=300, test=40)
     _ = road.tokenized
     return road
@@ -96,19 +97,20 @@ def test_what_stops_all_of_them_stops_the_stage(tmp_path: Path) -> None:
     tokenized = road.tokenized
     figures = tokenized.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": None}}
     lost = replace(tokenized, manifest=tokenized.manifest.model_copy(update={"figures": figures}))
-    order = Order(road.job, {"tokenized": lost}, tmp_path / "draft", tmp_path / "work" / "it", threads=1)
+    work = tmp_path / "work" / "it"
+    order = Order(partial(fit, road.job, {"tokenized": lost}, tmp_path / "draft", work), work, threads=1)
     with pytest.raises(BaseModelError, match="nowhere"):
-        fit_spread(order, Tracker(None), 2)
+        spread(order, Tracker(None), 2)
 
 
 CODE = """
 import sys
 from pathlib import Path
 if __name__ == "__main__":
-    from pipeline import ranks
+    from pipeline import fit
     from pipeline.train import train
     from tests.tiny import open_road, small_recipe
-    ranks.training_processes = lambda rows: 2
+    fit.training_processes = lambda rows: 2
     road = open_road(small_recipe("nsmc", train__epochs=100), Path(sys.argv[1]), train=300, test=40)
     train(road.job, road.tokenized)
 """

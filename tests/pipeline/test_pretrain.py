@@ -102,6 +102,24 @@ def test_a_killed_pretraining_goes_on_and_ends_the_same(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("objective", ["masked-language", "replaced-tokens"])
+def test_two_processes_share_each_batch(
+    objective: str, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small(objective)
+    alone = run(spec, lines, tmp_path / "alone")
+    monkeypatch.setattr("pipeline.pretrain.training_processes", lambda rows: 2)
+    made = run(spec, lines, tmp_path / "two")
+    assert made["steps"] == alone["steps"]
+    for ours, theirs in zip(made["history"], alone["history"], strict=True):
+        assert (ours["step"], ours["epoch"]) == (theirs["step"], theirs["epoch"])
+        for name in {"loss", "eval_loss"} & ours.keys():
+            # They guess other tokens.
+            assert ours[name] == pytest.approx(theirs[name], rel=0.05)
+    assert len(load_file(Path(made["encoder"]) / "model.safetensors")) > 10
+    assert json.loads((Path(made["encoder"]) / "pretraining.json").read_text(encoding="utf-8"))["steps"] == spec.steps
+
+
 def test_sentences_are_learnt_from_where_words_were_left(
     pretrained: dict[str, Any], lines: Path, tmp_path: Path
 ) -> None:

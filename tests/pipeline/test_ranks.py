@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline import hardware, ranks
+from pipeline import hardware
 from pipeline.artifacts import Artifact
 from pipeline.train import train
 from tests.tiny import SHAPE, Road, open_road, small_recipe
@@ -27,7 +27,7 @@ def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 
 
 def in_two(road: Road, monkeypatch: pytest.MonkeyPatch) -> Artifact:
-    monkeypatch.setattr(ranks, "training_processes", lambda rows: 2)
+    monkeypatch.setattr("pipeline.fit.training_processes", lambda rows: 2)
     # As in a worker of Celery.
     monkeypatch.setattr(current_process(), "daemon", True)
     return train(replace(road.job, force=True), road.tokenized)
