@@ -46,6 +46,7 @@ from pipeline.hardware import (
 from pipeline.heads import BiEncoder, Head, PooledClassifier, correlation_loss
 from pipeline.job import Job
 from pipeline.metrics import Numbers, compute_metrics
+from pipeline.mixing import Mixing
 from pipeline.model import (
     Collate,
     Rows,
@@ -110,8 +111,7 @@ def fit(
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
-    halves = threads // 2 if _can_halve(lesson.module) else 0
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, halves=halves)
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -175,7 +175,7 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
 
 
 def _trainer(
-    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, halves: int
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
 ) -> FineTuner:
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
@@ -187,12 +187,13 @@ def _trainer(
             for name, value in compute_metrics(recipe, labels, answers).items()
         }
 
+    paired = isinstance(lesson.module, BiEncoder)
     return FineTuner(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
         packed=packed,
-        halves=halves,
-        compare=correlation_loss if isinstance(lesson.module, BiEncoder) else None,
+        compare=correlation_loss if paired else None,
+        mix=_mix(recipe) if paired else None,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,
@@ -243,13 +244,19 @@ def _uses_all(module: nn.Module) -> bool:
     return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
 
 
-def _can_halve(module: nn.Module) -> bool:
-    """Whether two threads can compute a half of each batch, and twice the same: not where they draw random numbers.
-
-    A bi-encoder's loss is of the whole batch, and a head alone is too small.
-    """
-    drawn = any(part.p > 0 for part in module.modules() if isinstance(part, nn.Dropout))
-    return best_device().type == "cpu" and not drawn and not isinstance(module, BiEncoder | Head)
+def _mix(recipe: Recipe) -> Mixing | None:
+    settings = recipe.train
+    if not (settings.left_out or settings.strangers or settings.joined):
+        return None
+    assert recipe.score_range is not None  # the recipe's own rule
+    return Mixing(
+        left_out=settings.left_out,
+        strangers=settings.strangers,
+        joined=settings.joined,
+        lowest=recipe.score_range[0],
+        max_length=recipe.model.max_length,
+        seed=settings.seed,
+    )
 
 
 def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from typing_extensions import override
 
 from pipeline.batching import Batches
 from pipeline.hardware import gpu_memory
+from pipeline.mixing import Row
 from pipeline.shares import Share, all_rows, weight_of
 
 log = logging.getLogger(__name__)
@@ -91,12 +90,6 @@ def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: fl
     return split
 
 
-def _deal(inputs: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
-    """A batch in `count` parts of equally many rows, fewer where there are not so many."""
-    parts = ({name: value[start::count] for name, value in inputs.items()} for start in range(count))
-    return [part for part in parts if len(part["labels"])]
-
-
 class BatchTrainer(Trainer):
     """transformers' Trainer over the batches of a sampler of ours."""
 
@@ -137,9 +130,8 @@ class BatchTrainer(Trainer):
 class FineTuner(BatchTrainer):
     """Beside each loss it logs how fast it goes and how much of that is padding; a batch too large is halved.
 
-    On a CPU two threads may compute a half of each batch: they wait for each other once a step, and not in every
-    product of matrices. A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes
-    share each batch, and make the step that one would.
+    A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes share each batch, and
+    make the step that one would.
     """
 
     def __init__(
@@ -147,28 +139,23 @@ class FineTuner(BatchTrainer):
         *,
         layer_decay: float,
         packed: bool,
-        halves: int,
         compare: Callable[[Tensor, Tensor], Tensor] | None,
+        mix: Callable[[Sequence[Row]], list[Row]] | None,
         **options: Any,
     ) -> None:
         """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
 
-        `packed` says that padding is not computed. `halves` are torch's threads for each half of a batch, 0 where it is
-        computed as a whole, as it must where a model draws random numbers. `compare` is the loss of logits (batch,) and
-        labels (batch,) where it is no mean over rows.
+        `packed` says that padding is not computed; `compare` is the loss of logits (batch,) and labels (batch,) where
+        it is no mean over rows, and `mix` makes other rows of those of a batch.
         """
         super().__init__(**options)
         self._layer_decay = layer_decay
-        self._packed, self._compare = packed, compare
+        self._packed, self._compare, self._mix = packed, compare, mix
         self.meter, self._lately = self._new_meter(), self._new_meter()
         self.parts = 1
         "In how many parts a batch is computed, for memory."
-        self._rows = 0
-        "Of the batch that is being computed."
+        self._weight: float | Tensor = 1.0
         self._share: float | Tensor = 1.0
-        self._pool: ThreadPoolExecutor | None = None
-        if halves and self.args.world_size == 1:
-            self._pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(halves,))
 
     def _new_meter(self) -> Meter:
         return Meter(packed=self._packed, processes=self.args.world_size)
@@ -183,7 +170,7 @@ class FineTuner(BatchTrainer):
 
     @override
     def collate(self, rows: list[Any]) -> dict[str, Any]:
-        batch = super().collate(rows)
+        batch = super().collate(self._mix(rows) if self._mix else rows)
         # Here, where they are not yet on a GPU, which would have to be waited for.
         self.meter.count(batch)
         self._lately.count(batch)
@@ -210,12 +197,14 @@ class FineTuner(BatchTrainer):
 
     def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""
-        self._rows = len(inputs["labels"])
-        step = partial(super().training_step, model)
-        losses: list[Tensor] = []
-        for piece in _deal(inputs, self.parts):
-            # Two gradients add up to the same in whichever order they come; more would not.
-            losses += self._pool.map(step, _deal(piece, 2)) if self._pool else [step(piece)]
+        rows = len(inputs["labels"])
+        pieces = [{name: value[start :: self.parts] for name, value in inputs.items()} for start in range(self.parts)]
+        pieces = [piece for piece in pieces if len(piece["labels"])]
+        losses = []
+        for piece in pieces:
+            self._weight = len(piece["labels"]) / rows * self._share
+            losses.append(super().training_step(model, piece))
+        self._weight = 1.0
         return torch.stack(losses).sum()
 
     @override
@@ -226,10 +215,7 @@ class FineTuner(BatchTrainer):
             # Each adds the gradients of its own rows, and what is taken of them is the mean.
             return self._compare(logits, labels) * processes
         found = super().compute_loss(model, inputs, *args, **options)
-        if not model.training:
-            return found
-        weight = len(inputs["labels"]) / self._rows * self._share
-        return (found[0] * weight, *found[1:]) if isinstance(found, tuple) else found * weight
+        return (found[0] * self._weight, *found[1:]) if isinstance(found, tuple) else found * self._weight
 
     @override
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:

@@ -33,6 +33,9 @@ SMALL: dict[str, Any] = {
     "train.epochs": 2,
     "train.batch_size": 32,
     "train.learning_rate": 3e-3,
+    "train.left_out": 0.0,
+    "train.strangers": 0.0,
+    "train.joined": 0.0,
     "export.sentences": 100,
     # A model of this size answers in a millisecond, also where the machine is busy.
     "export.latency_ms": 5000.0,

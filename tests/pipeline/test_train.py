@@ -266,39 +266,6 @@ def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path) -> No
         assert newest_checkpoint(tmp_path) == str(directory)
 
 
-def test_two_threads_learn_from_the_halves_of_a_batch_what_one_learns_from_it(
-    two_epochs: Road, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    road = two_epochs.with_recipe(small_recipe("nsmc", model__scratch__dropout=0.0))
-    whole, threads = road.trained, set()
-    compute_loss = Trainer.compute_loss
-
-    def seen(self: Trainer, model: Any, *args: Any, **options: Any) -> Any:
-        if model.training:
-            threads.add((threading.current_thread(), torch.get_num_threads()))
-        return compute_loss(self, model, *args, **options)
-
-    monkeypatch.setattr(Trainer, "compute_loss", seen)
-    settings = road.job.settings.model_copy(update={"threads": 2})
-    two = replace(road.job, settings=settings, force=True)
-    halved = train(two, road.tokenized)
-    assert [number for _, number in threads] == [1, 1]
-    for name, tensor in weights(whole).items():
-        # The same gradients, added up in another order and in bf16.
-        torch.testing.assert_close(weights(halved)[name], tensor, atol=0.02, rtol=0.1)
-    with monkeypatch.context() as patch:
-        kill_at(patch, math.ceil(road.tokenized.figures["train"]["rows"] / 32) + 2)
-        with pytest.raises(Killed):
-            train(two, road.tokenized)
-    assert same_weights(train(replace(two, force=False), road.tokenized), halved)
-
-
-def test_what_is_dropped_out_is_drawn_by_one_thread(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.trainer.ThreadPoolExecutor", lambda *_, **__: pytest.fail("not to be halved"))
-    settings = two_epochs.job.settings.model_copy(update={"threads": 2})
-    assert train(replace(two_epochs.job, settings=settings), two_epochs.tokenized).figures["best_epoch"]
-
-
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
 def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
