@@ -38,11 +38,6 @@ SETTINGS = {
     "gate.floors": {"accuracy": 0.8, "f1": 0.79},
     "gate.margin": 0.02,
     "gate.behaviour": {"negation": 0.3, "intensifiers": 0.55, "typos": 0.65, "names": 0.75, "emoji": 0.75},
-    # Many nights are what is looked at, and from scratch one takes a third of the time.
-    "model.base": "scratch",
-    "train.epochs": 1,
-    "train.learning_rate": 1e-3,
-    "train.frozen_layers": 0,
 }
 HEADER = "id\tdocument\tlabel"
 KEPT = 3

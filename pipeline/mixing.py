@@ -18,13 +18,13 @@ BOTH = ("input_ids", "input_ids_pair")
 class Mixing:
     """Makes other pairs of those of a batch, as many; the batch itself says which: a resumed epoch has the same.
 
-    Words are left out of all texts. Of some pairs the second text becomes another pair's: texts that have nothing to do
-    with each other. To some another pair is appended, text to text: long pairs, which otherwise look alike, because
+    Tokens are left out of all texts. Of some pairs the second text becomes another pair's: texts that have nothing to
+    do with each other. To some another pair is appended, text to text: long pairs, which otherwise look alike, because
     means of many states do.
     """
 
     left_out: float
-    "Share of the words that are left out."
+    "Share of the tokens that are left out; never all of a text."
     strangers: float
     "Share whose second text is another's."
     joined: float

@@ -38,7 +38,7 @@ class ScratchSpec(Strict):
 class ModelSpec(Strict):
     """What is fine-tuned, and to which end."""
 
-    base: str = Field(min_length=1, description=f"'mini' (it ships), a hub id, a local directory, or {SCRATCH!r}")
+    base: str = Field(min_length=1, description=f"a hub id, a local directory, or {SCRATCH!r}")
     objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
     pooling: Literal["cls", "mean"] = Field(description="what a head or a comparison reads: [CLS], or the mean")
     max_length: Annotated[int, Field(ge=8, le=512)]
@@ -63,7 +63,7 @@ class TrainSpec(Strict):
         default=0, description="of the base model, from below, that stay as they are; its embeddings are the first"
     )
     left_out: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the words left out of a bi-encoder's texts, others each time"
+        default=0.0, description="share of the tokens left out of a bi-encoder's texts, others each time"
     )
     strangers: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="share of a bi-encoder's pairs whose second text is another pair's, scored lowest"
@@ -154,6 +154,8 @@ class Recipe(Strict):
             raise ValueError("`train.dropout` is for base models; from scratch it is `model.scratch.dropout`")
         if self.train.frozen_layers and self.model.base == SCRATCH:
             raise ValueError("`train.frozen_layers` is for base models: from scratch no layer knows anything")
+        if self.train.frozen_layers and self.train.tune == "head":
+            raise ValueError("`train.frozen_layers` must be 0 where `train.tune` is head: no layer is trained then")
         mixed = self.train.left_out or self.train.strangers or self.train.joined
         if mixed and self.model.objective != "bi-encoder":
             raise ValueError("`train.left_out`, `train.strangers`, `train.joined` are for bi-encoders; else they are 0")

@@ -58,7 +58,7 @@ def test_a_joined_pair_has_the_texts_of_both_and_their_mean() -> None:
             )
 
 
-def test_words_are_left_out_but_never_all() -> None:
+def test_tokens_are_left_out_but_never_all() -> None:
     rows = pairs(200, length=12)
     mixed = Mixing(left_out=0.3, strangers=0.0, joined=0.0, lowest=0.0, max_length=64, seed=7)(rows)
     for row, before in zip(mixed, rows, strict=True):

@@ -266,11 +266,18 @@ def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path) -> No
         assert newest_checkpoint(tmp_path) == str(directory)
 
 
-@pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
+@pytest.mark.parametrize(
+    ("name", "mixed"),
+    [
+        ("nsmc", {}),
+        ("klue-sts", {}),
+        ("klue-sts", {"train__left_out": 0.1, "train__strangers": 0.1, "train__joined": 0.3}),
+    ],
+)
 def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, mixed: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    road = open_road(small_recipe(name), tmp_path / "home", train=300, test=40)
+    road = open_road(small_recipe(name, **mixed), tmp_path / "home", train=300, test=40)
     whole = road.trained
     again = replace(road.job, force=False, settings=road.job.settings.model_copy(update={"home": tmp_path / "other"}))
     again = replace(again, store=open_store(again.settings))
@@ -430,9 +437,11 @@ def test_frozen_layers_and_what_is_below_them_stay_as_they_are(kind: str, tmp_pa
         _ = road.with_recipe(deep).trained
 
 
-def test_from_scratch_nothing_is_frozen() -> None:
+def test_where_nothing_is_known_or_nothing_is_trained_nothing_is_frozen() -> None:
     with pytest.raises(RecipeError, match="no layer knows anything"):
         small_recipe("nsmc", train__frozen_layers=1)
+    with pytest.raises(RecipeError, match="no layer is trained then"):
+        small_recipe("nsmc", model__base="klue/bert-base", train__tune="head", train__frozen_layers=1)
 
 
 def test_a_base_model_is_what_training_starts_from(tmp_path: Path) -> None:
