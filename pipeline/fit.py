@@ -177,9 +177,11 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
 def _trainer(
     recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
 ) -> FineTuner:
+    paired = isinstance(lesson.module, BiEncoder)
+
     def figures(prediction: EvalPrediction) -> dict[str, float]:
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
-        if isinstance(lesson.module, BiEncoder):
+        if paired:
             answers = to_score(recipe, fit_line(answers, labels), answers)
         # An epoch without a value is the worst one; as NaN, no later one would be better.
         return {
@@ -187,7 +189,6 @@ def _trainer(
             for name, value in compute_metrics(recipe, labels, answers).items()
         }
 
-    paired = isinstance(lesson.module, BiEncoder)
     return FineTuner(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
