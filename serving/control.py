@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline import __version__
@@ -19,11 +18,11 @@ from serving.engine import Engine
 from serving.live import Follower
 from serving.middleware import ApiError
 from serving.modelstore import model_tag
+from serving.pages import page_routes
 from serving.schemas import ErrorResponse, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
 
 RELEASE_HEADER = "X-Saebyeok-Release"
 ABOUT = "Korean BERT models, retrained overnight and served by morning. Every error has the shape of ErrorResponse."
-DOCS = Path(__file__).with_name("docs.html")
 EXAMPLES = {
     "/classify": {"texts": ["정말 재미있는 영화였어요", "시간이 아까웠다"]},
     "/similarity": {"pairs": [["오늘은 비가 온다", "오늘은 비가 내린다"]]},
@@ -122,20 +121,12 @@ def control_app(openapi: Callable[[], dict[str, Any]]) -> Starlette:
     async def document(_: Request) -> Response:
         return JSONResponse(describe(openapi()))
 
-    async def docs(_: Request) -> Response:
-        return FileResponse(DOCS)
-
-    async def index(_: Request) -> Response:
-        return RedirectResponse("docs")
-
     return Starlette(
         routes=[
             Route("/releases", releases, methods=["GET"]),
             Route("/releases/stage", stage, methods=["POST", "DELETE"]),
             Route("/docs.json", document, methods=["GET"]),
-            # BentoML's own page at / loads a tracker from another host.
-            Route("/docs", docs, methods=["GET"]),
-            Route("/", index, methods=["GET"]),
+            *page_routes(),
         ]
     )
 
@@ -195,6 +186,8 @@ def _live_release(ref: str, engine: Engine) -> LiveRelease:
         title=card.title,
         kind=card.kind,
         labels=list(card.labels),
+        score_range=card.score_range,
+        similar_at=card.similar_at,
         max_length=card.max_length,
         sample=card.sample,
         figures=card.figures,

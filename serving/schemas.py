@@ -130,7 +130,9 @@ class LiveRelease(BaseModel):
     title: str
     kind: str
     labels: list[str]
-    max_length: int
+    score_range: tuple[float, float] | None = Field(description="lowest and highest score; null: it classifies")
+    similar_at: float | None = Field(description="the score from which a pair is `similar`; null: it classifies")
+    max_length: int = Field(description="tokens that the model reads of a text, or of both of a pair")
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")
     provider: str = Field(description="what ONNX Runtime really runs on")

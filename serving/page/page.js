@@ -1,0 +1,320 @@
+/* The page at `/`: asks the service it came from, as a person types. */
+
+const TYPING = 250; // milliseconds of rest before a text is sent
+const SETTLED = 900; // milliseconds of rest before an answer is read out
+const LOOK = { live: 15_000, waiting: 3_000 }; // milliseconds between two looks at what is deployed
+const PATIENCE = 30_000; // milliseconds for an answer
+const BUSY = new Set([429, 503]);
+const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
+const SAMPLE =
+  "Trained on the small made-up sample that Saebyeok ships: the answer shows that the road works, and says nothing about real texts.";
+
+const find = (selector, within = document) => within.querySelector(selector);
+const percent = (share) => `${(share * 100).toFixed(1)}%`;
+const number = (value) => String(Math.round(value * 100) / 100);
+const day = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+
+/** An element with text, other elements and attributes; custom properties (`--share`) go to its style. */
+function element(name, content = [], attributes = {}) {
+  const made = document.createElement(name);
+  made.append(...[content].flat());
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("--")) made.style.setProperty(key, value);
+    else made.setAttribute(key, value);
+  }
+  return made;
+}
+
+/** What the service refused or could not do; `wait` is in seconds where it says when to ask again. */
+class Refusal extends Error {
+  constructor(status, message, wait) {
+    super(message);
+    this.status = status;
+    this.wait = wait;
+  }
+}
+
+let key = "";
+
+/** The service's answer. Throws Refusal where it answers with an error, TypeError or TimeoutError where not at all. */
+async function send(path, body, signal) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const options = { headers, cache: "no-store" };
+  if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
+  if (body) headers["Content-Type"] = "application/json";
+  const limit = AbortSignal.timeout(PATIENCE);
+  const response = await fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, limit]) : limit });
+  const document = await response.json().catch((error) => {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  });
+  if (response.ok) return document;
+  const wait = Math.min(Number(response.headers.get("Retry-After")) || 2, PATIENCE / 1000);
+  throw new Refusal(response.status, document.error?.message ?? `status ${response.status}`, wait);
+}
+
+/** One thing to ask: its fields, its answer, and how to ask the same from a program. */
+class Panel {
+  constructor(id, kind, read, draw) {
+    this.section = find(`#${id}`);
+    this.path = id;
+    this.kind = kind;
+    this.read = read;
+    this.draw = draw;
+    this.recipes = {};
+    this.fields = [...this.section.querySelectorAll("textarea, input")];
+    this.choice = find("select", this.section);
+    this.answer = find(".answer", this.section);
+    this.spoken = find("[role=status]", this.section);
+    for (const field of this.fields) field.addEventListener("input", () => this.ask(TYPING));
+    this.choice.addEventListener("change", () => this.ask(0));
+    for (const example of this.section.querySelectorAll(".examples button")) {
+      example.addEventListener("click", () => this.fill([example.textContent, example.dataset.second]));
+    }
+    this.blank();
+    this.explain();
+  }
+
+  fill(texts) {
+    this.fields.forEach((field, index) => (field.value = texts[index]));
+    this.ask(0);
+  }
+
+  /** Take over what is deployed; asks again where another release answers now. */
+  update(recipes) {
+    const mine = Object.entries(recipes).filter(([, item]) => item.kind === this.kind);
+    const before = this.release?.release;
+    this.recipes = Object.fromEntries(mine);
+    const names = Object.keys(this.recipes);
+    const chosen = names.includes(this.choice.value) ? this.choice.value : names[0];
+    this.choice.replaceChildren(...names.map((name) => element("option", name)));
+    this.choice.value = chosen ?? "";
+    this.choice.parentElement.hidden = names.length < 2;
+    this.section.hidden = !names.length;
+    if (names.length && this.release.release !== before) this.ask(0);
+  }
+
+  get release() {
+    return this.recipes[this.choice.value];
+  }
+
+  /** The request's body, or null where a field is empty. */
+  get body() {
+    const texts = this.fields.map((field) => field.value);
+    if (texts.some((text) => !text.trim())) return null;
+    const several = Object.keys(this.recipes).length > 1;
+    return { ...this.read(texts), ...(several ? { recipe: this.choice.value } : {}) };
+  }
+
+  /** Ask for what the fields hold in `delay` milliseconds; whatever was asked before is of no interest any more. */
+  ask(delay) {
+    this.asking?.abort();
+    this.asking = null;
+    clearTimeout(this.timer);
+    clearTimeout(this.saying);
+    find(".title", this.section).textContent = this.release?.title ?? "";
+    this.explain();
+    if (!this.body) this.blank();
+    else this.timer = setTimeout(() => this.request(), delay);
+  }
+
+  async request() {
+    const asking = new AbortController();
+    this.asking = asking;
+    this.answer.setAttribute("aria-busy", "true");
+    const begun = performance.now();
+    try {
+      const answer = await send(this.path, this.body, asking.signal);
+      if (this.asking !== asking) return;
+      this.show(answer, performance.now() - begun);
+    } catch (error) {
+      if (this.asking !== asking) return;
+      this.fail(error);
+    }
+  }
+
+  show(answer, took) {
+    const [result] = answer.results;
+    const { parts, sentence } = this.draw(result, this.recipes[answer.recipe] ?? {});
+    if (result.truncated) {
+      const most = this.recipes[answer.recipe]?.max_length;
+      parts.push(warning(`Only the beginning was read: the model takes ${most ?? "so many"} tokens, and this is longer.`));
+    }
+    if (answer.sample) parts.push(warning(SAMPLE));
+    const by = [`${Math.max(1, Math.round(took))} ms, by release `, element("code", answer.release)];
+    this.settle([...parts, element("p", by, { class: "quiet" })], sentence);
+  }
+
+  fail(error) {
+    if (!(error instanceof Refusal)) {
+      look();
+      this.settle([problem("No answer came. It is asked again as soon as the service is back.")]);
+      this.failed = true;
+    } else if (error.status === 401) {
+      lock();
+      this.settle([problem("The service wants an API key.")]);
+      this.failed = true;
+    } else if (BUSY.has(error.status)) {
+      this.settle([problem(`${error.message}. Asking again in ${error.wait} s.`)]);
+      this.timer = setTimeout(() => this.request(), error.wait * 1000);
+    } else {
+      this.settle([problem(error.message)]);
+    }
+  }
+
+  /** Ask again what had no answer because the service was away or locked. */
+  retry() {
+    if (this.failed) this.ask(0);
+  }
+
+  blank() {
+    this.settle([element("p", "The answer appears here as you type.", { class: "quiet" })], "");
+  }
+
+  settle(parts, sentence = parts[0].textContent) {
+    this.failed = false;
+    this.answer.setAttribute("aria-busy", "false");
+    this.answer.replaceChildren(...parts);
+    this.saying = setTimeout(() => (this.spoken.textContent = sentence), SETTLED);
+  }
+
+  /** The same request as a program makes it. */
+  explain() {
+    const example = this.section.querySelector(".examples button");
+    const body = this.body ?? this.read([example.textContent, example.dataset.second]);
+    const url = new URL(this.path, location.href).href;
+    const [curl, python] = this.section.querySelectorAll("pre");
+    curl.textContent = curlCall(url, body);
+    python.textContent = pythonCall(url, body);
+  }
+}
+
+function curlCall(url, body) {
+  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const lines = [`curl ${url}`, "-H 'Content-Type: application/json'"];
+  if (key) lines.push('-H "Authorization: Bearer $API_KEY"');
+  return [...lines, `-d '${quoted}'`].join(" \\\n  ");
+}
+
+function pythonCall(url, body) {
+  const lines = ["import httpx", "", "answer = httpx.post(", `    "${url}",`];
+  if (key) lines.splice(0, 1, "import os", "", "import httpx");
+  if (key) lines.push('    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"},');
+  // A JSON text is a Python literal as long as it holds no null, true or false.
+  return [...lines, `    json=${JSON.stringify(body)},`, ")", "answer.raise_for_status()", 'print(answer.json()["results"])'].join("\n");
+}
+
+const warning = (text) => element("p", text, { class: "warning" });
+const problem = (text) => element("p", text, { class: "problem" });
+
+function drawClasses({ label, score, probabilities }) {
+  const bars = Object.entries(probabilities).map(([name, share]) => {
+    const track = element("span", element("i", [], { "--share": share }), { class: "track", "aria-hidden": "true" });
+    const cells = [element("span", name), track, element("span", percent(share), { class: "number" })];
+    return element("li", cells, name === label ? { class: "best" } : {});
+  });
+  const result = element("p", [element("strong", label), element("span", `${percent(score)} sure`)], { class: "result" });
+  return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
+}
+
+function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
+  const verdict = similar ? "similar" : "not similar";
+  const of = range ? ` of ${range[1]}` : "";
+  const result = element("p", [element("strong", verdict), element("span", number(score) + of)], { class: "result" });
+  const parts = [result];
+  if (range) {
+    const share = (value) => (value - range[0]) / (range[1] - range[0]);
+    const track = element("div", [element("i", [], { "--share": share(score) }), element("b")], { class: "track" });
+    const ends = [range[0], `similar from ${cut}`, range[1]].map((text) => element("span", String(text)));
+    const scale = [track, element("p", ends, { class: "ends" })];
+    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", "--cut": share(cut) }));
+  }
+  return { parts, sentence: `${verdict}, ${number(score)}${of}` };
+}
+
+function describeRelease([recipe, release]) {
+  const title = element("h3", [release.title, element("span", recipe, { class: "quiet" })]);
+  if (release.sample) title.append(element("span", "sample data", { class: "chip" }));
+  const figures = Object.entries(release.figures).map(([name, value]) => [FIGURES[name] ?? name, value.toFixed(4)]);
+  const facts = [
+    ["Release", element("code", release.release), { class: "wide" }],
+    ...figures,
+    ["Reads", `${release.max_length} tokens`],
+    ["Runs on", release.provider.replace("ExecutionProvider", "")],
+    ["Made", day(release.created), { class: "wide" }],
+  ];
+  const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));
+  return element("article", [title, element("dl", list)], { class: "release" });
+}
+
+const panels = [
+  new Panel("classify", "classification", ([text]) => ({ texts: [text] }), drawClasses),
+  new Panel("similarity", "regression", ([left, right]) => ({ pairs: [[left, right]] }), drawScore),
+];
+
+/** Say how the service is; nothing where all is well. */
+function tell(text, tone = "") {
+  const state = find("#state");
+  state.hidden = !text;
+  state.className = `notice ${tone}`;
+  if (state.textContent !== text) state.textContent = text;
+}
+
+function lock() {
+  find("#key").hidden = false;
+  tell(key ? "The service does not know this API key." : "This service wants an API key.", "warn");
+}
+
+function showDeployment(deployed) {
+  find("#key").hidden = true;
+  const empty = deployed.deployment === 0;
+  tell(empty ? "The service runs, and nothing is deployed yet. This page fills by itself as soon as a release is." : "", "warn");
+  find("#panels").hidden = find("#served").hidden = empty;
+  find("#deployment").textContent = empty
+    ? ""
+    : `Deployment ${deployed.deployment}, since ${day(deployed.created)}: ${deployed.reason}`;
+  find("#releases").replaceChildren(...Object.entries(deployed.recipes).map(describeRelease));
+  for (const panel of panels) {
+    panel.update(deployed.recipes);
+    panel.retry();
+  }
+  return !empty;
+}
+
+let looking;
+
+/** See what is deployed, and go on seeing. */
+async function look() {
+  clearTimeout(looking);
+  let live = false;
+  try {
+    live = showDeployment(await send("releases"));
+  } catch (error) {
+    if (error instanceof Refusal && error.status === 401) lock();
+    else if (error instanceof Refusal) tell(`The service is not well: ${error.message}`, "bad");
+    else tell("The service does not answer. This page goes on asking.", "bad");
+  }
+  clearTimeout(looking);
+  // A page that nobody sees asks nothing.
+  if (document.visibilityState === "visible") looking = setTimeout(look, live ? LOOK.live : LOOK.waiting);
+}
+
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && look());
+find("#key").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = find("#key-value").value.trim();
+  for (const panel of panels) panel.explain();
+  look();
+});
+for (const code of document.querySelectorAll(".code")) {
+  const button = find("button", code);
+  // Browsers lend the clipboard to https and to this machine alone.
+  button.hidden = !navigator.clipboard;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(find("pre", code).textContent);
+    button.textContent = "Copied";
+    setTimeout(() => (button.textContent = "Copy"), 2_000);
+  });
+}
+tell("Asking what is deployed …");
+look();

@@ -1,0 +1,308 @@
+"""The page at `/` in a real browser, before a real service."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from pipeline.job import open_store
+from pipeline.releases import DeploymentLog
+from serving.pages import PAGE
+from tests.releases import SENTENCES, TinyModel
+from tests.service import Service, eventually, service_settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
+
+TEXT = SENTENCES[0]
+#: Larger than the page's pauses; what a person would wait for.
+SOON = 20_000
+#: Contrast of every text with what is behind it, by WCAG's formula, and the least that it may be.
+CONTRAST = """() => {
+  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (color) => parse(color).slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+  const behind = (node) => {
+    const color = getComputedStyle(node).backgroundColor;
+    return (parse(color)[3] ?? 1) > 0 || !node.parentElement ? color : behind(node.parentElement);
+  };
+  const texts = [...document.querySelectorAll("main *")].filter((node) => node.checkVisibility() &&
+    [...node.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()));
+  return texts.map((node) => {
+    const pair = [getComputedStyle(node).color, behind(node)].map(light).sort((a, b) => b - a);
+    return [node.textContent.slice(0, 40), (pair[0] + 0.05) / (pair[1] + 0.05)];
+  });
+}"""
+
+
+@dataclass
+class Opened:
+    """A page with what it asked for and what it said to the console."""
+
+    page: Page
+    asked: list[str]
+    said: list[str]
+
+    def answer(self, panel: str) -> str:
+        """What the panel answers, once it does."""
+        region = self.page.locator(f"#{panel} .answer")
+        region.locator(".result").wait_for(timeout=SOON)
+        return region.inner_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed, so the page is not opened in a browser")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    service = Service(service_settings(tmp_path_factory.mktemp("page")))
+    try:
+        service.wait_live()
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture(scope="module")
+def waited(browser: Browser, running: Service, classifier: TinyModel, sentence_encoder: TinyModel) -> str:
+    """What the page said before the first deployment; it has then filled by itself, and both recipes are live."""
+    page = browser.new_page()
+    page.goto(running.settings.service_url)
+    page.get_by_text("nothing is deployed yet").wait_for(timeout=SOON)
+    said = page.locator("main").inner_text()
+    store = open_store(running.settings)
+    releases = {
+        "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16, sample=False),
+    }
+    refs = {recipe: release.ref for recipe, release in releases.items()}
+    DeploymentLog(store).append(refs, after=0, run="test", reason="It is the first.")
+    eventually("both workers serve it", lambda: [w.deployment for w in running.client.releases().workers] == [1, 1])
+    page.get_by_label("Korean text").wait_for(timeout=SOON)
+    page.close()
+    return said
+
+
+@pytest.fixture
+def opened(browser: Browser, running: Service, waited: str) -> Iterator[Opened]:
+    """The page of the service with both recipes live."""
+    page = browser.new_page()
+    found = Opened(page, [], [])
+    page.on("request", lambda request: found.asked.append(request.url))
+    page.on("console", lambda message: found.said.append(message.text))
+    page.on("pageerror", lambda error: found.said.append(str(error)))
+    page.goto(running.settings.service_url)
+    page.get_by_label("Korean text").wait_for(timeout=SOON)
+    yield found
+    page.close()
+
+
+def test_a_service_without_a_deployment_says_so(waited: str) -> None:
+    assert "This page fills by itself as soon as a release is." in waited
+    assert "Classify" not in waited
+
+
+def test_it_answers_as_one_types(opened: Opened, running: Service) -> None:
+    opened.page.get_by_label("Korean text").press_sequentially(TEXT, delay=5)
+    said = opened.answer("classify")
+    [wanted] = running.client.classify([TEXT]).results
+    assert said.startswith(wanted.label)
+    assert f"{wanted.score:.1%} sure" in said
+    for label, share in wanted.probabilities.items():
+        assert re.search(rf"{label}\s+{share:.1%}", said)
+    assert "nsmc-" + "a" * 16 in said
+    assert "made-up sample" in said
+    assert "Only the beginning was read" not in said
+    asked = [url for url in opened.asked if url.endswith("/classify")]
+    assert len(asked) < len(TEXT), "it was debounced"
+    status = opened.page.locator("#classify [role=status]")
+    eventually("a screen reader is told", lambda: status.text_content() == f"{wanted.label}, {wanted.score:.1%} sure")
+    opened.page.get_by_label("Korean text").fill("  ")
+    opened.page.locator("#classify .answer").get_by_text("appears here as you type").wait_for()
+
+
+def test_it_compares_two_sentences(opened: Opened, running: Service) -> None:
+    opened.page.get_by_label("First sentence").fill(SENTENCES[4])
+    opened.page.get_by_label("Second sentence").fill(SENTENCES[5])
+    said = opened.answer("similarity")
+    [wanted] = running.client.similarity([SENTENCES[4:6]]).results
+    assert said.startswith("similar" if wanted.similar else "not similar")
+    assert f"{round(wanted.score, 2):g} of 5" in said
+    assert "similar from 3" in said
+    assert "made-up sample" not in said
+
+
+def test_it_asks_the_service_alone_and_the_browser_has_nothing_to_complain_of(opened: Opened, running: Service) -> None:
+    opened.page.get_by_role("button", name=re.compile("^정말 재미있게")).click()
+    opened.answer("classify")
+    url = running.settings.service_url
+    loaded = {item.removeprefix(url) for item in opened.asked}
+    assert loaded == {
+        "/",
+        "/releases",
+        "/classify",
+        *(f"/page/{n.name}" for n in PAGE.iterdir() if n.suffix != ".html"),
+    }
+    assert opened.said == []
+    headers = httpx.get(url).headers
+    assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    assert "unsafe" not in headers["content-security-policy"]
+
+
+def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service) -> None:
+    held: list[Route] = []
+    failed: list[str] = []
+    opened.page.on("requestfailed", lambda request: failed.append(request.post_data or ""))
+    # The first request is sent and never gets through.
+    opened.page.route("**/classify", lambda route: held.append(route), times=1)
+    field = opened.page.get_by_label("Korean text")
+    with opened.page.expect_request("**/classify"):
+        field.fill(SENTENCES[0])
+    field.fill(SENTENCES[3])
+    said = opened.answer("classify")
+    assert [json.loads(body)["texts"] for body in failed] == [[SENTENCES[0]]], "it was aborted"
+    [wanted] = running.client.classify([SENTENCES[3]]).results
+    assert f"{wanted.score:.1%} sure" in said
+
+
+def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
+    field = opened.page.get_by_label("Korean text")
+    field.fill("영화 " * 400)
+    assert "Only the beginning was read: the model takes 32 tokens" in opened.answer("classify")
+    field.fill("가" * 10_001)
+    problem = opened.page.locator("#classify .problem")
+    problem.wait_for(timeout=SOON)
+    assert "at most 10000 characters" in problem.inner_text()
+    field.fill("가")
+    opened.answer("classify")
+
+
+def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
+    error = {"error": {"type": "overloaded", "message": "too many requests", "index": None}}
+    opened.page.route(
+        "**/classify",
+        lambda route: route.fulfill(status=429, headers={"Retry-After": "1"}, json=error),
+        times=1,
+    )
+    opened.page.get_by_label("Korean text").fill(TEXT)
+    opened.page.get_by_text("too many requests. Asking again in 1 s.").wait_for(timeout=SOON)
+    opened.answer("classify")
+
+
+def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened) -> None:
+    refused = {"error": {"type": "unauthorized", "message": "a key is needed", "index": None}}
+
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer s3cret":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json=refused)
+
+    opened.page.route("**/classify", guard)
+    opened.page.get_by_label("Korean text").fill(TEXT)
+    opened.page.get_by_text("The service wants an API key.").wait_for(timeout=SOON)
+    opened.page.get_by_label("API key").fill("s3cret")
+    opened.page.get_by_label("API key").press("Enter")
+    opened.answer("classify")
+    assert opened.page.get_by_label("API key").is_hidden()
+    opened.page.get_by_text("Call it from").first.click()
+    assert "s3cret" not in opened.page.locator("main").inner_text()
+    assert opened.page.locator("#classify").get_by_text("Bearer $API_KEY").is_visible()
+
+
+def test_what_is_served_is_shown(opened: Opened) -> None:
+    said = opened.page.get_by_role("region", name="What is served").inner_text()
+    for part in ("Deployment 1", "It is the first.", "nsmc-" + "a" * 16, "klue-sts-" + "b" * 16, "0.5000", "32 tokens"):
+        assert part in said
+    assert said.count("sample data") == 1
+
+
+def test_the_code_that_it_shows_runs(opened: Opened, running: Service) -> None:
+    text = 'It\'s "$HOME" \\ `ls`\n정말 😀'
+    opened.page.get_by_label("Korean text").fill(text)
+    opened.answer("classify")
+    opened.page.get_by_text("Call it from").first.click()
+    code = [block.inner_text() for block in opened.page.locator("#classify pre").all()]
+    curl = subprocess.run(["bash", "-c", code[0]], capture_output=True, check=True)
+    python = subprocess.run([sys.executable, "-c", code[1]], capture_output=True, text=True, check=True)
+    [wanted] = running.client.classify([text]).results
+    [answer] = json.loads(curl.stdout)["results"]
+    assert answer["score"] == pytest.approx(wanted.score, abs=1e-6)
+    assert f"'label': '{wanted.label}'" in python.stdout
+
+
+def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:
+    page, reached = opened.page, []
+    page.locator("body").click(position={"x": 1, "y": 1})
+    for _ in range(24):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or reached[-1] == "BODY", f"focus cannot be seen on {reached[-1]}"
+    order = [name for name in reached if name in ("text", "left", "right", "SUMMARY")]
+    assert order[:5] == ["text", "SUMMARY", "left", "right", "SUMMARY"]
+    unnamed = "[...document.querySelectorAll('input, textarea, select')].filter((field) => !field.labels.length).length"
+    assert page.evaluate(unnamed) == 0
+    page.locator("summary").first.focus()
+    page.keyboard.press("Enter")
+    assert page.get_by_role("heading", name="curl").is_visible()
+    page.get_by_role("button", name=re.compile("^시간이")).focus()
+    page.keyboard.press("Enter")
+    opened.answer("classify")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_can_be_read(opened: Opened, browser: Browser, running: Service, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(running.settings.service_url)
+    page.get_by_role("button", name=re.compile("^정말 재미있게")).click(timeout=SOON)
+    page.get_by_role("button", name=re.compile("^오늘 날씨가")).click()
+    for panel in ("classify", "similarity"):
+        Opened(page, [], []).answer(panel)
+        page.locator(f"#{panel} summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    measured = page.evaluate(CONTRAST)
+    assert len(measured) > 30
+    assert [item for item in measured if item[1] < 4.5] == []
+    page.close()
+
+
+def test_a_service_that_goes_and_comes_back_is_noticed(
+    browser: Browser, running: Service, waited: str, classifier: TinyModel
+) -> None:
+    page = browser.new_page()
+    page.goto(running.settings.service_url)
+    page.get_by_label("Korean text").fill(TEXT, timeout=SOON)
+    before = Opened(page, [], []).answer("classify")
+    assert running.stop() == 0
+    page.get_by_label("Korean text").fill(SENTENCES[1])
+    page.get_by_text("The service does not answer. This page goes on asking.").wait_for(timeout=SOON)
+    assert "No answer came." in page.locator("#classify .answer").inner_text()
+    again = Service(running.settings)
+    try:
+        again.wait_live()
+        after = Opened(page, [], []).answer("classify")
+        assert after != before
+        assert page.locator("#state").is_hidden()
+    finally:
+        again.stop()
+    page.close()
