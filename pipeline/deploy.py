@@ -17,10 +17,10 @@ from pipeline.releases import Decision, Deployment, DeploymentLog, read_card, re
 from pipeline.settings import Settings
 from pipeline.tracking import Subject, recorded, tracked
 from serving.auth import deploy_token
-from serving.client import ServiceClient
 from serving.engine import Engine
 from serving.golden import check_golden, engine_answers, service_answers
 from serving.schemas import WorkerState
+from serving.staging import ServiceClient
 
 log = logging.getLogger(__name__)
 

@@ -1,146 +1,177 @@
-"""A small client of the service, for deploying and for the command line."""
+"""The Python client of the service, for applications: `Client`, and `AsyncClient` for asyncio.
+
+    from serving.client import Client
+
+    with Client("http://127.0.0.1:3000") as client:
+        for result in client.classify(["정말 재미있게 봤어요"]).results:
+            print(result.label, result.score)
+
+Connections are kept and used again, and a client may be shared by threads (or tasks): make one, not one a request.
+A call is repeated where the service is overloaded (429), not available (503) or gone, at the pace that it asks for.
+What is left is raised: RefusedCallError where the request is at fault, FailedCallError where the service is,
+NoAnswerError where there is none; the first two are CallError, with `status`, `type`, `message` and `index`.
+"""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import time
 from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from itertools import count
+from typing import Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from pipeline.artifacts import Store
-from pipeline.errors import RefusedError, ServiceError, SettingsError
-from serving.schemas import ClassifyResponse, ErrorResponse, ReleasesResponse, SimilarityResponse, StagedResponse
+from serving.calls import (
+    Backoff,
+    Call,
+    CallError,
+    FailedCallError,
+    NoAnswerError,
+    Outcome,
+    RefusedCallError,
+    classify_call,
+    releases_call,
+    similarity_call,
+)
+from serving.schemas import ClassifyResponse, ReleasesResponse, SimilarityResponse
 
-log = logging.getLogger(__name__)
-
-RELEASE_HEADER = "X-Saebyeok-Release"
-#: A worker that dies or restarts loses its connections; another one answers the next attempt.
-ATTEMPTS = 4
+__all__ = [
+    "AsyncClient",
+    "Backoff",
+    "CallError",
+    "Client",
+    "FailedCallError",
+    "NoAnswerError",
+    "RefusedCallError",
+]
 
 Model = TypeVar("Model", bound=BaseModel)
 
+TIMEOUT = 60.0
 
-class ServiceClient:
-    """Talks to one service. Every method raises ServiceError where it does not answer as it must.
 
-    RefusedError is for what the service refuses (and would again), SettingsError for a wrong deploy token.
-    """
+class Client:
+    """Calls one service."""
 
-    def __init__(self, url: str, token: str = "", timeout: float = 60.0) -> None:
-        """`token` is the deploy token, needed to stage and to ask a release by name; `timeout` is in seconds."""
+    def __init__(
+        self,
+        url: str,
+        api_key: str = "",
+        *,
+        timeout: float = TIMEOUT,
+        backoff: Backoff | None = None,
+        http: httpx.Client | None = None,
+    ) -> None:
+        """`timeout` is in seconds, for each attempt.
+
+        `http` brings connections of your own (a proxy, certificates) and their timeout; it is closed with the client.
+        """
         self.url = url.rstrip("/")
-        self._token = token
-        # A connection a request: a kept one would always reach the same worker, and die with it.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(timeout=timeout, limits=limits, trust_env=False)
+        self._headers = _bearer(api_key)
+        self._backoff = backoff or Backoff()
+        self._http = http or httpx.Client(timeout=timeout)
 
     def __enter__(self) -> Self:
         """The client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
         """Close its connections."""
         self._http.close()
 
-    def is_live(self) -> bool:
-        """Whether a service answers at the URL at all."""
-        return self._probe("/livez")
+    def classify(self, texts: Sequence[str], recipe: str | None = None) -> ClassifyResponse:
+        """Class and probabilities of each text; `recipe` chooses where several could answer."""
+        return self._ask(classify_call(texts, recipe))
 
-    def serves(self, store: Store) -> bool:
-        """Whether a service answers that follows the deployments of `store`; one of another store is warned of."""
-        if not self.is_live():
-            return False
-        followed = self.releases().store
-        # A Bento follows none, and says itself why it takes no release.
-        if followed in (None, store.digest):
-            return True
-        log.warning(
-            "the service at %s is of another store than %s, and is left alone: start this store's own where "
-            "SAEBYEOK_SERVICE_URL says, which may be another port",
-            self.url,
-            store.uri,
-        )
-        return False
-
-    def is_ready(self) -> bool:
-        """Whether the worker that answers has a deployment loaded."""
-        return self._probe("/readyz")
+    def similarity(self, pairs: Sequence[Sequence[str]], recipe: str | None = None) -> SimilarityResponse:
+        """How alike the two sentences of each pair are; `recipe` chooses where several could answer."""
+        return self._ask(similarity_call(pairs, recipe))
 
     def releases(self) -> ReleasesResponse:
-        """What is deployed, staged and acknowledged."""
-        return self._ask("GET", "/releases", ReleasesResponse)
+        """What is deployed."""
+        return self._ask(releases_call())
 
-    def classify(self, texts: Sequence[str], recipe: str | None = None, release: str | None = None) -> ClassifyResponse:
-        """Classes of `texts`; `release` addresses a staged or live release by id or ref."""
-        body = {"texts": list(texts), "recipe": recipe}
-        return self._ask("POST", "/classify", ClassifyResponse, body, self._address(release))
+    def _ask(self, call: Call[Model]) -> Model:
+        for attempt in count(1):
+            outcome = self._send(call)
+            pause = self._backoff.pause(attempt, outcome)
+            if pause is None:
+                break
+            time.sleep(pause)
+        return call.read(self.url, outcome)
 
-    def similarity(
-        self, pairs: Sequence[Sequence[str]], recipe: str | None = None, release: str | None = None
-    ) -> SimilarityResponse:
-        """Scores of `pairs`; `release` addresses a staged or live release by id or ref."""
-        body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe}
-        return self._ask("POST", "/similarity", SimilarityResponse, body, self._address(release))
-
-    def stage(self, ref: str) -> list[str]:
-        """Have every worker load the release at `ref` beside the live ones; the staged refs."""
-        return self._ask("POST", "/releases/stage", StagedResponse, {"release": ref}, self._bearer()).staged
-
-    def unstage(self, ref: str) -> list[str]:
-        """Have every worker drop the staged release at `ref`; the staged refs."""
-        return self._ask("DELETE", "/releases/stage", StagedResponse, {"release": ref}, self._bearer()).staged
-
-    def _bearer(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"}
-
-    def _address(self, release: str | None) -> dict[str, str]:
-        return {} if release is None else {RELEASE_HEADER: release} | self._bearer()
-
-    def _probe(self, path: str) -> bool:
+    def _send(self, call: Call[Model]) -> Outcome:
+        headers = {**self._headers, **call.headers}
         try:
-            return self._http.get(f"{self.url}{path}").is_success
-        except httpx.HTTPError:
-            return False
+            return self._http.request(call.method, f"{self.url}{call.path}", json=call.body, headers=headers)
+        except httpx.RequestError as error:
+            return error
 
-    def _ask(
+
+class AsyncClient:
+    """Calls one service from asyncio."""
+
+    def __init__(
         self,
-        method: str,
-        path: str,
-        model: type[Model],
-        body: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> Model:
-        response = self._send(method, path, body, headers)
-        if response.is_success:
-            try:
-                return model.model_validate_json(response.content)
-            except ValidationError as error:
-                raise ServiceError(f"{self.url}{path} gave an answer that is not Saebyeok's: {error}") from error
-        message = f"{self.url}{path}: {_message(response)}"
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise SettingsError(f"{message}; the service was started with another token")
-        raise (RefusedError if response.is_client_error else ServiceError)(message)
+        url: str,
+        api_key: str = "",
+        *,
+        timeout: float = TIMEOUT,
+        backoff: Backoff | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """As for `Client`."""
+        self.url = url.rstrip("/")
+        self._headers = _bearer(api_key)
+        self._backoff = backoff or Backoff()
+        self._http = http or httpx.AsyncClient(timeout=timeout)
 
-    def _send(
-        self, method: str, path: str, body: dict[str, Any] | None, headers: dict[str, str] | None
-    ) -> httpx.Response:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._http.request(method, f"{self.url}{path}", json=body, headers=headers)
-            except httpx.HTTPError as error:
-                if attempt == ATTEMPTS:
-                    raise ServiceError(
-                        f"no service answers at {self.url} ({error}); start it, or set SAEBYEOK_SERVICE_URL"
-                    ) from error
-            time.sleep(0.2 * attempt)
-        raise AssertionError("unreachable")
+    async def __aenter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close it."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def classify(self, texts: Sequence[str], recipe: str | None = None) -> ClassifyResponse:
+        """Class and probabilities of each text; `recipe` chooses where several could answer."""
+        return await self._ask(classify_call(texts, recipe))
+
+    async def similarity(self, pairs: Sequence[Sequence[str]], recipe: str | None = None) -> SimilarityResponse:
+        """How alike the two sentences of each pair are; `recipe` chooses where several could answer."""
+        return await self._ask(similarity_call(pairs, recipe))
+
+    async def releases(self) -> ReleasesResponse:
+        """What is deployed."""
+        return await self._ask(releases_call())
+
+    async def _ask(self, call: Call[Model]) -> Model:
+        for attempt in count(1):
+            outcome = await self._send(call)
+            pause = self._backoff.pause(attempt, outcome)
+            if pause is None:
+                break
+            await asyncio.sleep(pause)
+        return call.read(self.url, outcome)
+
+    async def _send(self, call: Call[Model]) -> Outcome:
+        headers = {**self._headers, **call.headers}
+        try:
+            return await self._http.request(call.method, f"{self.url}{call.path}", json=call.body, headers=headers)
+        except httpx.RequestError as error:
+            return error
 
 
-def _message(response: httpx.Response) -> str:
-    try:
-        return ErrorResponse.model_validate_json(response.content).error.message
-    except ValidationError:
-        return f"status {response.status_code}"
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}

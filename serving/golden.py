@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from pipeline.errors import GoldenMismatchError
 from pipeline.releases import Card
-from serving.client import ServiceClient
 from serving.engine import Engine
 from serving.schemas import ClassifyResponse, SimilarityResponse
+from serving.staging import ServiceClient
 
 #: From sentences (or pairs) to rows of numbers: class probabilities, or one score.
 Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]

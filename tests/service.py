@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.settings import ROOT, Settings, load_settings
 from serving.auth import deploy_token
-from serving.client import ServiceClient
+from serving.staging import ServiceClient
 
 #: Seconds; generous, since the machine may be busy.
 DEADLINE = 120.0

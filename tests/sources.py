@@ -49,12 +49,15 @@ TOOLS = {
     "pipeline.summary",
     "pipeline.sync",
 }
-#: Modules of the pipeline whose side is not that of the stages, and the extras that they may count on.
+#: Modules whose side is not that of their folder, and the extras that they may count on. Applications take the client.
 EXTRAS_OF = {
     "pipeline.bento": ("serve",),
     "pipeline.deploy": ("serve",),
     "pipeline.stages": (),
     "pipeline.stack": ("airflow",),
+    "serving.calls": (),
+    "serving.client": (),
+    "serving.schemas": (),
 }
 EXTRAS_OF_FOLDER = {"dags": ("airflow",), "pipeline": ("train",), "plugins": ("airflow",), "serving": ("serve",)}
 

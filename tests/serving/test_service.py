@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,10 @@ from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
 from pipeline.releases import DeploymentLog
 from serving.auth import deploy_token
-from serving.client import ServiceClient
+from serving.client import AsyncClient, CallError, Client
 from serving.engine import Engine
 from serving.schemas import MAX_INPUTS
+from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, model_files, service_settings
 
@@ -103,6 +105,21 @@ def test_similarity_answers_as_the_engine_does(running: Service, live: dict[str,
     scores = Engine(live["klue-sts"].path).score(PAIRS).tolist()
     assert [result["score"] for result in body["results"]] == pytest.approx(scores, abs=1e-5)
     assert [result["similar"] for result in body["results"]] == [score >= 3 for score in scores]
+
+
+def test_applications_have_a_client(running: Service, live: object) -> None:
+    url = running.settings.service_url
+
+    async def ask() -> tuple[object, ...]:
+        async with AsyncClient(url) as client:
+            return await client.classify(["좋다"]), await client.similarity(PAIRS), (await client.releases()).recipes
+
+    with Client(url) as client:
+        asked = client.classify(["좋다"]), client.similarity(PAIRS), client.releases().recipes
+        with pytest.raises(CallError) as caught:
+            client.classify(["가"], recipe="unknown")
+    assert asyncio.run(ask()) == asked
+    assert (caught.value.status, caught.value.type) == (404, "not_found")
 
 
 def test_no_texts_are_no_results_and_a_long_one_is_said_to_be_cut(running: Service, live: object) -> None:
