@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from tokenizers import Encoding, Tokenizer
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError
 from pipeline.releases import Card
+from serving.observe import Observer, unobserved
 
 Device = Literal["cpu", "cuda"]
 Floats = NDArray[np.float32]
@@ -37,7 +39,14 @@ class Answer:
 class Engine:
     """One release: its card, its tokenizer and one ONNX Runtime session that all threads share."""
 
-    def __init__(self, directory: Path, *, threads: int = 0, device: Device | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        threads: int = 0,
+        device: Device | None = None,
+        observe: Callable[[Card], Observer] = unobserved,
+    ) -> None:
         """Load the release in `directory`; `threads` 0 is one a core, `device` None the best that works.
 
         Raises ArtifactError where card, tokenizer or model cannot be loaded.
@@ -47,6 +56,7 @@ class Engine:
             self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise ArtifactError(f"{directory}: the release cannot be loaded ({error})") from error
+        self._observer = observe(self.card)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
@@ -105,8 +115,10 @@ class Engine:
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """The model's raw output, rows in the order of `inputs`."""
         plain = [item[0] if len(item) == 1 else item for item in inputs]
+        began = perf_counter()
         # Fast: it leaves out the offsets, which nobody reads.
         encodings = self._tokenizer.encode_batch_fast(plain)
+        self._observer.tokenized(perf_counter() - began)
         truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
         lengths = np.array([len(item.ids) for item in encodings], dtype=np.int64)
         batches = list(sub_batches(lengths, TOKEN_BUDGET[self.device]))
@@ -129,7 +141,11 @@ class Engine:
             mask[row, : len(item.ids)] = 1
             types[row, : len(item.ids)] = item.type_ids
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        return np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+        began = perf_counter()
+        output = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+        tokens = int(mask.sum())
+        self._observer.computed(len(batch), tokens, mask.size - tokens, perf_counter() - began)
+        return output
 
     @property
     def _width(self) -> int:

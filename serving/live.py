@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Protocol
 
 from pipeline.artifacts import Store
 from pipeline.errors import SaebyeokError
-from pipeline.releases import Deployment, DeploymentLog
+from pipeline.releases import Card, Deployment, DeploymentLog
 from pipeline.settings import Settings
 from serving.engine import Engine
 from serving.modelstore import import_release, imported_release
+from serving.observe import Observer, unobserved
 from serving.schemas import LoadProblem, WorkerState
 from serving.workers import StagedList, WorkerFile, live_workers
 
@@ -135,12 +136,13 @@ class BakedSource:
 class Follower:
     """Keeps `snapshot` at what `source` says, from a thread of its own."""
 
-    def __init__(self, source: Source, threads: int) -> None:
-        """`threads` is for each engine."""
+    def __init__(self, source: Source, threads: int, observe: Callable[[Card], Observer] = unobserved) -> None:
+        """`threads` is for each engine, and `observe` makes its observer."""
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
         self._threads = threads
+        self._observe = observe
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
         self._rests: dict[str, int] = {}
@@ -208,7 +210,7 @@ class Follower:
             self._rests[ref] -= 1
             return None
         try:
-            engine = Engine(self.source.directory(ref), threads=self._threads)
+            engine = Engine(self.source.directory(ref), threads=self._threads, observe=self._observe)
         except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)

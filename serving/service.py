@@ -22,6 +22,7 @@ from serving.auth import deploy_token
 from serving.control import RELEASE_HEADER, Live, control_app
 from serving.engine import Answer, Engine
 from serving.live import BakedSource, Follower, LogSource
+from serving.metrics import Metrics, served
 from serving.middleware import ErrorShape, answers_errors
 from serving.schemas import (
     ClassifyRequest,
@@ -59,11 +60,13 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
-def open_live(settings: Settings, threads: int) -> Live:
+def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     """What this worker serves: the deployment baked into a Bento, or else the log in the store."""
     if BAKED.is_file():
-        return Live(Follower(BakedSource(Deployment.model_validate_json(BAKED.read_bytes())), threads), token="")
-    return Live(Follower(LogSource(settings, open_store(settings)), threads), deploy_token(settings))
+        baked = BakedSource(Deployment.model_validate_json(BAKED.read_bytes()))
+        return Live(Follower(baked, threads, metrics.observer), token="")
+    source = LogSource(settings, open_store(settings))
+    return Live(Follower(source, threads, metrics.observer), deploy_token(settings))
 
 
 @bentoml.service(name="Saebyeok", workers=SETTINGS.workers, traffic={"timeout": 60})
@@ -76,7 +79,8 @@ class Saebyeok:
         end_with_parent()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-        self._live = open_live(SETTINGS, threads)
+        self._metrics = Metrics()
+        self._live = open_live(SETTINGS, threads, self._metrics)
         self._live.follower.start()
         CONTROL.state.live = self._live
         # What is loaded now stays: the collector need not walk it again during requests.
@@ -92,6 +96,10 @@ class Saebyeok:
     async def __is_ready__(self) -> bool:
         """Whether a deployment is loaded."""
         return self._live.follower.snapshot.deployment is not None
+
+    def __metrics__(self, text: str) -> str:
+        """What BentoML answers at /metrics: `text` is what it has collected of all workers."""
+        return text + served(self._live.releases())
 
     @bentoml.api(route="/classify")  # type: ignore[untyped-decorator]
     @answers_errors
@@ -132,7 +140,7 @@ class Saebyeok:
         return self._live.addressed(named, kind)
 
     async def _answer(self, engine: Engine, inputs: Sequence[tuple[str, ...]]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, engine.answer, inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._metrics.queued(engine.answer), inputs)
 
 
 _service().add_asgi_middleware(ErrorShape)

@@ -58,6 +58,21 @@ def test_compose_is_whole() -> None:
             assert port.startswith("127.0.0.1:"), f"{name} would be open to the network"
 
 
+def test_the_dashboard_is_where_grafana_is_told_to_look() -> None:
+    services = documents(DOCKER / "compose.monitoring.yaml")[0]["services"]
+    mounts = dict(volume.split(":")[:2] for name in services for volume in services[name]["volumes"])
+    inside = {target: DOCKER / source for source, target in mounts.items() if source.startswith(".")}
+    assert all(path.exists() for path in inside.values())
+    [provider] = documents(DOCKER / "monitoring" / "providers" / "saebyeok.yaml")[0]["providers"]
+    assert list(inside[provider["options"]["path"]].glob("*.json"))
+    [job] = documents(inside["/etc/prometheus/prometheus.yml"])[0]["scrape_configs"]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    compose = documents(DOCKER / "compose.yaml")[0]
+    assert compose["services"][host]["ports"][0].endswith(f":{port}")
+    for name in services:
+        assert all(port.startswith("127.0.0.1:") for port in services[name].get("ports", []))
+
+
 def test_every_secret_of_compose_is_in_the_example_and_empty_there() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", (DOCKER / "compose.yaml").read_text()))
     lines = [line for line in (DOCKER / "env.example").read_text().splitlines() if line and line[0] != "#"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
 from pipeline.releases import DeploymentLog
+from pipeline.settings import ROOT
 from serving.auth import deploy_token
 from serving.client import AsyncClient, CallError, Client
 from serving.engine import Engine
@@ -264,10 +267,53 @@ def test_the_docs_page_loads_nothing_from_elsewhere(running: Service) -> None:
     assert "://" not in page
 
 
-def test_metrics_are_there(running: Service, live: object) -> None:
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def metrics(running: Service) -> Samples:
+    """Value of every sample, by its name and labels."""
+    families = text_string_to_metric_families(httpx.get(f"{running.settings.service_url}/metrics").text)
+    return {(item.name, frozenset(item.labels.items())): item.value for family in families for item in family.samples}
+
+
+def total(samples: Samples, name: str, **labels: str) -> float:
+    return sum(value for (found, has), value in samples.items() if found == name and has >= labels.items())
+
+
+def test_metrics_of_all_workers_are_told_by_whichever_answers(running: Service, live: object) -> None:
+    before = metrics(running)
+    for _ in range(12):
+        running.client.classify(["가", "영화"])
+    ask(running, "/classify", {"text": "가"})
+    after = metrics(running)
+
+    def grown(name: str, **labels: str) -> float:
+        return total(after, name, **labels) - total(before, name, **labels)
+
+    requests = "bentoml_service_request_total"
+    assert grown(requests, endpoint="/classify", http_response_code="200") == 12
+    assert grown(requests, endpoint="/classify", http_response_code="400") == 1
+    assert grown("saebyeok_queue_seconds_count") == 12
+    assert grown("saebyeok_tokenizing_seconds_count", recipe="nsmc") == 12
+    assert grown("saebyeok_batch_rows_sum", recipe="nsmc") == 24
+    assert grown("saebyeok_batch_rows_sum", recipe="klue-sts") == 0
+    assert grown("saebyeok_real_tokens_total", recipe="nsmc") > 24
+    assert total(after, "saebyeok_release_info", recipe="nsmc", release="nsmc-" + "a" * 16, sample="true") == 1
+    assert total(after, "saebyeok_workers") == 2
+    assert total(after, "saebyeok_deployment") >= 1
+
+
+def test_the_dashboard_asks_for_what_there_is(running: Service, live: object) -> None:
     running.client.classify(["가"])
-    text = httpx.get(f"{running.settings.service_url}/metrics").text
-    assert 'endpoint="/classify"' in text
+    names = {name for name, _ in metrics(running)}
+    dashboard = json.loads((ROOT / "docker" / "monitoring" / "dashboards" / "saebyeok.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked = set(re.findall(r"(?:saebyeok|bentoml)_\w+", " ".join(queries)))
+    assert len(asked) > 12
+    assert asked <= names
+    own = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names}
+    shown = {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in asked}
+    assert {name for name in own - shown if name.startswith("saebyeok") and not name.endswith("_created")} == set()
 
 
 def test_all_that_is_written_lies_below_home(running: Service, live: dict[str, Artifact]) -> None:
