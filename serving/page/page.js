@@ -4,6 +4,7 @@ const TYPING = 250; // milliseconds of rest before a text is sent
 const SETTLED = 900; // milliseconds of rest before an answer is read out
 const LOOK = { live: 15_000, waiting: 3_000 }; // milliseconds between two looks at what is deployed
 const PATIENCE = 30_000; // milliseconds for an answer
+const REST = 1_000; // milliseconds before what had no answer is asked again, with the service back
 const BUSY = new Set([429, 503]);
 const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
 const SAMPLE =
@@ -35,6 +36,7 @@ class Refusal extends Error {
 }
 
 let key = "";
+let locked = false; // whether the service wants a key, or another one
 
 /** The service's answer. Throws Refusal where it answers with an error, TypeError or TimeoutError where not at all. */
 async function send(path, body, signal) {
@@ -164,7 +166,7 @@ class Panel {
 
   /** Ask again what had no answer because the service was away or locked. */
   retry() {
-    if (this.failed) this.ask(0);
+    if (this.failed && !locked) this.ask(REST);
   }
 
   blank() {
@@ -261,14 +263,16 @@ function tell(text, tone = "") {
 }
 
 function lock() {
+  locked = true;
   find("#key").hidden = false;
   tell(key ? "The service does not know this API key." : "This service wants an API key.", "warn");
 }
 
 function showDeployment(deployed) {
-  find("#key").hidden = true;
   const empty = deployed.deployment === 0;
-  tell(empty ? "The service runs, and nothing is deployed yet. This page fills by itself as soon as a release is." : "", "warn");
+  find("#key").hidden = !locked;
+  if (empty) tell("The service runs, and nothing is deployed yet. This page fills by itself as soon as a release is.", "warn");
+  else if (!locked) tell("");
   find("#panels").hidden = find("#served").hidden = empty;
   find("#deployment").textContent = empty
     ? ""
@@ -303,6 +307,7 @@ document.addEventListener("visibilitychange", () => document.visibilityState ===
 find("#key").addEventListener("submit", (event) => {
   event.preventDefault();
   key = find("#key-value").value.trim();
+  locked = false;
   for (const panel of panels) panel.explain();
   look();
 });

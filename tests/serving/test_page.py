@@ -208,7 +208,8 @@ def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
     opened.answer("classify")
 
 
-def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened) -> None:
+@pytest.mark.parametrize("guarded", [r"/classify$", r"/(classify|releases)$"])
+def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened, guarded: str) -> None:
     refused = {"error": {"type": "unauthorized", "message": "a key is needed", "index": None}}
 
     def guard(route: Route) -> None:
@@ -217,13 +218,18 @@ def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened) -> None:
         else:
             route.fulfill(status=401, json=refused)
 
-    opened.page.route("**/classify", guard)
+    opened.page.route(re.compile(guarded), guard)
     opened.page.get_by_label("Korean text").fill(TEXT)
     opened.page.get_by_text("The service wants an API key.").wait_for(timeout=SOON)
-    opened.page.get_by_label("API key").fill("s3cret")
-    opened.page.get_by_label("API key").press("Enter")
+    key = opened.page.get_by_label("API key")
+    key.fill("wrong")
+    key.press("Enter")
+    opened.page.get_by_text("The service does not know this API key.").wait_for(timeout=SOON)
+    key.fill("s3cret")
+    key.press("Enter")
     opened.answer("classify")
-    assert opened.page.get_by_label("API key").is_hidden()
+    key.wait_for(state="hidden", timeout=SOON)
+    assert opened.page.locator("#state").is_hidden()
     opened.page.get_by_text("Call it from").first.click()
     assert "s3cret" not in opened.page.locator("main").inner_text()
     assert opened.page.locator("#classify").get_by_text("Bearer $API_KEY").is_visible()
