@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks.rivals.engine import open_engine
 from pipeline.settings import ROOT, library_environment
 
 #: Texts that each is held to, and the share of its labels that must be the engine's: other batches, and fp32, differ.
@@ -133,9 +134,7 @@ def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def agreement(bench: Bench, way: Way, url: str) -> float:
     """Share of texts to which it gives the engine's label. Raises RuntimeError where it is another model's."""
-    from serving.engine import Engine
-
-    raw = Engine(bench.release, threads=1, device="cpu")
+    raw = open_engine(bench.release)
     names = list(raw.card.labels)
     texts = json.loads(bench.texts.read_text(encoding="utf-8"))[:CHECKED]
     wanted = [names[at] for at in raw.classify(texts).argmax(1)]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from benchmarks.rivals.engine import open_engine
 from benchmarks.rivals.model import RELEASE
-from serving.engine import Engine
 
 #: Texts of a batch at most, unless one request has more.
 MOST = 64
@@ -22,7 +22,7 @@ class Batcher:
     """Puts waiting requests together."""
 
     def __init__(self) -> None:
-        self._engine = Engine(RELEASE, threads=1, device="cpu")
+        self._engine = open_engine(RELEASE)
         self._labels = self._engine.card.labels
         self._thread = ThreadPoolExecutor(1)
         self._waiting: list[tuple[list[str], asyncio.Future[list[dict[str, Any]]]]] = []

@@ -12,8 +12,8 @@ from itertools import cycle
 from pathlib import Path
 
 from benchmarks.load import Usage, percentiles
+from benchmarks.rivals.engine import open_engine
 from benchmarks.rivals.model import RELEASE
-from serving.engine import Engine
 
 WARM = 20
 
@@ -22,7 +22,7 @@ def main() -> None:
     """Ask the engine the way a service's requests would, one after the other."""
     texts = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sentences, seconds = int(sys.argv[2]), float(sys.argv[3])
-    engine = Engine(RELEASE, threads=1, device="cpu")
+    engine = open_engine(RELEASE)
     source = cycle(texts)
     calls = cycle([[next(source) for _ in range(sentences)] for _ in range(max(64, len(texts) // sentences))])
     for _ in range(WARM):
