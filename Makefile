@@ -4,7 +4,7 @@
 # make test            lint, types and tests
 # make test-faults     what happens when things are killed or run full (longer)
 # make test-models     models and data of full size (longer)
-# make soak            answers under load while the deployment changes (longer)
+# make soak            answers under load while the deployment changes and users go away (longer)
 # make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 

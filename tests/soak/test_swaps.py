@@ -1,4 +1,4 @@
-"""A service under steady load while deployments come and go: no question fails, and no worker grows.
+"""A service at 70% of what it can do while deployments come and go and users go away: no question fails, none grows.
 
 SAEBYEOK_SOAK_MINUTES says for how long. Minutes are counted round by round and kept in pytest's cache: a soak that was
 cut off goes on counting, at the same commit.
@@ -6,8 +6,10 @@ cut off goes on counting, at the same commit.
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -16,16 +18,21 @@ import pytest
 
 from pipeline.deploy import rollback
 from pipeline.job import open_store
-from tests.deploying import Answer, hammering, put
+from tests.deploying import put
 from tests.longer import commit, is_fresh
-from tests.releases import TinyModel
+from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service
+from tests.soak.crowd import Answer, Crowd
 
 pytestmark = pytest.mark.soak
 
-MINUTES = float(os.environ.get("SAEBYEOK_SOAK_MINUTES") or 10)
-#: Seconds from swap to swap; rounds in which a worker may take what memory it needs; bytes it may grow by after them.
-ROUND, WARM_UP, GROWTH = 30.0, 2, 64 * 1024**2
+MINUTES = float(os.environ.get("SAEBYEOK_SOAK_MINUTES") or 20)
+#: Seconds from swap to swap, shorter where all of it is short; rounds in which a worker may take what memory it needs;
+#: by how much of that it may grow after them.
+ROUND, WARM_UP, GROWTH = min(60.0, 12 * MINUTES), 2, 0.05
+#: Share of the questions that it can answer that it is asked; seconds in which that is measured.
+LOAD, MEASURE = 0.7, min(15.0, ROUND)
+TEXTS = SENTENCES[:3]
 A, B = ("nsmc-" + letter * 16 for letter in "ab")
 
 
@@ -35,12 +42,15 @@ class Progress:
 
     seconds: float = 0.0
     requests: int = 0
+    departures: int = 0
     swaps: int = 0
-    growth: int = 0
+    growth: float = 0.0
 
     def __str__(self) -> str:
-        grown = f"workers grew by {self.growth / 1024**2:.1f} MiB at most"
-        return f"{self.seconds / 60:.1f} minutes, {self.requests} questions, {self.swaps} swaps, {grown}"
+        asked = f"{self.requests} questions and {self.departures} who went away"
+        return (
+            f"{self.seconds / 60:.1f} minutes, {asked}, {self.swaps} swaps, workers grew by {self.growth:.1%} at most"
+        )
 
 
 def key() -> str:
@@ -59,17 +69,30 @@ def swap(service: Service, number: int, challenger: TinyModel) -> str:
     return B
 
 
-def take(seen: list[Answer]) -> list[Answer]:
-    """The answers so far, taken off the list."""
-    taken = seen[:]
-    del seen[: len(taken)]
-    return taken
-
-
 def sizes(service: Service) -> dict[int, int]:
     """Resident bytes of each worker."""
     page = os.sysconf("SC_PAGE_SIZE")
     return {pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in service.pids()}
+
+
+def capacity(crowd: Crowd) -> float:
+    """Questions a second that are answered where all ask again at once."""
+    time.sleep(MEASURE / 3)
+    crowd.take()
+    time.sleep(MEASURE)
+    answers = crowd.take()
+    assert {answer.status for answer in answers} == {200}
+    return len(answers) / MEASURE
+
+
+def values(model: TinyModel) -> list[float]:
+    """What a model says of the texts that are asked."""
+    return [expected(model, (text,))[1] for text in TEXTS]
+
+
+def named(answer: Answer, truth: Mapping[str, Sequence[float]]) -> str:
+    """The release whose answers these are; they differ a little with what was computed beside them."""
+    return min(truth, key=lambda name: math.dist(truth[name], answer.values))
 
 
 @pytest.mark.parametrize("minutes", [MINUTES], ids=lambda minutes: f"{minutes:g} minutes")
@@ -83,28 +106,36 @@ def test_nobody_notices_a_swap(
 ) -> None:
     progress = Progress(**((not is_fresh() and cache.get(key(), None)) or {}))
     put(service.settings, classifier.publish(open_store(service.settings), "nsmc", key="a" * 16))
+    truth = {name: values(model) for name, model in ((A, classifier), (B, other_classifier))}
     warm: dict[int, int] = {}
-    with hammering(service.settings.service_url, pause=0.02) as seen:
+    live = A
+    with Crowd(service.settings.service_url, TEXTS).at_work() as crowd:
+        crowd.rate = LOAD * capacity(crowd)
+        crowd.rude = True
         for number in count(1):
-            began = time.monotonic()
+            began, before = time.monotonic(), live
             live = swap(service, number, other_classifier)
             settled = time.monotonic()
-            time.sleep(max(0.0, began + ROUND - settled))
-            answers = take(seen)
+            # A swap on a busy machine can take longer than that.
+            time.sleep(max(ROUND / 4, began + ROUND - settled))
+            answers = crowd.take()
             assert [answer for answer in answers if answer.status != 200] == []
-            assert {answer.release for answer in answers} <= {A, B}
+            assert [answer for answer in answers if named(answer, truth) != answer.release] == []
+            assert {answer.release for answer in answers if answer.came < began} <= {before}
             assert {answer.release for answer in answers if answer.asked > settled} == {live}
             now = sizes(service)
             if number <= WARM_UP:
                 warm = now
             assert now.keys() == warm.keys(), "no worker was replaced"
-            progress.growth = max(progress.growth, *(now[pid] - warm[pid] for pid in now))
+            progress.growth = max(progress.growth, *(now[pid] / warm[pid] - 1 for pid in now))
             assert progress.growth < GROWTH
             progress.seconds += time.monotonic() - began
             progress.requests += len(answers)
+            progress.departures, crowd.departures = progress.departures + crowd.departures, 0
             progress.swaps += 1
             cache.set(key(), asdict(progress))
             if progress.seconds >= 60 * minutes and number > WARM_UP:
                 break
-    record_property("note", str(progress))
+    assert progress.departures
+    record_property("note", f"{progress}; {crowd.rate:.0f} questions a second")
     cache.set(key(), None)

@@ -1,0 +1,154 @@
+"""The ways to serve that `benchmarks.service` compares: started, awaited, held to the engine and stopped here."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.rivals.engine import open_engine
+from pipeline.settings import ROOT, library_environment
+
+#: Texts that each is held to, and the share of its labels that must be the engine's: other batches, and fp32, differ.
+CHECKED, AGREEMENT = 64, 0.8
+#: Seconds until a server must answer; answers in a row, each on a connection of its own, after which all processes do.
+DEADLINE, IN_A_ROW = 120.0, 12
+LITSERVE = "0.2.19"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to serve: how it is started on a port, and why it cannot be, where it cannot."""
+
+    name: str
+    command: Callable[[int], list[str]]
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all measurements share: a home with the release in it, the texts, and how much of the machine is used."""
+
+    home: Path
+    release: Path
+    checkpoint: Path | None
+    texts: Path
+    arguments: argparse.Namespace
+
+    def ways(self) -> list[Way]:
+        """All of them, ours first."""
+        python, rivals = sys.executable, "benchmarks.rivals"
+
+        def bento(service: str) -> Callable[[int], list[str]]:
+            serve = [python, "-m", "bentoml", "serve", f"{rivals}.{service}", "--working-dir", str(ROOT)]
+            return lambda port: [*serve, "--host", "127.0.0.1", "--port", str(port)]
+
+        workers = ["--workers", str(self.arguments.processes), "--log-level", "warning"]
+        uvicorn = [python, "-m", "uvicorn", f"{rivals}.bare_uvicorn:app", *workers]
+        no_litserve = (
+            None if importlib.util.find_spec("litserve") else f"not installed: pip install litserve=={LITSERVE}"
+        )
+        no_checkpoint = None if self.checkpoint else "the model that it was exported from is not in its store"
+        return [
+            Way("saebyeok", lambda _: [python, "-m", "serving"]),
+            Way("bentoml plain", bento("bentoml_plain:Plain"), no_checkpoint),
+            Way("bentoml batching", bento("bentoml_batching:Batching")),
+            Way("litserve", lambda port: [python, "-m", f"{rivals}.litserve_batching", str(port)], no_litserve),
+            Way("bare uvicorn", lambda port: [*uvicorn, "--port", str(port)]),
+        ]
+
+    def environment(self, port: int) -> dict[str, str]:
+        """What each process is told."""
+        threads = max(1, self.arguments.cores // self.arguments.processes)
+        return {
+            **os.environ,
+            **library_environment(self.home),
+            "SAEBYEOK_HOME": str(self.home),
+            "SAEBYEOK_STORE": "",
+            "SAEBYEOK_SERVICE_URL": f"http://127.0.0.1:{port}",
+            "SAEBYEOK_WORKERS": str(self.arguments.processes),
+            "SAEBYEOK_THREADS": str(threads),
+            "BENCHMARK_RELEASE": str(self.release),
+            "BENCHMARK_CHECKPOINT": str(self.checkpoint),
+            "BENCHMARK_PROCESSES": str(self.arguments.processes),
+        }
+
+
+@contextmanager
+def serving(bench: Bench, way: Way) -> Iterator[tuple[str, int]]:
+    """The way's URL and process id, from when all its processes answer until they are gone."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    log = bench.home / f"{way.name}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            way.command(port), cwd=ROOT, env=bench.environment(port), stdout=output, stderr=subprocess.STDOUT
+        )
+    url = f"http://127.0.0.1:{port}/classify"
+    try:
+        wait(url, process, log)
+        yield url, process.pid
+    finally:
+        below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        process.terminate()
+        _, left = psutil.wait_procs([process, *below], timeout=20)
+        for item in left:
+            item.kill()
+        process.wait()
+
+
+def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it answers so often in a row that all its processes do. Raises RuntimeError where that never comes."""
+    row, deadline = 0, time.monotonic() + DEADLINE
+    while row < IN_A_ROW:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(
+                f"{log.stem} does not answer:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+            )
+        try:
+            answer = httpx.post(url, json={"texts": ["좋다"]}, timeout=30)
+        except httpx.HTTPError:
+            row = 0
+        else:
+            if answer.is_client_error:
+                raise RuntimeError(f"{log.stem} answers {answer.status_code}: {answer.text[:300]}")
+            row = row + 1 if answer.is_success else 0
+        if not row:
+            time.sleep(0.2)
+
+
+def agreement(bench: Bench, way: Way, url: str) -> float:
+    """Share of texts to which it gives the engine's label. Raises RuntimeError where it is another model's."""
+    raw = open_engine(bench.release)
+    names = list(raw.card.labels)
+    texts = json.loads(bench.texts.read_text(encoding="utf-8"))[:CHECKED]
+    wanted = [names[at] for at in raw.classify(texts).argmax(1)]
+    answer = httpx.post(url, json={"texts": texts}, timeout=60)
+    if not answer.is_success:
+        raise RuntimeError(f"{way.name} answers {answer.status_code}: {answer.text[:300]}")
+    given = labels_of(answer.json(), names)
+    agrees = statistics.mean(ours == theirs for ours, theirs in zip(wanted, given, strict=True))
+    if agrees < AGREEMENT:
+        raise RuntimeError(f"{way.name} gives {agrees:.0%} of the engine's labels: that is another model")
+    return agrees
+
+
+def labels_of(answer: Any, names: list[str]) -> list[str]:
+    """The labels of an answer: results with labels in them, or rows of probabilities."""
+    rows = answer["results"] if isinstance(answer, dict) else answer
+    return [row["label"] if isinstance(row, dict) else names[row.index(max(row))] for row in rows]

@@ -1,0 +1,59 @@
+"""The benchmark of the service on a tiny release: every way starts, answers like the engine, and is measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from pipeline.settings import ROOT
+from tests.tiny import anything_goes, open_road, small_recipe
+
+WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
+    ["litserve"] if importlib.util.find_spec("litserve") else []
+)
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one short round of it says."""
+    home = tmp_path_factory.mktemp("benchmark")
+    road = open_road(small_recipe("nsmc", **anything_goes("nsmc")), home)
+    command = [sys.executable, "-m", "benchmarks.service", "--data", str(home / "sample"), "--json"]
+    command += ["--release", str(road.released.path), "--seconds", "1", "--rounds", "1", "--clients", "4"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_way_answers_without_an_error(document: dict[str, Any]) -> None:
+    (measured,) = document["rounds"]
+    assert set(measured) == {"engine", *WAYS}
+    for way in WAYS:
+        assert measured[way]["agrees"] >= 0.8
+        for size in ("1", "32"):
+            run = measured[way][size]
+            assert (run["errors"], run["requests"] > 0) == ({}, True), way
+            assert 0 < run["p50"] <= run["p95"] <= run["p99"]
+            assert run["cores"]["service"] > 0
+
+
+def test_shares_are_of_the_engine_in_the_same_round(document: dict[str, Any]) -> None:
+    (measured,) = document["rounds"]
+    for size in ("1", "32"):
+        for way in WAYS:
+            share = measured[way][size]["sentences_per_second"] / measured["engine"][size]["sentences_per_second"]
+            row = document["loads"][size][way]
+            assert row["of_engine"] == {"median": share, "low": share, "high": share}
+            assert row["sentences_per_second"] == pytest.approx(measured[way][size]["requests_per_second"] * int(size))
+
+
+@pytest.mark.skipif("litserve" in WAYS, reason="LitServe is installed")
+def test_what_is_not_installed_is_said(document: dict[str, Any]) -> None:
+    assert document["missing"]["litserve"].startswith("not installed: pip install litserve==")
