@@ -15,7 +15,7 @@ from pipeline.artifacts import Store
 from pipeline.errors import SaebyeokError
 from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from serving.modelstore import import_release, imported_release
 from serving.schemas import LoadProblem, WorkerState
 from serving.workers import StagedList, WorkerFile, live_workers
@@ -135,12 +135,12 @@ class BakedSource:
 class Follower:
     """Keeps `snapshot` at what `source` says, from a thread of its own."""
 
-    def __init__(self, source: Source, threads: int) -> None:
-        """`threads` is for each engine."""
+    def __init__(self, source: Source, options: EngineOptions) -> None:
+        """`options` are those of each engine."""
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
-        self._threads = threads
+        self._options = options
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
         self._rests: dict[str, int] = {}
@@ -208,7 +208,7 @@ class Follower:
             self._rests[ref] -= 1
             return None
         try:
-            engine = Engine(self.source.directory(ref), threads=self._threads)
+            engine = Engine(self.source.directory(ref), self._options)
         except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)

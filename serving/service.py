@@ -20,7 +20,7 @@ from pipeline.releases import Deployment
 from pipeline.settings import Settings, load_settings
 from serving.auth import deploy_token
 from serving.control import RELEASE_HEADER, Live, control_app
-from serving.engine import Answer, Engine
+from serving.engine import Answer, Engine, EngineOptions
 from serving.live import BakedSource, Follower, LogSource
 from serving.middleware import ErrorShape, answers_errors
 from serving.schemas import (
@@ -61,9 +61,10 @@ def end_with_parent() -> None:
 
 def open_live(settings: Settings, threads: int) -> Live:
     """What this worker serves: the deployment baked into a Bento, or else the log in the store."""
+    options = EngineOptions.from_settings(settings, threads=threads)
     if BAKED.is_file():
-        return Live(Follower(BakedSource(Deployment.model_validate_json(BAKED.read_bytes())), threads), token="")
-    return Live(Follower(LogSource(settings, open_store(settings)), threads), deploy_token(settings))
+        return Live(Follower(BakedSource(Deployment.model_validate_json(BAKED.read_bytes())), options), token="")
+    return Live(Follower(LogSource(settings, open_store(settings)), options), deploy_token(settings))
 
 
 @bentoml.service(name="Saebyeok", workers=SETTINGS.workers, traffic={"timeout": 60})
