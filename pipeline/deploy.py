@@ -17,7 +17,7 @@ from pipeline.releases import Decision, Deployment, DeploymentLog, read_card, re
 from pipeline.settings import Settings
 from pipeline.tracking import Subject, recorded, tracked
 from serving.auth import deploy_token
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from serving.golden import check_golden, engine_answers, service_answers
 from serving.schemas import WorkerState
 from serving.staging import ServiceClient
@@ -146,7 +146,7 @@ class Deployer:
         """Golden sentences are asked of the staged releases before the block runs."""
         if self.client is None:
             for release in releases:
-                engine = Engine(release.path, device="cpu", threads=1)
+                engine = Engine(release.path, EngineOptions(device="cpu", threads=1))
                 check_golden(engine.card, engine_answers(engine))
             yield
             return

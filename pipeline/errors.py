@@ -78,6 +78,15 @@ class ProcessError(SaebyeokError):
     retryable = True
 
 
+class BadInputError(SaebyeokError):
+    """One of several inputs is none that a model could read: `index` says which, counted from 0."""
+
+    def __init__(self, index: int, text: str) -> None:
+        """`text` says what is wrong with it."""
+        super().__init__(text)
+        self.index = index
+
+
 class BrokenModelError(SaebyeokError):
     """A trained model answers with what is no number."""
 

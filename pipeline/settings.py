@@ -51,6 +51,14 @@ class Settings(BaseSettings):
         ge=0,
         description="CPU threads for training and inference; 0: one a core (one to train a model from scratch)",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="what answers: a GPU where one works, the CPU, or a GPU and nothing else"
+    )
+    batch_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="tokens, padding included, that are computed at once in a thread; 0: 256 on a CPU, 16,384 on a GPU",
+    )
     workers: int = Field(default=2, ge=1, le=64, description="processes of the service that share its port")
 
     @property

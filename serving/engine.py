@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -16,9 +18,12 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from pipeline.devices import cuda_devices
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, BadInputError
 from pipeline.releases import Card
+from pipeline.settings import Settings
 from serving.observe import Observer, unobserved
+
+log = logging.getLogger(__name__)
 
 Device = Literal["cpu", "cuda"]
 Floats = NDArray[np.float32]
@@ -35,22 +40,43 @@ class Answer:
     values: Floats
     truncated: NDArray[np.bool_]
 
+    def part(self, rows: slice) -> Answer:
+        """The answer to some of the inputs."""
+        return Answer(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How an engine computes: `threads` 0 is one a core, `device` None the best that works.
+
+    `batch_tokens` is the largest padded sub-batch, 0 what suits the device.
+    """
+
+    threads: int = 0
+    device: Device | None = None
+    batch_tokens: int = 0
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, threads: int | None = None) -> EngineOptions:
+        """As the settings say; `threads` where this process has but a share of them."""
+        return cls(
+            threads=settings.threads if threads is None else threads,
+            device=None if settings.device == "auto" else settings.device,
+            batch_tokens=settings.batch_tokens,
+        )
+
 
 class Engine:
     """One release: its card, its tokenizer and one ONNX Runtime session that all threads share."""
 
     def __init__(
-        self,
-        directory: Path,
-        *,
-        threads: int = 0,
-        device: Device | None = None,
-        observe: Callable[[Card], Observer] = unobserved,
+        self, directory: Path, options: EngineOptions | None = None, observe: Callable[[Card], Observer] = unobserved
     ) -> None:
-        """Load the release in `directory`; `threads` 0 is one a core, `device` None the best that works.
+        """Load the release in `directory`; `observe` makes who is told of its work.
 
-        Raises ArtifactError where card, tokenizer or model cannot be loaded.
+        Raises ArtifactError where card, tokenizer or model cannot be loaded, or not on the device that was asked for.
         """
+        options = options or EngineOptions()
         try:
             self.card = Card.model_validate_json((directory / "card.json").read_bytes())
             self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
@@ -60,8 +86,11 @@ class Engine:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
-        self.device, self._session = _open_session(directory, self.card, device)
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="engine")
+        self.device, self._session = _open_session(directory, self.card, options.device)
+        # Where token types are the same for every token, they are part of the weights.
+        self._with_types = any(item.name == "token_type_ids" for item in self._session.get_inputs())
+        self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
+        self._pool = ThreadPoolExecutor(options.threads or os.cpu_count() or 1, thread_name_prefix="engine")
 
     @property
     def provider(self) -> str:
@@ -80,23 +109,35 @@ class Engine:
         """Unit vectors, (texts, hidden). For bi-encoders only (ValueError)."""
         if self.card.objective != "bi-encoder":
             raise ValueError(f"{self.card.id} has no sentence vectors: its objective is {self.card.objective}")
+        for index, text in enumerate(texts):
+            if problem := _problem((text,), 1):
+                raise BadInputError(index, problem)
         return self._run([(text,) for text in texts]).values
 
     def answer(self, inputs: Sequence[tuple[str, ...]], kind: str | None = None) -> Answer:
         """Answers in the order of `inputs`, one text or pair each, and which of them were cut short.
 
-        Raises ValueError where the release is not of `kind` or an input has too few or many texts.
+        Raises ValueError where the release is not of `kind`, and as `check` does.
         """
-        card, width = self.card, 2 if self.card.inputs == "pair" else 1
+        card = self.card
         if kind not in (None, card.kind):
             raise ValueError(f"{card.id} is a {card.kind} release, not {kind}")
-        if any(len(item) != width for item in inputs):
-            raise ValueError(f"{card.id} takes {width} text(s) an input")
+        self.check(inputs)
         if card.objective == "bi-encoder":
             return self._compare(inputs)
         raw = self._run(inputs)
         values = _softmax(raw.values) if card.kind == "classification" else self._clip(raw.values)
         return Answer(values, raw.truncated)
+
+    def check(self, inputs: Sequence[tuple[str, ...]]) -> None:
+        """Raise BadInputError for the first of `inputs` that is not one text, or two of a pair, of whole characters."""
+        for index, item in enumerate(inputs):
+            if problem := self.problem(item):
+                raise BadInputError(index, problem)
+
+    def problem(self, item: tuple[str, ...]) -> str | None:
+        """Why `item` cannot be answered, or None where it can."""
+        return _problem(item, 2 if self.card.inputs == "pair" else 1)
 
     def _compare(self, pairs: Sequence[tuple[str, ...]]) -> Answer:
         both = self._run([(pair[side],) for side in (0, 1) for pair in pairs])
@@ -120,8 +161,8 @@ class Engine:
         encodings = self._tokenizer.encode_batch_fast(plain)
         self._observer.tokenized(perf_counter() - began)
         truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
-        lengths = np.array([len(item.ids) for item in encodings], dtype=np.int64)
-        batches = list(sub_batches(lengths, TOKEN_BUDGET[self.device]))
+        lengths = np.array([len(item) for item in encodings], dtype=np.int64)
+        batches = list(sub_batches(lengths, self._budget))
         if not batches:
             return Answer(np.zeros((0, self._width), dtype=np.float32), truncated)
         work = [[encodings[row] for row in rows] for rows in batches]
@@ -132,19 +173,18 @@ class Engine:
         return Answer(values, truncated)
 
     def _forward(self, batch: Sequence[Encoding]) -> Floats:
-        length = max(len(item.ids) for item in batch)
-        ids = np.full((len(batch), length), self._pad, dtype=np.int32)
-        mask = np.zeros_like(ids)
-        types = np.zeros_like(ids)
-        for row, item in enumerate(batch):
-            ids[row, : len(item.ids)] = item.ids
-            mask[row, : len(item.ids)] = 1
-            types[row, : len(item.ids)] = item.type_ids
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        lengths = np.array([len(item) for item in batch])
+        real = np.arange(lengths.max()) < lengths[:, None]
+        feed = {
+            "input_ids": _spread((item.ids for item in batch), real, self._pad),
+            "attention_mask": real.astype(np.int32),
+        }
+        if self._with_types:
+            feed["token_type_ids"] = _spread((item.type_ids for item in batch), real, 0)
         began = perf_counter()
         output = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
-        tokens = int(mask.sum())
-        self._observer.computed(len(batch), tokens, mask.size - tokens, perf_counter() - began)
+        tokens = int(lengths.sum())
+        self._observer.computed(len(batch), tokens, real.size - tokens, perf_counter() - began)
         return output
 
     @property
@@ -165,6 +205,27 @@ def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.
             start = end
 
 
+def _spread(rows: Iterable[list[int]], real: NDArray[np.bool_], filler: int) -> NDArray[np.int32]:
+    """`rows` in an array (rows, length) where `real` is true, and `filler` elsewhere."""
+    # All at once: an assignment a row costs more than all the rest of it.
+    spread = np.full(real.shape, filler, dtype=np.int32)
+    spread[real] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+    return spread
+
+
+def _problem(item: tuple[str, ...], width: int) -> str | None:
+    if not isinstance(item, tuple) or len(item) != width:
+        return f"not {'a pair of texts' if width == 2 else 'one text'}"
+    for text in item:
+        if not isinstance(text, str):
+            return f"a text is expected, not {type(text).__name__}"
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            return f"half of a character at {error.start} (a lone surrogate), which no text has"
+    return None
+
+
 def _open_session(directory: Path, card: Card, device: Device | None) -> tuple[Device, ort.InferenceSession]:
     if device != "cpu" and "cuda" in card.variants and (device == "cuda" or cuda_devices() > 0):
         session = _session(directory, card, "cuda")
@@ -173,6 +234,7 @@ def _open_session(directory: Path, card: Card, device: Device | None) -> tuple[D
             return "cuda", session
         if device == "cuda":
             raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
+        log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
     return "cpu", _session(directory, card, "cpu")
 
 

@@ -15,7 +15,7 @@ from pipeline.artifacts import Store
 from pipeline.errors import SaebyeokError
 from pipeline.releases import Card, Deployment, DeploymentLog
 from pipeline.settings import Settings
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from serving.modelstore import import_release, imported_release
 from serving.observe import Observer, unobserved
 from serving.schemas import LoadProblem, WorkerState
@@ -136,12 +136,14 @@ class BakedSource:
 class Follower:
     """Keeps `snapshot` at what `source` says, from a thread of its own."""
 
-    def __init__(self, source: Source, threads: int, observe: Callable[[Card], Observer] = unobserved) -> None:
-        """`threads` is for each engine, and `observe` makes its observer."""
+    def __init__(
+        self, source: Source, options: EngineOptions, observe: Callable[[Card], Observer] = unobserved
+    ) -> None:
+        """`options` are those of each engine, and `observe` makes its observer."""
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
-        self._threads = threads
+        self._options = options
         self._observe = observe
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
@@ -210,7 +212,7 @@ class Follower:
             self._rests[ref] -= 1
             return None
         try:
-            engine = Engine(self.source.directory(ref), threads=self._threads, observe=self._observe)
+            engine = Engine(self.source.directory(ref), self._options, self._observe)
         except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)

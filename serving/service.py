@@ -20,7 +20,7 @@ from pipeline.releases import Deployment
 from pipeline.settings import Settings, load_settings
 from serving.auth import deploy_token
 from serving.control import RELEASE_HEADER, Live, control_app
-from serving.engine import Answer, Engine
+from serving.engine import Answer, Engine, EngineOptions
 from serving.live import BakedSource, Follower, LogSource
 from serving.metrics import Metrics, served
 from serving.middleware import ErrorShape, answers_errors
@@ -62,11 +62,12 @@ def end_with_parent() -> None:
 
 def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     """What this worker serves: the deployment baked into a Bento, or else the log in the store."""
+    options = EngineOptions.from_settings(settings, threads=threads)
     if BAKED.is_file():
         baked = BakedSource(Deployment.model_validate_json(BAKED.read_bytes()))
-        return Live(Follower(baked, threads, metrics.observer), token="")
+        return Live(Follower(baked, options, metrics.observer), token="")
     source = LogSource(settings, open_store(settings))
-    return Live(Follower(source, threads, metrics.observer), deploy_token(settings))
+    return Live(Follower(source, options, metrics.observer), deploy_token(settings))
 
 
 @bentoml.service(name="Saebyeok", workers=SETTINGS.workers, traffic={"timeout": 60})

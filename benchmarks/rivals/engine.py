@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 
 
 def open_engine(release: Path) -> Engine:
     """The engine of the release in that directory."""
-    return Engine(release, threads=1, device="cpu")
+    return Engine(release, EngineOptions(threads=1, device="cpu"))

@@ -18,7 +18,7 @@ from pipeline.recipe import load_recipe
 from pipeline.releases import read_card
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from serving.golden import check_golden, engine_answers
 from tests.tiny import Road, sample_rows, save_base
 
@@ -80,7 +80,7 @@ def test_a_model_of_bert_bases_shape_goes_the_whole_way(place: Path, monkeypatch
     assert (config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]) == (12, 768, 3072)
     card = read_card(release)
     assert not card.sample
-    engine = Engine(release.path, threads=1, device="cpu")
+    engine = Engine(release.path, EngineOptions(threads=1, device="cpu"))
     check_golden(engine.card, engine_answers(engine))
     reference = load_trained(recipe, road.trained).answer(rows["test"])
     answers = engine.score(list(rows["test"][["text", "text_pair"]].itertuples(index=False, name=None)))

@@ -26,7 +26,7 @@ from pipeline.model import load_trained
 from pipeline.onnx_graph import fuse, trace
 from pipeline.recipe import load_recipe
 from pipeline.releases import Card, read_card
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from serving.golden import check_golden, engine_answers
 from tests.tiny import Road, open_road, save_base, small_recipe
 
@@ -167,7 +167,7 @@ def test_golden_sentences_are_answered_again_by_anyone(road: Road) -> None:
 
 
 def test_the_engine_of_the_service_takes_it(road: Road) -> None:
-    engine = Engine(road.released.path, threads=1, device="cpu")
+    engine = Engine(road.released.path, EngineOptions(threads=1, device="cpu"))
     check_golden(engine.card, engine_answers(engine))
     columns = [name for name in ("text", "text_pair") if name in road.rows["test"]]
     inputs = list(road.rows["test"].head(60)[columns].itertuples(index=False, name=None))

@@ -14,14 +14,14 @@ from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, DataError
 from pipeline.releases import DeploymentLog
 from pipeline.score import champion, open_lines, predict_lines
-from serving.engine import Engine
+from serving.engine import Engine, EngineOptions
 from tests.releases import SENTENCES, TinyModel, expected
 
 ENDINGS = (b"\n", b"\r\n")
 
 
 def engine_of(release: Artifact) -> Engine:
-    return Engine(release.path, threads=1, device="cpu")
+    return Engine(release.path, EngineOptions(threads=1, device="cpu"))
 
 
 @pytest.fixture

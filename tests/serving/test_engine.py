@@ -7,6 +7,7 @@ import json
 import shutil
 import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 
 from pipeline.artifacts import Store
 from pipeline.devices import cuda_devices
-from pipeline.errors import ArtifactError
-from serving.engine import Engine, sub_batches
+from pipeline.errors import ArtifactError, BadInputError
+from pipeline.settings import load_settings
+from serving.engine import Engine, EngineOptions, sub_batches
 from tests.releases import SENTENCES, TinyModel, expected
 
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
@@ -29,13 +31,13 @@ def release(store: Store, classifier: TinyModel) -> Path:
 
 
 def test_one_text_gets_the_models_answer(release: Path, classifier: TinyModel) -> None:
-    engine = Engine(release, device="cpu")
+    engine = Engine(release, EngineOptions(device="cpu"))
     for text in SENTENCES:
         np.testing.assert_allclose(engine.classify([text])[0], expected(classifier, (text,)), atol=1e-5)
 
 
 def test_many_texts_keep_their_order(release: Path, classifier: TinyModel) -> None:
-    engine = Engine(release, threads=3)
+    engine = Engine(release, EngineOptions(threads=3))
     texts = [SENTENCES[i % len(SENTENCES)] + " 좋다" * (i % 7) for i in range(200)]
     answer = engine.classify(texts)
     assert answer.shape == (200, 2)
@@ -97,8 +99,49 @@ def test_what_a_release_cannot_do_is_refused(release: Path) -> None:
         engine.score([("가", "나")])
     with pytest.raises(ValueError, match="no sentence vectors"):
         engine.embed(["가"])
-    with pytest.raises(ValueError, match=r"takes 1 text\(s\)"):
-        engine.answer([("가", "나")])
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (("가", "나"), "not one text"),
+        ((), "not one text"),
+        ("가", "not one text"),
+        ((7,), "not int"),
+        (("좋\ud83d다",), "half of a character at 1"),
+    ],
+)
+def test_a_bad_input_is_named(bad: Any, why: str, release: Path) -> None:
+    engine = Engine(release)
+    with pytest.raises(BadInputError, match=why) as caught:
+        engine.answer([("좋다",), ("싫다",), bad, bad])
+    assert caught.value.index == 2
+    assert why in (engine.problem(bad) or "")
+    assert engine.problem(("좋다",)) is None
+
+
+def test_a_pair_is_two_texts_of_whole_characters(store: Store, sentence_encoder: TinyModel) -> None:
+    engine = Engine(sentence_encoder.publish(store, "klue-sts", key="b" * 16).path)
+    for bad in (("가",), ("가", None), "가나", ("가", "\udcff")):
+        with pytest.raises(BadInputError) as caught:
+            engine.answer([("가", "나"), bad])  # type: ignore[list-item]
+        assert caught.value.index == 1
+    with pytest.raises(BadInputError) as caught:
+        engine.embed(["가", "\udcff"])
+    assert caught.value.index == 1
+
+
+def test_the_settings_say_how_it_computes(release: Path) -> None:
+    settings = load_settings().model_copy(update={"device": "cpu", "batch_tokens": 64, "threads": 3})
+    assert EngineOptions.from_settings(settings) == EngineOptions(threads=3, device="cpu", batch_tokens=64)
+    assert EngineOptions.from_settings(settings, threads=1).threads == 1
+    assert EngineOptions.from_settings(load_settings()).device is None
+    texts = [text for text in SENTENCES for _ in range(4)]
+    wanted = Engine(release, EngineOptions(device="cpu", batch_tokens=1)).classify(texts)
+    # A sub-batch each: company, which moves an int8 model's answers, is none.
+    np.testing.assert_array_equal(wanted[::4], wanted[1::4])
+    alone = Engine(release, EngineOptions(device="cpu")).classify([texts[0]])
+    np.testing.assert_array_equal(wanted[:1], alone)
 
 
 @pytest.mark.parametrize("file", ["card.json", "tokenizer.json", "model.int8.onnx"])
@@ -107,7 +150,7 @@ def test_a_damaged_release_cannot_be_loaded(file: str, release: Path, tmp_path: 
     shutil.copytree(release, copy)
     (copy / file).write_bytes(b"{")
     with pytest.raises(ArtifactError):
-        Engine(copy, device="cpu")
+        Engine(copy, EngineOptions(device="cpu"))
 
 
 @pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a CUDA device")
@@ -115,7 +158,7 @@ def test_without_cuda_the_cpu_answers_and_says_so(release: Path) -> None:
     engine = Engine(release)
     assert (engine.device, engine.provider) == ("cpu", "CPUExecutionProvider")
     with pytest.raises(ArtifactError, match="CUDA"):
-        Engine(release, device="cuda")
+        Engine(release, EngineOptions(device="cuda"))
 
 
 @pytest.mark.skipif(cuda_devices() == 0, reason="this machine has no CUDA device")
@@ -126,7 +169,7 @@ def test_with_cuda_it_is_used(release: Path, classifier: TinyModel) -> None:
 
 
 def test_an_engine_is_freed_without_the_collector(release: Path) -> None:
-    engine = Engine(release, threads=2)
+    engine = Engine(release, EngineOptions(threads=2))
     engine.classify(SENTENCES * 20)
     gone = weakref.ref(engine)
     gc.disable()

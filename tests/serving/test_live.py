@@ -13,6 +13,7 @@ from pipeline.artifacts import Store
 from pipeline.errors import ArtifactError
 from pipeline.releases import DeploymentLog
 from pipeline.settings import Settings
+from serving.engine import EngineOptions
 from serving.live import PATIENCE, Follower, LogSource
 from serving.modelstore import import_release, model_tag
 from tests.releases import SENTENCES, TinyModel
@@ -20,7 +21,7 @@ from tests.releases import SENTENCES, TinyModel
 
 @pytest.fixture
 def follower(settings: Settings, store: Store) -> Iterator[Follower]:
-    follower = Follower(LogSource(settings, store), threads=1)
+    follower = Follower(LogSource(settings, store), EngineOptions(threads=1))
     yield follower
     follower.close()
 
