@@ -12,11 +12,17 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.artifacts import Store
 from pipeline.errors import RefusedError, ServiceError, SettingsError
-from serving.schemas import ClassifyResponse, ErrorResponse, ReleasesResponse, SimilarityResponse, StagedResponse
+from serving.schemas import (
+    RELEASE_HEADER,
+    ClassifyResponse,
+    ErrorResponse,
+    ReleasesResponse,
+    SimilarityResponse,
+    StagedResponse,
+)
 
 log = logging.getLogger(__name__)
 
-RELEASE_HEADER = "X-Saebyeok-Release"
 #: A worker that dies or restarts loses its connections; another one answers the next attempt.
 ATTEMPTS = 4
 
@@ -30,12 +36,13 @@ class ServiceClient:
     """
 
     def __init__(self, url: str, token: str = "", timeout: float = 60.0) -> None:
-        """`token` is the deploy token, needed to stage and to ask a release by name; `timeout` is in seconds."""
+        """`token` is the deploy token, needed to stage and to address a release, or a key; `timeout` is in seconds."""
         self.url = url.rstrip("/")
-        self._token = token
         # A connection a request: a kept one would always reach the same worker, and die with it.
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._http = httpx.Client(timeout=timeout, limits=limits, trust_env=False)
+        # The token opens what API keys open, too.
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(timeout=timeout, limits=limits, headers=headers, trust_env=False)
 
     def __enter__(self) -> Self:
         """The client itself."""
@@ -87,17 +94,14 @@ class ServiceClient:
 
     def stage(self, ref: str) -> list[str]:
         """Have every worker load the release at `ref` beside the live ones; the staged refs."""
-        return self._ask("POST", "/releases/stage", StagedResponse, {"release": ref}, self._bearer()).staged
+        return self._ask("POST", "/releases/stage", StagedResponse, {"release": ref}).staged
 
     def unstage(self, ref: str) -> list[str]:
         """Have every worker drop the staged release at `ref`; the staged refs."""
-        return self._ask("DELETE", "/releases/stage", StagedResponse, {"release": ref}, self._bearer()).staged
-
-    def _bearer(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"}
+        return self._ask("DELETE", "/releases/stage", StagedResponse, {"release": ref}).staged
 
     def _address(self, release: str | None) -> dict[str, str]:
-        return {} if release is None else {RELEASE_HEADER: release} | self._bearer()
+        return {} if release is None else {RELEASE_HEADER: release}
 
     def _probe(self, path: str) -> bool:
         try:
