@@ -61,6 +61,24 @@ class Settings(BaseSettings):
     )
     workers: int = Field(default=2, ge=1, le=64, description="processes of the service that share its port")
 
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="keys that open the service, of 16 characters or more each, with commas between them: a new one is "
+        "added before the old one is taken away; empty: it is open",
+    )
+    max_inputs: int = Field(default=1_000, ge=1, description="texts or pairs of a request to the service; more: 422")
+    max_characters: int = Field(default=10_000, ge=1, description="characters of each of its texts; more: 422")
+    max_body_bytes: int = Field(
+        default=2 * 1024**2, ge=1024, description="bytes of its body, before and after it is decompressed; more: 413"
+    )
+    max_concurrent: int = Field(
+        default=0, ge=0, description="requests that each process of the service works on at once; 0: one a thread"
+    )
+    max_queue: int = Field(default=256, ge=0, description="requests that wait in each process; the next one: 429")
+    request_seconds: float = Field(
+        default=30.0, gt=0, description="seconds for a request; a body that is not there by then: 408, no answer: 504"
+    )
+
     @property
     def store_uri(self) -> str:
         """The artifact store's URI, a local directory below `home` unless set."""

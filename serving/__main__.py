@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import SaebyeokError, SettingsError
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
-from serving.auth import deploy_token
+from serving.auth import api_keys, deploy_token
 
 
 def command(settings: Settings) -> list[str]:
@@ -31,6 +31,7 @@ def main() -> None:
     try:
         settings = load_settings()
         deploy_token(settings)
+        api_keys(settings)
         arguments = command(settings)
     except SaebyeokError as error:
         sys.exit(f"error: {error}")

@@ -1,13 +1,16 @@
-"""The deploy token: who holds it may stage releases and ask staged ones."""
+"""The deploy token, which opens staging and staged releases, and the API keys, which open the rest."""
 
 from __future__ import annotations
 
 import hmac
 import os
 import secrets
+from hashlib import sha256
 
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
+
+SHORTEST_KEY = 16
 
 
 def deploy_token(settings: Settings) -> str:
@@ -40,7 +43,19 @@ def deploy_token(settings: Settings) -> str:
     return token
 
 
-def is_authorized(header: str | None, token: str) -> bool:
-    """Whether an `Authorization` header carries `token`; takes the same time however much of it is right."""
+def api_keys(settings: Settings) -> tuple[str, ...]:
+    """The keys of `settings`; none leaves the service open. Raises SettingsError where one is too short."""
+    text = settings.api_keys.get_secret_value() if settings.api_keys else ""
+    keys = tuple(text.replace(",", " ").split())
+    if any(len(key) < SHORTEST_KEY for key in keys):
+        raise SettingsError(f"SAEBYEOK_API_KEYS: each key must have {SHORTEST_KEY} characters or more")
+    return keys
+
+
+def is_authorized(header: str | None, *secrets: str) -> bool:
+    """Whether an `Authorization` header carries one of `secrets`; it takes the same time however much of which."""
     scheme, _, given = (header or "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+    # Digests are of one length, so that not even that of a secret shows; each is compared, also after a match.
+    digest = sha256(given.strip().encode()).digest()
+    matches = [hmac.compare_digest(digest, sha256(secret.encode()).digest()) for secret in secrets]
+    return scheme.lower() == "bearer" and any(matches)

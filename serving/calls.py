@@ -11,7 +11,14 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import RefusedError, SaebyeokError, ServiceError
-from serving.schemas import ClassifyResponse, ErrorResponse, ReleasesResponse, SimilarityResponse
+from serving.schemas import (
+    ClassifyResponse,
+    EmbedResponse,
+    ErrorResponse,
+    Method,
+    ReleasesResponse,
+    SimilarityResponse,
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 #: What came of one attempt.
@@ -72,10 +79,17 @@ def classify_call(texts: Sequence[str], recipe: str | None) -> Call[ClassifyResp
     return Call("POST", "/classify", ClassifyResponse, {"texts": list(texts), "recipe": recipe})
 
 
-def similarity_call(pairs: Sequence[Sequence[str]], recipe: str | None) -> Call[SimilarityResponse]:
+def similarity_call(
+    pairs: Sequence[Sequence[str]], recipe: str | None, method: Method | None = None
+) -> Call[SimilarityResponse]:
     """Scores of `pairs`."""
-    body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe}
+    body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe, "method": method}
     return Call("POST", "/similarity", SimilarityResponse, body)
+
+
+def embed_call(texts: Sequence[str], recipe: str | None) -> Call[EmbedResponse]:
+    """Vectors of `texts`."""
+    return Call("POST", "/embed", EmbedResponse, {"texts": list(texts), "recipe": recipe})
 
 
 def releases_call() -> Call[ReleasesResponse]:

@@ -32,10 +32,11 @@ from serving.calls import (
     Outcome,
     RefusedCallError,
     classify_call,
+    embed_call,
     releases_call,
     similarity_call,
 )
-from serving.schemas import ClassifyResponse, ReleasesResponse, SimilarityResponse
+from serving.schemas import ClassifyResponse, EmbedResponse, Method, ReleasesResponse, SimilarityResponse
 
 __all__ = [
     "AsyncClient",
@@ -89,9 +90,15 @@ class Client:
         """Class and probabilities of each text; `recipe` chooses where several could answer."""
         return self._ask(classify_call(texts, recipe))
 
-    def similarity(self, pairs: Sequence[Sequence[str]], recipe: str | None = None) -> SimilarityResponse:
-        """How alike the two sentences of each pair are; `recipe` chooses where several could answer."""
-        return self._ask(similarity_call(pairs, recipe))
+    def similarity(
+        self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None
+    ) -> SimilarityResponse:
+        """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
+        return self._ask(similarity_call(pairs, recipe, method))
+
+    def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
+        """The vector of each text, of length 1, where a bi-encoder is deployed."""
+        return self._ask(embed_call(texts, recipe))
 
     def releases(self) -> ReleasesResponse:
         """What is deployed."""
@@ -148,9 +155,15 @@ class AsyncClient:
         """Class and probabilities of each text; `recipe` chooses where several could answer."""
         return await self._ask(classify_call(texts, recipe))
 
-    async def similarity(self, pairs: Sequence[Sequence[str]], recipe: str | None = None) -> SimilarityResponse:
-        """How alike the two sentences of each pair are; `recipe` chooses where several could answer."""
-        return await self._ask(similarity_call(pairs, recipe))
+    async def similarity(
+        self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None
+    ) -> SimilarityResponse:
+        """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
+        return await self._ask(similarity_call(pairs, recipe, method))
+
+    async def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
+        """The vector of each text, of length 1, where a bi-encoder is deployed."""
+        return await self._ask(embed_call(texts, recipe))
 
     async def releases(self) -> ReleasesResponse:
         """What is deployed."""

@@ -1,74 +1,105 @@
-"""The routes beside the models': what is deployed, staging, and the OpenAPI document with all of it."""
+"""The routes beside the models': what is deployed, staging, and the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pipeline import __version__
 from pipeline.errors import ArtifactError
 from serving.auth import is_authorized
 from serving.engine import Engine
+from serving.errors import ApiError, parse
 from serving.live import Follower
-from serving.middleware import ApiError
 from serving.modelstore import model_tag
 from serving.pages import page_routes
-from serving.schemas import ErrorResponse, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
+from serving.schemas import ErrorType, LiveRelease, Method, ReleasesResponse, StagedResponse, StageRequest
 
-RELEASE_HEADER = "X-Saebyeok-Release"
-ABOUT = "Korean BERT models, retrained overnight and served by morning. Every error has the shape of ErrorResponse."
-EXAMPLES = {
-    "/classify": {"texts": ["정말 재미있는 영화였어요", "시간이 아까웠다"]},
-    "/similarity": {"pairs": [["오늘은 비가 온다", "오늘은 비가 내린다"]]},
-}
-REFERENCE = "#/components/schemas/{model}"
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a request asks of a release."""
+
+    kind: Literal["classification", "regression"] | None = None
+    method: Method | None = None
+    vectors: bool = False
+
+    def unmet_by(self, engine: Engine) -> str | None:
+        """What the release of `engine` is instead; None where it fits."""
+        card = engine.card
+        if self.kind not in (None, card.kind):
+            return f"a {card.kind} release, not {self.kind}"
+        if self.method is not None and self.method not in engine.methods:
+            return f"a release that compares by {' or '.join(engine.methods)}, not by {self.method}"
+        if self.vectors and not engine.has_vectors:
+            return "a release without sentence vectors, which only a bi-encoder has"
+        return None
+
+    def __str__(self) -> str:
+        """The kind of release, as part of a sentence."""
+        if self.vectors:
+            return "release with sentence vectors"
+        return f"{self.kind} release" + (f" that compares by {self.method}" if self.method else "")
 
 
 class Live:
-    """What the routes share: the follower, and the token that opens staging."""
+    """What the routes share: the follower, the token that opens staging, and the keys that open the rest."""
 
-    def __init__(self, follower: Follower, token: str) -> None:
-        """`token` is the deploy token; empty closes staging for good."""
+    def __init__(self, follower: Follower, token: str, keys: tuple[str, ...]) -> None:
+        """`token` is the deploy token; empty closes staging for good. Without `keys` the rest is open."""
         self.follower = follower
         self._token = token
+        self._keys = (*keys, *filter(None, [token])) if keys else ()
 
     def authorize(self, header: str | None) -> None:
-        """Raise ApiError 401 unless an Authorization header carries the deploy token."""
+        """Raise ApiError UNAUTHORIZED unless an Authorization header carries the deploy token."""
         if not self._token or not is_authorized(header, self._token):
-            raise ApiError(401, "this needs `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN")
+            text = "this needs `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN"
+            raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
 
-    def select(self, kind: Literal["classification", "regression"], recipe: str | None) -> Engine:
-        """The live engine for users: that of `recipe`, or of the only recipe of `kind`.
+    def admit(self, header: str | None) -> None:
+        """Raise ApiError UNAUTHORIZED where there are keys and the header has neither one of them nor the token."""
+        if self._keys and not is_authorized(header, *self._keys):
+            text = "this needs `Authorization: Bearer <key>`, with one of the service's API keys"
+            raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
 
-        Raises ApiError 503 (none), 404 (unknown) or 400 (several, or another kind).
+    def select(self, need: Need, recipe: str | None) -> Engine:
+        """The live engine for users: that of `recipe`, or of the only recipe that meets `need`.
+
+        Raises ApiError UNAVAILABLE (nothing is deployed), NOT_FOUND (none fits) or INVALID_REQUEST (several, or another
+        kind).
         """
         live = self.follower.snapshot.live
-        fitting = {name: engine for name, engine in live.items() if engine.card.kind == kind}
-        known = ", ".join(sorted(fitting))
-        if recipe is not None and live:
-            return _named(recipe, live, fitting, kind)
+        if not live:
+            raise ApiError(ErrorType.UNAVAILABLE, "no release is deployed yet; GET /releases says what is")
+        if recipe is not None:
+            return _named(recipe, live, need)
+        fitting = {name: engine for name, engine in live.items() if need.unmet_by(engine) is None}
         if not fitting:
-            raise ApiError(503, f"no {kind} release is deployed yet; GET /releases says what is")
+            raise ApiError(ErrorType.NOT_FOUND, f"no {need} is deployed; GET /releases says what is")
         if len(fitting) > 1:
-            raise ApiError(400, f"several recipes could answer: name one of {known} in `recipe`")
+            known = ", ".join(sorted(fitting))
+            raise ApiError(ErrorType.INVALID_REQUEST, f"several recipes could answer: name one of {known} in `recipe`")
         return next(iter(fitting.values()))
 
-    def addressed(self, name: str, kind: str) -> Engine:
-        """The engine of a staged (or live) release, by ref or id. Raises ApiError 404 or 400."""
+    def addressed(self, name: str, need: Need) -> Engine:
+        """The engine of a staged (or live) release, by ref or id. Raises ApiError NOT_FOUND or INVALID_REQUEST."""
         snapshot = self.follower.snapshot
         # Staged ones first: two attempts at one key share their id.
         for ref, engine in [*snapshot.staged.items(), *snapshot.engines().items()]:
             if name in (ref, engine.card.id):
-                if engine.card.kind != kind:
-                    raise ApiError(400, f"release {name} is a {engine.card.kind} release, not {kind}")
+                if unmet := need.unmet_by(engine):
+                    raise ApiError(ErrorType.INVALID_REQUEST, f"{name} is {unmet}")
                 return engine
-        raise ApiError(404, f"release {name} is neither staged nor live in this worker")
+        raise ApiError(ErrorType.NOT_FOUND, f"release {name} is neither staged nor live in this worker")
 
     def releases(self) -> ReleasesResponse:
         """What is deployed here, and what the workers say."""
@@ -91,91 +122,57 @@ class Live:
         )
 
     def stage(self, ref: str, *, add: bool) -> StagedResponse:
-        """Add or remove a staged release. Raises ApiError 400 (not a ref) or 409 (a Bento)."""
+        """Add or remove a staged release. Raises ApiError INVALID_REQUEST (not a ref) or CONFLICT (a Bento)."""
         try:
             model_tag(ref)
         except ArtifactError as error:
-            raise ApiError(400, str(error)) from error
+            raise ApiError(ErrorType.INVALID_REQUEST, str(error)) from error
         staging = self.follower.source.staging
         if staging is None:
-            raise ApiError(409, "this service runs a Bento with its releases baked in: it cannot stage another")
+            text = "this service runs a Bento with its releases baked in: it cannot stage another"
+            raise ApiError(ErrorType.CONFLICT, text)
         return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
 
 
-def control_app(openapi: Callable[[], dict[str, Any]]) -> Starlette:
-    """The routes as an ASGI app; its `state.live` (a Live) is set when a worker starts."""
+def control_app(document: Mapping[str, Any]) -> Starlette:
+    """The ASGI application of these routes; its `state.live` must be set before the first request.
+
+    `document` is the OpenAPI document.
+    """
 
     async def releases(request: Request) -> Response:
         return _json(_live(request).releases())
 
     async def stage(request: Request) -> Response:
-        try:
-            _live(request).authorize(request.headers.get("authorization"))
-            wanted = StageRequest.model_validate_json(await request.body())
-            return _json(_live(request).stage(wanted.release, add=request.method == "POST"), 202)
-        except ValidationError as error:
-            return ApiError(400, f"the body must be {{'release': ref}}: {error.errors()[0]['msg']}").response()
-        except ApiError as error:
-            return error.response()
+        _live(request).authorize(request.headers.get("authorization"))
+        wanted = parse(StageRequest, await request.body())
+        return _json(_live(request).stage(wanted.release, add=request.method == "POST"), 202)
 
-    async def document(_: Request) -> Response:
-        return JSONResponse(describe(openapi()))
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(document)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)
+        return error.response()
 
     return Starlette(
         routes=[
             Route("/releases", releases, methods=["GET"]),
             Route("/releases/stage", stage, methods=["POST", "DELETE"]),
-            Route("/docs.json", document, methods=["GET"]),
+            Route("/docs.json", openapi, methods=["GET"]),
             *page_routes(),
-        ]
+        ],
+        exception_handlers={ApiError: refuse},
     )
 
 
-def describe(document: dict[str, Any]) -> dict[str, Any]:
-    """BentoML's OpenAPI document with these routes added and every error in its real shape."""
-    document["info"] = {"title": "Saebyeok", "description": ABOUT, "version": __version__}
-    schemas = document["components"]["schemas"]
-    for model in (ReleasesResponse, StageRequest, StagedResponse, ErrorResponse):
-        schema = model.model_json_schema(ref_template=REFERENCE)
-        schemas |= schema.pop("$defs", {})
-        schemas[model.__name__] = schema
-    paths = document["paths"]
-    for name, example in EXAMPLES.items():
-        paths[name]["post"]["requestBody"]["content"]["application/json"]["example"] = example
-    paths["/releases"] = {"get": _operation("What is deployed", ReleasesResponse, 200)}
-    body = {"required": True, "content": _content(StageRequest)}
-    token = {"in": "header", "name": "Authorization", "required": True, "schema": {"type": "string"}}
-    for method, summary in (("post", "Stage a release"), ("delete", "Unstage a release")):
-        operation = _operation(summary, StagedResponse, 202)
-        paths["/releases/stage"] = paths.get("/releases/stage", {}) | {
-            method: operation | {"requestBody": body, "parameters": [token]}
-        }
-    for path in paths.values():
-        for operation in path.values():
-            for status in [item for item in operation["responses"] if int(item) >= 400]:
-                operation["responses"][status]["content"] = _content(ErrorResponse)
-    return document
-
-
-def _operation(summary: str, model: type[BaseModel], status: int) -> dict[str, Any]:
-    return {
-        "tags": ["Service APIs"],
-        "summary": summary,
-        "responses": {str(status): {"description": "Success", "content": _content(model)}},
-    }
-
-
-def _content(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}}
-
-
-def _named(recipe: str, live: Any, fitting: dict[str, Engine], kind: str) -> Engine:
-    if recipe in fitting:
-        return fitting[recipe]
-    if recipe in live:
-        raise ApiError(400, f"recipe {recipe!r} is a {live[recipe].card.kind} recipe, not {kind}")
-    deployed = ", ".join(sorted(live)) or "none"
-    raise ApiError(404, f"no recipe {recipe!r} is deployed; deployed: {deployed}")
+def _named(recipe: str, live: Mapping[str, Engine], need: Need) -> Engine:
+    if recipe not in live:
+        deployed = ", ".join(sorted(live))
+        raise ApiError(ErrorType.NOT_FOUND, f"no recipe {recipe!r} is deployed; deployed: {deployed}")
+    if unmet := need.unmet_by(live[recipe]):
+        raise ApiError(ErrorType.INVALID_REQUEST, f"recipe {recipe!r} has {unmet}")
+    return live[recipe]
 
 
 def _live_release(ref: str, engine: Engine) -> LiveRelease:
@@ -189,6 +186,8 @@ def _live_release(ref: str, engine: Engine) -> LiveRelease:
         score_range=card.score_range,
         similar_at=card.similar_at,
         max_length=card.max_length,
+        methods=list(engine.methods),
+        vectors=engine.has_vectors,
         sample=card.sample,
         figures=card.figures,
         provider=engine.provider,

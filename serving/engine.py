@@ -6,11 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import onnxruntime as ort
@@ -19,9 +20,10 @@ from tokenizers import Encoding, Tokenizer
 
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
-from pipeline.releases import Card
+from pipeline.releases import Calibration, Card
 from pipeline.settings import Settings
 from serving.observe import Observer, unobserved
+from serving.schemas import Method
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,21 @@ TOKEN_BUDGET: dict[Device, int] = {"cpu": 256, "cuda": 16_384}
 
 @dataclass(frozen=True)
 class Answer:
-    """`values` is (inputs, labels) probabilities, (inputs, 1) scores or (inputs, hidden) vectors."""
+    """`values` is (inputs, labels) probabilities, (inputs, 1) scores or (inputs, hidden) vectors.
+
+    `tokens` are those of each input that were read, special ones aside, and `unknown` how many of them the model does
+    not know.
+    """
 
     values: Floats
     truncated: NDArray[np.bool_]
+    tokens: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+
+    @property
+    def unknown_share(self) -> NDArray[np.float64]:
+        """Share of each input's tokens that the model does not know, (inputs,); 0 where there are none."""
+        return self.unknown / np.maximum(self.tokens, 1)
 
     def part(self, rows: slice) -> Answer:
         """The answer to some of the inputs."""
@@ -86,6 +99,7 @@ class Engine:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
+        self._unknown = next((i for t in ("[UNK]", "<unk>") if (i := self._tokenizer.token_to_id(t)) is not None), -1)
         self.device, self._session = _open_session(directory, self.card, options.device)
         # Where token types are the same for every token, they are part of the weights.
         self._with_types = any(item.name == "token_type_ids" for item in self._session.get_inputs())
@@ -97,6 +111,19 @@ class Engine:
         """What ONNX Runtime really runs on."""
         return str(self._session.get_providers()[0])
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """How it can compare pairs, its own way first; empty where it takes none."""
+        if self.card.objective != "bi-encoder":
+            return () if self.card.objective is None else ("cross-encoder",)
+        lines: dict[Method, Calibration | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
+        return tuple(method for method, line in lines.items() if line)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it makes vectors of single texts."""
+        return self.card.objective == "bi-encoder"
+
     def classify(self, texts: Sequence[str]) -> Floats:
         """Class probabilities, (texts, labels). For classification releases only (ValueError)."""
         return self.answer([(text,) for text in texts], kind="classification").values
@@ -107,27 +134,36 @@ class Engine:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Unit vectors, (texts, hidden). For bi-encoders only (ValueError)."""
-        if self.card.objective != "bi-encoder":
+        return self.vectors(texts).values
+
+    def vectors(self, texts: Sequence[str]) -> Answer:
+        """Unit vectors, (texts, hidden), and what was read of each text. For bi-encoders only (ValueError)."""
+        if not self.has_vectors:
             raise ValueError(f"{self.card.id} has no sentence vectors: its objective is {self.card.objective}")
         for index, text in enumerate(texts):
             if problem := _problem((text,), 1):
                 raise BadInputError(index, problem)
-        return self._run([(text,) for text in texts]).values
+        return self._run([(text,) for text in texts])
 
-    def answer(self, inputs: Sequence[tuple[str, ...]], kind: str | None = None) -> Answer:
-        """Answers in the order of `inputs`, one text or pair each, and which of them were cut short.
+    def answer(
+        self, inputs: Sequence[tuple[str, ...]], kind: str | None = None, method: Method | None = None
+    ) -> Answer:
+        """Answers in the order of `inputs`, one text or pair each, and what was read of each.
 
-        Raises ValueError where the release is not of `kind`, and as `check` does.
+        `method` is one of `methods`, the first unless given. Raises ValueError where the release is not of `kind` or
+        has not `method`, and as `check` does.
         """
         card = self.card
         if kind not in (None, card.kind):
             raise ValueError(f"{card.id} is a {card.kind} release, not {kind}")
+        if method is not None and method not in self.methods:
+            raise ValueError(f"{card.id} has no method {method}")
         self.check(inputs)
         if card.objective == "bi-encoder":
-            return self._compare(inputs)
+            return self._compare(inputs, method or "cosine")
         raw = self._run(inputs)
         values = _softmax(raw.values) if card.kind == "classification" else self._clip(raw.values)
-        return Answer(values, raw.truncated)
+        return replace(raw, values=values)
 
     def check(self, inputs: Sequence[tuple[str, ...]]) -> None:
         """Raise BadInputError for the first of `inputs` that is not one text, or two of a pair, of whole characters."""
@@ -139,15 +175,18 @@ class Engine:
         """Why `item` cannot be answered, or None where it can."""
         return _problem(item, 2 if self.card.inputs == "pair" else 1)
 
-    def _compare(self, pairs: Sequence[tuple[str, ...]]) -> Answer:
+    def _compare(self, pairs: Sequence[tuple[str, ...]], method: Method) -> Answer:
         both = self._run([(pair[side],) for side in (0, 1) for pair in pairs])
-        if self.card.calibration is None:
+        line = self.card.calibration if method == "cosine" else self.card.euclidean
+        if line is None:
             raise ArtifactError(f"{self.card.id}: card.json has no calibration, which a bi-encoder needs")
         left, right = both.values[: len(pairs)], both.values[len(pairs) :]
-        cosine = np.einsum("ij,ij->i", left, right)
-        scores = self.card.calibration.slope * cosine + self.card.calibration.intercept
-        truncated = both.truncated[: len(pairs)] | both.truncated[len(pairs) :]
-        return Answer(self._clip(scores.astype(np.float32)[:, None]), truncated)
+        measure = np.einsum("ij,ij->i", left, right) if method == "cosine" else np.linalg.norm(left - right, axis=1)
+        scores = line.slope * measure + line.intercept
+        truncated, tokens, unknown = (
+            side.reshape(2, len(pairs)).sum(axis=0) for side in (both.truncated, both.tokens, both.unknown)
+        )
+        return Answer(self._clip(scores.astype(np.float32)[:, None]), truncated > 0, tokens, unknown)
 
     def _clip(self, scores: Floats) -> Floats:
         low, high = self.card.score_range or (-np.inf, np.inf)
@@ -155,22 +194,26 @@ class Engine:
 
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """The model's raw output, rows in the order of `inputs`."""
-        plain = [item[0] if len(item) == 1 else item for item in inputs]
         began = perf_counter()
+        # Hangul that comes taken apart (NFD, as from macOS) is put together: vocabularies have it whole.
+        composed = [tuple(normalize("NFC", text) for text in item) for item in inputs]
+        plain = [item[0] if len(item) == 1 else item for item in composed]
         # Fast: it leaves out the offsets, which nobody reads.
         encodings = self._tokenizer.encode_batch_fast(plain)
         self._observer.tokenized(perf_counter() - began)
         truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
         lengths = np.array([len(item) for item in encodings], dtype=np.int64)
         batches = list(sub_batches(lengths, self._budget))
+        marks = self._tokenizer.num_special_tokens_to_add(len(inputs) > 0 and len(inputs[0]) == 2)
+        unknown = np.array([item.ids.count(self._unknown) for item in encodings], dtype=np.int64)
         if not batches:
-            return Answer(np.zeros((0, self._width), dtype=np.float32), truncated)
+            return Answer(np.zeros((0, self._width), dtype=np.float32), truncated, lengths, unknown)
         work = [[encodings[row] for row in rows] for rows in batches]
         # One sub-batch stays on this thread: handing it over costs more than it brings.
         outputs = [self._forward(work[0])] if len(work) == 1 else list(self._pool.map(self._forward, work))
         values = np.empty((len(inputs), outputs[0].shape[1]), dtype=np.float32)
         values[np.concatenate(batches)] = np.concatenate(outputs)
-        return Answer(values, truncated)
+        return Answer(values, truncated, lengths - marks, unknown)
 
     def _forward(self, batch: Sequence[Encoding]) -> Floats:
         lengths = np.array([len(item) for item in batch])

@@ -1,137 +1,260 @@
-"""One shape for every error, whoever raised it."""
+"""What every request goes through: its id, its line in the log, the one shape of errors, keys, limits and deadline."""
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any, ParamSpec, TypeVar
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-import bentoml
-from starlette.responses import JSONResponse, Response
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.schemas import ErrorBody, ErrorResponse
+from serving.bodies import CLOSE, ClientGoneError, check_media_type, read_body
+from serving.errors import ApiError
+from serving.logs import REQUEST_ID
+from serving.schemas import ErrorType
 
-TYPES = {
-    400: "invalid_request",
-    401: "unauthorized",
-    404: "not_found",
-    405: "method_not_allowed",
-    409: "conflict",
-    415: "unsupported_media_type",
-    429: "overloaded",
-    503: "unavailable",
-    504: "timeout",
-}
+log = logging.getLogger("saebyeok.requests")
+
+REQUEST_ID_HEADER = "X-Request-Id"
+#: A client's own id is taken if it looks like one.
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Probes ask every few seconds; only what they do not like is logged.
+PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
+#: Answered without a key: health, the OpenAPI document and the pages that call the rest.
+OPEN = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
+OPEN_BELOW = "/static_content/"
+#: Routes that read a body.
+BODIES = {(method, path) for method, path in [
+    ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/embed"),
+    ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
+]}  # fmt: skip
+#: Seconds after which it is looked whether the client is still there: most are answered by then.
+LOOK_AFTER = 0.05
+#: What nginx says in its logs of a client that has gone; nobody sees it.
+GONE = 499
 NOT_READY = "no deployment is loaded: deploy a release, then ask again; GET /releases says what is known"
 
-P = ParamSpec("P")
-R = TypeVar("R")
+
+@dataclass
+class Exchange:
+    """One request's answer as it goes out; errors that have another shape are kept back and put into the one."""
+
+    scope: Scope
+    send: Send
+    id: str
+    status: int = 0
+    started: Message | None = None
+    kept: bytearray = field(default_factory=bytearray)
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message of the application, or keep it until the error is whole."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER.lower().encode(), self.id.encode())]
+            if self.status >= 400 and self.status != GONE:
+                self.started = message
+                return
+        elif self.started is not None:
+            self.kept += message.get("body", b"")
+            if not message.get("more_body", False):
+                await self._reshape(self.started, bytes(self.kept))
+            return
+        await self.send(message)
+
+    async def _reshape(self, started: Message, body: bytes) -> None:
+        if not _is_shaped(body):
+            error = _told(started["status"], body, self.scope["path"]).response()
+            body = bytes(error.body)
+            ours = {b"content-length", b"content-type"}
+            others = [(name, value) for name, value in started["headers"] if name.lower() not in ours]
+            started = {**started, "status": error.status_code, "headers": [*others, *error.raw_headers]}
+        self.status = started["status"]
+        if self.status == ErrorType.OVERLOADED.status and Headers(raw=started["headers"]).get("retry-after") is None:
+            started["headers"].append((b"retry-after", b"1"))
+        await self.send(started)
+        await self.send({"type": "http.response.body", "body": body})
 
 
-class ApiError(Exception):
-    """An error with its HTTP status, to be answered in the one shape."""
-
-    def __init__(self, status: int, message: str, index: int | None = None) -> None:
-        """`index` is the text or pair that it is about."""
-        super().__init__(message)
-        self.status = status
-        self.index = index
-
-    def response(self) -> JSONResponse:
-        """The error as an HTTP answer."""
-        return error_response(self.status, str(self), self.index)
-
-
-def error_response(status: int, message: str, index: int | None = None) -> JSONResponse:
-    """An error in the one shape; its type follows from the status."""
-    kind = TYPES.get(status, "internal" if status >= 500 else "invalid_request")
-    body = ErrorResponse(error=ErrorBody(type=kind, message=message, index=index))
-    return JSONResponse(body.model_dump(), status_code=status)
-
-
-def answers_errors(method: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
-    """Let a BentoML method raise ApiError: BentoML itself would hide the text of most."""
-
-    @functools.wraps(method)
-    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-        try:
-            return await method(*args, **kwargs)
-        except ApiError as error:
-            # BentoML writes the context's status over that of the response.
-            context: bentoml.Context = kwargs["ctx"]  # type: ignore[assignment]
-            context.response.status_code = error.status
-            return error.response()
-
-    return wrapper
-
-
-class ErrorShape:
-    """ASGI middleware: rewrites the body of every error that is not in the one shape yet."""
+class Front:
+    """Outermost ASGI middleware, around BentoML's own: ids, the log, and one shape for whatever anyone answers."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """`app` is the rest of the service."""
+        """`app` is the whole of BentoML's."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and look at the status of its answer."""
+        """Pass a request on; what goes wrong there, and is not answered yet, is answered here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started: Message | None = None
-        body = b""
-
-        async def look(message: Message) -> None:
-            nonlocal started, body
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                started = message
-            elif started is None:
-                await send(message)
-            else:
-                body += message.get("body", b"")
-                if not message.get("more_body", False):
-                    await _reshape(started, body, scope["path"])(scope, receive, send)
-
-        await self._app(_as_json(scope), receive, look)
+        began = time.perf_counter()
+        exchange = Exchange(scope, send, _request_id(scope))
+        token = REQUEST_ID.set(exchange.id)
+        try:
+            await self._app(scope, receive, exchange.pass_on)
+        except Exception:
+            log.exception("no answer")
+            if exchange.status == 0:
+                error = ApiError(ErrorType.INTERNAL, "an unexpected error; the log has it under this request's id")
+                await error.response()(scope, receive, exchange.pass_on)
+        finally:
+            _write_line(scope, exchange, time.perf_counter() - began)
+            REQUEST_ID.reset(token)
 
 
-def _as_json(scope: Scope) -> Scope:
-    """`curl -d` says form data of what is JSON; there are no forms here."""
-    form = (b"content-type", b"application/x-www-form-urlencoded")
-    if form not in scope["headers"]:
-        return scope
-    return {**scope, "headers": [(b"content-type", b"application/json") if h == form else h for h in scope["headers"]]}
+class Gate:
+    """Innermost ASGI middleware: keys, media types, the size of bodies, the deadline, and clients that go away."""
+
+    def __init__(self, app: ASGIApp, *, admit: Callable[[str | None], None], body_bytes: int, seconds: float) -> None:
+        """`admit` raises ApiError unless an `Authorization` header opens the service; `seconds` is for a request."""
+        self._app = app
+        self._admit = admit
+        self._body_bytes = body_bytes
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body whole and pass the request on, or say why not."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._answer(scope, receive, send)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+        except ClientGoneError:
+            # It goes nowhere; BentoML's metrics and the log want an end.
+            await send({"type": "http.response.start", "status": GONE, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["path"] not in OPEN and not scope["path"].startswith(OPEN_BELOW):
+            self._admit(headers.get("authorization"))
+        reading = (scope["method"], scope["path"]) in BODIES
+        if reading:
+            check_media_type(headers)
+        patience = asyncio.timeout(self._seconds)
+        watch: Watch | None = None
+        try:
+            async with patience:
+                body = await read_body(receive, headers, self._body_bytes) if reading else None
+                watch = Watch(receive, send)
+                await watch.run(self._app, scope, body)
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            if watch is None:
+                text = f"the body was not there after {self._seconds:g} seconds"
+                raise ApiError(ErrorType.TOO_SLOW, text, headers=CLOSE) from error
+            # An answer that has begun cannot become another one: the server closes the connection.
+            if not watch.begun:
+                raise ApiError(ErrorType.TIMEOUT, f"no answer in {self._seconds:g} seconds") from error
 
 
-def _reshape(started: Message, body: bytes, path: str) -> Response:
-    status = started["status"]
-    if status == 503 and path.endswith("/readyz"):
-        return error_response(status, NOT_READY)
+class Watch:
+    """Runs the application for one request, and cancels it when the client goes away before it is answered."""
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        """`receive` is the server's, with nothing left in it of a body that the application is to read."""
+        self.begun = False
+        self._gone = False
+        self._receive = receive
+        self._send = send
+        self._looking: asyncio.Task[None] | None = None
+
+    async def run(self, app: ASGIApp, scope: Scope, body: bytes | None) -> None:
+        """Have `app` answer; `body` is what it reads, None where it reads none. Raises ClientGoneError."""
+        task = asyncio.current_task()
+        assert task is not None
+        timer = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look, task)
+        waiting: list[Message] = [] if body is None else [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return waiting.pop() if waiting else await self._receive()
+
+        try:
+            await app(scope if body is None else _unpacked(scope), replay, self._answer)
+        except asyncio.CancelledError:
+            if not self._gone:
+                raise
+            task.uncancel()
+            raise ClientGoneError from None
+        finally:
+            timer.cancel()
+            self._stop()
+
+    async def _answer(self, message: Message) -> None:
+        self.begun = True
+        self._stop()
+        await self._send(message)
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        if not self.begun:
+            self._looking = asyncio.create_task(self._wait(task))
+
+    async def _wait(self, task: asyncio.Task[None]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        task.cancel()
+
+    def _stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _unpacked(scope: Scope) -> Scope:
+    """The request as it is once its body has been read: unpacked JSON of no declared length."""
+    gone = (b"content-encoding", b"content-length", b"content-type", b"transfer-encoding")
+    headers = [(name, value) for name, value in scope["headers"] if name not in gone]
+    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+
+
+def _is_shaped(body: bytes) -> bool:
     try:
         document = json.loads(body)
     except ValueError:
+        return False
+    return isinstance(document, dict) and isinstance(document.get("error"), dict)
+
+
+def _told(status: int, body: bytes, path: str) -> ApiError:
+    """What BentoML or Starlette answered, which is text, or JSON with `error`."""
+    if path == "/readyz" and status == ErrorType.UNAVAILABLE.status:
+        return ApiError(ErrorType.UNAVAILABLE, NOT_READY)
+    try:
+        document: Any = json.loads(body)
+    except ValueError:
         document = body.decode("utf-8", "replace").strip()
     document = document[0] if isinstance(document, list) and document else document
-    if isinstance(document, dict) and isinstance(document.get("error"), dict):
-        return Response(body, status, media_type="application/json")
-    response = error_response(status, *_explain(document))
-    for name, value in started["headers"]:
-        if name.lower() not in (b"content-length", b"content-type"):
-            response.raw_headers.append((name, value))
-    return response
+    if isinstance(document, dict):
+        document = document.get("error", document)
+    return ApiError(ErrorType.of(status), str(document) or "no details")
 
 
-def _explain(document: Any) -> tuple[str, int | None]:
-    """Message and index from what BentoML or Starlette answered."""
-    if not isinstance(document, dict):
-        return str(document) or "no details", None
-    details = document.get("detail")
-    if not details:
-        return str(document.get("error", document)), None
-    first = details[0]
-    where = first["loc"]
-    index = next((part for part in where if isinstance(part, int)), None)
-    name = ".".join(str(part) for part in where)
-    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    return f"{name}: {first['msg']}{more}" if name else f"{first['msg']}{more}", index
+def _write_line(scope: Scope, exchange: Exchange, seconds: float) -> None:
+    path = scope["path"]
+    if path in PROBES and exchange.status < 400:
+        return
+    details: dict[str, Any] = {
+        "method": scope["method"],
+        "route": path[:200],
+        "status": exchange.status,
+        "milliseconds": round(1000 * seconds, 2),
+    }
+    inputs = scope.get("state", {}).get("inputs")
+    if inputs is not None:
+        details["inputs"] = inputs
+    log.info("answered", extra={"details": details})

@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
-MAX_INPUTS = 1_000
-MAX_CHARACTERS = 10_000
 SAMPLE = "the release was trained on the shipped sample, not on real data"
+TRUNCATED = "the {0} was longer than the model reads; its end was left out"
+UNKNOWN = "share of the {0}'s tokens, of those that were read, which the model does not know: 1 where it knows nothing"
 
-Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_CHARACTERS)]
-Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
-RecipeName = Annotated[str, StringConstraints(strict=True, max_length=100)]
+#: Addresses a staged or live release by id or ref.
+RELEASE_HEADER = "X-Saebyeok-Release"
+
+Method = Literal["cross-encoder", "cosine", "euclidean"]
+
+# The first item that does not fit is enough: a body of a million of them would be answered with a million errors.
+Texts = Annotated[list[str], FailFast()]
+Pair = Annotated[list[str], FailFast(), Field(min_length=2, max_length=2)]
+RecipeName = Annotated[str, Field(max_length=100)]
 
 
 class Request(BaseModel):
-    """An unknown key is an error: a typo must not be answered as if it had not been there."""
+    """An unknown key is an error: a typo must not be answered as if it had not been there.
 
-    model_config = ConfigDict(extra="forbid")
+    How many inputs of which length are taken is the service's setting: it checks them, and its OpenAPI document says
+    them.
+    """
+
+    # Texts are not for logs.
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class ClassifyRequest(Request):
     """Texts to classify."""
 
-    texts: list[Text] = Field(max_length=MAX_INPUTS)
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only deployed one of this kind")
+    texts: Texts = Field(examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
+    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
 
 
 class SimilarityRequest(Request):
     """Pairs of sentences to compare."""
 
-    pairs: list[Pair] = Field(max_length=MAX_INPUTS)
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only deployed one of this kind")
+    pairs: Annotated[list[Pair], FailFast()] = Field(examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]])
+    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+    method: Method | None = Field(
+        default=None,
+        description="left out or null: the release's own. A cross-encoder reads both sentences at once; a bi-encoder "
+        "compares their vectors by cosine or euclidean distance, of which `/releases` says which it has",
+    )
+
+
+class EmbedRequest(Request):
+    """Texts to turn into vectors."""
+
+    texts: Texts = Field(examples=[["오늘은 비가 온다", "오늘은 비가 내린다"]])
+    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
 
 
 class Response(BaseModel):
@@ -50,7 +74,8 @@ class ClassifyResult(BaseModel):
     label: str
     score: float = Field(description="probability of `label`")
     probabilities: dict[str, float]
-    truncated: bool = Field(description="the text was longer than the model reads; its end was left out")
+    truncated: bool = Field(description=TRUNCATED.format("text"))
+    unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("text"))
 
 
 class ClassifyResponse(Response):
@@ -64,19 +89,69 @@ class SimilarityResult(BaseModel):
 
     score: float = Field(description="in the recipe's range, 0 (unlike) to 5 (same meaning) for KLUE-STS")
     similar: bool = Field(description="the score reaches the recipe's cut")
-    truncated: bool = Field(description="the pair was longer than the model reads; its end was left out")
+    truncated: bool = Field(description=TRUNCATED.format("pair"))
+    unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("pair"))
 
 
 class SimilarityResponse(Response):
     """One result a pair, in the order of the request."""
 
+    method: Method = Field(description="how the pairs were compared")
     results: list[SimilarityResult]
+
+
+class EmbedResult(BaseModel):
+    """The vector of one text."""
+
+    vector: list[float] = Field(description="of length 1, so that the dot product of two is their cosine")
+    truncated: bool = Field(description=TRUNCATED.format("text"))
+    unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("text"))
+
+
+class EmbedResponse(Response):
+    """One result a text, in the order of the request."""
+
+    dimensions: int = Field(description="numbers of each vector")
+    results: list[EmbedResult]
+
+
+class ErrorType(StrEnum):
+    """The one table of errors: the type, as `error.type` has it, and the HTTP status that goes with it."""
+
+    status: int
+
+    MALFORMED = "malformed", 400
+    UNAUTHORIZED = "unauthorized", 401
+    NOT_FOUND = "not_found", 404
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    TOO_SLOW = "too_slow", 408
+    CONFLICT = "conflict", 409
+    TOO_LARGE = "too_large", 413
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type", 415
+    INVALID_REQUEST = "invalid_request", 422
+    OVERLOADED = "overloaded", 429
+    INTERNAL = "internal", 500
+    UNAVAILABLE = "unavailable", 503
+    TIMEOUT = "timeout", 504
+
+    def __new__(cls, value: str, status: int) -> Self:
+        """The member `value`, which is answered with `status`."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.status = status
+        return member
+
+    @classmethod
+    def of(cls, status: int) -> ErrorType:
+        """The type that goes with a status which somebody else chose; one of no row is the nearest that is told."""
+        known = next((kind for kind in cls if kind.status == status), None)
+        return known or (cls.INTERNAL if status >= 500 else cls.INVALID_REQUEST)
 
 
 class ErrorBody(BaseModel):
     """What went wrong."""
 
-    type: str
+    type: ErrorType
     message: str
     index: int | None = Field(default=None, description="which text or pair, counted from 0, where it is about one")
 
@@ -90,7 +165,7 @@ class ErrorResponse(BaseModel):
 class StageRequest(Request):
     """A release to load beside those that are live."""
 
-    release: Annotated[str, StringConstraints(strict=True, max_length=500)] = Field(
+    release: Annotated[str, Field(max_length=500)] = Field(
         description="its ref in the store: release/<recipe>/<key>/<attempt>"
     )
 
@@ -133,6 +208,8 @@ class LiveRelease(BaseModel):
     score_range: tuple[float, float] | None = Field(description="lowest and highest score; null: it classifies")
     similar_at: float | None = Field(description="the score from which a pair is `similar`; null: it classifies")
     max_length: int = Field(description="tokens that the model reads of a text, or of both of a pair")
+    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it takes none")
+    vectors: bool = Field(description="whether `/embed` has vectors of it")
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")
     provider: str = Field(description="what ONNX Runtime really runs on")

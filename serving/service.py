@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import bentoml
 
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.releases import Deployment
 from pipeline.settings import Settings, load_settings
-from serving.auth import deploy_token
-from serving.control import RELEASE_HEADER, Live, control_app
+from serving.admission import Admission
+from serving.auth import api_keys, deploy_token
+from serving.bento import FrontedService, answers, posted
+from serving.control import Live, Need, control_app
 from serving.engine import Answer, Engine, EngineOptions
+from serving.errors import ApiError
 from serving.live import BakedSource, Follower, LogSource
+from serving.logs import log_as_json
 from serving.metrics import Metrics, served
-from serving.middleware import ErrorShape, answers_errors
+from serving.middleware import Gate
+from serving.openapi import describe
 from serving.schemas import (
+    RELEASE_HEADER,
     ClassifyRequest,
     ClassifyResponse,
     ClassifyResult,
+    EmbedRequest,
+    EmbedResponse,
+    EmbedResult,
+    ErrorType,
     SimilarityRequest,
     SimilarityResponse,
     SimilarityResult,
@@ -40,17 +48,7 @@ SETTINGS = load_settings()
 keep_libraries_home(SETTINGS)
 
 
-def _openapi() -> dict[str, Any]:
-    document: dict[str, Any] = _service().openapi_spec.asdict()
-    return document
-
-
-def _service() -> bentoml.Service[Any]:
-    """What the decorator makes of the class, which the type checker does not see."""
-    return cast("bentoml.Service[Any]", Saebyeok)
-
-
-CONTROL = control_app(_openapi)
+CONTROL = control_app(describe(SETTINGS))
 
 
 def end_with_parent() -> None:
@@ -63,14 +61,27 @@ def end_with_parent() -> None:
 def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     """What this worker serves: the deployment baked into a Bento, or else the log in the store."""
     options = EngineOptions.from_settings(settings, threads=threads)
+    keys = api_keys(settings)
     if BAKED.is_file():
         baked = BakedSource(Deployment.model_validate_json(BAKED.read_bytes()))
-        return Live(Follower(baked, options, metrics.observer), token="")
+        return Live(Follower(baked, options, metrics.observer), "", keys)
     source = LogSource(settings, open_store(settings))
-    return Live(Follower(source, options, metrics.observer), deploy_token(settings))
+    return Live(Follower(source, options, metrics.observer), deploy_token(settings), keys)
 
 
-@bentoml.service(name="Saebyeok", workers=SETTINGS.workers, traffic={"timeout": 60})
+def admit(header: str | None) -> None:
+    """Raise ApiError unless an Authorization header opens the service."""
+    live: Live = CONTROL.state.live
+    live.admit(header)
+
+
+@bentoml.service(
+    name="Saebyeok",
+    service_class=FrontedService,
+    workers=SETTINGS.workers,
+    # Ours is the deadline; BentoML's comes after it, and counts a request as running until then if its client has gone.
+    traffic={"timeout": SETTINGS.request_seconds + 5},
+)
 @bentoml.asgi_app(CONTROL, name="control")
 class Saebyeok:
     """Korean BERT models, retrained overnight and served by morning."""
@@ -78,9 +89,10 @@ class Saebyeok:
     def __init__(self) -> None:
         """Load what is deployed before the first request is taken."""
         end_with_parent()
+        log_as_json()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         self._metrics = Metrics()
+        self._admission = Admission(SETTINGS.max_concurrent or threads, SETTINGS.max_queue)
         self._live = open_live(SETTINGS, threads, self._metrics)
         self._live.follower.start()
         CONTROL.state.live = self._live
@@ -92,7 +104,7 @@ class Saebyeok:
     def stop(self) -> None:
         """Withdraw this worker's acknowledgement."""
         self._live.follower.close()
-        self._pool.shutdown()
+        self._admission.close()
 
     async def __is_ready__(self) -> bool:
         """Whether a deployment is loaded."""
@@ -102,46 +114,82 @@ class Saebyeok:
         """What BentoML answers at /metrics: `text` is what it has collected of all workers."""
         return text + served(self._live.releases())
 
-    @bentoml.api(route="/classify")  # type: ignore[untyped-decorator]
-    @answers_errors
+    @bentoml.api(route="/classify", input_spec=posted(ClassifyRequest))  # type: ignore[untyped-decorator]
+    @answers(ClassifyRequest)
     async def classify(self, body: ClassifyRequest, /, ctx: bentoml.Context) -> ClassifyResponse:
         """Class and probabilities of each text."""
-        engine = self._engine("classification", body.recipe, ctx)
-        answer = await self._answer(engine, [(text,) for text in body.texts])
-        card = engine.card
-        labels = card.labels
+        self._check([(text,) for text in body.texts], ctx)
+        engine = self._engine(Need("classification"), body.recipe, ctx)
+        answer = await self._answer(lambda: engine.answer([(text,) for text in body.texts]))
+        labels = engine.card.labels
         results = []
-        for row, truncated in zip(answer.values.tolist(), answer.truncated.tolist(), strict=True):
+        for row, read in zip(answer.values.tolist(), _readings(answer), strict=True):
             best = max(range(len(labels)), key=row.__getitem__)
             probabilities = dict(zip(labels, row, strict=True))
-            results.append(
-                ClassifyResult(label=labels[best], score=row[best], probabilities=probabilities, truncated=truncated)
-            )
-        return ClassifyResponse(recipe=card.recipe, release=card.id, sample=card.sample, results=results)
+            results.append(ClassifyResult(label=labels[best], score=row[best], probabilities=probabilities, **read))
+        return ClassifyResponse(**_named(engine), results=results)
 
-    @bentoml.api(route="/similarity")  # type: ignore[untyped-decorator]
-    @answers_errors
+    @bentoml.api(route="/similarity", input_spec=posted(SimilarityRequest))  # type: ignore[untyped-decorator]
+    @answers(SimilarityRequest)
     async def similarity(self, body: SimilarityRequest, /, ctx: bentoml.Context) -> SimilarityResponse:
         """How alike the two sentences of each pair are."""
-        engine = self._engine("regression", body.recipe, ctx)
-        answer = await self._answer(engine, [(left, right) for left, right in body.pairs])
-        card = engine.card
-        cut = card.similar_at or 0.0
-        rows = zip(answer.values[:, 0].tolist(), answer.truncated.tolist(), strict=True)
-        results = [SimilarityResult(score=score, similar=score >= cut, truncated=cut_off) for score, cut_off in rows]
-        return SimilarityResponse(recipe=card.recipe, release=card.id, sample=card.sample, results=results)
+        pairs = [(left, right) for left, right in body.pairs]
+        self._check(pairs, ctx)
+        engine = self._engine(Need("regression", body.method), body.recipe, ctx)
+        method = body.method or engine.methods[0]
+        answer = await self._answer(lambda: engine.answer(pairs, method=method))
+        cut = engine.card.similar_at or 0.0
+        rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
+        results = [SimilarityResult(score=score, similar=score >= cut, **read) for score, read in rows]
+        return SimilarityResponse(**_named(engine), method=method, results=results)
 
-    def _engine(
-        self, kind: Literal["classification", "regression"], recipe: str | None, ctx: bentoml.Context
-    ) -> Engine:
+    @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
+    @answers(EmbedRequest)
+    async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:
+        """The vector of each text, from a bi-encoder."""
+        self._check([(text,) for text in body.texts], ctx)
+        engine = self._engine(Need(vectors=True), body.recipe, ctx)
+        answer = await self._answer(lambda: engine.vectors(body.texts))
+        rows = zip(answer.values.tolist(), _readings(answer), strict=True)
+        # Not validated: they are floats, and many.
+        results = [EmbedResult.model_construct(vector=vector, **read) for vector, read in rows]
+        return EmbedResponse(**_named(engine), dimensions=answer.values.shape[1], results=results)
+
+    def _check(self, inputs: Sequence[tuple[str, ...]], ctx: bentoml.Context) -> None:
+        """Raise ApiError where the inputs are too many or one is too long; their number is for the log."""
+        ctx.request.state.inputs = len(inputs)
+        if len(inputs) > SETTINGS.max_inputs:
+            text = f"{len(inputs)} inputs are too many: at most {SETTINGS.max_inputs} a request"
+            raise ApiError(ErrorType.INVALID_REQUEST, text)
+        for index, texts in enumerate(inputs):
+            longest = max(map(len, texts))
+            if longest > SETTINGS.max_characters:
+                text = f"{longest} characters are too many: at most {SETTINGS.max_characters} a text"
+                raise ApiError(ErrorType.INVALID_REQUEST, text, index)
+
+    def _engine(self, need: Need, recipe: str | None, ctx: bentoml.Context) -> Engine:
         named = ctx.request.headers.get(RELEASE_HEADER)
         if named is None:
-            return self._live.select(kind, recipe)
+            return self._live.select(need, recipe)
         self._live.authorize(ctx.request.headers.get("authorization"))
-        return self._live.addressed(named, kind)
+        return self._live.addressed(named, need)
 
-    async def _answer(self, engine: Engine, inputs: Sequence[tuple[str, ...]]) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._metrics.queued(engine.answer), inputs)
+    async def _answer(self, work: Callable[[], Answer]) -> Answer:
+        return await self._admission.run(self._metrics.queued(work))
 
 
-_service().add_asgi_middleware(ErrorShape)
+def _named(engine: Engine) -> dict[str, Any]:
+    """What every answer says of the release that gave it."""
+    card = engine.card
+    return {"recipe": card.recipe, "release": card.id, "sample": card.sample}
+
+
+def _readings(answer: Answer) -> list[dict[str, Any]]:
+    """What every result says of how its input was read."""
+    rows = zip(answer.truncated.tolist(), answer.unknown_share.tolist(), strict=True)
+    return [{"truncated": truncated, "unknown_share": share} for truncated, share in rows]
+
+
+cast("bentoml.Service[Any]", Saebyeok).add_asgi_middleware(
+    Gate, admit=admit, body_bytes=SETTINGS.max_body_bytes, seconds=SETTINGS.request_seconds
+)

@@ -14,11 +14,9 @@ from pipeline.artifacts import Store
 from pipeline.errors import ServiceError, SettingsError
 from serving.calls import Call, CallError, NoAnswerError, classify_call, similarity_call
 from serving.client import TIMEOUT, Client
-from serving.schemas import ClassifyResponse, SimilarityResponse, StagedResponse
+from serving.schemas import RELEASE_HEADER, ClassifyResponse, Method, SimilarityResponse, StagedResponse
 
 log = logging.getLogger(__name__)
-
-RELEASE_HEADER = "X-Saebyeok-Release"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,10 +62,14 @@ class ServiceClient(Client):
         return self._ask(_addressed(classify_call(texts, recipe), release))
 
     def similarity(
-        self, pairs: Sequence[Sequence[str]], recipe: str | None = None, release: str | None = None
+        self,
+        pairs: Sequence[Sequence[str]],
+        recipe: str | None = None,
+        method: Method | None = None,
+        release: str | None = None,
     ) -> SimilarityResponse:
         """Scores of `pairs`; `release` addresses a staged or live release by id or ref."""
-        return self._ask(_addressed(similarity_call(pairs, recipe), release))
+        return self._ask(_addressed(similarity_call(pairs, recipe, method), release))
 
     def stage(self, ref: str) -> list[str]:
         """Have every worker load the release at `ref` beside the live ones; the staged refs."""

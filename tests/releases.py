@@ -98,6 +98,7 @@ class TinyModel:
             score_range=None if classifies else (0.0, 5.0),
             similar_at=None if classifies else 3.0,
             calibration=calibration,
+            euclidean=Calibration(slope=-2.5, intercept=5.0) if calibration else None,
             max_length=MAX_LENGTH,
             variants={name: Variant(file=file, precision=kind, parity={}) for name, (file, kind) in files.items()},
             golden=self._golden(lies=lies),

@@ -8,12 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.job import open_store
+from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT, Settings, load_settings
 from serving.auth import deploy_token
 from serving.staging import ServiceClient
+
+if TYPE_CHECKING:
+    from tests.releases import TinyModel
 
 #: Seconds; generous, since the machine may be busy.
 DEADLINE = 120.0
@@ -92,6 +99,25 @@ class Service:
             self.client.__exit__()
             if self.process.poll() is None:
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def serving(home: Path, env: dict[str, str], *models: TinyModel) -> Iterator[Service]:
+    """A service of its own with a release of each model live: a classifier's as `nsmc`, another's as `klue-sts`."""
+    settings = service_settings(home)
+    store = open_store(settings)
+    recipes = {"nsmc" if model.head == "classify" else "klue-sts": model for model in models}
+    refs = {recipe: model.publish(store, recipe, key=recipe[0] * 16).ref for recipe, model in recipes.items()}
+    DeploymentLog(store).append(refs, after=0, run="test", reason="test")
+    service = Service(settings, env=env)
+    try:
+        service.wait_live(int(env.get("SAEBYEOK_WORKERS", settings.workers)))
+        eventually(
+            "every worker is ready", lambda: all(worker.deployment == 1 for worker in service.client.releases().workers)
+        )
+        yield service
+    finally:
+        assert service.stop() == 0
 
 
 def model_files(home: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
+import unicodedata
 import weakref
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import load_settings
 from serving.engine import Engine, EngineOptions, sub_batches
+from serving.schemas import Method
 from tests.releases import SENTENCES, TinyModel, expected
 
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
@@ -186,3 +188,44 @@ def test_sub_batches_take_each_row_once_within_the_budget(lengths: list[int], bu
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
     for group in groups:
         assert len(group) == 1 or max(lengths[row] for row in group) * len(group) <= budget
+
+
+@pytest.mark.parametrize("method", ["cosine", "euclidean"])
+def test_a_bi_encoder_compares_by_cosine_or_distance(store: Store, sentence_encoder: TinyModel, method: Method) -> None:
+    engine = Engine(sentence_encoder.publish(store, "klue-sts", key="e" * 16).path)
+    assert engine.methods == ("cosine", "euclidean")
+    pairs = list(zip(SENTENCES[0::2], SENTENCES[1::2], strict=True))
+    # All in the same sub-batches, as the engine has them.
+    vectors = engine.embed([text for side in zip(*pairs, strict=True) for text in side])
+    left, right = vectors[: len(pairs)], vectors[len(pairs) :]
+    cosines = (left * right).sum(axis=1)
+    wanted = 2.5 * cosines + 2.5 if method == "cosine" else 5 - 2.5 * np.sqrt(2 - 2 * cosines)
+    np.testing.assert_allclose(engine.answer(pairs, method=method).values[:, 0], np.clip(wanted, 0, 5), atol=1e-3)
+
+
+def test_a_method_that_a_release_has_not_is_refused(release: Path, store: Store, cross_encoder: TinyModel) -> None:
+    engine = Engine(cross_encoder.publish(store, "klue-sts", key="f" * 16).path)
+    assert engine.methods == ("cross-encoder",)
+    with pytest.raises(ValueError, match="no method cosine"):
+        engine.answer([("가", "나")], method="cosine")
+    assert Engine(release).methods == ()
+
+
+def test_what_the_model_does_not_know_is_counted(release: Path, store: Store, cross_encoder: TinyModel) -> None:
+    known, snowman = SENTENCES[0], "☃"
+    answer = Engine(release).answer(
+        [(known,), (snowman,), (f"{snowman} {known} {snowman}",), ("",), (f"{snowman} " * 9,)]
+    )
+    assert answer.unknown.tolist() == [0, 1, 2, 0, 9]
+    assert answer.tokens.tolist() == [answer.tokens[0], 1, answer.tokens[0] + 2, 0, 9]
+    assert answer.unknown_share.tolist() == [0, 1, 2 / (answer.tokens[0] + 2), 0, 1]
+    engine = Engine(cross_encoder.publish(store, "klue-sts", key="f" * 16).path)
+    assert engine.answer([(known, snowman)]).unknown_share.tolist() == [1 / (answer.tokens[0] + 1)]
+
+
+def test_hangul_that_is_taken_apart_is_put_together(release: Path) -> None:
+    engine = Engine(release)
+    for text in SENTENCES:
+        apart = unicodedata.normalize("NFD", text)
+        assert apart != text
+        np.testing.assert_array_equal(engine.classify([apart]), engine.classify([text]))

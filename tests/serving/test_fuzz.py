@@ -1,0 +1,36 @@
+"""Made-up requests: whatever comes in, what goes out is as the committed OpenAPI document says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fuzzing import KEY, fuzz
+from tests.releases import TinyModel
+from tests.service import Service, serving
+
+#: Of `make test`; `make soak` takes many more.
+CASES = 500
+
+
+@pytest.fixture(scope="module", params=[None, KEY], ids=["open", "with keys"])
+def fuzzed(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    classifier: TinyModel,
+    sentence_encoder: TinyModel,
+) -> Iterator[tuple[Service, str | None]]:
+    keys = {"SAEBYEOK_API_KEYS": request.param or ""}
+    with serving(tmp_path_factory.mktemp("fuzzed"), keys, classifier, sentence_encoder) as service:
+        yield service, request.param
+
+
+def test_every_answer_is_in_the_document(fuzzed: tuple[Service, str | None]) -> None:
+    service, key = fuzzed
+    statuses = fuzz(service, CASES // 2, key, same_again=True)
+    assert statuses.total() >= CASES // 2
+    # Right and wrong ones were both made up, and both found out.
+    assert {200, 404, 422} <= statuses.keys()
+    if key is not None:
+        assert fuzz(service, 20, None, same_again=True).keys() <= {200, 401, 422}

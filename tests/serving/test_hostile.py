@@ -1,0 +1,279 @@
+"""Bodies and connections that mean no good, or are just broken: what each is answered, by the real service."""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import itertools
+import json
+import pickle
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import pytest
+
+from tests.releases import TinyModel
+from tests.service import Service, serving
+
+#: Small, so that a body beyond the limit is quickly made and a deadline quickly over.
+BODY_BYTES, SECONDS = 64 * 1024, 4
+GOOD = '{"texts": ["좋다"]}'.encode()
+#: No answer in HTTP: the connection is closed.
+CLOSED = 0
+MEDIA = "unsupported_media_type"
+#: What uvicorn says of what is not HTTP, before there is a request: in a text of its own.
+NOT_HTTP = "Invalid HTTP request received."
+
+
+@pytest.fixture(scope="module")
+def strict(
+    tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel
+) -> Iterator[Service]:
+    """A service of one process with small limits, and both kinds of release live."""
+    limits = {
+        "SAEBYEOK_WORKERS": "1",
+        "SAEBYEOK_MAX_BODY_BYTES": str(BODY_BYTES),
+        "SAEBYEOK_REQUEST_SECONDS": str(SECONDS),
+    }
+    with serving(tmp_path_factory.mktemp("strict"), limits, classifier, sentence_encoder) as service:
+        yield service
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is sent, and what comes back: `kind` is the type of the error, empty where the answer is none."""
+
+    name: str
+    sent: Iterable[bytes]
+    status: int
+    kind: str = ""
+    #: Sends, then says that nothing more comes; or breaks the connection.
+    end: str = ""
+    #: Seconds between two parts.
+    pause: float = 0.0
+
+
+def request(body: bytes, path: str = "/classify", method: str = "POST", **headers: str | None) -> list[bytes]:
+    """A request as bytes; a header that is None is left out."""
+    lines: dict[str, str | None] = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body))}
+    lines |= {name.replace("_", "-"): value for name, value in headers.items()}
+    told = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
+    return [f"{method} {path} HTTP/1.1\r\n{told}\r\n".encode() + body]
+
+
+def chunked(parts: Iterable[bytes], **headers: str) -> Iterator[bytes]:
+    """A request whose body comes in chunks."""
+    yield request(b"", Content_Length=None, Transfer_Encoding="chunked", **headers)[0]
+    for part in parts:
+        yield b"%x\r\n%s\r\n" % (len(part), part)
+    yield b"0\r\n\r\n"
+
+
+def classify(document: object) -> list[bytes]:
+    return request(json.dumps(document).encode())
+
+
+def similarity(document: object) -> list[bytes]:
+    return request(json.dumps(document).encode(), "/similarity")
+
+
+def packed(body: bytes, encoding: str = "gzip") -> list[bytes]:
+    return request(body, Content_Encoding=encoding)
+
+
+BOMB = b'{"texts": ["' + b"a" * 50_000_000 + b'"]}'
+MALFORMED = {
+    "nothing": b"",
+    "half a document": b'{"texts": ["',
+    "no JSON": b"hello",
+    "a byte order mark": b"\xef\xbb\xbf" + GOOD,
+    "UTF-16": GOOD.decode().encode("utf-16"),
+    "CP949": '{"texts": ["좋다"]}'.encode("cp949"),
+    "bytes that are no UTF-8": b'{"texts": ["\xff\xfe"]}',
+    "overlong UTF-8": b'{"texts": ["\xc0\xaf"]}',
+    "a surrogate in UTF-8": b'{"texts": ["\xed\xa0\x80"]}',
+    "a lone high surrogate": rb'{"texts": ["\ud800"]}',
+    "a lone low surrogate": rb'{"texts": ["\udc00"]}',
+    "surrogates the wrong way round": rb'{"texts": ["\udc00\ud800"]}',
+    "a NUL as it is": b'{"texts": ["a\x00b"]}',
+    "a line break as it is": b'{"texts": ["a\nb"]}',
+    "NaN": b'{"texts": [NaN]}',
+    "minus infinity": b'{"texts": [-Infinity]}',
+    "lists in lists": b'{"texts": ' + b"[" * 60_000,
+    "lists in lists that end": b'{"texts": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "objects in objects": b'{"texts":' * 6_000,
+    "something after the end": GOOD + b"x",
+    "two documents": GOOD + GOOD,
+    "single quotes": b"{'texts': ['a']}",
+    "a comma too many": b'{"texts": ["a",]}',
+    "a comment": b'{"texts": ["a"]} // a',
+    "a number of 60,000 digits": b'{"texts": [' + b"9" * 60_000 + b"]}",
+}
+INVALID = {
+    "null": b"null",
+    "a list": b'["a"]',
+    "a string": b'"texts"',
+    "nothing in it": b"{}",
+    "texts that are null": b'{"texts": null}',
+    "texts that are a text": b'{"texts": "a"}',
+    "texts that are an object": b'{"texts": {"0": "a"}}',
+    "a number among texts": b'{"texts": ["a", 1]}',
+    "a million numbers": b'{"texts": [' + b"1," * 30_000 + b"1]}",
+    "true among texts": b'{"texts": [true]}',
+    "a list among texts": b'{"texts": [["a"]]}',
+    "another key": b'{"texts": ["a"], "text": "b"}',
+    "a key of another class": b'{"texts": ["a"], "__class__": "os.system"}',
+    "thousands of keys": json.dumps({f"k{number}": 1 for number in range(5_000)}).encode(),
+    "a key as long as the body": b'{"' + b"k" * 60_000 + b'": 1}',
+    "too many texts": b'{"texts": [' + b'"",' * 1_000 + b'""]}',
+    "too long a text": b'{"texts": ["' + b"a" * 10_001 + b'"]}',
+    "a recipe that is a number": b'{"texts": [], "recipe": 7}',
+    "a recipe of another kind": b'{"texts": [], "recipe": "klue-sts"}',
+    "a recipe that is too long": b'{"texts": [], "recipe": "' + b"r" * 101 + b'"}',
+}
+CASES = [
+    *(Case(name, request(body), 400, "malformed") for name, body in MALFORMED.items()),
+    *(Case(name, request(body), 422, "invalid_request") for name, body in INVALID.items()),
+    Case("pairs of one", similarity({"pairs": [["a"]]}), 422, "invalid_request"),
+    Case("pairs of three", similarity({"pairs": [["a", "b", "c"]]}), 422, "invalid_request"),
+    Case("pairs of nothing", similarity({"pairs": [[]]}), 422, "invalid_request"),
+    Case("pairs of unlike things", similarity({"pairs": [["a", {"b": 1}]]}), 422, "invalid_request"),
+    Case("a method that is a list", similarity({"pairs": [], "method": ["cosine"]}), 422, "invalid_request"),
+    Case("no such recipe", classify({"texts": [], "recipe": "../../etc/passwd"}), 404, "not_found"),
+    # Odd, and fine.
+    Case("an escaped NUL", classify({"texts": ["a\0b", "\0"]}), 200),
+    Case("control and direction marks", classify({"texts": ["\x01\x7f\u202e\u200b\ufeff\uffff\U0010ffff"]}), 200),
+    Case("accents without end", classify({"texts": ["a" + "\u0301" * 9_000]}), 200),
+    Case("no texts", classify({"texts": []}), 200),
+    Case("the same key twice", request(b'{"texts": [1], "texts": ["a"]}'), 200),
+    Case("no content type", request(GOOD, Content_Type=None), 200),
+    Case("JSON as a form", request(GOOD, Content_Type="application/x-www-form-urlencoded"), 200),
+    Case("gzip", packed(gzip.compress(GOOD)), 200),
+    Case("deflate", packed(zlib.compress(GOOD), "deflate"), 200),
+    Case("a body in chunks of a byte", chunked([GOOD[n : n + 1] for n in range(len(GOOD))]), 200),
+    Case("a header of 60,000 bytes", request(GOOD, X_Long="x" * 60_000), 200),
+    # Too much.
+    Case("a large body", classify({"texts": ["a" * BODY_BYTES]}), 413, "too_large"),
+    Case(
+        "a large body that asks first", request(b"", Content_Length="99999999", Expect="100-continue"),
+        413, "too_large",
+    ),
+    Case("a large body in chunks", chunked([b"a" * 10_000] * 10), 413, "too_large"),
+    Case("a body without end", chunked(itertools.repeat(b"a" * 65_536)), 413, "too_large"),
+    Case("a bomb by gzip", packed(gzip.compress(BOMB)), 413, "too_large"),
+    Case("a bomb by deflate", packed(zlib.compress(BOMB, 9), "deflate"), 413, "too_large"),
+    Case("a bomb in chunks", chunked([gzip.compress(BOMB)], Content_Encoding="gzip"), 413, "too_large"),
+    Case("a bomb in a bomb", packed(gzip.compress(gzip.compress(BOMB))), 400, "malformed"),
+    # Not what it says.
+    Case("gzip that is none", packed(GOOD), 400, "malformed"),
+    Case("gzip that is cut off", packed(gzip.compress(GOOD)[:-9]), 400, "malformed"),
+    Case("gzip with something after it", packed(gzip.compress(GOOD) + b"x"), 400, "malformed"),
+    Case("gzip with a wrong sum", packed(gzip.compress(GOOD)[:-8] + b"\0" * 8), 400, "malformed"),
+    Case("an unknown compression", packed(GOOD, "br"), 415, MEDIA),
+    Case("a compression twice", packed(gzip.compress(gzip.compress(GOOD)), "gzip, gzip"), 415, MEDIA),
+    Case("plain text", request(GOOD, Content_Type="text/plain"), 415, MEDIA),
+    Case("a file", request(GOOD, Content_Type="multipart/form-data; boundary=x"), 415, MEDIA),
+    Case("XML", request(b"<texts/>", Content_Type="application/xml"), 415, MEDIA),
+    Case("a pickle", request(pickle.dumps({}), Content_Type="application/vnd.bentoml+pickle"), 415, MEDIA),
+    Case("another charset", request(GOOD, Content_Type="application/json; charset=cp949"), 415, MEDIA),
+    # The wrong place.
+    Case("another method", request(GOOD, method="PUT"), 405, "method_not_allowed"),
+    Case("GET", request(b"", method="GET"), 405, "method_not_allowed"),
+    Case("TRACE", request(b"", method="TRACE"), 405, "method_not_allowed"),
+    Case("another path", request(GOOD, "/classify/../secrets"), 404, "not_found"),
+    Case("a path with a NUL", request(GOOD, "/classify%00"), 404, "not_found"),
+    Case("a path of 30,000 letters", request(GOOD, "/" + "a" * 30_000), 404, "not_found"),
+    Case("somebody else's release", request(GOOD, X_Saebyeok_Release="nsmc-x"), 401, "unauthorized"),
+    Case("staging without a token", request(b'{"release": "a"}', "/releases/stage"), 401, "unauthorized"),
+    Case("a token in Korean", request(b"{}", "/releases/stage", Authorization="Bearer 비밀"), 401, "unauthorized"),
+    # No HTTP, or hardly.
+    Case("no HTTP at all", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200], 400, NOT_HTTP),
+    Case("an unknown method", request(GOOD, method="STEAL"), 400, NOT_HTTP),
+    Case("a length that is no number", request(GOOD, Content_Length="many"), 400, NOT_HTTP),
+    Case("a length below nothing", request(GOOD, Content_Length="-1"), 400, NOT_HTTP),
+    Case("two lengths", request(GOOD, Content_Length="3\r\nContent-Length: 30"), 400, NOT_HTTP),
+    Case("a length and chunks", request(GOOD, Transfer_Encoding="chunked"), 400, NOT_HTTP),
+    Case("a chunk of no length", [next(chunked([])), b"zz\r\n"], 400, NOT_HTTP),
+    # Slow, gone, or half gone.
+    Case("a body that does not come", request(b"", Content_Length="100"), 408, "too_slow"),
+    Case("a length that is too large", request(GOOD, Content_Length="1000"), 408, "too_slow"),
+    Case("a byte a second", chunked([b" "] * 60), 408, "too_slow", pause=1.0),
+    Case("half closed in the body", request(GOOD, Content_Length="1000"), CLOSED, end="half"),
+    Case("gone in the body", request(GOOD, Content_Length="1000"), CLOSED, end="reset"),
+    Case("gone after the request", request(GOOD), CLOSED, end="reset"),
+    Case("gone before the request", [b""], CLOSED, end="reset"),
+    Case("half closed in a header", [b"POST /classify HTTP/1.1\r\nHo"], CLOSED, end="half"),
+]  # fmt: skip
+
+
+def connect(service: Service) -> socket.socket:
+    port = int(service.settings.service_url.rsplit(":", 1)[1])
+    connection = socket.create_connection(("127.0.0.1", port), timeout=60)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def exchange(service: Service, case: Case) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer; CLOSED where none comes."""
+    with closing(connect(service)) as connection:
+        try:
+            for part in case.sent:
+                connection.sendall(part)
+                time.sleep(case.pause)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # It was answered before it had sent everything.
+        if case.end == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return CLOSED, {}, b""
+        if case.end == "half":
+            connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        try:
+            answer.begin()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        except http.client.RemoteDisconnected:
+            return CLOSED, {}, b""
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len({case.name for case in CASES}) == len(CASES) >= 40
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_it_is_answered_and_others_are_too(strict: Service, case: Case) -> None:
+    status, headers, body = exchange(strict, case)
+    assert status == case.status, body[:300]
+    if case.kind == NOT_HTTP:
+        assert body.decode() == NOT_HTTP
+    elif status != CLOSED:
+        assert headers["x-request-id"]
+        assert headers["content-type"].startswith("application/json")
+        document = json.loads(body)
+        if status == 200:
+            assert "results" in document
+        else:
+            assert set(document) == {"error"}
+            assert (document["error"]["type"], set(document["error"])) == (case.kind, {"type", "message", "index"})
+            assert 0 < len(document["error"]["message"]) <= 500
+    # One process answers: were it wedged, or gone, this would fail.
+    assert strict.client.classify(["좋다"]).recipe == "nsmc"
+
+
+def test_a_request_that_is_half_closed_is_answered_or_given_up(strict: Service) -> None:
+    # Whichever the server sees first, the answer or the end: to it a client that has said its last has gone.
+    assert exchange(strict, Case("half closed after the request", request(GOOD), CLOSED, end="half"))[0] in (
+        200,
+        CLOSED,
+    )
+    assert strict.client.classify(["좋다"]).recipe == "nsmc"
+
+
+def test_nothing_of_it_was_an_error_of_the_server(strict: Service) -> None:
+    lines = [json.loads(line) for line in strict.log.read_text().splitlines() if line.startswith("{")]
+    assert [line for line in lines if line.get("status", 0) >= 500 or "error" in line] == []
+    assert "좋다" not in strict.log.read_text()

@@ -1,0 +1,30 @@
+"""Many more made-up requests than `make test` takes, with and without keys, other ones every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fuzzing import KEY, fuzz
+from tests.releases import TinyModel
+from tests.service import serving
+
+pytestmark = pytest.mark.soak
+
+CASES = 20_000
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["open", "with keys"])
+def test_every_answer_is_in_the_document(
+    key: str | None,
+    tmp_path: Path,
+    classifier: TinyModel,
+    sentence_encoder: TinyModel,
+    record_property: pytest.RecordProperty,
+) -> None:
+    with serving(tmp_path, {"SAEBYEOK_API_KEYS": key or ""}, classifier, sentence_encoder) as service:
+        statuses = fuzz(service, CASES // 2, key, same_again=False)
+    assert statuses.total() >= CASES // 2
+    counts = ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items()))
+    record_property("note", f"{statuses.total()} requests: {counts}")
