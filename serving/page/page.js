@@ -1,30 +1,17 @@
 /* The page at `/`: asks the service it came from, as a person types. */
 
+import { curlCall, describeRelease, day, drawClasses, drawScore, element, problem, pythonCall, warning } from "./draw.js";
+
 const TYPING = 250; // milliseconds of rest before a text is sent
 const SETTLED = 900; // milliseconds of rest before an answer is read out
 const LOOK = { live: 15_000, waiting: 3_000 }; // milliseconds between two looks at what is deployed
 const PATIENCE = 30_000; // milliseconds for an answer
 const REST = 1_000; // milliseconds before what had no answer is asked again, with the service back
 const BUSY = new Set([429, 503]);
-const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
 const SAMPLE =
   "Trained on the small made-up sample that Saebyeok ships: the answer shows that the road works, and says nothing about real texts.";
 
 const find = (selector, within = document) => within.querySelector(selector);
-const percent = (share) => `${(share * 100).toFixed(1)}%`;
-const number = (value) => String(Math.round(value * 100) / 100);
-const day = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
-
-/** An element with text, other elements and attributes; custom properties (`--share`) go to its style. */
-function element(name, content = [], attributes = {}) {
-  const made = document.createElement(name);
-  made.append(...[content].flat());
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith("--")) made.style.setProperty(key, value);
-    else made.setAttribute(key, value);
-  }
-  return made;
-}
 
 /** What the service refused or could not do; `wait` is in seconds where it says when to ask again. */
 class Refusal extends Error {
@@ -186,67 +173,9 @@ class Panel {
     const body = this.body ?? this.read([example.textContent, example.dataset.second]);
     const url = new URL(this.path, location.href).href;
     const [curl, python] = this.section.querySelectorAll("pre");
-    curl.textContent = curlCall(url, body);
-    python.textContent = pythonCall(url, body);
+    curl.textContent = curlCall(url, body, key !== "");
+    python.textContent = pythonCall(url, body, key !== "");
   }
-}
-
-function curlCall(url, body) {
-  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
-  const lines = [`curl ${url}`, "-H 'Content-Type: application/json'"];
-  if (key) lines.push('-H "Authorization: Bearer $API_KEY"');
-  return [...lines, `-d '${quoted}'`].join(" \\\n  ");
-}
-
-function pythonCall(url, body) {
-  const lines = ["import httpx", "", "answer = httpx.post(", `    "${url}",`];
-  if (key) lines.splice(0, 1, "import os", "", "import httpx");
-  if (key) lines.push('    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"},');
-  // A JSON text is a Python literal as long as it holds no null, true or false.
-  return [...lines, `    json=${JSON.stringify(body)},`, ")", "answer.raise_for_status()", 'print(answer.json()["results"])'].join("\n");
-}
-
-const warning = (text) => element("p", text, { class: "warning" });
-const problem = (text) => element("p", text, { class: "problem" });
-
-function drawClasses({ label, score, probabilities }) {
-  const bars = Object.entries(probabilities).map(([name, share]) => {
-    const track = element("span", element("i", [], { "--share": share }), { class: "track", "aria-hidden": "true" });
-    const cells = [element("span", name), track, element("span", percent(share), { class: "number" })];
-    return element("li", cells, name === label ? { class: "best" } : {});
-  });
-  const result = element("p", [element("strong", label), element("span", `${percent(score)} sure`)], { class: "result" });
-  return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
-}
-
-function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
-  const verdict = similar ? "similar" : "not similar";
-  const of = range ? ` of ${range[1]}` : "";
-  const result = element("p", [element("strong", verdict), element("span", number(score) + of)], { class: "result" });
-  const parts = [result];
-  if (range) {
-    const share = (value) => (value - range[0]) / (range[1] - range[0]);
-    const track = element("div", [element("i", [], { "--share": share(score) }), element("b")], { class: "track" });
-    const ends = [range[0], `similar from ${cut}`, range[1]].map((text) => element("span", String(text)));
-    const scale = [track, element("p", ends, { class: "ends" })];
-    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", "--cut": share(cut) }));
-  }
-  return { parts, sentence: `${verdict}, ${number(score)}${of}` };
-}
-
-function describeRelease([recipe, release]) {
-  const title = element("h3", [release.title, element("span", recipe, { class: "quiet" })]);
-  if (release.sample) title.append(element("span", "sample data", { class: "chip" }));
-  const figures = Object.entries(release.figures).map(([name, value]) => [FIGURES[name] ?? name, value.toFixed(4)]);
-  const facts = [
-    ["Release", element("code", release.release), { class: "wide" }],
-    ...figures,
-    ["Reads", `${release.max_length} tokens`],
-    ["Runs on", release.provider.replace("ExecutionProvider", "")],
-    ["Made", day(release.created), { class: "wide" }],
-  ];
-  const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));
-  return element("article", [title, element("dl", list)], { class: "release" });
 }
 
 const panels = [

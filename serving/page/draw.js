@@ -1,0 +1,81 @@
+/* What the page shows: answers, releases, and the same request as a program makes it. */
+
+const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
+
+const percent = (share) => `${(share * 100).toFixed(1)}%`;
+const number = (value) => String(Math.round(value * 100) / 100);
+export const day = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+
+/** An element with text, other elements and attributes; custom properties (`--share`) go to its style. */
+export function element(name, content = [], attributes = {}) {
+  const made = document.createElement(name);
+  made.append(...[content].flat());
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("--")) made.style.setProperty(key, value);
+    else made.setAttribute(key, value);
+  }
+  return made;
+}
+
+export const warning = (text) => element("p", text, { class: "warning" });
+export const problem = (text) => element("p", text, { class: "problem" });
+
+/** A classification: its parts for the page, and a sentence for who listens. */
+export function drawClasses({ label, score, probabilities }) {
+  const bars = Object.entries(probabilities).map(([name, share]) => {
+    const track = element("span", element("i", [], { "--share": share }), { class: "track", "aria-hidden": "true" });
+    const cells = [element("span", name), track, element("span", percent(share), { class: "number" })];
+    return element("li", cells, name === label ? { class: "best" } : {});
+  });
+  const result = element("p", [element("strong", label), element("span", `${percent(score)} sure`)], { class: "result" });
+  return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
+}
+
+/** A comparison, likewise; on a scale where the release has one. */
+export function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
+  const verdict = similar ? "similar" : "not similar";
+  const of = range ? ` of ${range[1]}` : "";
+  const result = element("p", [element("strong", verdict), element("span", number(score) + of)], { class: "result" });
+  const parts = [result];
+  if (range) {
+    const share = (value) => (value - range[0]) / (range[1] - range[0]);
+    const track = element("div", [element("i", [], { "--share": share(score) }), element("b")], { class: "track" });
+    const ends = [range[0], `similar from ${cut}`, range[1]].map((text) => element("span", String(text)));
+    const scale = [track, element("p", ends, { class: "ends" })];
+    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", "--cut": share(cut) }));
+  }
+  return { parts, sentence: `${verdict}, ${number(score)}${of}` };
+}
+
+/** A deployed release with its figures. */
+export function describeRelease([recipe, release]) {
+  const title = element("h3", [release.title, element("span", recipe, { class: "quiet" })]);
+  if (release.sample) title.append(element("span", "sample data", { class: "chip" }));
+  const figures = Object.entries(release.figures).map(([name, value]) => [FIGURES[name] ?? name, value.toFixed(4)]);
+  const facts = [
+    ["Release", element("code", release.release), { class: "wide" }],
+    ...figures,
+    ["Reads", `${release.max_length} tokens`],
+    ["Runs on", release.provider.replace("ExecutionProvider", "")],
+    ["Made", day(release.created), { class: "wide" }],
+  ];
+  const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));
+  return element("article", [title, element("dl", list)], { class: "release" });
+}
+
+/** A request as a shell makes it; a key is named, never shown. */
+export function curlCall(url, body, keyed) {
+  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const lines = [`curl ${url}`, "-H 'Content-Type: application/json'"];
+  if (keyed) lines.push('-H "Authorization: Bearer $API_KEY"');
+  return [...lines, `-d '${quoted}'`].join(" \\\n  ");
+}
+
+/** The same as Python makes it. */
+export function pythonCall(url, body, keyed) {
+  const lines = ["import httpx", "", "answer = httpx.post(", `    "${url}",`];
+  if (keyed) lines.splice(0, 1, "import os", "", "import httpx");
+  if (keyed) lines.push('    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"},');
+  // A JSON text is a Python literal as long as it holds no null, true or false.
+  return [...lines, `    json=${JSON.stringify(body)},`, ")", "answer.raise_for_status()", 'print(answer.json()["results"])'].join("\n");
+}
