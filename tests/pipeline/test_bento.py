@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from pipeline.bento import bento_tag, ensure_bento, requirements, service_modules
@@ -83,6 +84,10 @@ def test_a_bento_answers_from_itself_alone(
         similar = service.client.similarity([SENTENCES[:2]])
         assert [item.score for item in similar.results] == pytest.approx(scores, abs=1e-5)
         assert service.client.releases().deployment == 1
+        page, numbers = (httpx.get(f"{elsewhere.service_url}{path}") for path in ("/page/page.js", "/metrics"))
+        assert page.text == (ROOT / "serving" / "page" / "page.js").read_text(encoding="utf-8")
+        assert "saebyeok_release_info{" in numbers.text
+        assert 'saebyeok_batch_rows_sum{recipe="nsmc"}' in numbers.text
     finally:
         service.stop()
     written = {path.name for path in elsewhere.home.rglob("*")} - {"service.log", "deploy.token"}
