@@ -49,10 +49,10 @@ def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         answer: ClassifyResponse | SimilarityResponse
         if card.kind == "classification":
-            answer = client.classify([texts[0] for texts in inputs], card.recipe, ref)
+            answer = client.classify([texts[0] for texts in inputs], card.recipe, release=ref)
             rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
         else:
-            answer = client.similarity(inputs, card.recipe, ref)
+            answer = client.similarity(inputs, card.recipe, release=ref)
             rows = [[result.score] for result in answer.results]
         if answer.release != card.id:
             raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")

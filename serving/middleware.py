@@ -29,7 +29,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 #: Answered without a key: health, the OpenAPI document and the pages that call the rest.
 OPEN = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
-OPEN_BELOW = "/static_content/"
+OPEN_BELOW = ("/static_content/", "/page/")
 #: Routes that read a body.
 BODIES = {(method, path) for method, path in [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/embed"),
