@@ -37,8 +37,11 @@ class Model:
 
     def probabilities(self, texts: list[str]) -> NDArray[np.float32]:
         """Class probabilities, (texts, labels)."""
-        parts = [self._forward(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
-        return np.concatenate(parts)
+        # Texts of like length together: without it most of a batch of reviews is padding.
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        parts = [order[start : start + BATCH] for start in range(0, len(texts), BATCH)]
+        found = np.concatenate([self._forward([texts[row] for row in part]) for part in parts])
+        return found[np.argsort(order)]
 
     def answers(self, texts: list[str]) -> list[dict[str, object]]:
         """Label and probability of each text."""
