@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -186,3 +188,30 @@ def test_who_goes_away_leaves_the_queue(guarded: Service) -> None:
     # Nobody waits for it any more, which is said at once; its thread comes to an end all the same.
     assert line_of(guarded, "at-work")["status"] == 499
     eventually("it answers again", lambda: ask(guarded).status_code == 200)
+
+
+def test_a_late_answer_and_bentomls_own_refusal_have_the_same_shape(tmp_path: Path, classifier: TinyModel) -> None:
+    env = {
+        "SAEBYEOK_WORKERS": "1",
+        "SAEBYEOK_MAX_INPUTS": "10000",
+        "SAEBYEOK_REQUEST_SECONDS": "0.5",
+        # An operator's limit: it stands around ours, and BentoML answers it.
+        "BENTOML_CONFIG_OPTIONS": "services.Saebyeok.traffic.max_concurrency=1",
+    }
+    seen: dict[int, httpx.Response] = {}
+    with serving(tmp_path, env, classifier) as service, ThreadPoolExecutor() as pool:
+        url = f"{service.settings.service_url}/classify"
+
+        def both_came() -> bool:
+            late = pool.submit(httpx.post, url, json=heavy(10_000), timeout=120)
+            while not late.done():
+                answer = httpx.post(url, json=heavy(1), timeout=120)
+                seen[answer.status_code] = answer
+            seen[late.result().status_code] = late.result()
+            return {429, 504} <= seen.keys()
+
+        eventually("one is too late, and another one too many", both_came)
+    assert seen[504].json()["error"]["type"] == "timeout"
+    assert seen[429].json()["error"]["type"] == "overloaded"
+    assert seen[429].headers["retry-after"] == "1"
+    assert seen[429].headers["x-request-id"]
