@@ -104,7 +104,9 @@ PARAMS = {
         "Empty: what SAEBYEOK_PROFILE says, embedded unless set.",
     ),
     "base_model": override(
-        "base_model", "Base model", "Hub id or local directory of the model that is fine-tuned, such as klue/bert-base."
+        "base_model",
+        "Base model",
+        "What is fine-tuned: mini (it ships with Saebyeok), a hub id such as klue/bert-base, or a local directory.",
     ),
     "epochs": override(
         "epochs", "Epochs", "Passes over the training data; the best one by the validation split is kept."

@@ -42,7 +42,7 @@ Overrides = Annotated[
     ),
 ]
 BaseModel = Annotated[
-    str | None, typer.Option(help="A hub id, a local directory, or scratch.", rich_help_panel=RECIPE_PANEL)
+    str | None, typer.Option(help="mini, a hub id, a local directory, or scratch.", rich_help_panel=RECIPE_PANEL)
 ]
 Epochs = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
 LearningRate = Annotated[float | None, typer.Option(rich_help_panel=RECIPE_PANEL)]

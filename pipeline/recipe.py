@@ -38,7 +38,7 @@ class ScratchSpec(Strict):
 class ModelSpec(Strict):
     """What is fine-tuned, and to which end."""
 
-    base: str = Field(min_length=1, description=f"a hub id, a local directory, or {SCRATCH!r}")
+    base: str = Field(min_length=1, description=f"'mini', a hub id, a local directory, or {SCRATCH!r}")
     objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
     pooling: Literal["cls", "mean"] = Field(description="what a head or a comparison reads: [CLS], or the mean")
     max_length: Annotated[int, Field(ge=8, le=512)]
