@@ -191,7 +191,7 @@ def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
     field.fill("가" * 10_001)
     problem = opened.page.locator("#classify .problem")
     problem.wait_for(timeout=SOON)
-    assert "at most 10000 characters" in problem.inner_text()
+    assert "at most 10000 a text" in problem.inner_text()
     field.fill("가")
     opened.answer("classify")
 
