@@ -81,7 +81,7 @@ class ProcessError(SaebyeokError):
 class BadInputError(SaebyeokError):
     """One of several inputs is none that a model could read: `index` says which, counted from 0."""
 
-    def __init__(self, index: int, text: str) -> None:
+    def __init__(self, text: str, index: int = 0) -> None:
         """`text` says what is wrong with it."""
         super().__init__(text)
         self.index = index

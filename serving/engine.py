@@ -142,7 +142,7 @@ class Engine:
             raise ValueError(f"{self.card.id} has no sentence vectors: its objective is {self.card.objective}")
         for index, text in enumerate(texts):
             if problem := _problem((text,), 1):
-                raise BadInputError(index, problem)
+                raise BadInputError(problem, index)
         return self._run([(text,) for text in texts])
 
     def answer(
@@ -169,7 +169,7 @@ class Engine:
         """Raise BadInputError for the first of `inputs` that is not one text, or two of a pair, of whole characters."""
         for index, item in enumerate(inputs):
             if problem := self.problem(item):
-                raise BadInputError(index, problem)
+                raise BadInputError(problem, index)
 
     def problem(self, item: tuple[str, ...]) -> str | None:
         """Why `item` cannot be answered, or None where it can."""
