@@ -62,7 +62,7 @@ def test_full_nsmc_has_the_settings_of_ratsnlp() -> None:
 
 
 def test_the_real_reviews_have_the_floor_that_the_project_promises() -> None:
-    assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.86
+    assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.84
 
 
 def test_a_recipe_cannot_be_changed() -> None:
