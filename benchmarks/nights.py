@@ -25,6 +25,7 @@ from typing import Any
 from benchmarks.cut import first_rows
 from pipeline.errors import DataError
 from pipeline.job import Job, keep_libraries_home, open_job, open_store
+from pipeline.recipe import SCRATCH
 from pipeline.releases import DeploymentLog
 from pipeline.retention import delete_outdated, find_outdated
 from pipeline.road import run_all
@@ -32,6 +33,12 @@ from pipeline.settings import Settings, load_settings
 
 #: A third of the reviews: other floors, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
+    # A night of minutes: the small model from scratch.
+    "model.base": SCRATCH,
+    "model.pooling": "cls",
+    "train.epochs": 1,
+    "train.learning_rate": 1e-3,
+    "train.batch_size": 64,
     "data.min_train_rows": 1_000,
     "data.min_test_rows": 1_000,
     "data.gate_share": 0.15,

@@ -31,7 +31,7 @@ def test_a_job_is_opened_by_names_and_short_overrides(settings: Settings) -> Non
     job = open_job(
         "nsmc", settings=settings, overrides={"epochs": 2, "seed": None, "base_model": "", "train.warmup": 0.3}
     )
-    assert (job.recipe.train.epochs, job.recipe.train.seed, job.recipe.model.base) == (2, 7, "scratch")
+    assert (job.recipe.train.epochs, job.recipe.train.seed, job.recipe.model.base) == (2, 7, "mini")
     assert job.recipe.train.warmup == 0.3
     assert job.recipe.sample, "no data is named, so the recipe is that of the shipped sample"
     assert not settings.home.exists(), "opening a job writes nothing"

@@ -120,7 +120,7 @@ def test_a_classifier_reads_what_the_recipe_says() -> None:
         pooled = torch.tanh(whole.base_model.pooler.dense(hidden[0].mean(0)))  # type: ignore[union-attr]
         wanted = whole.classifier(pooled)  # type: ignore[operator, union-attr]
         found = module(ids, mask)["logits"][0]
-        of_cls = untrained("nsmc").module(input_ids=ids, attention_mask=mask)["logits"][0]
+        of_cls = untrained("nsmc", model__pooling="cls").module(input_ids=ids, attention_mask=mask)["logits"][0]
     assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
     assert found.numpy() != pytest.approx(of_cls.numpy(), abs=1e-2)
 
@@ -195,7 +195,7 @@ def test_rows_are_what_the_trainer_asks_for() -> None:
 
 
 def test_a_model_from_nothing_has_the_shape_of_the_recipe() -> None:
-    config = untrained("nsmc").module.config
+    config = untrained("nsmc", model__pooling="cls").module.config
     assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 32, 64)  # type: ignore[union-attr]
     assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENIZER), 32)  # type: ignore[union-attr]
     assert config.id2label == {0: "negative", 1: "positive"}  # type: ignore[union-attr]

@@ -268,7 +268,7 @@ def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -
     for wanted in (
         "0.8612 (0.8512 – 0.8732)",
         "0.8431 (0.8331 – 0.8551)",
-        "floor 0.8400",
+        "floor 0.8650",
         "above its floor",
         "150,000",
         "1,234",
