@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import ParityError
 from pipeline.heads import BiEncoder
 from pipeline.model import Trained, transformer_of
+from pipeline.onnx_rewrite import fold_types, for_cpu, keep_first_row
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -41,7 +42,7 @@ class Exported(nn.Module):
         return logits
 
 
-def trace(model: Trained, file: Path, *, with_types: bool) -> None:
+def trace(model: Trained, file: Path) -> None:
     """Write the graph of `model` with dynamic batch and length."""
     # Only eager attention is a pattern that the fuser knows.
     transformer_of(model.module).set_attn_implementation("eager")
@@ -92,12 +93,33 @@ def fuse(module: nn.Module, source: Path, target: Path) -> None:
     fused.save_model_to_file(str(target))
 
 
+def simplify(file: Path, *, with_types: bool, first_row: bool) -> None:
+    """Leave out of the fused graph in `file` what is never used: types that are all alike, rows that no head reads."""
+    model = onnx.load(str(file))
+    if not with_types:
+        fold_types(model)
+    if first_row:
+        keep_first_row(model)
+    onnx.save(model, str(file))
+
+
+def to_cpu(source: Path, target: Path) -> None:
+    """The same graph, in fp32, of operators that ONNX Runtime computes fast on a CPU."""
+    model = onnx.load(str(source))
+    for_cpu(model)
+    onnx.save(model, str(target))
+
+
 def to_int8(source: Path, target: Path) -> None:
-    """Quantize the weights per channel; activations are scaled as they come."""
+    """Quantize the weights of words and layers, the latter per channel; activations are scaled as they come."""
+    # Not the head's, which take no time. The quantizer first makes a MatMul of each Gemm, by this name.
+    head = [f"{item.name}_MatMul" for item in onnx.load(str(source)).graph.node if item.op_type == "Gemm"]
     with _quiet():
         quantize_dynamic(
             str(source),
             str(target),
+            op_types_to_quantize=["MatMul", "Gather"],
+            nodes_to_exclude=head,
             per_channel=True,
             # Signed: unsigned weights are 2.3 times slower on AVX-512 VNNI.
             weight_type=QuantType.QInt8,
