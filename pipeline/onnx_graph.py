@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -15,6 +17,8 @@ from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from pipeline.errors import ParityError
 from pipeline.heads import BiEncoder
@@ -46,9 +50,10 @@ def trace(model: Trained, file: Path) -> None:
     """Write the graph of `model` with dynamic batch and length."""
     # Only eager attention is a pattern that the fuser knows.
     transformer_of(model.module).set_attn_implementation("eager")
-    example = tuple(torch.ones((2, 8), dtype=torch.long) for _ in INPUTS)
+    # Of ids, mask and types; a model may have but one type, 0.
+    example = tuple(torch.full((2, 8), value) for value in (1, 1, 0))
     output = "vectors" if isinstance(model.module, BiEncoder) else "logits"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _plain_places(transformer_of(model.module)):
         # The tracing exporter is deprecated, and the one whose graphs fuse; both warn of constants that are right.
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -61,6 +66,30 @@ def trace(model: Trained, file: Path) -> None:
             output_names=[output],
             dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS} | {output: {0: "batch"}},
         )
+
+
+@contextmanager
+def _plain_places(transformer: PreTrainedModel) -> Iterator[None]:
+    """Number the tokens of a RoBERTa as BERT does, from a table that begins later: the fuser knows only that.
+
+    RoBERTa counts the tokens that are no padding. Padding stands on the right, where no place is ever read.
+    """
+    if transformer.config.model_type != "roberta":
+        yield
+        return
+    base: Any = transformer.base_model
+    before, config = base.embeddings, copy.copy(transformer.config)
+    first = before.padding_idx + 1
+    config.max_position_embeddings -= first
+    after = BertEmbeddings(config).eval()  # type: ignore[no-untyped-call]
+    after.load_state_dict(
+        before.state_dict() | {"position_embeddings.weight": before.position_embeddings.weight[first:]}
+    )
+    base.embeddings = after
+    try:
+        yield
+    finally:
+        base.embeddings = before
 
 
 def fuse(module: nn.Module, source: Path, target: Path) -> None:

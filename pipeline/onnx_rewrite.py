@@ -94,7 +94,7 @@ def keep_first_row(model: ModelProto) -> None:
             return [node("Slice", [states, zero, one, one], [first]), *_attend(graph, last, first)]
         if item.op_type == "SkipLayerNormalization":
             # That of the last attention alone: nothing else reads these states.
-            item.input[1] = first if item.input[1] == states else item.input[1]
+            item.input[:2] = [first if name == states else name for name in item.input[:2]]
         return None
 
     graph.replace(write)
@@ -205,9 +205,11 @@ def _normalised(
 ) -> list[NodeProto]:
     """The output of `item`, each row of `total` (batch, length, hidden) normalised, scaled and shifted.
 
-    `shaped` remembers what is made once for all rows, and once for the first ones (`narrow`).
+    `shaped` remembers what is made once for all rows, and once for the first ones (`narrow`), of each width.
     """
-    base, key = item.output[0], "first" if narrow else "all"
+    base, width = item.output[0], len(graph.array(affine[0]))
+    # ELECTRA's embeddings may be narrower than its layers.
+    key = f"{'first' if narrow else 'all'}/{width}"
     nodes = []
     if key not in shaped:
         shaped[key] = (f"{key}/shape", f"{key}/ones", f"{key}/zeros")
@@ -220,7 +222,7 @@ def _normalised(
             node("Expand", [graph.constant("float/zero", [0], np.float32), f"{key}/rows"], [f"{key}/zeros"]),
         ]
     shape, ones, zeros = shaped[key]
-    flat = graph.constant("rows/flat", [1, -1, len(graph.array(affine[0]))])
+    flat = graph.constant(f"rows/{width}", [1, -1, width])
     return [
         *nodes,
         node("Reshape", [total, flat], [f"{base}/flat"]),
