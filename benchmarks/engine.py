@@ -146,13 +146,14 @@ def one_shape(
 
     engine = Engine(directory, EngineOptions(threads=1, device="cpu"))
     lengths, tokenize, compute = parts(directory, texts)
+    few, single = texts[:USUAL], texts[: 4 * USUAL]
     ways: dict[str, tuple[int, Callable[[], object]]] = {
         "engine": (len(texts), lambda: engine.classify(texts)),
         "tokenize": (len(texts), tokenize),
         "compute": (len(texts), compute),
-        "alone": (USUAL * 4, lambda: one_a_request(engine, texts[: USUAL * 4], shared=False)),
-        "shared": (USUAL * 4, lambda: one_a_request(engine, texts[: USUAL * 4], shared=True)),
-        "usual": (USUAL, lambda: usual(module, tokenizer, texts[:USUAL])),
+        "alone": (len(single), lambda: one_a_request(engine, single, shared=False)),
+        "shared": (len(single), lambda: one_a_request(engine, single, shared=True)),
+        "usual": (len(few), lambda: usual(module, tokenizer, few)),
     }
     for _, way in ways.values():
         way()
