@@ -18,7 +18,7 @@ from pipeline.recipe import SCRATCH
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
 PATTERNS = ("*.json", "*.txt", *WEIGHTS)
 #: Kinds of encoder whose exported graph is fused; another kind would be refused only after its training.
-KINDS = ("bert", "electra")
+KINDS = ("bert", "electra", "roberta")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,10 @@ def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise BaseModelError(f"base model {directory}: its config.json is not that of a BERT ({error!r})") from error
     if kind not in KINDS:
-        raise BaseModelError(f"base model {directory} is a {kind}; only {' and '.join(KINDS)} models can be exported")
+        raise BaseModelError(f"base model {directory} is a {kind}; only {', '.join(KINDS)} models can be exported")
+    if kind == "roberta":
+        # Its first places stand for padding.
+        places -= config.get("pad_token_id", 1) + 1
     if max_length > places:
         raise BaseModelError(f"base model {directory} takes {places} tokens at most; lower model.max_length to that")
     if tokens > known:

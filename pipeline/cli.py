@@ -251,20 +251,22 @@ def predict(
 ) -> None:
     """Ask the deployed release: one text a line in (pairs: a tab between, or ["a", "b"]), one JSON document a line out.
 
-    A line that is no input gets `line` and `error`, is named on standard error, and makes the exit code 1.
+    Files of any size are answered as they are read. A line that is no input gets `line` and `error` in its place and
+    is named on standard error; the others are answered, and the exit code is 1 in the end. A line has 65,536 bytes at
+    most.
     """
     with session() as current:
-        from pipeline.score import CHUNK, open_lines, predict_lines
+        from pipeline.score import CHUNK, open_lines, predict_lines, read_lines
 
         job = opt.open_job_of(current.settings, recipe, store=store)
-        with open_lines(file) as lines:
+        with open_lines(file) as stream:
             engine = _open_engine(current, job, release)
             # Somebody who types wants an answer a line.
-            chunk = 1 if lines.isatty() else CHUNK
+            chunk = 1 if stream.isatty() else CHUNK
             bad = 0
             # Answers that go to a terminal say themselves how far it is.
             with progress("answering", bar=not current.stdout.isatty()) as advance:
-                for document in predict_lines(engine, lines, chunk):
+                for document in predict_lines(engine, read_lines(stream), chunk):
                     if "error" in document:
                         bad += 1
                         say(f"error: {file} line {document['line']}: {document['error']}")

@@ -21,7 +21,7 @@ from pipeline.errors import LatencyError, ParityError
 from pipeline.job import Job
 from pipeline.metrics import compute_metrics
 from pipeline.model import Collate, Rows, Trained, answers_of, load_trained, to_score
-from pipeline.onnx_graph import fuse, to_fp16, to_int8, trace
+from pipeline.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
 from pipeline.progress import progress
 from pipeline.recipe import ParityBound, Recipe
 from pipeline.releases import Card, Golden, Variant, read_decision
@@ -72,16 +72,19 @@ def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:
 
 def _write_variants(model: Trained, rows: pd.DataFrame, draft: Path) -> dict[Literal["cpu", "cuda"], Variant]:
     recipe, bounds = model.recipe, model.recipe.export
-    with_types = recipe.model.objective != "bi-encoder"
-    traced, fused = draft / "traced.onnx", draft / "fused.onnx"
-    trace(model, traced, with_types=with_types)
+    traced, fused, on_cpu = draft / "traced.onnx", draft / "fused.onnx", draft / "cpu.onnx"
+    trace(model, traced)
     fuse(model.module, traced, fused)
+    crossed, first = recipe.model.objective == "cross-encoder", recipe.model.pooling == "cls"
+    simplify(fused, with_types=crossed, first_row=first)
+    to_cpu(fused, on_cpu)
     reference = model.answer(rows)
-    check_graph(model, rows, reference, fused)
-    to_int8(fused, draft / "model.int8.onnx")
+    for file in (fused, on_cpu):
+        check_graph(model, rows, reference, file)
+    to_int8(on_cpu, draft / "model.int8.onnx")
     to_fp16(fused, draft / "model.fp16.onnx")
-    traced.unlink()
-    fused.unlink()
+    for file in (traced, fused, on_cpu):
+        file.unlink()
     return {
         "cpu": _compared(model, rows, reference, draft / "model.int8.onnx", "int8", bounds.int8),
         "cuda": _compared(model, rows, reference, draft / "model.fp16.onnx", "fp16", bounds.fp16),
@@ -174,12 +177,9 @@ def _batches(model: Trained, rows: pd.DataFrame, batch: int) -> Iterator[dict[st
 
 def _ask(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     def one(suffix: str) -> np.ndarray[Any, Any]:
-        ids = inputs[f"input_ids{suffix}"]
-        feed = {
-            "input_ids": ids,
-            "attention_mask": inputs[f"attention_mask{suffix}"],
-            "token_type_ids": inputs.get("token_type_ids", np.zeros_like(ids)),
-        }
+        feed = {name: inputs[f"{name}{suffix}"] for name in ("input_ids", "attention_mask")}
+        if "token_type_ids" in inputs:
+            feed["token_type_ids"] = inputs["token_type_ids"]
         (output,) = session.run(None, feed)
         return np.asarray(output)
 

@@ -14,7 +14,7 @@ from pipeline.produce import produce
 if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
-VERSION = 2
+VERSION = 3
 
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:

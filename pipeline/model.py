@@ -54,17 +54,28 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
     paired = recipe.model.objective == "bi-encoder"
     kind: Any = AutoModel if paired else AutoModelForSequenceClassification
     # A pooler would be trained by nothing: the vectors are means.
-    options = {"add_pooling_layer": False} if paired and config.model_type == "bert" else {}
+    options = {"add_pooling_layer": False} if paired and config.model_type in ("bert", "roberta") else {}
     if base is None:
         model = kind.from_config(config, **options)
     else:
         # Whatever precision its file is in: fine-tuning in halves diverges.
         model = kind.from_pretrained(base, config=config, dtype=torch.float32, **options)
+    if recipe.model.objective == "cross-encoder":
+        tell_texts_apart(model)
     pooling = recipe.model.pooling
     if paired:
         return BiEncoder(model, pooling)
     # transformers' own head reads [CLS].
     return model if pooling == "cls" else PooledClassifier(model, pooling)
+
+
+def tell_texts_apart(model: PreTrainedModel) -> None:
+    """Give the second text of a pair a token type where there is but one (RoBERTa's), at first the same as that."""
+    embeddings: Any = model.base_model.embeddings
+    only = embeddings.token_type_embeddings.weight.data
+    if len(only) == 1:
+        embeddings.token_type_embeddings = nn.Embedding(2, only.shape[1], _weight=only.repeat(2, 1))
+        model.config.type_vocab_size = 2
 
 
 def _dropout(recipe: Recipe) -> dict[str, float]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Inputs handed to the engine at once: enough to sort by length, and a bar that moves.
 CHUNK = 2048
+#: Bytes of a line of input; of a longer one no more is kept, so that a file without ends of lines fills no memory.
+LONGEST = 2**16
 
 
 class Answer(Protocol):
@@ -40,6 +42,9 @@ class Engine(Protocol):
     """What is needed of `serving.engine.Engine`, which only the command line may import."""
 
     card: Card
+
+    def problem(self, item: tuple[str, ...]) -> str | None:
+        """Why an input cannot be answered, or None where it can."""
 
     def answer(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """Answers in the order of `inputs`, one text or pair each."""
@@ -94,7 +99,7 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_lines(file: str) -> Iterator[BinaryIO]:
-    """The lines of a file, or of standard input where it is `-`. Raises DataError where it cannot be read."""
+    """A file, or standard input where it is `-`. Raises DataError where it cannot be read."""
     if file == "-":
         yield sys.stdin.buffer
         return
@@ -108,18 +113,38 @@ def open_lines(file: str) -> Iterator[BinaryIO]:
         yield stream
 
 
+def read_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines of `stream` as they come; of one that is too long, the first `LONGEST` bytes and one more."""
+    while line := stream.readline(LONGEST + 1):
+        yield line
+        while len(line) > LONGEST and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST + 1)
+
+
 def predict_lines(engine: Engine, lines: Iterable[bytes], chunk: int) -> Iterator[dict[str, Any]]:
-    """One document a line, in order; a line that is no input gets `line` (from 1) and `error`."""
+    """One document a line, in order; a line that is no input gets `line` (from 1) and `error`.
+
+    At most `chunk` lines are read ahead of the answers.
+    """
     numbered = enumerate(lines, start=1)
     while batch := list(islice(numbered, chunk)):
-        parsed = [(number, _parsed(line, engine.card)) for number, line in batch]
+        parsed = [(number, _parsed(line, engine)) for number, line in batch]
         good = [item for _, item in parsed if isinstance(item, tuple)]
         answers = _documents(engine, good)
         for number, item in parsed:
             yield next(answers) if isinstance(item, tuple) else {"line": number, "error": str(item)}
 
 
-def _parsed(line: bytes, card: Card) -> tuple[str, ...] | DataError:
+def _parsed(line: bytes, engine: Engine) -> tuple[str, ...] | DataError:
+    item = _input_of(line, engine.card)
+    if isinstance(item, tuple) and (problem := engine.problem(item)):
+        return DataError(problem)
+    return item
+
+
+def _input_of(line: bytes, card: Card) -> tuple[str, ...] | DataError:
+    if len(line) > LONGEST:
+        return DataError(f"the line is longer than {LONGEST:,} bytes; each holds one input")
     try:
         # A byte order mark can only be at the start of the first line; it belongs to no text.
         text = line.decode("utf-8-sig").rstrip("\r\n")

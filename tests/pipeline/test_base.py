@@ -217,7 +217,7 @@ def test_a_model_that_fits_is_let_through(directory: Path) -> None:
     [
         ({"max_position_embeddings": 32}, "takes 32 tokens at most; lower model.max_length"),
         ({"vocab_size": 99}, "its tokenizer has 100 tokens and its weights only 99"),
-        ({"model_type": "roberta"}, "is a roberta; only bert and electra"),
+        ({"model_type": "distilbert"}, "is a distilbert; only bert, electra, roberta"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused_before_training(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, DataError
 from pipeline.releases import DeploymentLog
-from pipeline.score import champion, open_lines, predict_lines
+from pipeline.score import LONGEST, champion, open_lines, predict_lines, read_lines
 from serving.engine import Engine, EngineOptions
 from tests.releases import SENTENCES, TinyModel, expected
 
@@ -35,7 +36,7 @@ def pair_engine(cross_encoder: TinyModel, store: Store) -> Engine:
 
 
 def predictions(engine: Engine, content: bytes, chunk: int = 3) -> list[dict[str, Any]]:
-    return list(predict_lines(engine, io.BytesIO(content), chunk))
+    return list(predict_lines(engine, read_lines(io.BytesIO(content)), chunk))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -118,6 +119,48 @@ def test_answers_flow_before_the_input_ends(text_engine: Engine) -> None:
     next(answers)
     assert len(read) == 2
     assert len(list(answers)) == len(SENTENCES) - 1
+
+
+def test_half_a_character_costs_nobody_else_the_answer(pair_engine: Engine) -> None:
+    found = predictions(pair_engine, '["가", "나"]\n["가", "\\ud800"]\n["다", "라"]'.encode())
+    assert [item.get("pair") for item in found] == [["가", "나"], None, ["다", "라"]]
+    assert found[1]["line"] == 2
+    assert "half of a character" in found[1]["error"]
+
+
+@pytest.mark.parametrize("size", [LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST, 3 * LONGEST + 7])
+def test_a_line_that_is_too_long_is_told_and_left_out(size: int, text_engine: Engine) -> None:
+    found = predictions(text_engine, b"first\n" + b"x" * (size - 1) + b"\nlast")
+    assert found[0]["text"] == "first"
+    assert found[2]["text"] == "last"
+    assert len(found) == 3
+    assert found[1].get("error") == (
+        "the line is longer than 65,536 bytes; each holds one input" if size > LONGEST else None
+    )
+
+
+def test_a_file_without_ends_of_lines_fills_no_memory(text_engine: Engine) -> None:
+    class Endless(io.RawIOBase):
+        left = 64 * 2**20
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            count = min(len(buffer), self.left)
+            self.left -= count
+            buffer[:count] = b"x" * count
+            return count
+
+    endless = Endless()
+    tracemalloc.start()
+    try:
+        (found,) = predict_lines(text_engine, read_lines(io.BufferedReader(endless)), 3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found["line"], endless.left) == (1, 0)
+    assert peak < 2**21
 
 
 def test_no_lines_are_no_answers(text_engine: Engine) -> None:

@@ -1,0 +1,274 @@
+"""The engine against transformers' fp32 on one core of a CPU: the same random model, the same sentences of NSMC.
+
+python -m benchmarks.engine --data DIR [--shape 4x256 2x128] [--sentences 2000] [--rounds 5] [--json]
+The usual way is fp32 with sdpa, each sentence padded to 128 tokens, 32 at a time; the engine's is a release of int8.
+Both begin with texts. All of it is kept on one core, and times are those of the processor, so that what else runs
+counts less; the ways are interleaved. Random weights compute as long as learnt ones. Sentences that come one a request,
+32 at once, are answered one by one and by shared batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SHAPES = ("4x256", "2x128")
+#: Tokens of the vocabulary, and of each padded sentence.
+VOCABULARY, LENGTH = 16_000, 128
+#: Sentences in a batch of the usual way, how many it answers a round, and requests at once.
+BATCH, USUAL, CLIENTS = 32, 96, 32
+#: Side of the matrices whose product is the peak, and how often it is taken.
+SQUARE, PRODUCTS = 1024, 8
+
+
+def main() -> None:
+    """Run the rounds and print a table, or one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=SHAPES, help="layers x hidden")
+    parser.add_argument("--sentences", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    arguments = parser.parse_args()
+    # Before torch and the tokenizer count the cores.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    document = measure(arguments)
+    if arguments.json:
+        print(json.dumps(document, indent=1))
+        return
+    print(f"{document['machine']}, one of {document['cores']} cores; int8 peak {document['peak_gops']:.0f} GOP/s")
+    for shape, found in document["shapes"].items():
+        print(
+            f"{shape}: {found['engine']:,.0f} sentences a second, usual {found['usual']:,.1f}: {found['ratio']:.1f} "
+            f"times (rounds: {found['ratios']}); {found['share_of_peak']:.0%} of the peak; "
+            f"tokenizing {found['tokenizing']:.0%}, ONNX Runtime {found['session']:.0%}; "
+            f"one a request {found['alone']:,.0f}, shared {found['shared']:,.0f}"
+        )
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Figures of each shape, and of the machine."""
+    import torch
+    from transformers.utils import logging
+
+    from pipeline.data import read_split
+    from pipeline.encode import learn_tokenizer
+    from pipeline.recipe import load_recipe
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    recipe = load_recipe("nsmc", "embedded")
+    train, test = (read_split(recipe, arguments.data, split)["text"].tolist() for split in ("train", "test"))
+    tokenizer = learn_tokenizer(train[:50_000], VOCABULARY)
+    texts, shapes = test[: arguments.sentences], {}
+    peak = int8_peak()
+    for shape in arguments.shape:
+        with tempfile.TemporaryDirectory() as directory:
+            module = build(recipe, tokenizer, shape, Path(directory))
+            shapes[shape] = one_shape(module, tokenizer, Path(directory), texts, arguments.rounds, peak)
+    return {
+        "machine": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "sentences": len(texts),
+        "peak_gops": peak / 1e9,
+        "shapes": shapes,
+    }
+
+
+def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
+    """A random classifier in transformers' form; `directory` becomes its release."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from pipeline.model import Trained
+    from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
+    from pipeline.releases import Card, Variant
+
+    layers, hidden = map(int, shape.split("x"))
+    torch.manual_seed(7)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=LENGTH,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    module = BertForSequenceClassification(config).eval()
+    file = directory / "graph.onnx"
+    trace(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), file)
+    fuse(module, file, file)
+    simplify(file, with_types=False, first_row=True)
+    to_cpu(file, file)
+    to_int8(file, directory / "model.int8.onnx")
+    # The usual way has left its padding there.
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
+    card = Card(
+        id=f"random-{shape}",
+        **recipe.model_dump(include={"title", "kind", "inputs", "labels", "score_range", "similar_at", "sample"}),
+        recipe=recipe.name,
+        objective=None,
+        calibration=None,
+        max_length=LENGTH,
+        variants={"cpu": Variant(file="model.int8.onnx", precision="int8", parity={})},
+        golden=(),
+        golden_tolerance=0.0,
+        figures={},
+        trained="none",
+        created=datetime.now(UTC),
+    )
+    (directory / "card.json").write_text(card.model_dump_json(), encoding="utf-8")
+    # The trace left it with eager attention.
+    module.set_attn_implementation("sdpa")
+    return module
+
+
+def one_shape(
+    module: Any, tokenizer: Any, directory: Path, texts: Sequence[str], rounds: int, peak: float
+) -> dict[str, Any]:
+    """Medians over the rounds, and each round's ratio; rates are sentences a second."""
+    from serving.engine import Engine, EngineOptions
+
+    engine = Engine(directory, EngineOptions(threads=1, device="cpu"))
+    lengths, tokenize, compute = parts(directory, texts)
+    few, single = texts[:USUAL], texts[: 4 * USUAL]
+    ways: dict[str, tuple[int, Callable[[], object]]] = {
+        "engine": (len(texts), lambda: engine.classify(texts)),
+        "tokenize": (len(texts), tokenize),
+        "compute": (len(texts), compute),
+        "alone": (len(single), lambda: one_a_request(engine, single, shared=False)),
+        "shared": (len(single), lambda: one_a_request(engine, single, shared=True)),
+        "usual": (len(few), lambda: usual(module, tokenizer, few)),
+    }
+    for _, way in ways.values():
+        way()
+    seen = [{name: count / processor_seconds(way) for name, (count, way) in ways.items()} for _ in range(rounds)]
+    middle = {name: statistics.median(row[name] for row in seen) for name in ways}
+    ratios = [row["engine"] / row["usual"] for row in seen]
+    return {
+        **{name: middle[name] for name in ("engine", "usual", "alone", "shared")},
+        "ratio": statistics.median(ratios),
+        "ratios": [round(ratio, 1) for ratio in ratios],
+        "tokenizing": middle["engine"] / middle["tokenize"],
+        "session": middle["engine"] / middle["compute"],
+        "mean_tokens": statistics.mean(lengths),
+        "share_of_peak": middle["engine"] * statistics.mean(work(module.config, length) for length in lengths) / peak,
+    }
+
+
+def processor_seconds(way: Callable[[], object]) -> float:
+    """What the processor spends on `way`."""
+    started = time.process_time()
+    way()
+    return time.process_time() - started
+
+
+def usual(module: Any, tokenizer: Any, texts: Sequence[str]) -> None:
+    """Answer `texts` with transformers, padded to 128 tokens."""
+    import torch
+
+    with torch.inference_mode():
+        for start in range(0, len(texts), BATCH):
+            batch = texts[start : start + BATCH]
+            inputs = tokenizer(batch, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+            module(**inputs).logits.softmax(-1)
+
+
+def parts(directory: Path, texts: Sequence[str]) -> tuple[list[int], Callable[[], object], Callable[[], object]]:
+    """Lengths of `texts` in tokens, and two parts of what the engine does with them: tokenizing, ONNX Runtime's."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    from serving.engine import TOKEN_BUDGET, sub_batches
+
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(LENGTH)
+    session = open_session((directory / "model.int8.onnx").read_bytes())
+    lengths = np.array([len(item) for item in tokenizer.encode_batch_fast(texts)])
+    feeds = []
+    for rows in sub_batches(lengths, TOKEN_BUDGET["cpu"]):
+        mask = (np.arange(lengths[rows].max()) < lengths[rows][:, None]).astype(np.int32)
+        feeds.append({"input_ids": mask * 7, "attention_mask": mask})
+    return (
+        lengths.tolist(),
+        lambda: tokenizer.encode_batch_fast(texts),
+        lambda: [session.run(None, feed) for feed in feeds],
+    )
+
+
+def one_a_request(engine: Any, texts: Sequence[str], *, shared: bool) -> None:
+    """Answer `texts`, each a request of its own, 32 of which are there at any time, with one thread."""
+    from serving.sharing import Sharing
+
+    async def all_of_them() -> None:
+        loop, sharing, left = asyncio.get_running_loop(), Sharing(pool, threads=1), iter(texts)
+
+        async def client() -> None:
+            for text in left:
+                if shared:
+                    await sharing.answer(engine, engine.answer, [(text,)])
+                else:
+                    await loop.run_in_executor(pool, engine.answer, [(text,)])
+
+        await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+    with ThreadPoolExecutor(1) as pool:
+        asyncio.run(all_of_them())
+
+
+def work(config: Any, length: int) -> float:
+    """Operations of the layers on a sentence of `length` tokens, the last layer's for [CLS] alone."""
+    hidden, wide = config.hidden_size, config.intermediate_size
+    queried, read = 2 * (2 * hidden * hidden + 2 * hidden * wide), 2 * 2 * hidden * hidden
+    attended = 4 * hidden * length
+    rows = (config.num_hidden_layers - 1) * length + 1
+    return float(rows * (queried + attended) + config.num_hidden_layers * length * read)
+
+
+def open_session(model: bytes) -> Any:
+    """A session of one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def int8_peak() -> float:
+    """Operations a second of ONNX Runtime's product of int8 matrices on this core."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    left = generator.integers(0, 255, (SQUARE, SQUARE), dtype=np.uint8)
+    right = numpy_helper.from_array(generator.integers(-64, 64, (SQUARE, SQUARE), dtype=np.int8), "right")
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["left", "right"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.UINT8, [SQUARE, SQUARE])],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [SQUARE, SQUARE])],
+        [right],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    session = open_session(model.SerializeToString())
+    best = min(processor_seconds(lambda: session.run(None, {"left": left})) for _ in range(PRODUCTS))
+    return 2.0 * SQUARE**3 / best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Rewrites of a fused graph that change how it computes and not what: each takes a model and changes it in place.
+
+They know BERT's graph as `pipeline.onnx_graph.fuse` leaves it: EmbedLayerNormalization, then for each layer Attention,
+SkipLayerNormalization, BiasGelu and SkipLayerNormalization, then a head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+CONTRIB = "com.microsoft"
+
+
+class Graph:
+    """The graph of a model: nodes are replaced one by one, constants are added by name."""
+
+    def __init__(self, model: ModelProto) -> None:
+        """`model` is what is changed."""
+        self.proto = model.graph
+        self._constants = {item.name: item for item in model.graph.initializer}
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """The constant called `name`."""
+        return numpy_helper.to_array(self._constants[name])
+
+    def constant(self, name: str, value: Any, kind: type = np.int64) -> str:
+        """`name`, under which `value` is a constant; one that is there already stays."""
+        if name not in self._constants:
+            tensor = numpy_helper.from_array(np.ascontiguousarray(value, dtype=kind), name)
+            self.proto.initializer.append(tensor)
+            self._constants[name] = tensor
+        return name
+
+    def replace(self, write: Callable[[NodeProto], Sequence[NodeProto] | None]) -> None:
+        """Put what `write` makes of each node in its place; None leaves it."""
+        nodes: list[NodeProto] = []
+        for node in self.proto.node:
+            written = write(node)
+            nodes.extend([node] if written is None else written)
+        del self.proto.node[:]
+        self.proto.node.extend(nodes)
+
+    def drop_unused(self) -> None:
+        """Remove constants that no node reads any more."""
+        read = {name for node in self.proto.node for name in node.input}
+        kept = [item for item in self.proto.initializer if item.name in read]
+        del self.proto.initializer[:]
+        self.proto.initializer.extend(kept)
+
+
+def node(
+    kind: str, inputs: Sequence[str], outputs: Sequence[str], *, contrib: bool = False, **values: Any
+) -> NodeProto:
+    """A node of one output or more, named as its first."""
+    domain = CONTRIB if contrib else None
+    return helper.make_node(kind, list(inputs), list(outputs), name=outputs[0] + "/node", domain=domain, **values)
+
+
+def value_of(item: NodeProto, name: str) -> Any:
+    """The attribute `name` of a node."""
+    return next(helper.get_attribute_value(found) for found in item.attribute if found.name == name)
+
+
+def fold_types(model: ModelProto) -> None:
+    """Make the type of every token 0, and that a part of the positions: `token_type_ids` is no input any more."""
+    graph = Graph(model)
+
+    def write(item: NodeProto) -> None:
+        if item.op_type == "EmbedLayerNormalization":
+            places = graph.array(item.input[3]) + graph.array(item.input[4])[0]
+            item.input[3] = graph.constant(item.input[3] + "/typed", places, np.float32)
+            item.input[1] = item.input[4] = ""
+
+    graph.replace(write)
+    inputs = [item for item in graph.proto.input if item.name != "token_type_ids"]
+    del graph.proto.input[:]
+    graph.proto.input.extend(inputs)
+    graph.drop_unused()
+
+
+def keep_first_row(model: ModelProto) -> None:
+    """Compute only [CLS] in the last layer, for a head that reads nothing else."""
+    graph = Graph(model)
+    last = [item for item in graph.proto.node if item.op_type == "Attention"][-1]
+    states, first = last.input[0], last.input[0] + "/first"
+
+    def write(item: NodeProto) -> Sequence[NodeProto] | None:
+        if item is last:
+            zero, one = graph.constant("rows/zero", [0]), graph.constant("rows/one", [1])
+            return [node("Slice", [states, zero, one, one], [first]), *_attend(graph, last, first)]
+        if item.op_type == "SkipLayerNormalization":
+            # That of the last attention alone: nothing else reads these states.
+            item.input[:2] = [first if name == states else name for name in item.input[:2]]
+        return None
+
+    graph.replace(write)
+    graph.drop_unused()
+
+
+def for_cpu(model: ModelProto) -> None:
+    """Put operators in place of the fused ones that ONNX Runtime's CPU kernels are slow at (decision NNNN).
+
+    Layers are normalised by InstanceNormalization, the tokens being its channels; GELU gets its bias from the product
+    before it; queries, keys and values are one product of the whole batch.
+    """
+    graph = Graph(model)
+    lengths = "tokens"
+    shaped: dict[str, tuple[str, str, str]] = {}
+    row = [item for item in graph.proto.node if item.op_type == "MultiHeadAttention"]
+    narrow = _after(graph, row[0].output[0]) if row else set()
+
+    def write(item: NodeProto) -> Sequence[NodeProto] | None:
+        if item.op_type == "EmbedLayerNormalization":
+            total, summed = _embedded(graph, item)
+            mask = node("ReduceSum", [item.input[7], graph.constant("axis/one", [1])], [lengths], keepdims=0)
+            return [mask, *summed, *_normalised(graph, item, total, item.input[5:7], shaped, narrow=False)]
+        if item.op_type in ("Attention", "MultiHeadAttention"):
+            place = 3 if item.op_type == "Attention" else 4
+            item.input[place] = lengths
+            return None if place == 4 else _attend(graph, item, item.input[0])
+        if item.op_type == "SkipLayerNormalization":
+            moved, skip, scale, shift, bias = item.input
+            base = item.output[0]
+            sums = [
+                node("Add", [moved, bias], [f"{base}/biased"]),
+                node("Add", [f"{base}/biased", skip], [f"{base}/sum"]),
+            ]
+            inside = item.output[0] in narrow
+            return [*sums, *_normalised(graph, item, f"{base}/sum", (scale, shift), shaped, narrow=inside)]
+        if item.op_type == "BiasGelu":
+            biased = item.output[0] + "/biased"
+            return [node("Add", item.input, [biased]), node("Gelu", [biased], item.output, contrib=True)]
+        return None
+
+    graph.replace(write)
+    graph.drop_unused()
+
+
+def _after(graph: Graph, name: str) -> set[str]:
+    """Names of what is made of `name`, by any number of nodes, and itself."""
+    found = {name}
+    for item in graph.proto.node:
+        if found & set(item.input):
+            found |= set(item.output)
+    return found
+
+
+def _attend(graph: Graph, item: NodeProto, queries: str) -> list[NodeProto]:
+    """The Attention `item` in parts, (batch, rows of `queries`, hidden): its products are ordinary ones."""
+    states, weight, bias, lengths = item.input
+    out, heads = item.output[0], value_of(item, "num_heads")
+    weights, biases = graph.array(weight), graph.array(bias)
+    hidden = len(weights)
+    names = [f"{out}/{name}" for name in ("query", "key", "value")]
+
+    def product(source: str, columns: slice, outputs: list[str]) -> list[NodeProto]:
+        name = f"{outputs[0]}/product"
+        by = graph.constant(f"{name}/weight", weights[:, columns], np.float32)
+        plus = graph.constant(f"{name}/bias", biases[columns], np.float32)
+        nodes = [node("MatMul", [source, by], [name]), node("Add", [name, plus], [f"{name}/biased"])]
+        if len(outputs) == 1:
+            nodes[-1].output[0] = outputs[0]
+            return nodes
+        parts = graph.constant(f"parts/{len(outputs)}", [hidden] * len(outputs))
+        return [*nodes, node("Split", [f"{name}/biased", parts], outputs, axis=-1)]
+
+    if queries == states:
+        products = product(states, slice(None), names)
+    else:
+        products = product(queries, slice(hidden), names[:1]) + product(states, slice(hidden, None), names[1:])
+    attention = node("MultiHeadAttention", [*names, "", lengths], [out], contrib=True, num_heads=heads)
+    return [*products, attention]
+
+
+def _embedded(graph: Graph, item: NodeProto) -> tuple[str, list[NodeProto]]:
+    """The sum of a token's word, place and type, and the nodes that make it."""
+    ids, types, words, places, kinds = item.input[:5]
+    base = item.output[0]
+    zero, one, two = (graph.constant(f"number/{number}", [number]) for number in range(3))
+    nodes = [
+        node("Gather", [words, ids], [f"{base}/words"]),
+        node("Shape", [ids], [f"{base}/shape"]),
+        node("Slice", [f"{base}/shape", one, two], [f"{base}/length"]),
+        node("Slice", [places, zero, f"{base}/length", zero], [f"{base}/places"]),
+        node("Add", [f"{base}/words", f"{base}/places"], [f"{base}/placed"]),
+    ]
+    if not types:
+        return f"{base}/placed", nodes
+    nodes.append(node("Gather", [kinds, types], [f"{base}/types"]))
+    return f"{base}/sum", [*nodes, node("Add", [f"{base}/placed", f"{base}/types"], [f"{base}/sum"])]
+
+
+def _normalised(
+    graph: Graph,
+    item: NodeProto,
+    total: str,
+    affine: Sequence[str],
+    shaped: dict[str, tuple[str, str, str]],
+    *,
+    narrow: bool,
+) -> list[NodeProto]:
+    """The output of `item`, each row of `total` (batch, length, hidden) normalised, scaled and shifted.
+
+    `shaped` remembers what is made once for all rows, and once for the first ones (`narrow`), of each width.
+    """
+    base, width = item.output[0], len(graph.array(affine[0]))
+    # ELECTRA's embeddings may be narrower than its layers.
+    key = f"{'first' if narrow else 'all'}/{width}"
+    nodes = []
+    if key not in shaped:
+        shaped[key] = (f"{key}/shape", f"{key}/ones", f"{key}/zeros")
+        zero, two = graph.constant("number/0", [0]), graph.constant("number/2", [2])
+        nodes = [
+            node("Shape", [total], [f"{key}/shape"]),
+            node("Slice", [f"{key}/shape", zero, two], [f"{key}/sides"]),
+            node("ReduceProd", [f"{key}/sides"], [f"{key}/rows"], keepdims=1),
+            node("Expand", [graph.constant("float/one", [1], np.float32), f"{key}/rows"], [f"{key}/ones"]),
+            node("Expand", [graph.constant("float/zero", [0], np.float32), f"{key}/rows"], [f"{key}/zeros"]),
+        ]
+    shape, ones, zeros = shaped[key]
+    flat = graph.constant(f"rows/{width}", [1, -1, width])
+    return [
+        *nodes,
+        node("Reshape", [total, flat], [f"{base}/flat"]),
+        node(
+            "InstanceNormalization",
+            [f"{base}/flat", ones, zeros],
+            [f"{base}/normal"],
+            epsilon=value_of(item, "epsilon"),
+        ),
+        node("Reshape", [f"{base}/normal", shape], [f"{base}/shaped"]),
+        node("Mul", [f"{base}/shaped", affine[0]], [f"{base}/scaled"]),
+        node("Add", [f"{base}/scaled", affine[1]], [base]),
+    ]

@@ -1,0 +1,119 @@
+"""Rewrites of a fused graph: other operators, less work, the same answers."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from pipeline.convert import open_session
+from pipeline.model import Trained
+from pipeline.onnx_graph import fuse, simplify, to_cpu, trace
+from pipeline.recipe import load_recipe
+
+SIZE, PLACES = 200, 24
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fused graph of three random layers whose norms and biases are no ones and zeros."""
+    torch.manual_seed(11)
+    config = BertConfig(
+        vocab_size=SIZE,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=PLACES,
+        num_labels=3,
+        initializer_range=0.2,
+    )
+    module = BertForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    directory = tmp_path_factory.mktemp("graph")
+    tokenizer: Any = None
+    model = Trained(load_recipe("nsmc", "embedded"), module, tokenizer, None, None, torch.device("cpu"))
+    trace(model, directory / "traced.onnx")
+    fuse(module, directory / "traced.onnx", directory / "fused.onnx")
+    return directory / "fused.onnx"
+
+
+def batch(*, types: bool) -> dict[str, np.ndarray[Any, Any]]:
+    """Rows of all lengths, padded."""
+    generator = np.random.default_rng(3)
+    lengths = np.array([[PLACES], [1], [7], [2], [16]])
+    mask = (np.arange(PLACES) < lengths).astype(np.int32)
+    ids = generator.integers(5, SIZE, mask.shape).astype(np.int32) * mask
+    kinds = ((np.arange(PLACES) > 4) & (mask > 0)).astype(np.int32)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": kinds if types else np.zeros_like(ids)}
+
+
+def answers(file: Path, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    session = open_session(file)
+    wanted = {item.name for item in session.get_inputs()}
+    return np.asarray(session.run(None, {name: value for name, value in inputs.items() if name in wanted})[0])
+
+
+def operators(file: Path) -> list[str]:
+    return [item.op_type for item in onnx.load(file).graph.node]
+
+
+@pytest.mark.parametrize("first_row", [False, True])
+@pytest.mark.parametrize("types", [False, True])
+@pytest.mark.parametrize("cpu", [False, True])
+def test_answers_stay_what_they_are(fused: Path, tmp_path: Path, first_row: bool, types: bool, cpu: bool) -> None:
+    wanted = answers(fused, batch(types=types))
+    assert wanted.std() > 0.1
+    file = tmp_path / "changed.onnx"
+    shutil.copy(fused, file)
+    simplify(file, with_types=types, first_row=first_row)
+    if cpu:
+        to_cpu(file, file)
+    onnx.checker.check_model(onnx.load(file), full_check=False)
+    np.testing.assert_allclose(answers(file, batch(types=types)), wanted, atol=2e-5)
+    # A batch of one row and one token, as when somebody types.
+    alone = {name: value[1:2, :1] for name, value in batch(types=types).items()}
+    np.testing.assert_allclose(answers(file, alone), wanted[1:2], atol=2e-5)
+
+
+def test_only_the_first_row_of_the_last_layer_is_computed(fused: Path, tmp_path: Path) -> None:
+    file = tmp_path / "changed.onnx"
+    shutil.copy(fused, file)
+    simplify(file, with_types=False, first_row=True)
+    graph = onnx.load(file).graph
+    (row,) = [item for item in graph.node if item.op_type == "MultiHeadAttention"]
+    assert [item.op_type for item in graph.node].count("Attention") == 2
+    last = [item.output[0] for item in graph.node if item.op_type == "SkipLayerNormalization"][-1]
+    for name in (row.output[0], last):
+        del graph.output[:]
+        graph.output.extend([onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)])
+        seen = tmp_path / "seen.onnx"
+        onnx.save(onnx.helper.make_model(graph, opset_imports=onnx.load(file).opset_import, ir_version=10), seen)
+        assert answers(seen, batch(types=False)).shape == (5, 1, 48)
+
+
+def test_the_cpu_gets_no_operator_that_is_slow_there(fused: Path, tmp_path: Path) -> None:
+    to_cpu(fused, tmp_path / "cpu.onnx")
+    before, after = operators(fused), operators(tmp_path / "cpu.onnx")
+    slow = {"EmbedLayerNormalization", "SkipLayerNormalization", "BiasGelu", "Attention"}
+    assert slow <= set(before)
+    assert not slow & set(after)
+    assert after.count("InstanceNormalization") == 1 + before.count("SkipLayerNormalization")
+
+
+def test_types_that_are_all_alike_are_no_input(fused: Path, tmp_path: Path) -> None:
+    file = tmp_path / "changed.onnx"
+    shutil.copy(fused, file)
+    simplify(file, with_types=False, first_row=False)
+    assert [item.name for item in open_session(file).get_inputs()] == ["input_ids", "attention_mask"]
+    names = [item.name for item in onnx.load(file).graph.initializer]
+    assert not [name for name in names if "token_type" in name]
