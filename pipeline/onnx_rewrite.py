@@ -102,7 +102,7 @@ def keep_first_row(model: ModelProto) -> None:
 
 
 def for_cpu(model: ModelProto) -> None:
-    """Put operators in place of the fused ones that ONNX Runtime's CPU kernels are slow at (decision NNNN).
+    """Put operators in place of the fused ones that ONNX Runtime's CPU kernels are slow at (decision 18).
 
     Layers are normalised by InstanceNormalization, the tokens being its channels; GELU gets its bias from the product
     before it; queries, keys and values are one product of the whole batch.

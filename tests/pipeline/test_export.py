@@ -22,7 +22,7 @@ from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
 from pipeline.export import export
-from pipeline.model import load_trained
+from pipeline.model import load_trained, transformer_of
 from pipeline.onnx_graph import fuse, simplify, to_cpu, trace
 from pipeline.recipe import load_recipe
 from pipeline.releases import Card, read_card
@@ -318,7 +318,7 @@ def test_a_graph_that_is_not_fused_is_refused(reviews: Road, tmp_path: Path) -> 
     model = load_trained(reviews.recipe, reviews.trained)
     trace(model, tmp_path / "traced.onnx")
     module: Any = model.module
-    module.config.num_hidden_layers = 3
+    transformer_of(module).config.num_hidden_layers = 3
     with pytest.raises(ParityError, match="has 1 Attention, 3 expected"):
         fuse(module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
     assert not (tmp_path / "fused.onnx").exists()

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job, open_job
 from pipeline.overrides import read_overrides
-from pipeline.recipe import RECIPES, load_recipe, recipe_names
+from pipeline.recipe import RECIPES, SCRATCH, load_recipe, recipe_names
 from pipeline.search import Choices, Span, default_space, open_search
 from pipeline.settings import load_settings
 from pipeline.stages import TOKENIZE, TRAIN, VALIDATE
@@ -289,7 +289,9 @@ def test_by_default_it_searches_around_every_recipe(name: str) -> None:
             assert field.holds(getattr(recipe.train, key.removeprefix("train.")))
             for value in (field.low, field.high) if isinstance(field, Span) else field.values:
                 load_recipe(name, profile, overrides={key: value})
-        assert ("train.layer_decay" in space) == (profile == "full")
+        assert "train.layer_decay" in space, "every profile starts from a pretrained encoder"
+    scratch = load_recipe(name, "embedded", overrides={"model.base": SCRATCH})
+    assert "train.layer_decay" not in default_space(scratch)
 
 
 # --- the command line ---
