@@ -27,13 +27,17 @@ class Calibration(BaseModel):
     intercept: float
 
 
+#: Of the numbers of an exported file.
+Precision = Literal["int8", "fp16", "fp32"]
+
+
 class Variant(BaseModel):
     """One exported file of a model and how far it is from the trained one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
-    precision: Literal["int8", "fp16"]
+    precision: Precision
     parity: dict[str, float]
 
 

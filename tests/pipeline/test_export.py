@@ -17,14 +17,14 @@ from tokenizers import Tokenizer
 
 from pipeline import convert
 from pipeline.artifacts import Artifact
-from pipeline.convert import check_graph, keeps, measure_parity, open_session, run_onnx
+from pipeline.convert import beyond, check_graph, keeps, measure_parity, open_session, run_onnx
 from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
 from pipeline.export import export
 from pipeline.model import load_trained, transformer_of
 from pipeline.onnx_graph import fuse, simplify, to_cpu, trace
-from pipeline.recipe import load_recipe
+from pipeline.recipe import ParityBound, load_recipe
 from pipeline.releases import Card, read_card
 from serving.engine import Engine, EngineOptions
 from serving.golden import check_golden, engine_answers
@@ -253,17 +253,51 @@ def test_a_second_export_is_the_first(reviews: Road) -> None:
 # --- refusals ---
 
 
+#: A correlation that does not change at all is more than rounding can keep.
+NOTHING = {"changed_labels": 1.0, "metric_change": 0.0}
+
+
 def test_a_model_beyond_the_bound_is_not_released(pairs: Road) -> None:
     before = pairs.released
-    # A correlation that does not change at all is more than int8 can keep.
-    bound = {"changed_labels": 1.0, "metric_change": 0.0}
-    strict = pairs.with_recipe(small_recipe("klue-sts", export__int8=bound))
-    with pytest.raises(ParityError, match=r"int8: metric_change is 0\.\d+ on 100 sentences.*nothing was") as caught:
+    strict = pairs.with_recipe(small_recipe("klue-sts", export__fp16=NOTHING))
+    with pytest.raises(ParityError, match=r"fp16: metric_change is [\d.e-]+ on 100 rows.*nothing was") as caught:
         _ = strict.released
     assert not caught.value.retryable
     newest = pairs.job.store.newest("release", "klue-sts")
     assert newest is not None
     assert newest.ref == before.ref
+    kept = pairs.job.settings.home / "refused" / "klue-sts"
+    assert str(kept) in str(caught.value)
+    rows = pairs.rows["test"].head(8)
+    model = load_trained(pairs.recipe, pairs.trained)
+    for name in ("model.fp16.onnx", "fused.onnx"):
+        found = run_onnx(model, rows, open_session(kept / name), 8)
+        np.testing.assert_allclose(found, model.answer(rows), atol=0.05)
+
+
+def test_where_int8_is_beyond_the_bound_cpus_get_fp32(pairs: Road, caplog: pytest.LogCaptureFixture) -> None:
+    exact = pairs.with_recipe(small_recipe("klue-sts", export__int8=NOTHING)).released
+    assert "int8: metric_change is" in caplog.text
+    card = read_card(exact)
+    assert {name: item.precision for name, item in card.variants.items()} == {"cpu": "fp32", "cuda": "fp16"}
+    assert {name for name in exact.manifest.files if name.endswith(".onnx")} == {"model.fp32.onnx", "model.fp16.onnx"}
+    assert card.variants["cpu"].parity["largest_difference"] < 1e-3
+    # What int8 would have been is told all the same.
+    assert exact.figures["parity"]["int8"]["largest_difference"] > 1e-3
+    report = (exact.path / "report.html").read_text(encoding="utf-8")
+    assert "The int8 model is beyond its bound" in report
+    check_golden(card, engine_answers(Engine(exact.path, EngineOptions(threads=1, device="cpu"))))
+
+
+def test_one_label_may_change_among_however_few_rows() -> None:
+    bound = ParityBound(changed_labels=0.005, metric_change=0.003)
+    parity = {"changed_labels": 1 / 100, "metric_change": 0.001}
+    assert beyond(parity, bound, 100) is None
+    found = beyond(parity | {"changed_labels": 2 / 100}, bound, 100)
+    assert found is not None
+    assert "changed_labels is 0.02000 on 100 rows" in found
+    assert beyond(parity, bound, 1000) is not None
+    assert beyond(parity | {"metric_change": 0.004}, bound, 100) is not None
 
 
 def test_a_model_beyond_its_time_is_not_released(reviews: Road) -> None:
@@ -305,7 +339,7 @@ def test_a_graph_of_other_weights_is_not_released(reviews: Road, tmp_path: Path)
     rows = reviews.rows["test"].head(40)
     trace(model, tmp_path / "traced.onnx")
     fuse(model.module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
-    simplify(tmp_path / "fused.onnx", with_types=False, first_row=True)
+    simplify(tmp_path / "fused.onnx", with_types=False, first_row=reviews.recipe.model.pooling == "cls")
     reference = model.answer(rows)
     check_graph(model, rows, reference, tmp_path / "fused.onnx")
     with pytest.raises(ParityError, match="in fp32"):

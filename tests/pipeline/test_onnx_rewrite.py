@@ -14,7 +14,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.convert import open_session
 from pipeline.model import Trained
-from pipeline.onnx_graph import fuse, simplify, to_cpu, trace
+from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
+from pipeline.onnx_rewrite import Graph, part_outliers
 from pipeline.recipe import load_recipe
 
 SIZE, PLACES = 200, 24
@@ -117,3 +118,63 @@ def test_types_that_are_all_alike_are_no_input(fused: Path, tmp_path: Path) -> N
     assert [item.name for item in open_session(file).get_inputs()] == ["input_ids", "attention_mask"]
     names = [item.name for item in onnx.load(file).graph.initializer]
     assert not [name for name in names if "token_type" in name]
+
+
+# --- outliers ---
+
+
+@pytest.fixture
+def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The same graph for the CPU, and one that answers the same where two channels of a layer reach a long way."""
+    plain, far = tmp_path / "plain.onnx", tmp_path / "far.onnx"
+    to_cpu(fused, plain)
+    model = onnx.load(plain)
+    graph = Graph(model)
+    gelu = next(item for item in graph.proto.node if item.op_type == "Gelu")
+    makers = {item.output[0]: item for item in graph.proto.node}
+    add = makers[gelu.input[0]]
+    before = next(makers[name] for name in add.input if name in makers)
+    bias = next(name for name in add.input if name not in makers)
+    after = next(item for item in graph.proto.node if gelu.output[0] in item.input)
+    # GELU of much is much: what it adds to the next product is taken off again, nearly, by weights as small.
+    lift, weights = graph.array(bias).copy(), graph.array(after.input[1]).copy()
+    lift[[3, 77]] += 300
+    weights[[3, 77]] /= 300
+    add.input[list(add.input).index(bias)] = graph.constant("bias/far", lift, np.float32)
+    after.input[1] = graph.constant("weights/far", weights, np.float32)
+    assert before.op_type == "MatMul"
+    onnx.save(model, far)
+    return plain, far
+
+
+def test_channels_that_reach_far_have_a_product_of_their_own(reaching: tuple[Path, Path], tmp_path: Path) -> None:
+    _, far = reaching
+    model = onnx.load(far)
+    gelu = next(item for item in model.graph.node if item.op_type == "Gelu")
+    peaks = np.ones(96)
+    peaks[[3, 77]] = 300
+    (name,) = part_outliers(model, {gelu.output[0]: peaks})
+    onnx.save(model, tmp_path / "parted.onnx")
+    inputs = batch(types=True)
+    np.testing.assert_allclose(answers(tmp_path / "parted.onnx", inputs), answers(far, inputs), atol=2e-4)
+    (apart,) = [item for item in model.graph.node if item.name == name]
+    (weights,) = [item for item in model.graph.initializer if item.name == apart.input[1]]
+    assert list(weights.dims) == [6, 48], "a sixteenth of 96 channels"
+
+
+def test_int8_sets_them_apart_by_itself(reaching: tuple[Path, Path], tmp_path: Path) -> None:
+    inputs = batch(types=True)
+    off, made = {}, {}
+    for name, file, feeds in (
+        ("plain", reaching[0], [inputs]),
+        ("far", reaching[1], [inputs]),
+        ("unseen", reaching[1], []),
+    ):
+        to_int8(file, target := tmp_path / f"{name}.int8.onnx", feeds)
+        off[name] = np.abs(answers(target, inputs) - answers(file, inputs)).mean()
+        made[name] = operators(target)
+    # Where nothing reaches far nothing is set apart.
+    assert made["plain"].count("MatMulInteger") == operators(reaching[0]).count("MatMul")
+    assert made["far"].count("MatMulInteger") == made["plain"].count("MatMulInteger")
+    assert made["far"].count("MatMul") == made["plain"].count("MatMul") + 1
+    assert off["far"] < 2 * off["plain"] < off["unseen"]

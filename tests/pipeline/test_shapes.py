@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.base import check_base
-from pipeline.convert import open_session, run_onnx
+from pipeline.convert import feeds_of, open_session, run_onnx
 from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.model import Trained, build_model, save_trained, transformer_of
@@ -86,7 +86,7 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     fuse(model.module, fused, fused)
     simplify(fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
     to_cpu(fused, tmp_path / "cpu.onnx")
-    to_int8(tmp_path / "cpu.onnx", tmp_path / "int8.onnx")
+    to_int8(tmp_path / "cpu.onnx", tmp_path / "int8.onnx", feeds_of(model, rows))
     to_fp16(fused, tmp_path / "fp16.onnx")
     scale = 5.0 if model.recipe.kind == "regression" else 1.0
     for name, bound in (("fused", 1e-4), ("cpu", 1e-4), ("fp16", 0.02), ("int8", 0.2)):
