@@ -1,4 +1,4 @@
-"""Export: a trained model as fused ONNX, int8 for the CPU and fp16 for CUDA, held against the original."""
+"""Export: a trained model as fused ONNX, int8 or fp32 for the CPU, fp16 for CUDA, held against the original."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ VERSION = 3
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
     """A release: `model.int8.onnx`, `model.fp16.onnx`, `tokenizer.json`, `card.json` and `report.html`.
+
+    Where int8 is beyond the recipe's bound, `model.fp32.onnx` is there instead.
 
     `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded
     batches. Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided`
