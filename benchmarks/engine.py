@@ -111,7 +111,7 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
     file = directory / "graph.onnx"
     trace(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), file)
     fuse(module, file, file)
-    simplify(file, with_types=False, first_row=True)
+    simplify(file, file, with_types=False, first_row=True)
     to_cpu(file, file)
     # Random weights have no outliers to be seen.
     to_int8(file, directory / "model.int8.onnx", ())
@@ -126,7 +126,7 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
         objective=None,
         calibration=None,
         max_length=LENGTH,
-        variants={"cpu": Variant(file="model.int8.onnx", precision="int8", parity={})},
+        variants={"cpu": (Variant(file="model.int8.onnx", precision="int8", parity=None),)},
         golden=(),
         golden_tolerance=0.0,
         figures={},

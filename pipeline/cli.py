@@ -236,10 +236,11 @@ _add_stages(
 
 def _open_engine(current: Session, job: Any, ref: str | None) -> Engine:
     from pipeline.score import champion
-    from serving.engine import Engine, EngineOptions
+    from serving.engine import EngineOptions
+    from serving.variants import open_fastest
 
     # What is served is what is judged: the same files through the same code.
-    return Engine(champion(job.store, job.recipe.name, ref).path, EngineOptions.from_settings(current.settings))
+    return open_fastest(champion(job.store, job.recipe.name, ref).path, EngineOptions.from_settings(current.settings))
 
 
 @app.command(rich_help_panel=SERVED)

@@ -16,6 +16,7 @@ import onnxruntime
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers import optimizer
+from onnxruntime.transformers.convert_to_packing_mode import PackingMode
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.onnx_model import OnnxModel
 from torch import Tensor, nn
@@ -131,14 +132,14 @@ def fuse(module: nn.Module, source: Path, target: Path) -> None:
     fused.save_model_to_file(str(target))
 
 
-def simplify(file: Path, *, with_types: bool, first_row: bool) -> None:
-    """Leave out of the fused graph in `file` what is never used: types that are all alike, rows that no head reads."""
-    model = onnx.load(str(file))
+def simplify(source: Path, target: Path, *, with_types: bool, first_row: bool) -> None:
+    """Leave out of a fused graph what is never used: types that are all alike, rows that no head reads."""
+    model = onnx.load(str(source))
     if not with_types:
         fold_types(model)
     if first_row:
         keep_first_row(model)
-    onnx.save(model, str(file))
+    onnx.save(model, str(target))
 
 
 def to_cpu(source: Path, target: Path) -> None:
@@ -192,6 +193,20 @@ def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarr
         if (noise[name] * len(usual)).item() > NOISE * power[name][usual].sum():
             found[name] = peaks
     return found
+
+
+def to_packed(source: Path, target: Path) -> None:
+    """The same graph without the padding: its rows lie one after the other from the embeddings to the last layer.
+
+    Only CUDA has the operators. Raises ParityError where an attention is left as it was.
+    """
+    model = OnnxModel(onnx.load(str(source)))
+    with _quiet():
+        PackingMode(model).convert()
+    model.save_model_to_file(str(target))
+    kinds = [item.op_type for item in model.model.graph.node]
+    if "Attention" in kinds or "RestorePadding" not in kinds:
+        raise ParityError("the graph without padding still has an attention that computes it")
 
 
 def to_fp16(source: Path, target: Path) -> None:

@@ -38,7 +38,13 @@ class Variant(BaseModel):
 
     file: str
     precision: Precision
-    parity: dict[str, float]
+    packed: bool = Field(default=False, description="computes no padding")
+    parity: dict[str, float] | None = Field(description="None where it was not measured, for want of a GPU")
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others of its device."""
+        return f"packed {self.precision}" if self.packed else self.precision
 
 
 class Golden(BaseModel):
@@ -68,7 +74,9 @@ class Card(BaseModel):
     calibration: Calibration | None = Field(description="from a bi-encoder's cosines")
     euclidean: Calibration | None = Field(default=None, description="from the distances of its vectors, which are unit")
     max_length: int = Field(description="tokens, special ones included")
-    variants: dict[Literal["cpu", "cuda"], Variant]
+    variants: dict[Literal["cpu", "cuda"], tuple[Variant, ...]] = Field(
+        description="files for each device, within the recipe's bounds; which is fastest is measured where it is served"
+    )
     golden: tuple[Golden, ...]
     golden_tolerance: float = Field(description="largest difference of an answer, in the answer's own unit")
     figures: dict[str, float] = Field(description="metrics on the test file")

@@ -191,6 +191,8 @@ def _live_release(ref: str, engine: Engine) -> LiveRelease:
         sample=card.sample,
         figures=card.figures,
         provider=engine.provider,
+        variant=engine.variant.name,
+        rates=engine.rates,
         created=card.created,
     )
 

@@ -83,9 +83,16 @@ class Engine:
     """One release: its card, its tokenizer and one ONNX Runtime session that all threads share."""
 
     def __init__(
-        self, directory: Path, options: EngineOptions | None = None, observe: Callable[[Card], Observer] = unobserved
+        self,
+        directory: Path,
+        options: EngineOptions | None = None,
+        observe: Callable[[Card], Observer] = unobserved,
+        *,
+        variant: int = 0,
     ) -> None:
-        """Load the release in `directory`; `observe` makes who is told of its work.
+        """Load the release in `directory`, of its device's files that of number `variant`.
+
+        `observe` makes who is told of its work.
 
         Raises ArtifactError where card, tokenizer or model cannot be loaded, or not on the device that was asked for.
         """
@@ -100,7 +107,10 @@ class Engine:
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
         self._unknown = next((i for t in ("[UNK]", "<unk>") if (i := self._tokenizer.token_to_id(t)) is not None), -1)
-        self.device, self._session = _open_session(directory, self.card, options.device)
+        self.device, self._session = _open_session(directory, self.card, options.device, variant)
+        self.variant = self.card.variants[self.device][variant]
+        self.rates: dict[str, float] = {}
+        "Golden sentences a second of each file for the device, where they were compared."
         # Where token types are the same for every token, they are part of the weights.
         self._with_types = any(item.name == "token_type_ids" for item in self._session.get_inputs())
         self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
@@ -269,19 +279,21 @@ def _problem(item: tuple[str, ...], width: int) -> str | None:
     return None
 
 
-def _open_session(directory: Path, card: Card, device: Device | None) -> tuple[Device, ort.InferenceSession]:
+def _open_session(
+    directory: Path, card: Card, device: Device | None, variant: int
+) -> tuple[Device, ort.InferenceSession]:
     if device != "cpu" and "cuda" in card.variants and (device == "cuda" or cuda_devices() > 0):
-        session = _session(directory, card, "cuda")
+        session = _session(directory, card, "cuda", variant)
         # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
         if session.get_providers()[0] == PROVIDERS["cuda"]:
             return "cuda", session
         if device == "cuda":
             raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
         log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
-    return "cpu", _session(directory, card, "cpu")
+    return "cpu", _session(directory, card, "cpu", variant)
 
 
-def _session(directory: Path, card: Card, device: Device) -> ort.InferenceSession:
+def _session(directory: Path, card: Card, device: Device, variant: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -291,7 +303,7 @@ def _session(directory: Path, card: Card, device: Device) -> ort.InferenceSessio
     if device == "cuda":
         ort.preload_dlls()
     try:
-        path = str(directory / card.variants[device].file)
+        path = str(directory / card.variants[device][variant].file)
         return ort.InferenceSession(path, options, providers=[PROVIDERS[device]])
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error

@@ -19,6 +19,7 @@ from serving.engine import Engine, EngineOptions
 from serving.modelstore import import_release, imported_release
 from serving.observe import Observer, unobserved
 from serving.schemas import LoadProblem, WorkerState
+from serving.variants import open_fastest
 from serving.workers import StagedList, WorkerFile, live_workers
 
 log = logging.getLogger(__name__)
@@ -212,7 +213,7 @@ class Follower:
             self._rests[ref] -= 1
             return None
         try:
-            engine = Engine(self.source.directory(ref), self._options, self._observe)
+            engine = open_fastest(self.source.directory(ref), self._options, self._observe)
         except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)

@@ -213,6 +213,10 @@ class LiveRelease(BaseModel):
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")
     provider: str = Field(description="what ONNX Runtime really runs on")
+    variant: str = Field(description="which of its files that is: its precision, and whether it computes no padding")
+    rates: dict[str, float] = Field(
+        description="golden sentences a second of each of its files, when they were loaded; empty: there is but one"
+    )
     created: datetime
 
 

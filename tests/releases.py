@@ -100,7 +100,7 @@ class TinyModel:
             calibration=calibration,
             euclidean=Calibration(slope=-2.5, intercept=5.0) if calibration else None,
             max_length=MAX_LENGTH,
-            variants={name: Variant(file=file, precision=kind, parity={}) for name, (file, kind) in files.items()},
+            variants={name: (Variant(file=file, precision=kind, parity=None),) for name, (file, kind) in files.items()},
             golden=self._golden(lies=lies),
             # The engine runs both sentences of a pair in one batch, and int8 activations are scaled by their batch.
             golden_tolerance=0.2 if self.head == "bi-encoder" else 1e-3,

@@ -56,7 +56,7 @@ export function describeRelease([recipe, release]) {
     ["Release", element("code", release.release), { class: "wide" }],
     ...figures,
     ["Reads", `${release.max_length} tokens`],
-    ["Runs on", release.provider.replace("ExecutionProvider", "")],
+    ["Runs on", `${release.provider.replace("ExecutionProvider", "")}, ${release.variant}`],
     ["Made", day(release.created), { class: "wide" }],
   ];
   const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));

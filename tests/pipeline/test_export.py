@@ -17,13 +17,13 @@ from tokenizers import Tokenizer
 
 from pipeline import convert
 from pipeline.artifacts import Artifact
-from pipeline.convert import beyond, check_graph, keeps, measure_parity, open_session, run_onnx
 from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.evaluate import evaluate
 from pipeline.export import export
 from pipeline.model import load_trained, transformer_of
 from pipeline.onnx_graph import fuse, simplify, to_cpu, trace
+from pipeline.parity import beyond, check_graph, keeps, measure_parity, open_session, run_onnx
 from pipeline.recipe import ParityBound, load_recipe
 from pipeline.releases import Card, read_card
 from serving.engine import Engine, EngineOptions
@@ -71,12 +71,16 @@ def counts(file: Path) -> dict[str, int]:
     return found
 
 
+def names_of(card: Card) -> dict[str, list[str]]:
+    return {device: [item.name for item in items] for device, items in card.variants.items()}
+
+
 def one_by_one(card: Card, release: Artifact, texts: tuple[str, ...]) -> list[float]:
     """One input's answer, worked out with the release's files and nothing of the exporter or the engine."""
     tokenizer = Tokenizer.from_file(str(release.path / "tokenizer.json"))
     tokenizer.enable_truncation(card.max_length)
     session = onnxruntime.InferenceSession(
-        str(release.path / card.variants["cpu"].file), providers=["CPUExecutionProvider"]
+        str(release.path / card.variants["cpu"][0].file), providers=["CPUExecutionProvider"]
     )
 
     def run(encoding: Any) -> Any:
@@ -132,7 +136,7 @@ def test_a_decision_about_another_evaluation_is_not_taken(reviews: Road, pairs: 
 
 def test_a_release_holds_what_serving_needs(road: Road) -> None:
     release = road.released
-    models = {"model.int8.onnx", "model.fp16.onnx"}
+    models = {f"model.{name}.onnx" for name in ("int8", "fp32", "fp16", "packed")}
     assert set(release.manifest.files) == models | {"card.json", "tokenizer.json", "report.html"}
     card = read_card(release)
     recipe = road.recipe
@@ -150,7 +154,8 @@ def test_a_release_holds_what_serving_needs(road: Road) -> None:
     paired = recipe.model.objective == "bi-encoder"
     assert (card.calibration is not None, card.euclidean is not None) == (paired, paired)
     assert card.figures == {name: road.evaluated.figures["test"][name]["value"] for name in recipe.metrics}
-    assert {name: item.precision for name, item in card.variants.items()} == {"cpu": "int8", "cuda": "fp16"}
+    assert names_of(card) == {"cpu": ["int8", "fp32"], "cuda": ["fp16", "packed fp16"]}
+    assert release.figures["variants"] == names_of(card)
 
 
 def test_golden_sentences_are_answered_again_by_anyone(road: Road) -> None:
@@ -177,11 +182,14 @@ def test_the_engine_of_the_service_takes_it(road: Road) -> None:
 
 def test_parity_is_told_on_each_file(road: Road) -> None:
     card, figures = read_card(road.released), road.released.figures
-    for variant in card.variants.values():
+    for variant in (*card.variants["cpu"], card.variants["cuda"][0]):
         assert variant.parity == figures["parity"][variant.precision]
         assert set(variant.parity) == {"largest_difference", "mean_difference", "changed_labels", "metric_change"}
         assert 0 < variant.parity["mean_difference"] <= variant.parity["largest_difference"]
-    assert card.variants["cuda"].parity["largest_difference"] < 0.05
+    assert figures["parity"]["fp32"]["largest_difference"] < 1e-3
+    assert figures["parity"]["fp16"]["largest_difference"] < 0.05
+    # Nothing but a GPU can run it, and none is looked for here.
+    assert card.variants["cuda"][1].parity is None
     assert 0 < figures["latency_ms"] < 5000
 
 
@@ -213,7 +221,7 @@ def test_files_are_as_small_as_their_precision(road: Road) -> None:
 
 def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None:
     card = read_card(road.released)
-    for variant in card.variants.values():
+    for variant in (*card.variants["cpu"], card.variants["cuda"][0]):
         session = open_session(road.released.path / variant.file)
         # The types of single texts are all alike, and a part of the weights.
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if card.objective == "cross-encoder" else [])]
@@ -243,6 +251,23 @@ def test_graphs_are_fused(road: Road) -> None:
     assert whole["MatMulInteger"] == 4 * layers + narrow
     assert whole.get("MatMul", 0) == (0 if road.recipe.model.objective == "bi-encoder" else 2)
     assert not whole.keys() & {"Softmax", "Erf", "BiasGelu", "SkipLayerNormalization", "QAttention"}
+
+
+def test_the_packed_graph_computes_no_padding(road: Road) -> None:
+    packed = counts(road.released.path / "model.packed.onnx")
+    layers = 2 if road.recipe.model.objective == "cross-encoder" else 1
+    assert packed["PackedAttention"] == layers
+    assert packed["SkipLayerNormalization"] == 2 * layers
+    assert (packed["RemovePadding"], packed["RestorePadding"]) == (1, 1)
+    assert not packed.keys() & {"Attention", "MultiHeadAttention"}
+    model = onnx.load(road.released.path / "model.packed.onnx")
+    onnx.checker.check_model(model)
+    nodes = [item.op_type for item in model.graph.node]
+    # Between the embeddings and the last norm of the last layer there is no padding.
+    last = max(place for place, kind in enumerate(nodes) if kind == "SkipLayerNormalization")
+    assert nodes.index("RemovePadding") < nodes.index("PackedAttention") < last < nodes.index("RestorePadding")
+    weights = [item for item in model.graph.initializer if item.dims and np.prod(item.dims) > 1000]
+    assert {item.data_type for item in weights} == {onnx.TensorProto.FLOAT16}
 
 
 def test_a_second_export_is_the_first(reviews: Road) -> None:
@@ -279,9 +304,8 @@ def test_where_int8_is_beyond_the_bound_cpus_get_fp32(pairs: Road, caplog: pytes
     exact = pairs.with_recipe(small_recipe("klue-sts", export__int8=NOTHING)).released
     assert "int8: metric_change is" in caplog.text
     card = read_card(exact)
-    assert {name: item.precision for name, item in card.variants.items()} == {"cpu": "fp32", "cuda": "fp16"}
-    assert {name for name in exact.manifest.files if name.endswith(".onnx")} == {"model.fp32.onnx", "model.fp16.onnx"}
-    assert card.variants["cpu"].parity["largest_difference"] < 1e-3
+    assert names_of(card)["cpu"] == ["fp32"]
+    assert "model.int8.onnx" not in exact.manifest.files
     # What int8 would have been is told all the same.
     assert exact.figures["parity"]["int8"]["largest_difference"] > 1e-3
     report = (exact.path / "report.html").read_text(encoding="utf-8")
@@ -339,7 +363,8 @@ def test_a_graph_of_other_weights_is_not_released(reviews: Road, tmp_path: Path)
     rows = reviews.rows["test"].head(40)
     trace(model, tmp_path / "traced.onnx")
     fuse(model.module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
-    simplify(tmp_path / "fused.onnx", with_types=False, first_row=reviews.recipe.model.pooling == "cls")
+    fused = tmp_path / "fused.onnx"
+    simplify(fused, fused, with_types=False, first_row=reviews.recipe.model.pooling == "cls")
     reference = model.answer(rows)
     check_graph(model, rows, reference, tmp_path / "fused.onnx")
     with pytest.raises(ParityError, match="in fp32"):

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.convert import open_session
 from pipeline.model import Trained
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
 from pipeline.onnx_rewrite import Graph, part_outliers
+from pipeline.parity import open_session
 from pipeline.recipe import load_recipe
 
 SIZE, PLACES = 200, 24
@@ -76,7 +76,7 @@ def test_answers_stay_what_they_are(fused: Path, tmp_path: Path, first_row: bool
     assert wanted.std() > 0.1
     file = tmp_path / "changed.onnx"
     shutil.copy(fused, file)
-    simplify(file, with_types=types, first_row=first_row)
+    simplify(file, file, with_types=types, first_row=first_row)
     if cpu:
         to_cpu(file, file)
     onnx.checker.check_model(onnx.load(file), full_check=False)
@@ -89,7 +89,7 @@ def test_answers_stay_what_they_are(fused: Path, tmp_path: Path, first_row: bool
 def test_only_the_first_row_of_the_last_layer_is_computed(fused: Path, tmp_path: Path) -> None:
     file = tmp_path / "changed.onnx"
     shutil.copy(fused, file)
-    simplify(file, with_types=False, first_row=True)
+    simplify(file, file, with_types=False, first_row=True)
     graph = onnx.load(file).graph
     (row,) = [item for item in graph.node if item.op_type == "MultiHeadAttention"]
     assert [item.op_type for item in graph.node].count("Attention") == 2
@@ -114,7 +114,7 @@ def test_the_cpu_gets_no_operator_that_is_slow_there(fused: Path, tmp_path: Path
 def test_types_that_are_all_alike_are_no_input(fused: Path, tmp_path: Path) -> None:
     file = tmp_path / "changed.onnx"
     shutil.copy(fused, file)
-    simplify(file, with_types=False, first_row=False)
+    simplify(file, file, with_types=False, first_row=False)
     assert [item.name for item in open_session(file).get_inputs()] == ["input_ids", "attention_mask"]
     names = [item.name for item in onnx.load(file).graph.initializer]
     assert not [name for name in names if "token_type" in name]

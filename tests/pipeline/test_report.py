@@ -32,6 +32,7 @@ VOID = {"meta", "img", "br", "link", "input", "hr"}
 EXPORTED = {
     "id": "nsmc-0",
     "latency_ms": 7.25,
+    "variants": {"cpu": ["int8", "fp32"], "cuda": ["fp16", "packed fp16"]},
     "parity": {
         precision: {
             "changed_labels": 0.00123,
@@ -39,7 +40,7 @@ EXPORTED = {
             "largest_difference": 0.03456,
             "mean_difference": 0.001,
         }
-        for precision in ("int8", "fp16")
+        for precision in ("int8", "fp32", "fp16")
     },
 }
 
@@ -463,6 +464,7 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
         f"ONNX int8: share of changed labels 0.00123 {recipe.export.int8.changed_labels:g}",
         f"ONNX fp16: change of Accuracy 0.00045 {recipe.export.fp16.metric_change:g}",
         "ONNX int8: largest difference of an answer 0.03456 –",
+        "ONNX fp32: largest difference of an answer 0.03456 –",
         f"one input on one CPU, p95, milliseconds 7.25 {recipe.export.latency_ms:g}",
         f"on {recipe.export.sentences:,} rows of the test file",
     ):

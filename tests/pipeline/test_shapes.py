@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from pipeline.base import check_base
-from pipeline.convert import feeds_of, open_session, run_onnx
 from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.model import Trained, build_model, save_trained, transformer_of
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.parity import feeds_of, open_session, run_onnx
 from pipeline.recipe import load_recipe
 from pipeline.releases import Calibration
 from tests.releases import SENTENCES
@@ -84,7 +84,7 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     trace(model, fused)
     # It raises where an embedding, an attention a layer or two norms a layer are missing.
     fuse(model.module, fused, fused)
-    simplify(fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
+    simplify(fused, fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
     to_cpu(fused, tmp_path / "cpu.onnx")
     to_int8(tmp_path / "cpu.onnx", tmp_path / "int8.onnx", feeds_of(model, rows))
     to_fp16(fused, tmp_path / "fp16.onnx")

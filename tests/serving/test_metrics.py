@@ -76,6 +76,8 @@ def test_what_is_served_is_said_as_it_is_now() -> None:
         release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", labels=[], score_range=None,
         similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},
         provider="CPUExecutionProvider",
+        variant="int8",
+        rates={},
         created=datetime.now(UTC),
     )  # fmt: skip
     state = ReleasesResponse(

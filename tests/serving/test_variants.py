@@ -1,0 +1,57 @@
+"""Which of a release's files serves: the fastest on this machine, of those that answer as the card says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import Store
+from pipeline.releases import Variant
+from serving.engine import Engine, EngineOptions
+from serving.variants import open_fastest
+from tests.releases import SENTENCES, TinyModel
+
+CPU = EngineOptions(threads=1, device="cpu")
+
+
+@pytest.fixture
+def release(classifier: TinyModel, store: Store, tmp_path: Path) -> Path:
+    """A release's directory, to be changed."""
+    return shutil.copytree(classifier.publish(store, "nsmc", key="a" * 16).path, tmp_path / "release")
+
+
+def add(release: Path, *files: tuple[str, bytes]) -> None:
+    """Give the release further files for the CPU."""
+    card = Engine(release, CPU).card
+    extra = []
+    for name, content in files:
+        (release / name).write_bytes(content)
+        extra.append(Variant(file=name, precision="fp32", parity=None))
+    changed = card.model_copy(update={"variants": card.variants | {"cpu": (*card.variants["cpu"], *extra)}})
+    (release / "card.json").write_text(changed.model_dump_json(), encoding="utf-8")
+
+
+def test_the_fastest_serves_and_what_was_measured_is_kept(release: Path) -> None:
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    engine = open_fastest(release, CPU)
+    assert engine.rates.keys() == {"int8", "fp32"}
+    assert engine.rates[engine.variant.name] == max(engine.rates.values()) > 0
+    assert engine.classify(SENTENCES).tolist() == Engine(release, CPU).classify(SENTENCES).tolist()
+
+
+def test_the_only_file_is_not_measured(release: Path) -> None:
+    engine = open_fastest(release, CPU)
+    assert (engine.variant.name, engine.rates) == ("int8", {})
+
+
+def test_what_answers_otherwise_or_not_at_all_does_not_serve(
+    release: Path, other_classifier: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = (other_classifier.directory / "model.int8.onnx").read_bytes()
+    add(release, ("broken.onnx", b"not a model"), ("other.onnx", other))
+    engine = open_fastest(release, CPU)
+    assert (engine.variant.name, engine.rates) == ("int8", {})
+    assert "model cannot be loaded" in caplog.text
+    assert "its card says" in caplog.text
