@@ -18,9 +18,10 @@ VERSION = 3
 
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
-    """A release: `model.int8.onnx`, `model.fp16.onnx`, `tokenizer.json`, `card.json` and `report.html`.
+    """A release: the ONNX files, `tokenizer.json`, `card.json` and `report.html`.
 
-    Where int8 is beyond the recipe's bound, `model.fp32.onnx` is there instead.
+    `model.int8.onnx`, left out where it is beyond the recipe's bound, and `model.fp32.onnx` are for CPUs; for CUDA are
+    `model.fp16.onnx` and `model.packed.onnx`, which computes no padding.
 
     `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded
     batches. Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided`
