@@ -217,16 +217,17 @@ def one_a_request(engine: Any, texts: Sequence[str], *, shared: bool) -> None:
     from serving.sharing import Sharing
 
     async def all_of_them() -> None:
-        loop, sharing, left = asyncio.get_running_loop(), Sharing(pool, threads=1), iter(texts)
+        loop, sharing, left = asyncio.get_running_loop(), Sharing(1, CLIENTS, lambda _: None), iter(texts)
 
         async def client() -> None:
             for text in left:
                 if shared:
-                    await sharing.answer(engine, engine.answer, [(text,)])
+                    await sharing.answer(engine.answer, [(text,)])
                 else:
                     await loop.run_in_executor(pool, engine.answer, [(text,)])
 
         await asyncio.gather(*(client() for _ in range(CLIENTS)))
+        sharing.close()
 
     with ThreadPoolExecutor(1) as pool:
         asyncio.run(all_of_them())

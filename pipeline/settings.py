@@ -72,7 +72,9 @@ class Settings(BaseSettings):
         default=2 * 1024**2, ge=1024, description="bytes of its body, before and after it is decompressed; more: 413"
     )
     max_concurrent: int = Field(
-        default=0, ge=0, description="requests that each process of the service works on at once; 0: one a thread"
+        default=0,
+        ge=0,
+        description="batches of requests that each process of the service computes at once; 0: one a thread",
     )
     max_queue: int = Field(default=256, ge=0, description="requests that wait in each process; the next one: 429")
     request_seconds: float = Field(

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +33,8 @@ Floats = NDArray[np.float32]
 PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 #: Largest padded sub-batch, in tokens. On a core, small ones keep the activations in its cache; a GPU wants to be full.
 TOKEN_BUDGET: dict[Device, int] = {"cpu": 256, "cuda": 16_384}
+#: Share of it that may be padding: so much costs a small model on a core about as much as another call does.
+PADDING = 1 / 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Answer:
 
     def part(self, rows: slice) -> Answer:
         """The answer to some of the inputs."""
-        return Answer(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return Answer(self.values[rows], self.truncated[rows], self.tokens[rows], self.unknown[rows])
 
 
 @dataclass(frozen=True)
@@ -248,14 +250,18 @@ class Engine:
 
 
 def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers in groups of like length, each at most `budget` padded tokens (or one row)."""
+    """Row numbers in groups of like length: at most `budget` tokens (or one row), of which `PADDING` may be padding."""
     order = np.argsort(lengths, kind="stable")
-    start = 0
-    for end in range(1, len(order) + 1):
-        # Sorted, so the row at `end` would be the longest of its group.
-        if end == len(order) or lengths[order[end]] * (end + 1 - start) > budget:
-            yield order[start:end]
-            start = end
+    ordered = lengths[order].tolist()
+    start = padding = 0
+    for end in range(1, len(ordered) + 1):
+        if end < len(ordered):
+            # Sorted, so the row at `end` would be the longest of its group.
+            padding += (ordered[end] - ordered[end - 1]) * (end - start)
+            if ordered[end] * (end + 1 - start) <= budget and padding <= PADDING * budget:
+                continue
+        yield order[start:end]
+        start, padding = end, 0
 
 
 def _spread(rows: Iterable[list[int]], real: NDArray[np.bool_], filler: int) -> NDArray[np.int32]:

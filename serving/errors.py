@@ -39,6 +39,11 @@ class ApiError(Exception):
         return Response(content, self.kind.status, self.headers, "application/json")
 
 
+def unexpected() -> ApiError:
+    """What a client is told of an exception, which the log has."""
+    return ApiError(ErrorType.INTERNAL, "an unexpected error; the log has it under this request's id")
+
+
 def parse(model: type[Model], body: bytes) -> Model:
     """The JSON of `body` as `model`. Raises ApiError MALFORMED (no JSON) or INVALID_REQUEST (it does not fit)."""
     try:

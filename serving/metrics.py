@@ -6,9 +6,7 @@ prometheus_client is imported: it does so before it starts a worker, which impor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from time import perf_counter
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterable
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -21,9 +19,6 @@ from serving.schemas import ReleasesResponse
 #: From the fastest answer of a small model to the deadline.
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Metrics:
@@ -39,7 +34,7 @@ class Metrics:
             return Counter(f"saebyeok_{name}_tokens", text, ("recipe",), registry=registry)
 
         self._queue = seconds("queue", "from a valid request to the thread that answers it", ())
-        self.tokenizing = seconds("tokenizing", "turning the texts of a request into tokens")
+        self.tokenizing = seconds("tokenizing", "turning the texts of a batch of requests into tokens")
         self.inference = seconds("inference", "one sub-batch in ONNX Runtime")
         self.rows = Histogram(
             "saebyeok_batch_rows", "texts or pairs in a sub-batch", ("recipe",), buckets=ROWS, registry=registry
@@ -47,15 +42,9 @@ class Metrics:
         self.tokens = tokens("real", "tokens of texts that were computed")
         self.padding = tokens("padding", "tokens that were computed for nothing, to fill up shorter rows")
 
-    def queued(self, work: Callable[P, R]) -> Callable[P, R]:
-        """`work`, which from now on waits for a thread."""
-        asked = perf_counter()
-
-        def begun(*args: P.args, **kwargs: P.kwargs) -> R:
-            self._queue.observe(perf_counter() - asked)
-            return work(*args, **kwargs)
-
-        return begun
+    def queued(self, seconds: float) -> None:
+        """A request has waited so long for the thread that computes it."""
+        self._queue.observe(seconds)
 
     def observer(self, card: Card) -> Observer:
         """The observer of the engine of a release."""

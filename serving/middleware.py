@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.bodies import CLOSE, ClientGoneError, check_media_type, read_body
-from serving.errors import ApiError
+from serving.errors import ApiError, unexpected
 from serving.logs import REQUEST_ID
 from serving.schemas import ErrorType
 
@@ -102,8 +102,7 @@ class Front:
         except Exception:
             log.exception("no answer")
             if exchange.status == 0:
-                error = ApiError(ErrorType.INTERNAL, "an unexpected error; the log has it under this request's id")
-                await error.response()(scope, receive, exchange.pass_on)
+                await unexpected().response()(scope, receive, exchange.pass_on)
         finally:
             _write_line(scope, exchange, time.perf_counter() - began)
             REQUEST_ID.reset(token)
@@ -180,7 +179,7 @@ class Watch:
             return waiting.pop() if waiting else await self._receive()
 
         try:
-            await app(scope if body is None else _unpacked(scope), replay, self._answer)
+            await app(scope, replay, self._answer)
         except asyncio.CancelledError:
             if not self._gone:
                 raise
@@ -212,14 +211,8 @@ class Watch:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-def _unpacked(scope: Scope) -> Scope:
-    """The request as it is once its body has been read: unpacked JSON of no declared length."""
-    gone = (b"content-encoding", b"content-length", b"content-type", b"transfer-encoding")
-    headers = [(name, value) for name, value in scope["headers"] if name not in gone]
-    return {**scope, "headers": [*headers, (b"content-type", b"application/json")]}
+    # No secret, and the system's own randomness costs as much as reading the request.
+    return given if SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def _is_shaped(body: bytes) -> bool:

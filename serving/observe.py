@@ -9,7 +9,7 @@ class Observer:
     """Is told by all threads of an engine; this one takes no notice."""
 
     def tokenized(self, seconds: float) -> None:
-        """The texts of one request took `seconds` to become tokens."""
+        """The texts of one call took `seconds` to become tokens."""
 
     def computed(self, rows: int, tokens: int, padding: int, seconds: float) -> None:
         """A sub-batch of `rows` texts or pairs, of `tokens` real and `padding` filled-in tokens, took `seconds`."""

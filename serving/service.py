@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,9 +16,8 @@ import bentoml
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.releases import Deployment
 from pipeline.settings import Settings, load_settings
-from serving.admission import Admission
 from serving.auth import api_keys, deploy_token
-from serving.bento import FrontedService, answers, posted
+from serving.bento import FrontedService, posted
 from serving.control import Live, Need, control_app
 from serving.engine import Answer, Engine, EngineOptions
 from serving.errors import ApiError
@@ -31,15 +30,13 @@ from serving.schemas import (
     RELEASE_HEADER,
     ClassifyRequest,
     ClassifyResponse,
-    ClassifyResult,
     EmbedRequest,
     EmbedResponse,
-    EmbedResult,
     ErrorType,
     SimilarityRequest,
     SimilarityResponse,
-    SimilarityResult,
 )
+from serving.sharing import Sharing
 
 #: Lies beside the packages in a Bento, and nowhere else: the deployment that was baked in.
 BAKED = Path(__file__).resolve().parent.parent / "deployment.json"
@@ -79,8 +76,6 @@ def admit(header: str | None) -> None:
     name="Saebyeok",
     service_class=FrontedService,
     workers=SETTINGS.workers,
-    # Ours is the deadline; BentoML's comes after it, and counts a request as running until then if its client has gone.
-    traffic={"timeout": SETTINGS.request_seconds + 5},
 )
 @bentoml.asgi_app(CONTROL, name="control")
 class Saebyeok:
@@ -91,9 +86,9 @@ class Saebyeok:
         end_with_parent()
         log_as_json()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
-        self._metrics = Metrics()
-        self._admission = Admission(SETTINGS.max_concurrent or threads, SETTINGS.max_queue)
-        self._live = open_live(SETTINGS, threads, self._metrics)
+        metrics = Metrics()
+        self._sharing = Sharing(SETTINGS.max_concurrent or threads, SETTINGS.max_queue, metrics.queued)
+        self._live = open_live(SETTINGS, threads, metrics)
         self._live.follower.start()
         CONTROL.state.live = self._live
         # What is loaded now stays: the collector need not walk it again during requests.
@@ -104,7 +99,7 @@ class Saebyeok:
     def stop(self) -> None:
         """Withdraw this worker's acknowledgement."""
         self._live.follower.close()
-        self._admission.close()
+        self._sharing.close()
 
     async def __is_ready__(self) -> bool:
         """Whether a deployment is loaded."""
@@ -115,45 +110,43 @@ class Saebyeok:
         return text + served(self._live.releases())
 
     @bentoml.api(route="/classify", input_spec=posted(ClassifyRequest))  # type: ignore[untyped-decorator]
-    @answers(ClassifyRequest)
     async def classify(self, body: ClassifyRequest, /, ctx: bentoml.Context) -> ClassifyResponse:
         """Class and probabilities of each text."""
-        self._check([(text,) for text in body.texts], ctx)
+        inputs = [(text,) for text in body.texts]
+        self._check(inputs, ctx)
         engine = self._engine(Need("classification"), body.recipe, ctx)
-        answer = await self._answer(lambda: engine.answer([(text,) for text in body.texts]))
+        answer = await self._sharing.answer(engine.answer, inputs)
         labels = engine.card.labels
         results = []
         for row, read in zip(answer.values.tolist(), _readings(answer), strict=True):
-            best = max(range(len(labels)), key=row.__getitem__)
+            score = max(row)
             probabilities = dict(zip(labels, row, strict=True))
-            results.append(ClassifyResult(label=labels[best], score=row[best], probabilities=probabilities, **read))
-        return ClassifyResponse(**_named(engine), results=results)
+            results.append({"label": labels[row.index(score)], "score": score, "probabilities": probabilities, **read})
+        return ClassifyResponse.model_validate({**_named(engine), "results": results})
 
     @bentoml.api(route="/similarity", input_spec=posted(SimilarityRequest))  # type: ignore[untyped-decorator]
-    @answers(SimilarityRequest)
     async def similarity(self, body: SimilarityRequest, /, ctx: bentoml.Context) -> SimilarityResponse:
         """How alike the two sentences of each pair are."""
         pairs = [(left, right) for left, right in body.pairs]
         self._check(pairs, ctx)
         engine = self._engine(Need("regression", body.method), body.recipe, ctx)
         method = body.method or engine.methods[0]
-        answer = await self._answer(lambda: engine.answer(pairs, method=method))
+        answer = await self._sharing.answer(engine.answer, pairs, method=method)
         cut = engine.card.similar_at or 0.0
         rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
-        results = [SimilarityResult(score=score, similar=score >= cut, **read) for score, read in rows]
-        return SimilarityResponse(**_named(engine), method=method, results=results)
+        results = [{"score": score, "similar": score >= cut, **read} for score, read in rows]
+        return SimilarityResponse.model_validate({**_named(engine), "method": method, "results": results})
 
     @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
-    @answers(EmbedRequest)
     async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:
         """The vector of each text, from a bi-encoder."""
         self._check([(text,) for text in body.texts], ctx)
         engine = self._engine(Need(vectors=True), body.recipe, ctx)
-        answer = await self._answer(lambda: engine.vectors(body.texts))
+        answer = await self._sharing.answer(engine.vectors, body.texts)
         rows = zip(answer.values.tolist(), _readings(answer), strict=True)
-        # Not validated: they are floats, and many.
-        results = [EmbedResult.model_construct(vector=vector, **read) for vector, read in rows]
-        return EmbedResponse(**_named(engine), dimensions=answer.values.shape[1], results=results)
+        results = [{"vector": vector, **read} for vector, read in rows]
+        document = {**_named(engine), "dimensions": answer.values.shape[1], "results": results}
+        return EmbedResponse.model_validate(document)
 
     def _check(self, inputs: Sequence[tuple[str, ...]], ctx: bentoml.Context) -> None:
         """Raise ApiError where the inputs are too many or one is too long; their number is for the log."""
@@ -174,9 +167,6 @@ class Saebyeok:
         self._live.authorize(ctx.request.headers.get("authorization"))
         return self._live.addressed(named, need)
 
-    async def _answer(self, work: Callable[[], Answer]) -> Answer:
-        return await self._admission.run(self._metrics.queued(work))
-
 
 def _named(engine: Engine) -> dict[str, Any]:
     """What every answer says of the release that gave it."""
@@ -184,10 +174,10 @@ def _named(engine: Engine) -> dict[str, Any]:
     return {"recipe": card.recipe, "release": card.id, "sample": card.sample}
 
 
-def _readings(answer: Answer) -> list[dict[str, Any]]:
+def _readings(answer: Answer) -> Iterator[dict[str, Any]]:
     """What every result says of how its input was read."""
-    rows = zip(answer.truncated.tolist(), answer.unknown_share.tolist(), strict=True)
-    return [{"truncated": truncated, "unknown_share": share} for truncated, share in rows]
+    for truncated, share in zip(answer.truncated.tolist(), answer.unknown_share.tolist(), strict=True):
+        yield {"truncated": truncated, "unknown_share": share}
 
 
 cast("bentoml.Service[Any]", Saebyeok).add_asgi_middleware(

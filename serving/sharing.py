@@ -1,116 +1,146 @@
-"""Requests that come at the same time share the batches of an engine."""
+"""Requests on their way to the engines: who is computed at once, who together, who waits, and who is to come back."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from serving.engine import Answer
+from serving.errors import ApiError
+from serving.schemas import ErrorType
 
 #: What is asked of an engine, `Engine.answer` or `Engine.vectors`: texts or pairs to their answers, in order.
-Ask = Callable[[Sequence[Any]], Answer]
+Ask = Callable[..., Answer]
 #: Inputs of one batch, unless a single request has more; an engine cuts it into sub-batches of like length.
 MOST = 128
+#: Share of the newest batch in the mean of how long a request takes.
+NEWEST = 0.1
+#: Seconds; more is no advice.
+LONGEST_ADVICE = 60
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Waiting:
-    """A request that nobody has computed yet."""
-
-    inputs: Sequence[Any]
-    answer: asyncio.Future[Answer]
-
-
-@dataclass
-class Line:
-    """What waits for one thing, and how much of it is being computed."""
+    """A request that nobody has computed yet, since when it is there, and with what it may share a batch."""
 
     ask: Ask
-    waiting: deque[Waiting] = field(default_factory=deque)
-    running: int = 0
+    options: dict[str, Any]
+    inputs: Sequence[Any]
+    answer: asyncio.Future[Answer]
+    since: float
+
+    def goes_with(self, other: Waiting) -> bool:
+        """Whether one call can answer both: it is the same method of the same engine, told the same."""
+        return self.ask == other.ask and self.options == other.options
 
 
 class Sharing:
-    """Batches for one event loop: nobody waits for company, but what comes while all threads compute goes together.
+    """The threads of one event loop, the batches that they compute, and the queue before them.
 
-    A request that is cancelled while it waits is never computed; one that fails beside others is asked again alone.
+    Nobody waits for company, but what comes while all threads compute goes together. A request that is cancelled while
+    it waits is never computed; one that fails beside others is asked again alone. No engine is held longer than by its
+    last request.
     """
 
-    def __init__(self, pool: Executor, threads: int) -> None:
-        """Batches are computed in `pool`, `threads` of them at once for each thing that is asked."""
-        self._pool = pool
+    def __init__(self, threads: int, queue: int, begun: Callable[[float], object]) -> None:
+        """`threads` batches are computed at once, `queue` requests may wait; `begun` is told each one's seconds."""
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batch")
         self._threads = threads
-        self._lines: dict[Hashable, Line] = {}
+        self._queue = queue
+        self._begun = begun
+        self._running = 0
+        self._waiting: deque[Waiting] = deque()
+        self._mean = 0.0
 
-    async def answer(self, key: Hashable, ask: Ask, inputs: Sequence[Any]) -> Answer:
-        """`ask(inputs)`, computed together with other requests of the same `key`. Raises what `ask` raises."""
-        loop = asyncio.get_running_loop()
-        line = self._lines.setdefault(key, Line(ask))
-        request = Waiting(inputs, loop.create_future())
-        line.waiting.append(request)
-        self._start(key, line, loop)
+    async def answer(self, ask: Ask, inputs: Sequence[Any], **options: Any) -> Answer:
+        """`ask(inputs, **options)`, computed together with other requests that ask the same.
+
+        Raises what `ask` raises, and ApiError OVERLOADED where the queue is full.
+        """
+        if self._running == self._threads:
+            self._admit()
+        request = Waiting(ask, options, inputs, asyncio.get_running_loop().create_future(), perf_counter())
+        self._waiting.append(request)
+        self._start()
         return await request.answer
 
-    def _start(self, key: Hashable, line: Line, loop: asyncio.AbstractEventLoop) -> None:
-        while line.running < self._threads and (batch := _next(line.waiting)):
-            line.running += 1
-            computed = loop.run_in_executor(self._pool, _compute, line.ask, [item.inputs for item in batch])
-            computed.add_done_callback(partial(self._finish, key, line, loop, batch))
-        if not line.running and not line.waiting:
-            # An engine that is served no more must not be held here.
-            del self._lines[key]
+    def close(self) -> None:
+        """Wait for what has begun."""
+        self._pool.shutdown()
+
+    def _admit(self) -> None:
+        if len(self._waiting) >= self._queue:
+            # Who has gone keeps nobody out.
+            self._waiting = deque(request for request in self._waiting if not request.answer.cancelled())
+        if len(self._waiting) >= self._queue:
+            # When the queue will have moved, as far as the last requests tell.
+            seconds = math.ceil(self._mean * len(self._waiting) / self._threads)
+            headers = {"Retry-After": str(min(max(1, seconds), LONGEST_ADVICE))}
+            raise ApiError(ErrorType.OVERLOADED, "the queue is full; try again later", headers=headers)
+
+    def _start(self) -> None:
+        """Have free threads compute what waits."""
+        while self._running < self._threads and (batch := self._next()):
+            self._running += 1
+            now = perf_counter()
+            for request in batch:
+                self._begun(now - request.since)
+            computed = asyncio.get_running_loop().run_in_executor(self._pool, _compute, batch)
+            computed.add_done_callback(partial(self._finish, batch, now))
+
+    def _next(self) -> list[Waiting]:
+        """The request that waits longest, and those that can go with it, taken from the queue."""
+        batch: list[Waiting] = []
+        left: deque[Waiting] = deque()
+        count = 0
+        for request in self._waiting:
+            if request.answer.cancelled():
+                continue
+            if batch and not (count + len(request.inputs) <= MOST and batch[0].goes_with(request)):
+                left.append(request)
+            else:
+                batch.append(request)
+                count += len(request.inputs)
+        self._waiting = left
+        return batch
 
     def _finish(
-        self,
-        key: Hashable,
-        line: Line,
-        loop: asyncio.AbstractEventLoop,
-        batch: Sequence[Waiting],
-        computed: asyncio.Future[list[Answer | Exception]],
+        self, batch: Sequence[Waiting], began: float, computed: asyncio.Future[list[Answer | Exception]]
     ) -> None:
-        line.running -= 1
-        self._start(key, line, loop)
-        for item, answer in zip(batch, computed.result(), strict=True):
-            if item.answer.cancelled():
+        self._running -= 1
+        seconds = (perf_counter() - began) / len(batch)
+        self._mean += NEWEST * (seconds - self._mean) if self._mean else seconds
+        # First, so that the thread has work while the answers are written.
+        self._start()
+        for request, answer in zip(batch, computed.result(), strict=True):
+            if request.answer.cancelled():
                 continue
             if isinstance(answer, Exception):
-                item.answer.set_exception(answer)
+                request.answer.set_exception(answer)
             else:
-                item.answer.set_result(answer)
+                request.answer.set_result(answer)
 
 
-def _next(waiting: deque[Waiting]) -> list[Waiting]:
-    """The requests of the next batch, taken from the front; who has gone is left out."""
-    batch: list[Waiting] = []
-    count = 0
-    while waiting:
-        if waiting[0].answer.cancelled():
-            waiting.popleft()
-        elif batch and count + len(waiting[0].inputs) > MOST:
-            break
-        else:
-            batch.append(waiting.popleft())
-            count += len(batch[-1].inputs)
-    return batch
-
-
-def _compute(ask: Ask, requests: Sequence[Sequence[Any]]) -> list[Answer | Exception]:
+def _compute(batch: Sequence[Waiting]) -> list[Answer | Exception]:
     """The answer to each request, or why there is none."""
+    first = batch[0]
     try:
-        answer = ask([item for request in requests for item in request])
+        answer = first.ask([item for request in batch for item in request.inputs], **first.options)
     except Exception as error:  # noqa: BLE001 - handed to who asked
-        if len(requests) == 1:
+        if len(batch) == 1:
             return [error]
         # One of them: the others shall not pay for it.
-        return [found for request in requests for found in _compute(ask, [request])]
+        return [found for request in batch for found in _compute([request])]
     parts: list[Answer | Exception] = []
     start = 0
-    for request in requests:
-        parts.append(answer.part(slice(start, start + len(request))))
-        start += len(request)
+    for request in batch:
+        parts.append(answer.part(slice(start, start + len(request.inputs))))
+        start += len(request.inputs)
     return parts

@@ -19,7 +19,7 @@ from pipeline.artifacts import Store
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import load_settings
-from serving.engine import Engine, EngineOptions, sub_batches
+from serving.engine import PADDING, Engine, EngineOptions, sub_batches
 from serving.schemas import Method
 from tests.releases import SENTENCES, TinyModel, expected
 
@@ -187,7 +187,9 @@ def test_sub_batches_take_each_row_once_within_the_budget(lengths: list[int], bu
     groups = list(sub_batches(np.array(lengths, dtype=np.int64), budget))
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
     for group in groups:
-        assert len(group) == 1 or max(lengths[row] for row in group) * len(group) <= budget
+        longest = max(lengths[row] for row in group)
+        assert len(group) == 1 or longest * len(group) <= budget
+        assert sum(longest - lengths[row] for row in group) <= PADDING * budget
 
 
 @pytest.mark.parametrize("method", ["cosine", "euclidean"])

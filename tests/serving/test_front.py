@@ -175,7 +175,15 @@ def test_one_too_many_is_told_when_to_try_again(guarded: Service) -> None:
     assert ask(guarded).status_code == 200
 
 
-def test_who_goes_away_leaves_the_queue(guarded: Service) -> None:
+def computed(service: Service) -> float:
+    """Rows that were computed so far."""
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    text = httpx.get(f"{service.settings.service_url}/metrics", headers=headers).text
+    return sum(float(rows) for rows in re.findall(r"^saebyeok_batch_rows_sum\S* (\S+)$", text, re.MULTILINE))
+
+
+def test_who_goes_away_leaves_the_queue_and_is_not_computed(guarded: Service) -> None:
+    before = computed(guarded)
     first = Sender(guarded, heavy(10_000), "at-work")
     try:
         for number in range(3):
@@ -188,6 +196,7 @@ def test_who_goes_away_leaves_the_queue(guarded: Service) -> None:
     # Nobody waits for it any more, which is said at once; its thread comes to an end all the same.
     assert line_of(guarded, "at-work")["status"] == 499
     eventually("it answers again", lambda: ask(guarded).status_code == 200)
+    assert computed(guarded) == before + 10_000 + 1
 
 
 def test_a_late_answer_and_bentomls_own_refusal_have_the_same_shape(tmp_path: Path, classifier: TinyModel) -> None:

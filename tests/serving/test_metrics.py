@@ -58,12 +58,13 @@ def test_engines_of_one_recipe_count_together(store: Store, classifier: TinyMode
     assert reader(registry)("saebyeok_batch_rows_sum") == 2
 
 
-def test_the_queue_is_what_lies_before_the_work() -> None:
+def test_what_a_request_waited_is_counted() -> None:
     registry = CollectorRegistry()
-    queued = Metrics(registry).queued(lambda left, right: left - right)
+    metrics = Metrics(registry)
     assert registry.get_sample_value("saebyeok_queue_seconds_count") == 0
-    assert queued(5, right=3) == 2
+    metrics.queued(0.5)
     assert registry.get_sample_value("saebyeok_queue_seconds_count") == 1
+    assert registry.get_sample_value("saebyeok_queue_seconds_sum") == 0.5
 
 
 def worker(pid: int, deployment: int) -> WorkerState:

@@ -344,7 +344,7 @@ def test_metrics_of_all_workers_are_told_by_whichever_answers(running: Service, 
 
     requests = "bentoml_service_request_total"
     assert grown(requests, endpoint="/classify", http_response_code="200") == 12
-    assert grown(requests, endpoint="/classify", http_response_code="400") == 1
+    assert grown(requests, endpoint="/classify", http_response_code="422") == 1
     assert grown("saebyeok_queue_seconds_count") == 12
     assert grown("saebyeok_tokenizing_seconds_count", recipe="nsmc") == 12
     assert grown("saebyeok_batch_rows_sum", recipe="nsmc") == 24

@@ -1,0 +1,82 @@
+"""How lines of the log reach their stream."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import threading
+
+import pytest
+
+from serving.logs import REQUEST_ID, JsonLines, OnceATurn
+
+
+class Stream(io.StringIO):
+    """Remembers how often it was flushed, and so the system asked."""
+
+    flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+@pytest.fixture
+def log(stream: Stream) -> logging.Logger:
+    """A logger that writes to `stream` as the service's do."""
+    log = logging.Logger("a test")
+    handler = logging.StreamHandler(OnceATurn(stream))
+    handler.setFormatter(JsonLines())
+    log.addHandler(handler)
+    return log
+
+
+def messages(stream: Stream) -> list[str]:
+    return [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.asyncio
+async def test_lines_of_one_turn_are_written_together_at_its_end(stream: Stream, log: logging.Logger) -> None:
+    for number in range(5):
+        log.warning("line %d", number)
+    assert messages(stream) == []
+    await asyncio.sleep(0)
+    assert messages(stream) == [f"line {number}" for number in range(5)]
+    assert stream.flushes == 1
+    log.warning("the next turn's")
+    await asyncio.sleep(0)
+    assert stream.flushes == 2
+
+
+@pytest.mark.asyncio
+async def test_another_thread_writes_at_once_and_after_what_was_before_it(stream: Stream, log: logging.Logger) -> None:
+    log.warning("of the loop")
+    thread = threading.Thread(target=log.warning, args=("of a thread",))
+    thread.start()
+    thread.join()
+    assert messages(stream) == ["of the loop", "of a thread"]
+    await asyncio.sleep(0)
+    assert stream.flushes == 1
+
+
+def test_a_line_has_whatever_it_is_about(stream: Stream, log: logging.Logger) -> None:
+    token = REQUEST_ID.set("night-7")
+    try:
+        log.warning("말 %s", "좋다", extra={"details": {"status": 200, "odd": object}})
+        try:
+            raise ValueError("wrong")
+        except ValueError:
+            log.exception("no answer")
+    finally:
+        REQUEST_ID.reset(token)
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert (first["message"], first["id"], first["status"]) == ("말 좋다", "night-7", 200)
+    assert first["odd"] == "<class 'object'>"
+    assert second["level"] == "error"
+    assert "ValueError: wrong" in second["error"]
