@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.errors import RefusedError, ServiceError, SettingsError
 from serving.client import AsyncClient, Backoff, CallError, Client, FailedCallError, NoAnswerError, RefusedCallError
-from serving.schemas import ClassifyResponse
+from serving.schemas import ClassifyResponse, ErrorType
 from serving.staging import ServiceClient
 from tests.service import free_port
 
@@ -151,10 +151,11 @@ def test_what_does_not_pass_is_raised_in_the_end(server: Server, classify: Class
 def test_any_other_error_is_raised_at_once(
     server: Server, classify: Classify, status: int, error: type[CallError]
 ) -> None:
-    server.script = [refusal(status, "some", index=2)]
+    kind = ErrorType.of(status)
+    server.script = [refusal(status, kind, index=2)]
     with pytest.raises(error) as caught:
         classify(server.url, backoff=AT_ONCE)
-    assert (caught.value.status, caught.value.type, caught.value.index) == (status, "some", 2)
+    assert (caught.value.status, caught.value.type, caught.value.index) == (status, kind, 2)
     assert caught.value.retryable is (status == 500)
     assert isinstance(caught.value, RefusedError) is (status != 500)
 
