@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, ConflictError, RefusedError
@@ -82,6 +83,14 @@ class Card(BaseModel):
     figures: dict[str, float] = Field(description="metrics on the test file")
     trained: str = Field(description="ref of the trained artifact")
     created: datetime
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _several(cls, found: Any) -> Any:
+        """Older cards had one file for each device, and no list."""
+        if not isinstance(found, Mapping):
+            return found
+        return {device: (item,) if isinstance(item, Mapping | Variant) else item for device, item in found.items()}
 
 
 class Estimate(BaseModel):

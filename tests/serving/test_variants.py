@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -55,3 +56,15 @@ def test_what_answers_otherwise_or_not_at_all_does_not_serve(
     assert (engine.variant.name, engine.rates) == ("int8", {})
     assert "model cannot be loaded" in caplog.text
     assert "its card says" in caplog.text
+
+
+def test_a_card_of_before_has_one_file_a_device(release: Path) -> None:
+    card = json.loads((release / "card.json").read_text(encoding="utf-8"))
+    card["variants"] = {
+        "cpu": {"file": "model.int8.onnx", "precision": "int8", "parity": {"changed_labels": 0.0}},
+        "cuda": {"file": "model.fp16.onnx", "precision": "fp16", "parity": {"changed_labels": 0.0}},
+    }
+    (release / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    engine = open_fastest(release, CPU)
+    assert engine.variant.file == "model.int8.onnx"
+    assert [item.name for item in engine.card.variants["cuda"]] == ["fp16"]
