@@ -61,9 +61,13 @@ class Live:
 
     def authorize(self, header: str | None) -> None:
         """Raise ApiError UNAUTHORIZED unless an Authorization header carries the deploy token."""
-        if not self._token or not is_authorized(header, self._token):
+        if not self.deploys(header):
             text = "this needs `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN"
             raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
+
+    def deploys(self, header: str | None) -> bool:
+        """Whether an Authorization header carries the deploy token."""
+        return header is not None and bool(self._token) and is_authorized(header, self._token)
 
     def admit(self, header: str | None) -> None:
         """Raise ApiError UNAUTHORIZED where there are keys and the header has neither one of them nor the token."""

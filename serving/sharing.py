@@ -33,12 +33,13 @@ class Waiting:
     ask: Ask
     options: dict[str, Any]
     inputs: Sequence[Any]
+    alone: bool
     answer: asyncio.Future[Answer]
     since: float
 
     def goes_with(self, other: Waiting) -> bool:
         """Whether one call can answer both: it is the same method of the same engine, told the same."""
-        return self.ask == other.ask and self.options == other.options
+        return not (self.alone or other.alone) and self.ask == other.ask and self.options == other.options
 
 
 class Sharing:
@@ -59,14 +60,14 @@ class Sharing:
         self._waiting: deque[Waiting] = deque()
         self._mean = 0.0
 
-    async def answer(self, ask: Ask, inputs: Sequence[Any], **options: Any) -> Answer:
-        """`ask(inputs, **options)`, computed together with other requests that ask the same.
+    async def answer(self, ask: Ask, inputs: Sequence[Any], *, alone: bool = False, **options: Any) -> Answer:
+        """`ask(inputs, **options)`, computed together with other requests that ask the same unless it is to be `alone`.
 
         Raises what `ask` raises, and ApiError OVERLOADED where the queue is full.
         """
         if self._running == self._threads:
             self._admit()
-        request = Waiting(ask, options, inputs, asyncio.get_running_loop().create_future(), perf_counter())
+        request = Waiting(ask, options, inputs, alone, asyncio.get_running_loop().create_future(), perf_counter())
         self._waiting.append(request)
         self._start()
         return await request.answer

@@ -103,6 +103,16 @@ async def test_only_what_asks_the_same_shares_and_who_came_first_is_next(make: C
     assert other.asked == [["b", "e"]]
 
 
+async def test_who_is_to_be_alone_has_no_company(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    asked = [("a", False), ("b", False), ("c", True), ("d", True), ("e", False)]
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, [text], alone=alone)) for text, alone in asked]
+    await begun(slow, 1)
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1]] * 5
+    assert slow.asked == [["a"], ["b", "e"], ["c"], ["d"]]
+
+
 async def test_a_bad_request_fails_alone_with_its_own_index(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
