@@ -88,7 +88,9 @@ def prepare(source: Artifact, home: Path, arguments: argparse.Namespace) -> Benc
     releases = {source.manifest.recipe: source.ref}
     DeploymentLog(open_store(settings)).append(releases, after=0, run="benchmark", reason="to be measured")
     try:
-        checkpoint = source.store.open(read_card(source).trained).path / "model"
+        trained = source.store.open(read_card(source).trained)
+        # A pipeline of transformers would have its own head read [CLS] instead.
+        checkpoint = trained.path / "model" if trained.manifest.fields["pooling"] == "cls" else None
     except ArtifactError:
         checkpoint = None
     texts = home / "texts.json"

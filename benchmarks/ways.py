@@ -62,10 +62,10 @@ class Bench:
         no_litserve = (
             None if importlib.util.find_spec("litserve") else f"not installed: pip install litserve=={LITSERVE}"
         )
-        no_checkpoint = None if self.checkpoint else "the model that it was exported from is not in its store"
+        no_checkpoint = "the model that it was exported from is not in its store, or reads means (model.pooling)"
         return [
             Way("saebyeok", lambda _: [python, "-m", "serving"]),
-            Way("bentoml plain", bento("bentoml_plain:Plain"), no_checkpoint),
+            Way("bentoml plain", bento("bentoml_plain:Plain"), None if self.checkpoint else no_checkpoint),
             Way("bentoml batching", bento("bentoml_batching:Batching")),
             Way("litserve", lambda port: [python, "-m", f"{rivals}.litserve_batching", str(port)], no_litserve),
             Way("bare uvicorn", lambda port: [*uvicorn, "--port", str(port)]),

@@ -16,7 +16,7 @@ from pipeline.errors import SaebyeokError
 from pipeline.releases import Card, Deployment, DeploymentLog
 from pipeline.settings import Settings
 from serving.engine import Engine, EngineOptions
-from serving.modelstore import import_release, imported_release
+from serving.modelstore import import_release, imported_release, measured_file
 from serving.observe import Observer, unobserved
 from serving.schemas import LoadProblem, WorkerState
 from serving.variants import open_fastest
@@ -57,6 +57,9 @@ class Source(Protocol):
     def directory(self, ref: str) -> Path:
         """A release's directory on this machine."""
 
+    def record(self, ref: str) -> Path | None:
+        """Where the workers of this machine keep what was measured of the release, where they meet."""
+
     def report(self, state: WorkerState) -> None:
         """Acknowledge."""
 
@@ -88,6 +91,10 @@ class LogSource:
     def directory(self, ref: str) -> Path:
         """The release's directory in this machine's model store."""
         return import_release(self._store.open(ref), self._settings)
+
+    def record(self, ref: str) -> Path:
+        """A file below HOME."""
+        return measured_file(self._settings, ref)
 
     def report(self, state: WorkerState) -> None:
         """Write this worker's state for the others to read."""
@@ -121,6 +128,9 @@ class BakedSource:
     def directory(self, ref: str) -> Path:
         """The release's directory among the Bento's models."""
         return imported_release(ref)
+
+    def record(self, ref: str) -> None:
+        """Nowhere: a Bento writes nothing."""
 
     def report(self, state: WorkerState) -> None:
         """Keep the state in memory."""
@@ -213,7 +223,8 @@ class Follower:
             self._rests[ref] -= 1
             return None
         try:
-            engine = open_fastest(self.source.directory(ref), self._options, self._observe)
+            directory, record = self.source.directory(ref), self.source.record(ref)
+            engine = open_fastest(directory, self._options, self._observe, record)
         except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)

@@ -69,6 +69,11 @@ def import_release(release: Artifact, settings: Settings) -> Path:
         return Path(bentoml.models.get(tag, _model_store=models).path)
 
 
+def measured_file(settings: Settings, ref: str) -> Path:
+    """Where it is kept how fast the files of the release at `ref` are on this machine."""
+    return settings.home / "service" / "rates" / f"{model_tag(ref).replace(':', '-')}.json"
+
+
 def forget_models(settings: Settings, refs: Iterable[str]) -> None:
     """Delete the releases at `refs` from this machine's model store, where they are in it."""
     models = home_models(settings)
@@ -76,6 +81,9 @@ def forget_models(settings: Settings, refs: Iterable[str]) -> None:
         for ref in refs:
             with suppress(NotFound):
                 bentoml.models.delete(model_tag(ref), _model_store=models)
+            measured = measured_file(settings, ref)
+            for file in (measured, measured.with_suffix(".lock")):
+                file.unlink(missing_ok=True)
 
 
 def imported_release(ref: str) -> Path:

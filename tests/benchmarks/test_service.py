@@ -23,7 +23,7 @@ WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one short round of it says."""
     home = tmp_path_factory.mktemp("benchmark")
-    road = open_road(small_recipe("nsmc", **anything_goes("nsmc")), home)
+    road = open_road(small_recipe("nsmc", model__pooling="cls", **anything_goes("nsmc")), home)
     command = [sys.executable, "-m", "benchmarks.service", "--data", str(home / "sample"), "--json"]
     command += ["--release", str(road.released.path), "--seconds", "1", "--rounds", "1", "--clients", "4"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

@@ -17,7 +17,7 @@ from pipeline.errors import ArtifactError, PrunedError
 from pipeline.releases import DeploymentLog
 from pipeline.retention import KINDS, delete_outdated, find_outdated
 from pipeline.settings import Settings
-from serving.modelstore import home_models, model_tag
+from serving.modelstore import home_models, measured_file, model_tag
 from tests.releases import TinyModel
 
 CHAIN = ("validate", "tokenize", "train", "evaluate")
@@ -152,12 +152,16 @@ def test_what_bentoml_has_of_it_goes_too(settings: Settings, store: Store, night
     log = DeploymentLog(store)
     for number in (1, 6):
         ensure_bento(settings, store, log.get(number))
+        measured = measured_file(settings, nights[number - 1].ref)
+        measured.parent.mkdir(parents=True, exist_ok=True)
+        measured.write_text("{}", encoding="utf-8")
     delete_outdated(store, keep(settings, 2), find_outdated(store, keep(settings, 2)))
     assert [str(bento.tag) for bento in bentoml.list(NAME, _bento_store=home_bentos(settings))] == [
         bento_tag(log.get(6))
     ]
     (model,) = bentoml.models.list(_model_store=home_models(settings))
     assert str(model.tag) == model_tag(nights[5].ref)
+    assert list(measured.parent.iterdir()) == [measured]
 
 
 def test_a_bucket_is_pruned_as_a_directory_is(bucket: Any, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_what_answers_otherwise_or_not_at_all_does_not_serve(
     other = (other_classifier.directory / "model.int8.onnx").read_bytes()
     add(release, ("broken.onnx", b"not a model"), ("other.onnx", other))
     engine = open_fastest(release, CPU)
-    assert (engine.variant.name, engine.rates) == ("int8", {})
+    assert (engine.variant.name, set(engine.rates)) == ("int8", {"int8"})
     assert "model cannot be loaded" in caplog.text
     assert "its card says" in caplog.text
 
@@ -68,3 +68,26 @@ def test_a_card_of_before_has_one_file_a_device(release: Path) -> None:
     engine = open_fastest(release, CPU)
     assert engine.variant.file == "model.int8.onnx"
     assert [item.name for item in engine.card.variants["cuda"]] == ["fp16"]
+
+
+def test_what_one_worker_measured_the_others_take(release: Path, tmp_path: Path) -> None:
+    record = tmp_path / "rates" / "nsmc.json"
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    first = open_fastest(release, CPU, record=record)
+    assert open_fastest(release, CPU, record=record).rates == first.rates
+    record.write_text(json.dumps({"device": "cpu", "rates": {"int8": 1.0, "fp32": 2.0}}), encoding="utf-8")
+    told = open_fastest(release, CPU, record=record)
+    assert (told.variant.name, told.rates) == ("fp32", {"int8": 1.0, "fp32": 2.0})
+    assert told.variant.file == "again.onnx"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"device": "cuda", "rates": {"fp16": 9.0}}', '{"device": "cpu", "rates": {"int4": 9.0}}']
+)
+def test_a_record_that_says_nothing_of_these_files_is_made_anew(release: Path, tmp_path: Path, content: str) -> None:
+    record = tmp_path / "nsmc.json"
+    record.write_text(content, encoding="utf-8")
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    found = open_fastest(release, CPU, record=record).rates
+    assert found.keys() == {"int8", "fp32"}
+    assert json.loads(record.read_text(encoding="utf-8")) == {"device": "cpu", "rates": found}
