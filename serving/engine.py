@@ -20,8 +20,9 @@ from tokenizers import Encoding, Tokenizer
 
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
-from pipeline.releases import Calibration, Card
+from pipeline.releases import Calibration, Card, Variant
 from pipeline.settings import Settings
+from serving.bound import Bound, Feed
 from serving.observe import Observer, unobserved
 from serving.schemas import Method
 
@@ -116,6 +117,7 @@ class Engine:
         # Where token types are the same for every token, they are part of the weights.
         self._with_types = any(item.name == "token_type_ids" for item in self._session.get_inputs())
         self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
+        self._compute = _runner(self._session, self.device, self.variant, self.card.max_length)
         self._pool = ThreadPoolExecutor(options.threads or os.cpu_count() or 1, thread_name_prefix="engine")
 
     @property
@@ -237,7 +239,7 @@ class Engine:
         if self._with_types:
             feed["token_type_ids"] = _spread((item.type_ids for item in batch), real, 0)
         began = perf_counter()
-        output = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+        output = self._compute(feed)
         tokens = int(lengths.sum())
         self._observer.computed(len(batch), tokens, real.size - tokens, perf_counter() - began)
         return output
@@ -299,6 +301,13 @@ def _open_session(
     return "cpu", _session(directory, card, "cpu", variant)
 
 
+def _runner(session: ort.InferenceSession, device: Device, variant: Variant, longest: int) -> Callable[[Feed], Floats]:
+    """How a sub-batch is computed: on CUDA small ones are replayed."""
+    if device == "cuda" and not variant.packed:
+        return Bound(session, longest, device).run
+    return lambda feed: np.asarray(session.run(None, dict(feed))[0], dtype=np.float32)
+
+
 def _session(directory: Path, card: Card, device: Device, variant: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -308,9 +317,11 @@ def _session(directory: Path, card: Card, device: Device, variant: int) -> ort.I
     options.log_severity_level = 3
     if device == "cuda":
         ort.preload_dlls()
+    chosen = card.variants[device][variant]
+    # Without padding the number of tokens is known on the GPU alone and read from there, which no graph can do.
+    recorded = {"enable_cuda_graph": "1"} if device == "cuda" and not chosen.packed else {}
     try:
-        path = str(directory / card.variants[device][variant].file)
-        return ort.InferenceSession(path, options, providers=[PROVIDERS[device]])
+        return ort.InferenceSession(str(directory / chosen.file), options, providers=[(PROVIDERS[device], recorded)])
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
 

@@ -256,7 +256,7 @@ def test_graphs_are_fused(road: Road) -> None:
 def test_the_packed_graph_computes_no_padding(road: Road) -> None:
     packed = counts(road.released.path / "model.packed.onnx")
     layers = 2 if road.recipe.model.objective == "cross-encoder" else 1
-    assert packed["PackedAttention"] == layers
+    assert packed["PackedMultiHeadAttention"] == layers
     assert packed["SkipLayerNormalization"] == 2 * layers
     assert (packed["RemovePadding"], packed["RestorePadding"]) == (1, 1)
     assert not packed.keys() & {"Attention", "MultiHeadAttention"}
@@ -265,7 +265,7 @@ def test_the_packed_graph_computes_no_padding(road: Road) -> None:
     nodes = [item.op_type for item in model.graph.node]
     # Between the embeddings and the last norm of the last layer there is no padding.
     last = max(place for place, kind in enumerate(nodes) if kind == "SkipLayerNormalization")
-    assert nodes.index("RemovePadding") < nodes.index("PackedAttention") < last < nodes.index("RestorePadding")
+    assert nodes.index("RemovePadding") < nodes.index("PackedMultiHeadAttention") < last < nodes.index("RestorePadding")
     weights = [item for item in model.graph.initializer if item.dims and np.prod(item.dims) > 1000]
     assert {item.data_type for item in weights} == {onnx.TensorProto.FLOAT16}
 

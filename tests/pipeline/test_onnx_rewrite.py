@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.model import Trained
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
-from pipeline.onnx_rewrite import Graph, part_outliers
+from pipeline.onnx_rewrite import Graph, part_attention, part_outliers
 from pipeline.parity import open_session
 from pipeline.recipe import load_recipe
 
@@ -118,6 +118,15 @@ def test_types_that_are_all_alike_are_no_input(fused: Path, tmp_path: Path) -> N
     assert [item.name for item in open_session(file).get_inputs()] == ["input_ids", "attention_mask"]
     names = [item.name for item in onnx.load(file).graph.initializer]
     assert not [name for name in names if "token_type" in name]
+
+
+def test_attention_in_parts_answers_the_same(fused: Path, tmp_path: Path) -> None:
+    model = onnx.load(fused)
+    part_attention(model)
+    onnx.save(model, tmp_path / "parted.onnx")
+    assert operators(tmp_path / "parted.onnx").count("MultiHeadAttention") == 3
+    inputs = batch(types=True)
+    np.testing.assert_allclose(answers(tmp_path / "parted.onnx", inputs), answers(fused, inputs), atol=2e-5)
 
 
 # --- outliers ---

@@ -1,0 +1,99 @@
+"""Small batches on a GPU: their memory stays where it is, so that CUDA can replay what it has once recorded.
+
+Starting the kernels of a model one by one takes longer than they take where a batch is small. A CUDA graph starts them
+at once, and wants the same shapes and the same memory each time: batches are filled up to one of few shapes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+Feed = Mapping[str, NDArray[np.int32]]
+
+#: Rows of the shapes, and the shortest length; lengths double from there to the longest that the model reads.
+ROWS, SHORTEST = (1, 2, 4, 8), 16
+#: Runs of a shape before it is asked for: one that finds its kernels, one that is recorded, one that is replayed.
+WARM_UP = 3
+
+
+class Shape:
+    """Memory for batches of one shape, bound to a session."""
+
+    def __init__(self, session: ort.InferenceSession, rows: int, length: int, device: str, number: int) -> None:
+        """`number` tells the session's graphs apart."""
+        self._session, self._binding = session, session.io_binding()
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(number))
+        self._inputs = {}
+        for item in session.get_inputs():
+            # A row of nothing but padding has no mean: each has one token.
+            first = np.zeros((rows, length), dtype=np.int32)
+            first[:, 0] = 1
+            self._inputs[item.name] = ort.OrtValue.ortvalue_from_numpy(first, device, 0)
+            self._binding.bind_ortvalue_input(item.name, self._inputs[item.name])
+        (output,) = session.get_outputs()
+        # Where it lies is chosen in the first run, and kept: the shape of the output is known only then.
+        self._binding.bind_output(output.name, device, 0)
+        self._session.run_with_iobinding(self._binding, _unrecorded())
+        self._output = self._binding.get_outputs()[0]
+        self._binding.bind_ortvalue_output(output.name, self._output)
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        """The output for a batch of at most this shape, (rows of the batch, ...)."""
+        rows, length = feed["input_ids"].shape
+        for name, value in self._inputs.items():
+            filled = np.zeros(value.shape(), dtype=np.int32)
+            filled[:rows, :length] = feed[name]
+            filled[rows:, 0] = 1
+            value.update_inplace(filled)
+        self._binding.synchronize_inputs()
+        self._session.run_with_iobinding(self._binding, self._options)
+        self._binding.synchronize_outputs()
+        # A copy: the next batch is written to the same place.
+        return np.array(self._output.numpy()[:rows], dtype=np.float32)
+
+
+class Bound:
+    """A session that replays small batches and computes larger ones as they come; threads take turns."""
+
+    def __init__(self, session: ort.InferenceSession, longest: int, device: str) -> None:
+        """`longest` is what the model reads, tokens; all shapes are recorded here, so that no request waits for it."""
+        self._session = session
+        lengths = [SHORTEST]
+        while lengths[-1] < longest:
+            lengths.append(min(2 * lengths[-1], longest))
+        self._lengths = lengths
+        self._lock = threading.Lock()
+        self._shapes = {
+            (rows, length): Shape(session, rows, length, device, number)
+            for number, (rows, length) in enumerate(product(ROWS, lengths), start=1)
+        }
+        names = [item.name for item in session.get_inputs()]
+        for (rows, length), shape in self._shapes.items():
+            ones = np.ones((rows, length), dtype=np.int32)
+            for _ in range(WARM_UP):
+                shape.run(dict.fromkeys(names, ones))
+
+    def run(self, feed: Feed) -> NDArray[np.float32]:
+        """The output for a batch of any shape, (rows, ...)."""
+        rows, length = feed["input_ids"].shape
+        shape = next((key for key in self._shapes if key[0] >= rows and key[1] >= length), None)
+        with self._lock:
+            if shape is not None:
+                return self._shapes[shape].run(feed)
+            output: Any = self._session.run(None, dict(feed), _unrecorded())[0]
+        return np.asarray(output, dtype=np.float32)
+
+
+def _unrecorded() -> ort.RunOptions:
+    """Options of a run that no graph is made of."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
