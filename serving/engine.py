@@ -82,6 +82,20 @@ class EngineOptions:
         )
 
 
+@dataclass(frozen=True)
+class Running:
+    """A session, and what replays small batches of it where that is had."""
+
+    session: ort.InferenceSession
+    bound: Bound | None = None
+
+    def run(self, feed: Feed) -> Floats:
+        """The model's output for one padded batch, (rows, ...)."""
+        if self.bound is not None:
+            return self.bound.run(feed)
+        return np.asarray(self.session.run(None, dict(feed))[0], dtype=np.float32)
+
+
 class Engine:
     """One release: its card, its tokenizer and one ONNX Runtime session that all threads share."""
 
@@ -110,20 +124,19 @@ class Engine:
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
         self._unknown = next((i for t in ("[UNK]", "<unk>") if (i := self._tokenizer.token_to_id(t)) is not None), -1)
-        self.device, self._session = _open_session(directory, self.card, options.device, variant)
+        self.device, self._running = _open(directory, self.card, options.device, variant)
         self.variant = self.card.variants[self.device][variant]
         self.rates: dict[str, float] = {}
         "Golden sentences a second of each file for the device, where they were compared."
         # Where token types are the same for every token, they are part of the weights.
-        self._with_types = any(item.name == "token_type_ids" for item in self._session.get_inputs())
+        self._with_types = any(item.name == "token_type_ids" for item in self._running.session.get_inputs())
         self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
-        self._compute = _runner(self._session, self.device, self.variant, self.card.max_length)
         self._pool = ThreadPoolExecutor(options.threads or os.cpu_count() or 1, thread_name_prefix="engine")
 
     @property
     def provider(self) -> str:
         """What ONNX Runtime really runs on."""
-        return str(self._session.get_providers()[0])
+        return str(self._running.session.get_providers()[0])
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -239,7 +252,7 @@ class Engine:
         if self._with_types:
             feed["token_type_ids"] = _spread((item.type_ids for item in batch), real, 0)
         began = perf_counter()
-        output = self._compute(feed)
+        output = self._running.run(feed)
         tokens = int(lengths.sum())
         self._observer.computed(len(batch), tokens, real.size - tokens, perf_counter() - began)
         return output
@@ -247,7 +260,7 @@ class Engine:
     @property
     def _width(self) -> int:
         """Columns of the model's output where it says so; 1 where it is dynamic and there is no row to see."""
-        width = self._session.get_outputs()[0].shape[-1]
+        width = self._running.session.get_outputs()[0].shape[-1]
         return width if isinstance(width, int) else max(1, len(self.card.labels))
 
 
@@ -287,28 +300,31 @@ def _problem(item: tuple[str, ...], width: int) -> str | None:
     return None
 
 
-def _open_session(
-    directory: Path, card: Card, device: Device | None, variant: int
-) -> tuple[Device, ort.InferenceSession]:
+def _open(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
     if device != "cpu" and "cuda" in card.variants and (device == "cuda" or cuda_devices() > 0):
-        session = _session(directory, card, "cuda", variant)
+        running = _open_cuda(directory, card, card.variants["cuda"][variant])
         # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
-        if session.get_providers()[0] == PROVIDERS["cuda"]:
-            return "cuda", session
+        if running.session.get_providers()[0] == PROVIDERS["cuda"]:
+            return "cuda", running
         if device == "cuda":
             raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
         log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
-    return "cpu", _session(directory, card, "cpu", variant)
+    return "cpu", Running(_session(directory, card, "cpu", card.variants["cpu"][variant].file))
 
 
-def _runner(session: ort.InferenceSession, device: Device, variant: Variant, longest: int) -> Callable[[Feed], Floats]:
-    """How a sub-batch is computed: on CUDA small ones are replayed."""
-    if device == "cuda" and not variant.packed:
-        return Bound(session, longest, device).run
-    return lambda feed: np.asarray(session.run(None, dict(feed))[0], dtype=np.float32)
+def _open_cuda(directory: Path, card: Card, chosen: Variant) -> Running:
+    # Without padding the number of tokens is known on the GPU alone and read from there, which no graph can do.
+    if not chosen.packed:
+        try:
+            session = _session(directory, card, "cuda", chosen.file, recorded=True)
+            if session.get_providers()[0] == PROVIDERS["cuda"]:
+                return Running(session, Bound(session, card.max_length, "cuda"))
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base but Exception
+            log.warning("%s: small batches are not replayed as CUDA graphs (%s)", card.id, error)
+    return Running(_session(directory, card, "cuda", chosen.file))
 
 
-def _session(directory: Path, card: Card, device: Device, variant: int) -> ort.InferenceSession:
+def _session(directory: Path, card: Card, device: Device, file: str, *, recorded: bool = False) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -317,11 +333,9 @@ def _session(directory: Path, card: Card, device: Device, variant: int) -> ort.I
     options.log_severity_level = 3
     if device == "cuda":
         ort.preload_dlls()
-    chosen = card.variants[device][variant]
-    # Without padding the number of tokens is known on the GPU alone and read from there, which no graph can do.
-    recorded = {"enable_cuda_graph": "1"} if device == "cuda" and not chosen.packed else {}
+    providers = [(PROVIDERS[device], {"enable_cuda_graph": "1"} if recorded else {})]
     try:
-        return ort.InferenceSession(str(directory / chosen.file), options, providers=[(PROVIDERS[device], recorded)])
+        return ort.InferenceSession(str(directory / file), options, providers=providers)
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
 
