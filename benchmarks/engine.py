@@ -60,18 +60,10 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Figures of each shape, and of the machine."""
     import torch
-    from transformers.utils import logging
 
-    from pipeline.data import read_split
-    from pipeline.encode import learn_tokenizer
-    from pipeline.recipe import load_recipe
-
-    logging.disable_progress_bar()
     torch.set_num_threads(1)
-    recipe = load_recipe("nsmc", "embedded")
-    train, test = (read_split(recipe, arguments.data, split)["text"].tolist() for split in ("train", "test"))
-    tokenizer = learn_tokenizer(train[:50_000], VOCABULARY)
-    texts, shapes = test[: arguments.sentences], {}
+    recipe, tokenizer, texts = prepare(arguments)
+    shapes = {}
     peak = int8_peak()
     for shape in arguments.shape:
         with tempfile.TemporaryDirectory() as directory:
@@ -87,13 +79,28 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def prepare(arguments: argparse.Namespace) -> tuple[Any, Any, list[str]]:
+    """A recipe whose head reads [CLS], a tokenizer learnt on the data's train file, and the sentences to answer."""
+    from transformers.utils import logging
+
+    from pipeline.data import read_split
+    from pipeline.encode import learn_tokenizer
+    from pipeline.recipe import load_recipe
+
+    logging.disable_progress_bar()
+    recipe = load_recipe("nsmc", "embedded", overrides={"model.pooling": "cls"})
+    train, test = (read_split(recipe, arguments.data, split)["text"].tolist() for split in ("train", "test"))
+    return recipe, learn_tokenizer(train[:50_000], VOCABULARY), test[: arguments.sentences]
+
+
 def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
     """A random classifier in transformers' form; `directory` becomes its release."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
+    from pipeline.convert import write_graphs
     from pipeline.model import Trained
-    from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
+    from pipeline.onnx_graph import to_fp16, to_int8
     from pipeline.releases import Card, Variant
 
     layers, hidden = map(int, shape.split("x"))
@@ -108,13 +115,13 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
         pad_token_id=tokenizer.pad_token_id,
     )
     module = BertForSequenceClassification(config).eval()
-    file = directory / "graph.onnx"
-    trace(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), file)
-    fuse(module, file, file)
-    simplify(file, file, with_types=False, first_row=True)
-    to_cpu(file, file)
+    fused, exact, packed, small, half = (
+        directory / f"model.{name}.onnx" for name in ("fused", "fp32", "packed", "int8", "fp16")
+    )
+    write_graphs(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), fused, exact, packed)
     # Random weights have no outliers to be seen.
-    to_int8(file, directory / "model.int8.onnx", ())
+    to_int8(exact, small, ())
+    to_fp16(fused, half)
     # The usual way has left its padding there.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
@@ -126,7 +133,13 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
         objective=None,
         calibration=None,
         max_length=LENGTH,
-        variants={"cpu": (Variant(file="model.int8.onnx", precision="int8", parity=None),)},
+        variants={
+            "cpu": (Variant(file=small.name, precision="int8", parity=None),),
+            "cuda": (
+                Variant(file=half.name, precision="fp16", parity=None),
+                Variant(file=packed.name, precision="fp16", packed=True, parity=None),
+            ),
+        },
         golden=(),
         golden_tolerance=0.0,
         figures={},

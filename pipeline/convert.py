@@ -90,7 +90,7 @@ def _write_variants(
     fused, exact = draft / "fused.onnx", draft / "model.fp32.onnx"
     small, half, packed = (draft / f"model.{name}.onnx" for name in ("int8", "fp16", "packed"))
     reference = model.answer(rows)
-    _write_graphs(model, fused, exact, packed)
+    write_graphs(model, fused, exact, packed)
     for file in (fused, exact):
         check_graph(model, rows, reference, file)
     to_int8(exact, small, feeds_of(model, seen.head(CALIBRATION)))
@@ -118,7 +118,7 @@ def _write_variants(
     return {"cpu": tuple(cpu), "cuda": cuda}, parity
 
 
-def _write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None:
+def write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None:
     """The graph for CUDA, that for the CPU, and that for CUDA which computes no padding; the last in fp16."""
     trace(model, fused)
     fuse(model.module, fused, fused)
