@@ -14,10 +14,10 @@ from pydantic_core import to_json
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import ApiError, parse, unexpected
-from serving.middleware import Front
+from serving.middleware import PATHS, Front
 
 Inner = TypeVar("Inner")
 
@@ -33,6 +33,20 @@ class FrontedService(Service, Generic[Inner]):  # type: ignore[misc]
         return Front(Application(self, is_main=is_main)())
 
 
+class Counted:
+    """BentoML's count of requests, of those to `PATHS`: it has a series for each path, and anyone can make up more."""
+
+    def __init__(self, app: ASGIApp, *, count: Middleware) -> None:
+        """`count` is what counts, around `app`."""
+        self._app = app
+        self._counted: ASGIApp = count.cls(app, *count.args, **count.kwargs)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the request where its path is known, and pass it on."""
+        known = scope["type"] != "http" or scope["path"] in PATHS
+        await (self._counted if known else self._app)(scope, receive, send)
+
+
 class Application(ServiceAppFactory):  # type: ignore[misc]
     """BentoML's application: its routes, metrics, limits and context, but bodies are read and written by us.
 
@@ -41,11 +55,15 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
 
     @property
     def middlewares(self) -> list[Middleware]:
-        """BentoML's, without a second deadline, a second line in the log, and spans that nobody collects."""
+        """BentoML's, without a second deadline, a second line in the log, series without end and unread spans."""
         needless = {"TimeoutMiddleware", "AccessLogMiddleware"}
         if BentoMLContainer.config.tracing.exporter_type.get() is None:
             needless.add("OpenTelemetryMiddleware")
-        return [item for item in super().middlewares if item.cls.__name__ not in needless]
+        return [
+            Middleware(Counted, count=item) if item.cls.__name__ == "RunnerTrafficMetricsMiddleware" else item
+            for item in super().middlewares
+            if item.cls.__name__ not in needless
+        ]
 
     async def api_endpoint_wrapper(self, name: str, request: Request) -> Response:
         """The answer of the API `name`. Raises ApiError, which BentoML would answer in a shape of its own.

@@ -35,6 +35,8 @@ BODIES = {(method, path) for method, path in [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/embed"),
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
+#: All that is answered but for what lies below `OPEN_BELOW`.
+PATHS = frozenset({*OPEN, *(path for _, path in BODIES), "/releases", "/metrics"})
 #: Seconds after which it is looked whether the client is still there: most are answered by then.
 LOOK_AFTER = 0.05
 #: What nginx says in its logs of a client that has gone; nobody sees it.

@@ -15,7 +15,7 @@ from serving.service import Saebyeok
 Saebyeok.inject_config()
 print(*[item.cls.__name__ for item in Application(Saebyeok, is_main=True).middlewares])
 """
-COUNTS, SPANS, LIMIT = "RunnerTrafficMetricsMiddleware", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
+COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
 
 
 @pytest.mark.parametrize(

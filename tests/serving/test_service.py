@@ -355,6 +355,14 @@ def test_metrics_of_all_workers_are_told_by_whichever_answers(running: Service, 
     assert total(after, "saebyeok_deployment") >= 1
 
 
+def test_paths_that_somebody_makes_up_are_not_counted(running: Service, live: object) -> None:
+    for path in ("/made-up", "/classify/made-up", "/page/made-up.js"):
+        assert ask(running, path, {}).status_code in (404, 405)
+    asked = {dict(labels).get("endpoint") for _, labels in metrics(running)}
+    assert "/classify" in asked
+    assert not [path for path in asked if path and "made-up" in path]
+
+
 def test_the_dashboard_asks_for_what_there_is(running: Service, live: object) -> None:
     running.client.classify(["가"])
     names = {name for name, _ in metrics(running)}
