@@ -14,7 +14,7 @@ from pipeline.produce import produce
 if TYPE_CHECKING:
     from pipeline.tracker import Tracker
 
-VERSION = 3
+VERSION = 4
 
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
@@ -23,9 +23,9 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     `model.int8.onnx`, left out where it is beyond the recipe's bound, and `model.fp32.onnx` are for CPUs; for CUDA are
     `model.fp16.onnx` and `model.packed.onnx`, which computes no padding.
 
-    `decided` is shown in the report. Each file is compared with the trained model in fp32 on real sentences in padded
-    batches. Raises ParityError beyond the recipe's bound, LatencyError beyond its budget, ArtifactError where `decided`
-    is about another evaluation.
+    `decided` is shown in the report. Each file but the last, which only CUDA can run, is compared on a CPU with the
+    trained model in fp32, on real sentences in padded batches. Raises ParityError beyond the recipe's bound, LatencyError
+    beyond its budget, ArtifactError where `decided` is about another evaluation.
     """
     recipe = job.recipe
     if decided.input_ref("evaluated") != evaluated.ref:

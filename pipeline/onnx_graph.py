@@ -26,7 +26,15 @@ from transformers.models.bert.modeling_bert import BertEmbeddings
 from pipeline.errors import ParityError
 from pipeline.heads import BiEncoder
 from pipeline.model import Trained, transformer_of
-from pipeline.onnx_rewrite import fold_types, for_cpu, keep_first_row, part_attention, part_outliers, usual_channels
+from pipeline.onnx_rewrite import (
+    fold_types,
+    for_cpu,
+    gelus_of_layers,
+    keep_first_row,
+    part_attention,
+    part_outliers,
+    usual_channels,
+)
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -175,14 +183,16 @@ def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
 
 def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarray[Any, Any]]:
     """The farthest value of each channel, (channels,), of each GELU's output whose int8 would be too coarse."""
-    names = [item.output[0] for item in model.graph.node if item.op_type == "Gelu"]
+    names = gelus_of_layers(model)
     watched = copy.deepcopy(model)
     watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     reach, power, noise = ({name: np.zeros(1) for name in names} for _ in range(3))
     for feed in feeds:
         for name, values in zip(names, session.run(names, dict(feed)), strict=True):
-            rows = np.asarray(values).reshape(-1, np.asarray(values).shape[-1])
+            states, mask = np.asarray(values), np.asarray(feed["attention_mask"]) > 0
+            # Of padding there is next to none where it is served; of a last layer that is cut, only [CLS] is there.
+            rows = states[mask] if states.shape[:2] == mask.shape else states.reshape(-1, states.shape[-1])
             reach[name] = np.maximum(reach[name], np.abs(rows).max(axis=0))
             power[name] = power[name] + np.square(rows).sum(axis=0)
             # What is rounded to steps is off by their square over twelve, on average.

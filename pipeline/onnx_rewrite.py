@@ -164,6 +164,24 @@ def part_attention(model: ModelProto) -> None:
     graph.drop_unused()
 
 
+def gelus_of_layers(model: ModelProto) -> list[str]:
+    """Names of the outputs of GELUs between two products of matrices; that of a head may be between others."""
+    makers = {name: item for item in model.graph.node for name in item.output}
+
+    def maker(name: str) -> str:
+        return makers[name].op_type if name in makers else ""
+
+    read = {item.input[0] for item in model.graph.node if item.op_type == "MatMul"}
+    return [
+        item.output[0]
+        for item in model.graph.node
+        if item.op_type == "Gelu"
+        and item.output[0] in read
+        and maker(item.input[0]) == "Add"
+        and any(maker(name) == "MatMul" for name in makers[item.input[0]].input)
+    ]
+
+
 def part_outliers(model: ModelProto, peaks: Mapping[str, np.ndarray[Any, Any]]) -> list[str]:
     """Give the channels that reach farthest a product of their own, and return the names of those products.
 

@@ -76,7 +76,7 @@ class Card(BaseModel):
     euclidean: Calibration | None = Field(default=None, description="from the distances of its vectors, which are unit")
     max_length: int = Field(description="tokens, special ones included")
     variants: dict[Literal["cpu", "cuda"], tuple[Variant, ...]] = Field(
-        description="files for each device, within the recipe's bounds; which is fastest is measured where it is served"
+        description="files for each device, within the recipe's bounds where those were measured, the surest first"
     )
     golden: tuple[Golden, ...]
     golden_tolerance: float = Field(description="largest difference of an answer, in the answer's own unit")

@@ -6,16 +6,20 @@ at once, and wants the same shapes and the same memory each time: batches are fi
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+T = TypeVar("T")
+
 Feed = Mapping[str, NDArray[np.int32]]
+
+LANE = ThreadPoolExecutor(1, thread_name_prefix="cuda")
 
 #: Rows of the shapes, and the shortest length; lengths double from there to the longest that the model reads.
 ROWS, SHORTEST = (1, 2, 4, 8), 16
@@ -33,10 +37,8 @@ class Shape:
         self._options.add_run_config_entry("gpu_graph_id", str(number))
         self._inputs = {}
         for item in session.get_inputs():
-            # A row of nothing but padding has no mean: each has one token.
-            first = np.zeros((rows, length), dtype=np.int32)
-            first[:, 0] = 1
-            self._inputs[item.name] = ort.OrtValue.ortvalue_from_numpy(first, device, 0)
+            empty = np.zeros((rows, length), dtype=np.int32)
+            self._inputs[item.name] = ort.OrtValue.ortvalue_from_numpy(_filled(item.name, empty, 0), device, 0)
             self._binding.bind_ortvalue_input(item.name, self._inputs[item.name])
         (output,) = session.get_outputs()
         # Where it lies is chosen in the first run, and kept: the shape of the output is known only then.
@@ -51,8 +53,7 @@ class Shape:
         for name, value in self._inputs.items():
             filled = np.zeros(value.shape(), dtype=np.int32)
             filled[:rows, :length] = feed[name]
-            filled[rows:, 0] = 1
-            value.update_inplace(filled)
+            value.update_inplace(_filled(name, filled, rows))
         self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
@@ -61,35 +62,54 @@ class Shape:
 
 
 class Bound:
-    """A session that replays small batches and computes larger ones as they come; threads take turns."""
+    """A session that replays small batches and computes larger ones as they come."""
 
     def __init__(self, session: ort.InferenceSession, longest: int, device: str) -> None:
         """`longest` is what the model reads, tokens; all shapes are recorded here, so that no request waits for it."""
         self._session = session
-        lengths = [SHORTEST]
+        lengths = [min(SHORTEST, longest)]
         while lengths[-1] < longest:
             lengths.append(min(2 * lengths[-1], longest))
-        self._lengths = lengths
-        self._lock = threading.Lock()
-        self._shapes = {
-            (rows, length): Shape(session, rows, length, device, number)
-            for number, (rows, length) in enumerate(product(ROWS, lengths), start=1)
-        }
-        names = [item.name for item in session.get_inputs()]
-        for (rows, length), shape in self._shapes.items():
-            ones = np.ones((rows, length), dtype=np.int32)
+        self._keys = list(product(ROWS, lengths))
+        self._shapes = in_lane(lambda: self._record(device))
+
+    def _record(self, device: str) -> dict[tuple[int, int], Shape]:
+        names = [item.name for item in self._session.get_inputs()]
+        shapes = {}
+        for number, (rows, length) in enumerate(self._keys, start=1):
+            shape = Shape(self._session, rows, length, device, number)
+            empty = np.zeros((rows, length), dtype=np.int32)
             for _ in range(WARM_UP):
-                shape.run(dict.fromkeys(names, ones))
+                shape.run({name: _filled(name, empty, 0) for name in names})
+            shapes[rows, length] = shape
+        return shapes
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
         """The output for a batch of any shape, (rows, ...)."""
+        return in_lane(lambda: self._run(feed))
+
+    def _run(self, feed: Feed) -> NDArray[np.float32]:
         rows, length = feed["input_ids"].shape
-        shape = next((key for key in self._shapes if key[0] >= rows and key[1] >= length), None)
-        with self._lock:
-            if shape is not None:
-                return self._shapes[shape].run(feed)
-            output: Any = self._session.run(None, dict(feed), _unrecorded())[0]
+        key = next((key for key in self._keys if key[0] >= rows and key[1] >= length), None)
+        if key is not None:
+            return self._shapes[key].run(feed)
+        output: Any = self._session.run(None, dict(feed), _unrecorded())[0]
         return np.asarray(output, dtype=np.float32)
+
+
+def in_lane(work: Callable[[], T]) -> T:
+    """What `work` returns, from the one thread of this process that uses CUDA.
+
+    ONNX Runtime keeps graphs for each thread, and while one is recorded nothing else in the process may use the GPU.
+    """
+    return LANE.submit(work).result()
+
+
+def _filled(name: str, values: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
+    """`values` with one token in each row from `rows` on: of nothing but padding there is no mean."""
+    if name != "token_type_ids":
+        values[rows:, 0] = 1
+    return values
 
 
 def _unrecorded() -> ort.RunOptions:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -22,7 +22,7 @@ from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.releases import Calibration, Card, Variant
 from pipeline.settings import Settings
-from serving.bound import Bound, Feed
+from serving.bound import Bound, Feed, in_lane
 from serving.observe import Observer, unobserved
 from serving.schemas import Method
 
@@ -88,12 +88,18 @@ class Running:
 
     session: ort.InferenceSession
     bound: Bound | None = None
+    device: Device = "cpu"
 
     def run(self, feed: Feed) -> Floats:
         """The model's output for one padded batch, (rows, ...)."""
         if self.bound is not None:
             return self.bound.run(feed)
-        return np.asarray(self.session.run(None, dict(feed))[0], dtype=np.float32)
+        outputs = in_lane(lambda: self._outputs(feed)) if self.device == "cuda" else self._outputs(feed)
+        return np.asarray(outputs[0], dtype=np.float32)
+
+    def _outputs(self, feed: Feed) -> Sequence[Any]:
+        found: Sequence[Any] = self.session.run(None, dict(feed))
+        return found
 
 
 class Engine:
@@ -132,6 +138,10 @@ class Engine:
         self._with_types = any(item.name == "token_type_ids" for item in self._running.session.get_inputs())
         self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
         self._pool = ThreadPoolExecutor(options.threads or os.cpu_count() or 1, thread_name_prefix="engine")
+
+    def observed_by(self, observer: Observer) -> None:
+        """Tell `observer` of all work from now on."""
+        self._observer = observer
 
     @property
     def provider(self) -> str:
@@ -301,7 +311,7 @@ def _problem(item: tuple[str, ...], width: int) -> str | None:
 
 
 def _open(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
-    if device != "cpu" and "cuda" in card.variants and (device == "cuda" or cuda_devices() > 0):
+    if device != "cpu" and card.variants.get("cuda") and (device == "cuda" or cuda_devices() > 0):
         running = _open_cuda(directory, card, card.variants["cuda"][variant])
         # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
         if running.session.get_providers()[0] == PROVIDERS["cuda"]:
@@ -309,6 +319,10 @@ def _open(directory: Path, card: Card, device: Device | None, variant: int) -> t
         if device == "cuda":
             raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
         log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
+    elif device == "cuda":
+        raise ArtifactError(f"{card.id}: CUDA was asked for and the release has no file for it")
+    if not card.variants.get("cpu"):
+        raise ArtifactError(f"{card.id}: the release has no file for a CPU")
     return "cpu", Running(_session(directory, card, "cpu", card.variants["cpu"][variant].file))
 
 
@@ -318,10 +332,10 @@ def _open_cuda(directory: Path, card: Card, chosen: Variant) -> Running:
         try:
             session = _session(directory, card, "cuda", chosen.file, recorded=True)
             if session.get_providers()[0] == PROVIDERS["cuda"]:
-                return Running(session, Bound(session, card.max_length, "cuda"))
+                return Running(session, Bound(session, card.max_length, "cuda"), "cuda")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base but Exception
             log.warning("%s: small batches are not replayed as CUDA graphs (%s)", card.id, error)
-    return Running(_session(directory, card, "cuda", chosen.file))
+    return Running(_session(directory, card, "cuda", chosen.file), device="cuda")
 
 
 def _session(directory: Path, card: Card, device: Device, file: str, *, recorded: bool = False) -> ort.InferenceSession:
@@ -334,8 +348,12 @@ def _session(directory: Path, card: Card, device: Device, file: str, *, recorded
     if device == "cuda":
         ort.preload_dlls()
     providers = [(PROVIDERS[device], {"enable_cuda_graph": "1"} if recorded else {})]
-    try:
+
+    def load() -> ort.InferenceSession:
         return ort.InferenceSession(str(directory / file), options, providers=providers)
+
+    try:
+        return in_lane(load) if device == "cuda" else load()
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
         raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
 

@@ -36,7 +36,7 @@ BODIES = {(method, path) for method, path in [
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
 #: All that is answered but for what lies below `OPEN_BELOW`.
-PATHS = frozenset({*OPEN, *(path for _, path in BODIES), "/releases", "/metrics"})
+PATHS = frozenset({*OPEN, *(path for _, path in BODIES), "/releases", "/metrics", "/schema.json"})
 #: Seconds after which it is looked whether the client is still there: most are answered by then.
 LOOK_AFTER = 0.05
 #: What nginx says in its logs of a client that has gone; nobody sees it.

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.model import Trained
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
-from pipeline.onnx_rewrite import Graph, part_attention, part_outliers
+from pipeline.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
 from pipeline.parity import open_session
 from pipeline.recipe import load_recipe
 
@@ -187,3 +187,19 @@ def test_int8_sets_them_apart_by_itself(reaching: tuple[Path, Path], tmp_path: P
     assert made["far"].count("MatMulInteger") == made["plain"].count("MatMulInteger")
     assert made["far"].count("MatMul") == made["plain"].count("MatMul") + 1
     assert off["far"] < 2 * off["plain"] < off["unseen"]
+
+
+def test_a_head_with_a_gelu_is_left_alone() -> None:
+    """As ELECTRA's: between two Gemm, which `part_outliers` does not know."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("MatMul", ["x", "w"], ["product"]),
+        node("Add", ["product", "b"], ["biased"]),
+        node("Gelu", ["biased"], ["inside"], domain="com.microsoft"),
+        node("MatMul", ["inside", "v"], ["out"]),
+        node("Gemm", ["out", "u"], ["dense"]),
+        node("Gelu", ["dense"], ["head"], domain="com.microsoft"),
+        node("Gemm", ["head", "t"], ["logits"]),
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "both", [], []))
+    assert gelus_of_layers(model) == ["inside"]

@@ -19,7 +19,7 @@ from pipeline.artifacts import Store
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import load_settings
-from serving.engine import PADDING, Engine, EngineOptions, sub_batches
+from serving.engine import PADDING, Device, Engine, EngineOptions, sub_batches
 from serving.schemas import Method
 from tests.releases import SENTENCES, TinyModel, expected
 
@@ -161,6 +161,18 @@ def test_without_cuda_the_cpu_answers_and_says_so(release: Path) -> None:
     assert (engine.device, engine.provider) == ("cpu", "CPUExecutionProvider")
     with pytest.raises(ArtifactError, match="CUDA"):
         Engine(release, EngineOptions(device="cuda"))
+
+
+@pytest.mark.parametrize(("device", "left"), [("cuda", "cpu"), ("cpu", "cuda")])
+def test_a_release_without_a_file_for_the_device_is_said(
+    release: Path, tmp_path: Path, device: Device, left: Device
+) -> None:
+    copy = shutil.copytree(release, tmp_path / "copy")
+    card = Engine(release, EngineOptions(device="cpu")).card
+    some = card.model_copy(update={"variants": {left: card.variants[left]}})
+    (copy / "card.json").write_text(some.model_dump_json(), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="the release has no file for"):
+        Engine(copy, EngineOptions(device=device))
 
 
 @pytest.mark.skipif(cuda_devices() == 0, reason="this machine has no CUDA device")

@@ -6,15 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
+import onnxruntime
 import pytest
+from prometheus_client import CollectorRegistry
 
 from pipeline.artifacts import Store
 from pipeline.releases import Variant
 from serving.engine import Engine, EngineOptions
+from serving.metrics import Metrics
 from serving.variants import open_fastest
 from tests.releases import SENTENCES, TinyModel
 
 CPU = EngineOptions(threads=1, device="cpu")
+RECORD = {"device": "cpu", "runtime": onnxruntime.__version__}
 
 
 @pytest.fixture
@@ -75,14 +79,21 @@ def test_what_one_worker_measured_the_others_take(release: Path, tmp_path: Path)
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     first = open_fastest(release, CPU, record=record)
     assert open_fastest(release, CPU, record=record).rates == first.rates
-    record.write_text(json.dumps({"device": "cpu", "rates": {"int8": 1.0, "fp32": 2.0}}), encoding="utf-8")
+    record.write_text(json.dumps(RECORD | {"rates": {"int8": 1.0, "fp32": 2.0}}), encoding="utf-8")
     told = open_fastest(release, CPU, record=record)
     assert (told.variant.name, told.rates) == ("fp32", {"int8": 1.0, "fp32": 2.0})
     assert told.variant.file == "again.onnx"
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '{"device": "cuda", "rates": {"fp16": 9.0}}', '{"device": "cpu", "rates": {"int4": 9.0}}']
+    "content",
+    [
+        "",
+        "{",
+        json.dumps(RECORD | {"device": "cuda", "rates": {"fp16": 9.0}}),
+        json.dumps(RECORD | {"rates": {"int4": 9.0}}),
+        json.dumps(RECORD | {"runtime": "1.0.0", "rates": {"int8": 9.0}}),
+    ],
 )
 def test_a_record_that_says_nothing_of_these_files_is_made_anew(release: Path, tmp_path: Path, content: str) -> None:
     record = tmp_path / "nsmc.json"
@@ -90,4 +101,27 @@ def test_a_record_that_says_nothing_of_these_files_is_made_anew(release: Path, t
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     found = open_fastest(release, CPU, record=record).rates
     assert found.keys() == {"int8", "fp32"}
-    assert json.loads(record.read_text(encoding="utf-8")) == {"device": "cpu", "rates": found}
+    assert json.loads(record.read_text(encoding="utf-8")) == RECORD | {"rates": found}
+
+
+def test_a_recorded_file_that_does_not_work_now_is_not_needed(
+    release: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = tmp_path / "nsmc.json"
+    record.write_text(json.dumps(RECORD | {"rates": {"int8": 1.0, "fp32": 2.0}}), encoding="utf-8")
+    add(release, ("broken.onnx", b"not a model"))
+    assert open_fastest(release, CPU, record=record).variant.name == "int8"
+    assert "model cannot be loaded" in caplog.text
+
+
+def test_what_is_measured_is_no_traffic(release: Path) -> None:
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    registry = CollectorRegistry()
+    engine = open_fastest(release, CPU, Metrics(registry).observer)
+
+    def tokenized() -> float:
+        return registry.get_sample_value("saebyeok_tokenizing_seconds_count", {"recipe": "nsmc"}) or 0.0
+
+    assert tokenized() == 0
+    engine.classify(SENTENCES)
+    assert tokenized() == 1
