@@ -24,8 +24,8 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     `model.fp16.onnx` and `model.packed.onnx`, which computes no padding.
 
     `decided` is shown in the report. Each file but the last, which only CUDA can run, is compared on a CPU with the
-    trained model in fp32, on real sentences in padded batches. Raises ParityError beyond the recipe's bound, LatencyError
-    beyond its budget, ArtifactError where `decided` is about another evaluation.
+    trained model in fp32, on real sentences in padded batches. Raises ParityError beyond the recipe's bound,
+    LatencyError beyond its budget, ArtifactError where `decided` is about another evaluation.
     """
     recipe = job.recipe
     if decided.input_ref("evaluated") != evaluated.ref:
