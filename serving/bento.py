@@ -65,6 +65,12 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
             if item.cls.__name__ not in needless
         ]
 
+    async def readyz(self, request: Request) -> Response:
+        """What the service says of its readiness, once BentoML finds it ready."""
+        await super().readyz(request)
+        ready: BaseModel = self._service_instance.readiness()
+        return Response(to_json(ready), media_type="application/json")
+
     async def api_endpoint_wrapper(self, name: str, request: Request) -> Response:
         """The answer of the API `name`. Raises ApiError, which BentoML would answer in a shape of its own.
 

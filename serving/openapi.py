@@ -18,6 +18,7 @@ from serving.schemas import (
     EmbedResponse,
     ErrorResponse,
     ErrorType,
+    ReadyResponse,
     ReleasesResponse,
     SimilarityRequest,
     SimilarityResponse,
@@ -58,7 +59,15 @@ MEANING = {
     ErrorType.TIMEOUT: "No answer in time",
 }
 REQUESTS = (ClassifyRequest, SimilarityRequest, EmbedRequest, StageRequest)
-ANSWERS = (ClassifyResponse, SimilarityResponse, EmbedResponse, ReleasesResponse, StagedResponse, ErrorResponse)
+ANSWERS = (
+    ClassifyResponse,
+    SimilarityResponse,
+    EmbedResponse,
+    ReleasesResponse,
+    StagedResponse,
+    ReadyResponse,
+    ErrorResponse,
+)
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -117,11 +126,11 @@ def _paths() -> dict[str, Any]:
             "unstage", "Unstage a release", StagedResponse, STAGING, token, status=202, body=StageRequest
         ),
     }
-    for path, summary in (("/livez", "Whether the service runs"), ("/readyz", "Whether a release is deployed")):
-        plain = {"text/plain": {"schema": {"type": "string"}}}
-        kinds = (ErrorType.UNAVAILABLE,) if path == "/readyz" else ()
-        paths[path] = {"get": _described(path[1:], summary, [{}], {"200": _success(plain)} | _errors(kinds))}
-    return paths
+    plain = {"text/plain": {"schema": {"type": "string"}}}
+    lives = _described("livez", "Whether the service runs", [{}], {"200": _success(plain)} | _errors(()))
+    unavailable = (ErrorType.UNAVAILABLE,)
+    ready = _operation("readyz", "Whether a release is deployed, and what runs it", ReadyResponse, unavailable, [{}])
+    return paths | {"/livez": {"get": lives}, "/readyz": {"get": ready}}
 
 
 def _operation(

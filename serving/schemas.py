@@ -220,6 +220,13 @@ class LiveRelease(BaseModel):
     created: datetime
 
 
+class ReadyResponse(BaseModel):
+    """What is ready to answer."""
+
+    deployment: int
+    providers: dict[str, str] = Field(description="recipe to what ONNX Runtime really runs it on")
+
+
 class ReleasesResponse(BaseModel):
     """What is deployed, as the answering worker sees it, and what every live worker says."""
 

@@ -33,6 +33,7 @@ from serving.schemas import (
     EmbedRequest,
     EmbedResponse,
     ErrorType,
+    ReadyResponse,
     SimilarityRequest,
     SimilarityResponse,
 )
@@ -104,6 +105,14 @@ class Saebyeok:
     async def __is_ready__(self) -> bool:
         """Whether a deployment is loaded."""
         return self._live.follower.snapshot.deployment is not None
+
+    def readiness(self) -> ReadyResponse:
+        """What answers, and on what."""
+        now = self._live.follower.snapshot
+        number = now.deployment.number if now.deployment else 0
+        return ReadyResponse(
+            deployment=number, providers={recipe: engine.provider for recipe, engine in now.live.items()}
+        )
 
     def __metrics__(self, text: str) -> str:
         """What BentoML answers at /metrics: `text` is what it has collected of all workers."""

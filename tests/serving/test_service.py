@@ -24,7 +24,7 @@ from serving.auth import deploy_token
 from serving.client import AsyncClient, CallError, Client
 from serving.engine import Engine
 from serving.openapi import COMMITTED
-from serving.schemas import Method
+from serving.schemas import Method, ReadyResponse
 from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, model_files, service_settings
@@ -97,6 +97,9 @@ def test_it_is_live_but_not_ready_before_the_first_deployment(unready: tuple[int
 
 def test_classify_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
     assert running.client.is_ready()
+    ready = ReadyResponse.model_validate_json(httpx.get(f"{running.settings.service_url}/readyz").content)
+    providers = {recipe: release.provider for recipe, release in running.client.releases().recipes.items()}
+    assert (ready.deployment, ready.providers) == (1, providers)
     body = ask(running, "/classify", {"texts": list(SENTENCES)}).json()
     assert (body["recipe"], body["release"], body["sample"]) == ("nsmc", "nsmc-" + "a" * 16, True)
     wanted = Engine(live["nsmc"].path).classify(SENTENCES)
