@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,7 +23,7 @@ from pipeline.errors import ArtifactError, BadInputError
 from pipeline.releases import Calibration, Card, Variant
 from pipeline.settings import Settings
 from serving.bound import Bound, Feed, in_lane
-from serving.observe import Observer, unobserved
+from serving.observe import Observer
 from serving.schemas import Method
 
 log = logging.getLogger(__name__)
@@ -109,13 +109,10 @@ class Engine:
         self,
         directory: Path,
         options: EngineOptions | None = None,
-        observe: Callable[[Card], Observer] = unobserved,
         *,
         variant: int = 0,
     ) -> None:
-        """Load the release in `directory`, of its device's files that of number `variant`.
-
-        `observe` makes who is told of its work.
+        """Load the release in `directory`, of its device's files that of number `variant`. Nobody observes it yet.
 
         Raises ArtifactError where card, tokenizer or model cannot be loaded, or not on the device that was asked for.
         """
@@ -125,7 +122,7 @@ class Engine:
             self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise ArtifactError(f"{directory}: the release cannot be loaded ({error})") from error
-        self._observer = observe(self.card)
+        self._observer = Observer()
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)

@@ -13,9 +13,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
 from pipeline.artifacts import Store
-from serving.engine import TOKEN_BUDGET, Engine, EngineOptions, sub_batches
+from serving.engine import TOKEN_BUDGET, EngineOptions, sub_batches
 from serving.metrics import Metrics, served
 from serving.schemas import LiveRelease, ReleasesResponse, WorkerState
+from serving.variants import open_fastest
 from tests.releases import MAX_LENGTH, SENTENCES, TinyModel
 
 
@@ -33,7 +34,7 @@ def test_an_engine_counts_what_it_computes(store: Store, classifier: TinyModel) 
     release = classifier.publish(store, "nsmc", key="a" * 16).path
     registry = CollectorRegistry()
     value = reader(registry)
-    engine = Engine(release, EngineOptions(threads=2, device="cpu"), Metrics(registry).observer)
+    engine = open_fastest(release, EngineOptions(threads=2, device="cpu"), Metrics(registry).observer)
     assert value("saebyeok_real_tokens_total") == 0
     texts = list(SENTENCES) * 5
     engine.classify(texts)
@@ -54,7 +55,7 @@ def test_engines_of_one_recipe_count_together(store: Store, classifier: TinyMode
     metrics = Metrics(registry)
     for model, key in ((classifier, "a"), (other_classifier, "b")):
         release = model.publish(store, "nsmc", key=key * 16).path
-        Engine(release, EngineOptions(threads=1, device="cpu"), metrics.observer).classify(["좋다"])
+        open_fastest(release, EngineOptions(threads=1, device="cpu"), metrics.observer).classify(["좋다"])
     assert reader(registry)("saebyeok_batch_rows_sum") == 2
 
 
