@@ -1,7 +1,8 @@
-"""Training steps a second of an embedded model on a CPU: one thread or one a core, alone and two trainings at once.
+"""Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
 
 python -m benchmarks.threads [--recipe nsmc] [--seconds 8] [--rounds 3] [--json]
-The model and its batches have the size of the recipe's, the tokens are random; the ways are interleaved.
+Several threads work within each product of matrices, or on a part of the batch each (`pipeline/lanes.py`). Batches are
+as large as the recipe's, the tokens are random; the ways are interleaved.
 """
 
 from __future__ import annotations
@@ -19,27 +20,33 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pipeline.lanes import Batch, Lanes
 from pipeline.recipe import load_recipe
 from pipeline.settings import ROOT, library_environment
 
-#: Threads (0: one a core) and OpenMP's way to wait at a barrier.
-WAYS = {"one thread": (1, "PASSIVE"), "a thread a core, passive": (0, "PASSIVE"), "a thread a core, spinning": (0, "")}
+#: Lanes, threads of each (0: one a core), and OpenMP's way to wait at a barrier.
+WAYS = {
+    "one thread": (1, 1, "PASSIVE"),
+    "a thread a core, passive": (1, 0, "PASSIVE"),
+    "a thread a core, spinning": (1, 0, ""),
+    "a lane a core": (0, 1, "PASSIVE"),
+}
 #: Tokens of a batch's rows, padded to one another as `group_by_length` leaves them.
 LENGTHS = (10, 14, 20, 28, 50)
 WARM = 10
 
 
 def main() -> None:
-    """Run the rounds and print a table, or one JSON document; with `--threads`, be one of the trainings."""
+    """Run the rounds and print a table, or one JSON document; with `--way`, be one of the trainings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nsmc")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each training, after its first steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--threads", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.threads is not None:
-        print(train(arguments.recipe, arguments.threads, arguments.seconds))
+    if arguments.way:
+        print(train(arguments.recipe, arguments.way, arguments.seconds))
         return
     document = measure(arguments.recipe, arguments.seconds, arguments.rounds)
     if arguments.json:
@@ -66,9 +73,8 @@ def measure(recipe: str, seconds: float, rounds: int) -> dict[str, Any]:
 
 def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
     """Steps a second of the slowest of so many processes at once."""
-    threads, policy = WAYS[way]
-    command = [sys.executable, "-m", "benchmarks.threads", "--recipe", recipe]
-    command += ["--threads", str(threads), "--seconds", str(seconds)]
+    policy = WAYS[way][-1]
+    command = [sys.executable, "-m", "benchmarks.threads", "--recipe", recipe, "--way", way, "--seconds", str(seconds)]
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | library_environment(Path(home)) | {"OMP_WAIT_POLICY": policy}
         if not policy:
@@ -79,39 +85,43 @@ def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
         return min(float(process.communicate()[0]) for process in processes)
 
 
-def train(name: str, threads: int, seconds: float) -> float:
+def train(name: str, way: str, seconds: float) -> float:
     """Steps a second of one training."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification
+    from torch import Tensor
+    from transformers import AutoConfig, BertForSequenceClassification
 
-    if threads:
-        torch.set_num_threads(threads)
-    recipe = load_recipe(name, "embedded")
-    shape = recipe.model.scratch
-    assert shape is not None
-    torch.manual_seed(recipe.train.seed)
-    model = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=shape.vocabulary,
-            hidden_size=shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            intermediate_size=shape.intermediate,
-        )
-    ).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.train.learning_rate)
+    from pipeline.encoder import shipped
+    from pipeline.hardware import cores, has_bf16, training_attention
+
+    lanes, threads = (count or cores() for count in WAYS[way][:2])
+    torch.set_num_threads(threads)
+    settings = load_recipe(name, "embedded").train
+    torch.manual_seed(settings.seed)
+    config = AutoConfig.from_pretrained(shipped("mini"), attn_implementation=training_attention())
+    model = BertForSequenceClassification(config).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, fused=True)
+
+    def forward(piece: Batch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16(), cache_enabled=False):
+            loss: Tensor = model(**piece).loss
+        return loss
+
+    def total(losses: list[Tensor], pieces: list[Batch]) -> Tensor:
+        return torch.stack(losses).mean()
+
+    side_by_side, parameters = Lanes(lanes), list(model.parameters())
     started = 0.0
     for step in count():
         if step == WARM:
             started = time.perf_counter()
         if started and (spent := time.perf_counter() - started) > seconds:
             return (step - WARM) / spent
-        tokens = torch.randint(shape.vocabulary, (recipe.train.batch_size, LENGTHS[step % len(LENGTHS)]))
-        labels = torch.randint(2, (recipe.train.batch_size,))
-        model(input_ids=tokens, labels=labels).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        tokens = torch.randint(config.vocab_size, (settings.batch_size, LENGTHS[step % len(LENGTHS)]))
+        batch = {"input_ids": tokens, "labels": torch.randint(2, (settings.batch_size,))}
+        side_by_side.learn(parameters, batch, forward, total)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        optimizer.zero_grad()
     raise AssertionError
 
 

@@ -41,6 +41,7 @@ from pipeline.hardware import (
     has_bf16,
     packs_rows,
     training_attention,
+    training_lanes,
     training_processes,
 )
 from pipeline.heads import BiEncoder, Head, PooledClassifier, correlation_loss
@@ -95,7 +96,6 @@ def fit(
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = tokenized.figures["base"]
     scratch = base["base"] == SCRATCH
-    torch.set_num_threads(threads)
     if start := inputs.get("start"):
         directory: Path | None = start.path / "model"
     else:
@@ -104,6 +104,8 @@ def fit(
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)
     freeze_layers(model, recipe.train.frozen_layers)
+    lanes = _lanes(recipe, model, threads)
+    torch.set_num_threads(threads // lanes)
     checkpoint = newest_checkpoint(work)
     watch = Watch(spent=seconds_behind(checkpoint))
     transformer_of(model).set_attn_implementation(training_attention())
@@ -111,7 +113,7 @@ def fit(
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed)
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, lanes=lanes)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -134,6 +136,12 @@ def fit(
         **(_calibrate(recipe, trainer) if isinstance(model, BiEncoder) else {"calibration": None, "euclidean": None}),
         "base": base,
     }
+
+
+def _lanes(recipe: Recipe, model: nn.Module, threads: int) -> int:
+    """How many threads share a batch: one where what they draw at random would depend on which of them is first."""
+    draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
+    return 1 if draws or recipe.train.tune != "full" else training_lanes(recipe.train.batch_size, threads)
 
 
 def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
@@ -175,7 +183,7 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
 
 
 def _trainer(
-    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, lanes: int = 1
 ) -> FineTuner:
     paired = isinstance(lesson.module, BiEncoder)
 
@@ -195,6 +203,7 @@ def _trainer(
         packed=packed,
         compare=correlation_loss if paired else None,
         mix=_mix(recipe) if paired else None,
+        lanes=lanes,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from pipeline.batching import Batches
 from pipeline.hardware import gpu_memory
+from pipeline.lanes import Batch, Lanes, pieces_of
 from pipeline.mixing import Row
 from pipeline.shares import Share, all_rows, weight_of
 
@@ -130,8 +132,8 @@ class BatchTrainer(Trainer):
 class FineTuner(BatchTrainer):
     """Beside each loss it logs how fast it goes and how much of that is padding; a batch too large is halved.
 
-    A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes share each batch, and
-    make the step that one would.
+    A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes, or threads on a CPU,
+    share each batch, and make the step that one would.
     """
 
     def __init__(
@@ -141,16 +143,22 @@ class FineTuner(BatchTrainer):
         packed: bool,
         compare: Callable[[Tensor, Tensor], Tensor] | None,
         mix: Callable[[Sequence[Row]], list[Row]] | None,
+        lanes: int = 1,
         **options: Any,
     ) -> None:
         """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
 
         `packed` says that padding is not computed; `compare` is the loss of logits (batch,) and labels (batch,) where
-        it is no mean over rows, and `mix` makes other rows of those of a batch.
+        it is no mean over rows, and `mix` makes other rows of those of a batch. `lanes` threads share a batch.
         """
         super().__init__(**options)
         self._layer_decay = layer_decay
         self._packed, self._compare, self._mix = packed, compare, mix
+        self._lanes = Lanes(lanes) if lanes > 1 else None
+        if self._lanes:
+            # torch keeps the weights in bf16 for all threads at once, and any that is done throws them away: whether a
+            # gradient is added up in bf16 or in fp32 would depend on which thread was first.
+            self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         self.meter, self._lately = self._new_meter(), self._new_meter()
         self.parts = 1
         "In how many parts a batch is computed, for memory."
@@ -177,7 +185,9 @@ class FineTuner(BatchTrainer):
         return batch
 
     @override
-    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Batch, *args: Any, **options: Any) -> Tensor:
+        if self._lanes:
+            return self._in_lanes(self._lanes, model, inputs)
         rows, processes = len(inputs["labels"]), self.args.world_size
         if processes > 1:
             self._share = weight_of(rows, self.args.device)
@@ -195,20 +205,37 @@ class FineTuner(BatchTrainer):
             self.parts *= 2
             log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
 
-    def _in_parts(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    def _in_lanes(self, lanes: Lanes, model: nn.Module, inputs: Batch) -> Tensor:
+        """One step on a CPU, as the Trainer's own but for the threads."""
+        model.train()
+        alone = super().compute_loss
+
+        def forward(piece: Batch) -> Tensor:
+            with self.compute_loss_context_manager():
+                found: Any = model(**piece)["logits"] if self._compare else alone(model, piece)
+            assert isinstance(found, Tensor)
+            return found
+
+        def total(found: list[Tensor], pieces: list[Batch]) -> Tensor:
+            if self._compare:
+                return self._compare(torch.cat(found), torch.cat([piece["labels"] for piece in pieces]))
+            shares = [len(piece["labels"]) / len(inputs["labels"]) for piece in pieces]
+            return torch.stack([share * loss for share, loss in zip(shares, found, strict=True)]).sum()
+
+        return lanes.learn([p for p in model.parameters() if p.requires_grad], inputs, forward, total)
+
+    def _in_parts(self, model: nn.Module, inputs: Batch) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""
         rows = len(inputs["labels"])
-        pieces = [{name: value[start :: self.parts] for name, value in inputs.items()} for start in range(self.parts)]
-        pieces = [piece for piece in pieces if len(piece["labels"])]
         losses = []
-        for piece in pieces:
+        for piece in pieces_of(inputs, self.parts):
             self._weight = len(piece["labels"]) / rows * self._share
             losses.append(super().training_step(model, piece))
         self._weight = 1.0
         return torch.stack(losses).sum()
 
     @override
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **options: Any) -> Any:
+    def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **options: Any) -> Any:
         processes = self.args.world_size
         if self._compare and model.training and processes > 1:
             logits, labels = all_rows(model(**inputs)["logits"]), all_rows(inputs["labels"])

@@ -13,7 +13,7 @@ from pipeline.checkpoints import COMPLETE
 from pipeline.console import FAILED
 from tests.cli import Place, sets
 from tests.service import eventually
-from tests.tiny import SMALL
+from tests.tiny import SHAPE, SMALL
 
 pytestmark = pytest.mark.faults
 
@@ -30,9 +30,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return place
 
 
-def training(seed: int) -> list[str]:
+def training(seed: int, dropout: float = 0.1) -> list[str]:
     """A training of its own for each seed."""
-    return ["train", "nsmc", *sets(SMALL | {"train.epochs": EPOCHS, "train.seed": seed})]
+    chosen = {"model.scratch": SHAPE | {"dropout": dropout}, "train.epochs": EPOCHS, "train.seed": seed}
+    return ["train", "nsmc", *sets(SMALL | chosen)]
 
 
 def checkpoints(place: Place, *, whole: bool) -> list[Path]:
@@ -62,8 +63,11 @@ def goes_on(place: Place, arguments: list[str], checkpoint: Path) -> None:
     assert list((place.home / "work").iterdir()) == []
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(place: Place) -> None:
-    arguments, before = training(seed=1), attempts(place)
+@pytest.mark.parametrize(("threads", "dropout"), [(1, 0.1), (2, 0.0)])
+def test_a_killed_training_goes_on_from_its_checkpoint(place: Place, threads: int, dropout: float) -> None:
+    # Without dropout, several threads share each batch.
+    place = Place(place.home, SAEBYEOK_THREADS=str(threads))
+    arguments, before = training(1, dropout), attempts(place)
     with place.killed(*arguments) as process:
         eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))
     assert attempts(place) == before
