@@ -1,8 +1,8 @@
 """Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
 
 python -m benchmarks.threads [--recipe nsmc] [--seconds 8] [--rounds 3] [--json]
-Several threads work within each product of matrices, or on a part of the batch each (`pipeline/lanes.py`). Batches are
-as large as the recipe's, the tokens are random; the ways are interleaved.
+Several threads work within each product of matrices, or on a part of the batch each (`pipeline/parallel.py`). Batches
+are as large as the recipe's, the tokens are random; the ways are interleaved.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipeline.lanes import Batch, Lanes
+from pipeline.parallel import Batch, BatchThreads
 from pipeline.recipe import load_recipe
 from pipeline.settings import ROOT, library_environment
 
-#: Lanes, threads of each (0: one a core), and OpenMP's way to wait at a barrier.
+#: BatchThreads, threads of each (0: one a core), and OpenMP's way to wait at a barrier.
 WAYS = {
     "one thread": (1, 1, "PASSIVE"),
     "a thread a core, passive": (1, 0, "PASSIVE"),
     "a thread a core, spinning": (1, 0, ""),
-    "a lane a core": (0, 1, "PASSIVE"),
+    "a thread a core, of a batch": (0, 1, "PASSIVE"),
 }
 #: Tokens of a batch's rows, padded to one another as `group_by_length` leaves them.
 LENGTHS = (10, 14, 20, 28, 50)
@@ -54,7 +54,7 @@ def main() -> None:
         return
     print(f"{document['machine']}; steps a second of each training, median of {arguments.rounds}")
     for way, row in document["ways"].items():
-        print(f"{way:<26} alone {row['alone']:5.1f}   two at once {row['two at once']:5.1f}")
+        print(f"{way:<28} alone {row['alone']:5.1f}   two at once {row['two at once']:5.1f}")
 
 
 def measure(recipe: str, seconds: float, rounds: int) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def train(name: str, way: str, seconds: float) -> float:
     from pipeline.encoder import shipped
     from pipeline.hardware import cores, has_bf16, training_attention
 
-    lanes, threads = (count or cores() for count in WAYS[way][:2])
+    sharing, threads = (count or cores() for count in WAYS[way][:2])
     torch.set_num_threads(threads)
     settings = load_recipe(name, "embedded").train
     torch.manual_seed(settings.seed)
@@ -110,7 +110,7 @@ def train(name: str, way: str, seconds: float) -> float:
     def total(losses: list[Tensor], pieces: list[Batch]) -> Tensor:
         return torch.stack(losses).mean()
 
-    side_by_side, parameters = Lanes(lanes), list(model.parameters())
+    side_by_side, parameters = BatchThreads(sharing), list(model.parameters())
     started = 0.0
     for step in count():
         if step == WARM:

@@ -34,6 +34,7 @@ from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
 from pipeline.frozen import Vectors
 from pipeline.hardware import (
+    batch_threads,
     best_device,
     compiles,
     cores,
@@ -41,7 +42,6 @@ from pipeline.hardware import (
     has_bf16,
     packs_rows,
     training_attention,
-    training_lanes,
     training_processes,
 )
 from pipeline.heads import BiEncoder, Head, PooledClassifier, correlation_loss
@@ -104,8 +104,8 @@ def fit(
     set_seed(recipe.train.seed)
     model = build_model(recipe, directory, tokenizer)
     freeze_layers(model, recipe.train.frozen_layers)
-    lanes = _lanes(recipe, model, threads)
-    torch.set_num_threads(threads // lanes)
+    sharing = _sharing(recipe, model, threads)
+    torch.set_num_threads(threads // sharing)
     checkpoint = newest_checkpoint(work)
     watch = Watch(spent=seconds_behind(checkpoint))
     transformer_of(model).set_attn_implementation(training_attention())
@@ -113,7 +113,7 @@ def fit(
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, lanes=lanes)
+    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, sharing=sharing)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = watch.seconds
@@ -138,10 +138,12 @@ def fit(
     }
 
 
-def _lanes(recipe: Recipe, model: nn.Module, threads: int) -> int:
+def _sharing(recipe: Recipe, model: nn.Module, threads: int) -> int:
     """How many threads share a batch: one where what they draw at random would depend on which of them is first."""
     draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
-    return 1 if draws or recipe.train.tune != "full" else training_lanes(recipe.train.batch_size, threads)
+    if draws or recipe.train.tune != "full" or torch.distributed.is_initialized():
+        return 1
+    return batch_threads(recipe.train.batch_size, threads)
 
 
 def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
@@ -183,7 +185,7 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
 
 
 def _trainer(
-    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, lanes: int = 1
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, sharing: int = 1
 ) -> FineTuner:
     paired = isinstance(lesson.module, BiEncoder)
 
@@ -203,7 +205,7 @@ def _trainer(
         packed=packed,
         compare=correlation_loss if paired else None,
         mix=_mix(recipe) if paired else None,
-        lanes=lanes,
+        sharing=sharing,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
         train_dataset=lesson.train,

@@ -14,7 +14,7 @@ WORTH = 6000
 SHARE = 32
 #: Rows of a batch that a thread on a CPU must have for itself. What a step costs however few rows there are, as the
 #: gradients of the embeddings, is half of what 16 short ones take (docs/experiments.md).
-LANE = 16
+PER_THREAD = 16
 
 
 def best_device() -> torch.device:
@@ -54,16 +54,16 @@ def training_processes(rows: int) -> int:
     """How many processes train together, a GPU each, where a batch has so many rows; 1 without a GPU.
 
     Each has at least `SHARE` of them. CUDA_VISIBLE_DEVICES says which GPUs there are. On a CPU it is threads that share
-    a batch (`training_lanes`).
+    a batch (`batch_threads`).
     """
     if best_device().type != "cuda":
         return 1
     return max(1, min(torch.cuda.device_count(), rows // SHARE))
 
 
-def training_lanes(rows: int, threads: int) -> int:
-    """How many of `threads` on a CPU share a batch of so many rows, at least `LANE` each; 1 on a GPU."""
-    return 1 if best_device().type != "cpu" else max(1, min(threads, rows // LANE))
+def batch_threads(rows: int, threads: int) -> int:
+    """How many of `threads` on a CPU share a batch of so many rows, at least `PER_THREAD` each; 1 on a GPU."""
+    return 1 if best_device().type != "cpu" else max(1, min(threads, rows // PER_THREAD))
 
 
 def gpu_memory() -> dict[str, float]:

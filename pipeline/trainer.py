@@ -21,8 +21,8 @@ from typing_extensions import override
 
 from pipeline.batching import Batches
 from pipeline.hardware import gpu_memory
-from pipeline.lanes import Batch, Lanes, pieces_of
 from pipeline.mixing import Row
+from pipeline.parallel import Batch, BatchThreads, pieces_of
 from pipeline.shares import Share, all_rows, weight_of
 
 log = logging.getLogger(__name__)
@@ -143,19 +143,19 @@ class FineTuner(BatchTrainer):
         packed: bool,
         compare: Callable[[Tensor, Tensor], Tensor] | None,
         mix: Callable[[Sequence[Row]], list[Row]] | None,
-        lanes: int = 1,
+        sharing: int = 1,
         **options: Any,
     ) -> None:
         """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
 
         `packed` says that padding is not computed; `compare` is the loss of logits (batch,) and labels (batch,) where
-        it is no mean over rows, and `mix` makes other rows of those of a batch. `lanes` threads share a batch.
+        it is no mean over rows, and `mix` makes other rows of those of a batch. `sharing` threads share a batch.
         """
         super().__init__(**options)
         self._layer_decay = layer_decay
         self._packed, self._compare, self._mix = packed, compare, mix
-        self._lanes = Lanes(lanes) if lanes > 1 else None
-        if self._lanes:
+        self._threads = BatchThreads(sharing) if sharing > 1 else None
+        if self._threads:
             # torch keeps the weights in bf16 for all threads at once, and any that is done throws them away: whether a
             # gradient is added up in bf16 or in fp32 would depend on which thread was first.
             self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
@@ -186,8 +186,8 @@ class FineTuner(BatchTrainer):
 
     @override
     def training_step(self, model: nn.Module, inputs: Batch, *args: Any, **options: Any) -> Tensor:
-        if self._lanes:
-            return self._in_lanes(self._lanes, model, inputs)
+        if self._threads:
+            return self._by_threads(self._threads, model, inputs)
         rows, processes = len(inputs["labels"]), self.args.world_size
         if processes > 1:
             self._share = weight_of(rows, self.args.device)
@@ -205,7 +205,7 @@ class FineTuner(BatchTrainer):
             self.parts *= 2
             log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
 
-    def _in_lanes(self, lanes: Lanes, model: nn.Module, inputs: Batch) -> Tensor:
+    def _by_threads(self, threads: BatchThreads, model: nn.Module, inputs: Batch) -> Tensor:
         """One step on a CPU, as the Trainer's own but for the threads."""
         model.train()
         alone = super().compute_loss
@@ -222,7 +222,7 @@ class FineTuner(BatchTrainer):
             shares = [len(piece["labels"]) / len(inputs["labels"]) for piece in pieces]
             return torch.stack([share * loss for share, loss in zip(shares, found, strict=True)]).sum()
 
-        return lanes.learn([p for p in model.parameters() if p.requires_grad], inputs, forward, total)
+        return threads.learn([p for p in model.parameters() if p.requires_grad], inputs, forward, total)
 
     def _in_parts(self, model: nn.Module, inputs: Batch) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""

@@ -15,10 +15,10 @@ from torch.nn import functional
 from pipeline import hardware
 from pipeline.artifacts import Artifact
 from pipeline.encode import load_tokenizer
-from pipeline.fit import _lanes
+from pipeline.fit import _sharing
 from pipeline.heads import correlation_loss
-from pipeline.lanes import Batch, Lanes, pieces_of
 from pipeline.model import build_model
+from pipeline.parallel import Batch, BatchThreads, pieces_of
 from pipeline.train import train
 from tests.tiny import SHAPE, Road, open_road, small_recipe
 
@@ -50,10 +50,10 @@ def test_gradients_are_those_of_the_whole_batch(count: int, lesson: tuple[nn.Mod
     def total(found: list[Tensor], pieces: list[Batch]) -> Tensor:
         return correlation_loss(torch.cat(found), torch.cat([piece["labels"] for piece in pieces]))
 
-    lanes = Lanes(count)
+    threads = BatchThreads(count)
     for _ in range(2):
         # Twice: nothing is left of the step before.
-        loss = lanes.learn(parameters, batch, lambda piece: model(piece["inputs"]).squeeze(1), total)
+        loss = threads.learn(parameters, batch, lambda piece: model(piece["inputs"]).squeeze(1), total)
         assert not loss.requires_grad
         torch.testing.assert_close(loss, whole.detach())
         for parameter, gradient in zip(parameters, wanted, strict=False):
@@ -71,7 +71,7 @@ def test_an_error_in_a_thread_is_raised(lesson: tuple[nn.Module, Batch]) -> None
         return found
 
     with pytest.raises(ZeroDivisionError):
-        Lanes(2).learn(list(model.parameters()), batch, forward, lambda found, _: torch.stack(found).sum())
+        BatchThreads(2).learn(list(model.parameters()), batch, forward, lambda found, _: torch.stack(found).sum())
 
 
 def weights(artifact: Artifact) -> dict[str, Tensor]:
@@ -84,7 +84,7 @@ def by_threads(road: Road, threads: int) -> Artifact:
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
-def test_a_training_in_lanes_makes_the_model_of_one_thread(name: str, tmp_path: Path) -> None:
+def test_a_training_by_two_threads_makes_the_model_of_one_thread(name: str, tmp_path: Path) -> None:
     road = open_road(small_recipe(name, model__scratch=SHAPE | {"dropout": 0.0}), tmp_path, train=300, test=40)
     alone, together, again = (by_threads(road, threads) for threads in (1, 2, 2))
     figures: list[Any] = [artifact.figures["validation"] for artifact in (alone, together, again)]
@@ -98,16 +98,16 @@ def test_a_training_in_lanes_makes_the_model_of_one_thread(name: str, tmp_path: 
     assert any(not torch.equal(weights(together)[key], tensor) for key, tensor in weights(alone).items())
 
 
-def test_lanes_have_rows_enough_and_draw_nothing(reviews: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_share_have_rows_enough_and_draw_nothing(reviews: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cpu"))
-    for rows, threads, lanes in ((32, 1, 1), (32, 2, 2), (32, 8, 2), (8, 2, 1), (128, 4, 4)):
-        assert hardware.training_lanes(rows, threads) == lanes
+    for rows, threads, sharing in ((32, 1, 1), (32, 2, 2), (32, 8, 2), (8, 2, 1), (128, 4, 4)):
+        assert hardware.batch_threads(rows, threads) == sharing
     monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cuda"))
-    assert hardware.training_lanes(128, 8) == 1
-    monkeypatch.setattr("pipeline.fit.training_lanes", lambda rows, threads: threads)
+    assert hardware.batch_threads(128, 8) == 1
+    monkeypatch.setattr("pipeline.fit.batch_threads", lambda rows, threads: threads)
     recipe, tokenizer = reviews.recipe, load_tokenizer(reviews.tokenized.path / "tokenizer")
     assert recipe.model.scratch is not None
-    for dropout, tune, lanes in ((0.0, "full", 2), (0.1, "full", 1), (0.0, "head", 1)):
+    for dropout, tune, sharing in ((0.0, "full", 2), (0.1, "full", 1), (0.0, "head", 1)):
         shape = recipe.model.scratch.model_copy(update={"dropout": dropout})
         chosen = recipe.model_copy(
             update={
@@ -115,4 +115,4 @@ def test_lanes_have_rows_enough_and_draw_nothing(reviews: Road, monkeypatch: pyt
                 "train": recipe.train.model_copy(update={"tune": tune}),
             }
         )
-        assert _lanes(chosen, build_model(chosen, None, tokenizer), 2) == lanes
+        assert _sharing(chosen, build_model(chosen, None, tokenizer), 2) == sharing

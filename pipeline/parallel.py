@@ -18,7 +18,7 @@ def pieces_of(batch: Batch, count: int) -> list[Batch]:
     return [piece for piece in pieces if len(piece["labels"])]
 
 
-class Lanes:
+class BatchThreads:
     """Threads that compute forward and backward side by side, and wait for each other twice a step.
 
     Threads within one product of matrices do so hundreds of times, and where they may not spin (decision 7) waking them
@@ -29,7 +29,7 @@ class Lanes:
     def __init__(self, count: int) -> None:
         """Each of the `count` threads computes with as many threads of its own as torch has been set to."""
         self.count = count
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="batch")
 
     def learn(
         self,
