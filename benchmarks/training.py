@@ -105,6 +105,9 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.settings import load_settings
     from pipeline.stages import TOKENIZE, VALIDATE, run_stage
 
+    if arguments.side == "usual":
+        # OpenMP is set up when torch is loaded: before Saebyeok's own settings of it are made (decision 7).
+        import torch  # noqa: F401
     data = cut_data(arguments.data.resolve(), load_settings().home / "data", arguments.recipe, arguments.rows)
     os.environ["SAEBYEOK_DATA"] = str(data)
     settings = load_settings()
@@ -164,7 +167,7 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
 
     from pipeline.base import Base
     from pipeline.encode import load_tokenizer
-    from pipeline.model import Trained, build_model
+    from pipeline.model import Trained, build_model, save_trained
     from pipeline.recipe import SCRATCH
 
     recipe = job.recipe
@@ -205,10 +208,10 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
         started = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - started
-        model.save_pretrained(directory_)
+        save_trained(model, tokenizer, Path(directory_))
     device = next(model.parameters()).device
     padding = 1 - float(np.mean([row["attention_mask"].mean() for row in rows]))
-    return Trained(recipe, model.eval(), tokenizer, None, device), seconds, padding
+    return Trained(recipe, model.eval(), tokenizer, None, None, device), seconds, padding
 
 
 def judge(recipe: Any, trained: Any, tokenized: Any) -> float:

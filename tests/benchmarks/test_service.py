@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from pipeline.settings import ROOT
+from tests.benchmarked import said
 from tests.tiny import anything_goes, open_road, small_recipe
 
 WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
@@ -24,12 +20,8 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one short round of it says."""
     home = tmp_path_factory.mktemp("benchmark")
     road = open_road(small_recipe("nsmc", model__pooling="cls", **anything_goes("nsmc")), home)
-    command = [sys.executable, "-m", "benchmarks.service", "--data", str(home / "sample"), "--json"]
-    command += ["--release", str(road.released.path), "--seconds", "1", "--rounds", "1", "--clients", "4"]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    release = ("--data", str(home / "sample"), "--release", str(road.released.path))
+    return said("service", *release, "--seconds", "1", "--rounds", "1", "--clients", "4")
 
 
 def test_every_way_answers_without_an_error(document: dict[str, Any]) -> None:

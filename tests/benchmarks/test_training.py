@@ -1,0 +1,44 @@
+"""The benchmarks of training, on few rows and tiny models: they run, and say what they promise."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarked import said
+from tests.cli import sets
+from tests.tiny import SMALL
+
+FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
+
+
+def test_ours_beside_the_usual_script(data: Path) -> None:
+    found = said("training", "--data", str(data), "--rows", "200", "--rounds", "1", *FEW)
+    assert 100 < found["train_rows"] <= 200
+    assert found["ratio"] == found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"]
+    assert found["ratios"] == [round(found["ratio"], 2)]
+    # The usual way computes what fills every row up to the longest there may be.
+    assert found["ours"]["padding"] < found["usual"]["padding"] < 1
+    for side in ("ours", "usual"):
+        assert 0 < found[side]["share_of_peak"] < 1
+        assert found["accuracies"][side] == [found[side]["metric"]]
+        assert 0 < found[side]["metric"] < 1
+
+
+def test_threads_within_products_and_of_a_batch() -> None:
+    found = said("threads", "--seconds", "0.1", "--rounds", "1")
+    assert len(found["ways"]) == 4
+    assert all(rate > 0 for row in found["ways"].values() for rate in row.values())
+
+
+@pytest.mark.parametrize("recipe", ["nsmc", "klue-sts"])
+def test_seeds_of_a_recipe(data: Path, recipe: str) -> None:
+    options = ("--data", str(data), "--recipe", recipe, "--seeds", "7", "8", *FEW)
+    found = said("mini", *options)["recipes"][recipe]
+    assert [item["seed"] for item in found["seeds"]] == [7, 8]
+    for name, value in found["mean"].items():
+        values = [item[name] for item in found["seeds"]]
+        assert value == pytest.approx(statistics.mean(values))
+        assert found["spread"][name] == pytest.approx(statistics.stdev(values))
