@@ -107,9 +107,6 @@ def train(name: str, way: str, seconds: float) -> float:
             loss: Tensor = model(**piece).loss
         return loss
 
-    def total(losses: list[Tensor], pieces: list[Batch]) -> Tensor:
-        return torch.stack(losses).mean()
-
     side_by_side, parameters = BatchThreads(sharing), list(model.parameters())
     started = 0.0
     for step in count():
@@ -119,7 +116,7 @@ def train(name: str, way: str, seconds: float) -> float:
             return (step - WARM) / spent
         tokens = torch.randint(config.vocab_size, (settings.batch_size, LENGTHS[step % len(LENGTHS)]))
         batch = {"input_ids": tokens, "labels": torch.randint(2, (settings.batch_size,))}
-        side_by_side.learn(parameters, batch, forward, total)
+        side_by_side.learn(parameters, batch, forward)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
     raise AssertionError

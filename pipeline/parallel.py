@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Batch = dict[str, Any]
+Gradients = Sequence[Tensor | None]
 
 
 def pieces_of(batch: Batch, count: int) -> list[Batch]:
@@ -19,7 +21,7 @@ def pieces_of(batch: Batch, count: int) -> list[Batch]:
 
 
 class BatchThreads:
-    """Threads that compute forward and backward side by side, and wait for each other twice a step.
+    """Threads that compute forward and backward side by side, and wait for each other once or twice a step.
 
     Threads within one product of matrices do so hundreds of times, and where they may not spin (decision 7) waking them
     takes longer than a small product. Gradients are added in the order of the pieces: which thread was first changes
@@ -36,27 +38,43 @@ class BatchThreads:
         parameters: Sequence[nn.Parameter],
         batch: Batch,
         forward: Callable[[Batch], Tensor],
-        total: Callable[[list[Tensor], list[Batch]], Tensor],
+        compare: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Set the gradients of `parameters` from `batch`, and return its loss.
 
-        `forward` makes of a piece what `total` makes the loss of, knowing all of them.
+        `forward` makes a mean loss of a piece; or, where `compare` makes the loss of all rows together, the logits
+        (rows,) that it wants beside the labels (rows,).
         """
         pieces = pieces_of(batch, self.count)
-        outputs = list(self._pool.map(forward, pieces))
-        # The loss is computed on its own, so that each thread has a graph for itself to go back.
-        ends = [output.detach().requires_grad_() for output in outputs]
-        loss = total(ends, pieces)
-        slopes = torch.autograd.grad(loss, ends)
 
-        def back(output: Tensor, slope: Tensor) -> tuple[Tensor | None, ...]:
+        def back(output: Tensor, slope: Tensor) -> Gradients:
             return torch.autograd.grad(output, parameters, slope, allow_unused=True)
 
-        parts = list(self._pool.map(back, outputs, slopes))
-        for parameter, *found in zip(parameters, *parts, strict=True):
-            gradients = [gradient for gradient in found if gradient is not None]
-            if gradients:
-                parameter.grad = gradients[0]
-                for gradient in gradients[1:]:
-                    parameter.grad.add_(gradient)
+        def there_and_back(piece: Batch) -> tuple[Tensor, Gradients]:
+            loss = forward(piece) * (len(piece["labels"]) / len(batch["labels"]))
+            return loss.detach(), back(loss, torch.ones_like(loss))
+
+        if compare is None:
+            losses, found = zip(*self._pool.map(there_and_back, pieces), strict=True)
+            loss = torch.stack(losses).sum()
+        else:
+            logits = list(self._pool.map(forward, pieces))
+            # The loss is computed on its own, so that each thread has a graph for itself to go back.
+            ends = [piece.detach().requires_grad_() for piece in logits]
+            loss = compare(torch.cat(ends), torch.cat([piece["labels"] for piece in pieces]))
+            found = tuple(self._pool.map(back, logits, torch.autograd.grad(loss, ends)))
+
+        def add(number: int) -> None:
+            for parameter, *gradients in islice(zip(parameters, *found, strict=True), number, None, self.count):
+                parameter.grad = _sum(gradients)
+
+        list(self._pool.map(add, range(self.count)))
         return loss.detach()
+
+
+def _sum(gradients: Gradients) -> Tensor | None:
+    """Their sum, in place of the first; None where nothing has a gradient."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    for gradient in known[1:]:
+        known[0] += gradient
+    return known[0] if known else None

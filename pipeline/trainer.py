@@ -216,13 +216,8 @@ class FineTuner(BatchTrainer):
             assert isinstance(found, Tensor)
             return found
 
-        def total(found: list[Tensor], pieces: list[Batch]) -> Tensor:
-            if self._compare:
-                return self._compare(torch.cat(found), torch.cat([piece["labels"] for piece in pieces]))
-            shares = [len(piece["labels"]) / len(inputs["labels"]) for piece in pieces]
-            return torch.stack([share * loss for share, loss in zip(shares, found, strict=True)]).sum()
-
-        return threads.learn([p for p in model.parameters() if p.requires_grad], inputs, forward, total)
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return threads.learn(parameters, inputs, forward, self._compare)
 
     def _in_parts(self, model: nn.Module, inputs: Batch) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,28 @@ def test_pieces_are_every_so_many_th_row() -> None:
     assert len(pieces_of(batch, 8)) == 5
 
 
+@pytest.mark.parametrize("compare", [None, correlation_loss])
 @pytest.mark.parametrize("count", [2, 3, 20])
-def test_gradients_are_those_of_the_whole_batch(count: int, lesson: tuple[nn.Module, Batch]) -> None:
+def test_gradients_are_those_of_the_whole_batch(
+    count: int, compare: Callable[[Tensor, Tensor], Tensor] | None, lesson: tuple[nn.Module, Batch]
+) -> None:
     model, batch = lesson
     idle = nn.Parameter(torch.zeros(3))
     parameters = [*model.parameters(), idle]
-    whole = correlation_loss(model(batch["inputs"]).squeeze(1), batch["labels"])
+
+    def logits(piece: Batch) -> Tensor:
+        found: Tensor = model(piece["inputs"]).squeeze(1)
+        return found
+
+    def loss_of(piece: Batch) -> Tensor:
+        return (compare or functional.mse_loss)(logits(piece), piece["labels"])
+
+    whole = loss_of(batch)
     wanted = torch.autograd.grad(whole, list(model.parameters()))
-
-    def total(found: list[Tensor], pieces: list[Batch]) -> Tensor:
-        return correlation_loss(torch.cat(found), torch.cat([piece["labels"] for piece in pieces]))
-
     threads = BatchThreads(count)
     for _ in range(2):
         # Twice: nothing is left of the step before.
-        loss = threads.learn(parameters, batch, lambda piece: model(piece["inputs"]).squeeze(1), total)
+        loss = threads.learn(parameters, batch, logits if compare else loss_of, compare)
         assert not loss.requires_grad
         torch.testing.assert_close(loss, whole.detach())
         for parameter, gradient in zip(parameters, wanted, strict=False):
@@ -67,11 +75,10 @@ def test_an_error_in_a_thread_is_raised(lesson: tuple[nn.Module, Batch]) -> None
     def forward(piece: Batch) -> Tensor:
         if len(piece["labels"]) == 3:
             raise ZeroDivisionError
-        found: Tensor = functional.mse_loss(model(piece["inputs"])[:, 0], piece["labels"])
-        return found
+        return functional.mse_loss(model(piece["inputs"])[:, 0], piece["labels"])
 
     with pytest.raises(ZeroDivisionError):
-        BatchThreads(2).learn(list(model.parameters()), batch, forward, lambda found, _: torch.stack(found).sum())
+        BatchThreads(2).learn(list(model.parameters()), batch, forward)
 
 
 def weights(artifact: Artifact) -> dict[str, Tensor]:
