@@ -1,6 +1,6 @@
 """Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
 
-python -m benchmarks.threads [--recipe nsmc] [--seconds 8] [--rounds 3] [--json]
+python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--rounds 3] [--json]
 Several threads work within each product of matrices, or on a part of the batch each (`pipeline/parallel.py`). Batches
 are as large as the recipe's, the tokens are random; the ways are interleaved.
 """
@@ -37,18 +37,19 @@ WARM = 10
 
 
 def main() -> None:
-    """Run the rounds and print a table, or one JSON document; with `--way`, be one of the trainings."""
+    """Run the rounds and print a table, or one JSON document; with `--alone`, be one of the trainings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nsmc")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=8.0, help="of each training, after its first steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.way:
-        print(train(arguments.recipe, arguments.way, arguments.seconds))
+    if arguments.alone:
+        print(train(arguments.recipe, arguments.ways[0], arguments.seconds))
         return
-    document = measure(arguments.recipe, arguments.seconds, arguments.rounds)
+    document = measure(arguments.recipe, arguments.ways, arguments.seconds, arguments.rounds)
     if arguments.json:
         print(json.dumps(document, indent=1))
         return
@@ -57,11 +58,11 @@ def main() -> None:
         print(f"{way:<28} alone {row['alone']:5.1f}   two at once {row['two at once']:5.1f}")
 
 
-def measure(recipe: str, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(recipe: str, ways: list[str], seconds: float, rounds: int) -> dict[str, Any]:
     """Median steps a second of each way; of two at once, the slower one's."""
-    seen: dict[str, dict[str, list[float]]] = {way: {"alone": [], "two at once": []} for way in WAYS}
+    seen: dict[str, dict[str, list[float]]] = {way: {"alone": [], "two at once": []} for way in ways}
     for _ in range(rounds):
-        for way in WAYS:
+        for way in ways:
             for case, trainings in (("alone", 1), ("two at once", 2)):
                 seen[way][case].append(slowest(recipe, way, seconds, trainings))
     return {
@@ -74,7 +75,8 @@ def measure(recipe: str, seconds: float, rounds: int) -> dict[str, Any]:
 def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
     """Steps a second of the slowest of so many processes at once."""
     policy = WAYS[way][-1]
-    command = [sys.executable, "-m", "benchmarks.threads", "--recipe", recipe, "--way", way, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.threads", "--alone"]
+    command += ["--recipe", recipe, "--ways", way, "--seconds", str(seconds)]
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | library_environment(Path(home)) | {"OMP_WAIT_POLICY": policy}
         if not policy:

