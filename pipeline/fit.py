@@ -116,6 +116,8 @@ def fit(
     trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, sharing=sharing)
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
+    # What comes after has larger batches, and nobody to share them.
+    torch.set_num_threads(threads)
     seconds = watch.seconds
     if trainer.is_world_process_zero():
         save_trained(model, tokenizer, draft / "model")

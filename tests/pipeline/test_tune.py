@@ -131,10 +131,10 @@ def test_only_the_validation_side_is_looked_at(home: Path) -> None:
 
 
 def test_a_recipe_outside_the_bounds_is_tried_all_the_same(home: Path) -> None:
-    found = search(home, "train.learning_rate=1e-2..5e-2", "train.weight_decay=0.1,0.2", trials=2)
-    assert values(found)[0] == {"train.learning_rate": 3e-3, "train.weight_decay": 0.0}
+    found = search(home, "train.learning_rate=1e-2..5e-2", "train.weight_decay=0.2,0.3", trials=2)
+    assert values(found)[0] == {"train.learning_rate": 3e-3, "train.weight_decay": 0.1}
     assert 1e-2 <= values(found)[1]["train.learning_rate"] <= 5e-2
-    assert values(found)[1]["train.weight_decay"] in (0.1, 0.2)
+    assert values(found)[1]["train.weight_decay"] in (0.2, 0.3)
     # Nor is the sampler told of a place where the recipe was not.
     storage = JournalStorage(JournalFileBackend(str(Path(found["study"]) / "journal.log")))
     (study,) = optuna.get_all_study_names(storage)
