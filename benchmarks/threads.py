@@ -24,7 +24,7 @@ from pipeline.parallel import Batch, BatchThreads
 from pipeline.recipe import load_recipe
 from pipeline.settings import ROOT, library_environment
 
-#: BatchThreads, threads of each (0: one a core), and OpenMP's way to wait at a barrier.
+#: Threads that share a batch, threads that share each of their products (0: one a core), and OpenMP's way to wait.
 WAYS = {
     "one thread": (1, 1, "PASSIVE"),
     "a thread a core, passive": (1, 0, "PASSIVE"),
@@ -37,16 +37,16 @@ WARM = 10
 
 
 def main() -> None:
-    """Run the rounds and print a table, or one JSON document; with `--alone`, be one of the trainings."""
+    """Run the rounds and print a table, or one JSON document; with `--one`, be one of the trainings."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nsmc")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=8.0, help="of each training, after its first steps")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.alone:
+    if arguments.one:
         print(train(arguments.recipe, arguments.ways[0], arguments.seconds))
         return
     document = measure(arguments.recipe, arguments.ways, arguments.seconds, arguments.rounds)
@@ -75,7 +75,7 @@ def measure(recipe: str, ways: list[str], seconds: float, rounds: int) -> dict[s
 def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
     """Steps a second of the slowest of so many processes at once."""
     policy = WAYS[way][-1]
-    command = [sys.executable, "-m", "benchmarks.threads", "--alone"]
+    command = [sys.executable, "-m", "benchmarks.threads", "--one"]
     command += ["--recipe", recipe, "--ways", way, "--seconds", str(seconds)]
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | library_environment(Path(home)) | {"OMP_WAIT_POLICY": policy}

@@ -12,8 +12,8 @@ WORTH = 6000
 #: Rows of a batch that a GPU must have for itself. Not measured: with fewer, starting its kernels is taken to be what
 #: takes the time, and that is no less for a part of the rows.
 SHARE = 32
-#: Rows of a batch that a thread on a CPU must have for itself. What a step costs however few rows there are, as the
-#: gradients of the embeddings, is half of what 16 short ones take (docs/experiments.md).
+#: Rows of a batch that a thread on a CPU must have for itself. What a step of `mini` costs however few rows there
+#: are, as the gradients of the embeddings, is some 30 ms of one thread; 16 short rows take as long again.
 PER_THREAD = 16
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 from pipeline.artifacts import Artifact
@@ -162,3 +163,8 @@ def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape:
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def weights(trained: Artifact) -> dict[str, torch.Tensor]:
+    """What a train artifact has learnt, by the names of its parameters."""
+    return load_file(trained.path / "model" / "model.safetensors")

@@ -15,7 +15,7 @@ from pipeline.errors import RecipeError
 from pipeline.heads import Head
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
-from tests.tiny import Road, open_road, save_base, small_recipe
+from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "regression"])
@@ -51,7 +51,7 @@ def test_only_the_head_is_trained(kind: str, pooling: str, tmp_path: Path) -> No
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"], kind=kind, **shape)
     recipe = small_recipe("nsmc", model__base=str(base), model__pooling=pooling, train__tune="head", train__epochs=1)
     road = open_road(recipe, tmp_path / "home", train=300, test=20)
-    before, after = load_file(base / "model.safetensors"), load_file(road.trained.path / "model" / "model.safetensors")
+    before, after = load_file(base / "model.safetensors"), weights(road.trained)
     kept = {name: tensor for name, tensor in after.items() if ".encoder." in name or ".embeddings" in name}
     assert kept
     for name, tensor in kept.items():

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import (
@@ -31,7 +30,7 @@ from pipeline.model import transformer_of
 from pipeline.packed import attend_by_rows, attend_on_cuda, can_pack, compile_layers, pack_rows
 from pipeline.train import train
 from tests.tiny import SHAPE as SCRATCH
-from tests.tiny import Road, open_road, small_recipe
+from tests.tiny import Road, open_road, small_recipe, weights
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
@@ -245,7 +244,7 @@ def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: p
         # In training, evaluation and for the calibration: the kernel for CUDA takes nothing else.
         assert precisions == {torch.bfloat16 if has_bf16() else torch.float32}
         assert packed.figures["padding"] == 0.0 < padded.figures["padding"]
-        found, expected = (load_file(item.path / "model" / "model.safetensors") for item in (packed, padded))
+        found, expected = (weights(item) for item in (packed, padded))
         assert found.keys() == expected.keys()
         for key, tensor in expected.items():
             # In bf16, where there is one, and added up in another order.

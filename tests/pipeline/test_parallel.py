@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,7 +20,7 @@ from pipeline.heads import correlation_loss
 from pipeline.model import build_model
 from pipeline.parallel import Batch, BatchThreads, pieces_of
 from pipeline.train import train
-from tests.tiny import SHAPE, Road, open_road, small_recipe
+from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
 
 @pytest.fixture
@@ -79,10 +78,6 @@ def test_an_error_in_a_thread_is_raised(lesson: tuple[nn.Module, Batch]) -> None
 
     with pytest.raises(ZeroDivisionError):
         BatchThreads(2).learn(list(model.parameters()), batch, forward)
-
-
-def weights(artifact: Artifact) -> dict[str, Tensor]:
-    return load_file(artifact.path / "model" / "model.safetensors")
 
 
 def by_threads(road: Road, threads: int) -> Artifact:

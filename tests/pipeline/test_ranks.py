@@ -10,20 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pipeline import hardware
 from pipeline.artifacts import Artifact
 from pipeline.train import train
-from tests.tiny import SHAPE, Road, open_road, small_recipe
+from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
 #: Figures of an epoch that speak of the model; the loss over the validation rows does not: what fills up the last batch
 #: there, so that each process has as many, counts in it.
 OF_THE_MODEL = ("epoch", "loss", "grad_norm", "learning_rate")
-
-
-def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(artifact.path / "model" / "model.safetensors")
 
 
 def in_two(road: Road, monkeypatch: pytest.MonkeyPatch) -> Artifact:

@@ -27,15 +27,11 @@ from pipeline.job import open_store
 from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
 from pipeline.train import alone, train
-from tests.tiny import Road, open_road, save_base, small_recipe
+from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 
 class Killed(BaseException):
     """Stands for a signal: nothing in the pipeline catches it."""
-
-
-def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(artifact.path / "model" / "model.safetensors")
 
 
 def same_weights(one: Artifact, other: Artifact) -> bool:

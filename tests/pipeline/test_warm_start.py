@@ -7,14 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import RecipeError
 from pipeline.stages import TRAIN, run_stage
 from pipeline.train import train
 from tests.served import release_of, republished, serve
-from tests.tiny import Road, open_road, save_base, small_recipe
+from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 CHOSEN = {"train__start": "champion", "train__epochs": 1}
 
@@ -35,10 +34,6 @@ def champion(road: Road) -> Artifact:
     release = release_of(road.trained)
     serve(release)
     return release
-
-
-def weights(trained: Artifact) -> dict[str, torch.Tensor]:
-    return load_file(trained.path / "model" / "model.safetensors")
 
 
 def test_the_next_night_starts_from_its_weights(road: Road, champion: Artifact) -> None:
