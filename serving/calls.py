@@ -74,9 +74,16 @@ class Call(Generic[Model]):
             raise NoAnswerError(f"{place} gave an answer that is not Saebyeok's: {error}") from error
 
 
-def classify_call(texts: Sequence[str], recipe: str | None) -> Call[ClassifyResponse]:
-    """Classes of `texts`."""
-    return Call("POST", "/classify", ClassifyResponse, {"texts": list(texts), "recipe": recipe})
+def classify_call(
+    texts: Sequence[str] | None, recipe: str | None, pairs: Sequence[Sequence[str]] | None = None
+) -> Call[ClassifyResponse]:
+    """Classes of `texts` or of `pairs`."""
+    body: dict[str, Any] = {"recipe": recipe}
+    if texts is not None:
+        body["texts"] = list(texts)
+    if pairs is not None:
+        body["pairs"] = [list(pair) for pair in pairs]
+    return Call("POST", "/classify", ClassifyResponse, body)
 
 
 def similarity_call(

@@ -86,9 +86,15 @@ class Client:
         """Close its connections."""
         self._http.close()
 
-    def classify(self, texts: Sequence[str], recipe: str | None = None) -> ClassifyResponse:
-        """Class and probabilities of each text; `recipe` chooses where several could answer."""
-        return self._ask(classify_call(texts, recipe))
+    def classify(
+        self,
+        texts: Sequence[str] | None = None,
+        recipe: str | None = None,
+        *,
+        pairs: Sequence[Sequence[str]] | None = None,
+    ) -> ClassifyResponse:
+        """Class and probabilities of each text, or of each of `pairs`; `recipe` chooses where several could answer."""
+        return self._ask(classify_call(texts, recipe, pairs))
 
     def similarity(
         self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None
@@ -151,9 +157,15 @@ class AsyncClient:
         """Close its connections."""
         await self._http.aclose()
 
-    async def classify(self, texts: Sequence[str], recipe: str | None = None) -> ClassifyResponse:
-        """Class and probabilities of each text; `recipe` chooses where several could answer."""
-        return await self._ask(classify_call(texts, recipe))
+    async def classify(
+        self,
+        texts: Sequence[str] | None = None,
+        recipe: str | None = None,
+        *,
+        pairs: Sequence[Sequence[str]] | None = None,
+    ) -> ClassifyResponse:
+        """Class and probabilities of each text, or of each of `pairs`; `recipe` chooses where several could answer."""
+        return await self._ask(classify_call(texts, recipe, pairs))
 
     async def similarity(
         self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None

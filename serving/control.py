@@ -21,6 +21,7 @@ from serving.modelstore import model_tag
 from serving.pages import page_routes
 from serving.schemas import ErrorType, LiveRelease, Method, ReleasesResponse, StagedResponse, StageRequest
 
+READS = {"text": "single texts", "pair": "pairs of texts"}
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -29,6 +30,7 @@ class Need:
     """What a request asks of a release."""
 
     kind: Literal["classification", "regression"] | None = None
+    inputs: Literal["text", "pair"] | None = None
     method: Method | None = None
     vectors: bool = False
 
@@ -37,6 +39,8 @@ class Need:
         card = engine.card
         if self.kind not in (None, card.kind):
             return f"a {card.kind} release, not {self.kind}"
+        if self.inputs not in (None, card.inputs):
+            return f"a release that reads {READS[card.inputs]}, not {READS[self.inputs]}"
         if self.method is not None and self.method not in engine.methods:
             return f"a release that compares by {' or '.join(engine.methods)}, not by {self.method}"
         if self.vectors and not engine.has_vectors:
@@ -47,7 +51,9 @@ class Need:
         """The kind of release, as part of a sentence."""
         if self.vectors:
             return "release with sentence vectors"
-        return f"{self.kind} release" + (f" that compares by {self.method}" if self.method else "")
+        compares = f" that compares by {self.method}" if self.method else ""
+        reads = f" that reads {READS[self.inputs]}" if self.inputs else ""
+        return f"{self.kind} release{reads}{compares}"
 
 
 class Live:
@@ -186,6 +192,7 @@ def _live_release(ref: str, engine: Engine) -> LiveRelease:
         ref=ref,
         title=card.title,
         kind=card.kind,
+        inputs=card.inputs,
         labels=list(card.labels),
         score_range=card.score_range,
         similar_at=card.similar_at,

@@ -147,9 +147,9 @@ class Engine:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """How it can compare pairs, its own way first; empty where it takes none."""
+        """How it can compare pairs, its own way first; empty where it scores none."""
         if self.card.objective != "bi-encoder":
-            return () if self.card.objective is None else ("cross-encoder",)
+            return ("cross-encoder",) if self.card.kind == "regression" else ()
         lines: dict[Method, Calibration | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
         return tuple(method for method, line in lines.items() if line)
 

@@ -49,7 +49,10 @@ def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         answer: ClassifyResponse | SimilarityResponse
         if card.kind == "classification":
-            answer = client.classify([texts[0] for texts in inputs], card.recipe, release=ref)
+            if card.inputs == "pair":
+                answer = client.classify(recipe=card.recipe, release=ref, pairs=inputs)
+            else:
+                answer = client.classify([texts[0] for texts in inputs], card.recipe, release=ref)
             rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
         else:
             answer = client.similarity(inputs, card.recipe, release=ref)

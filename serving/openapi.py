@@ -99,7 +99,8 @@ def write() -> None:
 
 def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
     text = {"maxLength": settings.max_characters}
-    for name, field in (("ClassifyRequest", "texts"), ("EmbedRequest", "texts"), ("SimilarityRequest", "pairs")):
+    fields = {"ClassifyRequest": ("texts", "pairs"), "EmbedRequest": ("texts",), "SimilarityRequest": ("pairs",)}
+    for name, field in ((name, field) for name, names in fields.items() for field in names):
         inputs = schemas[name]["properties"][field]
         inputs["maxItems"] = settings.max_inputs
         inputs["items"].get("items", inputs["items"]).update(text)
@@ -109,7 +110,7 @@ def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
 def _paths() -> dict[str, Any]:
     asks = "`X-Saebyeok-Release` addresses a staged or live release, with the deploy token."
     answers: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
-        "/classify": ("Class and probabilities of each text", ClassifyRequest, ClassifyResponse),
+        "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
         "/similarity": ("How alike the two sentences of each pair are", SimilarityRequest, SimilarityResponse),
         "/embed": ("The vector of each text, from a bi-encoder", EmbedRequest, EmbedResponse),
     }

@@ -6,7 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 SAMPLE = "the release was trained on the shipped sample, not on real data"
 TRUNCATED = "the {0} was longer than the model reads; its end was left out"
@@ -20,6 +21,7 @@ Method = Literal["cross-encoder", "cosine", "euclidean"]
 # The first item that does not fit is enough: a body of a million of them would be answered with a million errors.
 Texts = Annotated[list[str], FailFast()]
 Pair = Annotated[list[str], FailFast(), Field(min_length=2, max_length=2)]
+Pairs = Annotated[list[Pair], FailFast()]
 RecipeName = Annotated[str, Field(max_length=100)]
 
 
@@ -35,16 +37,34 @@ class Request(BaseModel):
 
 
 class ClassifyRequest(Request):
-    """Texts to classify."""
+    """Texts to classify, or pairs of texts: one of the two, as the release reads."""
 
-    texts: Texts = Field(examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["texts"]}, {"required": ["pairs"]}],
+            "examples": [{"texts": ["정말 재미있는 영화였어요", "시간이 아까웠다"]}],
+        }
+    )
+
+    texts: Texts = Field(default_factory=list, examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
+    pairs: Pairs = Field(
+        default_factory=list,
+        examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]],
+        description="instead of `texts`, where a release classifies pairs (`inputs` in `/releases`)",
+    )
     recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if ("texts" in self.model_fields_set) == ("pairs" in self.model_fields_set):
+            raise PydanticCustomError("one_of_both", "the body must have either `texts` or `pairs`")
+        return self
 
 
 class SimilarityRequest(Request):
     """Pairs of sentences to compare."""
 
-    pairs: Annotated[list[Pair], FailFast()] = Field(examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]])
+    pairs: Pairs = Field(examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]])
     recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
     method: Method | None = Field(
         default=None,
@@ -69,7 +89,7 @@ class Response(BaseModel):
 
 
 class ClassifyResult(BaseModel):
-    """The answer to one text."""
+    """The answer to one text or pair."""
 
     label: str
     score: float = Field(description="probability of `label`")
@@ -79,7 +99,7 @@ class ClassifyResult(BaseModel):
 
 
 class ClassifyResponse(Response):
-    """One result a text, in the order of the request."""
+    """One result a text or pair, in the order of the request."""
 
     results: list[ClassifyResult]
 
@@ -204,11 +224,12 @@ class LiveRelease(BaseModel):
     ref: str
     title: str
     kind: str
+    inputs: Literal["text", "pair"] = Field(description="what it reads: single texts, or pairs of them")
     labels: list[str]
     score_range: tuple[float, float] | None = Field(description="lowest and highest score; null: it classifies")
     similar_at: float | None = Field(description="the score from which a pair is `similar`; null: it classifies")
     max_length: int = Field(description="tokens that the model reads of a text, or of both of a pair")
-    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it takes none")
+    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it scores none")
     vectors: bool = Field(description="whether `/embed` has vectors of it")
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")

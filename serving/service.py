@@ -120,10 +120,11 @@ class Saebyeok:
 
     @bentoml.api(route="/classify", input_spec=posted(ClassifyRequest))  # type: ignore[untyped-decorator]
     async def classify(self, body: ClassifyRequest, /, ctx: bentoml.Context) -> ClassifyResponse:
-        """Class and probabilities of each text."""
-        inputs = [(text,) for text in body.texts]
+        """Class and probabilities of each text or pair."""
+        paired = "pairs" in body.model_fields_set
+        inputs = [tuple(pair) for pair in body.pairs] if paired else [(text,) for text in body.texts]
         self._check(inputs, ctx)
-        engine = self._engine(Need("classification"), body.recipe, ctx)
+        engine = self._engine(Need("classification", "pair" if paired else "text"), body.recipe, ctx)
         answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
         labels = engine.card.labels
         results = []
@@ -138,7 +139,7 @@ class Saebyeok:
         """How alike the two sentences of each pair are."""
         pairs = [(left, right) for left, right in body.pairs]
         self._check(pairs, ctx)
-        engine = self._engine(Need("regression", body.method), body.recipe, ctx)
+        engine = self._engine(Need("regression", method=body.method), body.recipe, ctx)
         method = body.method or engine.methods[0]
         answer = await self._sharing.answer(engine.answer, pairs, alone=self._alone(ctx), method=method)
         cut = engine.card.similar_at or 0.0

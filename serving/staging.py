@@ -57,9 +57,16 @@ class ServiceClient(Client):
         )
         return False
 
-    def classify(self, texts: Sequence[str], recipe: str | None = None, release: str | None = None) -> ClassifyResponse:
-        """Classes of `texts`; `release` addresses a staged or live release by id or ref."""
-        return self._ask(_addressed(classify_call(texts, recipe), release))
+    def classify(
+        self,
+        texts: Sequence[str] | None = None,
+        recipe: str | None = None,
+        release: str | None = None,
+        *,
+        pairs: Sequence[Sequence[str]] | None = None,
+    ) -> ClassifyResponse:
+        """Classes of `texts` or of `pairs`; `release` addresses a staged or live release by id or ref."""
+        return self._ask(_addressed(classify_call(texts, recipe, pairs), release))
 
     def similarity(
         self,

@@ -13,7 +13,7 @@ from tests.service import Service, service_settings
 if TYPE_CHECKING:
     from tests.releases import TinyModel
 
-__all__ = ["classifier", "cross_encoder", "other_classifier", "sentence_encoder", "service"]
+__all__ = ["classifier", "cross_encoder", "other_classifier", "pair_classifier", "sentence_encoder", "service"]
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,12 @@ def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A regression model that reads both sentences at once."""
     return _build(tmp_path_factory, "cross-encoder", seed=3)
+
+
+@pytest.fixture(scope="session")
+def pair_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A classifier that reads both sentences at once."""
+    return _build(tmp_path_factory, "classify-pairs", seed=11)
 
 
 @pytest.fixture(scope="session")

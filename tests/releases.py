@@ -23,7 +23,7 @@ from transformers import BertConfig, BertModel
 from pipeline.artifacts import Artifact, Store
 from pipeline.releases import Calibration, Card, Decision, Golden, Variant
 
-Head = Literal["classify", "cross-encoder", "bi-encoder"]
+Head = Literal["classify", "classify-pairs", "cross-encoder", "bi-encoder"]
 
 SENTENCES = (
     "정말 재미있는 영화였어요",
@@ -38,16 +38,18 @@ SENTENCES = (
     "이 영화를 보고 많이 울었다 그리고 많이 웃었다 가족과 함께 보기에 좋은 영화라고 생각한다",
 )
 MAX_LENGTH = 32
+CLASSIFIERS = ("classify", "classify-pairs")
+OBJECTIVES = {"classify": None, "classify-pairs": "cross-encoder"}
 
 
 class Exported(torch.nn.Module):
-    """A BERT encoder with one of the three heads of a release."""
+    """A BERT encoder with one of the heads of a release."""
 
     def __init__(self, encoder: BertModel, head: Head) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.out = torch.nn.Linear(encoder.config.hidden_size, 2 if head == "classify" else 1)
+        self.out = torch.nn.Linear(encoder.config.hidden_size, 2 if head in CLASSIFIERS else 1)
 
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
         hidden = self.encoder(
@@ -83,7 +85,7 @@ class TinyModel:
             )
 
     def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
-        classifies = self.head == "classify"
+        classifies = self.head in CLASSIFIERS
         calibration = Calibration(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
         files = {"cpu": ("model.int8.onnx", "int8"), "cuda": ("model.fp16.onnx", "fp16")}
         return Card(
@@ -91,8 +93,8 @@ class TinyModel:
             recipe=recipe,
             title=f"A tiny {self.head} model",
             kind="classification" if classifies else "regression",
-            inputs="text" if classifies else "pair",
-            objective=None if self.head == "classify" else self.head,
+            inputs="text" if self.head == "classify" else "pair",
+            objective=OBJECTIVES.get(self.head, self.head),
             sample=sample,
             labels=("negative", "positive") if classifies else (),
             score_range=None if classifies else (0.0, 5.0),
@@ -115,7 +117,7 @@ class TinyModel:
             inputs = list(zip(SENTENCES[0:8:2], SENTENCES[1:8:2], strict=True))
         answers = [expected(self, item) for item in inputs]
         if lies:
-            answers = [[1 - value if self.head == "classify" else 5 - value for value in row] for row in answers]
+            answers = [[1 - value if self.head in CLASSIFIERS else 5 - value for value in row] for row in answers]
         return tuple(Golden(texts=item, expected=tuple(row)) for item, row in zip(inputs, answers, strict=True))
 
 
@@ -133,8 +135,8 @@ def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
         }
         return session.run(None, {name: np.array([value], dtype=np.int32) for name, value in feed.items()})[0][0]
 
-    if model.head == "classify":
-        powers = np.exp(run(tokenizer.encode(texts[0])).astype(np.float64))
+    if model.head in CLASSIFIERS:
+        powers = np.exp(run(tokenizer.encode(*texts)).astype(np.float64))
         return (powers / powers.sum()).tolist()
     if model.head == "cross-encoder":
         return [float(np.clip(run(tokenizer.encode(*texts))[0], 0, 5))]
@@ -164,8 +166,8 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
     model = Exported(BertModel(config, add_pooling_layer=False), head).eval()
     with torch.no_grad():
         # Probabilities that differ from text to text; scores around the middle of 0..5, none of them clipped.
-        model.out.weight.mul_(8.0 if head == "classify" else 1.0)
-        model.out.bias.fill_(0.0 if head == "classify" else 2.5)
+        model.out.weight.mul_(8.0 if head in CLASSIFIERS else 1.0)
+        model.out.bias.fill_(0.0 if head in CLASSIFIERS else 2.5)
     _export(model, directory, "vectors" if head == "bi-encoder" else "logits")
     return TinyModel(directory, head)
 

@@ -44,10 +44,10 @@ async function send(path, body, signal) {
 
 /** One thing to ask: its fields, its answer, and how to ask the same from a program. */
 class Panel {
-  constructor(id, kind, read, draw) {
+  constructor(id, suits, read, draw) {
     this.section = find(`#${id}`);
     this.path = id;
-    this.kind = kind;
+    this.suits = suits;
     this.read = read;
     this.draw = draw;
     this.recipes = {};
@@ -71,7 +71,7 @@ class Panel {
 
   /** Take over what is deployed; asks again where another release answers now. */
   update(recipes) {
-    const mine = Object.entries(recipes).filter(([, item]) => item.kind === this.kind);
+    const mine = Object.entries(recipes).filter(([, item]) => this.suits(item));
     const before = this.release?.release;
     this.recipes = Object.fromEntries(mine);
     const names = Object.keys(this.recipes);
@@ -178,9 +178,12 @@ class Panel {
   }
 }
 
+const classifiesTexts = (release) => release.kind === "classification" && release.inputs === "text";
+const scores = (release) => release.kind === "regression";
+
 const panels = [
-  new Panel("classify", "classification", ([text]) => ({ texts: [text] }), drawClasses),
-  new Panel("similarity", "regression", ([left, right]) => ({ pairs: [[left, right]] }), drawScore),
+  new Panel("classify", classifiesTexts, ([text]) => ({ texts: [text] }), drawClasses),
+  new Panel("similarity", scores, ([left, right]) => ({ pairs: [[left, right]] }), drawScore),
 ];
 
 /** Say how the service is; nothing where all is well. */

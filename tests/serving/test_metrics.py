@@ -75,8 +75,8 @@ def worker(pid: int, deployment: int) -> WorkerState:
 
 def test_what_is_served_is_said_as_it_is_now() -> None:
     release = LiveRelease(
-        release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", labels=[], score_range=None,
-        similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},
+        release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", inputs="text", labels=[],
+        score_range=None, similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},
         provider="CPUExecutionProvider",
         variant="int8",
         rates={},

@@ -30,6 +30,8 @@ def test_the_limits_of_a_service_are_in_its_document() -> None:
         schemas["SimilarityRequest"]["properties"]["pairs"],
     )
     assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)
+    pairs_to_classify = schemas["ClassifyRequest"]["properties"]["pairs"]
+    assert (pairs_to_classify["maxItems"], pairs_to_classify["items"]["items"]["maxLength"]) == (7, 70)
     assert (pairs["maxItems"], pairs["items"]["items"]["maxLength"]) == (7, 70)
     texts = schemas["EmbedRequest"]["properties"]["texts"]
     assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)

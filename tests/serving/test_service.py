@@ -7,6 +7,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,15 +19,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
+from pipeline.releases import DeploymentLog, read_card
 from pipeline.settings import ROOT
 from serving.auth import deploy_token
 from serving.client import AsyncClient, CallError, Client
 from serving.engine import Engine
+from serving.golden import check_golden, service_answers
 from serving.openapi import COMMITTED
 from serving.schemas import Method, ReadyResponse
 from serving.staging import ServiceClient
-from tests.releases import SENTENCES, TinyModel
+from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service, eventually, model_files, service_settings
 
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
@@ -201,6 +203,11 @@ def test_curl_without_a_content_type_is_understood(running: Service, live: objec
         ("/classify", {"texts": ["가", "나", "다" * 10_001]}, 422, "invalid_request", 2),
         ("/classify", {"texts": ["가"] * 1_001}, 422, "invalid_request", None),
         ("/classify", {"text": ["가"]}, 422, "invalid_request", None),
+        ("/classify", {"recipe": "nsmc"}, 422, "invalid_request", None),
+        ("/classify", {"texts": ["가"], "pairs": []}, 422, "invalid_request", None),
+        ("/classify", {"pairs": [["가", "나"]]}, 404, "not_found", None),
+        ("/classify", {"pairs": [["가", "나"]], "recipe": "nsmc"}, 422, "invalid_request", None),
+        ("/classify", {"pairs": [["가", "나"], ["가"]]}, 422, "invalid_request", 1),
         ("/classify", {"texts": "가"}, 422, "invalid_request", None),
         ("/classify", ["가"], 422, "invalid_request", None),
         ("/similarity", {"pairs": [["가", "나"], ["가"]]}, 422, "invalid_request", 1),
@@ -292,18 +299,55 @@ def test_several_recipes_of_a_kind_must_be_named(
     latest = log.latest()
     assert latest is not None
     second = classifier.publish(store, "reviews", key="d" * 16)
-    log.append(latest.releases | {"reviews": second.ref}, after=latest.number, run="test", reason="two of a kind")
+    with deployed(running, log, latest.releases | {"reviews": second.ref}):
+        answer = ask(running, "/classify", {"texts": ["가"]})
+        assert answer.status_code == 422
+        assert "nsmc, reviews" in answer.json()["error"]["message"]
+        assert running.client.classify(["가"], recipe="reviews").recipe == "reviews"
 
-    def moved(number: int) -> bool:
-        return all(worker.deployment == number for worker in running.client.releases().workers)
 
-    eventually("two classifiers are live", lambda: moved(latest.number + 1))
-    answer = ask(running, "/classify", {"texts": ["가"]})
-    assert answer.status_code == 422
-    assert "nsmc, reviews" in answer.json()["error"]["message"]
-    assert running.client.classify(["가"], recipe="reviews").recipe == "reviews"
-    log.append(latest.releases, after=latest.number + 1, run="test", reason="one again")
-    eventually("one classifier is live", lambda: moved(latest.number + 2))
+@contextmanager
+def deployed(running: Service, log: DeploymentLog, releases: dict[str, str]) -> Iterator[None]:
+    """While this is open both workers serve `releases`; then what they served before."""
+
+    def serve(releases: dict[str, str], after: int) -> None:
+        log.append(releases, after=after, run="test", reason="for a test")
+        eventually(
+            "both workers serve it",
+            lambda: all(worker.deployment == after + 1 for worker in running.client.releases().workers),
+        )
+
+    before = log.latest()
+    assert before is not None
+    serve(releases, before.number)
+    try:
+        yield
+    finally:
+        serve(before.releases, before.number + 1)
+
+
+def test_pairs_are_classified_where_a_release_reads_them(
+    running: Service, store: Store, staged: object, pair_classifier: TinyModel
+) -> None:
+    log = DeploymentLog(store)
+    latest = log.latest()
+    assert latest is not None
+    same = pair_classifier.publish(store, "same", key="e" * 16)
+    with deployed(running, log, latest.releases | {"same": same.ref}):
+        card = read_card(same)
+        check_golden(card, service_answers(running.client, card))
+        recipe = running.client.releases().recipes["same"]
+        assert (recipe.inputs, recipe.methods) == ("pair", [])
+        answer = running.client.classify(pairs=PAIRS)
+        assert answer.recipe == "same"
+        for pair, result in zip(PAIRS, answer.results, strict=True):
+            assert list(result.probabilities.values()) == pytest.approx(expected(pair_classifier, pair), abs=COMPANY)
+        # It is the texts or pairs of a request that choose where there is one recipe for each.
+        assert running.client.classify(["가"]).recipe == "nsmc"
+        refused = ask(running, "/classify", {"texts": ["가"], "recipe": "same"})
+        assert refused.status_code == 422
+        assert "reads pairs of texts, not single texts" in refused.json()["error"]["message"]
+        assert ask(running, "/similarity", {"pairs": [["가", "나"]], "recipe": "same"}).status_code == 422
 
 
 def test_the_openapi_document_is_the_committed_one_with_this_services_limits(running: Service) -> None:

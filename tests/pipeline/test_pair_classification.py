@@ -1,0 +1,46 @@
+"""`binary-label` of KLUE-STS makes a pair classification: through every stage, and answered as it was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.model import load_trained
+from pipeline.recipe import Recipe
+from pipeline.releases import read_card
+from serving.engine import Engine
+from tests.tiny import open_road, small_recipe
+
+
+def binary(recipe: Recipe) -> Recipe:
+    """The recipe of similarity as a classification into pairs that are alike and pairs that are not."""
+    document = recipe.model_dump() | {
+        "kind": "classification",
+        "labels": ("different", "alike"),
+        "score_range": None,
+        "similar_at": None,
+        "behaviour": {},
+    }
+    document["data"]["label"] = "labels.binary-label"
+    document["model"] |= {"objective": "cross-encoder", "pooling": "cls"}
+    document["gate"] |= {"floors": {"accuracy": 0.01, "f1": 1e-9}, "behaviour": {}, "margin": 0.9}
+    return Recipe.model_validate(document)
+
+
+def test_pairs_are_classified_through_every_stage(tmp_path: Path) -> None:
+    road = open_road(binary(small_recipe("klue-sts")), tmp_path, train=300, test=100)
+    assert set(pd.read_parquet(road.validated.path / "train.parquet")["label"]) == {0, 1}
+    card = read_card(road.released)
+    assert (card.kind, card.inputs, card.labels) == ("classification", "pair", ("different", "alike"))
+    rows = pd.read_parquet(road.tokenized.path / "test.parquet").head(20)
+    logits = load_trained(road.recipe, road.trained).answer_encoded(rows)
+    texts = pd.read_parquet(road.validated.path / "test.parquet").head(20)
+    engine = Engine(road.released.path)
+    answers = engine.answer(list(zip(texts["text"], texts["text_pair"], strict=True))).values
+    assert answers.sum(1) == pytest.approx(1.0, abs=1e-5)
+    assert np.abs(answers - logits).max() < 0.05
+    with pytest.raises(ValueError, match="classification"):
+        engine.score([("가", "나")])
