@@ -119,6 +119,9 @@ def _paths() -> dict[str, Any]:
         path: {"post": _operation(path[1:], summary, answer, MODEL, optional, body=body) | {"description": asks}}
         for path, (summary, body, answer) in answers.items()
     }
+    # Of its two lists one may be there: an example made up from the schema would have both.
+    posted = paths["/classify"]["post"]["requestBody"]["content"]["application/json"]
+    posted["example"] = {"texts": (ClassifyRequest.model_fields["texts"].examples or [[]])[0]}
     paths["/releases"] = {"get": _operation("releases", "What is deployed", ReleasesResponse, KEYED, optional)}
     token: list[dict[str, Any]] = [{"token": []}]
     paths["/releases/stage"] = {

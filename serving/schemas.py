@@ -39,12 +39,7 @@ class Request(BaseModel):
 class ClassifyRequest(Request):
     """Texts to classify, or pairs of texts: one of the two, as the release reads."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [{"required": ["texts"]}, {"required": ["pairs"]}],
-            "examples": [{"texts": ["정말 재미있는 영화였어요", "시간이 아까웠다"]}],
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["texts"]}, {"required": ["pairs"]}]})
 
     texts: Texts = Field(default_factory=list, examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
     pairs: Pairs = Field(
