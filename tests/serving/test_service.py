@@ -295,11 +295,8 @@ def test_a_wrong_token_cannot_stage(running: Service, staged: Artifact) -> None:
 def test_several_recipes_of_a_kind_must_be_named(
     running: Service, store: Store, staged: object, classifier: TinyModel
 ) -> None:
-    log = DeploymentLog(store)
-    latest = log.latest()
-    assert latest is not None
     second = classifier.publish(store, "reviews", key="d" * 16)
-    with deployed(running, log, latest.releases | {"reviews": second.ref}):
+    with deployed(running, second):
         answer = ask(running, "/classify", {"texts": ["가"]})
         assert answer.status_code == 422
         assert "nsmc, reviews" in answer.json()["error"]["message"]
@@ -307,8 +304,9 @@ def test_several_recipes_of_a_kind_must_be_named(
 
 
 @contextmanager
-def deployed(running: Service, log: DeploymentLog, releases: dict[str, str]) -> Iterator[None]:
-    """While this is open both workers serve `releases`; then what they served before."""
+def deployed(running: Service, release: Artifact) -> Iterator[None]:
+    """While this is open both workers serve `release`, too; then what they served before."""
+    log = DeploymentLog(release.store)
 
     def serve(releases: dict[str, str], after: int) -> None:
         log.append(releases, after=after, run="test", reason="for a test")
@@ -319,7 +317,7 @@ def deployed(running: Service, log: DeploymentLog, releases: dict[str, str]) -> 
 
     before = log.latest()
     assert before is not None
-    serve(releases, before.number)
+    serve(before.releases | {release.manifest.recipe: release.ref}, before.number)
     try:
         yield
     finally:
@@ -329,11 +327,8 @@ def deployed(running: Service, log: DeploymentLog, releases: dict[str, str]) -> 
 def test_pairs_are_classified_where_a_release_reads_them(
     running: Service, store: Store, staged: object, pair_classifier: TinyModel
 ) -> None:
-    log = DeploymentLog(store)
-    latest = log.latest()
-    assert latest is not None
     same = pair_classifier.publish(store, "same", key="e" * 16)
-    with deployed(running, log, latest.releases | {"same": same.ref}):
+    with deployed(running, same):
         card = read_card(same)
         check_golden(card, service_answers(running.client, card))
         recipe = running.client.releases().recipes["same"]
