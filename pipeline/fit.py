@@ -179,7 +179,9 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
             # It learns from how the rows of a batch compare: all sorts of them belong there, and always as many.
             lengths = np.ones_like(lengths)
         batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
-        return Lesson(model, load_rows(train), load_rows(validation), batches, Collate(pad))
+        # What is judged row by row may go in batches of rows that are about as long, of which little is padding.
+        judged = load_rows(validation, by_length=not isinstance(model, BiEncoder))
+        return Lesson(model, load_rows(train), judged, batches, Collate(pad))
     classifier, pooling = transformer_of(model), recipe.model.pooling
     read, kept = (Vectors(classifier, pooling, side, pad) for side in (train, validation))
     batches = EvenBatches(np.ones(len(read)), recipe.train.batch_size, recipe.train.seed)

@@ -126,9 +126,12 @@ class Rows(Dataset[dict[str, Any]]):
         return {name: values[index] for name, values in self._columns.items()}
 
 
-def load_rows(file: Path) -> Rows:
-    """The rows of one side of a tokenize artifact."""
+def load_rows(file: Path, *, by_length: bool = False) -> Rows:
+    """The rows of one side of a tokenize artifact: as they are there, or by length."""
     table = pd.read_parquet(file)
+    if by_length:
+        # The longest first: if they do not fit into memory, that is seen at once.
+        table = table.sort_values("length", ascending=False, kind="stable")
     return Rows(table, [name for name in table.columns if name not in ("id", "length")])
 
 

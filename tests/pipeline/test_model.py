@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel
 from pipeline.encode import learn_tokenizer
 from pipeline.errors import BaseModelError, RecipeError
 from pipeline.heads import correlation_loss
-from pipeline.model import Collate, Rows, Trained, answers_of, build_model, distances_of, to_score
+from pipeline.model import Collate, Rows, Trained, answers_of, build_model, distances_of, load_rows, to_score
 from pipeline.releases import Calibration
 from tests.tiny import small_recipe
 
@@ -68,6 +68,18 @@ def test_padding_changes_no_answer(model: Trained) -> None:
     # Texts are of different lengths, so all but one were padded; a model that attends to padding is far off.
     assert np.ptp(together, axis=0).max() > 0.01
     assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_rows_are_the_same_by_length(tmp_path: Path) -> None:
+    lengths = [3, 7, 1, 7]
+    ids = [list(range(number, number + length)) for number, length in enumerate(lengths)]
+    table = pd.DataFrame({"id": list("abcd"), "length": lengths, "input_ids": ids, "label": [0, 1, 2, 3]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    plain, sorted_ = load_rows(tmp_path / "rows.parquet"), load_rows(tmp_path / "rows.parquet", by_length=True)
+    assert [sorted_[at]["label"] for at in range(4)] == [1, 3, 0, 2]
+    for at in range(4):
+        row = sorted_[at]
+        np.testing.assert_array_equal(row["input_ids"], plain[row["label"]]["input_ids"])
 
 
 def test_answers_are_in_the_order_of_the_rows(model: Trained) -> None:
