@@ -84,17 +84,25 @@ class Bound:
             shapes[rows, length] = shape
         return shapes
 
+    def places(self, rows: int, length: int) -> int:
+        """Tokens that are computed for a batch of that shape, with those that fill it up."""
+        filled_rows, filled_length = self._key(rows, length) or (rows, length)
+        return filled_rows * filled_length
+
     def run(self, feed: Feed) -> NDArray[np.float32]:
         """The output for a batch of any shape, (rows, ...)."""
         return in_lane(lambda: self._run(feed))
 
     def _run(self, feed: Feed) -> NDArray[np.float32]:
-        rows, length = feed["input_ids"].shape
-        key = next((key for key in self._keys if key[0] >= rows and key[1] >= length), None)
+        key = self._key(*feed["input_ids"].shape)
         if key is not None:
             return self._shapes[key].run(feed)
         output: Any = self._session.run(None, dict(feed), _unrecorded())[0]
         return np.asarray(output, dtype=np.float32)
+
+    def _key(self, rows: int, length: int) -> tuple[int, int] | None:
+        """The smallest shape that a batch fits into, or None where it is too large for all of them."""
+        return next((key for key in self._keys if key[0] >= rows and key[1] >= length), None)
 
 
 def in_lane(work: Callable[[], T]) -> T:

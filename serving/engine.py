@@ -97,6 +97,10 @@ class Running:
         outputs = in_lane(lambda: self._outputs(feed)) if self.device == "cuda" else self._outputs(feed)
         return np.asarray(outputs[0], dtype=np.float32)
 
+    def places(self, rows: int, length: int) -> int:
+        """Tokens that are computed for a padded batch of that shape, by a file that computes padding."""
+        return self.bound.places(rows, length) if self.bound else rows * length
+
     def _outputs(self, feed: Feed) -> Sequence[Any]:
         found: Sequence[Any] = self.session.run(None, dict(feed))
         return found
@@ -147,9 +151,10 @@ class Engine:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """How it can compare pairs, its own way first; empty where it scores none."""
+        """How it can compare pairs, its own way first; empty where it compares none."""
         if self.card.objective != "bi-encoder":
-            return ("cross-encoder",) if self.card.kind == "regression" else ()
+            compares = self.card.kind == "regression" and self.card.inputs == "pair"
+            return ("cross-encoder",) if compares else ()
         lines: dict[Method, Calibration | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
         return tuple(method for method, line in lines.items() if line)
 
@@ -162,9 +167,9 @@ class Engine:
         """Class probabilities, (texts, labels). For classification releases only (ValueError)."""
         return self.answer([(text,) for text in texts], kind="classification").values
 
-    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """Scores in the recipe's range, (pairs,). For regression releases only (ValueError)."""
-        return self.answer(pairs, kind="regression").values[:, 0]
+    def score(self, inputs: Sequence[tuple[str, ...]]) -> Floats:
+        """Scores in the recipe's range, (inputs,), of texts or pairs. For regression releases only (ValueError)."""
+        return self.answer(inputs, kind="regression").values[:, 0]
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """Unit vectors, (texts, hidden). For bi-encoders only (ValueError)."""
@@ -260,8 +265,10 @@ class Engine:
             feed["token_type_ids"] = _spread((item.type_ids for item in batch), real, 0)
         began = perf_counter()
         output = self._running.run(feed)
+        took = perf_counter() - began
         tokens = int(lengths.sum())
-        self._observer.computed(len(batch), tokens, real.size - tokens, perf_counter() - began)
+        padding = 0 if self.variant.packed else self._running.places(*real.shape) - tokens
+        self._observer.computed(len(batch), tokens, padding, took)
         return output
 
     @property

@@ -40,7 +40,9 @@ class Metrics:
             "saebyeok_batch_rows", "texts or pairs in a sub-batch", ("recipe",), buckets=ROWS, registry=registry
         )
         self.tokens = tokens("real", "tokens of texts that were computed")
-        self.padding = tokens("padding", "tokens that were computed for nothing, to fill up shorter rows")
+        self.padding = tokens(
+            "padding", "tokens that were computed for nothing, to fill up short rows and small batches"
+        )
 
     def queued(self, seconds: float) -> None:
         """A request has waited so long for the thread that computes it."""

@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from serving.bound import ROWS, Bound, Feed
+from serving.engine import Running
 from tests.releases import MAX_LENGTH, TinyModel
 
 
@@ -37,6 +38,13 @@ def test_batches_of_all_shapes_are_answered_as_without(session: ort.InferenceSes
     ):
         feed = batch(session, rows, length, seed)
         np.testing.assert_allclose(bound.run(feed), session.run(None, dict(feed))[0], atol=1e-3)
+
+
+def test_it_says_what_is_computed_for_a_batch(session: ort.InferenceSession) -> None:
+    replayed, plain = Running(session, Bound(session, MAX_LENGTH, "cpu")), Running(session)
+    batches = [(1, 1), (1, 17), (3, 5), (8, 32), (9, 4)]
+    assert [replayed.places(*shape) for shape in batches] == [16, MAX_LENGTH, 4 * 16, 8 * MAX_LENGTH, 9 * 4]
+    assert [plain.places(*shape) for shape in batches] == [rows * length for rows, length in batches]
 
 
 def test_what_was_there_before_leaves_nothing_behind(session: ort.InferenceSession) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -50,6 +52,18 @@ def test_an_engine_counts_what_it_computes(store: Store, classifier: TinyModel) 
     assert value("saebyeok_inference_seconds_sum") > 0  # type: ignore[operator]
 
 
+def test_a_file_that_computes_no_padding_counts_none(store: Store, classifier: TinyModel, tmp_path: Path) -> None:
+    release = classifier.publish(store, "nsmc", key="a" * 16).path
+    directory = shutil.copytree(release, tmp_path / "packed")
+    card = json.loads((directory / "card.json").read_bytes())
+    card["variants"]["cpu"][0]["packed"] = True
+    (directory / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    registry = CollectorRegistry()
+    open_fastest(directory, EngineOptions(device="cpu"), Metrics(registry).observer).classify(SENTENCES)
+    assert reader(registry)("saebyeok_real_tokens_total") == sum(real_lengths(release, list(SENTENCES)))
+    assert reader(registry)("saebyeok_padding_tokens_total") == 0
+
+
 def test_engines_of_one_recipe_count_together(store: Store, classifier: TinyModel, other_classifier: TinyModel) -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -75,8 +89,8 @@ def worker(pid: int, deployment: int) -> WorkerState:
 
 def test_what_is_served_is_said_as_it_is_now() -> None:
     release = LiveRelease(
-        release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", inputs="text", labels=[],
-        score_range=None, similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},
+        release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", inputs="text", route="/classify",
+        labels=[], score_range=None, similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},
         provider="CPUExecutionProvider",
         variant="int8",
         rates={},
