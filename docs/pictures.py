@@ -74,7 +74,7 @@ def service(page: Page, settings: Settings) -> None:
     """The service's own page."""
     page.set_viewport_size({"width": 1200, "height": 900})
     page.goto(settings.service_url)
-    for panel in ("classify", "similarity"):
+    for panel in ("texts", "pairs"):
         page.locator(f"#{panel} .examples button").first.click()
         page.locator(f"#{panel} .result").wait_for()
     keep(page, "service")

@@ -57,6 +57,19 @@ class Golden(BaseModel):
     expected: tuple[float, ...]
 
 
+Kind = Literal["classification", "regression"]
+Inputs = Literal["text", "pair"]
+Route = Literal["/classify", "/similarity", "/score"]
+
+#: Where the service is asked for the answers of a release, by what it makes of what.
+ROUTES: dict[tuple[Kind, Inputs], Route] = {
+    ("classification", "text"): "/classify",
+    ("classification", "pair"): "/classify",
+    ("regression", "pair"): "/similarity",
+    ("regression", "text"): "/score",
+}
+
+
 class Card(BaseModel):
     """`card.json` of a release: all that serving needs to know of the model."""
 
@@ -65,8 +78,8 @@ class Card(BaseModel):
     id: str
     recipe: str
     title: str
-    kind: Literal["classification", "regression"]
-    inputs: Literal["text", "pair"]
+    kind: Kind
+    inputs: Inputs
     objective: Literal["cross-encoder", "bi-encoder"] | None
     sample: bool
     labels: tuple[str, ...]
@@ -83,6 +96,11 @@ class Card(BaseModel):
     figures: dict[str, float] = Field(description="metrics on the test file")
     trained: str = Field(description="ref of the trained artifact")
     created: datetime
+
+    @property
+    def route(self) -> Route:
+        """Where the service is asked for its answers."""
+        return ROUTES[self.kind, self.inputs]
 
     @field_validator("variants", mode="before")
     @classmethod

@@ -185,7 +185,9 @@ def _documents(engine: Engine, inputs: Sequence[tuple[str, ...]]) -> Iterator[di
             }
         else:
             score = float(values[0])
-            result = {"score": round(score, 6), "similar": card.similar_at is not None and score >= card.similar_at}
+            result = {"score": round(score, 6)}
+            if card.inputs == "pair":
+                result["similar"] = card.similar_at is not None and score >= card.similar_at
         yield {**_input(item), **result, "truncated": bool(truncated), "release": card.id, "sample": card.sample}
 
 

@@ -17,6 +17,7 @@ from serving.schemas import (
     ErrorResponse,
     Method,
     ReleasesResponse,
+    ScoreResponse,
     SimilarityResponse,
 )
 
@@ -89,9 +90,14 @@ def classify_call(
 def similarity_call(
     pairs: Sequence[Sequence[str]], recipe: str | None, method: Method | None = None
 ) -> Call[SimilarityResponse]:
-    """Scores of `pairs`."""
+    """How alike the two of each of `pairs` are."""
     body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe, "method": method}
     return Call("POST", "/similarity", SimilarityResponse, body)
+
+
+def score_call(texts: Sequence[str], recipe: str | None) -> Call[ScoreResponse]:
+    """Scores of `texts`."""
+    return Call("POST", "/score", ScoreResponse, {"texts": list(texts), "recipe": recipe})
 
 
 def embed_call(texts: Sequence[str], recipe: str | None) -> Call[EmbedResponse]:

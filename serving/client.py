@@ -34,9 +34,17 @@ from serving.calls import (
     classify_call,
     embed_call,
     releases_call,
+    score_call,
     similarity_call,
 )
-from serving.schemas import ClassifyResponse, EmbedResponse, Method, ReleasesResponse, SimilarityResponse
+from serving.schemas import (
+    ClassifyResponse,
+    EmbedResponse,
+    Method,
+    ReleasesResponse,
+    ScoreResponse,
+    SimilarityResponse,
+)
 
 __all__ = [
     "AsyncClient",
@@ -101,6 +109,10 @@ class Client:
     ) -> SimilarityResponse:
         """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
         return self._ask(similarity_call(pairs, recipe, method))
+
+    def score(self, texts: Sequence[str], recipe: str | None = None) -> ScoreResponse:
+        """The score of each text, where a regression over single texts is deployed."""
+        return self._ask(score_call(texts, recipe))
 
     def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
         """The vector of each text, of length 1, where a bi-encoder is deployed."""
@@ -172,6 +184,10 @@ class AsyncClient:
     ) -> SimilarityResponse:
         """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
         return await self._ask(similarity_call(pairs, recipe, method))
+
+    async def score(self, texts: Sequence[str], recipe: str | None = None) -> ScoreResponse:
+        """The score of each text, where a regression over single texts is deployed."""
+        return await self._ask(score_call(texts, recipe))
 
     async def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
         """The vector of each text, of length 1, where a bi-encoder is deployed."""

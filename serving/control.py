@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import ArtifactError
+from pipeline.releases import Inputs, Kind
 from serving.auth import is_authorized
 from serving.engine import Engine
 from serving.errors import ApiError, parse
@@ -29,8 +30,8 @@ CHALLENGE = {"WWW-Authenticate": "Bearer"}
 class Need:
     """What a request asks of a release."""
 
-    kind: Literal["classification", "regression"] | None = None
-    inputs: Literal["text", "pair"] | None = None
+    kind: Kind | None = None
+    inputs: Inputs | None = None
     method: Method | None = None
     vectors: bool = False
 
@@ -51,9 +52,10 @@ class Need:
         """The kind of release, as part of a sentence."""
         if self.vectors:
             return "release with sentence vectors"
-        compares = f" that compares by {self.method}" if self.method else ""
-        reads = f" that reads {READS[self.inputs]}" if self.inputs else ""
-        return f"{self.kind} release{reads}{compares}"
+        reads = [f"reads {READS[self.inputs]}"] if self.inputs else []
+        compares = [f"compares by {self.method}"] if self.method else []
+        does = " and ".join(reads + compares)
+        return f"{self.kind} release" + (f" that {does}" if does else "")
 
 
 class Live:
@@ -193,6 +195,7 @@ def _live_release(ref: str, engine: Engine) -> LiveRelease:
         title=card.title,
         kind=card.kind,
         inputs=card.inputs,
+        route=card.route,
         labels=list(card.labels),
         score_range=card.score_range,
         similar_at=card.similar_at,

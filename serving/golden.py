@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipeline.errors import GoldenMismatchError
 from pipeline.releases import Card
 from serving.engine import Engine
-from serving.schemas import ClassifyResponse, SimilarityResponse
+from serving.schemas import ClassifyResponse, ScoreResponse, SimilarityResponse
 from serving.staging import ServiceClient
 
 #: From sentences (or pairs) to rows of numbers: class probabilities, or one score.
@@ -47,15 +48,17 @@ def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -
     """Answers of the service as rows of numbers: of release `ref`, or without one of whatever users get."""
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
-        answer: ClassifyResponse | SimilarityResponse
-        if card.kind == "classification":
-            if card.inputs == "pair":
-                answer = client.classify(recipe=card.recipe, release=ref, pairs=inputs)
-            else:
-                answer = client.classify([texts[0] for texts in inputs], card.recipe, release=ref)
+        answer: ClassifyResponse | SimilarityResponse | ScoreResponse
+        texts = [item[0] for item in inputs]
+        if card.route == "/classify":
+            asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
+            answer = client.classify(**asked, recipe=card.recipe, release=ref)
             rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
-        else:
+        elif card.route == "/similarity":
             answer = client.similarity(inputs, card.recipe, release=ref)
+            rows = [[result.score] for result in answer.results]
+        else:
+            answer = client.score(texts, card.recipe, release=ref)
             rows = [[result.score] for result in answer.results]
         if answer.release != card.id:
             raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")

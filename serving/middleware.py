@@ -32,7 +32,7 @@ OPEN = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
 OPEN_BELOW = ("/static_content/", "/page/")
 #: Routes that read a body.
 BODIES = {(method, path) for method, path in [
-    ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/embed"),
+    ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
 #: All that is answered but for what lies below `OPEN_BELOW`.

@@ -20,6 +20,8 @@ from serving.schemas import (
     ErrorType,
     ReadyResponse,
     ReleasesResponse,
+    ScoreRequest,
+    ScoreResponse,
     SimilarityRequest,
     SimilarityResponse,
     StagedResponse,
@@ -58,10 +60,11 @@ MEANING = {
     ErrorType.UNAVAILABLE: "No release is deployed yet",
     ErrorType.TIMEOUT: "No answer in time",
 }
-REQUESTS = (ClassifyRequest, SimilarityRequest, EmbedRequest, StageRequest)
+REQUESTS = (ClassifyRequest, SimilarityRequest, ScoreRequest, EmbedRequest, StageRequest)
 ANSWERS = (
     ClassifyResponse,
     SimilarityResponse,
+    ScoreResponse,
     EmbedResponse,
     ReleasesResponse,
     StagedResponse,
@@ -99,11 +102,10 @@ def write() -> None:
 
 def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
     text = {"maxLength": settings.max_characters}
-    fields = {"ClassifyRequest": ("texts", "pairs"), "EmbedRequest": ("texts",), "SimilarityRequest": ("pairs",)}
-    for name, field in ((name, field) for name, names in fields.items() for field in names):
-        inputs = schemas[name]["properties"][field]
-        inputs["maxItems"] = settings.max_inputs
-        inputs["items"].get("items", inputs["items"]).update(text)
+    for schema in (schemas[model.__name__]["properties"] for model in REQUESTS):
+        for inputs in (schema[name] for name in ("texts", "pairs") if name in schema):
+            inputs["maxItems"] = settings.max_inputs
+            inputs["items"].get("items", inputs["items"]).update(text)
     return schemas
 
 
@@ -112,6 +114,7 @@ def _paths() -> dict[str, Any]:
     answers: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
         "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
         "/similarity": ("How alike the two sentences of each pair are", SimilarityRequest, SimilarityResponse),
+        "/score": ("The score of each text, from a regression over single texts", ScoreRequest, ScoreResponse),
         "/embed": ("The vector of each text, from a bi-encoder", EmbedRequest, EmbedResponse),
     }
     optional: list[dict[str, Any]] = [{}, {"key": []}]

@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.releases import Inputs, Kind, Route
+
 SAMPLE = "the release was trained on the shipped sample, not on real data"
 TRUNCATED = "the {0} was longer than the model reads; its end was left out"
 UNKNOWN = "share of the {0}'s tokens, of those that were read, which the model does not know: 1 where it knows nothing"
@@ -68,6 +70,13 @@ class SimilarityRequest(Request):
     )
 
 
+class ScoreRequest(Request):
+    """Texts to score."""
+
+    texts: Texts = Field(examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
+    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+
+
 class EmbedRequest(Request):
     """Texts to turn into vectors."""
 
@@ -113,6 +122,20 @@ class SimilarityResponse(Response):
 
     method: Method = Field(description="how the pairs were compared")
     results: list[SimilarityResult]
+
+
+class ScoreResult(BaseModel):
+    """The score of one text."""
+
+    score: float = Field(description="in the recipe's range: `score_range` in `/releases`")
+    truncated: bool = Field(description=TRUNCATED.format("text"))
+    unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("text"))
+
+
+class ScoreResponse(Response):
+    """One result a text, in the order of the request."""
+
+    results: list[ScoreResult]
 
 
 class EmbedResult(BaseModel):
@@ -218,13 +241,16 @@ class LiveRelease(BaseModel):
     release: str = Field(description="id, as every answer names it")
     ref: str
     title: str
-    kind: str
-    inputs: Literal["text", "pair"] = Field(description="what it reads: single texts, or pairs of them")
+    kind: Kind
+    inputs: Inputs = Field(description="what it reads: single texts, or pairs of them")
+    route: Route = Field(description="where it is asked")
     labels: list[str]
     score_range: tuple[float, float] | None = Field(description="lowest and highest score; null: it classifies")
-    similar_at: float | None = Field(description="the score from which a pair is `similar`; null: it classifies")
+    similar_at: float | None = Field(
+        description="the score from which a pair is `similar`, or a text counts as positive in F1; null: it classifies"
+    )
     max_length: int = Field(description="tokens that the model reads of a text, or of both of a pair")
-    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it scores none")
+    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it compares none")
     vectors: bool = Field(description="whether `/embed` has vectors of it")
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")

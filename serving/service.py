@@ -34,6 +34,8 @@ from serving.schemas import (
     EmbedResponse,
     ErrorType,
     ReadyResponse,
+    ScoreRequest,
+    ScoreResponse,
     SimilarityRequest,
     SimilarityResponse,
 )
@@ -139,13 +141,24 @@ class Saebyeok:
         """How alike the two sentences of each pair are."""
         pairs = [(left, right) for left, right in body.pairs]
         self._check(pairs, ctx)
-        engine = self._engine(Need("regression", method=body.method), body.recipe, ctx)
+        engine = self._engine(Need("regression", "pair", body.method), body.recipe, ctx)
         method = body.method or engine.methods[0]
         answer = await self._sharing.answer(engine.answer, pairs, alone=self._alone(ctx), method=method)
         cut = engine.card.similar_at or 0.0
         rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
         results = [{"score": score, "similar": score >= cut, **read} for score, read in rows]
         return SimilarityResponse.model_validate({**_named(engine), "method": method, "results": results})
+
+    @bentoml.api(route="/score", input_spec=posted(ScoreRequest))  # type: ignore[untyped-decorator]
+    async def score(self, body: ScoreRequest, /, ctx: bentoml.Context) -> ScoreResponse:
+        """The score of each text."""
+        inputs = [(text,) for text in body.texts]
+        self._check(inputs, ctx)
+        engine = self._engine(Need("regression", "text"), body.recipe, ctx)
+        answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
+        rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
+        results = [{"score": score, **read} for score, read in rows]
+        return ScoreResponse.model_validate({**_named(engine), "results": results})
 
     @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
     async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:

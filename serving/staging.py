@@ -12,9 +12,16 @@ from pydantic import BaseModel
 
 from pipeline.artifacts import Store
 from pipeline.errors import ServiceError, SettingsError
-from serving.calls import Call, CallError, NoAnswerError, classify_call, similarity_call
+from serving.calls import Call, CallError, NoAnswerError, classify_call, score_call, similarity_call
 from serving.client import TIMEOUT, Client
-from serving.schemas import RELEASE_HEADER, ClassifyResponse, Method, SimilarityResponse, StagedResponse
+from serving.schemas import (
+    RELEASE_HEADER,
+    ClassifyResponse,
+    Method,
+    ScoreResponse,
+    SimilarityResponse,
+    StagedResponse,
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,8 +82,12 @@ class ServiceClient(Client):
         method: Method | None = None,
         release: str | None = None,
     ) -> SimilarityResponse:
-        """Scores of `pairs`; `release` addresses a staged or live release by id or ref."""
+        """How alike the two of each of `pairs` are; `release` addresses a staged or live release by id or ref."""
         return self._ask(_addressed(similarity_call(pairs, recipe, method), release))
+
+    def score(self, texts: Sequence[str], recipe: str | None = None, release: str | None = None) -> ScoreResponse:
+        """Scores of `texts`; `release` addresses a staged or live release by id or ref."""
+        return self._ask(_addressed(score_call(texts, recipe), release))
 
     def stage(self, ref: str) -> list[str]:
         """Have every worker load the release at `ref` beside the live ones; the staged refs."""

@@ -14,9 +14,25 @@ from pipeline.artifacts import Store
 from pipeline.job import Job, open_store
 from pipeline.recipe import Recipe
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
-from tests.fixtures import classifier, cross_encoder, other_classifier, pair_classifier, sentence_encoder, service
+from tests.fixtures import (
+    classifier,
+    cross_encoder,
+    other_classifier,
+    pair_classifier,
+    sentence_encoder,
+    service,
+    text_scorer,
+)
 
-__all__ = ["classifier", "cross_encoder", "other_classifier", "pair_classifier", "sentence_encoder", "service"]
+__all__ = [
+    "classifier",
+    "cross_encoder",
+    "other_classifier",
+    "pair_classifier",
+    "sentence_encoder",
+    "service",
+    "text_scorer",
+]
 
 SESSION_HOME = pytest.StashKey[Path]()
 REAL_FILES = (

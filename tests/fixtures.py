@@ -13,7 +13,15 @@ from tests.service import Service, service_settings
 if TYPE_CHECKING:
     from tests.releases import TinyModel
 
-__all__ = ["classifier", "cross_encoder", "other_classifier", "pair_classifier", "sentence_encoder", "service"]
+__all__ = [
+    "classifier",
+    "cross_encoder",
+    "other_classifier",
+    "pair_classifier",
+    "sentence_encoder",
+    "service",
+    "text_scorer",
+]
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +46,12 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 def pair_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """A classifier that reads both sentences at once."""
     return _build(tmp_path_factory, "classify-pairs", seed=11)
+
+
+@pytest.fixture(scope="session")
+def text_scorer(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A regression model that reads single texts."""
+    return _build(tmp_path_factory, "score", seed=5)
 
 
 @pytest.fixture(scope="session")

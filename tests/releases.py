@@ -21,9 +21,10 @@ from tokenizers.processors import BertProcessing
 from transformers import BertConfig, BertModel
 
 from pipeline.artifacts import Artifact, Store
-from pipeline.releases import Calibration, Card, Decision, Golden, Variant
+from pipeline.releases import Calibration, Card, Decision, Golden, Inputs, Kind, Variant
 
-Head = Literal["classify", "classify-pairs", "cross-encoder", "bi-encoder"]
+Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
+Objective = Literal["cross-encoder", "bi-encoder"]
 
 SENTENCES = (
     "정말 재미있는 영화였어요",
@@ -38,8 +39,19 @@ SENTENCES = (
     "이 영화를 보고 많이 울었다 그리고 많이 웃었다 가족과 함께 보기에 좋은 영화라고 생각한다",
 )
 MAX_LENGTH = 32
-CLASSIFIERS = ("classify", "classify-pairs")
-OBJECTIVES = {"classify": None, "classify-pairs": "cross-encoder"}
+#: What a release with each head says of itself.
+HEADS: dict[Head, tuple[Kind, Inputs, Objective | None]] = {
+    "classify": ("classification", "text", None),
+    "classify-pairs": ("classification", "pair", "cross-encoder"),
+    "score": ("regression", "text", None),
+    "cross-encoder": ("regression", "pair", "cross-encoder"),
+    "bi-encoder": ("regression", "pair", "bi-encoder"),
+}
+
+
+def classifies(head: Head) -> bool:
+    """Whether it answers with probabilities of classes."""
+    return HEADS[head][0] == "classification"
 
 
 class Exported(torch.nn.Module):
@@ -49,7 +61,7 @@ class Exported(torch.nn.Module):
         super().__init__()
         self.encoder = encoder
         self.head = head
-        self.out = torch.nn.Linear(encoder.config.hidden_size, 2 if head in CLASSIFIERS else 1)
+        self.out = torch.nn.Linear(encoder.config.hidden_size, 2 if classifies(head) else 1)
 
     def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
         hidden = self.encoder(
@@ -85,24 +97,28 @@ class TinyModel:
             )
 
     def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
-        classifies = self.head in CLASSIFIERS
+        kind, inputs, objective = HEADS[self.head]
+        classes = classifies(self.head)
         calibration = Calibration(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
         files = {"cpu": ("model.int8.onnx", "int8"), "cuda": ("model.fp16.onnx", "fp16")}
         return Card(
             id=f"{recipe}-{key}",
             recipe=recipe,
             title=f"A tiny {self.head} model",
-            kind="classification" if classifies else "regression",
-            inputs="text" if self.head == "classify" else "pair",
-            objective=OBJECTIVES.get(self.head, self.head),
+            kind=kind,
+            inputs=inputs,
+            objective=objective,
             sample=sample,
-            labels=("negative", "positive") if classifies else (),
-            score_range=None if classifies else (0.0, 5.0),
-            similar_at=None if classifies else 3.0,
+            labels=("negative", "positive") if classes else (),
+            score_range=None if classes else (0.0, 5.0),
+            similar_at=None if classes else 3.0,
             calibration=calibration,
             euclidean=Calibration(slope=-2.5, intercept=5.0) if calibration else None,
             max_length=MAX_LENGTH,
-            variants={name: (Variant(file=file, precision=kind, parity=None),) for name, (file, kind) in files.items()},
+            variants={
+                name: (Variant(file=file, precision=precision, parity=None),)
+                for name, (file, precision) in files.items()
+            },
             golden=self._golden(lies=lies),
             # The engine runs both sentences of a pair in one batch, and int8 activations are scaled by their batch.
             golden_tolerance=0.2 if self.head == "bi-encoder" else 1e-3,
@@ -112,12 +128,12 @@ class TinyModel:
         )
 
     def _golden(self, *, lies: bool) -> tuple[Golden, ...]:
-        inputs = [(text,) for text in SENTENCES[:4]]
-        if self.head != "classify":
+        inputs: list[tuple[str, ...]] = [(text,) for text in SENTENCES[:4]]
+        if HEADS[self.head][1] == "pair":
             inputs = list(zip(SENTENCES[0:8:2], SENTENCES[1:8:2], strict=True))
         answers = [expected(self, item) for item in inputs]
         if lies:
-            answers = [[1 - value if self.head in CLASSIFIERS else 5 - value for value in row] for row in answers]
+            answers = [[1 - value if classifies(self.head) else 5 - value for value in row] for row in answers]
         return tuple(Golden(texts=item, expected=tuple(row)) for item, row in zip(inputs, answers, strict=True))
 
 
@@ -135,10 +151,10 @@ def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
         }
         return session.run(None, {name: np.array([value], dtype=np.int32) for name, value in feed.items()})[0][0]
 
-    if model.head in CLASSIFIERS:
+    if classifies(model.head):
         powers = np.exp(run(tokenizer.encode(*texts)).astype(np.float64))
         return (powers / powers.sum()).tolist()
-    if model.head == "cross-encoder":
+    if model.head != "bi-encoder":
         return [float(np.clip(run(tokenizer.encode(*texts))[0], 0, 5))]
     left, right = (run(tokenizer.encode(text)) for text in texts)
     return [float(np.clip(2.5 * (left @ right) + 2.5, 0, 5))]
@@ -166,8 +182,8 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
     model = Exported(BertModel(config, add_pooling_layer=False), head).eval()
     with torch.no_grad():
         # Probabilities that differ from text to text; scores around the middle of 0..5, none of them clipped.
-        model.out.weight.mul_(8.0 if head in CLASSIFIERS else 1.0)
-        model.out.bias.fill_(0.0 if head in CLASSIFIERS else 2.5)
+        model.out.weight.mul_(8.0 if classifies(head) else 1.0)
+        model.out.bias.fill_(0.0 if classifies(head) else 2.5)
     _export(model, directory, "vectors" if head == "bi-encoder" else "logits")
     return TinyModel(directory, head)
 

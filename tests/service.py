@@ -20,8 +20,11 @@ from serving.auth import deploy_token
 from serving.staging import ServiceClient
 
 if TYPE_CHECKING:
+    from pipeline.artifacts import Artifact
     from tests.releases import TinyModel
 
+#: Recipes whose releases the tiny models with these heads are; other heads are of `klue-sts`.
+RECIPES = {"classify": "nsmc", "classify-pairs": "same", "score": "stars"}
 #: Seconds; generous, since the machine may be busy.
 DEADLINE = 120.0
 
@@ -89,6 +92,26 @@ class Service:
         """The workers' process ids."""
         return {worker.pid for worker in self.client.releases().workers}
 
+    @contextmanager
+    def deployed(self, *releases: Artifact) -> Iterator[None]:
+        """While this is open every worker serves `releases`, too; then what they served before."""
+        log = DeploymentLog(open_store(self.settings))
+
+        def serve(live: dict[str, str], after: int) -> None:
+            log.append(live, after=after, run="test", reason="for a test")
+            eventually(
+                "every worker serves it",
+                lambda: all(worker.deployment == after + 1 for worker in self.client.releases().workers),
+            )
+
+        before = log.latest()
+        assert before is not None
+        serve(before.releases | {release.manifest.recipe: release.ref for release in releases}, before.number)
+        try:
+            yield
+        finally:
+            serve(before.releases, before.number + 1)
+
     def stop(self) -> int:
         """SIGTERM, as an operator would; the exit status."""
         if self.process.poll() is None:
@@ -103,10 +126,10 @@ class Service:
 
 @contextmanager
 def serving(home: Path, env: dict[str, str], *models: TinyModel) -> Iterator[Service]:
-    """A service of its own with a release of each model live: a classifier's as `nsmc`, another's as `klue-sts`."""
+    """A service of its own with a release of each model live, as the recipe that stands in RECIPES."""
     settings = service_settings(home)
     store = open_store(settings)
-    recipes = {"nsmc" if model.head == "classify" else "klue-sts": model for model in models}
+    recipes = {RECIPES.get(model.head, "klue-sts"): model for model in models}
     refs = {recipe: model.publish(store, recipe, key=recipe[0] * 16).ref for recipe, model in recipes.items()}
     DeploymentLog(store).append(refs, after=0, run="test", reason="test")
     service = Service(settings, env=env)

@@ -15,7 +15,7 @@ from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.job import open_store
 from pipeline.recipe import recipe_names
-from pipeline.releases import Card, Decision, DeploymentLog, read_card, read_decision
+from pipeline.releases import ROUTES, Card, Decision, DeploymentLog, read_card, read_decision
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
@@ -112,11 +112,11 @@ class Call:
 def calls(store: Store, live: dict[str, Any]) -> list[Call]:
     """One call for each endpoint, fitting what is deployed (`recipes` of `GET /releases`)."""
     found = [Call("/livez"), Call("/readyz")]
-    for kind, path in (("classification", "/classify"), ("regression", "/similarity")):
-        fitting = sorted(name for name, release in live.items() if release["kind"] == kind)
-        for name in fitting:
-            body = examples(read_card(store.open(live[name]["ref"])))
-            found.append(Call(path, body | ({"recipe": name} if len(fitting) > 1 else {})))
+    cards = {name: read_card(store.open(release["ref"])) for name, release in sorted(live.items())}
+    for place, route in ROUTES.items():
+        fitting = {name: card for name, card in cards.items() if (card.kind, card.inputs) == place}
+        for name, card in fitting.items():
+            found.append(Call(route, examples(card) | ({"recipe": name} if len(fitting) > 1 else {})))
     return [*found, Call("/releases"), Call("/metrics", lines=2), Call("/docs.json", characters=200)]
 
 

@@ -31,20 +31,23 @@ export function drawClasses({ label, score, probabilities }) {
   return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
 }
 
-/** A comparison, likewise; on a scale where the release has one. */
+/** A score, likewise; on a scale where the release has one. That of a pair has a verdict too. */
 export function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
-  const verdict = similar ? "similar" : "not similar";
-  const of = range ? ` of ${range[1]}` : "";
-  const result = element("p", [element("strong", verdict), element("span", number(score) + of)], { class: "result" });
+  const pair = similar !== undefined;
+  const figure = number(score) + (range ? ` of ${range[1]}` : "");
+  const said = pair ? [similar ? "similar" : "not similar", figure] : [figure];
+  const [first, ...rest] = said;
+  const result = element("p", [element("strong", first), ...rest.map((text) => element("span", text))], { class: "result" });
   const parts = [result];
   if (range) {
     const share = (value) => (value - range[0]) / (range[1] - range[0]);
-    const track = element("div", [element("i", [], { "--share": share(score) }), element("b")], { class: "track" });
-    const ends = [range[0], `similar from ${cut}`, range[1]].map((text) => element("span", String(text)));
-    const scale = [track, element("p", ends, { class: "ends" })];
-    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", "--cut": share(cut) }));
+    const marks = [element("i", [], { "--share": share(score) }), ...(pair ? [element("b")] : [])];
+    const ends = range.map((text) => element("span", String(text)));
+    if (pair) ends.splice(1, 0, element("span", `similar from ${cut}`, { class: "cut" }));
+    const scale = [element("div", marks, { class: "track" }), element("p", ends, { class: "ends" })];
+    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", ...(pair ? { "--cut": share(cut) } : {}) }));
   }
-  return { parts, sentence: `${verdict}, ${number(score)}${of}` };
+  return { parts, sentence: said.join(", ") };
 }
 
 /** A deployed release with its figures. */

@@ -42,14 +42,24 @@ async function send(path, body, signal) {
   throw new Refusal(response.status, document.error?.message ?? `status ${response.status}`, wait);
 }
 
-/** One thing to ask: its fields, its answer, and how to ask the same from a program. */
+/** What a panel is called where it asks a release of that kind, by what is read, and how the answer is drawn. */
+const WAYS = {
+  text: {
+    classification: { heading: "Classify a text", draw: drawClasses },
+    regression: { heading: "Score a text", draw: drawScore },
+  },
+  pair: {
+    classification: { heading: "Classify two sentences", draw: drawClasses },
+    regression: { heading: "Compare two sentences", draw: drawScore },
+  },
+};
+
+/** A place to ask releases that read alike: its fields, its answer, and how to ask the same from a program. */
 class Panel {
-  constructor(id, suits, read, draw) {
+  constructor(id, inputs, read) {
     this.section = find(`#${id}`);
-    this.path = id;
-    this.suits = suits;
+    this.inputs = inputs;
     this.read = read;
-    this.draw = draw;
     this.recipes = {};
     this.fields = [...this.section.querySelectorAll("textarea, input")];
     this.choice = find("select", this.section);
@@ -61,7 +71,6 @@ class Panel {
       example.addEventListener("click", () => this.fill([example.textContent, example.dataset.second]));
     }
     this.blank();
-    this.explain();
   }
 
   fill(texts) {
@@ -71,7 +80,7 @@ class Panel {
 
   /** Take over what is deployed; asks again where another release answers now. */
   update(recipes) {
-    const mine = Object.entries(recipes).filter(([, item]) => this.suits(item));
+    const mine = Object.entries(recipes).filter(([, item]) => item.inputs === this.inputs);
     const before = this.release?.release;
     this.recipes = Object.fromEntries(mine);
     const names = Object.keys(this.recipes);
@@ -80,11 +89,17 @@ class Panel {
     this.choice.value = chosen ?? "";
     this.choice.parentElement.hidden = names.length < 2;
     this.section.hidden = !names.length;
-    if (names.length && this.release.release !== before) this.ask(0);
+    if (!names.length) this.stop();
+    else if (this.release.release !== before) this.ask(0);
+    else this.explain();
   }
 
   get release() {
     return this.recipes[this.choice.value];
+  }
+
+  get way() {
+    return { path: `.${this.release.route}`, ...WAYS[this.inputs][this.release.kind] };
   }
 
   /** The request's body, or null where a field is empty. */
@@ -95,13 +110,18 @@ class Panel {
     return { ...this.read(texts), ...(several ? { recipe: this.choice.value } : {}) };
   }
 
-  /** Ask for what the fields hold in `delay` milliseconds; whatever was asked before is of no interest any more. */
-  ask(delay) {
+  stop() {
     this.asking?.abort();
     this.asking = null;
     clearTimeout(this.timer);
     clearTimeout(this.saying);
-    find(".title", this.section).textContent = this.release?.title ?? "";
+  }
+
+  /** Ask for what the fields hold in `delay` milliseconds; whatever was asked before is of no interest any more. */
+  ask(delay) {
+    this.stop();
+    find("h2", this.section).textContent = this.way.heading;
+    find(".title", this.section).textContent = this.release.title;
     this.explain();
     if (!this.body) this.blank();
     else this.timer = setTimeout(() => this.request(), delay);
@@ -110,21 +130,22 @@ class Panel {
   async request() {
     const asking = new AbortController();
     this.asking = asking;
+    const { path, draw } = this.way;
     this.answer.setAttribute("aria-busy", "true");
     const begun = performance.now();
     try {
-      const answer = await send(this.path, this.body, asking.signal);
+      const answer = await send(path, this.body, asking.signal);
       if (this.asking !== asking) return;
-      this.show(answer, performance.now() - begun);
+      this.show(answer, draw, performance.now() - begun);
     } catch (error) {
       if (this.asking !== asking) return;
       this.fail(error);
     }
   }
 
-  show(answer, took) {
+  show(answer, draw, took) {
     const [result] = answer.results;
-    const { parts, sentence } = this.draw(result, this.recipes[answer.recipe] ?? {});
+    const { parts, sentence } = draw(result, this.recipes[answer.recipe] ?? {});
     if (result.truncated) {
       const most = this.recipes[answer.recipe]?.max_length;
       parts.push(warning(`Only the beginning was read: the model takes ${most ?? "so many"} tokens, and this is longer.`));
@@ -153,7 +174,7 @@ class Panel {
 
   /** Ask again what had no answer because the service was away or locked. */
   retry() {
-    if (this.failed && !locked) this.ask(REST);
+    if (this.failed && !locked && this.release) this.ask(REST);
   }
 
   blank() {
@@ -169,21 +190,19 @@ class Panel {
 
   /** The same request as a program makes it. */
   explain() {
+    if (!this.release) return;
     const example = this.section.querySelector(".examples button");
     const body = this.body ?? this.read([example.textContent, example.dataset.second]);
-    const url = new URL(this.path, location.href).href;
+    const url = new URL(this.way.path, location.href).href;
     const [curl, python] = this.section.querySelectorAll("pre");
     curl.textContent = curlCall(url, body, key !== "");
     python.textContent = pythonCall(url, body, key !== "");
   }
 }
 
-const classifiesTexts = (release) => release.kind === "classification" && release.inputs === "text";
-const scores = (release) => release.kind === "regression";
-
 const panels = [
-  new Panel("classify", classifiesTexts, ([text]) => ({ texts: [text] }), drawClasses),
-  new Panel("similarity", scores, ([left, right]) => ({ pairs: [[left, right]] }), drawScore),
+  new Panel("texts", "text", ([text]) => ({ texts: [text] })),
+  new Panel("pairs", "pair", ([left, right]) => ({ pairs: [[left, right]] })),
 ];
 
 /** Say how the service is; nothing where all is well. */

@@ -79,7 +79,9 @@ def test_so_does_the_deploy_token_and_a_key_does_not_stage(guarded: Service) -> 
     assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "n" * 16}).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/classify", "/similarity", "/embed", "/releases", "/metrics", "/schema.json", "/no"])
+@pytest.mark.parametrize(
+    "path", ["/classify", "/similarity", "/score", "/embed", "/releases", "/metrics", "/schema.json", "/no"]
+)
 def test_without_a_key_nothing_is_said(guarded: Service, path: str) -> None:
     url = guarded.settings.service_url
     for headers in ({}, {"Authorization": "Bearer the-first-key-of-tw"}, {"Authorization": KEYS[0]}):

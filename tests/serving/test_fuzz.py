@@ -20,9 +20,10 @@ def fuzzed(
     tmp_path_factory: pytest.TempPathFactory,
     classifier: TinyModel,
     sentence_encoder: TinyModel,
+    text_scorer: TinyModel,
 ) -> Iterator[tuple[Service, str | None]]:
     keys = {"SAEBYEOK_API_KEYS": request.param or ""}
-    with serving(tmp_path_factory.mktemp("fuzzed"), keys, classifier, sentence_encoder) as service:
+    with serving(tmp_path_factory.mktemp("fuzzed"), keys, classifier, sentence_encoder, text_scorer) as service:
         yield service, request.param
 
 

@@ -25,16 +25,12 @@ def test_the_committed_document_has_not_drifted() -> None:
 def test_the_limits_of_a_service_are_in_its_document() -> None:
     settings = Settings(max_inputs=7, max_characters=70)
     schemas = describe(settings)["components"]["schemas"]
-    texts, pairs = (
-        schemas["ClassifyRequest"]["properties"]["texts"],
-        schemas["SimilarityRequest"]["properties"]["pairs"],
-    )
-    assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)
-    pairs_to_classify = schemas["ClassifyRequest"]["properties"]["pairs"]
-    assert (pairs_to_classify["maxItems"], pairs_to_classify["items"]["items"]["maxLength"]) == (7, 70)
-    assert (pairs["maxItems"], pairs["items"]["items"]["maxLength"]) == (7, 70)
-    texts = schemas["EmbedRequest"]["properties"]["texts"]
-    assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)
+    for name in ("ClassifyRequest", "ScoreRequest", "EmbedRequest"):
+        texts = schemas[name]["properties"]["texts"]
+        assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)
+    for name in ("ClassifyRequest", "SimilarityRequest"):
+        pairs = schemas[name]["properties"]["pairs"]
+        assert (pairs["maxItems"], pairs["items"]["items"]["maxLength"]) == (7, 70)
 
 
 def test_every_route_with_a_body_is_described_with_an_example() -> None:
@@ -44,7 +40,7 @@ def test_every_route_with_a_body_is_described_with_an_example() -> None:
         (method.upper(), path) for path, item in paths.items() for method in item if "requestBody" in item[method]
     }
     assert described == BODIES
-    for name in ("ClassifyRequest", "SimilarityRequest", "EmbedRequest"):
+    for name in ("ClassifyRequest", "SimilarityRequest", "ScoreRequest", "EmbedRequest"):
         field = "pairs" if name == "SimilarityRequest" else "texts"
         assert schemas[name]["properties"][field]["examples"]
         assert schemas[name]["additionalProperties"] is False

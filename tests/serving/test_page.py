@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -18,7 +19,7 @@ from pipeline.job import open_store
 from pipeline.releases import DeploymentLog
 from serving.pages import PAGE
 from tests.releases import SENTENCES, TinyModel
-from tests.service import Service, eventually, service_settings
+from tests.service import Service, eventually, service_settings, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -123,7 +124,7 @@ def test_a_service_without_a_deployment_says_so(waited: str) -> None:
 
 def test_it_answers_as_one_types(opened: Opened, running: Service) -> None:
     opened.page.get_by_label("Korean text").press_sequentially(TEXT, delay=5)
-    said = opened.answer("classify")
+    said = opened.answer("texts")
     [wanted] = running.client.classify([TEXT]).results
     assert said.startswith(wanted.label)
     assert f"{wanted.score:.1%} sure" in said
@@ -134,16 +135,16 @@ def test_it_answers_as_one_types(opened: Opened, running: Service) -> None:
     assert "Only the beginning was read" not in said
     asked = [url for url in opened.asked if url.endswith("/classify")]
     assert len(asked) < len(TEXT), "it was debounced"
-    status = opened.page.locator("#classify [role=status]")
+    status = opened.page.locator("#texts [role=status]")
     eventually("a screen reader is told", lambda: status.text_content() == f"{wanted.label}, {wanted.score:.1%} sure")
     opened.page.get_by_label("Korean text").fill("  ")
-    opened.page.locator("#classify .answer").get_by_text("appears here as you type").wait_for()
+    opened.page.locator("#texts .answer").get_by_text("appears here as you type").wait_for()
 
 
 def test_it_compares_two_sentences(opened: Opened, running: Service) -> None:
     opened.page.get_by_label("First sentence").fill(SENTENCES[4])
     opened.page.get_by_label("Second sentence").fill(SENTENCES[5])
-    said = opened.answer("similarity")
+    said = opened.answer("pairs")
     [wanted] = running.client.similarity([SENTENCES[4:6]]).results
     assert said.startswith("similar" if wanted.similar else "not similar")
     assert f"{round(wanted.score, 2):g} of 5" in said
@@ -153,7 +154,7 @@ def test_it_compares_two_sentences(opened: Opened, running: Service) -> None:
 
 def test_it_asks_the_service_alone_and_the_browser_has_nothing_to_complain_of(opened: Opened, running: Service) -> None:
     opened.page.get_by_role("button", name=re.compile("^정말 재미있게")).click()
-    opened.answer("classify")
+    opened.answer("texts")
     url = running.settings.service_url
     loaded = {item.removeprefix(url) for item in opened.asked}
     assert loaded == {
@@ -178,7 +179,7 @@ def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service
     with opened.page.expect_request("**/classify"):
         field.fill(SENTENCES[0])
     field.fill(SENTENCES[3])
-    said = opened.answer("classify")
+    said = opened.answer("texts")
     assert [json.loads(body)["texts"] for body in failed] == [[SENTENCES[0]]], "it was aborted"
     [wanted] = running.client.classify([SENTENCES[3]]).results
     assert f"{wanted.score:.1%} sure" in said
@@ -187,13 +188,13 @@ def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service
 def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
     field = opened.page.get_by_label("Korean text")
     field.fill("영화 " * 400)
-    assert "Only the beginning was read: the model takes 32 tokens" in opened.answer("classify")
+    assert "Only the beginning was read: the model takes 32 tokens" in opened.answer("texts")
     field.fill("가" * 10_001)
-    problem = opened.page.locator("#classify .problem")
+    problem = opened.page.locator("#texts .problem")
     problem.wait_for(timeout=SOON)
     assert "at most 10000 a text" in problem.inner_text()
     field.fill("가")
-    opened.answer("classify")
+    opened.answer("texts")
 
 
 def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
@@ -205,7 +206,7 @@ def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
     )
     opened.page.get_by_label("Korean text").fill(TEXT)
     opened.page.get_by_text("too many requests. Asking again in 1 s.").wait_for(timeout=SOON)
-    opened.answer("classify")
+    opened.answer("texts")
 
 
 @pytest.mark.parametrize("guarded", [r"/classify$", r"/(classify|releases)$"])
@@ -227,12 +228,12 @@ def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened, guarded: str) ->
     opened.page.get_by_text("The service does not know this API key.").wait_for(timeout=SOON)
     key.fill("s3cret")
     key.press("Enter")
-    opened.answer("classify")
+    opened.answer("texts")
     key.wait_for(state="hidden", timeout=SOON)
     assert opened.page.locator("#state").is_hidden()
     opened.page.get_by_text("Call it from").first.click()
     assert "s3cret" not in opened.page.locator("main").inner_text()
-    assert opened.page.locator("#classify").get_by_text("Bearer $API_KEY").is_visible()
+    assert opened.page.locator("#texts").get_by_text("Bearer $API_KEY").is_visible()
 
 
 def test_what_is_served_is_shown(opened: Opened) -> None:
@@ -245,9 +246,9 @@ def test_what_is_served_is_shown(opened: Opened) -> None:
 def test_the_code_that_it_shows_runs(opened: Opened, running: Service) -> None:
     text = 'It\'s "$HOME" \\ `ls`\n정말 😀'
     opened.page.get_by_label("Korean text").fill(text)
-    opened.answer("classify")
+    opened.answer("texts")
     opened.page.get_by_text("Call it from").first.click()
-    code = [block.inner_text() for block in opened.page.locator("#classify pre").all()]
+    code = [block.inner_text() for block in opened.page.locator("#texts pre").all()]
     curl = subprocess.run(["bash", "-c", code[0]], capture_output=True, check=True)
     python = subprocess.run([sys.executable, "-c", code[1]], capture_output=True, text=True, check=True)
     [wanted] = running.client.classify([text]).results
@@ -273,7 +274,7 @@ def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:
     assert page.get_by_role("heading", name="curl").is_visible()
     page.get_by_role("button", name=re.compile("^시간이")).focus()
     page.keyboard.press("Enter")
-    opened.answer("classify")
+    opened.answer("texts")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -282,7 +283,7 @@ def test_it_fits_a_phone_and_can_be_read(opened: Opened, browser: Browser, runni
     page.goto(running.settings.service_url)
     page.get_by_role("button", name=re.compile("^정말 재미있게")).click(timeout=SOON)
     page.get_by_role("button", name=re.compile("^오늘 날씨가")).click()
-    for panel in ("classify", "similarity"):
+    for panel in ("texts", "pairs"):
         Opened(page, [], []).answer(panel)
         page.locator(f"#{panel} summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -292,21 +293,56 @@ def test_it_fits_a_phone_and_can_be_read(opened: Opened, browser: Browser, runni
     page.close()
 
 
+def test_every_kind_of_release_can_be_tried(
+    browser: Browser,
+    tmp_path: Path,
+    classifier: TinyModel,
+    pair_classifier: TinyModel,
+    sentence_encoder: TinyModel,
+    text_scorer: TinyModel,
+) -> None:
+    models = classifier, pair_classifier, sentence_encoder, text_scorer
+    with serving(tmp_path, {}, *models) as service, browser.new_page() as page:
+        opened = Opened(page, [], [])
+        page.on("console", lambda message: opened.said.append(message.text))
+        page.on("pageerror", lambda error: opened.said.append(str(error)))
+        page.goto(service.settings.service_url)
+        page.get_by_label("Korean text").fill(SENTENCES[4], timeout=SOON)
+        opened.answer("texts")
+        page.locator("#texts select").select_option("stars")
+        page.get_by_role("heading", name="Score a text").wait_for()
+        page.locator("#texts .ends").wait_for()
+        [scored] = service.client.score([SENTENCES[4]]).results
+        assert opened.answer("texts").startswith(f"{round(scored.score, 2):g} of 5")
+        assert "similar" not in opened.answer("texts")
+        page.locator("#texts summary").click()
+        assert f"{service.settings.service_url}/score" in page.locator("#texts pre").first.inner_text()
+        page.get_by_label("First sentence").fill(SENTENCES[4])
+        page.get_by_label("Second sentence").fill(SENTENCES[5])
+        opened.answer("pairs")
+        page.locator("#pairs select").select_option("same")
+        page.get_by_role("heading", name="Classify two sentences").wait_for()
+        page.locator("#pairs .bars").wait_for()
+        [classified] = service.client.classify(pairs=[SENTENCES[4:6]]).results
+        assert opened.answer("pairs").startswith(classified.label)
+        assert opened.said == []
+
+
 def test_a_service_that_goes_and_comes_back_is_noticed(
     browser: Browser, running: Service, waited: str, classifier: TinyModel
 ) -> None:
     page = browser.new_page()
     page.goto(running.settings.service_url)
     page.get_by_label("Korean text").fill(TEXT, timeout=SOON)
-    before = Opened(page, [], []).answer("classify")
+    before = Opened(page, [], []).answer("texts")
     assert running.stop() == 0
     page.get_by_label("Korean text").fill(SENTENCES[1])
     page.get_by_text("The service does not answer. This page goes on asking.").wait_for(timeout=SOON)
-    assert "No answer came." in page.locator("#classify .answer").inner_text()
+    assert "No answer came." in page.locator("#texts .answer").inner_text()
     again = Service(running.settings)
     try:
         again.wait_live()
-        after = Opened(page, [], []).answer("classify")
+        after = Opened(page, [], []).answer("texts")
         assert after != before
         assert page.locator("#state").is_hidden()
     finally:

@@ -7,7 +7,6 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -26,7 +25,7 @@ from serving.client import AsyncClient, CallError, Client
 from serving.engine import Engine
 from serving.golden import check_golden, service_answers
 from serving.openapi import COMMITTED
-from serving.schemas import Method, ReadyResponse
+from serving.schemas import Method, ReadyResponse, ScoreResponse
 from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service, eventually, model_files, service_settings
@@ -125,10 +124,12 @@ def test_applications_have_a_client(running: Service, live: object) -> None:
 
     async def ask() -> tuple[object, ...]:
         async with AsyncClient(url) as client:
-            return await client.classify(["좋다"]), await client.similarity(PAIRS), (await client.releases()).recipes
+            answers = await client.classify(["좋다"]), await client.similarity(PAIRS), await client.embed(["좋다"])
+            return *answers, (await client.releases()).recipes
 
     with Client(url) as client:
-        asked = client.classify(["좋다"]), client.similarity(PAIRS), client.releases().recipes
+        answers = client.classify(["좋다"]), client.similarity(PAIRS), client.embed(["좋다"])
+        asked = *answers, client.releases().recipes
         with pytest.raises(CallError) as caught:
             client.classify(["가"], recipe="unknown")
     assert asyncio.run(ask()) == asked
@@ -216,6 +217,10 @@ def test_curl_without_a_content_type_is_understood(running: Service, live: objec
         ("/similarity", {"pairs": [["가", "나"]], "method": "cross-encoder"}, 404, "not_found", None),
         ("/similarity", {"pairs": [], "recipe": "klue-sts", "method": "cross-encoder"}, 422, "invalid_request", None),
         ("/similarity", {"pairs": [], "method": "manhattan"}, 422, "invalid_request", None),
+        ("/score", {"texts": ["가"]}, 404, "not_found", None),
+        ("/score", {"texts": ["가"], "recipe": "nsmc"}, 422, "invalid_request", None),
+        ("/score", {"texts": ["가", 1]}, 422, "invalid_request", 1),
+        ("/score", {"pairs": [["가", "나"]]}, 422, "invalid_request", None),
         ("/embed", {"texts": ["가"], "recipe": "nsmc"}, 422, "invalid_request", None),
         ("/embed", {"texts": ["가"], "normalize": True}, 422, "invalid_request", None),
         ("/nowhere", {}, 404, "not_found", None),
@@ -296,39 +301,18 @@ def test_several_recipes_of_a_kind_must_be_named(
     running: Service, store: Store, staged: object, classifier: TinyModel
 ) -> None:
     second = classifier.publish(store, "reviews", key="d" * 16)
-    with deployed(running, second):
+    with running.deployed(second):
         answer = ask(running, "/classify", {"texts": ["가"]})
         assert answer.status_code == 422
         assert "nsmc, reviews" in answer.json()["error"]["message"]
         assert running.client.classify(["가"], recipe="reviews").recipe == "reviews"
 
 
-@contextmanager
-def deployed(running: Service, release: Artifact) -> Iterator[None]:
-    """While this is open both workers serve `release`, too; then what they served before."""
-    log = DeploymentLog(release.store)
-
-    def serve(releases: dict[str, str], after: int) -> None:
-        log.append(releases, after=after, run="test", reason="for a test")
-        eventually(
-            "both workers serve it",
-            lambda: all(worker.deployment == after + 1 for worker in running.client.releases().workers),
-        )
-
-    before = log.latest()
-    assert before is not None
-    serve(before.releases | {release.manifest.recipe: release.ref}, before.number)
-    try:
-        yield
-    finally:
-        serve(before.releases, before.number + 1)
-
-
 def test_pairs_are_classified_where_a_release_reads_them(
     running: Service, store: Store, staged: object, pair_classifier: TinyModel
 ) -> None:
     same = pair_classifier.publish(store, "same", key="e" * 16)
-    with deployed(running, same):
+    with running.deployed(same):
         card = read_card(same)
         check_golden(card, service_answers(running.client, card))
         recipe = running.client.releases().recipes["same"]
@@ -343,6 +327,38 @@ def test_pairs_are_classified_where_a_release_reads_them(
         assert refused.status_code == 422
         assert "reads pairs of texts, not single texts" in refused.json()["error"]["message"]
         assert ask(running, "/similarity", {"pairs": [["가", "나"]], "recipe": "same"}).status_code == 422
+
+
+async def score_with_asyncio(url: str) -> ScoreResponse:
+    async with AsyncClient(url) as client:
+        return await client.score(SENTENCES[:1])
+
+
+def test_texts_are_scored_where_a_release_has_scores_of_them(
+    running: Service, store: Store, staged: object, text_scorer: TinyModel
+) -> None:
+    stars = text_scorer.publish(store, "stars", key="f" * 16)
+    with running.deployed(stars):
+        card = read_card(stars)
+        check_golden(card, service_answers(running.client, card))
+        recipe = running.client.releases().recipes["stars"]
+        assert (recipe.inputs, recipe.route, recipe.methods) == ("text", "/score", [])
+        answer = running.client.score(SENTENCES)
+        assert (answer.recipe, answer.release) == ("stars", card.id)
+        for text, result in zip(SENTENCES, answer.results, strict=True):
+            assert [result.score] == pytest.approx(expected(text_scorer, (text,)), abs=COMPANY)
+        asked = [result.score for result in answer.results]
+        assert np.corrcoef(asked, [expected(text_scorer, (text,))[0] for text in SENTENCES])[0, 1] > 0.99
+        with_asyncio = asyncio.run(score_with_asyncio(running.settings.service_url))
+        assert with_asyncio == running.client.score(SENTENCES[:1])
+        # Neither kind of question is answered by the other's release.
+        assert running.client.similarity(PAIRS).recipe == "klue-sts"
+        for recipe_name, path in (("stars", "/classify"), ("nsmc", "/score"), ("klue-sts", "/score")):
+            refused = ask(running, path, {"texts": ["가"], "recipe": recipe_name})
+            assert (refused.status_code, refused.json()["error"]["type"]) == (422, "invalid_request")
+        refused = ask(running, "/similarity", {"pairs": [["가", "나"]], "recipe": "stars"})
+        assert "reads single texts, not pairs of texts" in refused.json()["error"]["message"]
+    assert ask(running, "/score", {"texts": ["가"]}).status_code == 404
 
 
 def test_the_openapi_document_is_the_committed_one_with_this_services_limits(running: Service) -> None:

@@ -16,7 +16,7 @@ from pipeline.job import open_store
 from pipeline.releases import Card, DeploymentLog
 from serving.auth import deploy_token
 from serving.engine import Engine, EngineOptions
-from serving.schemas import ClassifyResponse, EmbedResponse, SimilarityResponse
+from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, serving
 
@@ -35,7 +35,7 @@ BAD: list[tuple[dict[str, Any], int | None]] = [
 
 @pytest.fixture(scope="module")
 def alone(
-    tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel
+    tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel, text_scorer: TinyModel
 ) -> Iterator[Service]:
     """A service of one thread that computes each text by itself, so that company does not move its int8 answers."""
     env = {
@@ -45,7 +45,7 @@ def alone(
         "SAEBYEOK_MAX_INPUTS": "10000",
         "SAEBYEOK_DEVICE": "cpu",
     }
-    with serving(tmp_path_factory.mktemp("alone"), env, classifier, sentence_encoder) as service:
+    with serving(tmp_path_factory.mktemp("alone"), env, classifier, sentence_encoder, text_scorer) as service:
         yield service
 
 
@@ -118,9 +118,11 @@ def test_every_answer_has_all_that_its_model_says_and_nothing_else(alone: Servic
     asked = [
         ("/classify", {"texts": TEXTS}, ClassifyResponse),
         ("/similarity", {"pairs": PAIRS}, SimilarityResponse),
+        ("/score", {"texts": TEXTS}, ScoreResponse),
         ("/embed", {"texts": TEXTS}, EmbedResponse),
         ("/classify", {"texts": []}, ClassifyResponse),
         ("/similarity", {"pairs": []}, SimilarityResponse),
+        ("/score", {"texts": []}, ScoreResponse),
         ("/embed", {"texts": []}, EmbedResponse),
     ]
     for path, body, model in asked:

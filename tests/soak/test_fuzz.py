@@ -21,9 +21,10 @@ def test_every_answer_is_in_the_document(
     tmp_path: Path,
     classifier: TinyModel,
     sentence_encoder: TinyModel,
+    text_scorer: TinyModel,
     record_property: pytest.RecordProperty,
 ) -> None:
-    with serving(tmp_path, {"SAEBYEOK_API_KEYS": key or ""}, classifier, sentence_encoder) as service:
+    with serving(tmp_path, {"SAEBYEOK_API_KEYS": key or ""}, classifier, sentence_encoder, text_scorer) as service:
         statuses = fuzz(service, CASES // 2, key, same_again=False)
     assert statuses.total() >= CASES // 2
     counts = ", ".join(f"{count} times {status}" for status, count in sorted(statuses.items()))

@@ -21,7 +21,11 @@ def body_of(line: str) -> dict[str, list[object]]:
 
 
 def test_each_endpoint_is_asked_and_answers_about_the_releases_own_data(
-    service: Service, classifier: TinyModel, cross_encoder: TinyModel
+    service: Service,
+    classifier: TinyModel,
+    cross_encoder: TinyModel,
+    pair_classifier: TinyModel,
+    text_scorer: TinyModel,
 ) -> None:
     settings, store = service.settings, open_store(service.settings)
     reviews = classifier.publish(store, "nsmc", key="a" * 16)
@@ -42,6 +46,17 @@ def test_each_endpoint_is_asked_and_answers_about_the_releases_own_data(
     assert answers["/metrics"][0].endswith("/metrics | head -n 2")
     assert [line[:7] for line in answers["/metrics"][1:]] == ["    # H", "    # T"]
     assert len(answers["/docs.json"][1]) < 250
+    rarer = pair_classifier.publish(store, "same", key="c" * 16), text_scorer.publish(store, "stars", key="d" * 16)
+    with service.deployed(*rarer):
+        asked = [call for call in calls(store, live_recipes(settings)) if call.body]
+        said = [list(ask(settings, call)) for call in asked]
+    assert [(call.path, list(call.body or {})) for call in asked] == [
+        ("/classify", ["texts"]),
+        ("/classify", ["pairs"]),
+        ("/score", ["texts"]),
+        ("/similarity", ["pairs"]),
+    ]
+    assert [len(json.loads(lines[1])["results"]) for lines in said] == [2] * 4
 
 
 def test_nobody_is_asked_for_what_is_not_deployed(settings: Settings, store: Store) -> None:

@@ -1,4 +1,7 @@
-"""`binary-label` of KLUE-STS makes a pair classification: through every stage, and answered as it was trained."""
+"""Kinds that no recipe of ours is of: through every stage, and answered as they were trained.
+
+`binary-label` of KLUE-STS makes a classification of pairs, NSMC's label as a number a regression over single texts.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import pytest
 from pipeline.model import load_trained
 from pipeline.recipe import Recipe
 from pipeline.releases import read_card
+from pipeline.score import predict_lines
 from serving.engine import Engine
 from tests.tiny import open_road, small_recipe
 
@@ -44,3 +48,34 @@ def test_pairs_are_classified_through_every_stage(tmp_path: Path) -> None:
     assert np.abs(answers - logits).max() < 0.05
     with pytest.raises(ValueError, match="classification"):
         engine.score([("가", "나")])
+
+
+def scored(recipe: Recipe) -> Recipe:
+    """The recipe of reviews as a regression from 0 to 1."""
+    document = recipe.model_dump() | {
+        "kind": "regression",
+        "labels": (),
+        "score_range": (0.0, 1.0),
+        "similar_at": 0.5,
+        "behaviour": {},
+    }
+    document["gate"] |= {"floors": {"pearson": 1e-9, "f1": 1e-9}, "behaviour": {}, "margin": 0.9}
+    return Recipe.model_validate(document)
+
+
+def test_texts_are_scored_through_every_stage(tmp_path: Path) -> None:
+    road = open_road(scored(small_recipe("nsmc")), tmp_path, train=300, test=100)
+    assert pd.read_parquet(road.validated.path / "train.parquet")["label"].dtype == np.float64
+    card = read_card(road.released)
+    assert (card.kind, card.inputs, card.objective, card.score_range) == ("regression", "text", None, (0.0, 1.0))
+    rows = pd.read_parquet(road.tokenized.path / "test.parquet").head(20)
+    outputs = load_trained(road.recipe, road.trained).answer_encoded(rows)
+    texts = pd.read_parquet(road.validated.path / "test.parquet").head(20)["text"]
+    engine = Engine(road.released.path)
+    answers = engine.score([(text,) for text in texts])
+    assert np.abs(answers - outputs).max() < 0.05
+    assert np.corrcoef(answers, outputs)[0, 1] > 0.9
+    assert engine.methods == ()
+    found = list(predict_lines(engine, [text.encode() for text in texts], chunk=len(texts)))
+    assert [item["score"] for item in found] == pytest.approx(answers.tolist(), abs=1e-5)
+    assert "similar" not in found[0]
