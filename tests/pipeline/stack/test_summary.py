@@ -53,8 +53,8 @@ def test_each_endpoint_is_asked_and_answers_about_the_releases_own_data(
     assert [(call.path, list(call.body or {})) for call in asked] == [
         ("/classify", ["texts"]),
         ("/classify", ["pairs"]),
-        ("/score", ["texts"]),
         ("/similarity", ["pairs"]),
+        ("/score", ["texts"]),
     ]
     assert [len(json.loads(lines[1])["results"]) for lines in said] == [2] * 4
 
