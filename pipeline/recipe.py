@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.behaviour import Behaviour
 from pipeline.dataspec import DataSpec, Positive, SourceSpec
 from pipeline.errors import RecipeError
+from pipeline.releases import Inputs, Kind
 from pipeline.strict import Strict, explain, read_toml
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -108,8 +109,8 @@ class Recipe(Strict):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
-    kind: Literal["classification", "regression"]
-    inputs: Literal["text", "pair"]
+    kind: Kind
+    inputs: Inputs
     profile: str
     sample: bool = False
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
