@@ -49,6 +49,11 @@ class Batches(Sampler[list[int]], ABC):
         batches = self._cut(draw.permutation(len(self._lengths)))
         return (batches[number] for number in draw.permutation(len(batches)).tolist())
 
+    @property
+    def mean_rows(self) -> float:
+        """Rows of a batch, on average."""
+        return len(self._lengths) / len(self)
+
     @abstractmethod
     def __len__(self) -> int:
         """Batches of an epoch: in every one as many."""

@@ -42,14 +42,6 @@ def agree(flag: bool) -> bool:
     return bool(found)
 
 
-def weight_of(rows: int, device: torch.device) -> Tensor:
-    """What the mean over this process's `rows` is to be multiplied with, so that the processes' mean is the batch's."""
-    everywhere = torch.tensor(float(rows), device=device)
-    torch.distributed.all_reduce(everywhere)
-    weight: Tensor = rows * torch.distributed.get_world_size() / everywhere
-    return weight
-
-
 def all_rows(values: Tensor) -> Tensor:
     """The `values` (rows,) of all processes (all rows,), of which only this one's have a gradient."""
     processes, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()

@@ -23,7 +23,7 @@ from pipeline.batching import Batches
 from pipeline.hardware import gpu_memory
 from pipeline.mixing import Row
 from pipeline.parallel import Batch, BatchThreads, pieces_of
-from pipeline.shares import Share, all_rows, weight_of
+from pipeline.shares import Share, all_rows
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +162,7 @@ class FineTuner(BatchTrainer):
         self.meter, self._lately = self._new_meter(), self._new_meter()
         self.parts = 1
         "In how many parts a batch is computed, for memory."
-        self._weight: float | Tensor = 1.0
-        self._share: float | Tensor = 1.0
+        self._weight = 1.0
 
     def _new_meter(self) -> Meter:
         return Meter(packed=self._packed, processes=self.args.world_size)
@@ -189,8 +188,6 @@ class FineTuner(BatchTrainer):
         if self._threads:
             return self._by_threads(self._threads, model, inputs)
         rows, processes = len(inputs["labels"]), self.args.world_size
-        if processes > 1:
-            self._share = weight_of(rows, self.args.device)
         while True:
             try:
                 loss = self._in_parts(model, inputs)
@@ -209,25 +206,34 @@ class FineTuner(BatchTrainer):
         """One step on a CPU, as the Trainer's own but for the threads."""
         model.train()
         alone = super().compute_loss
+        weight = self._weight_of(inputs, inputs)
 
         def forward(piece: Batch) -> Tensor:
             with self.compute_loss_context_manager():
                 found: Any = model(**piece)["logits"] if self._compare else alone(model, piece)
             assert isinstance(found, Tensor)
-            return found
+            return found * weight
 
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return threads.learn(parameters, inputs, forward, self._compare)
 
     def _in_parts(self, model: nn.Module, inputs: Batch) -> Tensor:
         """One step whose gradients are those of the whole batch, however many parts it is computed in."""
-        rows = len(inputs["labels"])
         losses = []
         for piece in pieces_of(inputs, self.parts):
-            self._weight = len(piece["labels"]) / rows * self._share
+            self._weight = self._weight_of(piece, inputs)
             losses.append(super().training_step(model, piece))
         self._weight = 1.0
         return torch.stack(losses).sum()
+
+    def _weight_of(self, piece: Batch, batch: Batch) -> float:
+        """What the mean loss of a piece of this process's share of a batch is multiplied with.
+
+        Every row counts as much as any other of the epoch: of long ones a batch has few, and in its mean each of them
+        would count for more than a short one. Rows that are compared with each other make one loss of the batch.
+        """
+        rows = len(piece["labels"])
+        return rows / len(batch["labels"]) if self._compare else rows * self.args.world_size / self._batches.mean_rows
 
     @override
     def compute_loss(self, model: nn.Module, inputs: Batch, *args: Any, **options: Any) -> Any:

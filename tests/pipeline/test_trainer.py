@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline import fit, hardware
+from pipeline.encode import load_tokenizer
 from pipeline.trainer import Meter, decay_by_layer
 from tests.tiny import Road
 
@@ -74,6 +76,32 @@ def test_the_optimizer_is_one_kernel(reviews: Road, tmp_path: Path) -> None:
     lesson = fit._lesson(recipe, model, reviews.tokenized, 0)
     trainer = fit._trainer(recipe, lesson, tmp_path, [], packed=False)
     assert trainer.create_optimizer().defaults["fused"]
+
+
+@pytest.mark.parametrize("sharing", [1, 2])
+def test_every_row_counts_as_much_as_any_other(sharing: int, reviews: Road, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = BertConfig(
+        vocab_size=len(load_tokenizer(reviews.tokenized.path / "tokenizer")), hidden_size=16, intermediate_size=32,
+        num_hidden_layers=1, num_attention_heads=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    lesson = fit._lesson(reviews.recipe, model, reviews.tokenized, 0)
+    trainer = fit._trainer(reviews.recipe, lesson, tmp_path, [], packed=False, sharing=sharing)
+    trainer.current_gradient_accumulation_steps = 1  # as `train` sets it
+    batches = [trainer.collate([lesson.train[row] for row in rows]) for rows in lesson.batches]
+    assert len({len(batch["labels"]) for batch in batches}) > 1
+    for batch in batches:
+        model.zero_grad()
+        loss = trainer.training_step(model, batch)
+        found = model.classifier.bias.grad
+        assert found is not None
+        logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        # Of as many rows as a batch has on average it would be the mean.
+        wanted = cross_entropy(logits, batch["labels"], reduction="sum") / (len(lesson.train) / len(batches))
+        torch.testing.assert_close(loss, wanted.detach(), rtol=0.02, atol=0.0)
+        (gradient,) = torch.autograd.grad(wanted, [model.classifier.bias])
+        torch.testing.assert_close(found, gradient, rtol=0.05, atol=0.01)
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
