@@ -153,8 +153,7 @@ class Engine:
     def methods(self) -> tuple[Method, ...]:
         """How it can compare pairs, its own way first; empty where it compares none."""
         if self.card.objective != "bi-encoder":
-            compares = self.card.kind == "regression" and self.card.inputs == "pair"
-            return ("cross-encoder",) if compares else ()
+            return ("cross-encoder",) if self.card.route == "/similarity" else ()
         lines: dict[Method, Calibration | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
         return tuple(method for method, line in lines.items() if line)
 

@@ -54,11 +54,11 @@ def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -
             asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
             answer = client.classify(**asked, recipe=card.recipe, release=ref)
             rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
-        elif card.route == "/similarity":
-            answer = client.similarity(inputs, card.recipe, release=ref)
-            rows = [[result.score] for result in answer.results]
         else:
-            answer = client.score(texts, card.recipe, release=ref)
+            if card.route == "/similarity":
+                answer = client.similarity(inputs, card.recipe, release=ref)
+            else:
+                answer = client.score(texts, card.recipe, release=ref)
             rows = [[result.score] for result in answer.results]
         if answer.release != card.id:
             raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")

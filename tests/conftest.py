@@ -1,12 +1,13 @@
-"""Fixtures for every test: settings and a store in a temporary home, jobs, and the real data where it is."""
+"""Fixtures for every test: settings and a store in a temporary home, jobs, tiny models, the service, and real data."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,25 +15,10 @@ from pipeline.artifacts import Store
 from pipeline.job import Job, open_store
 from pipeline.recipe import Recipe
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
-from tests.fixtures import (
-    classifier,
-    cross_encoder,
-    other_classifier,
-    pair_classifier,
-    sentence_encoder,
-    service,
-    text_scorer,
-)
+from tests.service import Service, service_settings
 
-__all__ = [
-    "classifier",
-    "cross_encoder",
-    "other_classifier",
-    "pair_classifier",
-    "sentence_encoder",
-    "service",
-    "text_scorer",
-]
+if TYPE_CHECKING:
+    from tests.releases import TinyModel
 
 SESSION_HOME = pytest.StashKey[Path]()
 REAL_FILES = (
@@ -109,3 +95,57 @@ def real_data() -> Path:
     if missing:
         pytest.skip(f"{directory} does not hold {missing[0]}; name a directory that does in SAEBYEOK_TEST_DATA")
     return directory.resolve()
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A text classifier."""
+    return _build(tmp_path_factory, "classify", seed=51)
+
+
+@pytest.fixture(scope="session")
+def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """Another text classifier, which answers differently."""
+    return _build(tmp_path_factory, "classify", seed=80)
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A regression model that reads both sentences at once."""
+    return _build(tmp_path_factory, "cross-encoder", seed=3)
+
+
+@pytest.fixture(scope="session")
+def pair_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A classifier that reads both sentences at once."""
+    return _build(tmp_path_factory, "classify-pairs", seed=11)
+
+
+@pytest.fixture(scope="session")
+def text_scorer(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A regression model that reads single texts."""
+    return _build(tmp_path_factory, "score", seed=5)
+
+
+@pytest.fixture(scope="session")
+def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A regression model that compares sentence vectors."""
+    return _build(tmp_path_factory, "bi-encoder", seed=29)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service of two workers with nothing deployed, in a home of its own."""
+    running = Service(service_settings(tmp_path / "home"))
+    try:
+        running.wait_live()
+        yield running
+    finally:
+        running.stop()
+
+
+def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
+    # Here and not at the top: torch takes seconds, and most tests need none of this.
+    from tests.releases import build_model
+
+    return build_model(factory.mktemp("models") / head, head, seed)
