@@ -146,6 +146,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
     # Here and not at the top: torch takes seconds, and most tests need none of this.
-    from tests.releases import build_model
+    from tests.exported import build_model
 
     return build_model(factory.mktemp("models") / head, head, seed)
