@@ -15,10 +15,10 @@ from pipeline.artifacts import Store
 from pipeline.job import Job, open_store
 from pipeline.recipe import Recipe
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
-from tests.service import Service, service_settings
 
 if TYPE_CHECKING:
     from tests.releases import TinyModel
+    from tests.service import Service
 
 SESSION_HOME = pytest.StashKey[Path]()
 REAL_FILES = (
@@ -136,6 +136,8 @@ def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A service of two workers with nothing deployed, in a home of its own."""
+    from tests.service import Service, service_settings
+
     running = Service(service_settings(tmp_path / "home"))
     try:
         running.wait_live()

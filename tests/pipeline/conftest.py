@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
-from s3fs import S3FileSystem
 
-from tests.wandb_server import KEY, WandbServer, wandb_server
-
+# What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
     from tests.tiny import Road
+    from tests.wandb_server import WandbServer
 
 
 @dataclass
@@ -34,6 +31,8 @@ class Bucket:
 
     @property
     def client(self) -> Any:
+        import boto3
+
         return boto3.client("s3", endpoint_url=self.endpoint)
 
     def refs(self) -> list[str]:
@@ -73,6 +72,8 @@ class OneAtATime:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, OneAtATime]]:
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -85,6 +86,8 @@ def s3_server() -> Iterator[tuple[str, OneAtATime]]:
 @pytest.fixture
 def bucket(s3_server: tuple[str, OneAtATime], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket; AWS's variables lead to it, also for subprocesses."""
+    from s3fs import S3FileSystem
+
     endpoint, middleware = s3_server
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -105,6 +108,8 @@ def bucket(s3_server: tuple[str, OneAtATime], monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def wandb_online(tracking_on: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A Weights & Biases on loopback, and a key for it."""
+    from tests.wandb_server import KEY, wandb_server
+
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -124,7 +129,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Road:
 
 
 def _road(factory: pytest.TempPathFactory, name: str) -> Road:
-    # Here and not at the top: torch takes seconds, and most tests need none of this.
     from tests.tiny import open_road, small_recipe
 
     return open_road(small_recipe(name), factory.mktemp(name), train=2000, test=400)
