@@ -26,7 +26,8 @@ from pipeline.artifacts import Store
 from pipeline.errors import ServiceError
 from pipeline.releases import Card, Deployment, read_card
 from pipeline.settings import ROOT, Settings, library_environment
-from serving.modelstore import forget_models, import_release, model_tag
+from serving.modelstore import forget_models, import_release, model_tag, remove_damaged
+from serving.workers import locked
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,14 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
     Raises ServiceError where BentoML fails: the deployment itself is not touched by that.
     """
     tag = bento_tag(deployment)
-    if _is_built(settings, deployment):
-        return tag
+    with _writing(settings) as bentos:
+        if not _is_built(bentos, deployment):
+            _make(settings, store, deployment, bentos)
+            log.info("built Bento %s", tag)
+    return tag
+
+
+def _make(settings: Settings, store: Store, deployment: Deployment, bentos: BentoStore) -> None:
     releases = {recipe: store.open(ref) for recipe, ref in sorted(deployment.releases.items())}
     for release in releases.values():
         import_release(release, settings)
@@ -55,13 +62,11 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
     directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
     try:
         write_context(directory, deployment, cards)
-        _build(settings, directory, deployment)
+        _build(settings, directory, deployment, bentos)
     except OSError as error:
         raise ServiceError(f"the Bento of deployment {deployment.number} could not be written: {error}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    log.info("built Bento %s", tag)
-    return tag
 
 
 def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, Card]) -> None:
@@ -159,28 +164,38 @@ def home_bentos(settings: Settings) -> BentoStore:
 
 def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterable[str]) -> None:
     """Delete the Bentos of all deployments but `numbers`, and what this machine's model store has of `releases`."""
-    bentos, kept = home_bentos(settings), {str(number) for number in numbers}
-    # Asked for by name, it would raise where there is none.
-    for bento in bentoml.list(_bento_store=bentos):
-        if bento.tag.name == NAME and bento.tag.version not in kept:
-            bentoml.delete(bento.tag, _bento_store=bentos)
+    kept = {str(number) for number in numbers}
+    with _writing(settings) as bentos:
+        # Asked for by name, it would raise where there is none.
+        for bento in bentoml.list(_bento_store=bentos):
+            if bento.tag.name == NAME and bento.tag.version not in kept:
+                bentoml.delete(bento.tag, _bento_store=bentos)
     forget_models(settings, releases)
 
 
-def _is_built(settings: Settings, deployment: Deployment) -> bool:
+@contextlib.contextmanager
+def _writing(settings: Settings) -> Iterator[BentoStore]:
+    """The Bento store below HOME, all of it readable, with nobody else writing to it."""
+    bentos = home_bentos(settings)
+    with locked(settings.home / "service" / "bentos.lock"):
+        remove_damaged(bentos)
+        yield bentos
+
+
+def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
     try:
-        bento = bentoml.get(bento_tag(deployment), _bento_store=home_bentos(settings))
+        bento = bentoml.get(bento_tag(deployment), _bento_store=bentos)
         baked = Path(bento.path) / "src" / BAKED
         return Deployment.model_validate_json(baked.read_bytes()) == deployment
     except (NotFound, FileNotFoundError, ValueError):
         return False
 
 
-def _build(settings: Settings, directory: Path, deployment: Deployment) -> None:
+def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: BentoStore) -> None:
     tag = bento_tag(deployment)
     with contextlib.suppress(NotFound):
         # One of the same number is of another store's log.
-        bentoml.delete(tag, _bento_store=home_bentos(settings))
+        bentoml.delete(tag, _bento_store=bentos)
     # A process of its own: BentoML imports the copied service, which must not meet the one imported here.
     environment = {**os.environ, **library_environment(settings.home), "SAEBYEOK_HOME": str(settings.home)}
     # Files that BentoML finds by itself or that the build file names must not lie in a hidden directory, as

@@ -24,9 +24,10 @@ from serving.staging import ServiceClient
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which every worker must have loaded a release, or moved to a deployment.
-PATIENCE = 180.0
+#: Seconds between two questions whether the workers have got there.
 POLL = 0.1
+#: How the reason of a deployment begins that takes back another one.
+UNDOES = "undoes deployment"
 
 
 def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
@@ -76,10 +77,10 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     latest = records.latest()
     if latest is None:
         raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
-    if latest.run == run:
+    if latest.run == run and not latest.reason.startswith(UNDOES):
         # A retry of a rollback that was cut off after its record: going back once more would be one too many.
         with _deployer(settings, store, run, require_service=False) as deployer:
-            return deployer.finish_restore(latest)
+            return deployer.finish_restore(latest, records.get(latest.number - 1))
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
         raise RefusedError(f"deployment {latest.number} serves the releases of deployment {target.number} already")
@@ -130,16 +131,19 @@ class Deployer:
         reason = f"rollback to deployment {target.number}"
         with self._staged(releases):
             record = self.records.append(target.releases, after=latest.number, run=self.run, reason=reason)
-            with self._undone_on_error(lambda: self._put_map_back(record, latest)):
-                self._verify_live(record, releases)
+            self._check_restored(record, latest, releases)
         return self._finish(record)
 
-    def finish_restore(self, record: Deployment) -> Deployment:
-        """Do what a rollback that was killed after it had recorded `record` has left undone."""
-        releases = [self.store.open(ref) for ref in sorted(record.releases.values())]
+    def finish_restore(self, record: Deployment, previous: Deployment) -> Deployment:
+        """Do what a rollback from `previous` that was killed after it had recorded `record` has left undone."""
+        releases = list(_changed(self.store, record, previous).values())
         self._unstage(releases)
-        self._verify_live(record, releases)
+        self._check_restored(record, previous, releases)
         return self._finish(record)
+
+    def _check_restored(self, record: Deployment, previous: Deployment, releases: Sequence[Artifact]) -> None:
+        with self._undone_on_error(lambda: self._put_map_back(record, previous)):
+            self._verify_live(record, releases)
 
     @contextmanager
     def _staged(self, releases: Sequence[Artifact]) -> Iterator[None]:
@@ -212,7 +216,7 @@ class Deployer:
             if champion is not None:
                 releases[recipe] = champion
             try:
-                reason = f"undoes deployment {latest.number}: {failed} failed once it was live"
+                reason = f"{UNDOES} {latest.number}: {failed} failed once it was live"
                 return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
             except ConflictError:
                 continue
@@ -229,7 +233,7 @@ class Deployer:
             if releases == latest.releases:
                 return None
             with contextlib.suppress(ConflictError):
-                reason = f"undoes deployment {record.number}, which failed once it was live"
+                reason = f"{UNDOES} {record.number}, which failed once it was live"
                 return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
         return None
 
@@ -242,14 +246,15 @@ class Deployer:
         """Wait until every live worker is `done`. Raises ServiceError where that takes too long."""
         if self.client is None:
             return
-        deadline = time.monotonic() + PATIENCE
+        patience = self.settings.deploy_seconds
+        deadline = time.monotonic() + patience
         while True:
             workers = self.client.releases().workers
             if workers and all(done(worker) for worker in workers):
                 return
             if time.monotonic() > deadline:
-                late = ", ".join(str(worker.pid) for worker in workers if not done(worker)) or "all"
-                raise ServiceError(f"workers {late} of {self.client.url} did not {what} within {PATIENCE:g} s")
+                late = ", ".join(_named(worker) for worker in workers if not done(worker)) or "all"
+                raise ServiceError(f"workers {late} of {self.client.url} did not {what} within {patience:g} s")
             time.sleep(POLL)
 
 
@@ -262,6 +267,10 @@ def _deployer(settings: Settings, store: Store, run: str, *, require_service: bo
                 f"no service answers for {store.uri} at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL"
             )
         yield Deployer(settings, store, run, client if live else None)
+
+
+def _named(worker: WorkerState) -> str:
+    return f"{worker.pid} ({worker.problem})" if worker.problem else str(worker.pid)
 
 
 def _has_loaded(ref: str) -> Callable[[WorkerState], bool]:

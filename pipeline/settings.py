@@ -40,6 +40,11 @@ class Settings(BaseSettings):
     )
     airflow_url: str = Field(default="http://127.0.0.1:8080", description="where Airflow's UI and REST API answer")
     deploy_token: SecretStr | None = Field(default=None, description="secret for staging; empty: HOME/deploy.token")
+    deploy_seconds: float = Field(
+        default=180.0,
+        gt=0,
+        description="seconds in which all workers of the service must load a release, and again to switch to it",
+    )
     alert_webhook: SecretStr | None = Field(
         default=None, description="URL that alerts are posted to as JSON; empty: none"
     )

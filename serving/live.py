@@ -154,14 +154,17 @@ class Follower:
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
+        self.problem: str | None = None
+        "Why the last look at the log failed or could not be acknowledged; None if it succeeded."
         self._options = options
         self._observe = observe
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
         self._rests: dict[str, int] = {}
+        self._logged: set[type[Exception]] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
-        self._report()
+        self._attempt(lambda: self._report(None))
 
     def start(self) -> None:
         """Load what is deployed now, then go on in the background."""
@@ -180,14 +183,29 @@ class Follower:
             self.step()
 
     def step(self) -> None:
-        """Look once: load what is wanted, move to it where all of it is there, acknowledge."""
+        """Look once: load what is wanted, move to it where all of it is there, acknowledge.
+
+        Raises nothing, since the loaded releases must go on answering: a failure stands in `problem`, is logged once,
+        and the next look tries again.
+        """
+        moved = self._attempt(self._move)
+        reported = self._attempt(lambda: self._report(moved))
+        self.problem = moved or reported
+        if self._logged and self.problem is None:
+            log.info("looks succeed again, at deployment %s", self._number)
+            self._logged.clear()
+
+    def _attempt(self, action: Callable[[], None]) -> str | None:
+        """Why `action` failed, or None. Looks come several times per second: one kind of error is logged once."""
         try:
-            self._move()
-        except SaebyeokError as error:
-            log.warning("still at deployment %s: %s", self._number, error)
-        except Exception:  # whatever it is, the loaded releases must go on answering
-            log.exception("still at deployment %s", self._number)
-        self._report()
+            action()
+        except Exception as error:
+            if type(error) not in self._logged:
+                self._logged.add(type(error))
+                foreseen = isinstance(error, SaebyeokError | OSError)
+                log.warning("still at deployment %s: %s", self._number, error, exc_info=None if foreseen else error)
+            return str(error) or type(error).__name__
+        return None
 
     @property
     def _number(self) -> int:
@@ -236,7 +254,7 @@ class Follower:
         self._rests.pop(ref, None)
         return engine
 
-    def _report(self) -> None:
+    def _report(self, problem: str | None) -> None:
         now = self.snapshot
         refs = now.deployment.releases if now.deployment else {}
         state = WorkerState(
@@ -246,9 +264,7 @@ class Follower:
             deployment=self._number,
             live=dict(refs),
             staged=list(now.staged),
+            problem=problem,
             problems=list(self._problems.values()),
         )
-        try:
-            self.source.report(state)
-        except OSError as error:
-            log.warning("cannot acknowledge deployment %s: %s", self._number, error)
+        self.source.report(state)

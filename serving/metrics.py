@@ -94,6 +94,8 @@ class _Served(Collector):
         yield GaugeMetricFamily("saebyeok_workers", "worker processes that are alive", len(workers))
         moved = sum(worker.deployment == deployment for worker in workers)
         yield GaugeMetricFamily("saebyeok_workers_moved", "those of them that serve this deployment", moved)
+        failing = sum(worker.problem is not None for worker in workers)
+        yield GaugeMetricFamily("saebyeok_workers_failing", "those that cannot follow the deployments", failing)
         labels = ("recipe", "release", "provider", "sample")
         info = GaugeMetricFamily("saebyeok_release_info", "1 for each release that is served", labels=labels)
         for recipe, release in self._releases.recipes.items():

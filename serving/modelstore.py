@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -9,15 +10,21 @@ from contextlib import suppress
 from pathlib import Path
 
 import bentoml
+from bentoml._internal.bento.bento import BentoStore
 from bentoml._internal.models import ModelStore
 from bentoml.exceptions import NotFound
+from pydantic import TypeAdapter
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import ArtifactError
 from pipeline.manifest import MANIFEST, Manifest, verify_files
 from pipeline.settings import Settings
+from pipeline.statefiles import read_state
 from serving.workers import locked
 
+log = logging.getLogger(__name__)
+
+_MANIFEST = TypeAdapter(Manifest)
 #: What a part of a ref may look like; it becomes a directory's name.
 PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -41,6 +48,24 @@ def home_models(settings: Settings) -> ModelStore:
     return ModelStore(path)
 
 
+def remove_damaged(items: ModelStore | BentoStore) -> None:
+    """Remove what cannot be read from a store of BentoML's: models or Bentos, and the names of the newest.
+
+    A kill or a power loss leaves such ones. BentoML reads all versions of a model or Bento in order to write or delete
+    one, so a single damaged file would stop it for good. The caller keeps others from writing meanwhile.
+    """
+    directory = Path(items._path)
+    for path in sorted(item for item in directory.glob("*/*") if item.is_dir()):
+        try:
+            items.get(f"{path.parent.name}:{path.name}")
+        except Exception as error:  # noqa: BLE001 - YAML, cattrs and BentoML each have errors of their own
+            log.warning("%s is damaged and removed: %s", path, error)
+            shutil.rmtree(path)
+    for newest in directory.glob("*/latest"):
+        # Written again with the next version, and found out where it is missing.
+        newest.unlink()
+
+
 def import_release(release: Artifact, settings: Settings) -> Path:
     """The release's directory in this machine's model store, imported where it is not there or has changed.
 
@@ -50,6 +75,7 @@ def import_release(release: Artifact, settings: Settings) -> Path:
     models = home_models(settings)
     # Workers start and load at the same time; only one may write a tag.
     with locked(settings.home / "service" / "import.lock"):
+        remove_damaged(models)
         found = _find(tag, models)
         if found is not None:
             try:
@@ -78,6 +104,7 @@ def forget_models(settings: Settings, refs: Iterable[str]) -> None:
     """Delete the releases at `refs` from this machine's model store, where they are in it."""
     models = home_models(settings)
     with locked(settings.home / "service" / "import.lock"):
+        remove_damaged(models)
         for ref in refs:
             with suppress(NotFound):
                 bentoml.models.delete(model_tag(ref), _model_store=models)
@@ -95,7 +122,10 @@ def imported_release(ref: str) -> Path:
     directory = _find(tag)
     if directory is None:
         raise ArtifactError(f"model {tag} is not in the Bento; build it again with `saebyeok deploy`")
-    _verify(directory, Manifest.model_validate_json((directory / MANIFEST).read_bytes()), tag)
+    manifest = read_state(directory / MANIFEST, _MANIFEST)
+    if manifest is None:
+        raise ArtifactError(f"model {tag}: its {MANIFEST} cannot be read; build the Bento again with `saebyeok deploy`")
+    _verify(directory, manifest, tag)
     return directory
 
 

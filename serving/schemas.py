@@ -232,6 +232,9 @@ class WorkerState(BaseModel):
     deployment: int = Field(description="number of the deployment that it serves; 0: none yet")
     live: dict[str, str] = Field(description="recipe to the ref of the release that answers users")
     staged: list[str] = Field(description="refs of the staged releases that it has loaded")
+    problem: str | None = Field(
+        default=None, description="why it cannot follow the deployments at the moment; null: it can"
+    )
     problems: list[LoadProblem]
 
 
@@ -267,6 +270,9 @@ class ReadyResponse(BaseModel):
 
     deployment: int
     providers: dict[str, str] = Field(description="recipe to what ONNX Runtime really runs it on")
+    follows: bool = Field(
+        default=True, description="whether it can follow the deployments at the moment; `/releases` says why not"
+    )
 
 
 class ReleasesResponse(BaseModel):

@@ -112,9 +112,8 @@ class Saebyeok:
         """What answers, and on what."""
         now = self._live.follower.snapshot
         number = now.deployment.number if now.deployment else 0
-        return ReadyResponse(
-            deployment=number, providers={recipe: engine.provider for recipe, engine in now.live.items()}
-        )
+        providers = {recipe: engine.provider for recipe, engine in now.live.items()}
+        return ReadyResponse(deployment=number, providers=providers, follows=self._live.follower.problem is None)
 
     def __metrics__(self, text: str) -> str:
         """What BentoML answers at /metrics: `text` is what it has collected of all workers."""

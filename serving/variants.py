@@ -9,13 +9,14 @@ from pathlib import Path
 from time import perf_counter
 
 import onnxruntime
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from pipeline.releases import Card
+from pipeline.statefiles import read_state, replace_state
 from serving.engine import Device, Engine, EngineOptions
 from serving.golden import check_golden, engine_answers
 from serving.observe import Observer, unobserved
-from serving.workers import locked, replace_file
+from serving.workers import locked
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ class Record(BaseModel):
     device: Device
     runtime: str
     rates: dict[str, float]
+
+
+_RECORD = TypeAdapter(Record)
 
 
 def open_fastest(
@@ -50,8 +54,7 @@ def open_fastest(
             if found is None:
                 engine, found = _measure(first, directory, options)
                 if record:
-                    measured = Record(device=engine.device, runtime=onnxruntime.__version__, rates=found)
-                    replace_file(record, measured.model_dump_json())
+                    _keep(record, Record(device=engine.device, runtime=onnxruntime.__version__, rates=found))
             else:
                 engine = _named(max(found, key=found.__getitem__), first, directory, options)
         engine.rates = found
@@ -61,15 +64,20 @@ def open_fastest(
 
 def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
     """What is recorded of the files for the device of `first`; None where nothing is that can be read."""
-    if record is None or not record.is_file():
-        return None
-    try:
-        found = Record.model_validate_json(record.read_bytes())
-    except ValidationError:
+    found = read_state(record, _RECORD) if record else None
+    if found is None:
         return None
     known = {variant.name for variant in first.card.variants[first.device]}
     same = (found.device, found.runtime) == (first.device, onnxruntime.__version__)
     return found.rates if same and found.rates and found.rates.keys() <= known else None
+
+
+def _keep(record: Path, measured: Record) -> None:
+    """Write what was measured for the other workers; a full disk costs them a measurement, and no release."""
+    try:
+        replace_state(record, measured.model_dump_json())
+    except OSError as error:
+        log.warning("%s: what was measured cannot be kept: %s", record, error)
 
 
 def _named(name: str, first: Engine, directory: Path, options: EngineOptions | None) -> Engine:

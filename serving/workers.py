@@ -9,20 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from pipeline.statefiles import read_state, replace_state
 from serving.schemas import WorkerState
 
 #: More staged releases than this at once are leftovers of deployments that died: the oldest goes.
 MAX_STAGED = 8
 _REFS = TypeAdapter(list[str])
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Write a small file so that a reader sees the old or the new content, never a part."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    beside.write_text(content, encoding="utf-8")
-    beside.replace(path)
+_STATE = TypeAdapter(WorkerState)
 
 
 @contextmanager
@@ -46,8 +41,9 @@ class WorkerFile:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def write(self, state: WorkerState) -> None:
-        """Say how things stand."""
-        replace_file(self._state, state.model_dump_json())
+        """Say how things stand. Raises OSError."""
+        # It is read only as long as this process lives, so it need not outlast a power loss.
+        replace_state(self._state, state.model_dump_json(), durable=False)
 
     def close(self) -> None:
         """Take the files away."""
@@ -62,11 +58,11 @@ def live_workers(directory: Path) -> list[WorkerState]:
     for path in sorted(directory.glob("*.json")):
         lock = path.with_suffix(".lock")
         if _is_held(lock):
-            state = _read_state(path)
+            state = read_state(path, _STATE)
             states += [state] if state else []
         else:
-            path.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
+            for left in (path, lock, *directory.glob(f".{path.name}.*")):
+                left.unlink(missing_ok=True)
     return sorted(states, key=lambda state: state.pid)
 
 
@@ -81,13 +77,6 @@ def _is_held(lock: Path) -> bool:
     return False
 
 
-def _read_state(path: Path) -> WorkerState | None:
-    try:
-        return WorkerState.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-
-
 class StagedList:
     """Refs of the releases that every worker of this machine is to keep loaded beside the live ones."""
 
@@ -98,21 +87,18 @@ class StagedList:
 
     def read(self) -> list[str]:
         """The refs, oldest first."""
-        try:
-            return _REFS.validate_json(self._path.read_bytes())
-        except FileNotFoundError:
-            return []
+        return read_state(self._path, _REFS) or []
 
     def add(self, ref: str) -> list[str]:
         """Add `ref`; the list afterwards."""
         with locked(self._lock):
             refs = [*(item for item in self.read() if item != ref), ref][-MAX_STAGED:]
-            replace_file(self._path, _REFS.dump_json(refs).decode())
+            replace_state(self._path, _REFS.dump_json(refs).decode())
             return refs
 
     def remove(self, ref: str) -> list[str]:
         """Remove `ref`; the list afterwards."""
         with locked(self._lock):
             refs = [item for item in self.read() if item != ref]
-            replace_file(self._path, _REFS.dump_json(refs).decode())
+            replace_state(self._path, _REFS.dump_json(refs).decode())
             return refs

@@ -133,6 +133,18 @@ def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     return _build(tmp_path_factory, "bi-encoder", seed=29)
 
 
+@pytest.fixture(scope="session")
+def light(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A text classifier made without torch, for tests that ask nothing of the model."""
+    return _build_light(tmp_path_factory, seed=51)
+
+
+@pytest.fixture(scope="session")
+def other_light(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """Another one, which answers differently."""
+    return _build_light(tmp_path_factory, seed=80)
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A service of two workers with nothing deployed, in a home of its own."""
@@ -151,3 +163,9 @@ def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
     from tests.exported import build_model
 
     return build_model(factory.mktemp("models") / head, head, seed)
+
+
+def _build_light(factory: pytest.TempPathFactory, seed: int) -> TinyModel:
+    from tests.light import build_light_model
+
+    return build_light_model(factory.mktemp("models") / "light", "classify", seed)

@@ -35,6 +35,7 @@ GROUND = {
     "pipeline.releases",
     "pipeline.sample",
     "pipeline.settings",
+    "pipeline.statefiles",
     "pipeline.strict",
 }
 #: What a person runs; it stands above the stages and nothing stands on it.

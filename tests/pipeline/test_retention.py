@@ -85,9 +85,9 @@ def keep(settings: Settings, deployments: int, days: float = 2.0) -> Settings:
 
 
 @pytest.fixture
-def nights(store: Store, classifier: TinyModel) -> list[Artifact]:
+def nights(store: Store, light: TinyModel) -> list[Artifact]:
     """Six nights; the second was the best."""
-    return [night(store, classifier, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
+    return [night(store, light, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
 
 
 def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came_from(
@@ -121,18 +121,18 @@ def test_what_was_deleted_is_told_from_what_was_lost(settings: Settings, store: 
     assert nights[4].ref in notes[0]
 
 
-def test_a_size_is_reached_and_kept(settings: Settings, store: Store, classifier: TinyModel) -> None:
+def test_a_size_is_reached_and_kept(settings: Settings, store: Store, light: TinyModel) -> None:
     settings, sizes = keep(settings, 3, days=0), []
     for number in range(1, 10):
-        night(store, classifier, number, 0.5, days_ago=0)
+        night(store, light, number, 0.5, days_ago=0)
         delete_outdated(store, settings, find_outdated(store, settings))
         sizes.append(sum(store.open(ref).size for kind in KINDS for ref in store.refs(kind, "nsmc")))
     assert sizes[0] < sizes[4] == sizes[-1]
 
 
-def test_what_was_made_of_late_stays(settings: Settings, store: Store, classifier: TinyModel) -> None:
+def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: TinyModel) -> None:
     for number, days in enumerate((9, 3, 1.5, 0.5), 1):
-        night(store, classifier, number, 0.5, days_ago=days)
+        night(store, light, number, 0.5, days_ago=days)
     # A later night was refused: nothing of it is deployed, and it is the newest of its kinds.
     publish(store, "validate", {}, 5, {}, datetime.now(UTC) - timedelta(days=5))
     outdated = find_outdated(store, keep(settings, 2, days=2))

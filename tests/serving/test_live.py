@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import Store
-from pipeline.errors import ArtifactError
-from pipeline.releases import DeploymentLog
+from pipeline.errors import ArtifactError, SaebyeokError, StoreError
+from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings
 from serving.engine import EngineOptions
 from serving.live import PATIENCE, Follower, LogSource
 from serving.modelstore import import_release, model_tag
+from serving.schemas import WorkerState
+from tests.damage import damage_file, each_damage
 from tests.releases import SENTENCES, TinyModel
+from tests.service import eventually
 
 
 @pytest.fixture
@@ -32,11 +35,11 @@ def record(store: Store, releases: dict[str, str]) -> None:
     log.append(releases, after=latest.number if latest else 0, run="test", reason="test")
 
 
-def test_it_follows_the_log_and_says_so(follower: Follower, store: Store, classifier: TinyModel) -> None:
+def test_it_follows_the_log_and_says_so(follower: Follower, store: Store, light: TinyModel) -> None:
     follower.step()
     assert follower.snapshot.deployment is None
     assert [worker.deployment for worker in follower.source.workers()] == [0]
-    release = classifier.publish(store, "nsmc", key="a" * 16)
+    release = light.publish(store, "nsmc", key="a" * 16)
     record(store, {"nsmc": release.ref})
     follower.step()
     assert follower.snapshot.live["nsmc"].card.id == "nsmc-" + "a" * 16
@@ -44,11 +47,9 @@ def test_it_follows_the_log_and_says_so(follower: Follower, store: Store, classi
     assert (worker.deployment, worker.live, worker.problems) == (1, {"nsmc": release.ref}, [])
 
 
-def test_a_release_that_cannot_be_loaded_changes_nothing(
-    follower: Follower, store: Store, classifier: TinyModel
-) -> None:
-    good = classifier.publish(store, "nsmc", key="a" * 16)
-    bad = classifier.publish(store, "nsmc", key="b" * 16, breaks=True)
+def test_a_release_that_cannot_be_loaded_changes_nothing(follower: Follower, store: Store, light: TinyModel) -> None:
+    good = light.publish(store, "nsmc", key="a" * 16)
+    bad = light.publish(store, "nsmc", key="b" * 16, breaks=True)
     record(store, {"nsmc": good.ref})
     follower.step()
     record(store, {"nsmc": bad.ref})
@@ -64,9 +65,9 @@ def test_a_release_that_cannot_be_loaded_changes_nothing(
 
 
 def test_what_could_not_be_loaded_is_tried_again_later(
-    follower: Follower, store: Store, classifier: TinyModel, settings: Settings
+    follower: Follower, store: Store, light: TinyModel, settings: Settings
 ) -> None:
-    release = classifier.publish(store, "nsmc", key="a" * 16)
+    release = light.publish(store, "nsmc", key="a" * 16)
     model = release.path / "model.int8.onnx"
     hidden = model.rename(model.with_suffix(".hidden"))
     record(store, {"nsmc": release.ref})
@@ -79,8 +80,8 @@ def test_what_could_not_be_loaded_is_tried_again_later(
     assert follower.source.workers()[0].problems == []
 
 
-def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store, classifier: TinyModel) -> None:
-    release = classifier.publish(store, "nsmc", key="a" * 16)
+def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store, light: TinyModel) -> None:
+    release = light.publish(store, "nsmc", key="a" * 16)
     model = release.path / "model.int8.onnx"
     hidden = model.rename(model.with_suffix(".hidden"))
     assert follower.source.staging is not None
@@ -97,10 +98,10 @@ def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store,
 
 
 def test_staged_releases_come_and_go_beside_the_live_one(
-    follower: Follower, store: Store, classifier: TinyModel, other_classifier: TinyModel
+    follower: Follower, store: Store, light: TinyModel, other_light: TinyModel
 ) -> None:
-    live = classifier.publish(store, "nsmc", key="a" * 16)
-    staged = other_classifier.publish(store, "nsmc", key="b" * 16)
+    live = light.publish(store, "nsmc", key="a" * 16)
+    staged = other_light.publish(store, "nsmc", key="b" * 16)
     record(store, {"nsmc": live.ref})
     assert follower.source.staging is not None
     follower.source.staging.add(staged.ref)
@@ -116,15 +117,15 @@ def test_staged_releases_come_and_go_beside_the_live_one(
 
 
 def test_the_engine_that_was_replaced_is_freed(
-    follower: Follower, store: Store, classifier: TinyModel, other_classifier: TinyModel
+    follower: Follower, store: Store, light: TinyModel, other_light: TinyModel
 ) -> None:
-    record(store, {"nsmc": classifier.publish(store, "nsmc", key="a" * 16).ref})
+    record(store, {"nsmc": light.publish(store, "nsmc", key="a" * 16).ref})
     follower.step()
     in_flight = follower.snapshot.live["nsmc"]
     gone = weakref.ref(in_flight)
     gc.disable()
     try:
-        record(store, {"nsmc": other_classifier.publish(store, "nsmc", key="b" * 16).ref})
+        record(store, {"nsmc": other_light.publish(store, "nsmc", key="b" * 16).ref})
         follower.step()
         assert in_flight.classify(SENTENCES[:1]).shape == (1, 2), "a request in flight keeps its engine"
         del in_flight
@@ -133,8 +134,8 @@ def test_the_engine_that_was_replaced_is_freed(
         gc.enable()
 
 
-def test_a_copy_that_has_changed_is_imported_again(settings: Settings, store: Store, classifier: TinyModel) -> None:
-    release = classifier.publish(store, "nsmc", key="a" * 16)
+def test_a_copy_that_has_changed_is_imported_again(settings: Settings, store: Store, light: TinyModel) -> None:
+    release = light.publish(store, "nsmc", key="a" * 16)
     directory = import_release(release, settings)
     assert directory.is_relative_to(settings.home / "bentoml" / "models")
     assert import_release(release, settings) == directory
@@ -155,3 +156,105 @@ def test_the_workers_directory_is_below_home(follower: Follower, settings: Setti
     assert len(list((settings.home / "service" / "workers").glob("*.json"))) == 1
     follower.close()
     assert list(Path(settings.home / "service" / "workers").iterdir()) == []
+
+
+@each_damage
+def test_a_damaged_staged_list_stops_no_worker(
+    follower: Follower, store: Store, settings: Settings, light: TinyModel, damage: str
+) -> None:
+    release = light.publish(store, "nsmc", key="a" * 16)
+    assert follower.source.staging is not None
+    follower.source.staging.add(release.ref)
+    damage_file(settings.home / "service" / "staged.json", damage)
+    record(store, {"nsmc": release.ref})
+    follower.step()
+    assert (follower.problem, follower.snapshot.deployment is not None) == (None, True)
+
+
+class Failing(LogSource):
+    """A log in which a look, or an acknowledgement, raises `error` while there is one."""
+
+    error: Exception | None = None
+    deaf: Exception | None = None
+    looks = 0
+
+    def latest(self) -> Deployment | None:
+        self.looks += 1
+        if self.error:
+            raise self.error
+        return super().latest()
+
+    def report(self, state: WorkerState) -> None:
+        if self.deaf:
+            raise self.deaf
+        super().report(state)
+
+
+@pytest.fixture
+def failing(settings: Settings, store: Store) -> Iterator[Follower]:
+    """A follower whose source is a Failing."""
+    follower = Follower(Failing(settings, store), EngineOptions(threads=1))
+    follower.source.poll = 0.001
+    yield follower
+    follower.close()
+
+
+ERRORS = [StoreError("the bucket is away"), OSError(5, "Input/output error"), RuntimeError("a bug"), KeyError("nsmc")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_follower_thread_outlives_any_error(
+    failing: Follower, store: Store, light: TinyModel, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = failing.source
+    assert isinstance(source, Failing)
+    source.error = error
+    failing.start()
+    eventually("it looks again and again", lambda: source.looks > 3)
+    assert failing.problem == str(error)
+    (worker,) = source.workers()
+    assert worker.problem == str(error)
+    told = [item for item in caplog.records if "still at deployment 0" in item.message]
+    assert [bool(item.exc_info) for item in told] == [not isinstance(error, SaebyeokError | OSError)]
+    record(store, {"nsmc": light.publish(store, "nsmc", key="a" * 16).ref})
+    source.error = None
+    eventually("it follows", lambda: failing.snapshot.deployment is not None)
+    eventually("it says that it does", lambda: [worker.problem for worker in source.workers()] == [None])
+    eventually("its readiness says so too", lambda: failing.problem is None)
+
+
+def test_an_error_that_comes_again_is_logged_again(failing: Follower, caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(failing.source, Failing)
+    caplog.set_level("INFO")
+    for error in (RuntimeError(), RuntimeError(), None, RuntimeError()):
+        failing.source.error = error
+        failing.step()
+        assert failing.problem == ("RuntimeError" if error else None)
+    told = [item.levelname for item in caplog.records if item.name == "serving.live"]
+    assert told == ["WARNING", "INFO", "WARNING"]
+
+
+def test_a_worker_that_cannot_acknowledge_serves_and_says_so(
+    failing: Follower, store: Store, light: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(failing.source, Failing)
+    record(store, {"nsmc": light.publish(store, "nsmc", key="a" * 16).ref})
+    failing.source.deaf = OSError(28, "No space left on device")
+    for _ in range(2):
+        failing.step()
+    assert failing.snapshot.live["nsmc"].card.recipe == "nsmc"
+    assert failing.problem == "[Errno 28] No space left on device"
+    assert caplog.text.count("No space left") == 1
+    assert [worker.deployment for worker in failing.source.workers()] == [0]
+    failing.source.deaf = None
+    failing.step()
+    assert (failing.problem, [worker.deployment for worker in failing.source.workers()]) == (None, [1])
+
+
+def test_a_worker_that_cannot_acknowledge_at_first_starts(settings: Settings, store: Store) -> None:
+    class Deaf(Failing):
+        deaf = OSError(28, "No space left on device")
+
+    follower = Follower(Deaf(settings, store), EngineOptions(threads=1))
+    assert follower.source.workers() == []
+    follower.close()

@@ -82,9 +82,18 @@ def test_what_a_request_waited_is_counted() -> None:
     assert registry.get_sample_value("saebyeok_queue_seconds_sum") == 0.5
 
 
-def worker(pid: int, deployment: int) -> WorkerState:
+def worker(pid: int, deployment: int, problem: str | None = None) -> WorkerState:
     now = datetime.now(UTC)
-    return WorkerState(pid=pid, started=now, heartbeat=now, deployment=deployment, live={}, staged=[], problems=[])
+    return WorkerState(
+        pid=pid,
+        started=now,
+        heartbeat=now,
+        deployment=deployment,
+        live={},
+        staged=[],
+        problem=problem,
+        problems=[],
+    )
 
 
 def test_what_is_served_is_said_as_it_is_now() -> None:
@@ -98,13 +107,14 @@ def test_what_is_served_is_said_as_it_is_now() -> None:
     )  # fmt: skip
     state = ReleasesResponse(
         store=None, deployment=7, created=None, run=None, reason=None, recipes={"nsmc": release}, staged=[], worker=1,
-        workers=[worker(1, 7), worker(2, 6), worker(3, 7)],
+        workers=[worker(1, 7), worker(2, 6, "the store is away"), worker(3, 7)],
     )  # fmt: skip
     samples = [item for family in text_string_to_metric_families(served(state)) for item in family.samples]
     assert {item.name: item.value for item in samples} == {
         "saebyeok_deployment": 7,
         "saebyeok_workers": 3,
         "saebyeok_workers_moved": 2,
+        "saebyeok_workers_failing": 1,
         "saebyeok_release_info": 1,
     }
     labels = {"recipe": "nsmc", "release": "nsmc-1", "provider": "CPUExecutionProvider", "sample": "true"}

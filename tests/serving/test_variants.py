@@ -15,6 +15,7 @@ from pipeline.releases import Variant
 from serving.engine import Engine, EngineOptions
 from serving.metrics import Metrics
 from serving.variants import open_fastest
+from tests.damage import damage_file, each_damage
 from tests.releases import SENTENCES, TinyModel
 
 CPU = EngineOptions(threads=1, device="cpu")
@@ -22,9 +23,9 @@ RECORD = {"device": "cpu", "runtime": onnxruntime.__version__}
 
 
 @pytest.fixture
-def release(classifier: TinyModel, store: Store, tmp_path: Path) -> Path:
+def release(light: TinyModel, store: Store, tmp_path: Path) -> Path:
     """A release's directory, to be changed."""
-    return shutil.copytree(classifier.publish(store, "nsmc", key="a" * 16).path, tmp_path / "release")
+    return shutil.copytree(light.publish(store, "nsmc", key="a" * 16).path, tmp_path / "release")
 
 
 def add(release: Path, *files: tuple[str, bytes]) -> None:
@@ -52,9 +53,9 @@ def test_the_only_file_is_not_measured(release: Path) -> None:
 
 
 def test_what_answers_otherwise_or_not_at_all_does_not_serve(
-    release: Path, other_classifier: TinyModel, caplog: pytest.LogCaptureFixture
+    release: Path, other_light: TinyModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = (other_classifier.directory / "model.int8.onnx").read_bytes()
+    other = (other_light.directory / "model.int8.onnx").read_bytes()
     add(release, ("broken.onnx", b"not a model"), ("other.onnx", other))
     engine = open_fastest(release, CPU)
     assert (engine.variant.name, set(engine.rates)) == ("int8", {"int8"})
@@ -125,3 +126,22 @@ def test_what_is_measured_is_no_traffic(release: Path) -> None:
     assert tokenized() == 0
     engine.classify(SENTENCES)
     assert tokenized() == 1
+
+
+@each_damage
+def test_a_damaged_record_is_measured_again(release: Path, tmp_path: Path, damage: str) -> None:
+    record = tmp_path / "nsmc.json"
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    open_fastest(release, CPU, record=record)
+    damage_file(record, damage)
+    found = open_fastest(release, CPU, record=record).rates
+    assert json.loads(record.read_text(encoding="utf-8")) == RECORD | {"rates": found}
+
+
+def test_a_record_that_cannot_be_written_stops_no_release(
+    release: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
+    (tmp_path / "nsmc.json" / "taken").mkdir(parents=True)
+    assert open_fastest(release, CPU, record=tmp_path / "nsmc.json").rates.keys() == {"int8", "fp32"}
+    assert "what was measured cannot be kept" in caplog.text

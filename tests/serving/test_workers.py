@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from pipeline.settings import ROOT
 from serving.schemas import WorkerState
 from serving.workers import MAX_STAGED, StagedList, WorkerFile, live_workers
+from tests.damage import damage_file, each_damage
 
 WORKER = """
 import sys, time
@@ -72,3 +75,48 @@ def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
     for number in [*range(MAX_STAGED), 0]:
         staged.add(str(number))
     assert staged.add("new") == [*(str(number) for number in range(2, MAX_STAGED)), "0", "new"]
+
+
+@each_damage
+def test_a_damaged_staged_list_is_empty_and_written_again(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    staged = StagedList(tmp_path)
+    staged.add("release/nsmc/key/old")
+    damage_file(tmp_path / "staged.json", damage)
+    assert [staged.read(), StagedList(tmp_path).read()] == [[], []]
+    assert caplog.text.count("staged.json is damaged") == 1
+    assert staged.remove("release/nsmc/key/old") == []
+    assert staged.add("release/nsmc/key/new") == staged.read() == ["release/nsmc/key/new"]
+
+
+@each_damage
+def test_a_damaged_state_of_a_worker_hides_no_other(tmp_path: Path, damage: str) -> None:
+    files = [WorkerFile(tmp_path) for _ in range(2)]
+    for pid, file in enumerate(files, 1):
+        file.write(state(pid))
+    damage_file(files[0]._state, damage)
+    assert [worker.pid for worker in live_workers(tmp_path)] == [2]
+    files[0].write(state(1))
+    assert [worker.pid for worker in live_workers(tmp_path)] == [1, 2]
+    for file in files:
+        file.close()
+
+
+def test_what_a_worker_was_writing_when_it_died_is_removed(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "1-dead.json", WorkerFile(tmp_path)
+    alive.write(state(2))
+    for path in (dead, dead.with_suffix(".lock"), tmp_path / ".1-dead.json.0a1b"):
+        path.write_text("")
+    assert [worker.pid for worker in live_workers(tmp_path)] == [2]
+    assert {path.stem for path in tmp_path.iterdir()} == {alive._state.stem}
+    alive.close()
+
+
+def test_workers_are_listed_by_pid(tmp_path: Path) -> None:
+    files = [WorkerFile(tmp_path) for _ in range(4)]
+    for pid, file in zip((30, 9, 200, 1), files, strict=True):
+        file.write(state(pid))
+    assert [worker.pid for worker in live_workers(tmp_path)] == [1, 9, 30, 200]
+    for file in files:
+        file.close()
