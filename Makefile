@@ -4,13 +4,14 @@
 # make test            lint, types and tests
 # make test-faults     what happens when things are killed or run full (longer)
 # make test-models     models and data of full size (longer)
+# make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/decide.py tries one
 # make soak            answers under load while the deployment changes and users go away (longer)
 # make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status test types tests test-faults test-models soak venv venv-up
+.PHONY: help up down status test types tests test-faults test-models soak mutants venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -72,3 +73,9 @@ test-models: venv
 
 soak: venv
 	$(pytest) -p tests.longer -m soak tests/soak
+
+# Goes on where it was cut off. JOBS=2 tries two mutants at once; MATCH=name those of one function; SURVIVORS=1 those
+# that survived the last time.
+mutants: venv
+	@.venv/bin/python -u -m tests.mutants $(MODULE) --jobs $(or $(JOBS),1) \
+	  $(if $(MATCH),--match "$(MATCH)") $(if $(SURVIVORS),--survivors)
