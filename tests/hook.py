@@ -34,7 +34,8 @@ def web_hook() -> Iterator[Hook]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        # It looks so often whether it is to end: half a second, by default, would be most of a test's time.
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         hook.url = f"http://127.0.0.1:{server.server_port}"
         yield hook

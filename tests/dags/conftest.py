@@ -1,53 +1,39 @@
-"""Airflow with a migrated database in the session's own home, and the DAGs parsed by it."""
+"""Airflow in this process: its home, its database, the DAGs as it parses them, and tasks and whole runs of them."""
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import secrets
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import pytest
 
+from pipeline.artifacts import Artifact, Store
+from pipeline.releases import Check, Decision
 from pipeline.settings import ROOT, Settings
 from tests.hook import Hook, web_hook
-from tests.service import free_port
+from tests.light import build_light_model
+from tests.releases import TinyModel
 
-PARSE = """
-import json, sys
-from pathlib import Path
-from airflow.dag_processing.dagbag import BundleDagBag
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.sdk import Context
 
-folder = Path(sys.argv[1])
-bag = BundleDagBag(str(folder), bundle_path=folder, bundle_name="dags-folder")
-graph = {
-    dag.dag_id: {
-        task.task_id: {
-            "downstream": sorted(task.downstream_task_ids),
-            "queue": task.queue,
-            "pool": task.pool,
-            "retries": task.retries,
-            "doc": task.doc_md or "",
-            "links": [link.name for link in task.operator_extra_links],
-            "outlets": [getattr(outlet, "uri", outlet.name) for outlet in task.outlets],
-        }
-        for task in dag.tasks
-    }
-    for dag in bag.dags.values()
-}
-print(json.dumps({"errors": bag.import_errors, "modules": sorted(sys.modules), "graph": graph}))
-"""
+RUN = "manual__2026-11-29"
 
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Iterator[Path]:
-    """AIRFLOW_HOME of this session, its database migrated."""
+    """AIRFLOW_HOME of this session, with this checkout's DAGs and plugins; it has no database yet."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "CORE__LOAD_EXAMPLES": "False",
@@ -56,94 +42,139 @@ def airflow_home() -> Iterator[Path]:
             "API_AUTH__JWT_SECRET": secrets.token_hex(64),
         }.items():
             patch.setenv(f"AIRFLOW__{name}", value)
-        run_airflow(["db", "migrate"])
+        # As Airflow has it: DAG files import each other by their own names.
+        patch.syspath_prepend(str(ROOT / "dags"))
         yield Path(os.environ["AIRFLOW_HOME"])
 
 
-#: `airflow ...` for each line of words that it is given, in one process: starting one takes ten seconds.
-COMMANDS = """
-import json, sys
-from airflow.cli.cli_parser import get_parser
+@pytest.fixture(scope="session")
+def database(airflow_home: Path) -> Path:
+    """Airflow's database, as `airflow db migrate` makes it."""
+    from airflow.utils.db import initdb
 
-failed = []
-for command in json.loads(sys.argv[1]):
-    arguments = get_parser().parse_args(command)
-    try:
-        arguments.func(arguments)
-        failed.append(False)
-    except SystemExit as end:
-        failed.append(bool(end.code))
-print(json.dumps(failed))
-"""
+    initdb()
+    return airflow_home / "airflow.db"
 
 
-def run_airflow(*commands: list[str], fail: Sequence[bool] = (False,), **environment: str) -> str:
-    """Each `airflow ...` to its end, with the checkout importable; all that they said. Just those in `fail` must."""
-    result = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        cwd=ROOT,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout[-6000:]
-    assert json.loads(result.stdout.splitlines()[-1]) == list(fail), result.stdout[-6000:]
-    return result.stdout
+def parse(folder: Path = ROOT / "dags") -> BundleDagBag:
+    """The DAGs of a folder as Airflow's DAG processor has them."""
+    from airflow.dag_processing.dagbag import BundleDagBag
 
-
-def parse(root: Path) -> Mapping[str, Any]:
-    """What a fresh Airflow makes of the DAGs of the checkout at `root`, and what it imported for that."""
-    result = subprocess.run(
-        [sys.executable, "-c", PARSE, str(root / "dags")],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(root)},
-        cwd=root,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    document: Mapping[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return document
+    return BundleDagBag(str(folder), bundle_path=folder, bundle_name="dags-folder")
 
 
 @pytest.fixture(scope="session")
-def parsed(airflow_home: Path) -> Mapping[str, Any]:
-    """The DAGs as this checkout has them."""
-    return parse(ROOT)
+def bag(airflow_home: Path) -> BundleDagBag:
+    """The DAGs of this checkout; shared, so never change them."""
+    return parse()
+
+
+@pytest.fixture(scope="session")
+def wiring(airflow_home: Path) -> ModuleType:
+    return importlib.import_module("wiring")
+
+
+@pytest.fixture(scope="session")
+def nightly(airflow_home: Path) -> ModuleType:
+    return importlib.import_module("nightly_retrain")
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """A text classifier."""
+    return build_light_model(tmp_path_factory.mktemp("models") / "one", "classify", seed=51)
+
+
+@pytest.fixture(scope="session")
+def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """Another text classifier, which answers differently."""
+    return build_light_model(tmp_path_factory.mktemp("models") / "other", "classify", seed=80)
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
-    """A web hook for alerts."""
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    """A web hook to which alerts go."""
     with web_hook() as hook:
+        monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
         yield hook
 
 
-@pytest.fixture
-def airflow(airflow_home: Path, settings: Settings) -> Callable[..., str]:
-    """`airflow(dag, *confs, **environment)` runs a DAG with each to its end, in the test's own home; their output."""
+@dataclass
+class Instance:
+    """As much of the running task instance as the DAGs use."""
 
-    def run(dag: str, *confs: dict[str, Any], fail: Sequence[bool] = (False,), **environment: str) -> str:
-        environment = {
-            "SAEBYEOK_HOME": str(settings.home),
-            # Nothing answers there.
-            "SAEBYEOK_SERVICE_URL": f"http://127.0.0.1:{free_port()}",
-        } | environment
-        commands = [["dags", "test", dag, "--conf", json.dumps(conf)] for conf in confs]
-        return run_airflow(*commands, fail=fail, **environment)
+    dag_id: str = "nightly_retrain"
+    task_id: str = "nsmc.validate"
+    map_index: int = -1
+    id: UUID = field(default_factory=uuid4)
+    pushed: dict[str, Any] = field(default_factory=dict)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+
+@pytest.fixture
+def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., Context]]:
+    """From `in_task(**params)` on this is a task of run `RUN` with these parameters, the rest as the form has them."""
+    from airflow.sdk.execution_time.context import OutletEventAccessors, set_current_context
+
+    with ExitStack() as stack:
+
+        def enter(**params: Any) -> Context:
+            instance = Instance()
+            context: Any = {
+                "params": {name: param.resolve() for name, param in nightly.PARAMS.items()} | params,
+                "run_id": RUN,
+                "dag_run": SimpleNamespace(run_after=datetime(2026, 11, 28, 18, tzinfo=UTC)),
+                "logical_date": None,
+                "ti": instance,
+                "task_instance": instance,
+                "outlet_events": OutletEventAccessors(),
+            }
+            entered: Context = stack.enter_context(set_current_context(context))
+            return entered
+
+        yield enter
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has ended."""
+
+    id: str
+    state: str
+    tasks: dict[str, str]
+
+
+@pytest.fixture
+def airflow(database: Path, bag: BundleDagBag, settings: Settings) -> Callable[..., Run]:
+    """`airflow(dag, **conf)` runs a DAG to its end in this process, in the test's own home."""
+
+    def run(dag: str, **conf: Any) -> Run:
+        made = bag.dags[dag].test(run_conf=conf)
+        states = rows(
+            database, "select task_id, state from task_instance where dag_id = ? and run_id = ?", dag, made.run_id
+        )
+        return Run(made.run_id, str(made.state), dict(states))
 
     return run
 
 
-def rows(airflow_home: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(airflow_home / "airflow.db")) as database:
-        return database.execute(query, values).fetchall()
+def rows(database: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(database)) as connection:
+        return connection.execute(query, values).fetchall()
 
 
-def newest_runs(airflow_home: Path, dag: str, count: int) -> list[tuple[str, dict[str, str]]]:
-    """The newest runs of a DAG, the oldest of them first: the id, and the state of each of its tasks."""
-    found = rows(airflow_home, "select run_id from dag_run where dag_id = ? order by id desc limit ?", dag, str(count))
-    states = "select task_id, state from task_instance where dag_id = ? and run_id = ?"
-    return [(run, dict(rows(airflow_home, states, dag, run))) for (run,) in reversed(found)]
+def make_decided(
+    store: Store, *, promote: bool = True, champion: str | None = None, compared: bool = False, run: str = RUN
+) -> Artifact:
+    """A decision about a model of nsmc; where it was `compared`, the model is another than the champion's."""
+    check = Check(kind="floor", name="accuracy on the test file", value=0.8571, bound=0.84, passed=promote)
+    checks = (check, check.model_copy(update={"kind": "comparison"})) if compared else (check,)
+    reason = "Promoted: all is well." if promote else "Refused: it is worse."
+    decision = Decision(promote=promote, reason=reason, champion=champion, best=None, notes=(), checks=checks)
+    with store.draft() as draft:
+        (draft / "decision.json").write_text(decision.model_dump_json(), encoding="utf-8")
+        return store.publish(
+            draft, "decide", "nsmc", "d" * 16, run=run, inputs={}, fields={}, figures={"promote": promote}
+        )

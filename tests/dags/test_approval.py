@@ -1,50 +1,183 @@
-"""Approval: what a person is shown; `tests/e2e` has people who answer."""
+"""Approval: who is asked what, and what comes of each answer; `tests/e2e` has people who answer."""
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.releases import Check, Decision
-from pipeline.settings import ROOT
+from pipeline.artifacts import Store
+from pipeline.releases import Decision, find_rejection, read_decision
+from tests.dags.conftest import RUN, make_decided
+from tests.hook import Hook
 
-CHECK = Check(kind="floor", name="accuracy on the test file", value=0.8571, bound=0.84, passed=True)
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.sdk import Context
+
+    from approval import Approval
+
+InTask = Callable[..., "Context"]
+ANSWERED = datetime(2026, 11, 29, 9, tzinfo=UTC)
+KIM = {"id": "7", "name": "kim"}
+
+
+@dataclass
+class Supervisor:
+    """Airflow's side of a running task, as far as a question goes: it takes messages."""
+
+    messages: list[Any] = field(default_factory=list)
+
+    def send(self, msg: Any) -> None:
+        self.messages.append(msg)
 
 
 @pytest.fixture
-def approval(airflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "dags"))
-    return importlib.import_module("approval")
+def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    found = Supervisor()
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", found, raising=False)
+    return found
 
 
-def decision(champion: str | None, *checks: Check) -> Decision:
-    return Decision(
-        promote=True, reason="Promoted: all is well.", champion=champion, best=None, notes=(), checks=(CHECK, *checks)
-    )
+@pytest.fixture
+def approve(bag: BundleDagBag) -> Callable[[str], Approval]:
+    """`approve(ref)`: the task as it is in the nightly DAG, once it knows of which decision it is to ask."""
+
+    def make(ref: str) -> Approval:
+        task: Any = copy.copy(bag.dags["nightly_retrain"].task_dict["nsmc.approve"])
+        task.decided = ref
+        return task  # type: ignore[no-any-return]
+
+    return make
 
 
-def test_it_shows_what_was_checked_and_where_the_report_is(approval: ModuleType) -> None:
-    text = approval.approval_text(decision(None), "http://127.0.0.1:8080/saebyeok/report.html")
-    assert "- accuracy on the test file: **0.8571** (at least 0.84)" in text
-    assert "(http://127.0.0.1:8080/saebyeok/report.html)" in text
-    assert "All is well." in text
-    assert "no champion yet" in text
-    assert "no champion yet" not in approval.approval_text(decision("release/nsmc/a/b"), "")
+def event(answer: str, user: dict[str, str] | None = KIM) -> dict[str, Any]:
+    """What the scheduler resumes the task with; no user where nobody has answered in time."""
+    return {
+        "chosen_options": [answer],
+        "params_input": {},
+        "responded_at": ANSWERED,
+        "responded_by_user": user,
+        "timedout": user is None,
+    }
 
 
-def test_silence_is_a_no_before_the_next_night(approval: ModuleType) -> None:
-    task = approval.Approval(task_id="approve", recipe="nsmc", decided="decide/nsmc/a/b")
-    assert task.defaults == ["Reject"]
-    assert task.execution_timeout is None
-    assert task.response_timeout is not None
-    assert task.response_timeout.total_seconds() < 20 * 3600
+def test_nobody_is_asked_where_the_run_does_not_ask(
+    approve: Callable[[str], Approval], in_task: InTask, supervisor: Supervisor
+) -> None:
+    # Nor is anything read for it.
+    assert approve("decide/nsmc/none/here").execute(in_task()) is None
+    assert supervisor.messages == []
 
 
-def test_the_champions_own_model_has_nothing_to_be_asked() -> None:
-    compared = CHECK.model_copy(update={"kind": "comparison"})
-    assert decision("release/nsmc/a/b").is_champion
-    assert not decision("release/nsmc/a/b", compared).is_champion
-    assert not decision(None).is_champion
+def test_nobody_is_asked_about_the_champions_own_model(
+    approve: Callable[[str], Approval], in_task: InTask, store: Store, supervisor: Supervisor
+) -> None:
+    context = in_task(approval=True)
+    decided = make_decided(store, champion="release/nsmc/a/b")
+    assert approve(decided.ref).execute(context) is None
+    assert supervisor.messages == []
+
+
+@pytest.mark.parametrize(
+    ("champion", "compared"), [(None, False), ("release/nsmc/a/b", True)], ids=["the first model", "a challenger"]
+)
+def test_person_is_asked_about_a_new_model(
+    approve: Callable[[str], Approval],
+    in_task: InTask,
+    store: Store,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+    champion: str | None,
+    compared: bool,
+) -> None:
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
+    context = in_task(approval=True)
+    decided = make_decided(store, champion=champion, compared=compared)
+    with pytest.raises(TaskAwaitingInput) as waiting:
+        approve(decided.ref).execute(context)
+    # Silence is a no, well before the next night, which waits for this run to end.
+    assert (waiting.value.method_name, waiting.value.timeout) == ("execute_complete", timedelta(hours=12))
+    (question,) = supervisor.messages
+    assert question.ti_id == context["ti"].id  # type: ignore[attr-defined]
+    assert (question.options, question.defaults, question.multiple) == (["Approve", "Reject"], ["Reject"], False)
+    assert question.subject == "nsmc: serve the new model?"
+    lines = question.body.splitlines()
+    assert lines[0] == "Its gates would let it pass: All is well."
+    assert lines.count("- accuracy on the test file: **0.8571** (at least 0.84)") == (2 if compared else 1)
+    assert ("There is no champion yet." in lines) == (champion is None)
+    report = f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html"
+    assert lines[-1].startswith(f"[Open the report]({report}). Without an answer within 12 hours it is rejected")
+
+
+def test_approved_model_goes_on(approve: Callable[[str], Approval], in_task: InTask, store: Store, hook: Hook) -> None:
+    context = in_task(approval=True)
+    decided = make_decided(store)
+    answer = approve(decided.ref).execute_complete(context, event("Approve"))
+    assert (answer["chosen_options"], answer["responded_by_user"]) == (["Approve"], KIM)
+    assert find_rejection(store, decided, read_decision(decided)) is None
+    assert hook.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("user", "by"), [(KIM, "kim rejected it"), (None, "nobody answered within 12 hours")], ids=["a no", "silence"]
+)
+def test_rejected_model_is_remembered_told_and_skipped(
+    approve: Callable[[str], Approval],
+    in_task: InTask,
+    store: Store,
+    hook: Hook,
+    user: dict[str, str] | None,
+    by: str,
+) -> None:
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    context = in_task(approval=True)
+    decided = make_decided(store)
+    task = approve(decided.ref)
+    context["task"] = task
+    with pytest.raises(DownstreamTasksSkipped) as skipped:
+        task.execute_complete(context, event("Reject", user))
+    assert list(skipped.value.tasks) == ["nsmc.export"]
+    rejection = find_rejection(store, decided, read_decision(decided))
+    assert rejection is not None
+    assert (rejection.manifest.run, rejection.figures) == (RUN, {"by": by})
+    text = f"nsmc: the new model is not served, the served one stays: {by}."
+    assert hook.bodies == [{"event": "rejected", "text": text, "recipe": "nsmc", "run": RUN}]
+
+
+def test_question_that_failed_is_no_rejection(
+    approve: Callable[[str], Approval], in_task: InTask, store: Store, hook: Hook
+) -> None:
+    from airflow.providers.standard.exceptions import HITLTimeoutError
+
+    context = in_task(approval=True)
+    decided = make_decided(store)
+    with pytest.raises(HITLTimeoutError):
+        approve(decided.ref).execute_complete(context, {"error": "too late", "error_type": "timeout"})
+    assert find_rejection(store, decided, read_decision(decided)) is None
+    assert hook.bodies == []
+
+
+def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:
+    for name in ("nsmc", "klue-sts"):
+        task = bag.dags["nightly_retrain"].task_dict[f"{name}.approve"]
+        # Otherwise `decided` stays a placeholder when the task runs.
+        assert {"decided", "subject", "body"} <= set(task.template_fields)
+
+
+@pytest.mark.parametrize(
+    ("champion", "compared", "own"),
+    [("release/nsmc/a/b", False, True), ("release/nsmc/a/b", True, False), (None, False, False)],
+)
+def test_champions_own_model_is_the_one_that_was_not_compared(
+    store: Store, champion: str | None, compared: bool, own: bool
+) -> None:
+    decision: Decision = read_decision(make_decided(store, champion=champion, compared=compared))
+    assert decision.is_champion is own

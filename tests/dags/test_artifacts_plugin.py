@@ -20,7 +20,7 @@ DOCS = {
 
 
 @pytest.fixture(scope="module")
-def api(airflow_home: Path) -> Iterator[TestClient]:
+def api(database: Path) -> Iterator[TestClient]:
     """Airflow's API server with the plugin, and nobody logged in."""
     from airflow.api_fastapi.app import create_app
 
@@ -61,11 +61,48 @@ def test_a_report_is_served(reader: TestClient, store: Store, kind: str) -> None
     assert reader.get(f"/saebyeok/{decided.ref}/decision.json").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("docs/style.css", "text/css; charset=utf-8"),
+        ("docs/rules.json", "application/json"),
+        ("docs/logo.png", "image/png"),
+        ("docs/LOGO.SVG", "image/svg+xml"),
+        ("docs/page.v2.html", "text/html; charset=utf-8"),
+        ("docs/font.woff2", "application/octet-stream"),
+        ("docs/html", "application/octet-stream"),
+    ],
+)
+def test_file_is_served_as_what_it_is(reader: TestClient, store: Store, name: str, media_type: str) -> None:
+    answer = reader.get(f"/saebyeok/{publish(store, 'validate', {name: 'content'}).ref}/{name}")
+    assert (answer.status_code, answer.text) == (200, "content")
+    assert answer.headers["content-type"] == media_type
+    # It is looked up again each time, and kept by no proxy.
+    assert answer.headers["cache-control"] == "private, no-cache"
+
+
+def test_store_that_is_away_is_no_missing_page(
+    reader: TestClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = publish(store, "validate", DOCS).ref
+    assert reader.get("/saebyeok/validate/nsmc/00ff/none/docs/index.html").json()["detail"] == (
+        "There is no such page; its artifact may have been removed."
+    )
+    (Path(store.uri).parent / "file").write_text("no directory")
+    monkeypatch.setenv("SAEBYEOK_STORE", str(Path(store.uri).parent / "file"))
+    answer = reader.get(f"/saebyeok/{ref}/docs/index.html")
+    assert answer.status_code == 503, answer.text
+
+
 def test_what_a_page_quotes_cannot_act_for_its_reader(reader: TestClient, store: Store) -> None:
     answer = reader.get(f"/saebyeok/{publish(store, 'validate', DOCS).ref}/docs/validations/train.html")
     policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
-    assert not {"allow-scripts", "allow-same-origin", "allow-forms"} & set(policy["sandbox"])
-    assert policy["default-src"] == ["'none'"]
+    assert policy == {
+        "sandbox": ["allow-popups", "allow-downloads"],
+        "default-src": ["'none'"],
+        "style-src": ["'unsafe-inline'"],
+        "img-src": ["data:"],
+    }
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 

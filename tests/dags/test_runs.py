@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts import Artifact, Store
 from pipeline.deploy import deploy
 from pipeline.errors import RejectedDataError
 from pipeline.job import Job, open_job
@@ -16,13 +18,21 @@ from pipeline.releases import DeploymentLog
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
 from pipeline.stages import VALIDATE
-from tests.dags.conftest import newest_runs, rows
+from tests.dags.conftest import Run, rows
 from tests.hook import Hook
-from tests.releases import TinyModel, make_decision
+from tests.releases import TinyModel, make_artifact, make_decision
+
+Airflow = Callable[..., Run]
 
 
 def test_refused_data_stop_their_recipe_and_can_be_looked_at(
-    airflow: Callable[..., str], airflow_home: Path, settings: Settings, hook: Hook, tmp_path: Path
+    airflow: Airflow,
+    database: Path,
+    settings: Settings,
+    hook: Hook,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     data = write_sample(tmp_path / "data")
     train = data / "nsmc" / "ratings_train.txt"
@@ -31,39 +41,34 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     tried = open_job("nsmc", settings=settings.model_copy(update={"data": data}))
     with pytest.raises(RejectedDataError):
         VALIDATE.run(tried)
-    environment = {"SAEBYEOK_DATA": str(data), "SAEBYEOK_ALERT_WEBHOOK": hook.url}
-    chosen = {"recipes": ["nsmc"]}
-    output = airflow("nightly_retrain", chosen, chosen, fail=[True, False], **environment)
-    assert "klue-sts was not chosen" in output
-    (run, states), (_, again) = newest_runs(airflow_home, "nightly_retrain", 2)
-    assert set(again.values()) == {"skipped"}
-    assert f"nothing new since run {run}, which was stopped here: {train}" in output
-    assert states["nsmc.validate"] == "failed"
-    assert states["nsmc.deploy"] == "upstream_failed"
-    assert {state for task, state in states.items() if task.startswith("klue-sts.")} == {"skipped"}
+    monkeypatch.setenv("SAEBYEOK_DATA", str(data))
+    first, again = (airflow("nightly_retrain", recipes=["nsmc"]) for _ in range(2))
+    assert (first.state, again.state) == ("failed", "success")
+    assert "klue-sts was not chosen" in caplog.text
+    assert set(again.tasks.values()) == {"skipped"}
+    assert f"nothing new since run {first.id}, which was stopped here: {train}" in caplog.text
+    assert first.tasks["nsmc.validate"] == "failed"
+    assert first.tasks["nsmc.deploy"] == "upstream_failed"
+    assert {state for task, state in first.tasks.items() if task.startswith("klue-sts.")} == {"skipped"}
     (alert,) = hook.bodies
     assert alert["task"] == "nsmc.validate"
     assert str(train) in alert["text"]
-    (link,) = rows(
-        airflow_home,
-        "select value from xcom where key = '_link_DataDocsLink' and task_id = 'nsmc.validate' and run_id = ?",
-        run,
-    )
-    path = str(link[0]).strip('"').removeprefix("/saebyeok/")
+    link = "select value from xcom where key = '_link_DataDocsLink' and task_id = 'nsmc.validate' and run_id = ?"
+    ((address,),) = rows(database, link, first.id)
+    path = str(address).strip('"').removeprefix("/saebyeok/")
     assert path.startswith("rejected-data/nsmc/")
     assert "label" in (settings.home / "store" / path).read_text(encoding="utf-8")
 
 
 def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
-    airflow: Callable[..., str],
-    airflow_home: Path,
-    settings: Settings,
+    airflow: Airflow,
+    database: Path,
+    hook: Hook,
     make_job: Callable[..., Job],
     classifier: TinyModel,
     other_classifier: TinyModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The roll-back in its own process builds one.
     monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
     job = make_job(load_recipe("nsmc", "embedded"))
     champion = None
@@ -73,16 +78,52 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
         champion = release.ref
     log = DeploymentLog(job.store)
     # Not the one before, which it takes where none is named.
-    output = airflow("rollback", {"deployment": 1}, {"deployment": 7}, fail=[False, True])
-    (run, states), (_, unknown) = newest_runs(airflow_home, "rollback", 2)
-    assert states == {"rollback": "success"}
+    done = airflow("rollback", deployment=1)
+    assert (done.state, done.tasks) == ("success", {"rollback": "success"})
     assert log.numbers() == [1, 2, 3, 4]
-    assert (log.get(4).releases, log.get(4).run) == (log.get(1).releases, run)
-    events = rows(
-        airflow_home,
-        "select uri, e.extra from asset_event e join asset a on a.id = e.asset_id where e.source_run_id = ?",
-        run,
-    )
-    assert [(uri, json.loads(extra)["deployment"]) for uri, extra in events] == [("saebyeok://champion/nsmc", 4)]
-    assert "no deployment 7" in output
-    assert unknown == {"rollback": "failed"}
+    assert (log.get(4).releases, log.get(4).run) == (log.get(1).releases, done.id)
+    query = "select uri, e.extra from asset_event e join asset a on a.id = e.asset_id where e.source_run_id = ?"
+    ((uri, extra),) = rows(database, query, done.id)
+    assert uri == "saebyeok://champion/nsmc"
+    assert json.loads(extra) == {"deployment": 4, "release": log.get(1).releases["nsmc"]}
+    assert hook.bodies == []
+    unknown = airflow("rollback", deployment=7)
+    assert (unknown.state, unknown.tasks) == ("failed", {"rollback": "failed"})
+    (alert,) = hook.bodies
+    assert (alert["event"], alert["dag"], alert["task"], alert["run"]) == ("failed", "rollback", "rollback", unknown.id)
+    assert "no deployment 7" in alert["text"]
+    assert log.numbers() == [1, 2, 3, 4]
+
+
+def made(store: Store, kind: str, days_ago: float) -> Artifact:
+    """A small artifact that is so many days old."""
+    artifact = make_artifact(store, kind, "nsmc", {})
+    created = datetime.now(UTC) - timedelta(days=days_ago)
+    manifest = artifact.manifest.model_copy(update={"created": created})
+    (artifact.path / "manifest.json").write_text(manifest.model_dump_json(), encoding="utf-8")
+    return artifact
+
+
+def test_retention_deletes_by_day_what_nobody_needs_and_tells_if_it_cannot(
+    airflow: Airflow, database: Path, store: Store, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAEBYEOK_KEEP_DAYS", "3")
+    old, recent, newest = (made(store, "train", days) for days in (3.1, 2.9, 2.8))
+    decided = made(store, "decide", 300)
+    done = airflow("retention")
+    assert (done.state, done.tasks) == ("success", {"prune": "success"})
+    assert set(store.refs("train", "nsmc")) == {recent.ref, newest.ref}
+    assert store.refs("decide", "nsmc") == [decided.ref]
+    ((freed,),) = rows(database, "select value from xcom where key = 'return_value' and run_id = ?", done.id)
+    assert int(freed) == old.size > 0
+    assert hook.bodies == []
+    # Where a deployment cannot be read, nobody knows what it needs.
+    old = made(store, "train", 4)
+    (Path(store.uri) / "deployments").mkdir()
+    (Path(store.uri) / "deployments" / "000001.json").write_text("{", encoding="utf-8")
+    failed = airflow("retention")
+    assert (failed.state, failed.tasks) == ("failed", {"prune": "failed"})
+    assert old.ref in store.refs("train", "nsmc")
+    (alert,) = hook.bodies
+    assert (alert["event"], alert["dag"], alert["task"], alert["run"]) == ("failed", "retention", "prune", failed.id)
+    assert "000001.json is damaged" in alert["text"]

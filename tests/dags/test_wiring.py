@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from pipeline import errors
-from pipeline.artifacts import Store
-from pipeline.errors import SaebyeokError
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import RejectedDataError, SaebyeokError
+from pipeline.job import Job
+from pipeline.recipe import load_recipe
 from pipeline.releases import DeploymentLog
-from pipeline.settings import ROOT
+from pipeline.settings import Settings
+from pipeline.stages import DECIDE, VALIDATE
+from tests.dags.conftest import make_decided
 from tests.hook import Hook
-
-
-@pytest.fixture(scope="module")
-def wiring(airflow_home: Path) -> ModuleType:
-    sys.path.append(str(ROOT / "dags"))
-    try:
-        return importlib.import_module("wiring")
-    finally:
-        sys.path.remove(str(ROOT / "dags"))
+from tests.releases import make_artifact
 
 
 def every_error() -> list[type[SaebyeokError]]:
@@ -90,15 +85,12 @@ def test_a_run_is_for_its_day_in_seoul(wiring: ModuleType, logical: str | None, 
     assert str(wiring.run_date(context)) == day
 
 
-@pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), ("", None), (None, None)])
+@pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), (0, 0.0), ("", None), (None, None)])
 def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, number: float | None) -> None:
     assert wiring.as_number(given) == number
 
 
-def test_an_alert_is_an_error_line_and_a_post(
-    wiring: ModuleType, hook: Hook, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
+def test_an_alert_is_an_error_line_and_a_post(wiring: ModuleType, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
     wiring.alert("refused", "nsmc: refused", {"recipe": "nsmc"})
     assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "wiring"] == [
         (logging.ERROR, "nsmc: refused")
@@ -138,20 +130,114 @@ def test_links_keep_the_path_that_airflow_is_served_under(wiring: ModuleType, mo
     assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/ml/saebyeok/decide/nsmc/k/a/report.html"
 
 
-@pytest.mark.parametrize(("now", "first"), [("17:59", "21T18:00"), ("18:01", "22T18:00"), ("20:00", "22T18:00")])
-def test_a_night_that_has_just_passed_is_not_run(
-    wiring: ModuleType, monkeypatch: pytest.MonkeyPatch, now: str, first: str
+@pytest.mark.parametrize(
+    ("run", "promote", "calls"),
+    [
+        ("cli-20261129", False, 2),
+        ("cli-20261129", True, 1),
+        ("manual__before", False, 1),
+    ],
+    ids=["refused by hand", "promoted by hand", "refused by Airflow"],
+)
+def test_refusal_by_hand_is_made_anew(
+    wiring: ModuleType, make_job: Callable[..., Job], store: Store, run: str, promote: bool, calls: int
 ) -> None:
-    from airflow.serialization.decoders import decode_timetable
-    from airflow.serialization.encoders import encode_timetable
-    from airflow.timetables import trigger
-    from airflow.timetables.base import TimeRestriction
+    forced: list[bool] = []
 
-    # As the scheduler has it: read back from what the parser wrote.
-    timetable = decode_timetable(encode_timetable(wiring.daily("03:00")))
-    monkeypatch.setattr(trigger, "utcnow", lambda: datetime.fromisoformat(f"2026-11-21T{now}:00+00:00"))
-    found = timetable.next_dagrun_info(
-        last_automated_data_interval=None, restriction=TimeRestriction(earliest=None, latest=None, catchup=False)
-    )
-    assert found is not None
-    assert found.run_after.isoformat().startswith(f"2026-11-{first}")
+    def call(job: Job, evaluated: Artifact) -> Artifact:
+        assert evaluated.manifest.kind == "evaluate"
+        forced.append(job.force)
+        return make_decided(store, promote=promote, run="manual__now" if job.force else run)
+
+    evaluated = make_artifact(store, "evaluate", "nsmc", {})
+    job = make_job(load_recipe("nsmc", "embedded"))
+    ref = wiring.make_told(job, replace(DECIDE, call=call), evaluated.ref)
+    assert forced == [False, True][:calls]
+    # Of the one that was told, or is about to be.
+    assert store.open(ref).manifest.run == ("manual__now" if calls == 2 else run)
+
+
+def test_rejection_of_data_by_hand_is_made_anew(wiring: ModuleType, make_job: Callable[..., Job]) -> None:
+    def call(job: Job) -> Artifact:
+        raise RejectedDataError("line 3", run="manual__now" if job.force else "cli-20261129")
+
+    # What is not made by hand was told.
+    with pytest.raises(RejectedDataError) as caught:
+        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), replace(VALIDATE, call=call))
+    assert caught.value.run == "manual__now"
+
+
+def test_rejection_of_data_that_was_told_is_raised(wiring: ModuleType, make_job: Callable[..., Job]) -> None:
+    forced: list[bool] = []
+
+    def call(job: Job) -> Artifact:
+        forced.append(job.force)
+        raise RejectedDataError("line 3", run="manual__before")
+
+    with pytest.raises(RejectedDataError):
+        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), replace(VALIDATE, call=call))
+    assert forced == [False]
+
+
+def test_accepted_data_by_hand_are_found_again(wiring: ModuleType, make_job: Callable[..., Job], store: Store) -> None:
+    # By hand, and without the figure that only a decision has.
+    made = store.open(make_by_hand(store).ref)
+    job = make_job(load_recipe("nsmc", "embedded"))
+    assert wiring.make_told(job, replace(VALIDATE, call=lambda job: made)) == made.ref
+
+
+def make_by_hand(store: Store) -> Artifact:
+    with store.draft() as draft:
+        (draft / "rows.txt").write_text("rows", encoding="utf-8")
+        return store.publish(draft, "validate", "nsmc", "0" * 16, run="cli-20261129", inputs={}, fields={}, figures={})
+
+
+@pytest.mark.parametrize(
+    ("results", "address"),
+    [
+        ({"return_value": "decide/nsmc/k/a"}, "/saebyeok/decide/nsmc/k/a/report.html"),
+        ({"artifact": "rejected-data/nsmc/k/a"}, "/saebyeok/rejected-data/nsmc/k/a/report.html"),
+        ({"return_value": "decide/nsmc/k/a", "artifact": "other"}, "/saebyeok/decide/nsmc/k/a/report.html"),
+        ({}, ""),
+        ({"return_value": True}, ""),
+    ],
+)
+def test_link_leads_to_what_the_task_made(wiring: ModuleType, results: dict[str, Any], address: str) -> None:
+    def pull(task_ids: str, key: str = "return_value") -> Any:
+        return results.get(key) if task_ids == "nsmc.decide" else None
+
+    instance = SimpleNamespace(task_id="nsmc.decide", xcom_pull=pull)
+    assert wiring.ReportLink().get_link(None, ti_key=instance) == address
+
+
+def test_links_open_the_page_that_they_are_named_for(wiring: ModuleType) -> None:
+    assert (wiring.DataDocsLink.name, wiring.DataDocsLink.file) == ("Data docs", "docs/index.html")
+    assert (wiring.ReportLink.name, wiring.ReportLink.file) == ("Report", "report.html")
+
+
+def test_asset_is_the_one_that_the_docs_name(wiring: ModuleType) -> None:
+    asset = wiring.champion_asset("nsmc")
+    assert (asset.name, asset.uri, asset.group) == ("champion-nsmc", "saebyeok://champion/nsmc", "champion")
+
+
+def test_alert_of_a_failure_names_dag_run_and_task(wiring: ModuleType, hook: Hook) -> None:
+    instance = SimpleNamespace(dag_id="rollback", task_id="rollback")
+    wiring.alert_failure({"ti": instance, "run_id": "manual__1", "exception": ValueError("no deployment 7")})
+    text = "rollback: rollback failed: no deployment 7"
+    assert hook.bodies == [{"event": "failed", "text": text, "dag": "rollback", "run": "manual__1", "task": "rollback"}]
+
+
+def test_alert_without_an_address_is_a_line_in_the_log(
+    wiring: ModuleType, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.alert_webhook is None
+    wiring.alert("failed", "train failed", {})
+    assert [record.getMessage() for record in caplog.records if record.name == "wiring"] == ["train failed"]
+
+
+def test_skip_says_why_in_the_log(wiring: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    # Airflow itself does not.
+    assert str(wiring.skip("not chosen")) == "not chosen"
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, "skipped: not chosen")
+    ]

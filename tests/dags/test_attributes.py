@@ -1,0 +1,161 @@
+"""The attributes of the DAGs and their tasks as Airflow parses them, each with the reason why it is what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.recipe import recipe_names
+
+if TYPE_CHECKING:
+    from airflow.dag_processing.dagbag import BundleDagBag
+    from airflow.sdk import DAG
+    from airflow.sdk.types import Operator
+
+DAGS = ("nightly_retrain", "retention", "rollback")
+#: Of every DAG: the value, and why.
+EVERY_DAG = {
+    "catchup": (False, "what was missed while it was paused is not run afterwards"),
+    "start_date": (None, "with one, unpausing would at once run the night that was missed"),
+    "end_date": (None, "it goes on for good"),
+    "max_active_runs": (1, "two runs at once would train, deploy or delete over each other"),
+    "dagrun_timeout": (None, "its tasks have limits; who is asked for approval has half a day"),
+    "max_consecutive_failed_dag_runs": (0, "a week without data must not switch it off"),
+    "fail_fast": (False, "recipes do not wait for each other, nor fail with each other"),
+    "is_paused_upon_creation": (None, "as Airflow is set: `saebyeok up` switches them on"),
+    "tags": ({"saebyeok"}, "found by it among other DAGs"),
+}
+#: Of every task.
+EVERY_TASK = {
+    "owner": ("saebyeok", "as the list of DAGs shows it"),
+    "retries": (2, "a store, a hub or a service that was away for a moment is no failure"),
+    "trigger_rule": ("all_success", "after a stage that failed or was skipped nothing is done"),
+    "depends_on_past": (False, "a night that failed does not stop those after it"),
+    "wait_for_downstream": (False, "likewise"),
+    "do_xcom_push": (True, "what it made is handed on, and linked, by its ref"),
+    "pool_slots": (1, "one GPU a task"),
+}
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+#: By task, else by DAG: the delay of a retry, what the delay is multiplied with for the next one, the limit of time.
+TIMES = {
+    "approve": (timedelta(seconds=5), 0, None),
+    "nightly_retrain": (MINUTE, 5, 12 * HOUR),
+    "retention": (5 * MINUTE, 0, 2 * HOUR),
+    "rollback": (MINUTE / 2, 0, HOUR),
+}
+
+
+def tasks_of(bag: BundleDagBag) -> Iterator[tuple[DAG, str, Operator]]:
+    """Every task, with its DAG and its stage: its name without that of the recipe."""
+    for dag in bag.dags.values():
+        for task in dag.tasks:
+            yield dag, task.task_id.rsplit(".", 1)[-1], task
+
+
+@pytest.mark.parametrize("name", DAGS)
+@pytest.mark.parametrize("attribute", EVERY_DAG)
+def test_every_dag_has_the_attribute(bag: BundleDagBag, name: str, attribute: str) -> None:
+    value, why = EVERY_DAG[attribute]
+    assert getattr(bag.dags[name], attribute) == value, why
+
+
+@pytest.mark.parametrize("attribute", EVERY_TASK)
+def test_every_task_has_the_attribute(bag: BundleDagBag, attribute: str) -> None:
+    value, why = EVERY_TASK[attribute]
+    assert {task.task_id: getattr(task, attribute) for _, _, task in tasks_of(bag)} == {
+        task.task_id: value for _, _, task in tasks_of(bag)
+    }, why
+
+
+def test_retries_and_limits_of_time(bag: BundleDagBag) -> None:
+    for dag, stage, task in tasks_of(bag):
+        times = task.retry_delay, task.retry_exponential_backoff, task.execution_timeout
+        assert times == TIMES.get(stage, TIMES[dag.dag_id]), task.task_id
+
+
+def test_whoever_gets_alerts_is_told_of_every_failure(bag: BundleDagBag, wiring: ModuleType) -> None:
+    for _, _, task in tasks_of(bag):
+        assert list(task.on_failure_callback) == [wiring.alert_failure]  # type: ignore[arg-type]
+        # A retry is no failure, and a skip none either.
+        assert not task.on_retry_callback
+        assert not task.on_skipped_callback
+
+
+def test_only_what_wants_a_gpu_waits_for_one(bag: BundleDagBag) -> None:
+    for _, stage, task in tasks_of(bag):
+        wanted = ("gpu", "gpu") if stage in ("train", "evaluate", "export") else ("default", "default_pool")
+        assert (task.queue, task.pool) == wanted, task.task_id
+
+
+def test_each_is_described(bag: BundleDagBag) -> None:
+    for name, dag in bag.dags.items():
+        assert dag.description
+        assert len(dag.doc_md or "") > 200, name
+    for dag, _, task in tasks_of(bag):
+        assert len(task.doc_md or "") > 50, f"{dag.dag_id}.{task.task_id}"
+
+
+def test_links_and_assets_are_where_the_docs_say(bag: BundleDagBag) -> None:
+    links = {task.task_id: [link.name for link in task.operator_extra_links] for _, _, task in tasks_of(bag)}
+    outlets = {
+        task.task_id: [getattr(outlet, "uri", outlet.name) for outlet in task.outlets] for _, _, task in tasks_of(bag)
+    }
+    wanted: dict[str, list[str]] = {}
+    assets = {"rollback": ["saebyeok-rolled-back"]}
+    for name in recipe_names():
+        wanted |= {f"{name}.validate": ["Data docs"], f"{name}.decide": ["Report"], f"{name}.export": ["Report"]}
+        assets |= {f"{name}.deploy": [f"saebyeok://champion/{name}"]}
+    assert {task: names for task, names in links.items() if names} == wanted
+    assert {task: names for task, names in outlets.items() if names} == assets
+
+
+def test_a_refusal_skips_all_that_follows(bag: BundleDagBag) -> None:
+    for _, stage, task in tasks_of(bag):
+        # With False a task behind the next one would decide by its own rule whether it runs.
+        assert getattr(task, "ignore_downstream_trigger_rules", None) is {"gate": True, "approve": False}.get(stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "now", "first"),
+    [
+        # In Seoul it is nine hours later.
+        ("nightly_retrain", "2026-11-21T17:59", "2026-11-21T18:00"),
+        # A night that has just passed is not run when the DAG is switched on.
+        ("nightly_retrain", "2026-11-21T18:01", "2026-11-22T18:00"),
+        ("nightly_retrain", "2026-11-21T20:00", "2026-11-22T18:00"),
+        ("retention", "2026-11-21T02:59", "2026-11-21T03:00"),
+        ("retention", "2026-11-21T03:01", "2026-11-22T03:00"),
+    ],
+)
+def test_a_run_a_day_at_its_hour_in_seoul(
+    bag: BundleDagBag, monkeypatch: pytest.MonkeyPatch, name: str, now: str, first: str
+) -> None:
+    from airflow.timetables import trigger
+    from airflow.timetables.base import DataInterval
+
+    monkeypatch.setattr(trigger, "utcnow", lambda: datetime.fromisoformat(f"{now}:00+00:00"))
+    moment = datetime.fromisoformat(f"{first}:00+00:00")
+    for day in range(3):
+        last = DataInterval.exact(moment - timedelta(days=1)) if day else None  # type: ignore[arg-type]
+        assert next_run(bag.dags[name], last) == moment.astimezone(UTC)
+        moment += timedelta(days=1)
+
+
+def test_a_rollback_is_never_run_by_a_clock(bag: BundleDagBag) -> None:
+    assert next_run(bag.dags["rollback"], None) is None
+
+
+def next_run(dag: DAG, last: Any) -> datetime | None:
+    """When the scheduler, which reads what the parser has written, runs it after the run `last`."""
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    restriction = TimeRestriction(earliest=None, latest=None, catchup=dag.catchup)
+    timetable = decode_timetable(encode_timetable(dag.timetable))
+    found = timetable.next_dagrun_info(last_automated_data_interval=last, restriction=restriction)
+    return found.run_after if found else None

@@ -1,0 +1,232 @@
+"""What each task of the nightly DAG does: which stage on which artifacts, and when it goes on, is skipped or fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.artifacts import Artifact, Store
+from pipeline.errors import RejectedDataError, ServiceError
+from pipeline.job import Job
+from pipeline.recipe import load_recipe
+from pipeline.releases import DeploymentLog, record_rejection
+from pipeline.stages import STAGES, VALIDATE
+from tests.dags.conftest import RUN, make_decided
+from tests.hook import Hook
+from tests.releases import TinyModel, make_artifact, make_decision
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+InTask = Callable[..., "Context"]
+#: The argument by which each kind of artifact is handed on.
+ARGUMENTS = {
+    "validate": "validated",
+    "tokenize": "tokenized",
+    "train": "trained",
+    "evaluate": "evaluated",
+    "decide": "decided",
+}
+
+
+def validates(monkeypatch: pytest.MonkeyPatch, nightly: ModuleType, call: Callable[[Job], Artifact]) -> None:
+    """Data of which `call` says what becomes of them; `tests/dags/test_runs.py` has real ones."""
+    monkeypatch.setattr(nightly, "VALIDATE", replace(VALIDATE, call=call))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_stage_task_runs_its_stage_on_its_inputs(
+    nightly: ModuleType, in_task: InTask, store: Store, monkeypatch: pytest.MonkeyPatch, stage: Any
+) -> None:
+    in_task()
+    given = {ARGUMENTS[kind]: make_artifact(store, kind, "nsmc", {}).ref for kind in reversed(stage.inputs)}
+    seen: list[str] = []
+
+    def call(job: Job, *inputs: Artifact) -> Artifact:
+        seen.extend([job.recipe.name, job.run, *(artifact.manifest.kind for artifact in inputs)])
+        return make_artifact(store, stage.kind, "nsmc", {})
+
+    monkeypatch.setattr(nightly, stage.name.upper(), replace(stage, call=call))
+    ref = getattr(nightly, stage.name).function(recipe="nsmc", **given)
+    assert ref == store.refs(stage.kind, "nsmc")[0]
+    assert seen == ["nsmc", RUN, *stage.inputs]
+
+
+def test_unknown_parameter_fails_at_once(nightly: ModuleType, in_task: InTask) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    in_task(epoch=3, aproval=True)
+    with pytest.raises(AirflowFailException, match="no such parameter: aproval, epoch; there are: recipes, profile, "):
+        nightly.validate.function("nsmc")
+
+
+def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InTask) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    in_task(recipes=["klue-sts"])
+    with pytest.raises(AirflowSkipException, match="nsmc was not chosen: this run is for klue-sts"):
+        nightly.validate.function("nsmc")
+
+
+@pytest.mark.parametrize(
+    ("first", "ending", "text"),
+    [
+        (RUN, "AirflowFailException", "^line 3 breaks a rule$"),
+        ("manual__before", "AirflowSkipException", "nothing new since run manual__before, .*: line 3 breaks a rule"),
+    ],
+)
+def test_rejected_data_fail_their_first_run_and_skip_the_next(
+    nightly: ModuleType, in_task: InTask, monkeypatch: pytest.MonkeyPatch, first: str, ending: str, text: str
+) -> None:
+    from airflow.sdk import exceptions
+
+    def call(job: Job) -> Artifact:
+        raise RejectedDataError("line 3 breaks a rule", ref="rejected-data/nsmc/k/a", run=first)
+
+    validates(monkeypatch, nightly, call)
+    context = in_task()
+    with pytest.raises(getattr(exceptions, ending), match=text):
+        nightly.validate.function("nsmc")
+    # Its data docs can be opened in both.
+    assert context["ti"].pushed == {nightly.DataDocsLink.xcom_ref: "rejected-data/nsmc/k/a"}  # type: ignore[attr-defined]
+
+
+# --- gate ---
+
+
+def test_gate_lets_a_promoted_model_through(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
+    in_task()
+    assert nightly.gate.function("nsmc", make_decided(store).ref) is True
+    # Also where an earlier run has decided: that it did not go on from there says nothing of the model.
+    assert nightly.gate.function("nsmc", make_decided(store, run="before").ref) is True
+    assert hook.bodies == []
+
+
+def test_gate_alerts_on_the_first_refusal(
+    nightly: ModuleType, in_task: InTask, store: Store, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
+    in_task()
+    decided = make_decided(store, promote=False)
+    assert nightly.gate.function("nsmc", decided.ref) is False
+    reason = "Refused: it is worse."
+    assert hook.bodies == [
+        {
+            "event": "refused",
+            "text": f"nsmc: the new model was refused, the served one stays. {reason}",
+            "recipe": "nsmc",
+            "run": RUN,
+            "reason": reason,
+            "report": f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html",
+        }
+    ]
+
+
+def test_gate_skips_a_refusal_of_an_earlier_run(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    in_task(approval=True)
+    decided = make_decided(store, promote=False, run="before")
+    with pytest.raises(AirflowSkipException, match="nothing new since run before, which ended so: Refused: it is wor"):
+        nightly.gate.function("nsmc", decided.ref)
+    assert hook.bodies == []
+
+
+def test_gate_skips_a_rejected_model_unless_asked_again(
+    nightly: ModuleType, in_task: InTask, store: Store, hook: Hook
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    decided = make_decided(store)
+    record_rejection(store, decided, "before", "kim rejected it")
+    in_task()
+    with pytest.raises(AirflowSkipException, match=r"^kim rejected it in run before; to be asked again, .*Force$"):
+        nightly.gate.function("nsmc", decided.ref)
+    in_task(approval=True)
+    assert nightly.gate.function("nsmc", decided.ref) is True
+    # A model that was made anew is another one.
+    in_task()
+    assert nightly.gate.function("nsmc", make_decided(store).ref) is True
+    assert hook.bodies == []
+
+
+# --- deploy ---
+
+
+def test_deploy_fails_where_no_service_answers(
+    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel
+) -> None:
+    in_task()
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    decided = make_decision(store, release, None)
+    # Tried again: a service that is being restarted is no failure.
+    with pytest.raises(ServiceError, match="no service answers"):
+        nightly.deploy.function("nsmc", release.ref, decided.ref)
+    assert DeploymentLog(store).numbers() == []
+
+
+def test_deploy_of_the_champion_wakes_nobody(
+    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="before", reason="test")
+    context = in_task()
+    with pytest.raises(AirflowSkipException, match=f"nothing new since run before: {release.ref} is live already"):
+        nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
+    assert context["outlet_events"][nightly.champion_asset("nsmc")].extra == {}
+
+
+def test_deploy_names_its_deployment_to_who_follows(
+    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    # As a try of this run has left it that was killed before it ended.
+    DeploymentLog(store).append({"nsmc": release.ref}, after=0, run=RUN, reason="test")
+    context = in_task()
+    record = nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
+    assert record == "deployments/000001.json"
+    assert store.read(record) is not None
+    event = context["outlet_events"][nightly.champion_asset("nsmc")]
+    assert event.extra == {"deployment": 1, "release": release.ref}
+
+
+# --- the job ---
+
+
+def test_task_job_is_what_the_form_asked_for(wiring: ModuleType, in_task: InTask) -> None:
+    asked = {"base_model": "klue/bert-base", "epochs": 2, "batch_size": 16, "max_length": 64, "seed": 5}
+    in_task(profile="full", force=True, learning_rate="3e-5", **asked)
+    job = wiring.task_job("nsmc")
+    recipe = job.recipe
+    assert (recipe.model.base, recipe.model.max_length) == ("klue/bert-base", 64)
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.train.seed) == (2, 16, 5)
+    assert recipe.train.learning_rate == 3e-5
+    # 18:00 in Greenwich on the day before.
+    assert (job.run, job.force, str(job.cutoff)) == (RUN, True, "2026-11-29")
+
+
+def test_task_job_untouched_is_the_recipes_own(wiring: ModuleType, in_task: InTask) -> None:
+    in_task()
+    job = wiring.task_job("nsmc")
+    assert job.recipe == load_recipe("nsmc", "embedded", sample=True)
+    assert job.force is False
+
+
+def test_task_settings_keep_libraries_below_home(
+    wiring: ModuleType, in_task: InTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENTOML_HOME")
+    logging.getLogger("great_expectations").setLevel(logging.INFO)
+    settings = wiring.task_settings()
+    assert os.environ["BENTOML_HOME"].startswith(str(settings.home))
+    assert logging.getLogger("great_expectations").level == logging.WARNING
