@@ -216,52 +216,6 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut(
     assert resumed.figures["validation"] == whole.figures["validation"]
 
 
-def whole_checkpoint(work: Path, step: int, best: int | None = None) -> Path:
-    """A checkpoint as far as it is looked at before it is loaded."""
-    directory = work / f"checkpoint-{step}"
-    directory.mkdir()
-    state = {"best_model_checkpoint": str(work / f"checkpoint-{best}") if best else None}
-    (directory / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
-    (directory / "model.safetensors").write_bytes(b"weights")
-    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
-    (directory / COMPLETE).write_text(json.dumps({"seconds": step / 2, "sizes": sizes}), encoding="utf-8")
-    return directory
-
-
-def left_of(work: Path) -> list[str]:
-    return sorted(path.name for path in work.iterdir())
-
-
-def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(tmp_path: Path) -> None:
-    for step in (9, 10, 200, 300, 400, 500):
-        whole_checkpoint(tmp_path, step)
-    (tmp_path / "checkpoint-200" / COMPLETE).unlink()
-    (tmp_path / "checkpoint-300" / "model.safetensors").write_bytes(b"wei")
-    (tmp_path / "checkpoint-400" / "model.safetensors").unlink()
-    (tmp_path / "checkpoint-500" / COMPLETE).write_text('{"seconds": 8.5, "si', encoding="utf-8")
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert left_of(tmp_path) == ["checkpoint-10", "checkpoint-9"]
-    assert seconds_behind(str(tmp_path / "checkpoint-10")) == 5.0
-
-
-def test_a_checkpoint_is_nothing_without_the_best_one_before_it(tmp_path: Path) -> None:
-    # The best one's weights are those that would be kept at the end.
-    for step, best in ((10, 10), (20, 10), (30, 20)):
-        whole_checkpoint(tmp_path, step, best)
-    (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"wei")
-    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert left_of(tmp_path) == ["checkpoint-10"]
-
-
-def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path) -> None:
-    directory = whole_checkpoint(tmp_path, 10)
-    (directory / COMPLETE).write_text(json.dumps({"seconds": 1, "sizes": {}}), encoding="utf-8")
-    state = TrainerState(global_step=10)
-    for spent in (1.0, 1e9):
-        Watch(spent).on_save(TrainingArguments(output_dir=str(tmp_path)), state, TrainerControl())
-        assert newest_checkpoint(tmp_path) == str(directory)
-
-
 @pytest.mark.parametrize(
     ("name", "mixed"),
     [
@@ -345,10 +299,6 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(
     monkeypatch.setattr(Trainer, "compute_loss", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
         train(replace(road.job, force=True), road.tokenized)
-
-
-def test_without_a_checkpoint_training_begins(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path / "nothing") is None
 
 
 def test_force_forgets_what_was_begun(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
