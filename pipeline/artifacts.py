@@ -129,8 +129,12 @@ class Store:
         """Delete an artifact and what was fetched of it, and remember that it was meant."""
         # First, so that a deletion that is cut off is not taken for a loss.
         self.create(f"{PRUNED}/{artifact.ref}", f"{datetime.now(UTC):%Y-%m-%d}".encode())
-        self._files.remove(artifact.ref, first=MANIFEST)
-        shutil.rmtree(self._cache / "artifacts" / artifact.ref, ignore_errors=True)
+        self.sweep(artifact.ref)
+
+    def sweep(self, ref: str) -> None:
+        """Delete the files at `ref`, also those that are left of a deletion that was cut off, and what was fetched."""
+        self._files.remove(ref, first=MANIFEST)
+        shutil.rmtree(self._cache / "artifacts" / ref, ignore_errors=True)
 
     def _open(self, ref: str) -> Artifact | None:
         text = self.read(f"{ref}/{MANIFEST}")

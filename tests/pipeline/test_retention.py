@@ -2,64 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bentoml
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.artifacts import Artifact, Store
 from pipeline.bento import NAME, bento_tag, ensure_bento, home_bentos
 from pipeline.champions import rank_served
-from pipeline.errors import ArtifactError, PrunedError
+from pipeline.cli import app
+from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.releases import DeploymentLog
 from pipeline.retention import KINDS, delete_outdated, find_outdated
 from pipeline.settings import Settings
-from serving.modelstore import home_models, measured_file, model_tag
+from serving.modelstore import home_models, import_release, measured_file, model_tag
 from tests.releases import TinyModel
 
 CHAIN = ("validate", "tokenize", "train", "evaluate")
 INPUT = {"tokenize": {"validated": "validate"}, "train": {"tokenized": "tokenize"}, "evaluate": {"trained": "train"}}
 
 
-def night(store: Store, model: TinyModel, number: int, gate: float, *, days_ago: float = 30) -> Artifact:
+def night(
+    store: Store,
+    model: TinyModel,
+    number: int,
+    gate: float,
+    *,
+    days_ago: float = 30,
+    sample: bool = True,
+    recipe: str = "nsmc",
+) -> Artifact:
     """All that a night leaves, its release deployed; its figure on the gate side is `gate`."""
     made: dict[str, Artifact] = {}
-    created = datetime.now(UTC) - timedelta(days=days_ago)
+
+    def add(kind: str, inputs: Mapping[str, str], files: Path | None = None, **figures: Any) -> Artifact:
+        sources = {name: made[source] for name, source in inputs.items()}
+        made[kind] = publish(store, kind, sources, number, figures, days_ago, files, recipe)
+        return made[kind]
+
     for kind in CHAIN:
-        inputs = {name: made[source] for name, source in INPUT.get(kind, {}).items()}
-        figures = {"gate": {"accuracy": {"value": gate}}, "sample": True} if kind == "evaluate" else {}
-        made[kind] = publish(store, kind, inputs, number, figures, created)
-    release = publish(
-        store,
-        "release",
-        {"trained": made["train"], "evaluated": made["evaluate"]},
-        number,
-        {},
-        created,
-        model.publish(Store(f"{store.uri}-cards", store_cache(store)), "nsmc", key="a" * 16).path,
-    )
-    publish(store, "decide", {"evaluated": made["evaluate"]}, number, {}, created)
+        figures = {"gate": {"accuracy": {"value": gate}}, "sample": sample} if kind == "evaluate" else {}
+        add(kind, INPUT.get(kind, {}), **figures)
+    cards = Store(f"{store._cache}-cards", store._cache)
+    files = model.publish(cards, recipe, key="a" * 16).path
+    release = add("release", {"trained": "train", "evaluated": "evaluate"}, files)
+    add("decide", {"evaluated": "evaluate"})
     log = DeploymentLog(store)
-    log.append({"nsmc": release.ref}, after=len(log.numbers()), run="test", reason=f"night {number}")
+    live = latest.releases if (latest := log.latest()) else {}
+    log.append(live | {recipe: release.ref}, after=len(log.numbers()), run="test", reason=f"night {number}")
     return release
-
-
-def store_cache(store: Store) -> Path:
-    return Path(f"{store.uri}-cache")
 
 
 def publish(
     store: Store,
     kind: str,
-    inputs: dict[str, Artifact],
+    inputs: Mapping[str, Artifact],
     number: int,
-    figures: dict[str, Any],
-    created: datetime,
+    figures: Mapping[str, Any],
+    days_ago: float,
     files: Path | None = None,
+    recipe: str = "nsmc",
 ) -> Artifact:
+    """An artifact that was made some days ago; in a bucket, now."""
     with store.draft() as draft:
         if files is None:
             (draft / "rows.txt").write_text(f"{kind} {number}\n" * 100, encoding="utf-8")
@@ -67,17 +77,27 @@ def publish(
             shutil.copytree(files, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
         refs = {name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()}
         made = store.publish(
-            draft, kind, "nsmc", f"{number:016d}", run=f"night-{number}", inputs=refs, fields={}, figures=figures
+            draft, kind, recipe, f"{number:016d}", run=f"night-{number}", inputs=refs, fields={}, figures=figures
         )
-    # It was made some days ago.
-    aged = made.manifest.model_copy(update={"created": created})
-    (made.path / "manifest.json").write_text(aged.model_dump_json(), encoding="utf-8")
+    if not store.local:
+        return made
+    aged = made.manifest.model_copy(update={"created": datetime.now(UTC) - timedelta(days=days_ago)})
+    manifest_of(made).write_text(aged.model_dump_json(), encoding="utf-8")
     return store.open(made.ref)
 
 
-def left(store: Store, kind: str) -> list[int]:
+def manifest_of(artifact: Artifact) -> Path:
+    """Where a local store has it."""
+    return Path(artifact.store.uri) / artifact.ref / "manifest.json"
+
+
+def outdated_refs(store: Store, settings: Settings, deployments: int = 2, days: float = 2.0) -> set[str]:
+    return {artifact.ref for artifact in find_outdated(store, keep(settings, deployments, days)).artifacts}
+
+
+def left(store: Store, kind: str, recipe: str = "nsmc") -> list[int]:
     """Numbers of the nights whose artifact of `kind` is there."""
-    return sorted(int(ref.split("/")[2]) for ref in store.refs(kind, "nsmc"))
+    return sorted(int(ref.split("/")[2]) for ref in store.refs(kind, recipe))
 
 
 def keep(settings: Settings, deployments: int, days: float = 2.0) -> Settings:
@@ -134,7 +154,7 @@ def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: Ti
     for number, days in enumerate((9, 3, 1.5, 0.5), 1):
         night(store, light, number, 0.5, days_ago=days)
     # A later night was refused: nothing of it is deployed, and it is the newest of its kinds.
-    publish(store, "validate", {}, 5, {}, datetime.now(UTC) - timedelta(days=5))
+    publish(store, "validate", {}, 5, {}, 5)
     outdated = find_outdated(store, keep(settings, 2, days=2))
     assert {artifact.manifest.run for artifact in outdated.artifacts} == {"night-2", "night-5"}
 
@@ -177,3 +197,157 @@ def test_a_bucket_is_pruned_as_a_directory_is(bucket: Any, tmp_path: Path) -> No
         store.open(made.ref)
     # A deletion that was cut off is made whole by the next one.
     store.prune(made)
+
+
+def test_best_release_of_real_data_is_kept_beside_that_of_the_sample(
+    settings: Settings, store: Store, light: TinyModel
+) -> None:
+    # Night 6 is live; before it night 1 was the best on the sample, night 2 on real data.
+    for number, (gate, sample) in enumerate(
+        [(0.9, True), (0.8, False), (0.7, True), (0.7, False), *[(0.6, False)] * 2], 1
+    ):
+        night(store, light, number, gate, sample=sample)
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    for kind in (*CHAIN, "release"):
+        assert left(store, kind) == [1, 2, 5, 6]
+
+
+def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: Store, light: TinyModel) -> None:
+    for number, gate in enumerate((0.5, 0.9, 0.6, 0.7, 0.7, 0.7), 1):
+        night(store, light, number, gate)
+        night(store, light, number, 1 - gate, recipe="klue-sts")
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    # Of twelve deployments the last two name night 6 of both recipes, and night 5 of one.
+    assert left(store, "release") == [2, 6]
+    assert left(store, "release", "klue-sts") == [1, 5, 6]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_newest_of_each_kind_is_kept_however_old(
+    settings: Settings, store: Store, nights: list[Artifact], kind: str
+) -> None:
+    # Told by when they were made: their refs would have it the other way round.
+    newest = publish(store, kind, {}, 8, {}, 10)
+    older = publish(store, kind, {}, 7, {}, 20)
+    outdated = outdated_refs(store, settings)
+    assert older.ref in outdated
+    assert newest.ref not in outdated
+
+
+def test_what_is_as_old_as_the_days_that_are_kept_may_go(settings: Settings, store: Store) -> None:
+    minute = 1 / (24 * 60)
+    ages = (2 + minute, 2 - minute, 1.0)
+    made = [publish(store, "train", {}, number, {}, days) for number, days in enumerate(ages, 1)]
+    assert outdated_refs(store, settings, days=2) == {made[0].ref}
+
+
+def test_decisions_and_rejections_are_never_deleted(settings: Settings, store: Store) -> None:
+    for kind in ("decide", "rejection"):
+        for number in (1, 2):
+            publish(store, kind, {}, number, {}, 400)
+    assert outdated_refs(store, settings) == set()
+
+
+def test_damaged_manifest_of_what_nobody_needs_is_left_alone(
+    settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = nights[2].input("trained")
+    manifest_of(damaged).write_bytes(b"")
+    outdated = find_outdated(store, keep(settings, 2))
+    delete_outdated(store, settings, outdated)
+    assert left(store, "train") == [2, 3, 5, 6]
+    assert (Path(store.uri) / damaged.ref / "rows.txt").is_file()
+    assert [record.message for record in caplog.records if "left alone" in record.message] == [
+        f"left alone: {store.address(damaged.ref)}/manifest.json is damaged: "
+        "Invalid JSON: EOF while parsing a value at line 1 column 0"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["trained", None], ids=["what it was made from", "a release that is kept"])
+def test_nothing_is_deleted_where_a_manifest_that_is_needed_is_damaged(
+    settings: Settings, store: Store, nights: list[Artifact], kind: str | None
+) -> None:
+    damaged = nights[4].input(kind) if kind else nights[4]
+    manifest_of(damaged).write_bytes(b"{")
+    with pytest.raises(ArtifactError, match=rf"{damaged.ref}/manifest\.json is damaged"):
+        find_outdated(store, keep(settings, 2))
+
+
+def test_deployment_whose_release_is_gone_keeps_the_others(
+    settings: Settings, store: Store, nights: list[Artifact]
+) -> None:
+    shutil.rmtree(nights[4].path)
+    assert {ref.split("/")[2][-1] for ref in outdated_refs(store, settings)} == {"1", "3", "4", "5"}
+
+
+def test_deletion_ends_with_what_others_were_made_from(
+    settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    told = [record.args[0].split("/")[0] for record in caplog.records if record.msg == "deleted %s"]  # type: ignore[index,union-attr]
+    assert told == [kind for kind in ("release", *reversed(CHAIN)) for _ in range(3)]
+
+
+def test_deletion_that_is_cut_off_is_made_whole_by_the_next(
+    settings: Settings, store: Store, nights: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_release(nights[0], settings)
+    outdated = find_outdated(store, keep(settings, 2))
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise StoreError("killed")
+
+        patched.setattr(shutil, "rmtree", killed)
+        patched.setattr("pipeline.bento.forget_models", lambda _, refs: told.extend(refs))
+        told: list[str] = []
+        with pytest.raises(StoreError):
+            delete_outdated(store, settings, outdated)
+    # BentoML's were first, and the release whose files were not deleted any more is told from a lost one.
+    first = outdated.artifacts[-1]
+    assert set(told) == {nights[number].ref for number in (0, 2, 3)}
+    assert (Path(store.uri) / first.ref / "card.json").is_file()
+    with pytest.raises(PrunedError):
+        store.open(first.ref)
+    rest = find_outdated(store, keep(settings, 2))
+    assert (rest.artifacts, rest.remains) == (outdated.artifacts[:-1], (first.ref,))
+    delete_outdated(store, settings, rest)
+    assert left(store, "release") == [2, 5, 6]
+    assert find_outdated(store, keep(settings, 2)).remains == ()
+
+
+@pytest.mark.parametrize("place", ["directory", "bucket"])
+def test_prune_names_and_frees_just_what_it_deletes(
+    place: str,
+    settings: Settings,
+    light: TinyModel,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = str(tmp_path / "elsewhere") if place == "directory" else request.getfixturevalue("bucket").uri
+    store = Store(uri, tmp_path / "cache")
+    for number, gate in enumerate((0.8, 0.9, 0.7, 0.7), 1):
+        night(store, light, number, gate)
+    monkeypatch.setenv("SAEBYEOK_KEEP_DEPLOYMENTS", "2")
+    monkeypatch.setenv("SAEBYEOK_KEEP_DAYS", "0")
+    wanted = {ref for kind in KINDS for ref in store.refs(kind, "nsmc") if ref.split("/")[2].endswith("1")}
+    size = sum(entry.size for ref in wanted for entry in store.open(ref).manifest.files.values())
+
+    def prune(*options: str) -> str:
+        done = CliRunner().invoke(app, ["prune", "--store", uri, *options], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    said = [f"would delete {ref}" for ref in wanted]
+    assert sorted(prune("--dry-run").splitlines()) == sorted([*said, f"5 artifacts, {size / 2**20:,.1f} MiB"])
+    assert json.loads(prune("--dry-run", "--json"))["deleted"] == []
+    assert left(store, "train") == [1, 2, 3, 4]
+    document = json.loads(prune("--json"))
+    assert (set(document["deleted"]), set(document["outdated"]), document["bytes"]) == (wanted, wanted, size)
+    for kind in (*CHAIN, "release"):
+        assert left(store, kind) == [2, 3, 4]
+    assert prune() == "0 artifacts, 0.0 MiB\n"
+    night(store, light, 5, 0.6)
+    assert "deleted release/nsmc/0000000000000003" in prune()
