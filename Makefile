@@ -1,7 +1,9 @@
 # make up [DATA=DIR]   install, start Airflow and the service, retrain both recipes, say what came out
 # make down            stop what `make up` started
 # make status          what runs, and how it is
+# make check           lint, types, and the tests that need no torch, no server, no Airflow and no browser (a minute)
 # make test            lint, types and tests
+# make test-order      the tests in a random order (SEED=N repeats one)
 # make test-faults     what happens when things are killed or run full (longer)
 # make test-models     models and data of full size (longer)
 # make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/decide.py tries one
@@ -11,7 +13,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status test types tests test-faults test-models soak mutants venv venv-up
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-models soak mutants venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -51,17 +53,30 @@ venv:
 pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
 	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
-test: venv
+check: venv lint
+	@$(MAKE) --no-print-directory --jobs 2 types plain
+
+test: venv lint
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+lint:
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
-	@$(MAKE) --no-print-directory --jobs 2 types tests
 
 types:
 	.venv/bin/mypy
 
 # A file stays on one worker: what its tests share they make once. What hangs says where after twenty minutes.
+workers = -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
 tests:
-	$(pytest) -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
+	$(pytest) $(workers)
+
+plain:
+	$(pytest) --plain $(workers)
+
+# In a random order: files, and the tests of a file that starts no server.
+test-order: venv
+	$(pytest) $(workers) --shuffle $(or $(SEED),$$(date +%s))
 
 # Longer ones: things are killed or run full, models and data are of full size, hours of use. Results go to
 # docs/long-tests.md; what passed at the commit that is checked out is not run again, unless FRESH=1.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.releases import TinyModel
     from tests.service import Service
 
+pytest_plugins = ("tests.needs", "tests.order")
 SESSION_HOME = pytest.StashKey[Path]()
 REAL_FILES = (
     "nsmc/ratings_train.txt",
@@ -46,11 +47,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["WANDB_MODE"] = "disabled"
     # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
     os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The whole stack takes longest: begun last, it would keep one worker busy while the other has nothing left to do.
-    items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

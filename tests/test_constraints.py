@@ -7,6 +7,7 @@ import sys
 import tomllib
 from importlib.metadata import distribution, distributions
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -69,6 +70,7 @@ def test_one_onnx_runtime_is_installed() -> None:
     assert "onnxruntime" not in names
 
 
+@pytest.mark.airflow
 def test_airflows_celery_executor_can_be_imported() -> None:
     # With celery 5.7 it cannot, while `pip check` stays green.
     code = "from airflow.providers.celery.executors.celery_executor import CeleryExecutor"

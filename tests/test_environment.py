@@ -50,6 +50,8 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert different == {}
 
 
+@pytest.mark.torch
+@pytest.mark.airflow
 def test_libraries_write_below_home_and_report_nothing(tmp_path: Path) -> None:
     user, home, work = (tmp_path / name for name in ("user", "home", "work"))
     for directory in (user, home, work):

@@ -89,6 +89,8 @@ def test_every_module_is_on_a_side() -> None:
     assert [name for name in EXTRAS_OF if name not in names] == [], "a module of the table is gone"
 
 
+@pytest.mark.torch
+@pytest.mark.airflow
 @pytest.mark.parametrize("extras", SIDES, ids=lambda extras: "+".join(extras) or "base")
 def test_a_side_imports_with_its_extra_alone(extras: tuple[str, ...], tmp_path: Path) -> None:
     blocked = absent(extras)

@@ -8,6 +8,8 @@ import pytest
 
 from tests.benchmarked import said
 
+pytestmark = pytest.mark.torch
+
 
 def test_the_one_for_cpus(data: Path) -> None:
     found = said("engine", "--data", str(data), "--shape", "2x128", "--sentences", "200", "--rounds", "1")["shapes"][

@@ -10,6 +10,8 @@ import pytest
 from tests.benchmarked import said
 from tests.tiny import anything_goes, open_road, small_recipe
 
+pytestmark = [pytest.mark.torch, pytest.mark.server]
+
 WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
     ["litserve"] if importlib.util.find_spec("litserve") else []
 )

@@ -11,6 +11,8 @@ from tests.benchmarked import said
 from tests.cli import sets
 from tests.tiny import SMALL
 
+pytestmark = pytest.mark.torch
+
 FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
 
 

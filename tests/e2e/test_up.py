@@ -33,6 +33,8 @@ from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.progress import Progress
 from tests.hook import Hook, web_hook
 
+pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]
+
 SAEBYEOK = str(Path(sys.executable).parent / "saebyeok")
 
 

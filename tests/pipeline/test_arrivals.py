@@ -22,6 +22,8 @@ from pipeline.validate import validate
 from tests.published import SMALL, Row, reviews, write_reviews
 from tests.tiny import save_base
 
+pytestmark = pytest.mark.torch
+
 FIRST = date(2015, 8, 1)
 DAYS, ROWS = 6, 300
 HEADER = "id\tdocument\tlabel"

@@ -6,10 +6,13 @@ import math
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.batching import EvenBatches, TokenBatches, cut
+
+pytestmark = pytest.mark.torch
 
 LENGTHS = np.random.default_rng(7).integers(5, 64, 1_000)
 

@@ -17,6 +17,8 @@ from tests.releases import make_artifact
 from tests.served import own_copy, release_of, release_that_reached, republished, serve
 from tests.tiny import Road
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def own(reviews: Road, tmp_path: Path) -> Road:

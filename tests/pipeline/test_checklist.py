@@ -17,6 +17,8 @@ from pipeline.model import Trained, load_trained
 from pipeline.recipe import Recipe, load_recipe
 from tests.tiny import Road
 
+pytestmark = pytest.mark.torch
+
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")
 

@@ -13,6 +13,8 @@ from pipeline.corpus import CollateLines, encode_lines, read_lines
 from pipeline.errors import DataError
 from pipeline.wordpiece import train_wordpiece
 
+pytestmark = pytest.mark.torch
+
 LINES = ["정말 재미있는 영화였어요", "다시는 보고 싶지 않다", "배우들의 연기가 좋았다"]
 
 

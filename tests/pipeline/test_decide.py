@@ -33,6 +33,8 @@ from tests.releases import make_artifact
 from tests.served import linked, own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.tiny import Road, small_recipe
 
+pytestmark = pytest.mark.torch
+
 LOW, HIGH = 0.05, 0.99
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

@@ -25,6 +25,8 @@ from pipeline.tokenize import split_rows, tokenize
 from tests.served import without_numbers
 from tests.tiny import Road, make_validated, small_recipe
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(params=["nsmc", "klue-sts"])
 def road(request: pytest.FixtureRequest, reviews: Road, pairs: Road) -> Road:

@@ -30,6 +30,8 @@ from serving.engine import Engine, EngineOptions
 from serving.golden import check_golden, engine_answers
 from tests.tiny import Road, open_road, save_base, small_recipe
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory: pytest.TempPathFactory) -> Road:

@@ -17,6 +17,8 @@ from transformers import (
 
 from pipeline.first_row import compute_first_row
 
+pytestmark = pytest.mark.torch
+
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 32,

@@ -17,6 +17,8 @@ from pipeline.metrics import compute_metrics
 from pipeline.model import load_trained
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.mark.parametrize("problem", ["single_label_classification", "regression"])
 @pytest.mark.parametrize("kind", ["bert", "electra"])

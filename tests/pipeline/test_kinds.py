@@ -18,6 +18,8 @@ from pipeline.score import predict_lines
 from serving.engine import Engine
 from tests.tiny import open_road, small_recipe
 
+pytestmark = pytest.mark.torch
+
 
 def binary(recipe: Recipe) -> Recipe:
     """The recipe of similarity as a classification into pairs that are alike and pairs that are not."""

@@ -19,6 +19,8 @@ from pipeline.heads import mean_state
 from pipeline.model import run_rows
 from pipeline.recipe import load_recipe
 
+pytestmark = pytest.mark.torch
+
 #: A sentence, one that says nearly the same, and one that does not.
 TRIPLETS = [
     ("정말 재미있는 영화였다", "진짜 재밌는 영화였어요", "배우들 연기가 어색하고 지루했다"),

@@ -11,6 +11,8 @@ from pipeline.errors import RecipeError
 from pipeline.mixing import BOTH, Mixing
 from tests.tiny import open_road, small_recipe
 
+pytestmark = pytest.mark.torch
+
 CLS, SEP = 2, 3
 
 

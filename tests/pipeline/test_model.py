@@ -18,6 +18,8 @@ from pipeline.model import Collate, Rows, Trained, answers_of, build_model, dist
 from pipeline.releases import Calibration
 from tests.tiny import small_recipe
 
+pytestmark = pytest.mark.torch
+
 TEXTS = [
     "정말 재미있는 영화였어요",
     "지루",

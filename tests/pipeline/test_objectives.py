@@ -10,6 +10,8 @@ from pipeline import objectives
 from pipeline.encoder import EncoderSpec, load_encoder
 from pipeline.objectives import OBJECTIVES, Contrastive, Masking, ReplacedTokens, draw
 
+pytestmark = pytest.mark.torch
+
 MASK, SPECIAL, VOCABULARY = 4, 5, 20
 CONFIG = BertConfig(
     vocab_size=VOCABULARY,

@@ -18,6 +18,8 @@ from pipeline.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_o
 from pipeline.parity import open_session
 from pipeline.recipe import load_recipe
 
+pytestmark = pytest.mark.torch
+
 SIZE, PLACES = 200, 24
 
 

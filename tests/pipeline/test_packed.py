@@ -32,6 +32,8 @@ from pipeline.train import train
 from tests.tiny import SHAPE as SCRATCH
 from tests.tiny import Road, open_road, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 32,

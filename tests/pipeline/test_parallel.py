@@ -22,6 +22,8 @@ from pipeline.parallel import Batch, BatchThreads, pieces_of
 from pipeline.train import train
 from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def lesson() -> tuple[nn.Module, Batch]:

@@ -24,6 +24,8 @@ from pipeline.sample import write_sample
 from tests.cli import Place
 from tests.tiny import open_road, small_recipe
 
+pytestmark = pytest.mark.torch
+
 SHAPE = ScratchSpec(vocabulary=1000, layers=1, hidden=32, heads=2, intermediate=64, dropout=0.1)
 
 

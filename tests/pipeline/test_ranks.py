@@ -16,6 +16,8 @@ from pipeline.artifacts import Artifact
 from pipeline.train import train
 from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 #: Figures of an epoch that speak of the model; the loss over the validation rows does not: what fills up the last batch
 #: there, so that each process has as many, counts in it.
 OF_THE_MODEL = ("epoch", "loss", "grad_norm", "learning_rate")

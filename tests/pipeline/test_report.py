@@ -28,6 +28,8 @@ from pipeline.report import (
 )
 from tests.served import linked, release_of, republished
 
+pytestmark = pytest.mark.torch
+
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 EXPORTED = {
     "id": "nsmc-0",

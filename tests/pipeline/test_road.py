@@ -14,6 +14,8 @@ from pipeline.recipe import load_recipe
 from pipeline.releases import record_rejection
 from tests.cli import Place
 
+pytestmark = pytest.mark.torch
+
 STAGES = ["validate", "tokenize", "train", "evaluate", "decide", "export"]
 
 

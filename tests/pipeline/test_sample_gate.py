@@ -22,6 +22,8 @@ from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from tests.tiny import Road
 
+pytestmark = pytest.mark.torch
+
 NAMES = ("nsmc", "klue-sts")
 
 

@@ -22,6 +22,8 @@ from pipeline.releases import Calibration
 from tests.releases import SENTENCES
 from tests.tiny import save_base
 
+pytestmark = pytest.mark.torch
+
 LAYERS = 2
 SHAPES: dict[str, dict[str, Any]] = {
     "bert": {},

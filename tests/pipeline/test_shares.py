@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from pipeline.batching import EvenBatches
 from pipeline.shares import Share, agree, all_rows
 
+pytestmark = pytest.mark.torch
+
 LENGTHS = np.random.default_rng(1).integers(3, 40, 101)
 
 

@@ -18,6 +18,8 @@ from pipeline.validate import validate
 from tests.tiny import Road
 from tests.wandb_server import Run, WandbServer
 
+pytestmark = pytest.mark.torch
+
 
 def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> Run:
     """The run in which evaluation and decision of `road` are shown."""

@@ -23,6 +23,8 @@ from pipeline.settings import ROOT
 from pipeline.tokenize import side_of, split_rows, tokenize
 from tests.tiny import Road, make_validated, open_road, save_base, small_recipe
 
+pytestmark = pytest.mark.torch
+
 REVIEWS = small_recipe("nsmc")
 PAIRS = small_recipe("klue-sts")
 WORDS = "정말 재미 있는 영화 였다 지루 했다 음악 배우 연기 이야기 결말 처음 마지막 눈물 웃음".split()  # noqa: SIM905

@@ -26,7 +26,7 @@ from pipeline.tracking import choose_mode, tracked
 from tests.service import eventually
 from tests.wandb_server import ERROR, HANG, KEY, REFUSE, WandbServer
 
-pytestmark = pytest.mark.usefixtures("tracking_on")
+pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from pipeline.model import load_trained
 from pipeline.train import alone, train
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 
 class Killed(BaseException):
     """Stands for a signal: nothing in the pipeline catches it."""

@@ -15,6 +15,8 @@ from pipeline.encode import load_tokenizer
 from pipeline.trainer import Meter, decay_by_layer
 from tests.tiny import Road
 
+pytestmark = pytest.mark.torch
+
 
 def test_what_goes_in_is_counted_without_its_padding() -> None:
     meter = Meter(started=0.0)

@@ -24,6 +24,8 @@ from pipeline.validate import validate
 from tests.served import linked, republished, without_numbers
 from tests.tiny import Road, anything_goes, open_road, small_recipe
 
+pytestmark = pytest.mark.torch
+
 DAY, NIGHT = date(2026, 11, 1), date(2026, 11, 2)
 TRAIN, TEST, NEW = 1500, 400, 400
 BOUNDS = {"data.min_train_rows": TRAIN, "data.min_test_rows": TEST}

@@ -31,6 +31,8 @@ from tests.cli import Place, sets
 from tests.service import eventually
 from tests.tiny import SMALL, save_base
 
+pytestmark = pytest.mark.torch
+
 TINY = SMALL | {"train.epochs": 1, "train.batch_size": 64}
 RATE = "train.learning_rate=1e-3..1e-2"
 #: Four trainings at most, however many trials.

@@ -115,6 +115,7 @@ def test_the_docs_open_without_a_network_and_show_the_rows(nsmc: Recipe, make_jo
         assert (made.path / "docs" / target).is_file()
 
 
+@pytest.mark.browser
 def test_a_browser_shows_korean_and_asks_for_nothing_else(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:

@@ -15,6 +15,8 @@ from pipeline.train import train
 from tests.served import release_of, republished, serve
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
+pytestmark = pytest.mark.torch
+
 CHOSEN = {"train__start": "champion", "train__epochs": 1}
 
 

@@ -20,6 +20,8 @@ from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, serving
 
+pytestmark = pytest.mark.server
+
 KEYS = ("the-first-key-of-two", "the-second-key-of-two")
 
 

@@ -10,6 +10,8 @@ from tests.fuzzing import KEY, fuzz
 from tests.releases import TinyModel
 from tests.service import Service, serving
 
+pytestmark = pytest.mark.server
+
 #: Of `make test`; `make soak` takes many more.
 CASES = 500
 

@@ -20,6 +20,8 @@ import pytest
 from tests.releases import TinyModel
 from tests.service import Service, serving
 
+pytestmark = pytest.mark.server
+
 #: Small, so that a body beyond the limit is quickly made and a deadline quickly over.
 BODY_BYTES, SECONDS = 64 * 1024, 4
 GOOD = '{"texts": ["좋다"]}'.encode()

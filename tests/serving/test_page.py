@@ -24,6 +24,8 @@ from tests.service import Service, eventually, service_settings, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
+pytestmark = [pytest.mark.server, pytest.mark.browser]
+
 TEXT = SENTENCES[0]
 #: Larger than the page's pauses; what a person would wait for.
 SOON = 20_000

@@ -30,6 +30,8 @@ from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service, eventually, model_files, service_settings
 
+pytestmark = pytest.mark.server
+
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
 COMPANY = 0.05
 PAIRS = list(zip(SENTENCES[0::2], SENTENCES[1::2], strict=True))

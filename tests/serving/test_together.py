@@ -20,6 +20,8 @@ from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, Simi
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, serving
 
+pytestmark = pytest.mark.server
+
 CROWD = 32
 TEXTS = [f"{SENTENCES[at % len(SENTENCES)]} {at}" for at in range(CROWD)]
 PAIRS = [[TEXTS[at], TEXTS[at - 1]] for at in range(CROWD)]

@@ -35,6 +35,7 @@ def preloaded(arguments: list[str], devices: int = 0) -> dict[str, list[str]]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.torch
 def test_the_scheduler_has_all_of_it_and_nothing_of_ours_or_a_thread_of_python() -> None:
     found = preloaded(["airflow", "scheduler"])
     assert found == {
