@@ -20,79 +20,103 @@ if TYPE_CHECKING:
 
     from pipeline.model import Trained
 
-CHAMPION, BEST = "the champion", "the best before it"
+Numbers = np.ndarray[Any, Any]
+
+#: What reading or asking the model of another night raises where that is damaged, lost or of older code: figures of
+#: another form, and torch's own errors, which are of no kind of theirs. Never StoreError: the store may come back.
+UNREADABLE = (
+    ArtifactError,
+    BaseModelError,
+    BrokenModelError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
 class Rival:
-    """A release, the trained model that it was exported from, and which one it is to the challenger."""
+    """The champion: a release, and the trained model that it was exported from."""
 
     release: Artifact
     model: Trained
-    whom: str
 
-    def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+    def answer(self, rows: pd.DataFrame) -> Numbers:
         """Its answers to `rows`: probabilities (n, labels) or scores (n,). Raises ArtifactError where it is broken."""
-        with _readable(self.release, self.whom):
+        with _readable(self.release):
             return self.model.answer(rows)
 
-    def answers(self, recipe: Recipe, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Its answers to `rows` as `recipe` counts them now: label numbers (n,), or scores (n,)."""
-        answers = self.answer(rows)
-        if answers.ndim == 1:
-            return answers
-        # By name, since the recipe may have got other labels meanwhile; one that it lost is never right.
-        numbers = {name: number for number, name in enumerate(recipe.labels)}
-        by_name = np.array([numbers.get(name, -1) for name in self.model.recipe.labels])
-        return np.asarray(by_name[answers.argmax(axis=1)])
+    def answers(self, recipe: Recipe, rows: pd.DataFrame) -> Numbers:
+        """Its answers to `rows` as `recipe` counts them now: label numbers (n,), or scores (n,). Raises as `answer`."""
+        with _readable(self.release):
+            return _counted(recipe, self.model, rows)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best release before the champion, if any, and what is to be said of those that could not be read."""
+    """The best release before the champion, if any, and what is to be said of those that could not be read.
 
-    rival: Rival | None
-    notes: tuple[str, ...]
+    `answers` are the release's answers to tonight's gate rows, as `Rival.answers` has them.
+    """
+
+    release: Artifact | None = None
+    answers: Numbers | None = None
+    notes: tuple[str, ...] = ()
 
 
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
     """The champion. Raises ArtifactError where it cannot be read: a gate must not pass for want of one."""
-    with _readable(release, CHAMPION):
-        return _load(recipe, release, CHAMPION)
+    with _readable(release):
+        return Rival(release, _load(recipe, release))
 
 
-def _load(recipe: Recipe, release: Artifact, whom: str) -> Rival:
+def _load(recipe: Recipe, release: Artifact) -> Trained:
     # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
     import torch
 
     from pipeline.model import load_trained
 
     # A GPU, where there is one, belongs to the training that may be going on.
-    return Rival(release, load_trained(recipe, release.input("trained"), torch.device("cpu")), whom)
+    return load_trained(recipe, release.input("trained"), torch.device("cpu"))
+
+
+def _counted(recipe: Recipe, model: Trained, rows: pd.DataFrame) -> Numbers:
+    answers = model.answer(rows)
+    if answers.ndim == 1:
+        return answers
+    # By name, since the recipe may have got other labels meanwhile; one that it lost is never right.
+    numbers = {name: number for number, name in enumerate(recipe.labels)}
+    by_name = np.array([numbers.get(name, -1) for name in model.recipe.labels])
+    return np.asarray(by_name[answers.argmax(axis=1)])
 
 
 def validation_of(champion: Artifact) -> Artifact:
     """The validation of what a release was trained on. Raises ArtifactError where that cannot be read."""
-    with _readable(champion, CHAMPION):
+    with _readable(champion):
         return champion.input("trained").input("tokenized").input("validated")
 
 
-def find_best(recipe: Recipe, store: Store, known: set[str]) -> Best:
-    """The release served before the champion whose gate figure was the highest on its own night.
+def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame) -> Best:
+    """The release served before the champion whose gate figure was the highest on its own night, asked about `rows`.
 
     Where the champion alone were the measure, each night might lose a little less than the margin. Releases of the
     sample do not count where the recipe is of real data, nor the other way round; those made from a trained
-    artifact of `known` (refs) are compared anyway. One that cannot be read any more is named in `notes`.
+    artifact of `known` (refs) are compared anyway. One that cannot be read any more, or answers with what is no
+    number, is named in `notes`, and the next best takes its place. Raises StoreError where the store is away.
     """
     notes: list[str] = []
     for release in rank_served(store, recipe.name, recipe.metrics[0], sample=recipe.sample, notes=notes):
         if release.input_ref("trained") in known:
             continue
         try:
-            return Best(_load(recipe, release, BEST), tuple(notes))
-        except (ArtifactError, BaseModelError, KeyError, OSError) as error:
+            answers = _counted(recipe, _load(recipe, release), rows)
+        except UNREADABLE as error:
             notes.append(_unread(release.ref, error))
-    return Best(None, tuple(notes))
+        else:
+            return Best(release, answers, tuple(notes))
+    return Best(notes=tuple(notes))
 
 
 def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
@@ -117,7 +141,7 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
         except PrunedError:
             # The best is never pruned, so it was none.
             continue
-        except (ArtifactError, KeyError) as error:
+        except UNREADABLE as error:
             notes.append(_unread(ref, error))
             continue
         if fitting:
@@ -126,12 +150,12 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
 
 
 @contextmanager
-def _readable(release: Artifact, whom: str) -> Iterator[None]:
+def _readable(champion: Artifact) -> Iterator[None]:
     try:
         yield
-    except (ArtifactError, BaseModelError, BrokenModelError, KeyError, OSError) as error:
+    except UNREADABLE as error:
         raise ArtifactError(
-            f"{whom} {release.ref} cannot be read ({error}); roll back to a deployment that can "
+            f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
             "(saebyeok rollback), or restore the store"
         ) from error
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.artifacts import Artifact
-from pipeline.champions import Best, Rival, find_best, load_rival, validation_of
+from pipeline.champions import Best, find_best, load_rival, validation_of
 from pipeline.job import Job
 from pipeline.produce import produce
 from pipeline.recipe import Recipe
@@ -39,18 +39,19 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     there is a champion, the first metric on the gate side must not be worse than the champion's by more than the
     margin, nor than that of the best release that was served before it: the 5% quantile of the paired bootstrap of
     the difference lies above minus the margin. Raises ArtifactError where the champion cannot
-    be read; earlier releases that cannot are named in the decision, which is made without them.
+    be read or answers with what is no number; earlier releases like that are named in the decision, which is made
+    without them.
     """
     recipe = job.recipe
     best = _best(job, evaluated, champion)
     inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
-    if best.rival:
-        inputs["best"] = best.rival.release
+    if best.release:
+        inputs["best"] = best.release
     # All of it: the report shows the whole recipe. What is asked in the behavioural tests is the evaluation's.
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        compared = _comparisons(recipe, evaluated, champion, best.rival)
+        compared = _comparisons(recipe, evaluated, champion, best)
         decision = make_decision(recipe, evaluated.figures, compared, champion, best)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
@@ -71,7 +72,7 @@ def make_decision(
         promote=all(check.passed for check in checks),
         reason=_reason(recipe, checks, champion),
         champion=champion.ref if champion else None,
-        best=best.rival.release.ref if best.rival else None,
+        best=best.release.ref if best.release else None,
         notes=best.notes,
         checks=checks,
     )
@@ -97,13 +98,17 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
 
 
 def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
-    if champion is None or _same_model(evaluated, champion):
-        return Best(None, ())
+    if champion is None or _same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
+        return Best()
     known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
-    best = find_best(job.recipe, job.store, known)
+    best = find_best(job.recipe, job.store, known, _gate_rows(evaluated))
     for note in best.notes:
         log.warning("%s: %s", job.recipe.name, note)
     return best
+
+
+def _gate_rows(evaluated: Artifact) -> pd.DataFrame:
+    return pd.read_parquet(evaluated.path / "gate.parquet")
 
 
 def _same_model(evaluated: Artifact, champion: Artifact) -> bool:
@@ -131,19 +136,24 @@ def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
     return checks
 
 
-def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Rival | None) -> list[Check]:
+def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
     if champion is None or _same_model(evaluated, champion):
         return []
+    if barred := _barred(recipe, evaluated, champion):
+        return [barred]
+    rows = _gate_rows(evaluated)
+    rivals = {"the champion": load_rival(recipe, champion).answers(recipe, rows), "the best before it": best.answers}
+    labels, ours = rows["label"].to_numpy(), rows["prediction"].to_numpy()
+    return [compare(recipe, labels, ours, theirs, whom) for whom, theirs in rivals.items() if theirs is not None]
+
+
+def _barred(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
+    """A check that fails whatever the two would answer: it replaces real data by the sample, or newer data by older."""
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # On the sample's own rows it would win, and real users would be answered by it.
         miss = "it was trained on the shipped sample, and the champion on real data"
-        return [_check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)]
-    if older := _older(evaluated, champion):
-        return [older]
-    gate = pd.read_parquet(evaluated.path / "gate.parquet")
-    labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
-    rivals = [load_rival(recipe, champion), *([best] if best else [])]
-    return [compare(recipe, labels, ours, rival.answers(recipe, gate), rival.whom) for rival in rivals]
+        return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
+    return _older(evaluated, champion)
 
 
 def _check(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from safetensors.torch import load, save
 
 from pipeline.artifacts import Artifact
 from pipeline.job import open_store
+from pipeline.manifest import make_key
 from pipeline.releases import Deployment, DeploymentLog
 from tests.releases import make_artifact
 from tests.tiny import Road
@@ -38,7 +38,7 @@ def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, *
         inputs = {name: item.model_dump() for name, item in manifest.inputs.items()}
         told: dict[str, Any] = {"fields": manifest.fields, "figures": manifest.figures, "inputs": inputs} | changes
         # Another key, as of another night.
-        key = f"{int(manifest.key, 16) ^ hash(json.dumps(told, default=str)) % 16**15:016x}"
+        key = make_key(manifest.kind, 0, told, {"copied": manifest.key})
         return source.store.publish(draft, manifest.kind, manifest.recipe, key, run="other", **told)
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import Artifact
-from pipeline.champions import find_best, load_rival, rank_served, validation_of
-from pipeline.errors import ArtifactError
+from pipeline.artifacts import Artifact, Store
+from pipeline.champions import Best, find_best, load_rival, rank_served, validation_of
+from pipeline.errors import ArtifactError, StoreError
 from pipeline.model import load_trained
 from tests.releases import make_artifact
-from tests.served import own_copy, release_of, release_that_reached, republished, serve
+from tests.served import own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.tiny import Road
 
 pytestmark = pytest.mark.torch
@@ -39,6 +42,12 @@ def ranked(road: Road, *, sample: bool = True) -> tuple[list[str], list[str]]:
     notes: list[str] = []
     found = rank_served(road.job.store, "nsmc", "accuracy", sample=sample, notes=notes)
     return [item.ref for item in found], notes
+
+
+def best_of(road: Road, known: Artifact | None = None) -> Best:
+    """The best of what was served, `known` left out, asked about the gate rows."""
+    refs = {str(known.input_ref("trained"))} if known else set()
+    return find_best(road.recipe, road.job.store, refs, pd.read_parquet(road.evaluated.path / "gate.parquet"))
 
 
 def lose(road: Road, release: Artifact, name: str) -> None:
@@ -137,10 +146,9 @@ def test_the_validation_of_a_champion_is_found_or_the_champion_cannot_be_read(ow
 def test_earlier_releases_are_ranked_by_their_own_nights_gate_figure(own: Road) -> None:
     low, high, middle, champion = served(own, 0.7, 0.9, 0.8, 0.95)
     assert ranked(own) == ([high.ref, middle.ref, low.ref], [])
-    best = find_best(own.recipe, own.job.store, {str(champion.input_ref("trained"))})
-    assert best.rival is not None
-    assert best.rival.release.ref == high.ref
-    assert best.rival.model.recipe.name == "nsmc"
+    best = best_of(own, champion)
+    assert best.release is not None
+    assert best.release.ref == high.ref
     assert best.notes == ()
 
 
@@ -148,15 +156,14 @@ def test_without_an_earlier_release_there_is_no_best(own: Road) -> None:
     assert ranked(own) == ([], [])
     served(own, 0.9)
     assert ranked(own) == ([], [])
-    best = find_best(own.recipe, own.job.store, set())
-    assert (best.rival, best.notes) == (None, ())
+    assert best_of(own) == Best(None, None, ())
 
 
 def test_what_is_compared_anyway_is_not_the_best(own: Road) -> None:
     high, low, _ = served(own, 0.9, 0.8, 0.7)
-    best = find_best(own.recipe, own.job.store, {str(high.input_ref("trained"))})
-    assert best.rival is not None
-    assert best.rival.release.ref == low.ref
+    best = best_of(own, high)
+    assert best.release is not None
+    assert best.release.ref == low.ref
 
 
 def test_releases_of_another_recipe_do_not_count(own: Road) -> None:
@@ -172,10 +179,9 @@ def test_sample_and_real_are_never_mixed(own: Road) -> None:
     served(own, 0.6, sample=False)
     assert ranked(own, sample=False) == ([real.ref], [])
     assert ranked(own, sample=True) == ([made_up.ref], [])
-    recipe = own.recipe.model_copy(update={"sample": False})
-    best = find_best(recipe, own.job.store, set())
-    assert best.rival is not None
-    assert best.rival.release.ref == real.ref
+    best = best_of(own.with_recipe(own.recipe.model_copy(update={"sample": False})))
+    assert best.release is not None
+    assert best.release.ref == real.ref
 
 
 def test_what_a_rollback_gave_up_does_not_count(own: Road) -> None:
@@ -226,15 +232,71 @@ def test_one_of_an_older_code_without_gate_figures_is_named(own: Road) -> None:
     assert old.ref in notes[0]
 
 
-def test_where_the_best_cannot_be_loaded_the_next_best_is_the_best(own: Road) -> None:
-    high, low, _ = served(own, 0.9, 0.8, 0.7)
-    lose(own, high, "trained")
-    best = find_best(own.recipe, own.job.store, set())
-    assert best.rival is not None
-    assert best.rival.release.ref == low.ref
+def lost(trained: Artifact, *, on_purpose: bool = False) -> Artifact:
+    gone = republished(trained)
+    if on_purpose:
+        trained.store.prune(gone)
+    else:
+        shutil.rmtree(gone.path)
+    return gone
+
+
+def with_fields(**fields: Any) -> Callable[[Artifact], Artifact]:
+    return lambda trained: republished(trained, fields=trained.manifest.fields | fields)
+
+
+#: What happens to a trained model, after which it cannot be asked.
+SPOILT: dict[str, Callable[[Artifact], Artifact]] = {
+    "lost": lost,
+    "deleted": partial(lost, on_purpose=True),
+    "no numbers": without_numbers,
+    "damaged": lambda trained: republished(trained, files={"model/model.safetensors": b"no weights"}),
+    "no tokenizer": lambda trained: republished(trained, files={"model/tokenizer.json": b"{"}),
+    "no fields": lambda trained: republished(trained, fields={}),
+    "no labels": with_fields(labels=None),
+    "more labels": with_fields(labels=["negative", "neutral", "positive"]),
+    "a length that is none": with_fields(max_length="all"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_best_that_cannot_answer_gives_way_to_the_next(own: Road, how: str) -> None:
+    spoilt = release_that_reached(own, 0.9, trained=SPOILT[how](own.trained))
+    serve(spoilt)
+    low, _ = served(own, 0.8, 0.7)
+    best = best_of(own)
+    assert best.release is not None
+    assert best.release.ref == low.ref
     (note,) = best.notes
-    assert high.ref in note
-    assert "was not compared with" in note
+    assert note.startswith(f"the earlier release {spoilt.ref} cannot be read (")
+    assert note.endswith("); it was not compared with")
+    # What to do about a champion like that is no advice here.
+    assert "roll back" not in note
+
+
+class Away(Store):
+    """A store that is reached for its log, and then no more."""
+
+    def open(self, ref: str) -> Artifact:
+        raise StoreError(f"{ref}: the bucket is away")
+
+
+def test_store_that_is_away_is_no_lost_release(own: Road, tmp_path: Path) -> None:
+    served(own, 0.9, 0.7)
+    with pytest.raises(StoreError, match="the bucket is away") as caught:
+        find_best(own.recipe, Away(own.job.store.uri, tmp_path), set(), pd.DataFrame())
+    assert caught.value.retryable
+
+
+def test_best_answers_as_the_recipe_counts_labels_now(own: Road) -> None:
+    gate = pd.read_parquet(own.evaluated.path / "gate.parquet")["prediction"]
+    for labels, numbers in ((("negative", "positive"), (0, 1)), (("good", "negative"), (1, -1))):
+        road = own.with_recipe(own.recipe.model_copy(update={"labels": labels}))
+        served(own, 0.9, 0.7)
+        vars(road)["evaluated"] = own.evaluated
+        answers = best_of(road).answers
+        assert answers is not None
+        assert (answers == gate.map(dict(enumerate(numbers)))).mean() > 0.99
 
 
 def test_a_deployment_log_that_cannot_be_read_is_named(own: Road) -> None:
