@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, TypeAdapter
 
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.stack.preflight import address
+from pipeline.statefiles import read_state, replace_state
 
 USER = "admin"
 WRITTEN = "# Written anew by every `saebyeok up`.\n"
@@ -32,6 +33,7 @@ preload(sys.argv)
 PARALLELISM = 3
 #: Sockets live in the temporary directory, and the path of a Unix socket ends at 107 bytes.
 LONGEST_TEMPORARY = 60
+_WORDS = TypeAdapter(dict[str, str])
 
 
 def prepare(settings: Settings) -> None:
@@ -130,12 +132,14 @@ def setting_variables(settings: Settings, *, secret: bool = False) -> dict[str, 
 
 
 def _kept(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The JSON file at `path`, made where it does not exist; nobody else may read it."""
-    if not path.exists():
+    """The JSON file at `path`, made where it is absent, damaged or lacks a key; nobody else may read it."""
+    made, kept = make(), read_state(path, _WORDS)
+    if kept is None or not made.keys() <= kept.keys():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(path, json.dumps(make()))
+        write_private(path, json.dumps(made))
+        return made
     path.chmod(0o600)
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+    return kept
 
 
 def _new_keys() -> dict[str, str]:
@@ -145,8 +149,4 @@ def _new_keys() -> dict[str, str]:
 
 def write_private(path: Path, text: str) -> None:
     """Replace `path`, readable by this user only from the first byte on."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    beside.replace(path)
+    replace_state(path, text, mode=0o600)

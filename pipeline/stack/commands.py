@@ -107,7 +107,9 @@ def status(settings: Settings, out: TextIO) -> int:
     if record is None:
         progress.say("nothing runs: no stack was started with this SAEBYEOK_HOME; start it with: make up")
         return FAILED
-    well = True
+    if not record.members:
+        progress.say("stack.json was damaged; some of the stack runs, and `saebyeok up` starts it anew")
+    well = bool(record.members)
     for name, member in record.members.items():
         running = is_running(member, record.mark)
         well = well and running

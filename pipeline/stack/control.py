@@ -109,6 +109,8 @@ def down(settings: Settings, progress: Progress) -> None:
     with locked(settings):
         record = read_record(path)
         if record is None:
+            # Another `down` was quicker, or a damaged record is of processes that have ended.
+            path.unlink(missing_ok=True)
             return
         progress.show("stopping Airflow and the service")
         count = stop(record)
@@ -123,7 +125,7 @@ def _give_up(settings: Settings) -> None:
     """Stop what could not be brought to answer: half a stack is of no use, and its ports would be taken."""
     if record := read_record(record_path(settings)):
         stop(record)
-        record_path(settings).unlink()
+        record_path(settings).unlink(missing_ok=True)
 
 
 def data_problem(settings: Settings) -> str | None:

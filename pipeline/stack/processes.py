@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from pipeline.errors import SettingsError
+from pipeline.statefiles import read_state, replace_state
 
 MARK = "SAEBYEOK_STACK"
 #: Seconds that processes get to finish after each signal, the first one gentle.
@@ -45,26 +45,34 @@ class Record(BaseModel):
     members: dict[str, Member] = {}
 
 
+_RECORD = TypeAdapter(Record)
+
+
 def new_mark() -> str:
     """A mark that no other process carries."""
     return secrets.token_hex(12)
 
 
 def read_record(path: Path) -> Record | None:
-    """The record of what was started, or None. Raises SettingsError where it is damaged."""
-    try:
-        return Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise SettingsError(f"{path} is damaged; stop what runs by hand and delete it ({error})") from error
+    """The record of what was started with the home that holds `path`, or None.
+
+    A damaged one is made again from what runs: it knows the mark and the addresses, and no member by name.
+    """
+    return read_state(path, _RECORD) or (_record_of_running(path.parent) if path.exists() else None)
 
 
 def write_record(path: Path, record: Record) -> None:
     """Replace the record, whole or not at all."""
-    beside = path.with_suffix(".new")
-    beside.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-    beside.replace(path)
+    replace_state(path, record.model_dump_json(indent=1))
+
+
+def _record_of_running(home: Path) -> Record | None:
+    for process in psutil.process_iter():
+        found = _environment(process)
+        if MARK in found and found.get("SAEBYEOK_HOME") == str(home) and process.pid != os.getpid():
+            addresses = {name: found.get(f"SAEBYEOK_{name.upper()}", "") for name in ("airflow_url", "service_url")}
+            return Record(mark=found[MARK], fingerprint="", **addresses)
+    return None
 
 
 def start(command: Sequence[str], *, mark: str, log: Path, environment: Mapping[str, str], cwd: Path) -> Member:
@@ -129,11 +137,15 @@ def _signal(processes: list[psutil.Process], method: str, patience: float) -> No
 
 
 def _mark_of(process: psutil.Process) -> str | None:
+    return _environment(process).get(MARK)
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    """The variables that a process was started with; none where it is another user's, or gone."""
     try:
-        mark: str | None = process.environ().get(MARK)
+        return dict(process.environ())
     except (psutil.Error, OSError):
-        return None
-    return mark
+        return {}
 
 
 def _alive(process: psutil.Process) -> bool:

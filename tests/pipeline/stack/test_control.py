@@ -38,6 +38,26 @@ def test_down_stops_once_and_forgets(
     assert stranger.is_running()
 
 
+def test_down_stops_what_a_damaged_record_was_of(
+    settings: Settings, sleeper: Callable[..., tuple[Record, Member]]
+) -> None:
+    record, member = sleeper()
+    settings.home.mkdir(parents=True)
+    control.record_path(settings).write_text("")
+    out = io.StringIO()
+    for _ in range(2):
+        control.down(settings, Progress(out))
+    assert not is_running(member, record.mark)
+    assert not control.record_path(settings).exists()
+
+
+def test_down_forgets_a_damaged_record_of_what_has_ended(settings: Settings) -> None:
+    settings.home.mkdir(parents=True)
+    control.record_path(settings).write_text("")
+    control.down(settings, Progress(io.StringIO()))
+    assert not control.record_path(settings).exists()
+
+
 @pytest.mark.parametrize("url", ["localhost", "http://127.0.0.1:99999", "http://127.0.0.1:3000"])
 def test_an_address_that_is_none_does_not_stop_what_runs(
     url: str, settings: Settings, sleeper: Callable[..., tuple[Record, Member]]

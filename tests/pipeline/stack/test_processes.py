@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -11,8 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.stack.processes import Member, Record, is_running, marked_processes, read_record, stop
+from pipeline.stack.processes import (
+    Member,
+    Record,
+    is_running,
+    marked_processes,
+    read_record,
+    stop,
+    write_record,
+)
+from tests.damage import damage_file, each_damage
 
 Sleeper = Callable[..., tuple[Record, Member]]
 PARENT = [
@@ -63,8 +70,29 @@ def test_a_recycled_pid_is_never_touched(sleeper: Sleeper, stranger: psutil.Proc
     assert stranger.is_running()
 
 
-def test_a_damaged_record_is_a_sentence(tmp_path: Path) -> None:
+@each_damage
+def test_damaged_record_is_made_again_from_what_runs(
+    tmp_path: Path, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
     path = tmp_path / "stack.json"
-    path.write_text("{")
-    with pytest.raises(SettingsError, match=re.escape(f"{path} is damaged")):
-        read_record(path)
+    monkeypatch.setenv("SAEBYEOK_HOME", str(tmp_path))
+    monkeypatch.setenv("SAEBYEOK_SERVICE_URL", "http://service")
+    monkeypatch.setenv("SAEBYEOK_AIRFLOW_URL", "http://airflow")
+    record, member = sleeper()
+    assert read_record(path) is None, "no record, though something runs"
+    write_record(path, record)
+    assert read_record(path) == record
+    damage_file(path, damage)
+    made = read_record(path)
+    assert made == Record(
+        mark=record.mark, fingerprint="", airflow_url="http://airflow", service_url="http://service", members={}
+    )
+    assert stop(made) == 1
+    assert not is_running(member, record.mark)
+    assert read_record(path) is None, "nothing runs any more"
+
+
+def test_damaged_record_leaves_another_home_alone(tmp_path: Path, sleeper: Sleeper) -> None:
+    sleeper()
+    (tmp_path / "stack.json").write_text("{")
+    assert read_record(tmp_path / "stack.json") is None
