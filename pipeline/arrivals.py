@@ -14,7 +14,7 @@ from scipy import stats
 
 from pipeline.base import Base
 from pipeline.data import Split, label_numbers, text_columns
-from pipeline.dataspec import ArrivalsSpec, Level, Shares
+from pipeline.dataspec import ArrivalsSpec, Level, Shares, exceeds
 from pipeline.errors import DataError
 from pipeline.inputs import InputFile, Part, read_part
 from pipeline.overlap import near_key
@@ -152,7 +152,7 @@ def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
 
 def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
     count, bound = len(part.reading.broken) + int(table["number"].isna().sum()), recipe.data.quarantine
-    level: Level = "critical" if count > bound * part.count else "ok"
+    level: Level = "critical" if exceeds(count, part.count, bound) else "ok"
     found = f"{count:,} of {part.count:,}"
     return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)
 

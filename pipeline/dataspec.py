@@ -13,6 +13,12 @@ Positive = Annotated[int, Field(gt=0)]
 Level = Literal["ok", "warning", "critical"]
 
 
+def exceeds(count: int, rows: int, share: float) -> bool:
+    """Return whether `count` of `rows` rows are a larger share than `share`; exactly `share` is not larger."""
+    # `count > share * rows` is not the same: in binary 0.29 * 100 is a little below 29.
+    return count > 0 and count / rows > share
+
+
 class OverlapSpec(Strict):
     """Largest shares of rows whose normalised text stands elsewhere too; beyond one of them a run stops."""
 

@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.data import SPLITS, Split, label_numbers, row_unit, text_columns, write_table
+from pipeline.dataspec import exceeds
 from pipeline.inputs import SplitRows
 from pipeline.recipe import Recipe
 
@@ -40,7 +41,7 @@ class Overlap:
     @property
     def passed(self) -> bool:
         """Whether the normalised share is within the recipe's bound."""
-        return self.normalised <= self.bound * self.rows
+        return not exceeds(self.normalised, self.rows, self.bound)
 
     @property
     def name(self) -> str:

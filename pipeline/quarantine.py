@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data import row_unit, some_of, text_columns, write_table
+from pipeline.dataspec import exceeds
 from pipeline.inputs import Part, SplitRows
 from pipeline.recipe import Recipe
 from pipeline.suites import Finding
@@ -74,7 +75,7 @@ def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]
 def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> dict[str, int]:
     """Name and rows of every file of which more would be set aside than the recipe allows."""
     counts = Counter(item.file for item in aside)
-    names = {part.file.name for part in parts if counts[part.file.name] > recipe.data.quarantine * part.count}
+    names = {part.file.name for part in parts if exceeds(counts[part.file.name], part.count, recipe.data.quarantine)}
     return {name: count for name, count in counts.items() if name in names}
 
 
@@ -88,7 +89,7 @@ def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str,
             continue
         rows = "rows breaks a rule for single rows" if count == 1 else "rows break a rule for single rows"
         sentences.append(
-            f"{part.file.path}: {count:,} of {part.count:,} {rows}, and at most {int(bound * part.count):,} "
+            f"{part.file.path}: {count:,} of {part.count:,} {rows}, and at most {int(round(bound * part.count, 6)):,} "
             f"({bound:.1%}, data.quarantine) may be set aside"
         )
     return sentences

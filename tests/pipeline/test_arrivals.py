@@ -101,29 +101,45 @@ def flipped(rows: list[Row]) -> list[Row]:
     return [(a, b, str(1 - int(c)) if draw.random() < 0.3 else c) for a, b, c in rows]
 
 
-@pytest.mark.parametrize(
-    ("change", "measure"),
-    [
-        (flipped, "labels"),
-        (lambda _: reviews_of(DAYS, 10 * ROWS), "rows"),
-        (lambda _: reviews_of(DAYS, ROWS // 5), "rows"),
-        (lambda rows: [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(rows)], "lengths"),
-        (lambda rows: [(a, "짧다", c) for a, _, c in rows], "lengths"),
-        (lambda _: reviews_of(2), "rows seen before"),
-        (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
-        (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
-        (lambda rows: [*rows[45:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(45, 5000))], LEAKED),
-        (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
-        (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
-        (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
-        (lambda rows: [",".join(row) for row in rows], "unusable rows"),
-    ],
-)
+#: What makes a day odd, and the measure that tells.
+ODD: list[tuple[Change, str]] = [
+    (flipped, "labels"),
+    (lambda _: reviews_of(DAYS, 10 * ROWS), "rows"),
+    (lambda _: reviews_of(DAYS, ROWS // 5), "rows"),
+    (lambda rows: [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(rows)], "lengths"),
+    (lambda rows: [(a, "짧다", c) for a, _, c in rows], "lengths"),
+    (lambda _: reviews_of(2), "rows seen before"),
+    (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
+    (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
+    (lambda rows: [*rows[45:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(45, 5000))], LEAKED),
+    (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
+    (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+    (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+    (lambda rows: [",".join(row) for row in rows], "unusable rows"),
+]
+
+
+@pytest.mark.parametrize(("change", "measure"), ODD)
 def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
     write_day(data, DAYS, change(reviews_of(DAYS)))
     *usual, odd = checked(recipe, data)
     assert {arrival.level for arrival in usual} == {"ok"}
     assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
+
+
+@pytest.mark.parametrize(("change", "measure"), [*ODD, (lambda _: ["no row"] * 9, "unusable rows")])
+def test_rejected_day_is_no_part_of_what_is_usual(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
+    # Of other sizes, so that one more changes their median.
+    for number in range(DAYS):
+        write_day(data, number, reviews_of(number, 200 + 20 * number))
+    # What was sent again and is sound now is held against what is usual as if the bad file had never been.
+    write_day(data, DAYS + 1, reviews_of(DAYS))
+    *_, without = checked(recipe, data, day_of(DAYS + 2))
+    write_day(data, DAYS, change(reviews_of(DAYS)))
+    *_, rejected, again = checked(recipe, data, day_of(DAYS + 2))
+    assert rejected.level == "critical"
+    assert again.level == "ok"
+    assert again.measures == without.measures
 
 
 def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
@@ -267,6 +283,15 @@ def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content
 def test_the_first_days_have_nothing_to_be_held_against(recipe: Recipe, data: Path) -> None:
     write_day(data, 1, reviews_of(1, 10 * ROWS))
     assert [arrival.level for arrival in checked(recipe, data)[:3]] == ["ok"] * 3
+
+
+def test_fourth_day_is_the_first_that_is_compared(recipe: Recipe, data: Path) -> None:
+    compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
+    assert compared == [False] * 3 + [True] * (DAYS - 3)
+    # Of the days that were accepted.
+    write_day(data, 1, [",".join(row) for row in reviews_of(1)])
+    compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
+    assert compared == [False] * 4 + [True] * (DAYS - 4)
 
 
 def test_only_the_recent_days_say_what_is_usual(data: Path) -> None:

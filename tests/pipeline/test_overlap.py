@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import read_file
+from pipeline.data import Split, read_file
 from pipeline.errors import DataError
 from pipeline.inputs import InputFile, Part, SplitRows, join_parts
 from pipeline.job import Job
-from pipeline.overlap import Overlap, Repeated, measure_overlap, normalise, write_overlap
+from pipeline.overlap import Kind, Overlap, Repeated, measure_overlap, normalise, write_overlap
 from pipeline.recipe import Recipe, load_recipe
 from pipeline.validate import validate
 from tests.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
@@ -115,3 +115,21 @@ def test_a_pair_in_the_other_order_is_as_good_as_the_same(make_job: Callable[...
     assert made.figures["overlap"]["test_in_train"] == 1
     # What was in train exactly is another question, and evaluation asks that one.
     assert made.figures["test_in_train"] == 0
+
+
+@pytest.mark.parametrize(
+    ("normalised", "rows", "bound", "passed"),
+    [(8, 100, 0.08, True), (9, 100, 0.08, False), (29, 100, 0.29, True), (30, 100, 0.29, False), (0, 0, 0.01, True)],
+)
+def test_overlap_at_its_bound_is_within_it(normalised: int, rows: int, bound: float, passed: bool) -> None:
+    # By the normalised texts, among which are all that are the same exactly.
+    assert Overlap("duplicates", "train", rows, 0, normalised, bound).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("kind", "split", "name"),
+    [("test_in_train", "test", "test_in_train"), ("duplicates", "test", "test_duplicates"),
+     ("two_labels", "train", "train_two_labels")],
+)  # fmt: skip
+def test_overlap_is_named_by_split_where_both_have_it(kind: Kind, split: Split, name: str) -> None:
+    assert Overlap(kind, split, 1, 0, 0, 0.1).name == name

@@ -1,0 +1,242 @@
+"""Bounds of arrivals, each just below and just above: of shares, of factors, and of chances worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline import arrivals
+from pipeline.arrivals import Arrival, Measure
+from pipeline.data import Reading
+from pipeline.dataspec import ArrivalsSpec, Chances, Factors, Level, Shares
+from pipeline.inputs import InputFile, Part
+from pipeline.recipe import Recipe, load_recipe
+
+FILE = InputFile("day", Path("day"), "")
+
+
+def recipe_of(name: str, **bounds: Any) -> tuple[Recipe, ArrivalsSpec]:
+    """The recipe, and the bounds of nsmc's arrivals (klue-sts has none) with these in their place."""
+    spec = load_recipe("nsmc", "embedded").data.arrivals
+    assert spec is not None
+    return load_recipe(name, "embedded"), spec.model_copy(update=bounds)
+
+
+def around(chance: float) -> list[tuple[Chances, Level]]:
+    """Bounds by which something of this probability is fine, odd, and out of line; each by a hair's breadth."""
+    above, below = chance * 1.001, chance * 0.999
+    return [
+        (Chances(warning=below, critical=below / 2), "ok"),
+        (Chances(warning=above, critical=below), "warning"),
+        (Chances(warning=above, critical=above), "critical"),
+    ]
+
+
+def table(unknown: list[int], words: list[int]) -> pd.DataFrame:
+    return pd.DataFrame({"unknown": unknown, "words": words})
+
+
+# --- levels ---
+
+
+@pytest.mark.parametrize(
+    ("figure", "level"), [(0.05, "ok"), (0.0501, "warning"), (0.3, "warning"), (0.3001, "critical")]
+)
+def test_share_at_its_bound_is_within_it(figure: float, level: Level) -> None:
+    assert Shares(warning=0.05, critical=0.3).level_of(figure) == level
+
+
+@pytest.mark.parametrize(
+    ("chance", "level"),
+    [(1e-3, "ok"), (0.99e-3, "warning"), (1e-6, "warning"), (0.99e-6, "critical"), (math.nan, "critical")],
+)
+def test_chance_at_its_bound_is_within_it(chance: float, level: Level) -> None:
+    assert Chances(warning=1e-3, critical=1e-6).level_of(chance) == level
+
+
+@pytest.mark.parametrize(
+    ("levels", "worst"),
+    [
+        ((), "ok"),
+        (("ok", "ok"), "ok"),
+        (("ok", "warning", "ok"), "warning"),
+        (("critical", "warning", "ok"), "critical"),
+        (("ok", "critical"), "critical"),
+    ],
+)
+def test_arrival_is_as_bad_as_its_worst_measure(levels: tuple[Level, ...], worst: Level) -> None:
+    measures = tuple(
+        Measure(name=f"figure {n}", found=str(n), usual="0", level=level) for n, level in enumerate(levels)
+    )
+    arrival = Arrival(file="day.txt", date="2015-08-01", sha256="", rows=3, measures=measures)
+    assert arrival.level == worst
+    named = [f"figure {n}: {n} (usual: 0)" for n, level in enumerate(levels) if level == "warning"]
+    assert arrival.sentence("warning") == f"day.txt: {'; '.join(named)}"
+
+
+# --- shares of rows ---
+
+
+@pytest.mark.parametrize(
+    ("bad", "rows", "level"), [(1, 200, "ok"), (1, 199, "critical"), (2, 399, "critical"), (0, 0, "ok")]
+)
+def test_unusable_rows_go_up_to_the_bound_of_the_quarantine(bad: int, rows: int, level: Level) -> None:
+    recipe, _ = recipe_of("nsmc")
+    assert recipe.data.quarantine == 0.005
+    part = Part(FILE, Reading(pd.DataFrame({"row": range(rows)}), []))
+    numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (rows - bad)})
+    measure = arrivals._usable(recipe, part, numbers)
+    assert (measure.level, measure.found) == (level, f"{bad:,} of {rows:,}")
+
+
+def test_exactly_the_bound_may_be_unusable_however_it_is_rounded() -> None:
+    # In binary 0.29 * 100 is a little below 29.
+    recipe = load_recipe("nsmc", "embedded", overrides={"data.quarantine": 0.29})
+    part = Part(FILE, Reading(pd.DataFrame({"row": range(100)}), []))
+    for bad, level in ((29, "ok"), (30, "critical")):
+        numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (100 - bad)})
+        assert arrivals._usable(recipe, part, numbers).level == level
+
+
+@pytest.mark.parametrize(("again", "level"), [(0, "ok"), (5, "ok"), (6, "warning"), (30, "warning"), (31, "critical")])
+def test_rows_seen_before_by_id_or_by_text(again: int, level: Level) -> None:
+    _, spec = recipe_of("nsmc", seen=Shares(warning=0.05, critical=0.3))
+    # Half of them by the id alone, half by the text alone.
+    rows = [(f"{n}", ("a",)) if n < again / 2 else ("new", (f"{n}",)) for n in range(again)]
+    rows += [(f"new-{n}", (f"new-{n}",)) for n in range(100 - again)]
+    known = arrivals._Known(
+        ids={str(n) for n in range(50)}, texts={(str(n),) for n in range(50)}, test_ids=set(), test_texts=set()
+    )
+    measure = arrivals._seen(spec, pd.DataFrame(rows, columns=["id", "texts"]), known)
+    assert (measure.found, measure.level, measure.usual) == (f"{again:.1f}%", level, "at most 5.0%")
+
+
+@pytest.mark.parametrize(("of_test", "level"), [(3, "ok"), (4, "warning"), (10, "warning"), (11, "critical")])
+def test_rows_of_the_test_file_by_id_or_as_good_as_the_text(of_test: int, level: Level) -> None:
+    _, spec = recipe_of("nsmc")
+    rows = [("t1", (f"{n}",)) if n % 2 else (f"{n}", ("좋 다!!!!",)) for n in range(of_test)]
+    rows += [(f"new-{n}", (f"new-{n}",)) for n in range(100 - of_test)]
+    known = arrivals._Known(ids=set(), texts=set(), test_ids={"t1"}, test_texts={"좋다!!"})
+    measure = arrivals._leaked(spec, pd.DataFrame(rows, columns=["id", "texts"]), known)
+    assert (measure.found, measure.level) == (f"{of_test:.1f}%", level)
+
+
+def test_file_without_a_row_has_no_share_of_anything() -> None:
+    assert arrivals._share("rows", [], Shares(warning=0.05, critical=0.3)).found == "0.0%"
+
+
+# --- number of rows ---
+
+
+@pytest.mark.parametrize(
+    ("count", "level"),
+    [
+        (1200, "warning"),
+        (1201, "critical"),
+        (450, "ok"),
+        (451, "warning"),
+        (200, "ok"),
+        (199, "warning"),
+        (75, "warning"),
+        (74, "critical"),
+        (0, "critical"),
+    ],
+)
+def test_rows_against_the_median_in_both_directions(count: int, level: Level) -> None:
+    _, spec = recipe_of("nsmc", rows=Factors(warning=1.5, critical=4.0))
+    measure = arrivals._rows(spec, count, [300, 10, 9000])
+    assert (measure.found, measure.usual, measure.level) == (f"{count:,}", "300", level)
+
+
+# --- chances ---
+
+
+def chi_square(positive: int, negative: int, old_positive: int, old_negative: int) -> float:
+    """Probability of Pearson's statistic (1900) of a two by two table, without a correction."""
+    total = positive + negative + old_positive + old_negative
+    cross = positive * old_negative - negative * old_positive
+    margins = (positive + negative) * (old_positive + old_negative)
+    statistic = total * cross**2 / (margins * (positive + old_positive) * (negative + old_negative))
+    return math.erfc(math.sqrt(statistic / 2))
+
+
+def test_labels_by_pearsons_chi_square() -> None:
+    new, old = pd.Series([1.0] * 60 + [0.0] * 40), pd.Series([1.0] * 240 + [0.0] * 60)
+    for bounds, level in around(chi_square(60, 40, 240, 60)):
+        recipe, spec = recipe_of("nsmc", labels=bounds)
+        measure = arrivals._labels(recipe, spec, new, old)
+        assert (measure.name, measure.found, measure.usual) == ("labels", "60.0% positive", "80.0% positive")
+        assert measure.level == level
+
+
+def test_label_that_moved_most_is_named() -> None:
+    # A third label, which nobody had before.
+    recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("negative", "positive", "none")})
+    _, spec = recipe_of("nsmc")
+    new, old = pd.Series([0.0] * 10 + [1.0] * 15 + [2.0] * 75), pd.Series([0.0] * 50 + [1.0] * 50)
+    measure = arrivals._labels(recipe, spec, new, old)
+    assert (measure.found, measure.usual, measure.level) == ("75.0% none", "0.0% none", "critical")
+
+
+def test_labels_of_one_kind_alone_are_no_difference() -> None:
+    recipe, spec = recipe_of("nsmc")
+    ones = pd.Series([1.0] * 50)
+    assert arrivals._labels(recipe, spec, ones, ones).level == "ok"
+    assert arrivals._labels(recipe, spec, pd.Series([], dtype=float), ones).level == "ok"
+    assert arrivals._labels(recipe, spec, pd.Series([0.0] * 50), ones).level == "critical"
+
+
+def test_scores_by_welchs_test() -> None:
+    # Against scores that are all 0, three new ones have two degrees of freedom: t is 2 / (1 / sqrt(3)).
+    new, old = pd.Series([1.0, 2.0, 3.0]), pd.Series([0.0] * 40)
+    t = 2 * math.sqrt(3)
+    for bounds, level in around(1 - t / math.sqrt(2 + t * t)):
+        recipe, spec = recipe_of("klue-sts", labels=bounds)
+        measure = arrivals._labels(recipe, spec, new, old)
+        assert (measure.name, measure.found, measure.usual) == ("scores", "mean 2.00", "0.00")
+        assert measure.level == level
+    recipe, spec = recipe_of("klue-sts")
+    assert arrivals._labels(recipe, spec, pd.Series([0.0] * 40), pd.Series([1.0, 2.0])).level == "critical"
+
+
+def test_lengths_by_the_test_of_kolmogorov_and_smirnov() -> None:
+    # Of 4,000 each the distance is 0.05; the limit's series (Kolmogorov 1933) is within some percent of it.
+    new, old = pd.Series([*range(100)] * 40), pd.Series([n + 5 for n in range(100)] * 40)
+    effective = 0.05 * math.sqrt(2000)
+    chance = 2 * sum((-1) ** (k - 1) * math.exp(-2 * k**2 * effective**2) for k in range(1, 9))
+    for factor, level in ((0.9, "ok"), (1.1, "critical")):
+        _, spec = recipe_of("nsmc", lengths=Chances(warning=chance * factor, critical=chance * factor))
+        measure = arrivals._lengths(spec, new, old)
+        assert (measure.found, measure.usual) == ("50 characters, 1.0% empty", "54 characters, 0.0% empty")
+        assert measure.level == level
+
+
+def test_unknown_words_by_ranks_of_rows() -> None:
+    new, old = table([1] * 12 + [0] * 28, [10] * 40), table([1] * 6 + [0] * 54, [10] * 60)
+    # Mann and Whitney's U (1947): pairs in which the new row has more, half of those that are alike.
+    u = 12 * 54 + (12 * 6 + 28 * 54) / 2
+    ties = sum(count**3 - count for count in (18, 82))
+    variance = 40 * 60 / 12 * (101 - ties / (100 * 99))
+    chance = math.erfc((u - 40 * 60 / 2 - 0.5) / math.sqrt(variance) / math.sqrt(2)) / 2
+    for bounds, level in around(chance):
+        _, spec = recipe_of("nsmc", unknown=bounds)
+        measure = arrivals._unknown(spec, new, old)
+        assert (measure.found, measure.usual, measure.level) == ("3.00%", "1.00%", level)
+
+
+def test_fewer_unknown_words_are_no_doubt() -> None:
+    _, spec = recipe_of("nsmc")
+    many, none = table([5] * 40, [10] * 40), table([0] * 40, [10] * 40)
+    assert arrivals._unknown(spec, none, many).level == "ok"
+    assert arrivals._unknown(spec, none, none).level == "ok"
+    assert arrivals._unknown(spec, many, none).level == "critical"
+
+
+def test_rows_without_a_word_have_none_that_is_unknown() -> None:
+    _, spec = recipe_of("nsmc")
+    measure = arrivals._unknown(spec, table([0, 1], [0, 1]), table([0, 0], [0, 0]))
+    assert (measure.found, measure.usual) == ("100.00%", "0.00%")

@@ -1,0 +1,91 @@
+"""The quarantine's bound, just below and just above, and which rows go, without a suite that is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.data import Broken, Reading
+from pipeline.inputs import InputFile, Part, SplitRows, join_parts
+from pipeline.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
+from pipeline.recipe import Recipe, load_recipe
+from pipeline.suites import Finding
+
+
+def recipe_of(bound: float) -> Recipe:
+    return load_recipe("nsmc", "embedded", overrides={"data.quarantine": bound})
+
+
+def part(name: str, rows: int, broken: int = 0) -> Part:
+    """A file of so many rows, the last of them broken."""
+    items = [Broken(row=row, rule="it can be read", text="text") for row in range(rows - broken, rows)]
+    return Part(InputFile(name, Path(f"/data/{name}"), ""), Reading(pd.DataFrame({"row": range(rows - broken)}), items))
+
+
+def aside(file: str, count: int) -> list[Aside]:
+    return [Aside(file, row, ("a rule",), "", "", "") for row in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("bound", "rows", "allowed"), [(0.02, 50, 1), (0.02, 99, 1), (0.02, 100, 2), (0.29, 100, 29), (0.005, 199, 0)]
+)
+def test_file_may_lose_rows_up_to_its_bound(bound: float, rows: int, allowed: int) -> None:
+    recipe = recipe_of(bound)
+    # A broken row is one of the file's rows.
+    parts = [part("one", rows, broken=1), part("other", 10_000)]
+    assert beyond_bound(recipe, parts, aside("one", allowed)) == {}
+    excess = beyond_bound(recipe, parts, [*aside("one", allowed + 1), *aside("other", 3)])
+    assert excess == {"one": allowed + 1}
+    verb = "rows breaks" if allowed == 0 else "rows break"
+    assert excess_sentences(recipe, parts, excess) == [
+        f"/data/one: {allowed + 1} of {rows} {verb} a rule for single rows, and at most {allowed} ({bound:.1%}, "
+        "data.quarantine) may be set aside"
+    ]
+
+
+def test_unreadable_rows_are_set_aside_with_file_line_and_rule() -> None:
+    split = join_parts("train", [part("one", 3, broken=1), part("other", 2)])
+    assert unreadable_rows(split) == [Aside("one", 2, ("it can be read",), "", "text", "")]
+
+
+def finding(**changes: Any) -> Finding:
+    """A critical rule for single rows that rows 2 and 4 of the train file break."""
+    found: dict[str, Any] = {
+        "split": "train",
+        "rule": "a rule",
+        "expectation": "expect_column_values_to_be_in_set",
+        "columns": ["label"],
+        "severity": "critical",
+        "passed": False,
+        "by_row": True,
+        "breaking": [2, 4],
+    }
+    return Finding.model_construct(**found | changes)
+
+
+@pytest.fixture
+def split() -> SplitRows:
+    rows = pd.DataFrame({"row": [1, 2, 3, 4], "id": ["a", "b", "a", "b"], "label": ["1", "7", "1", "7"]})
+    return SplitRows("train", (), rows)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"split": "test"}, {"passed": True}, {"by_row": False}, {"severity": "warning"}], ids=str
+)
+def test_no_row_goes_for_another_kind_of_finding(split: SplitRows, changes: dict[str, Any]) -> None:
+    assert breaking_rows(split, [finding(**changes)]) == {}
+    assert breaking_rows(split, [finding(**changes), finding()]) == {2: ("a rule",), 4: ("a rule",)}
+
+
+def test_row_that_breaks_two_rules_goes_once_with_both(split: SplitRows) -> None:
+    findings = [finding(), finding(rule="another rule", breaking=[4])]
+    assert breaking_rows(split, findings) == {2: ("a rule",), 4: ("a rule", "another rule")}
+
+
+@pytest.mark.parametrize("kind", ["expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"])
+def test_first_of_rows_that_are_alike_stays(split: SplitRows, kind: str) -> None:
+    alike = finding(expectation=kind, columns=["id"], breaking=[1, 2, 3, 4])
+    assert breaking_rows(split, [alike]) == {3: ("a rule",), 4: ("a rule",)}
