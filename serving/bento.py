@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.errors import ApiError, parse, unexpected
 from serving.middleware import PATHS, Front
+from serving.protocol import use_protocol
 
 Inner = TypeVar("Inner")
 
@@ -28,8 +29,9 @@ class FrontedService(Service, Generic[Inner]):  # type: ignore[misc]
     """A service whose outermost middleware is ours, and whose application is `Application`."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The ASGI application of a worker."""
+        """The ASGI application of a worker, which BentoML gives to uvicorn next."""
         self.inject_config()
+        use_protocol()
         return Front(Application(self, is_main=is_main)())
 
 

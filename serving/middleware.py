@@ -49,17 +49,28 @@ class Exchange:
     """One request's answer as it goes out; errors that have another shape are kept back and put into the one."""
 
     scope: Scope
+    receive: Receive
     send: Send
     id: str
+    #: Whether the client waits to be asked for its body (`Expect: 100-continue`), and nobody has asked.
+    unasked: bool
     status: int = 0
     started: Message | None = None
     kept: bytearray = field(default_factory=bytearray)
+
+    async def ask(self) -> Message:
+        """Return what the server receives next; it asks a client that waits for that."""
+        self.unasked = False
+        return await self.receive()
 
     async def pass_on(self, message: Message) -> None:
         """Send a message of the application, or keep it until the error is whole."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER.lower().encode(), self.id.encode())]
+            if self.unasked and Headers(raw=message["headers"]).get("connection") is None:
+                # It may leave the body out, and the server would read its next request as that.
+                message["headers"].append((b"connection", b"close"))
             if self.status >= 400 and self.status != GONE:
                 self.started = message
                 return
@@ -97,10 +108,11 @@ class Front:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        exchange = Exchange(scope, send, _request_id(scope))
+        waits = any(name == b"expect" for name, _ in scope["headers"])
+        exchange = Exchange(scope, receive, send, _request_id(scope), unasked=waits)
         token = REQUEST_ID.set(exchange.id)
         try:
-            await self._app(scope, receive, exchange.pass_on)
+            await self._app(scope, exchange.ask if waits else receive, exchange.pass_on)
         except Exception:
             log.exception("no answer")
             if exchange.status == 0:

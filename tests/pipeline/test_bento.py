@@ -27,6 +27,7 @@ def test_requirements_are_pinned_to_the_constraints() -> None:
     assert all(re.fullmatch(r"[a-z0-9-]+==\S+", line) for line in lines)
     names = {line.split("==")[0] for line in lines}
     assert {"bentoml", "onnxruntime-gpu", "tokenizers", "numpy", "pydantic", "s3fs", "starlette"} <= names
+    assert {"uvicorn", "httptools", "uvloop"} <= names, "the server that is tested is the server in the image"
     assert not names & {"torch", "transformers", "apache-airflow", "onnxruntime", "pytest"}
     assert {line for line in lines if line.startswith(("bentoml==", "onnxruntime-gpu=="))} <= pins
 
@@ -88,6 +89,9 @@ def test_a_bento_answers_from_itself_alone(
         assert page.text == (ROOT / "serving" / "page" / "page.js").read_text(encoding="utf-8")
         assert "saebyeok_release_info{" in numbers.text
         assert 'saebyeok_batch_rows_sum{recipe="nsmc"}' in numbers.text
+        offer = {"Connection": "Upgrade", "Upgrade": "h2c"}
+        url = f"{elsewhere.service_url}/classify"
+        assert httpx.post(url, json={"texts": ["좋다"]}, headers=offer).status_code == 200
     finally:
         service.stop()
     written = {path.name for path in elsewhere.home.rglob("*")} - {"service.log", "deploy.token"}
