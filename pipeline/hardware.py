@@ -15,6 +15,9 @@ SHARE = 32
 #: Rows of a batch that a thread on a CPU must have for itself. What a step of `mini` costs however few rows there
 #: are, as the gradients of the embeddings, is some 30 ms of one thread; 16 short rows take as long again.
 PER_THREAD = 16
+#: Values of oneDNN's variable ONEDNN_MAX_CPU_ISA with which no product is computed by bf16 instructions. torch computes
+#: its products of matrices by oneDNN, which then emulates them.
+NO_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 
 
 def best_device() -> torch.device:
@@ -74,7 +77,9 @@ def gpu_memory() -> dict[str, float]:
 
 
 def has_bf16() -> bool:
-    """Whether this machine multiplies bf16 in hardware."""
+    """Whether this machine multiplies bf16 in hardware, and on a CPU ONEDNN_MAX_CPU_ISA does not keep torch from it."""
     if best_device().type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in NO_BF16:
+        return False
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

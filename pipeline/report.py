@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.artifacts import Artifact
+from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.recipe import Recipe
 from pipeline.releases import Decision, Estimate
@@ -91,7 +92,7 @@ def render_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["shown_mistakes"] = SHOWN_MISTAKES
+    environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     return environment.get_template("report.html").render(

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from pipeline.model import Trained
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
 from pipeline.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
-from pipeline.parity import open_session
+from pipeline.onnx_session import open_session
 from pipeline.recipe import load_recipe
 
 pytestmark = pytest.mark.torch

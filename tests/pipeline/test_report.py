@@ -39,6 +39,7 @@ EXPORTED = {
         precision: {
             "changed_labels": 0.00123,
             "metric_change": 0.00045,
+            "metric_error": 0.0001,
             "largest_difference": 0.03456,
             "mean_difference": 0.001,
         }
@@ -463,8 +464,10 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(True), evaluation(store, recipe), EXPORTED)).text
     for wanted in (
-        f"ONNX int8: share of changed labels 0.00123 {recipe.export.int8.changed_labels:g}",
-        f"ONNX fp16: change of Accuracy 0.00045 {recipe.export.fp16.metric_change:g}",
+        # Of 1,000 rows, of which a share of 0.005 allows 13; test_bounds.py has why.
+        "ONNX int8: share of changed labels 0.00123 0.005 (13 rows)",
+        "ONNX fp16: share of changed labels 0.00123 0.001 (5 rows)",
+        "ONNX fp16: change of Accuracy 0.00045 ± 0.00031 0.0005",
         "ONNX int8: largest difference of an answer 0.03456 –",
         "ONNX fp32: largest difference of an answer 0.03456 –",
         f"one input on one CPU, p95, milliseconds 7.25 {recipe.export.latency_ms:g}",

@@ -16,7 +16,7 @@ from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
 from pipeline.model import Trained, build_model, save_trained, transformer_of
 from pipeline.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
-from pipeline.parity import feeds_of, open_session, run_onnx
+from pipeline.onnx_session import feeds_of, open_session, run_onnx
 from pipeline.recipe import load_recipe
 from pipeline.releases import Calibration
 from tests.releases import SENTENCES
