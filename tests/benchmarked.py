@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
+
+import pytest
 
 from pipeline.settings import ROOT
 
@@ -17,4 +20,16 @@ def said(benchmark: str, *options: str) -> dict[str, Any]:
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def said_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: str, *options: str
+) -> dict[str, Any]:
+    """The same, by this process, which has imported torch already."""
+    monkeypatch.setattr(sys, "argv", [benchmark, "--json", *options])
+    # Some set it for their own process.
+    monkeypatch.setenv("SAEBYEOK_DATA", "")
+    import_module(f"benchmarks.{benchmark}").main()
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarked import said
+from tests.benchmarked import said, said_here
 
 pytestmark = pytest.mark.torch
 
@@ -21,9 +21,11 @@ def test_the_one_for_cpus(data: Path) -> None:
     assert min(found["alone"], found["shared"]) > 0
 
 
-def test_the_one_for_gpus_where_there_is_none(data: Path) -> None:
+def test_the_one_for_gpus_where_there_is_none(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--device", "cpu", "--shape", "1x64", "--sentences", "100", "--rounds", "1")
-    document = said("engine_cuda", "--data", str(data), *options)
+    document = said_here(monkeypatch, capsys, "engine_cuda", "--data", str(data), *options)
     assert document["machine"] == "cpu"
     (found,) = document["engine"].values()
     assert found["ratio"] == pytest.approx(found["rate"] / document["usual"])

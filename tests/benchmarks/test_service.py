@@ -23,7 +23,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     home = tmp_path_factory.mktemp("benchmark")
     road = open_road(small_recipe("nsmc", model__pooling="cls", **anything_goes("nsmc")), home)
     release = ("--data", str(home / "sample"), "--release", str(road.released.path))
-    return said("service", *release, "--seconds", "1", "--rounds", "1", "--clients", "4")
+    return said("service", *release, "--seconds", "0.5", "--rounds", "1", "--clients", "4", "--processes", "1")
 
 
 def test_every_way_answers_without_an_error(document: dict[str, Any]) -> None:
