@@ -19,6 +19,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from pipeline.checkpoints import COMPLETE, EVERY, TIMES, Watch, newest_checkpoint, seconds_behind
 from pipeline.errors import TerminatedError, TrainingDivergedError
 
+pytestmark = pytest.mark.torch
+
 
 class Clock:
     """A clock that goes on when it is told to."""
