@@ -7,13 +7,14 @@
 # make test-faults     what happens when things are killed or run full (longer)
 # make test-models     models and data of full size (longer)
 # make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/decide.py tries one
+# make long-tests      the last results of the longer tests: how many commits ago, and what changed since
 # make soak            answers under load while the deployment changes and users go away (longer)
 # make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-models soak mutants venv venv-up
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak mutants venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -85,6 +86,9 @@ test-faults: venv
 
 test-models: venv
 	$(pytest) -p tests.longer -m models tests/models
+
+long-tests: venv
+	@.venv/bin/python -m tests.freshness
 
 soak: venv
 	$(pytest) -p tests.longer -m soak tests/soak

@@ -6,7 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +49,17 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["WANDB_MODE"] = "disabled"
     # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
     os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # Of the whole suite, and once.
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or hasattr(config, "workerinput"):
+        return
+    from tests.freshness import results, summary
+
+    with suppress(OSError, CalledProcessError):  # without git nothing is known of it
+        if line := summary(results()):
+            terminalreporter.write_line(f"WARNING: {line}", yellow=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -27,7 +27,9 @@ INTRODUCTION = """\
 # Longer tests
 
 The last result of each, written by the runs themselves. What passed at the commit that is checked out is not run again;
-`FRESH=1` runs all. `make soak SAEBYEOK_SOAK_MINUTES=600` makes the soak a long one; cut off, it goes on counting.
+`FRESH=1` runs all. `make long-tests` says of each result how many commits ago it was made and which of the files that
+its test depends on have changed since; `make test` ends with a warning where some have. `make soak
+SAEBYEOK_SOAK_MINUTES=600` makes the soak a long one; cut off, it goes on counting.
 """
 
 

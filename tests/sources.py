@@ -113,14 +113,13 @@ def modules() -> tuple[Module, ...]:
 def _read(path: Path) -> Module:
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-    top: set[str] = set()
-    everything: set[str] = set()
-    for node in ast.walk(tree):
-        found = _imported(node, name)
-        everything |= found
-        if any(node is statement for statement in tree.body):
-            top |= found
-    return Module(name, path, frozenset(top), frozenset(everything - top))
+    top = {found for statement in tree.body for found in _imported(statement, name)}
+    return Module(name, path, frozenset(top), frozenset(imports_of(tree, name) - top))
+
+
+def imports_of(tree: ast.Module, name: str) -> set[str]:
+    """All modules that a module imports somewhere, at its top or inside functions."""
+    return {found for node in ast.walk(tree) for found in _imported(node, name)}
 
 
 def _imported(node: ast.AST, importer: str) -> set[str]:
