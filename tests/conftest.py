@@ -168,10 +168,22 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 
 def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
-    # Here and not at the top: torch takes seconds, and most tests need none of this.
-    from tests.exported import build_model
+    """A model that is built once, whichever worker is first to ask for it."""
+    from filelock import FileLock
 
-    return build_model(factory.mktemp("models") / head, head, seed)
+    from tests.releases import TinyModel
+
+    base = factory.getbasetemp()
+    models = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
+    models.mkdir(exist_ok=True)
+    built = models / f"{head}-{seed}"
+    with FileLock(f"{built}.lock"):
+        if not built.exists():
+            # Here and not at the top: torch takes seconds, and most tests need none of this.
+            from tests.exported import build_model
+
+            build_model(models / f".{built.name}", head, seed).directory.rename(built)
+    return TinyModel(built, head)
 
 
 def _build_light(factory: pytest.TempPathFactory, seed: int) -> TinyModel:
