@@ -1,14 +1,15 @@
-"""A small disk for tests to fill up."""
+"""A small disk for tests to fill up, and a record of what is put on a disk in which order."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,3 +45,21 @@ def small_disk(path: Path, size: int) -> Iterator[Disk]:
     finally:
         # Lazily: a process that was killed may still hold a file there for a moment.
         subprocess.run(["umount", "--lazy", path], check=True)
+
+
+class Calls:
+    """The calls that put something on the disk, in order, each with the name of what it is about."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[tuple[str, str]] = []
+        self._watch(monkeypatch, "fsync", lambda descriptor: str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        self._watch(monkeypatch, "replace", lambda source, _: str(source))
+
+    def _watch(self, monkeypatch: pytest.MonkeyPatch, name: str, about: Callable[..., str]) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments: Any) -> Any:
+            self.seen.append((name, Path(about(*arguments)).name))
+            return real(*arguments)
+
+        monkeypatch.setattr(os, name, call)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
 from pipeline.statefiles import read_state, replace_state
 from tests.damage import damage_file, each_damage
+from tests.disks import Calls
 
 KIND = TypeAdapter(dict[str, list[int]])
 
@@ -62,24 +61,6 @@ def test_rights_of_a_private_file_hold_when_it_is_replaced(state: Path) -> None:
     assert stat.S_IMODE(state.stat().st_mode) & 0o600 == 0o600
     replace_state(state, "{}", mode=0o600)
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
-
-
-class Calls:
-    """The calls that put something on the disk, in order, each with the name of what it is about."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[tuple[str, str]] = []
-        self._watch(monkeypatch, "fsync", lambda descriptor: str(Path(f"/proc/self/fd/{descriptor}").readlink()))
-        self._watch(monkeypatch, "replace", lambda source, _: str(source))
-
-    def _watch(self, monkeypatch: pytest.MonkeyPatch, name: str, about: Callable[..., str]) -> None:
-        real = getattr(os, name)
-
-        def call(*arguments: Any) -> Any:
-            self.seen.append((name, Path(about(*arguments)).name))
-            return real(*arguments)
-
-        monkeypatch.setattr(os, name, call)
 
 
 def test_content_is_on_the_disk_before_the_name(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

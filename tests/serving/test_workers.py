@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 
 from pipeline.settings import ROOT
 from serving.schemas import WorkerState
-from serving.workers import MAX_STAGED, StagedList, WorkerFile, live_workers
+from serving.workers import MAX_STAGED, StagedList, WorkerFile, live_workers, locked
 from tests.damage import damage_file, each_damage
+from tests.disks import Calls
 
 WORKER = """
 import sys, time
@@ -65,16 +68,20 @@ def test_the_staged_list_keeps_what_every_thread_adds(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(StagedList(tmp_path).add, refs))
     assert sorted(StagedList(tmp_path).read()) == refs
-    assert refs[3] not in StagedList(tmp_path).remove(refs[3])
+    left = StagedList(tmp_path).remove(refs[3])
+    assert sorted(left) == sorted({*refs} - {refs[3]})
+    assert StagedList(tmp_path).read() == left
     assert StagedList(tmp_path).remove("release/nsmc/key/unknown") == StagedList(tmp_path).read()
 
 
 def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
     staged = StagedList(tmp_path)
     assert staged.read() == []
-    for number in [*range(MAX_STAGED), 0]:
+    for number in [*range(8), 0]:
         staged.add(str(number))
-    assert staged.add("new") == [*(str(number) for number in range(2, MAX_STAGED)), "0", "new"]
+    # It was there already, and the list is full: no other one goes for it.
+    assert staged.read() == [*(str(number) for number in range(1, 8)), "0"]
+    assert staged.add("new") == [*(str(number) for number in range(2, 8)), "0", "new"]
 
 
 @each_damage
@@ -120,3 +127,61 @@ def test_workers_are_listed_by_pid(tmp_path: Path) -> None:
     assert [worker.pid for worker in live_workers(tmp_path)] == [1, 9, 30, 200]
     for file in files:
         file.close()
+
+
+def test_directories_are_made_where_they_are_absent(tmp_path: Path) -> None:
+    for _ in range(2):
+        WorkerFile(tmp_path / "home" / "workers").close()
+        with locked(tmp_path / "other" / "service" / "a.lock"):
+            assert (tmp_path / "other" / "service" / "a.lock").exists()
+    assert StagedList(tmp_path / "third" / "service").add("a") == ["a"]
+
+
+def test_closed_worker_leaves_no_files_and_closes_twice(tmp_path: Path) -> None:
+    file = WorkerFile(tmp_path)
+    file.write(state(1))
+    for _ in range(2):
+        file.close()
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_state_of_a_worker_is_not_flushed_and_the_staged_list_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, calls = WorkerFile(tmp_path), Calls(monkeypatch)
+    file.write(state(1))
+    assert [name for name, _ in calls.seen] == ["replace"]
+    StagedList(tmp_path).add("a")
+    assert [name for name, _ in calls.seen[1:]] == ["fsync", "replace", "fsync"]
+    file.close()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a lock that nobody holds"])
+def test_state_without_a_living_worker_is_removed(tmp_path: Path, left: str) -> None:
+    (tmp_path / "1-dead.json").write_text(state(1).model_dump_json())
+    if left != "nothing":
+        (tmp_path / "1-dead.lock").touch()
+    assert live_workers(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [StagedList.add, StagedList.remove])
+def test_staged_list_is_changed_by_one_at_a_time(tmp_path: Path, change: Callable[[StagedList, str], object]) -> None:
+    staged = StagedList(tmp_path)
+    staged.add("old")
+    begun = threading.Event()
+
+    def work() -> None:
+        begun.set()
+        change(staged, "old")
+
+    thread = threading.Thread(target=work)
+    with locked(tmp_path / "staged.lock"):
+        before = (tmp_path / "staged.json").stat().st_ino
+        thread.start()
+        begun.wait()
+        thread.join(0.05)
+        assert thread.is_alive()
+        assert (tmp_path / "staged.json").stat().st_ino == before
+    thread.join()
+    assert (tmp_path / "staged.json").stat().st_ino != before

@@ -30,6 +30,8 @@ MINUTES = float(os.environ.get("SAEBYEOK_SOAK_MINUTES") or 20)
 #: Seconds from swap to swap, shorter where all of it is short; rounds in which a worker may take what memory it needs;
 #: by how much of that it may grow after them.
 ROUND, WARM_UP, GROWTH = min(60.0, 12 * MINUTES), 2, 0.05
+#: Quiet medians that any question may take while deployments come and go, and that all but one in a thousand may.
+SLOWEST, OFTEN = 200.0, 40.0
 #: Share of the questions that it can answer that it is asked; seconds in which that is measured.
 LOAD, MEASURE = 0.7, min(15.0, ROUND)
 TEXTS = SENTENCES[:3]
@@ -45,11 +47,13 @@ class Progress:
     departures: int = 0
     swaps: int = 0
     growth: float = 0.0
+    slowest: float = 0.0
 
     def __str__(self) -> str:
         asked = f"{self.requests} questions and {self.departures} who went away"
         return (
-            f"{self.seconds / 60:.1f} minutes, {asked}, {self.swaps} swaps, workers grew by {self.growth:.1%} at most"
+            f"{self.seconds / 60:.1f} minutes, {asked}, {self.swaps} swaps, workers grew by {self.growth:.1%} at most, "
+            f"the slowest answer took {self.slowest:.0f} quiet medians"
         )
 
 
@@ -73,6 +77,19 @@ def sizes(service: Service) -> dict[int, int]:
     """Resident bytes of each worker."""
     page = os.sysconf("SC_PAGE_SIZE")
     return {pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in service.pids()}
+
+
+def waits(answers: Sequence[Answer]) -> list[float]:
+    """Seconds of each, the quickest first."""
+    return sorted(answer.came - answer.asked for answer in answers)
+
+
+def quiet_median(crowd: Crowd) -> float:
+    """Seconds of the middle question where nothing is deployed, at the rate that is asked from now on."""
+    crowd.take()
+    time.sleep(MEASURE)
+    answers = waits(crowd.take())
+    return answers[len(answers) // 2]
 
 
 def capacity(crowd: Crowd) -> float:
@@ -111,6 +128,7 @@ def test_nobody_notices_a_swap(
     live = A
     with Crowd(service.settings.service_url, TEXTS).at_work() as crowd:
         crowd.rate = LOAD * capacity(crowd)
+        quiet = quiet_median(crowd)
         crowd.rude = True
         for number in count(1):
             began, before = time.monotonic(), live
@@ -121,6 +139,10 @@ def test_nobody_notices_a_swap(
             answers = crowd.take()
             assert [answer for answer in answers if answer.status != 200] == []
             assert [answer for answer in answers if named(answer, truth) != answer.release] == []
+            slow = waits(answers)
+            assert slow[int(0.999 * len(slow))] < OFTEN * quiet, "one in a thousand waits"
+            assert slow[-1] < SLOWEST * quiet, "somebody waits"
+            progress.slowest = max(progress.slowest, slow[-1] / quiet)
             assert {answer.release for answer in answers if answer.came < began} <= {before}
             assert {answer.release for answer in answers if answer.asked > settled} == {live}
             now = sizes(service)
