@@ -17,7 +17,7 @@ import pytest
 
 NEEDS = {
     "torch": "trains, or computes with torch",
-    "server": "starts a server: the service, S3 or W&B",
+    "server": "starts a server: the service, S3 or W&B's",
     "airflow": "runs or imports Airflow",
     "browser": "opens a page in Chromium",
 }
@@ -32,13 +32,14 @@ FIXTURES: Mapping[str, str] = {
 #: Packages that show a need as soon as they are imported.
 PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers"), "torch"),
-    **dict.fromkeys(("moto", "wandb"), "server"),
+    "moto": "server",
     "airflow": "airflow",
     "playwright": "browser",
 }
 #: Commands that show a need when they are started: words that follow each other.
 COMMANDS: Mapping[tuple[str, ...], str] = {
     ("-m", "serving"): "server",
+    ("wandb-core",): "server",
     ("airflow",): "airflow",
     ("chromium",): "browser",
 }
@@ -83,8 +84,8 @@ def fixtures_of(item: pytest.Item) -> set[str]:
     return {*getattr(item, "fixturenames", ()), *parameters}
 
 
-def needs_of(item: pytest.Item) -> set[str]:
-    """The needs that a test is marked with."""
+def needs_of(item: pytest.Item | pytest.Module) -> set[str]:
+    """The needs that a test or a module is marked with."""
     return {mark.name for mark in item.iter_markers()} & NEEDS.keys()
 
 
@@ -99,7 +100,8 @@ class Guard:
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
         report: Any = yield
-        if isinstance(collector, pytest.Module) and (found := self._found()):
+        # A marked module is imported all the same if it is named on the command line.
+        if isinstance(collector, pytest.Module) and (found := self._found() - needs_of(collector)):
             report.outcome, report.longrepr = "failed", complaint(collector.nodeid, found)
         return report
 
