@@ -99,6 +99,8 @@ def test_last_step_of_an_epoch_leaves_it_to_the_evaluation(clock: Clock, argumen
     clock.now += 2 * EVERY
     found = [step for step in range(1, 11) if asked(watch, arguments, state_at(step))]
     assert found == [1, 2, 3, 4, 6, 7, 8, 9]
+    # Where the epochs do not divide the steps: 5 each, and one more.
+    assert not asked(watch, arguments, state_at(5, steps=11))
     # An epoch of less than a step is one step, and each step its last.
     assert not asked(watch, arguments, state_at(1, steps=2, epochs=3))
 
@@ -243,9 +245,9 @@ def test_only_the_first_process_marks_a_checkpoint(tmp_path: Path, arguments: Tr
 
 
 def test_seconds_count_earlier_attempts(clock: Clock) -> None:
-    watch = Watch(spent=30.0)
+    watch, first = Watch(spent=30.0), Watch()
     clock.now += 12.0
-    assert watch.seconds == 42.0
+    assert (watch.seconds, first.seconds) == (42.0, 12.0)
 
 
 # --- what it says ---

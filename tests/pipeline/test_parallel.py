@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline import hardware
 from pipeline.artifacts import Artifact
 from pipeline.encode import load_tokenizer
 from pipeline.fit import _sharing
@@ -102,12 +101,7 @@ def test_a_training_by_two_threads_makes_the_model_of_one_thread(name: str, tmp_
     assert any(not torch.equal(weights(together)[key], tensor) for key, tensor in weights(alone).items())
 
 
-def test_threads_that_share_have_rows_enough_and_draw_nothing(reviews: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cpu"))
-    for rows, threads, sharing in ((32, 1, 1), (32, 2, 2), (32, 8, 2), (8, 2, 1), (128, 4, 4)):
-        assert hardware.batch_threads(rows, threads) == sharing
-    monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cuda"))
-    assert hardware.batch_threads(128, 8) == 1
+def test_threads_share_only_where_nothing_is_drawn(reviews: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.fit.batch_threads", lambda rows, threads: threads)
     recipe, tokenizer = reviews.recipe, load_tokenizer(reviews.tokenized.path / "tokenizer")
     assert recipe.model.scratch is not None

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline import hardware
 from pipeline.artifacts import Artifact
 from pipeline.train import train
 from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
@@ -56,11 +55,3 @@ def test_two_processes_make_the_model_that_one_makes(
     assert len(recorded) == 2
     assert all(b"train/global_step" in content and b"eval/" in content for content in recorded)
     assert not list((tmp_path / "work").glob("*"))
-
-
-def test_only_large_batches_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hardware.best_device().type == "cuda" or hardware.training_processes(10_000) == 1
-    monkeypatch.setattr(hardware, "best_device", lambda: torch.device("cuda"))
-    for gpus, rows, processes in ((0, 4096, 1), (1, 4096, 1), (4, 16, 1), (4, 64, 2), (4, 128, 4), (4, 4096, 4)):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        assert hardware.training_processes(rows) == processes

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pipeline import fit, hardware
+from pipeline import fit
 from pipeline.encode import load_tokenizer
 from pipeline.trainer import Meter, decay_by_layer
 from tests.tiny import Road
@@ -36,41 +35,6 @@ def test_what_is_packed_has_no_padding() -> None:
     meter.count({"labels": torch.ones(2), "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]])})
     meter.count({"labels": torch.ones(2), "attention_mask": torch.tensor([[1, 1], [1, 0]])})
     assert (meter.tokens, meter.places, meter.padding) == (7, 7, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("device", "bf16", "name"), [("cpu", True, "eager"), ("cpu", False, "sdpa"), ("cuda", True, "sdpa")]
-)
-def test_attention_is_by_products_where_that_is_faster(
-    device: str, bf16: bool, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "best_device", lambda: torch.device(device))
-    monkeypatch.setattr(hardware, "has_bf16", lambda: bf16)
-    assert hardware.training_attention() == name
-    assert name == "eager" or name in ALL_ATTENTION_FUNCTIONS
-
-
-@pytest.mark.parametrize(
-    ("device", "bf16", "packs"), [("cpu", True, False), ("cuda", True, True), ("cuda", False, False)]
-)
-def test_rows_are_packed_where_torch_has_the_kernel(
-    device: str, bf16: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hardware, "best_device", lambda: torch.device(device))
-    monkeypatch.setattr(hardware, "has_bf16", lambda: bf16)
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
-    assert hardware.packs_rows(mixed=False) == packs
-    # On a CPU it depends on the batches.
-    assert hardware.packs_rows(mixed=True) == (packs or device == "cpu")
-    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: False)
-    assert not hardware.packs_rows(mixed=False)
-
-
-def test_only_a_long_training_on_a_gpu_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    for device, long in (("cpu", False), ("cuda", True)):
-        monkeypatch.setattr(hardware, "best_device", lambda device=device: torch.device(device))
-        assert hardware.compiles(hardware.WORTH) == long
-        assert not hardware.compiles(hardware.WORTH - 1)
 
 
 def test_the_optimizer_is_one_kernel(reviews: Road, tmp_path: Path) -> None:
