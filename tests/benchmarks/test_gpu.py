@@ -16,6 +16,8 @@ from benchmarks import gpu
 from pipeline.settings import ROOT
 from serving.bound import Shape
 
+pytestmark = pytest.mark.torch
+
 #: Without them it runs, as on a machine that has but torch, transformers and ONNX Runtime.
 BLOCKED = ("airflow", "bentoml", "datasets", "great_expectations", "wandb")
 RUN = f"""
