@@ -10,6 +10,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from pipeline import hardware
 
+pytestmark = pytest.mark.torch
+
 Machine = Callable[..., None]
 
 
