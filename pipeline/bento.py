@@ -56,11 +56,11 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
 
 def _make(settings: Settings, store: Store, deployment: Deployment, bentos: BentoStore) -> None:
     releases = {recipe: store.open(ref) for recipe, ref in sorted(deployment.releases.items())}
-    for release in releases.values():
-        import_release(release, settings)
     cards = {recipe: read_card(release) for recipe, release in releases.items()}
     directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
     try:
+        for release in releases.values():
+            import_release(release, settings)
         write_context(directory, deployment, cards)
         _build(settings, directory, deployment, bentos)
     except OSError as error:

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import ArtifactError
+from pipeline.files import full_disk_errors
 from pipeline.manifest import MANIFEST, Manifest, verify_files
 from pipeline.settings import Settings
 from pipeline.statefiles import read_state
@@ -85,7 +86,8 @@ def import_release(release: Artifact, settings: Settings) -> Path:
             else:
                 return found
         labels = {"recipe": release.manifest.recipe}
-        with bentoml.models.create(tag, labels=labels, _model_store=models) as model:
+        home = str(settings.home)
+        with full_disk_errors(home), bentoml.models.create(tag, labels=labels, _model_store=models) as model:
             target = Path(model.path)
             for relative in release.manifest.files:
                 (target / relative).parent.mkdir(parents=True, exist_ok=True)

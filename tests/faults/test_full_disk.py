@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.bento import ensure_bento
+from pipeline.errors import ServiceError
+from pipeline.job import open_store
+from pipeline.releases import DeploymentLog
+from pipeline.settings import load_settings
 from pipeline.stages import STAGES
+from serving.engine import EngineOptions
+from serving.live import PATIENCE as TRIED_AGAIN
+from serving.live import Follower, LogSource
 from tests.cli import Place, sets
 from tests.disks import Disk, small_disk
+from tests.releases import TinyModel
 from tests.tiny import SMALL, anything_goes
 
 pytestmark = pytest.mark.faults
@@ -62,3 +71,44 @@ def test_everything_on_a_full_disk(disk: Disk) -> None:
     place = Place(disk.path / "home")
     for stage in STAGES:
         fails_then_goes_through(place, disk, stage.name)
+
+
+def test_service_on_a_full_disk_keeps_its_release_and_follows_later(
+    disk: Disk, tmp_path: Path, light: TinyModel
+) -> None:
+    disk.resize(PLENTY)
+    settings = load_settings().model_copy(update={"home": disk.path / "home", "store": str(tmp_path / "store")})
+    store = open_store(settings)
+    follower = Follower(LogSource(settings, store), EngineOptions(threads=1))
+    try:
+        for number, key in enumerate("ab"):
+            release = light.publish(store, "nsmc", key=key * 16)
+            DeploymentLog(store).append({"nsmc": release.ref}, after=number, run="test", reason="test")
+            if number == 0:
+                follower.step()
+                disk.resize(disk.used)
+        follower.step()
+        # It cannot copy the release, and says so; users are answered all the same.
+        assert follower.snapshot.live["nsmc"].card.id == f"nsmc-{'a' * 16}"
+        (worker,) = follower.source.workers()
+        (problem,) = worker.problems
+        assert (worker.deployment, problem.release, problem.retryable) == (1, release.ref, True)
+        assert "the disk is full" in problem.message
+        disk.resize(PLENTY)
+        for _ in range(TRIED_AGAIN + 1):
+            follower.step()
+        assert (follower.problem, follower.source.workers()[0].deployment) == (None, 2)
+        assert not list((settings.home / "service").rglob(".*.json.*")), "nothing half-written stays"
+    finally:
+        follower.close()
+
+
+def test_bento_on_a_full_disk_is_built_later(disk: Disk, tmp_path: Path, light: TinyModel) -> None:
+    settings = load_settings().model_copy(update={"home": disk.path / "home", "store": str(tmp_path / "store")})
+    store = open_store(settings)
+    release = light.publish(store, "nsmc", key="a" * 16)
+    made = DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="test")
+    with pytest.raises(ServiceError, match="could not be"):
+        ensure_bento(settings, store, made)
+    disk.resize(PLENTY)
+    assert ensure_bento(settings, store, made) == "saebyeok:1"

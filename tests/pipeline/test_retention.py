@@ -317,7 +317,7 @@ def test_deletion_that_is_cut_off_is_made_whole_by_the_next(
     assert find_outdated(store, keep(settings, 2)).remains == ()
 
 
-@pytest.mark.parametrize("place", ["directory", "bucket"])
+@pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=pytest.mark.server)])
 def test_prune_names_and_frees_just_what_it_deletes(
     place: str,
     settings: Settings,
