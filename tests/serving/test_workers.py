@@ -77,6 +77,9 @@ def test_the_staged_list_keeps_what_every_thread_adds(tmp_path: Path) -> None:
 def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
     staged = StagedList(tmp_path)
     assert staged.read() == []
+    for ref in ("0", "1", "0"):
+        staged.add(ref)
+    assert staged.read() == ["1", "0"]
     for number in [*range(8), 0]:
         staged.add(str(number))
     # It was there already, and the list is full: no other one goes for it.
