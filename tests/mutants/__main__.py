@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,7 @@ class Warm:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        shutil.rmtree(self.home, ignore_errors=True)
 
 
 @dataclass

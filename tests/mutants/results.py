@@ -7,6 +7,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,15 @@ class Journal:
         journal = cls(path, key)
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             # A run that was killed may have left half a line.
-            if line.endswith("}"):
+            with suppress(json.JSONDecodeError):
                 journal._take(json.loads(line))
         return journal
 
     def add(self, mutant: str, **result: Any) -> None:
         row = {"key": self.key, "mutant": mutant, **result}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            # A new line first: half a line may stand there.
+            file.write("\n" + json.dumps(row, ensure_ascii=False))
         self._take(row)
 
     def _take(self, row: dict[str, Any]) -> None:

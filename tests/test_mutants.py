@@ -1,0 +1,99 @@
+"""The mutation testing of `make mutants`: what it changes, what it keeps, and what it writes."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ROOT
+from tests.mutants.mutations import mutations
+from tests.mutants.results import END, START, Journal, Row, Selection, count, make_key, read_rows, score, write_rows
+
+MODULES = ROOT / "tests" / "mutants" / "modules.toml"
+ROW = Row("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
+
+
+def changed(line: str) -> set[str]:
+    """What becomes of a line of a function."""
+    source = f'def f(a, b):\n    """Text."""\n    {line}\n'
+    return {mutation.code.splitlines()[2].strip() for mutation in mutations(source)}
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("return a >= 0.5", {"return a > 0.5", "return a >= 0.45", "return a >= 0.55", "return None"}),
+        ("return a and b", {"return a or b", "return (a)", "return (b)"}),
+        ("if a: raise ValueError(b)", {"if False: raise ValueError(b)", "if True: raise ValueError(b)", "if a: pass"}),
+        ("call(a, strict=True)", {"pass", "call(a, strict=False)", "call(a, )"}),
+        ("return [x for x in a if x]", {"return [x for x in a]"}),
+        ("return sorted(a)", {"return a"}),
+    ],
+)
+def test_mutations_change_what_decides(line: str, wanted: set[str]) -> None:
+    assert wanted <= changed(line)
+
+
+@pytest.mark.parametrize("line", ['log.info("text", a)', 'b: "int"', "pass"])
+def test_mutations_leave_what_only_says(line: str) -> None:
+    assert changed(line) == set()
+
+
+def test_mutations_swap_neighbours_and_break_handlers() -> None:
+    source = "def f():\n    sync()\n    rename()\n    try:\n        g()\n    except OSError:\n        h = 1\n"
+    codes = {mutation.code for mutation in mutations(source)}
+    assert source.replace("    sync()\n    rename()", "    rename()\n    sync()") in codes
+    assert source.replace("h = 1", "raise") in codes
+
+
+def test_mutations_of_a_module_are_valid_and_have_their_own_names() -> None:
+    source = (ROOT / "dags" / "approval.py").read_text(encoding="utf-8")
+    found = mutations(source)
+    assert len({mutation.key for mutation in found}) == len({mutation.code for mutation in found}) == len(found) > 30
+    assert all(ast.parse(mutation.code) for mutation in found)
+
+
+def test_journal_cut_off_in_a_line_goes_on_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    journal = Journal.open(file, "key")
+    journal.add("one", status="killed", killer="t.py::test_a")
+    with file.open("a") as writer:
+        writer.write('{"key": "key", "mut')
+    again = Journal.open(file, "key")
+    assert again.results.keys() == {"one"}
+    again.add("two", status="survived", killer="")
+    assert Journal.open(file, "key").results.keys() == {"one", "two"}
+
+
+def test_journal_of_another_key_keeps_only_who_killed(tmp_path: Path) -> None:
+    Journal.open(tmp_path / "a.jsonl", "old").add("one", status="killed", killer="t.py::test_a")
+    journal = Journal.open(tmp_path / "a.jsonl", "new")
+    assert journal.results == {}
+    assert journal.killers == {"one": "t.py::test_a"}
+
+
+def test_key_changes_with_the_module_and_its_tests(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    module, test = tmp_path / "a.py", tmp_path / "tests" / "test_a.py"
+    keys = []
+    for texts in (("1", "1"), ("2", "1"), ("2", "2"), ("2", "2")):
+        for file, text in zip((module, test), texts, strict=True):
+            file.write_text(text)
+        keys.append(make_key(tmp_path, "a.py", Selection(("tests/test_a.py::test_x",))))
+    assert len(set(keys[:3])) == 3
+    assert keys[2] == keys[3]
+
+
+def test_score_counts_time_outs_as_noticed() -> None:
+    assert score(count(["killed", "timeout", "survived", "killed"])) == 0.75
+
+
+def test_table_written_is_read_again_and_keeps_the_page() -> None:
+    page = f"# Page\n\n{START}\n{END}\n\nafter\n"
+    written = write_rows(page, [ROW])
+    assert read_rows(written) == {ROW.module: ROW}
+    assert written.startswith("# Page\n")
+    assert written.endswith("after\n")
+    assert write_rows(written, [ROW]) == written
