@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -255,8 +257,8 @@ def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
     assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
 
 
-KILLED = """
-import os, signal
+RECORDS = """
+import sys
 from pipeline.job import open_job
 from pipeline.settings import load_settings
 from pipeline.tracking import tracked
@@ -264,18 +266,34 @@ from pipeline.tracking import tracked
 job = open_job("nsmc", settings=load_settings(), sample=True)
 with tracked(job, "train", {}) as tracker:
     tracker.log({"loss": 1.0})
-    os.kill(os.getpid(), signal.SIGKILL)
+    print("recording", flush=True)
+    sys.stdin.read()
 """
 
 
-def test_a_stage_that_is_killed_leaves_no_process_behind(job: Job, wandb_online: WandbServer) -> None:
-    subprocess.run([sys.executable, "-c", KILLED], cwd=ROOT, timeout=120)
-    place = str(job.settings.home)
-    left = [
-        item for item in psutil.process_iter(["cmdline"]) if any(place in part for part in item.info["cmdline"] or [])
-    ]
-    _, alive = psutil.wait_procs(left, timeout=60)
-    assert alive == []
+def processes_of(home: Path) -> Iterator[psutil.Process]:
+    """Every process that was started with `home` as SAEBYEOK_HOME, whoever its parent is now."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SAEBYEOK_HOME") == str(home):
+                yield process
+
+
+def test_a_killed_stage_leaves_no_process_behind(job: Job, wandb_online: WandbServer) -> None:
+    """A stage that is killed by the kernel ends W&B's process, the upload and the upload's own W&B process."""
+    home = job.settings.home
+    with subprocess.Popen(
+        [sys.executable, "-c", RECORDS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stage:
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "recording\n"
+        eventually("the upload is at work", lambda: wandb_online.counts["UpsertBucket"])
+        started = [" ".join(process.cmdline()) for process in processes_of(home)]
+        assert sum("wandb-core" in command for command in started) == 2, started
+        assert sum("pipeline.upload" in command for command in started) == 1, started
+        stage.kill()
+    assert stage.returncode == -signal.SIGKILL
+    eventually("all its processes have ended", lambda: not list(processes_of(home)))
 
 
 @pytest.mark.parametrize(
