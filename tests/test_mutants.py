@@ -60,7 +60,7 @@ def test_journal_cut_off_in_a_line_goes_on_without_it(tmp_path: Path) -> None:
     journal = Journal.open(file, "key")
     journal.add("one", status="killed", killer="t.py::test_a")
     with file.open("a") as writer:
-        writer.write('{"key": "key", "mut')
+        writer.write('\n{"key": "key", "mut')
     again = Journal.open(file, "key")
     assert again.results.keys() == {"one"}
     again.add("two", status="survived", killer="")

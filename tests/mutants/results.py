@@ -60,7 +60,7 @@ class Journal:
     @classmethod
     def open(cls, path: Path, key: str) -> Journal:
         journal = cls(path, key)
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
             # A run that was killed may have left half a line.
             with suppress(json.JSONDecodeError):
                 journal._take(json.loads(line))
