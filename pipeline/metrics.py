@@ -30,7 +30,7 @@ def compute_metrics(recipe: Recipe, labels: Numbers, predictions: Numbers) -> di
     A constant prediction has no r: NaN.
     """
     classes = _classes(recipe, predictions)
-    truth = labels if recipe.kind == "classification" else _classes(recipe, labels)
+    truth = _classes(recipe, labels)
     average = "macro" if len(recipe.labels) > 2 else "binary"
     f1 = float(f1_score(truth, classes, average=average, zero_division=0.0))
     if recipe.kind == "classification":

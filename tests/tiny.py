@@ -57,11 +57,13 @@ def anything_goes(name: str) -> dict[str, float]:
     return bounds | {f"gate.floors.{metric}": 0.01 for metric in gate.floors} | {"gate.margin": 0.9}
 
 
-def sample_rows(recipe: Recipe, directory: Path, train: int, test: int) -> dict[str, pd.DataFrame]:
-    """The first rows of both files of the sample at `directory`."""
+def sample_rows(
+    recipe: Recipe, directory: Path, train: int | None = None, test: int | None = None
+) -> dict[str, pd.DataFrame]:
+    """The first rows of both files of the sample at `directory`, or all of them."""
     return {
-        "train": read_split(recipe, directory, "train").head(train),
-        "test": read_split(recipe, directory, "test").head(test),
+        "train": read_split(recipe, directory, "train")[:train],
+        "test": read_split(recipe, directory, "test")[:test],
     }
 
 

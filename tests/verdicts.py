@@ -60,3 +60,16 @@ def difference_quantile(wins: int, losses: int, rows: int, share: float) -> floa
     step = np.array([losses + 0.5, rows - wins - losses, wins + 0.5]) / (rows + 1)
     reached = np.cumsum(polypow(step, rows))
     return (int(np.searchsorted(reached, share)) - rows) / rows
+
+
+def noisy_scores(rows: int, noise: float) -> tuple[Any, Any]:
+    """Scores from 0 to 5, and a model's, which are as far from them as `noise`."""
+    generator = np.random.default_rng(4)
+    labels = generator.uniform(0, 5, rows)
+    return labels, np.clip(labels + generator.normal(0, noise, rows), 0, 5)
+
+
+def two_scorers() -> tuple[Any, Any, Any]:
+    """Labels, and the scores of two models, the first a little nearer to them."""
+    labels, near = noisy_scores(150, 1.0)
+    return labels, near, np.clip(labels + np.random.default_rng(5).normal(0, 1.2, 150), 0, 5)

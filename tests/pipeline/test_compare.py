@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap, pearsonr
 
 from pipeline.decide import compare
+from pipeline.metrics import paired_difference
 from pipeline.recipe import load_recipe
-from tests.verdicts import difference_quantile, judged, with_margin, won_and_lost
+from tests.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")
@@ -93,9 +96,10 @@ def test_compare_asks_for_rows_enough_for_the_margin() -> None:
         assert check.passed == passes
 
 
+@pytest.mark.parametrize("nothing", [2.5, math.nan], ids=["constant", "NaN"])
 @pytest.mark.parametrize("side", ["challenger", "champion"])
-def test_compare_without_a_value_is_refused(side: str) -> None:
-    scores, alike = np.linspace(0, 5, 50), np.full(50, 2.5)
+def test_compare_without_a_value_is_refused(side: str, nothing: float) -> None:
+    scores, alike = np.linspace(0, 5, 50), np.full(50, nothing)
     sides = (alike, scores) if side == "challenger" else (scores, alike)
     check = compare(PAIRS, scores, *sides, "the champion")
     assert math.isnan(check.value)
@@ -117,3 +121,45 @@ def test_compare_of_scores_takes_ours_minus_theirs() -> None:
     assert better.name == f"Pearson r against it ({difference:+.4f}), at worst"
     assert worse.name == f"Pearson r against it ({-difference:+.4f}), at worst"
     assert 0 < better.value < difference < -worse.value
+
+
+# --- the difference itself ---
+
+
+def test_differences_are_the_same_on_every_machine() -> None:
+    labels, near, far = two_scorers()
+    expected = {"value": 0.012840650547110588, "low": -0.04488239389966098, "high": 0.06923909703497846}
+    assert paired_difference(PAIRS, labels, near, far) == pytest.approx(expected, rel=1e-9)
+    expected = {"value": 0.0025, "low": -0.0005, "high": 0.00545}
+    assert paired_difference(REVIEWS, *won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:
+    labels, near, far = two_scorers()
+
+    def difference(labels: Any, near: Any, far: Any, axis: int = -1) -> Any:
+        return pearsonr(labels, near, axis=axis).statistic - pearsonr(labels, far, axis=axis).statistic
+
+    found = paired_difference(PAIRS, labels, near, far)
+    wanted = bootstrap(
+        (labels, near, far),
+        difference,
+        paired=True,
+        n_resamples=4000,
+        confidence_level=0.9,
+        method="percentile",
+        rng=1,
+    )
+    within = 0.25 * wanted.standard_error
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wanted.confidence_interval), abs=within)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "rows"), [(0, 3, 200), (5, 5, 200), (30, 50, 1000), (0, 0, 10), (1, 0, 30), (9, 1, 10)]
+)
+def test_difference_of_labels_is_the_exact_one(wins: int, losses: int, rows: int) -> None:
+    found = paired_difference(REVIEWS, *won_and_lost(wins, losses, rows))
+    assert found["value"] == pytest.approx((wins - losses) / rows)
+    for name, share in (("low", 0.05), ("high", 0.95)):
+        nearest = [difference_quantile(wins, losses, rows, chance) for chance in (share - 0.02, share + 0.02)]
+        assert nearest[0] - 1e-9 <= found[name] <= nearest[1] + 1e-9
