@@ -16,7 +16,7 @@ SHORTEST_KEY = 16
 def deploy_token(settings: Settings) -> str:
     """The token of `settings`, or the one in HOME/deploy.token, which is made where it does not exist.
 
-    Raises SettingsError where the file is empty or cannot be read.
+    Raises SettingsError where the file is empty, cannot be read or is not text.
     """
     if settings.deploy_token is not None:
         return settings.deploy_token.get_secret_value()
@@ -38,6 +38,8 @@ def deploy_token(settings: Settings) -> str:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}; set SAEBYEOK_DEPLOY_TOKEN or make it readable") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not text; remove it and a new token is made") from error
     if not token:
         raise SettingsError(f"{path} is empty; remove it and a new token is made, or set SAEBYEOK_DEPLOY_TOKEN")
     return token

@@ -70,7 +70,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
             raise _too_large(limit)
     if unpacker is not None and not (unpacker.eof and not unpacker.unused_data):
         raise ApiError(ErrorType.MALFORMED, "the compressed body ends too early, or is followed by something else")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return b"".join(parts)
 
 
 def _too_large(limit: int) -> ApiError:

@@ -1,35 +1,149 @@
-"""The deploy token."""
+"""The deploy token and the API keys."""
 
 from __future__ import annotations
 
+import errno
+import hmac
+import os
+import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, load_settings
-from serving.auth import deploy_token, is_authorized
+from serving.auth import api_keys, deploy_token, is_authorized
+
+KEY = "k" * 16
 
 
-def test_a_token_is_made_once_and_for_its_owner_only(settings: Settings) -> None:
-    token = deploy_token(settings)
-    assert len(token) >= 32
-    assert deploy_token(settings) == token
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def files(settings: Settings) -> list[str]:
+    return [path.name for path in settings.home.iterdir()]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_token_is_made_once_for_its_owner_alone(settings: Settings, mask: int) -> None:
+    settings = settings.model_copy(update={"home": settings.home / "not" / "there"})
+    with umask(mask):
+        token = deploy_token(settings)
+    # 32 random bytes, six bits a character.
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     assert stat.S_IMODE(settings.deploy_token_file.stat().st_mode) == 0o600
+    assert files(settings) == [settings.deploy_token_file.name]
+    assert settings.deploy_token_file.read_text() == f"{token}\n"
+    assert deploy_token(settings) == token
+    settings.deploy_token_file.unlink()
+    assert deploy_token(settings) != token
 
 
-def test_the_environment_wins_and_nothing_is_written(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_of_the_file_is_taken_without_the_line_end(settings: Settings) -> None:
+    settings.home.mkdir(parents=True)
+    settings.deploy_token_file.write_text(" given by hand\r\n")
+    assert deploy_token(settings) == "given by hand"
+    assert settings.deploy_token_file.read_text() == " given by hand\n"
+    assert files(settings) == [settings.deploy_token_file.name]
+
+
+def test_token_of_the_file_needs_no_other_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = deploy_token(settings)
+    # As on a disk that is full, or may only be read.
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a file is made"))
+    assert deploy_token(settings) == token
+
+
+def test_token_of_the_environment_wins_and_nothing_is_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SAEBYEOK_DEPLOY_TOKEN", "from-the-environment")
     chosen = load_settings()
     assert deploy_token(chosen) == "from-the-environment"
     assert not chosen.deploy_token_file.exists()
 
 
-def test_an_empty_file_is_an_error_not_an_open_door(settings: Settings) -> None:
-    settings.home.mkdir(parents=True)
-    settings.deploy_token_file.write_text("\n")
-    with pytest.raises(SettingsError, match="empty"):
+def test_token_of_whoever_was_first_is_everyones(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def late(source: Path, target: Path) -> None:
+        # It is whole, and nobody else's to read, before anyone can find it.
+        assert len(source.read_text()) == 44
+        assert stat.S_IMODE(source.stat().st_mode) == 0o600
+        target.write_text("made by another process\n")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    with umask(0):
+        assert deploy_token(settings) == "made by another process"
+    assert files(settings) == [settings.deploy_token_file.name]
+
+
+def test_token_that_cannot_be_linked_leaves_nothing_behind(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", full)
+    with pytest.raises(OSError, match="No space left"):
         deploy_token(settings)
+    assert files(settings) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b" \t\r\n"])
+def test_token_file_that_is_empty_is_an_error(settings: Settings, content: bytes) -> None:
+    settings.home.mkdir(parents=True)
+    settings.deploy_token_file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"deploy.token is empty; remove it .* or set SAEBYEOK_DEPLOY_TOKEN"):
+        deploy_token(settings)
+
+
+def test_token_file_that_cannot_be_read_is_an_error(settings: Settings) -> None:
+    settings.deploy_token_file.mkdir(parents=True)
+    with pytest.raises(
+        SettingsError, match=r"deploy.token: Is a directory; set SAEBYEOK_DEPLOY_TOKEN or make it readable"
+    ):
+        deploy_token(settings)
+
+
+def test_token_file_that_is_no_text_is_an_error(settings: Settings) -> None:
+    settings.home.mkdir(parents=True)
+    settings.deploy_token_file.write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"deploy.token is not text"):
+        deploy_token(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (None, ()),
+        ("", ()),
+        (" , \n", ()),
+        (KEY, (KEY,)),
+        (f"{KEY}1,{KEY}2", (f"{KEY}1", f"{KEY}2")),
+        (f" {KEY}1 ,, {KEY}2\n{KEY}3,", (f"{KEY}1", f"{KEY}2", f"{KEY}3")),
+    ],
+)
+def test_api_keys_are_told_apart(settings: Settings, text: str | None, keys: tuple[str, ...]) -> None:
+    secret = None if text is None else SecretStr(text)
+    assert api_keys(settings.model_copy(update={"api_keys": secret})) == keys
+
+
+@pytest.mark.parametrize("text", [KEY[1:], f"{KEY},{KEY[1:]}", f"{KEY[1:]},{KEY}", "열다섯 글자보다 짧다"])
+def test_api_key_that_is_too_short_is_an_error(settings: Settings, text: str) -> None:
+    with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS: each key must have 16 characters or more") as caught:
+        api_keys(settings.model_copy(update={"api_keys": SecretStr(text)}))
+    assert text not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -37,15 +151,54 @@ def test_an_empty_file_is_an_error_not_an_open_door(settings: Settings) -> None:
     [
         ("Bearer secret", True),
         ("bearer secret", True),
+        ("BEARER  secret ", True),
         ("Bearer secre", False),
         ("Bearer secret2", False),
+        ("Bearer ecret", False),
+        ("Bearer Secret", False),
+        ("Bearer secret secret", False),
+        ("Bearer secret,", False),
         ("Bearer ", False),
+        ("Bearer", False),
+        ("Bearersecret", False),
         ("Basic secret", False),
+        (" secret", False),
         ("secret", False),
+        ("secret secret", False),
+        ("secret Bearer", False),
         ("Bearer 비밀", False),
+        ("Bearer s\u00e9cret", False),
         ("", False),
         (None, False),
     ],
 )
-def test_only_the_whole_token_opens(header: str | None, allowed: bool) -> None:
+def test_header_opens_with_the_whole_secret_alone(header: str | None, allowed: bool) -> None:
     assert is_authorized(header, "secret") is allowed
+    assert is_authorized(header, "another", "secret", "비밀번호") is allowed
+    assert is_authorized(header, "another", "third") is False
+
+
+def test_header_opens_with_any_of_several_secrets() -> None:
+    secrets = ("first", "second", "셋째")
+    assert all(is_authorized(f"Bearer {secret}", *secrets) for secret in secrets)
+    assert not is_authorized("Bearer firstsecond", *secrets)
+
+
+def test_header_is_compared_with_every_secret_in_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+
+    def watched(given: bytes, secret: bytes) -> bool:
+        compared.append(secret)
+        return compare(given, secret)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    for header in ("Bearer first", "Bearer none of them", "Basic first", None):
+        compared.clear()
+        is_authorized(header, "first", "the second secret")
+        assert compared == [sha256(b"first").digest(), sha256(b"the second secret").digest()]
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer secret"])
+def test_header_opens_nothing_without_a_secret(header: str | None) -> None:
+    assert is_authorized(header) is False

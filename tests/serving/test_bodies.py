@@ -1,0 +1,215 @@
+"""Bodies as they are read: no further than the limit, packed or not, and no longer than a client has patience for."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import tracemalloc
+import zlib
+from dataclasses import dataclass
+
+import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message
+
+from serving.bodies import ClientGoneError, check_media_type, read_body
+from serving.errors import ApiError
+from serving.schemas import ErrorType
+
+LIMIT = 5000
+#: Bytes of a bomb, which comes in a thousandth of that: far more than all else that is held here.
+BOMB = 1 << 22
+PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress}
+packings = pytest.mark.parametrize("encoding", PACKERS)
+
+
+@dataclass
+class Client:
+    """Sends `parts`, the last of which ends the body unless it is `endless`, and counts what is taken of them."""
+
+    parts: list[bytes | None]
+    endless: bool = False
+    taken: int = 0
+
+    async def receive(self) -> Message:
+        part = self.parts[self.taken]
+        self.taken += 1
+        if part is None:
+            return {"type": "http.disconnect"}
+        # What is nothing, or false, may be left out.
+        message: Message = {"type": "http.request"} | ({"body": part} if part else {})
+        return message | ({"more_body": True} if self.endless or self.taken < len(self.parts) else {})
+
+    def read(self, limit: int = LIMIT, **headers: str) -> bytes:
+        named = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+        return asyncio.run(read_body(self.receive, named, limit))
+
+
+def sent(*parts: bytes | None) -> Client:
+    return Client(list(parts))
+
+
+def cut(body: bytes, size: int = 70) -> list[bytes | None]:
+    return [body[start : start + size] for start in range(0, len(body), size)]
+
+
+def refusal(client: Client, **headers: str) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        client.read(**headers)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"content-type": "application/json"},
+        {"content-type": " Application/JSON ; charset=UTF-8"},
+        {"content-type": 'application/json;charset="utf8"'},
+        {"content-type": "application/json; charset = utf-8"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-encoding": "identity"},
+        {"content-encoding": " GZIP "},
+        {"content-encoding": "Deflate"},
+    ],
+)
+def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
+    check_media_type(Headers(headers))
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "more"),
+    [
+        ({"content-type": "text/plain"}, "the body must be JSON: `Content-Type: application/json`", {}),
+        ({"content-type": "application/json5"}, "the body must be JSON: `Content-Type: application/json`", {}),
+        ({"content-type": ""}, "the body must be JSON: `Content-Type: application/json`", {}),
+        ({"content-type": "application/json; charset=cp949"}, "JSON is UTF-8; leave the charset out", {}),
+        ({"content-type": "application/json; charset=utf-16"}, "JSON is UTF-8; leave the charset out", {}),
+        *(
+            (
+                {"content-encoding": encoding},
+                "the body may be compressed by gzip or deflate, and by one of them once",
+                {"Accept-Encoding": "gzip, deflate"},
+            )
+            for encoding in ("br", "gzip, gzip", "", "x-gzip")
+        ),
+    ],
+)
+def test_media_type_that_is_another_is_refused(headers: dict[str, str], message: str, more: dict[str, str]) -> None:
+    with pytest.raises(ApiError) as caught:
+        check_media_type(Headers(headers))
+    error = caught.value
+    assert (error.kind, str(error), error.headers) == (ErrorType.UNSUPPORTED_MEDIA_TYPE, message, more)
+
+
+def test_body_is_read_in_order_and_no_further() -> None:
+    client = sent(b"ab", b"", b"cd", b"e")
+    assert client.read() == b"abcde"
+    assert client.taken == 4
+    assert sent(b"").read() == b""
+
+
+@pytest.mark.parametrize("encoding", ["", " Identity "])
+def test_body_of_just_the_limit_is_taken_and_one_byte_more_not(encoding: str) -> None:
+    headers = {"content_encoding": encoding} if encoding else {}
+    assert sent(bytes(LIMIT)).read(**headers) == sent(*cut(bytes(LIMIT))).read(**headers) == bytes(LIMIT)
+    for parts in ([bytes(LIMIT + 1)], cut(bytes(LIMIT + 1))):
+        client = sent(*parts)
+        error = refusal(client, **headers)
+        assert (error.kind, str(error)) == (ErrorType.TOO_LARGE, "the body is larger than 5000 bytes")
+        assert error.headers == {"Connection": "close"}
+        assert client.taken == len(parts)
+
+
+@packings
+def test_packed_body_of_just_the_limit_is_taken_and_one_byte_more_not(encoding: str) -> None:
+    for body in (bytes(LIMIT), bytes(LIMIT - 1) + b"x"):
+        packed = PACKERS[encoding](body)
+        assert sent(packed).read(content_encoding=encoding) == body
+        assert sent(*cut(packed)).read(content_encoding=f" {encoding.upper()} ") == body
+    larger = PACKERS[encoding](bytes(LIMIT + 1))
+    for parts in ([larger], cut(larger)):
+        assert refusal(sent(*parts), content_encoding=encoding).kind is ErrorType.TOO_LARGE
+
+
+@packings
+def test_limit_holds_for_the_packed_body_too(encoding: str) -> None:
+    # Random bytes do not get smaller.
+    packed = PACKERS[encoding](os.urandom(LIMIT))
+    assert len(packed) > LIMIT
+    assert refusal(sent(packed), content_encoding=encoding).kind is ErrorType.TOO_LARGE
+    assert len(sent(packed).read(len(packed), content_encoding=encoding)) == LIMIT
+
+
+@packings
+@pytest.mark.parametrize("size", [BOMB, 100])
+@pytest.mark.parametrize("before", [0, 1, LIMIT - 1, LIMIT])
+def test_bomb_is_not_unpacked_beyond_the_limit(encoding: str, size: int, before: int) -> None:
+    """What comes before the bomb, as a part of its own, leaves little or nothing of the limit to it."""
+    packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
+    first = packer.compress(bytes(before)) + packer.flush(zlib.Z_FULL_FLUSH)
+    client = sent(first, *cut(packer.compress(bytes(BOMB)) + packer.flush(), size))
+    tracemalloc.start()
+    error = refusal(client, content_encoding=encoding)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert error.kind is ErrorType.TOO_LARGE
+    assert peak < BOMB / 10, "nothing near the whole of it was in memory at once"
+
+
+@packings
+def test_packed_body_that_is_not_whole_is_malformed(encoding: str) -> None:
+    good = PACKERS[encoding](b"hello")
+    ends = "the compressed body ends too early, or is followed by something else"
+    for body in (b"", good[:-1], good[:4], good + b"x"):
+        for parts in ([body], cut(body, 3) or [b""]):
+            error = refusal(sent(*parts), content_encoding=encoding)
+            assert (error.kind, str(error), error.headers) == (ErrorType.MALFORMED, ends, {})
+    for body in (b"hello", good[:-4] + b"\0" * 4, zlib.compress(b"hello", wbits=-15)):
+        error = refusal(sent(body), content_encoding=encoding)
+        assert error.kind is ErrorType.MALFORMED
+        assert str(error).startswith("the body cannot be decompressed: Error -3")
+
+
+@pytest.mark.parametrize("wrong", PACKERS)
+@packings
+def test_packed_body_may_name_the_other_wrapper(encoding: str, wrong: str) -> None:
+    assert sent(PACKERS[wrong](b"hello")).read(content_encoding=encoding) == b"hello"
+
+
+def test_client_that_goes_away_is_told_from_one_that_ends() -> None:
+    for parts in ([None], [b"ab", None]):
+        with pytest.raises(ClientGoneError):
+            sent(*parts).read()
+
+
+def test_client_that_asks_first_sends_no_body_that_is_too_large() -> None:
+    client = sent(bytes(LIMIT + 1))
+    error = refusal(client, expect="100-continue", content_length=str(LIMIT + 1))
+    assert (error.kind, client.taken) == (ErrorType.TOO_LARGE, 0)
+    assert sent(bytes(LIMIT)).read(expect="100-continue", content_length=str(LIMIT)) == bytes(LIMIT)
+    assert sent(b"ab", b"c").read(expect="100-continue") == b"abc"
+    # Who does not ask is sending already.
+    client = sent(bytes(LIMIT + 1))
+    refusal(client, content_length=str(LIMIT + 1))
+    assert client.taken == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "read_on"), [([LIMIT] * 9, 4), ([2 * LIMIT] * 9, 2), ([4 * LIMIT] * 9, 1), ([4 * LIMIT - 1, 1, 1], 2)]
+)
+def test_body_that_is_too_large_is_read_on_for_a_while(sizes: list[int], read_on: int) -> None:
+    # One byte beyond the limit, then parts of these sizes: four times the limit is read after that.
+    client = Client([bytes(LIMIT + 1), *map(bytes, sizes)], endless=True)
+    assert refusal(client).kind is ErrorType.TOO_LARGE
+    assert client.taken == 1 + read_on
+
+
+def test_body_that_is_too_large_is_read_to_its_end() -> None:
+    client = sent(bytes(LIMIT + 1), b"x", b"y")
+    assert refusal(client).kind is ErrorType.TOO_LARGE
+    assert client.taken == 3
+    gone = sent(bytes(LIMIT + 1), b"x", None, b"y")
+    assert refusal(gone).kind is ErrorType.TOO_LARGE
+    assert gone.taken == 3

@@ -1,0 +1,102 @@
+"""What an error says, and of which part of a body."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from serving.errors import ApiError, parse, unexpected
+from serving.schemas import ErrorType
+
+
+class Asked(BaseModel):
+    """A body as the service's are: strict, and with no other key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    pairs: list[list[str]]
+    recipe: str | None = None
+
+
+def refusal(body: bytes | str) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        parse(Asked, body.encode() if isinstance(body, str) else body)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", ErrorType)
+def test_error_is_answered_in_the_one_shape(kind: ErrorType) -> None:
+    answer = ApiError(kind, "그것은 'x'", 2, {"Retry-After": "7"}).response()
+    assert (answer.status_code, answer.headers["content-type"]) == (kind.status, "application/json")
+    assert answer.headers["retry-after"] == "7"
+    # Compact, and Korean as it is.
+    assert bytes(answer.body).decode() == f'{{"error":{{"type":"{kind.value}","message":"그것은 \'x\'","index":2}}}}'
+
+
+def test_error_about_no_input_has_no_index() -> None:
+    error = ApiError(ErrorType.MALFORMED, "no")
+    assert (error.index, error.headers, str(error)) == (None, {}, "no")
+    assert json.loads(bytes(error.response().body))["error"] == {"type": "malformed", "message": "no", "index": None}
+
+
+def test_error_keeps_headers_of_its_own() -> None:
+    given = {"Connection": "close"}
+    error = ApiError(ErrorType.TOO_LARGE, "", headers=given)
+    given.clear()
+    assert error.headers == {"Connection": "close"}
+
+
+@pytest.mark.parametrize(("length", "told"), [(499, 499), (500, 500), (501, 500), (60_000, 500)])
+def test_message_is_cut_at_500_characters(length: int, told: int) -> None:
+    body = ApiError(ErrorType.MALFORMED, "가" * length).response().body
+    assert json.loads(bytes(body))["error"]["message"] == "가" * told
+
+
+def test_error_that_nobody_foresaw_says_nothing_of_it() -> None:
+    error = unexpected()
+    assert error.kind is ErrorType.INTERNAL
+    assert str(error) == "an unexpected error; the log has it under this request's id"
+
+
+def test_body_that_fits_is_read() -> None:
+    assert parse(Asked, '{"pairs": [["가", "b"]], "recipe": "x"}'.encode()) == Asked(pairs=[["가", "b"]], recipe="x")
+    assert parse(Asked, b'{"pairs": []}').recipe is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"hello", b'{"pairs": [NaN]}', b'{"pairs": [-Infinity]}', b'"\xff"'])
+def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
+    error = refusal(body)
+    assert (error.kind, error.index) == (ErrorType.MALFORMED, None)
+    assert str(error).startswith("the body is not JSON: ")
+    assert len(str(error)) > len("the body is not JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "index"),
+    [
+        ("{}", "pairs: Field required", None),
+        ('["a"]', "Input should be a valid dictionary or instance of Asked", None),
+        ('{"pairs": 1}', "pairs: Input should be a valid list", None),
+        ('{"pairs": [["a", "b"], 1]}', "pairs.1: Input should be a valid list", 1),
+        ('{"pairs": [["a"], ["a", 1]]}', "pairs.1.1: Input should be a valid string", 1),
+        ('{"pairs": [[1, 2], ["a", 3]]}', "pairs.0.0: Input should be a valid string (and 2 more)", 0),
+        ('{"pairs": [], "recipe": 7}', "recipe: Input should be a valid string", None),
+        ('{"pairs": [], "x": 1}', "x: there is no such key; it may have pairs, recipe", None),
+        ('{"x": 1, "y": 2}', "pairs: Field required (and 2 more)", None),
+    ],
+)
+def test_body_that_does_not_fit_is_told_its_first_fault(body: str, message: str, index: int | None) -> None:
+    error = refusal(body)
+    assert (error.kind, str(error), error.index) == (ErrorType.INVALID_REQUEST, message, index)
+
+
+@pytest.mark.parametrize("count", [15, 16, 17, 1000])
+def test_body_of_many_keys_is_told_their_number_alone(count: int) -> None:
+    error = refusal(json.dumps({f"k{number}": 1 for number in range(count)}))
+    assert error.kind is ErrorType.INVALID_REQUEST
+    if count > 16:
+        assert str(error) == f"the body has {count} keys: it may have pairs, recipe"
+    else:
+        assert str(error) == f"pairs: Field required (and {count} more)"
