@@ -13,12 +13,13 @@ import argparse
 import itertools
 import json
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
-from pipeline.parity import beyond, change_error, measure_parity
+from pipeline.parity import beyond, change_error
 from pipeline.recipe import ParityBound, Recipe, load_recipe
 
 Numbers = np.ndarray[Any, Any]
@@ -49,18 +50,18 @@ def main() -> None:
         print(f"| {row['recipe']} | {row['precision']} | {row['lost']} | {row['rows']:,} | {shares} |")
 
 
-def measure(nights: int, sizes: list[int]) -> dict[str, Any]:
-    """Return the share of refused nights by recipe, file, rows and `TIMES`; `lost` is which labels change."""
+def measure(nights: int, sizes: Sequence[int], multiples: Sequence[float] = TIMES) -> dict[str, Any]:
+    """Return the share of refused nights by recipe, file, rows and `multiples`; `lost` is which labels change."""
     cases = []
     for recipe in (load_recipe(name, "full") for name in ("nsmc", "klue-sts")):
         ways = ("as many as the metric may", "all") if recipe.kind == "classification" else ("by noise",)
         for precision, rows, lost in itertools.product(("fp16", "int8"), sizes, ways):
             bound: ParityBound = getattr(recipe.export, precision)
             draw = np.random.default_rng(SEED)
-            refused = [_refused(draw, recipe, bound, rows, times, lost == "all", nights) for times in TIMES]
+            refused = [_refused(draw, recipe, bound, rows, times, lost == "all", nights) for times in multiples]
             names = {"recipe": recipe.name, "precision": precision, "lost": lost, "rows": rows}
             cases.append(names | {"refused": refused})
-    return {"nights": nights, "times": TIMES, "cases": cases}
+    return {"nights": nights, "times": multiples, "cases": cases}
 
 
 def _refused(
@@ -84,7 +85,12 @@ def _refused_labels(
     """`shares` of the rows are right before only, and right afterwards only."""
     drawn = draw.multinomial(rows, [*shares, 1 - sum(shares)], size=nights)[:, :2]
     counts, found = np.unique(drawn, axis=0, return_counts=True)
-    refused = [_is_refused(recipe, bound, *_answers(rows, *pair)) for pair in counts]
+    refused = [
+        _is_refused(
+            bound, (lost + won) / rows, (lost - won) / rows, change_error(recipe, *_answers(rows, lost, won)), rows
+        )
+        for lost, won in counts
+    ]
     return float(found @ refused / nights)
 
 
@@ -93,10 +99,6 @@ def _answers(rows: int, lost: int, won: int) -> tuple[Numbers, Numbers, Numbers]
     before, after = np.tile([0.2, 0.8], (rows, 1)), np.tile([0.2, 0.8], (rows, 1))
     before[:won] = after[won : won + lost] = [0.8, 0.2]
     return np.ones(rows, dtype=np.int64), before, after
-
-
-def _is_refused(recipe: Recipe, bound: ParityBound, labels: Numbers, before: Numbers, after: Numbers) -> bool:
-    return beyond(measure_parity(recipe, labels, before, after), bound, len(labels)) is not None
 
 
 def _refused_scores(
@@ -110,15 +112,16 @@ def _refused_scores(
         before = draw.normal(2.5, 1, rows)
         labels = 2.5 + 0.8 * (before - 2.5) + draw.normal(0, 0.6, rows)
         after = before + draw.normal(0, noise, rows)
-        # As `measure_parity` has it, without F1, which takes most of its time.
-        parity = {
-            "largest_difference": 0.0,
-            "changed_labels": float(((before >= recipe.similar_at) != (after >= recipe.similar_at)).mean()),
-            "metric_change": abs(np.corrcoef(labels, after)[0, 1] - np.corrcoef(labels, before)[0, 1]),
-            "metric_error": change_error(recipe, labels, before, after),
-        }
-        refused += beyond(parity, bound, rows) is not None
+        changed = ((before >= recipe.similar_at) != (after >= recipe.similar_at)).mean()
+        change = np.corrcoef(labels, after)[0, 1] - np.corrcoef(labels, before)[0, 1]
+        refused += _is_refused(bound, changed, change, change_error(recipe, labels, before, after), rows)
     return refused / nights
+
+
+def _is_refused(bound: ParityBound, changed: float, change: float, error: float, rows: int) -> bool:
+    # As `measure_parity` has it, but for F1 and what is not judged, which take most of its time.
+    parity = {"largest_difference": 0.0, "changed_labels": changed, "metric_change": abs(change), "metric_error": error}
+    return beyond(parity, bound, rows) is not None
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def _export(model: Exported, directory: Path, output: str) -> None:
             opset_version=18,
             dynamo=False,
         )
-        # Weights of seven bits, as an export has them: with eight, CPUs without VNNI cut off sums, and answer otherwise.
+        # Seven bits, as an export has them: with eight, CPUs without VNNI cut off sums and answer otherwise.
         options = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
         quantize_dynamic(plain, directory / "model.int8.onnx", **options)
         onnx.save(convert_float_to_float16(onnx.load(plain), keep_io_types=True), directory / "model.fp16.onnx")
