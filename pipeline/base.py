@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.artifacts import Store
 from pipeline.encoder import shipped
@@ -13,6 +15,9 @@ from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
 from pipeline.job import Job
 from pipeline.manifest import file_digest
 from pipeline.recipe import SCRATCH
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 #: What is fetched of a base model: configuration, tokenizer and one form of the weights.
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
@@ -37,7 +42,7 @@ class Base:
         """Its directory on this machine, downloaded where it is a hub id; without `weights`, all but those.
 
         Raises BaseModelError where a local directory has changed since it was resolved or is gone, or where the
-        hub no longer has the revision; HubUnreachableError where it is neither cached nor to be had.
+        hub no longer has the revision or refuses access; HubUnreachableError where it is neither cached nor to be had.
         """
         directory = shipped(self.name) or Path(self.name)
         # A directory's name was made absolute when it was resolved, and a hub id never is.
@@ -48,24 +53,23 @@ class Base:
                 raise BaseModelError(f"base model {self.name} has changed since its texts were tokenized; run again")
             return directory
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
         patterns = [pattern for pattern in PATTERNS if weights or pattern not in WEIGHTS]
         try:
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            raise BaseModelError(
-                f"base model {self.name}: the hub no longer has revision {self.revision}, which this store recorded; "
-                f"delete {_record(self.name)} from the store to take its newest one"
-            ) from error
         except Exception as error:  # the client lets its transport's own errors through
-            raise HubUnreachableError(_unreachable(self.name, error)) from error
+            missing = (
+                f"base model {self.name}: the hub no longer has revision {self.revision}, which this store recorded; "
+                f"delete {_record(self.name)} from the store to take its newest one (a private model needs HF_TOKEN)"
+            )
+            raise _hub_error(self.name, error, missing) from error
 
 
 def resolve_base(name: str, store: Store) -> Base:
     """The base model called `name`, at the revision recorded in `store`, or at today's, which is recorded.
 
-    Raises BaseModelError where there is no such model, HubUnreachableError where the hub does not answer.
+    Raises BaseModelError where there is no such model or the hub refuses access, HubUnreachableError where the hub
+    does not answer.
     """
     if ours := shipped(name):
         # By its name and not its place, which is another one on each machine.
@@ -117,23 +121,60 @@ def _record(name: str) -> str:
 
 def _newest_revision(name: str) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         revision = HfApi().model_info(name, timeout=10).sha
-    except (HFValidationError, RepositoryNotFoundError) as error:
-        raise BaseModelError(f"base model {name!r} is neither a directory here nor a model on the hub") from error
     except Exception as error:  # the client lets its transport's own errors through
-        raise HubUnreachableError(_unreachable(name, error)) from error
+        missing = (
+            f"base model {name!r} is neither a directory here nor a model on the hub (a private one needs HF_TOKEN)"
+        )
+        raise _hub_error(name, error, missing) from error
     if revision is None:
         raise HubUnreachableError(_unreachable(name, "it named no revision"))
     return revision
 
 
-def _unreachable(name: str, why: object) -> str:
+def _hub_error(name: str, error: Exception, missing: str) -> BaseModelError:
+    """Return the error for `error` of the hub's client; `missing` is its text if the hub has no such model."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # The client looks into its cache after a refusal, and what it raises then has the refusal as its cause.
+    refusal = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
+    if isinstance(refusal, GatedRepoError):
+        return BaseModelError(
+            f"base model {name} is gated on the hub; accept its terms at https://huggingface.co/{name}, and set "
+            "HF_TOKEN to a token of the account that did"
+        )
+    if isinstance(refusal, HFValidationError | RepositoryNotFoundError | RevisionNotFoundError):
+        return BaseModelError(missing)
+    if isinstance(refusal, HfHubHTTPError) and _is_denied(refusal):
+        return BaseModelError(
+            f"the hub refuses access to base model {name} ({_line(refusal)}); check that HF_TOKEN is valid and may "
+            "read it, or name a local directory that holds the model (--base-model)"
+        )
+    return HubUnreachableError(_unreachable(name, f"{type(error).__name__}: {_line(error)}"))
+
+
+def _is_denied(error: HfHubHTTPError) -> bool:
+    # By the hub itself: the storage behind it says 403 when a signature has expired, and a proxy may say it too.
+    return error.response.status_code in (401, 403) and "X-Error-Message" in error.response.headers
+
+
+def _line(error: Exception) -> str:
+    # Addresses that the hub redirects to are signed in their query.
+    return " ".join(re.sub(r"\?[^\s'\"]+", "", str(error)).split())
+
+
+def _unreachable(name: str, why: str) -> str:
     return (
-        f"base model {name} could not be fetched from the hub ({type(why).__name__}: {why}); check the network, "
-        "or name a local directory that holds the model (--base-model)"
+        f"base model {name} could not be fetched from the hub ({why}); check the network, or name a local directory "
+        "that holds the model (--base-model)"
     )
 
 
