@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import ROOT, library_environment
-from tests.wandb_server import ERROR, HANG, KEY, REFUSE, wandb_server
+from tests.wandb_http import ERROR, HANG, REFUSE
+from tests.wandb_server import KEY, wandb_server
 
 #: Prints the seconds of the stage, from the call to its result.
 STAGE = """

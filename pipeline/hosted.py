@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -39,16 +41,39 @@ def find_account(environment: Mapping[str, str]) -> str:
     if not key:
         raise SettingsError("WANDB_API_KEY is not set; it says who sends runs to Weights & Biases")
     address = find_address(environment)
-    document = {"query": "query Viewer { viewer { id entity } }", "operationName": "Viewer"}
     try:
-        answer = httpx.post(f"{address}/graphql", json=document, auth=("api", key), timeout=REACH_TIMEOUT)
-        viewer = (answer.raise_for_status().json().get("data") or {}).get("viewer")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        answer = _within(REACH_TIMEOUT, lambda: _ask_viewer(address, key))
+        refused = answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+        viewer = None if refused else (answer.raise_for_status().json().get("data") or {}).get("viewer")
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, AttributeError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise TrackingError(f"Weights & Biases at {address} does not answer as it must ({reason})") from error
     if not viewer:
-        raise TrackingError(f"Weights & Biases at {address} does not know this WANDB_API_KEY")
+        raise TrackingError(f"Weights & Biases at {address} refuses this WANDB_API_KEY ({answer.status_code})")
     return environment.get("WANDB_ENTITY") or str(viewer["entity"])
+
+
+def _ask_viewer(address: str, key: str) -> httpx.Response:
+    document = {"query": "query Viewer { viewer { id entity } }", "operationName": "Viewer"}
+    return httpx.post(f"{address}/graphql", json=document, auth=("api", key), timeout=REACH_TIMEOUT)
+
+
+def _within(seconds: float, ask: Callable[[], httpx.Response]) -> httpx.Response:
+    """Return what `ask` returns. Raises what it raises, and TimeoutError after `seconds`."""
+    answer: Future[httpx.Response] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:  # noqa: BLE001 - raised where the answer is waited for
+            answer.set_exception(error)
+
+    # httpx bounds each read and no name lookup: an answer of a byte a second would never end.
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise TimeoutError(f"timed out after {seconds:g} s") from None
 
 
 def find_address(environment: Mapping[str, str]) -> str:

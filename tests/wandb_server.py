@@ -1,9 +1,12 @@
-"""A small Weights & Biases on loopback: runs, files, artifacts and aliases in memory, and ways to fail."""
+"""A small Weights & Biases on loopback: runs, files, artifacts and aliases in memory, and ways to fail.
+
+A multipart upload, which W&B's client makes of a file of 2 GiB or more, is not played.
+"""
 
 from __future__ import annotations
 
 import base64
-import gzip
+import hashlib
 import json
 import re
 import threading
@@ -12,14 +15,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.wandb_http import Server
 
 ENTITY = "team"
 KEY = "0" * 40
 CREATED = "2026-11-21T03:00:00Z"
-#: What a server may do with a request instead of answering it.
-REFUSE, ERROR, HANG = 401, 500, 0
 
 Variables = dict[str, Any]
 
@@ -42,7 +44,7 @@ class Run:
 
 @dataclass
 class Version:
-    """A version of an artifact; aliases move within its collection."""
+    """A version of an artifact; aliases move within its collection, and not before it is committed."""
 
     id: str
     type: str
@@ -51,7 +53,8 @@ class Version:
     index: int
     digest: str
     metadata: str
-    aliases: list[str]
+    aliases: list[str] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
     state: str = "PENDING"
     manifest: bytes = b""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -72,6 +75,8 @@ class WandbServer:
     broken: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    #: Operations whose body ended before it was all there.
+    torn: list[str] = field(default_factory=list)
     fail: Callable[[str, bytes], int | None] = lambda operation, body: None
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -87,15 +92,14 @@ class WandbServer:
         return found
 
     def find_version(self, collection: str, alias: str) -> Version | None:
-        """The version that holds `alias`, also `v0`, or None."""
+        """The committed version that holds `alias`, also `v0`, or None."""
         return next(
-            (
-                item
-                for item in self.versions.values()
-                if item.collection == collection and alias in (*item.aliases, f"v{item.index}")
-            ),
+            (item for item in self._committed(collection) if alias in (*item.aliases, f"v{item.index}")),
             None,
         )
+
+    def _committed(self, collection: str) -> list[Version]:
+        return [item for item in self.versions.values() if (item.collection, item.state) == (collection, "COMMITTED")]
 
     def names(self, ids: list[str]) -> set[str]:
         """Collections of the artifacts with these ids."""
@@ -194,7 +198,7 @@ class WandbServer:
         given = variables.get("input", variables)
         collection, run = given["artifactCollectionName"], self.runs[given["runName"]]
         siblings = [item for item in self.versions.values() if item.collection == collection]
-        latest = siblings[-1] if siblings else None
+        latest = next(reversed(self._committed(collection)), None)
         version = next((item for item in siblings if item.digest == given["digest"]), None)
         if version is None:
             version = Version(
@@ -205,11 +209,11 @@ class WandbServer:
                 index=len(siblings),
                 digest=given["digest"],
                 metadata=given.get("metadata") or "{}",
-                aliases=[],
             )
             self.versions[version.id] = version
-        for item in given.get("aliases") or []:
-            self._alias(version, item["alias"])
+        version.pending += [item["alias"] for item in given.get("aliases") or []]
+        if version.state == "COMMITTED":
+            self._take_aliases(version)
         if version.id not in run.makes:
             run.makes.append(version.id)
         sequence = {"id": f"sequence-{collection}", "latestArtifact": self._node(latest) if latest else None}
@@ -245,7 +249,11 @@ class WandbServer:
 
     def commit_artifact(self, variables: Variables) -> Any:
         version = self.versions[variables["artifactID"]]
+        contents = json.loads(version.manifest)["contents"]
+        for name, entry in contents.items():
+            assert "ref" in entry or _md5(version.files[name]) == entry["digest"], f"{name} is not what was announced"
         version.state = "COMMITTED"
+        self._take_aliases(version)
         return {"commitArtifact": {"artifact": {"id": version.id, "digest": version.digest}}}
 
     def use_artifact(self, variables: Variables) -> Any:
@@ -276,7 +284,7 @@ class WandbServer:
         return {"artifact": self._node(version) if version else None}
 
     def project_artifacts(self, variables: Variables) -> Any:
-        items = [item for item in self.versions.values() if item.collection == variables["collection"]]
+        items = self._committed(variables["collection"])
         if not items:
             return {"project": None}
         start, size = int(variables.get("cursor") or 0), variables["perPage"]
@@ -307,6 +315,11 @@ class WandbServer:
     def update_artifact(self, variables: Variables) -> Any:
         version = self.versions[variables.get("input", variables)["artifactID"]]
         return {"result": {"artifact": self._node(version)}, "updateArtifact": {"artifact": self._node(version)}}
+
+    def _take_aliases(self, version: Version) -> None:
+        for alias in version.pending:
+            self._alias(version, alias)
+        version.pending.clear()
 
     def _alias(self, version: Version, alias: str) -> None:
         for item in self.versions.values():
@@ -345,6 +358,11 @@ class WandbServer:
 
     # What is not GraphQL.
 
+    def store(self, number: str, content: bytes) -> None:
+        """An upload to an address that was given for it."""
+        place, name = self.uploads[number]
+        place[name] = content
+
     def stream(self, path: str, document: Variables) -> Any:
         """A piece of a run: lines of files at an offset, and its end."""
         run = self.runs[path.split("/")[-2]]
@@ -366,6 +384,10 @@ class _Calling(dict[str, bytes]):
 
     def __setitem__(self, name: str, content: bytes) -> None:
         self.done(content)
+
+
+def _md5(content: bytes) -> str:
+    return base64.b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
 
 
 def _unescaped(text: str) -> str:
@@ -396,88 +418,13 @@ def _manifest(version: Version, url: str) -> Any:
     return {"id": f"manifest-{version.id}", "file": file}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _Server
-
-    def _handle(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        if self.headers.get("content-encoding") == "gzip":
-            body = gzip.decompress(body)
-        place = self.server.place
-        document = json.loads(body) if self.path.startswith(("/graphql", "/files")) else None
-        operation = _operation(self.path, document)
-        with place.lock:
-            place.asked.append(operation)
-            place.bodies.append(body)
-        failure = place.fail(operation, body)
-        if failure is None:
-            try:
-                with place.lock:
-                    answer = _dispatch(place, self.path, operation, document, body)
-            except Exception as error:
-                place.broken.append(f"{operation}: {error!r}")
-                raise
-            self._answer(200, answer)
-        elif failure == HANG:
-            place.released.wait()
-            self.close_connection = True
-        else:
-            self._answer(failure, {"errors": [{"message": "not today"}]})
-
-    do_POST = do_PUT = do_GET = do_HEAD = _handle  # noqa: N815 - the names that http.server calls
-
-    def _answer(self, status: int, document: Any) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    place: WandbServer
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up is no error of the server."""
-
-
-def _operation(path: str, document: Any) -> str:
-    if not path.startswith("/graphql"):
-        return "file_stream" if path.endswith("file_stream") else path.strip("/").split("/")[0]
-    named = document.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", document["query"])
-    if isinstance(named, re.Match):
-        return named[1]
-    return named or "unnamed"
-
-
-def _dispatch(place: WandbServer, path: str, operation: str, document: Any, body: bytes) -> Any:
-    if path.startswith("/graphql"):
-        method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
-        answer = getattr(place, method, None)
-        if answer is None:
-            raise NotImplementedError(operation)
-        return {"data": answer(document.get("variables") or {})}
-    if operation == "file_stream":
-        return place.stream(path, document)
-    files, name = place.uploads[path.split("/")[-1]]
-    files[name] = body
-    return {}
-
-
 @contextmanager
 def wandb_server() -> Iterator[WandbServer]:
     """A server on a free port, gone afterwards."""
     place = WandbServer()
-    server = _Server(("127.0.0.1", 0), _Handler)
-    server.place = place
+    server = Server(place, KEY)
     place.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield place

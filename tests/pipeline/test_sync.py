@@ -27,7 +27,8 @@ from pipeline.settings import ROOT
 from pipeline.sync import Synced, sync
 from pipeline.tracking import tracked
 from tests.service import eventually
-from tests.wandb_server import ERROR, HANG, REFUSE, WandbServer
+from tests.wandb_http import DROP, ERROR, HANG, REFUSE
+from tests.wandb_server import WandbServer
 
 MODEL = b"\x00\x01" * 400
 ROW = "정말 재미있게 봤어요"
@@ -168,12 +169,25 @@ def test_with_the_switch_on_texts_are_sent_and_with_it_off_again_they_stay(
     assert ROW in offline.everything()
 
 
-@pytest.mark.parametrize("failure", [REFUSE, ERROR])
-def test_one_run_that_fails_is_named_and_the_others_arrive(job: Job, offline: WandbServer, failure: int) -> None:
-    make_data(job)
+def is_about_a_table(server: WandbServer, operation: str, body: bytes) -> bool:
+    """Whether a request is about a table, which W&B keeps in an artifact `run-...`."""
+    tables = [item.id for item in server.versions.values() if item.collection.startswith("run-")]
+    marks = {"CreateArtifact": [b"run-"], "CommitArtifact": map(str.encode, tables), "upload": [b'"columns"']}
+    return any(mark in body for mark in marks.get(operation, []))
+
+
+@pytest.mark.parametrize(
+    ("operation", "failure"), [("CreateArtifact", REFUSE), ("CommitArtifact", ERROR), ("upload", DROP)]
+)
+def test_one_run_that_fails_is_named_and_the_others_arrive(
+    job: Job, offline: WandbServer, operation: str, failure: int
+) -> None:
+    data = make_data(job)
     with tracked(job, "tokenize", {}) as tracker:
         tracker.table("odd", ["a"], [[1]])
-    offline.fail = lambda operation, body: failure if b"run-" in body and operation == "CreateArtifact" else None
+    offline.fail = lambda asked, body: (
+        failure if asked == operation and is_about_a_table(offline, asked, body) else None
+    )
     synced = go(job)
     assert sorted(run.state for run in synced.runs) == ["failed", "uploaded"]
     (failed,) = [run for run in synced.runs if run.state == "failed"]
@@ -181,8 +195,12 @@ def test_one_run_that_fails_is_named_and_the_others_arrive(job: Job, offline: Wa
     assert synced.failed == 1
     # W&B's own mark would let `wandb clean` remove what has not arrived.
     assert not list((job.settings.home / "wandb" / "wandb" / failed.run).glob("*.synced"))
+    assert not [item for item in offline.versions.values() if item.collection.startswith("run-") and item.aliases]
     offline.fail = lambda operation, body: None
     assert [run.state for run in go(job).runs] == ["uploaded"]
+    (table,) = [item for item in offline.versions.values() if item.collection.startswith("run-")]
+    assert (table.state, "latest" in table.aliases) == ("COMMITTED", True)
+    assert offline.find_version("nsmc-data", alias(data)) is not None
 
 
 def test_a_server_that_goes_away_is_not_asked_for_every_run(

@@ -26,7 +26,8 @@ from pipeline.sync import sync
 from pipeline.tracker import Tracker
 from pipeline.tracking import choose_mode, tracked
 from tests.service import eventually
-from tests.wandb_server import ERROR, HANG, KEY, REFUSE, WandbServer
+from tests.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, REFUSE
+from tests.wandb_server import KEY, WandbServer
 
 pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
 
@@ -213,26 +214,36 @@ def test_a_server_that_is_away_means_offline(
     assert "saebyeok sync" in warning
 
 
-@pytest.mark.parametrize("failure", [REFUSE, ERROR, HANG])
-def test_a_server_that_refuses_errs_or_hangs_costs_one_request(
-    job: Job,
-    picture: Path,
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (REFUSE, "refuses this WANDB_API_KEY (401)"),
+        (FORBID, "refuses this WANDB_API_KEY (403)"),
+        (LIMIT, "429"),
+        (ERROR, "500"),
+        (HANG, "timed out"),
+        (DROP, "disconnected"),
+        (DRIP, "timed out"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_asked_once(
     wandb_online: WandbServer,
     failure: int,
+    says: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("pipeline.hosted.REACH_TIMEOUT", 0.5)
     wandb_online.fail = lambda operation, body: failure
-    with tracked(job, "train", {}) as tracker:
-        use(tracker, picture)
-        assert tracker.active
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
     assert wandb_online.asked == ["Viewer"]
-    assert len(runs_in(job)) == 1
-    assert len(warnings(caplog)) == 1
+    (warning,) = warnings(caplog)
+    assert says in warning
+    assert "saebyeok sync" in warning
+    assert KEY not in warning
 
 
-@pytest.mark.parametrize("failure", [REFUSE, ERROR, HANG])
+@pytest.mark.parametrize("failure", [LIMIT, HANG, DROP])
 def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
     job: Job,
     picture: Path,
@@ -313,7 +324,15 @@ def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
 
 
 def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
-    assert choose_mode({"WANDB_API_KEY": "k", "WANDB_BASE_URL": wandb_online.url}) == "online"
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "online"
+
+
+def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_mode({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    (warning,) = warnings(caplog)
+    assert "WANDB_API_KEY" in warning
+    assert "saebyeok sync" in warning
+    assert "1" * 40 not in warning
 
 
 # In a process of its own: torch's import and the killed helper stay out of the other tests.
