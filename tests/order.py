@@ -22,7 +22,6 @@ LONGEST = (
     "tests/pipeline/test_road.py",
     "tests/benchmarks/test_training.py",
     "tests/benchmarks/test_service.py",
-    "tests/pipeline/test_sample_gate.py",
     "tests/serving/test_page.py",
     "tests/dags/test_runs.py",
 )
