@@ -24,6 +24,8 @@ WEIGHTS = ("*.safetensors", "pytorch_model.bin")
 PATTERNS = ("*.json", "*.txt", *WEIGHTS)
 #: Kinds of encoder whose exported graph is fused; another kind would be refused only after its training.
 KINDS = ("bert", "electra", "roberta")
+#: Seconds for the hub to say its newest revision.
+REACH_TIMEOUT = 10.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def _newest_revision(name: str) -> str:
     from huggingface_hub import HfApi
 
     try:
-        revision = HfApi().model_info(name, timeout=10).sha
+        revision = HfApi().model_info(name, timeout=REACH_TIMEOUT).sha
     except Exception as error:  # the client lets its transport's own errors through
         missing = (
             f"base model {name!r} is neither a directory here nor a model on the hub (a private one needs HF_TOKEN)"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -37,6 +37,8 @@ class Hub:
     private: bool = False
     gated: bool = False
     disabled: bool = False
+    #: Called when a request has come, before its answer.
+    meanwhile: Callable[[], object] = lambda: None
     #: Bytes after which an answer of the storage is cut off, one per request; afterwards none is.
     cuts: list[int] = field(default_factory=list)
     #: Whether what the storage is asked for comes too late for its signature.
@@ -92,6 +94,7 @@ class _Front(_Handler):
     def answer(self, path: str) -> None:
         hub = self.hub
         hub.asked.append(path)
+        hub.meanwhile()
         if hub.failures:
             raise _RefusedError(hub.failures.pop(0), "Internal Error")
         api, files = f"/api/models/{hub.name}", f"/{hub.name}/resolve/"
@@ -106,7 +109,9 @@ class _Front(_Handler):
             raise _RefusedError(404, "Repository not found", "RepoNotFound")
         if path == api or path == f"{api}/revision/{hub.revision}":
             siblings = [{"rfilename": item.name} for item in self._files()]
-            self._json({"id": hub.name, "sha": hub.revision, "siblings": siblings, "gated": hub.gated and "manual"})
+            self._json(
+                {"id": hub.name, "sha": hub.revision or None, "siblings": siblings, "gated": hub.gated and "manual"}
+            )
         elif path.startswith(f"{api}/tree/{hub.revision}"):
             self._json([_entry(item) for item in self._files()])
         elif path.startswith(f"{files}{hub.revision}/"):

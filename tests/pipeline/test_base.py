@@ -60,6 +60,12 @@ def test_files_that_are_not_fetched_do_not_count(directory: Path, store: Store) 
     assert resolve_base(str(directory), store) == base
 
 
+def test_a_directory_with_a_file_renamed_is_another_model(directory: Path, store: Store) -> None:
+    base = resolve_base(str(directory), store)
+    (directory / "tokenizer.json").rename(directory / "tokenizer_config.json")
+    assert resolve_base(str(directory), store) != base
+
+
 def test_a_relative_directory_is_made_absolute(
     directory: Path, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -87,14 +93,25 @@ def test_a_directory_without_what_a_model_needs_is_refused(missing: str, directo
 # --- what can be used ---
 
 
-def test_a_model_that_fits_is_let_through(directory: Path) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        # Places of a RoBERTa begin after its padding token's, which is 1 unless it says another.
+        {"model_type": "roberta", "max_position_embeddings": 66},
+        {"model_type": "roberta", "max_position_embeddings": 65, "pad_token_id": 0},
+    ],
+)
+def test_a_model_that_just_fits_is_let_through(config: dict[str, object], directory: Path) -> None:
+    (directory / "config.json").write_text(json.dumps(CONFIG | config), encoding="utf-8")
     check_base(directory, max_length=64, tokens=100)
 
 
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"max_position_embeddings": 32}, "takes 32 tokens at most; lower model.max_length"),
+        ({"max_position_embeddings": 63}, "takes 63 tokens at most; lower model.max_length"),
+        ({"model_type": "roberta", "max_position_embeddings": 65}, "takes 63 tokens at most"),
         ({"vocab_size": 99}, "its tokenizer has 100 tokens and its weights only 99"),
         ({"model_type": "distilbert"}, "is a distilbert; only bert, electra, roberta"),
     ],

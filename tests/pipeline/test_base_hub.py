@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,6 +77,29 @@ def test_the_revision_of_a_hub_id_is_recorded_once_and_used_from_then_on(hub: Hu
     hub.asked.clear()
     assert resolve_base("team/encoder", store) == first
     assert hub.asked == []
+
+
+def test_a_revision_that_another_machine_recorded_first_is_used(hub: Hub, store: Store) -> None:
+    theirs = json.dumps({"base": "team/encoder", "revision": NEW}).encode()
+    hub.meanwhile = lambda: store.create("bases/team--encoder.json", theirs)
+    assert resolve_base("team/encoder", store) == Base("team/encoder", NEW)
+
+
+def test_a_hub_that_names_no_revision_may_be_retried(hub: Hub, store: Store) -> None:
+    hub.revision = ""
+    with pytest.raises(HubUnreachableError, match=r"\(it named no revision\)"):
+        resolve_base("team/encoder", store)
+    assert store.read("bases/team--encoder.json") is None
+
+
+def test_a_hub_that_hangs_is_given_up(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.base.REACH_TIMEOUT", 0.2)
+    released = threading.Event()
+    hub.meanwhile = released.wait
+    with pytest.raises(HubUnreachableError, match="timed out") as caught:
+        resolve_base("team/encoder", store)
+    released.set()
+    assert caught.value.retryable
 
 
 def test_a_hub_model_is_fetched_once_at_its_recorded_revision(hub: Hub, store: Store, directory: Path) -> None:
