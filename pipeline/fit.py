@@ -32,6 +32,7 @@ from pipeline.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.encode import load_tokenizer
 from pipeline.errors import TrainingDivergedError
 from pipeline.first_row import compute_first_row
+from pipeline.forecast import forecasts
 from pipeline.frozen import Vectors
 from pipeline.hardware import (
     batch_threads,
@@ -113,7 +114,9 @@ def fit(
         compute_first_row(model)
     lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
     packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
-    trainer = _trainer(recipe, lesson, work, [watch, *tracker.trainer_callbacks()], packed=packed, sharing=sharing)
+    trainer = _trainer(
+        recipe, lesson, work, [watch, *forecasts(), *tracker.trainer_callbacks()], packed=packed, sharing=sharing
+    )
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     # What comes after has larger batches, and nobody to share them.
