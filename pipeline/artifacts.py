@@ -6,11 +6,9 @@ import errno
 import hashlib
 import json
 import logging
-import secrets
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,14 +17,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.drafts import open_draft
 from pipeline.errors import ArtifactError, PrunedError
-from pipeline.files import BucketFiles, LocalFiles, full_disk_errors, open_files, store_errors
-from pipeline.manifest import MANIFEST, FileEntry, Manifest, code_version, file_digest, size_state, verify_files
+from pipeline.files import BucketFiles, LocalFiles, open_files
+from pipeline.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    attempt_name,
+    code_version,
+    file_digest,
+    size_state,
+    verify_files,
+)
+from pipeline.store_errors import store_errors
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_digest", "verify_files"]
 
-#: A draft in which nothing was written for this long belongs to a run that was killed.
-STALE_DRAFT_SECONDS = 24 * 3600
 #: Folder of the store that remembers what was deleted on purpose, at the ref that it had.
 PRUNED = "pruned"
 
@@ -194,28 +201,18 @@ class Store:
         """Write a small file that must not exist yet, whole or not at all; False where it exists."""
         return self._files.create(ref, content)
 
-    @contextmanager
-    def draft(self) -> Iterator[Path]:
+    def draft(self) -> AbstractContextManager[Path]:
         """A directory to build an artifact in; gone afterwards unless published.
 
         Raises StoreError where it cannot be made, or where the disk fills up meanwhile.
         """
         # A local store's drafts lie inside it: a rename is atomic only within one file system.
         parent = self._files.root / ".drafts" if isinstance(self._files, LocalFiles) else self._cache / "drafts"
-        directory = parent / secrets.token_hex(8)
-        with store_errors(str(parent)):
-            directory.mkdir(parents=True)
-            remove_stale_drafts(parent, now=time.time())
-        try:
-            with full_disk_errors(str(directory)):
-                yield directory
-        finally:
-            shutil.rmtree(directory, ignore_errors=True)
+        return open_draft(parent)
 
     def publish(self, draft: Path, kind: str, recipe: str, key: str, **fields: Any) -> Artifact:
         """Make `draft` an artifact: files first, the manifest last. `fields` are the manifest's others."""
         now = datetime.now(UTC)
-        ref = f"{kind}/{recipe}/{key}/{now:%Y%m%dT%H%M%S%f}-{secrets.token_hex(2)}"
         with store_errors(str(draft)):
             files = {
                 path.relative_to(draft).as_posix(): FileEntry(sha256=file_digest(path), size=path.stat().st_size)
@@ -227,6 +224,8 @@ class Store:
             )
             text = manifest.model_dump_json(indent=1)
             (draft / MANIFEST).write_text(text, encoding="utf-8")
+        taken = [ref.rsplit("/", 1)[1] for ref in self.refs(kind, recipe)]
+        ref = f"{kind}/{recipe}/{key}/{attempt_name(taken, now)}"
         self._files.put(draft, ref, last=MANIFEST)
         # Read back, so that what a stage made and what it finds again are alike (a tuple is a list in both).
         return Artifact(self, ref, Manifest.model_validate_json(text))
@@ -267,14 +266,3 @@ class Store:
                     # Another process fetched it meanwhile; its copy was verified too.
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-
-
-def remove_stale_drafts(parent: Path, *, now: float) -> None:
-    """Remove drafts that killed runs left: nothing in them was written for a day before `now` (seconds)."""
-    for directory in parent.iterdir():
-        try:
-            touched = max(path.lstat().st_mtime for path in (directory, *directory.rglob("*")))
-        except FileNotFoundError:
-            continue  # its run is at work there, or just published it
-        if now - touched > STALE_DRAFT_SECONDS:
-            shutil.rmtree(directory, ignore_errors=True)

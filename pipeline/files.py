@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import ClientError
 from typing_extensions import override
 
-from pipeline.errors import SaebyeokError, SettingsError, StoreError
+from pipeline.errors import SettingsError, StoreError
+from pipeline.store_errors import bucket_errors, store_errors
 
-#: How often an exclusive write is sent again while S3 answers that another one is under way.
-CONFLICT_TRIES = 5
-FULL = "the disk is full; free some space and run again"
-FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
-#: Bytes; with less than this free a disk is as good as full.
-FULL_BELOW = 256 * 1024
+#: Seconds before each further try of an exclusive write, while S3 answers that another one is under way.
+CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8)
+#: An upload may take this long, and a second more for each so many bytes: half a megabit a second.
+UPLOAD_SECONDS = 300
+UPLOAD_BYTES_PER_SECOND = 64 * 1024
 
 
 class Files(ABC):
@@ -68,7 +66,8 @@ class LocalFiles(Files):
         with store_errors(str(self.root / ref)):
             try:
                 names = [path.name for path in (self.root / ref).iterdir()]
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
                 return []
         return sorted(name for name in names if not name.startswith("."))
 
@@ -85,7 +84,8 @@ class LocalFiles(Files):
         with store_errors(str(self.root / ref)):
             try:
                 return (self.root / ref).read_bytes()
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
                 return None
 
     @override
@@ -130,6 +130,11 @@ class LocalFiles(Files):
                 # Where it was the last of its key.
                 base.parent.rmdir()
 
+    def _check_root(self) -> None:
+        # A file in the store's place must not look like an empty store; one in an artifact's place is a person's note.
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root}: is a file; name a directory, or move the file away")
+
 
 class BucketFiles(Files):
     """Files below `s3://bucket/prefix`; credentials and endpoint are AWS's own variables."""
@@ -147,7 +152,7 @@ class BucketFiles(Files):
     @override
     def list(self, ref: str) -> list[str]:
         base = f"{self._root}/{ref}"
-        with store_errors(f"s3://{base}"):
+        with bucket_errors(f"s3://{base}"):
             # Another machine may have written since; without this s3fs answers from memory.
             self._fs.invalidate_cache()
             try:
@@ -162,14 +167,14 @@ class BucketFiles(Files):
     @override
     def sizes(self, ref: str) -> dict[str, int]:
         base = f"{self._root}/{ref}"
-        with store_errors(f"s3://{base}"):
+        with bucket_errors(f"s3://{base}"):
             self._fs.invalidate_cache()
             found = self._fs.find(base, detail=True)
         return {path.removeprefix(f"{base}/"): int(info["size"]) for path, info in found.items()}
 
     @override
     def read(self, ref: str) -> bytes | None:
-        with store_errors(f"s3://{self._root}/{ref}"):
+        with bucket_errors(f"s3://{self._root}/{ref}"):
             try:
                 return bytes(self._fs.cat_file(f"{self._root}/{ref}"))
             except FileNotFoundError:
@@ -178,41 +183,49 @@ class BucketFiles(Files):
 
     @override
     def create(self, ref: str, content: bytes) -> bool:
-        where = f"s3://{self._root}/{ref}"
-        for attempt in range(CONFLICT_TRIES):
-            with store_errors(where):
-                try:
-                    self._fs.pipe_file(f"{self._root}/{ref}", content, mode="create")
-                except OSError as error:
-                    status = _http_status(error)
-                    if status == 409:
-                        time.sleep(0.1 * 2**attempt)
-                        continue
-                    if status == 412:
-                        # A request whose answer was lost is sent twice: what exists may be this very record.
-                        return self.read(ref) == content
-                    raise
-            return True
-        raise StoreError(f"{where}: S3 reported conflicting writes {CONFLICT_TRIES} times; run again")
+        for pause in (0, *CONFLICT_PAUSES):
+            time.sleep(pause)
+            made = self._try_to_create(ref, content)
+            if made is not None:
+                return made
+        tries = len(CONFLICT_PAUSES) + 1
+        raise StoreError(f"s3://{self._root}/{ref}: S3 reported conflicting writes {tries} times; run again")
+
+    def _try_to_create(self, ref: str, content: bytes) -> bool | None:
+        """None where another write is under way, of which nobody knows yet what becomes."""
+        path = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{path}"):
+            try:
+                self._fs.pipe_file(path, content, mode="create", timeout=upload_seconds(len(content)))
+            except OSError as error:
+                status = _http_status(error)
+                if status == 409:
+                    return None
+                if status == 412:
+                    # A request whose answer was lost is sent twice: what exists may be this very record.
+                    return self.read(ref) == content
+                raise
+        return True
 
     @override
     def put(self, directory: Path, ref: str, last: str) -> None:
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
-        with store_errors(f"s3://{self._root}/{ref}"):
+        with bucket_errors(f"s3://{self._root}/{ref}"):
             for path in sorted(files, key=lambda item: item == directory / last):
-                self._fs.put_file(str(path), f"{self._root}/{ref}/{path.relative_to(directory).as_posix()}")
+                name, seconds = path.relative_to(directory).as_posix(), upload_seconds(path.stat().st_size)
+                self._fs.put_file(str(path), f"{self._root}/{ref}/{name}", timeout=seconds)
 
     @override
     def remove(self, ref: str, first: str) -> None:
         base = f"{self._root}/{ref}"
-        with store_errors(f"s3://{base}"):
+        with bucket_errors(f"s3://{base}"):
             for path in (f"{base}/{first}", base):
                 with suppress(FileNotFoundError):
                     self._fs.rm(path, recursive=path == base)
 
     def get(self, ref: str, path: Path) -> bool:
         """Copy one file to `path`; False where it does not exist."""
-        with store_errors(f"s3://{self._root}/{ref}"):
+        with bucket_errors(f"s3://{self._root}/{ref}"):
             try:
                 self._fs.get_file(f"{self._root}/{ref}", str(path))
             except FileNotFoundError:
@@ -254,54 +267,10 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def store_errors(where: str) -> Iterator[None]:
-    """Turn what the disk or the bucket raises into a StoreError that names `where`."""
-    try:
-        yield
-    except (OSError, BotoCoreError) as error:
-        raise StoreError(f"{where}: {_advice(error)}") from error
-
-
-@contextmanager
-def full_disk_errors(where: str) -> Iterator[None]:
-    """Turn what a full disk at `where` (a directory) makes libraries raise into a StoreError.
-
-    Other errors pass as they are.
-    """
-    try:
-        yield
-    except SaebyeokError:
-        raise
-    except Exception as error:
-        if not (_says_full(error) or _is_full(where)):
-            raise
-        raise StoreError(f"{where}: {FULL}") from error
-
-
-def _says_full(error: Exception) -> bool:
-    # Some libraries keep only the text: shutil of a tree, safetensors.
-    number = error.errno if isinstance(error, OSError) else None
-    return number in FULL_NUMBERS or any(os.strerror(known) in str(error) for known in FULL_NUMBERS)
-
-
-def _is_full(where: str) -> bool:
-    # And some not even that: torch says that a write has failed.
-    try:
-        return shutil.disk_usage(where).free < FULL_BELOW
-    except OSError:
-        return False
-
-
-def _advice(error: Exception) -> str:
-    number = error.errno if isinstance(error, OSError) else None
-    if number in FULL_NUMBERS:
-        return FULL
-    if isinstance(error, PermissionError) or number == errno.EROFS:
-        return f"may not be read or written ({error}); check the rights, or name another store"
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else AWS offers"
-    return str(error)
+def upload_seconds(size: int) -> float:
+    """How long an upload of `size` bytes may take."""
+    # No timeout of S3's client covers an upload: it waits for "100 Continue", or to go on sending, for ever.
+    return UPLOAD_SECONDS + size / UPLOAD_BYTES_PER_SECOND
 
 
 def _http_status(error: OSError) -> int | None:

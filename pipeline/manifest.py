@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import subprocess
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,8 @@ from pipeline import __version__
 from pipeline.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+#: How the name of an attempt begins; ends in microseconds, so that names sort by time.
+ATTEMPT_TIME = "%Y%m%dT%H%M%S%f"
 
 
 class FileEntry(BaseModel):
@@ -78,6 +81,23 @@ def _plain(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} cannot be part of a key; use numbers, texts, lists and dicts")
+
+
+def attempt_name(taken: Iterable[str], now: datetime) -> str:
+    """A name for an attempt made `now` (UTC): it sorts behind all of `taken`, those of the attempts that there are.
+
+    The clock alone would not do: it may be set back, or be another machine's.
+    """
+    newest = max(filter(None, map(_attempt_time, taken)), default=None)
+    moment = max(now, newest + timedelta(microseconds=1)) if newest else now
+    return f"{moment:{ATTEMPT_TIME}}-{secrets.token_hex(2)}"
+
+
+def _attempt_time(name: str) -> datetime | None:
+    try:
+        return datetime.strptime(name.partition("-")[0], ATTEMPT_TIME).replace(tzinfo=UTC)
+    except ValueError:  # somebody else's directory
+        return None
 
 
 def file_digest(path: Path) -> str:

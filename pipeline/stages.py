@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import ArtifactError
-from pipeline.files import full_disk_errors
 from pipeline.job import Job, data_directory, make_home
 from pipeline.releases import DeploymentLog
+from pipeline.store_errors import full_disk_errors
 
 if TYPE_CHECKING:
     from pipeline.releases import Deployment

@@ -20,11 +20,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.artifacts import Artifact
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
-from pipeline.files import full_disk_errors, store_errors
 from pipeline.manifest import make_key
 from pipeline.releases import DeploymentLog
 from pipeline.search import Choices, Search, Span
 from pipeline.stages import TOKENIZE, TRAIN, VALIDATE
+from pipeline.store_errors import full_disk_errors, store_errors
 from pipeline.train import VERSION as TRAINING
 from pipeline.train import alone
 from pipeline.tuned import Report, Tried

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TrainingDivergedError
-from pipeline.files import store_errors
 from pipeline.overrides import format_overrides
 from pipeline.progress import clock
 from pipeline.search import Search
+from pipeline.store_errors import store_errors
 
 
 @dataclass(frozen=True)

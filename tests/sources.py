@@ -24,6 +24,7 @@ GROUND = {
     "pipeline.behaviour",
     "pipeline.dataspec",
     "pipeline.devices",
+    "pipeline.drafts",
     "pipeline.errors",
     "pipeline.files",
     "pipeline.job",
@@ -36,6 +37,7 @@ GROUND = {
     "pipeline.sample",
     "pipeline.settings",
     "pipeline.statefiles",
+    "pipeline.store_errors",
     "pipeline.strict",
 }
 #: What a person runs; it stands above the stages and nothing stands on it.

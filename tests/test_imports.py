@@ -12,7 +12,7 @@ from pipeline.settings import ROOT
 from tests.sources import FOLDERS, GROUND, Module, belongs, modules, third_party
 
 #: What the ground floor may use beside Python itself: it runs on every side.
-GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "typing_extensions"}
+GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
 #: What of the pipeline may know the service, which is otherwise reached over HTTP alone.
 MAY_IMPORT_SERVING = {"pipeline.bento", "pipeline.cli", "pipeline.deploy"}
 MAY_IMPORT = {

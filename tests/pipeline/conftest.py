@@ -2,107 +2,70 @@
 
 from __future__ import annotations
 
-import secrets
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.artifacts import Store
+
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
+    from tests.bucket import Bucket, Server
     from tests.tiny import Road
     from tests.wandb_server import WandbServer
 
 
-@dataclass
-class Bucket:
-    """A bucket of one test; `uri` is a store in it."""
-
-    name: str
-    endpoint: str
-    lose_answers: Callable[[int], None]
-    prefix: str = "models/nightly"
-
-    @property
-    def uri(self) -> str:
-        return f"s3://{self.name}/{self.prefix}"
-
-    @property
-    def client(self) -> Any:
-        import boto3
-
-        return boto3.client("s3", endpoint_url=self.endpoint)
-
-    def refs(self) -> list[str]:
-        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
-        return sorted(item["Key"].removeprefix(f"{self.prefix}/") for item in found)
-
-    def put(self, ref: str, content: bytes) -> None:
-        self.client.put_object(Bucket=self.name, Key=f"{self.prefix}/{ref}", Body=content)
-
-    def delete(self, ref: str) -> None:
-        self.client.delete_object(Bucket=self.name, Key=f"{self.prefix}/{ref}")
-
-
-@dataclass
-class OneAtATime:
-    """WSGI middleware: requests are handled one by one, as S3 guarantees for one object and moto does not."""
-
-    application: Callable[..., Iterable[bytes]]
-    lost: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        with self.lock:
-            answer = self.application(environ, start) if not self._loses(environ) else self._lose(environ, start)
-            return list(answer)
-
-    def _loses(self, environ: dict[str, Any]) -> bool:
-        return self.lost > 0 and environ["REQUEST_METHOD"] == "PUT"
-
-    def _lose(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        # The request is carried out, and its answer gets lost on the way back.
-        self.lost -= 1
-        list(self.application(environ, lambda *_: None))
-        start("503 Service Unavailable", [("Content-Length", "0")])
-        return []
-
-
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[tuple[str, OneAtATime]]:
-    from moto.server import ThreadedMotoServer
+def s3() -> Iterator[tuple[str, Server]]:
+    """A real S3 server in this process (moto's), its URL first."""
+    from tests.bucket import s3_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    middleware = OneAtATime(server._server.app)
-    server._server.app = middleware
-    yield f"http://{host}:{port}", middleware
-    server.stop()
+    with s3_server() as running:
+        yield running
 
 
 @pytest.fixture
-def bucket(s3_server: tuple[str, OneAtATime], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(s3: tuple[str, Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket; AWS's variables lead to it, also for subprocesses."""
+    from tests.bucket import CREDENTIALS, Bucket
+
+    endpoint, server = s3
+    for name, value in {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}.items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(server, endpoint)
+    made.client.create_bucket(Bucket=made.name)
+    server.heal()
+    yield made
+    server.heal()
+
+
+@pytest.fixture
+def two_tries(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """S3 clients that ask no more than twice; a test may add to their configuration before one is made."""
+    import fsspec
     from s3fs import S3FileSystem
 
-    endpoint, middleware = s3_server
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    S3FileSystem.clear_instance_cache()
+    configuration: dict[str, Any] = {"retries": {"max_attempts": 0}}
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"config_kwargs": configuration})
+    monkeypatch.setattr(S3FileSystem, "retries", 2)
+    yield configuration
+    # s3fs leaves broken connections to the collector, at which they warn: not in another test.
+    gc.collect()
 
-    def lose(count: int) -> None:
-        middleware.lost = count
 
-    made = Bucket(f"test-{secrets.token_hex(6)}", endpoint, lose)
-    made.client.create_bucket(Bucket=made.name)
-    yield made
-    middleware.lost = 0
-    S3FileSystem.clear_instance_cache()
+@pytest.fixture(params=["disk", "bucket"])
+def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store is: a directory, and a bucket."""
+    return str(tmp_path / "store") if request.param == "disk" else str(request.getfixturevalue("bucket").uri)
+
+
+@pytest.fixture
+def open_again(uri: str, tmp_path: Path) -> Callable[[], Store]:
+    """Opens the same store as another process on the same machine would."""
+    return lambda: Store(uri, tmp_path / "cache")
 
 
 @pytest.fixture

@@ -1,0 +1,175 @@
+"""A real S3 server in this process (moto's), whose answers can be those of a bad day."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import boto3
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Answer = Callable[[Application, Environ, Callable[..., Any]], Iterable[bytes]]
+#: What leads a client to the server, whose keys are any.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def refuse(status: str, code: str) -> Answer:
+    """S3 does nothing and says so: `refuse("503 Slow Down", "SlowDown")`."""
+    document = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+
+    def answer(_: Application, environ: Environ, start: Callable[..., Any]) -> list[bytes]:
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        start(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(document)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [document]
+
+    return answer
+
+
+def lose(application: Application, environ: Environ, _: Callable[..., Any]) -> list[bytes]:
+    """S3 does what it is asked, and the connection breaks before its answer."""
+    list(application(environ, lambda *_: None))
+    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionResetError
+
+
+def cut(application: Application, environ: Environ, start: Callable[..., Any]) -> list[bytes]:
+    """The connection breaks half-way through the answer's body."""
+    body = b"".join(application(environ, start))
+    return [body[: len(body) // 2]]
+
+
+@dataclass
+class Silence:
+    """S3 takes the request's head and says nothing, not even "100 Continue", until it is over."""
+
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Fault:
+    """What `times` requests of `method` get whose key ends with `key`, after the first `after` of them."""
+
+    answer: Answer | Silence
+    method: str
+    key: str
+    times: int
+    after: int
+    seen: int = 0
+
+    def befalls(self, method: str, path: str) -> bool:
+        """Whether it befalls this request, which then counts as seen."""
+        if method != self.method or not path.partition("?")[0].endswith(self.key):
+            return False
+        self.seen += 1
+        return self.after < self.seen <= self.after + self.times
+
+
+@dataclass
+class Server:
+    """WSGI middleware: requests are handled one by one, as S3 guarantees for one object and moto does not."""
+
+    application: Application
+    faults: list[Fault] = field(default_factory=list)
+    #: Method and path, without the query, of what was asked.
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, environ: Environ, start: Callable[..., Any]) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        self.requests.append((method, path))
+        answer = self.take(method, path, silent=False)
+        return self._serve(environ, start) if answer is None else answer(self._serve, environ, start)
+
+    def _serve(self, environ: Environ, start: Callable[..., Any]) -> list[bytes]:
+        with self.lock:
+            return list(self.application(environ, start))
+
+    def take(self, method: str, path: str, *, silent: bool) -> Any:
+        """What a request gets instead of an answer, if there is something."""
+        for fault in self.faults:
+            if isinstance(fault.answer, Silence) == silent and fault.befalls(method, path):
+                return fault.answer
+        return None
+
+    def heal(self) -> None:
+        for fault in self.faults:
+            if isinstance(fault.answer, Silence):
+                fault.answer.over.set()
+        self.faults.clear()
+        self.requests.clear()
+
+
+class Handler(MotoRequestHandler):
+    """Moto's, which sends "100 Continue" before the middleware sees anything: a silence begins here."""
+
+    def run_wsgi(self) -> None:
+        silence = self.server.app.take(self.command, self.path, silent=True)
+        if silence is None:
+            super().run_wsgi()
+        else:
+            self.server.app.requests.append((self.command, self.path))
+            silence.over.wait()
+            self.close_connection = True
+
+
+@contextmanager
+def s3_server() -> Iterator[tuple[str, Server]]:
+    """A server on a free port: its URL and its middleware."""
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    moto._server.app = server = Server(moto._server.app)
+    moto._server.RequestHandlerClass = Handler
+    try:
+        yield f"http://{host}:{port}", server
+    finally:
+        S3FileSystem.clear_instance_cache()
+        moto.stop()
+
+
+@dataclass
+class Bucket:
+    """A bucket of one test; `uri` is a store in it."""
+
+    server: Server
+    endpoint: str
+    name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
+    prefix: str = "models/nightly"
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.name}/{self.prefix}"
+
+    @cached_property
+    def client(self) -> Any:
+        return boto3.client("s3", endpoint_url=self.endpoint)
+
+    def refs(self) -> list[str]:
+        found = self.client.list_objects_v2(Bucket=self.name).get("Contents", [])
+        return sorted(item["Key"].removeprefix(f"{self.prefix}/") for item in found)
+
+    def put(self, ref: str, content: bytes) -> None:
+        self.client.put_object(Bucket=self.name, Key=f"{self.prefix}/{ref}", Body=content)
+
+    def delete(self, ref: str) -> None:
+        self.client.delete_object(Bucket=self.name, Key=f"{self.prefix}/{ref}")
+
+    def fail(self, answer: Answer | Silence, method: str, key: str = "", *, times: int = 1, after: int = 0) -> Fault:
+        """Let `times` requests of `method` whose key ends with `key` be answered so, after the first `after`."""
+        self.server.faults.append(fault := Fault(answer, method, key, times, after))
+        return fault
+
+    def asked(self, method: str) -> list[str]:
+        """Refs of all requests of `method`, in their order."""
+        start = f"/{self.name}/{self.prefix}/"
+        return [path.removeprefix(start) for asked, path in self.server.requests if asked == method]
