@@ -83,9 +83,9 @@ def prepare(arguments: argparse.Namespace) -> tuple[Any, Any, list[str]]:
     """A recipe whose head reads [CLS], a tokenizer learnt on the data's train file, and the sentences to answer."""
     from transformers.utils import logging
 
-    from pipeline.data import read_split
-    from pipeline.encode import learn_tokenizer
-    from pipeline.recipe import load_recipe
+    from pipeline.data.reading import read_split
+    from pipeline.models.tokenizer import learn_tokenizer
+    from pipeline.recipes.schema import load_recipe
 
     logging.disable_progress_bar()
     recipe = load_recipe("nsmc", "embedded", overrides={"model.pooling": "cls"})
@@ -98,10 +98,10 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
-    from pipeline.convert import write_graphs
-    from pipeline.model import Trained
-    from pipeline.onnx_graph import to_fp16, to_int8
-    from pipeline.releases import Card, Variant
+    from pipeline.export.convert import write_graphs
+    from pipeline.export.onnx_graph import to_fp16, to_int8
+    from pipeline.models.build import Trained
+    from pipeline.store.releases import Card, Variant
 
     layers, hidden = map(int, shape.split("x"))
     torch.manual_seed(7)
@@ -156,7 +156,7 @@ def one_shape(
     module: Any, tokenizer: Any, directory: Path, texts: Sequence[str], rounds: int, peak: float
 ) -> dict[str, Any]:
     """Medians over the rounds, and each round's ratio; rates are sentences a second."""
-    from serving.engine import Engine, EngineOptions
+    from serving.engine.engine import Engine, EngineOptions
 
     engine = Engine(directory, EngineOptions(threads=1, device="cpu"))
     lengths, tokenize, compute = parts(directory, texts)
@@ -208,7 +208,7 @@ def parts(directory: Path, texts: Sequence[str]) -> tuple[list[int], Callable[[]
     import numpy as np
     from tokenizers import Tokenizer
 
-    from serving.engine import TOKEN_BUDGET, sub_batches
+    from serving.engine.engine import TOKEN_BUDGET, sub_batches
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     tokenizer.enable_truncation(LENGTH)
@@ -227,7 +227,7 @@ def parts(directory: Path, texts: Sequence[str]) -> tuple[list[int], Callable[[]
 
 def one_a_request(engine: Any, texts: Sequence[str], *, shared: bool) -> None:
     """Answer `texts`, each a request of its own, 32 of which are there at any time, with one thread."""
-    from serving.sharing import Sharing
+    from serving.api.request_batching import Sharing
 
     async def all_of_them() -> None:
         loop, sharing, left = asyncio.get_running_loop(), Sharing(1, CLIENTS, lambda _: None), iter(texts)

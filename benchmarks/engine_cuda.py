@@ -51,7 +51,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Sentences a second of each way, medians over the rounds."""
     import torch
 
-    from serving.engine import Engine, EngineOptions
+    from serving.engine.engine import Engine, EngineOptions
 
     recipe, tokenizer, texts = prepare(arguments)
     with tempfile.TemporaryDirectory() as directory:

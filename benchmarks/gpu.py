@@ -25,12 +25,12 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.convert import write_graphs
-from pipeline.first_row import compute_first_row
-from pipeline.model import Trained
-from pipeline.onnx_graph import to_fp16
-from pipeline.packed import compile_layers, pack_rows
-from pipeline.recipe import load_recipe
+from pipeline.export.convert import write_graphs
+from pipeline.export.onnx_graph import to_fp16
+from pipeline.models.build import Trained
+from pipeline.recipes.schema import load_recipe
+from pipeline.training.cls_only import compute_first_row
+from pipeline.training.packing import compile_layers, pack_rows
 
 TINY, BASE = "2x32", "12x768"
 VOCABULARY, LABELS, LENGTH = 1000, 16, 64
@@ -189,7 +189,7 @@ def of_session(subject: Subject, name: str, *, replayed: bool = False) -> float:
     """How far a release's file for CUDA is from the CPU; small batches of each shape, replayed with other rows each."""
     import onnxruntime as ort
 
-    from serving.bound import Bound, in_lane
+    from serving.engine.cuda_graphs import Bound, in_lane
 
     cuda = subject.device == "cuda"
     if cuda:
@@ -209,7 +209,7 @@ def of_session(subject: Subject, name: str, *, replayed: bool = False) -> float:
 
 def plain(session: Any) -> Callable[[Any], Any]:
     """One run of a session, in the thread that CUDA is used from."""
-    from serving.bound import in_lane
+    from serving.engine.cuda_graphs import in_lane
 
     return lambda feed: in_lane(lambda: session.run(None, feed)[0])
 

@@ -16,13 +16,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Artifact
-from pipeline.decide import compare
+from pipeline.cli.options import overrides
+from pipeline.evaluation.promotion_gate import compare
 from pipeline.job import Job, keep_libraries_home, open_job
-from pipeline.options import overrides
-from pipeline.recipe import Recipe, recipe_names
+from pipeline.recipes.schema import Recipe, recipe_names
 from pipeline.settings import Settings, load_settings
-from pipeline.stages import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
+from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
+from pipeline.store.artifacts import Artifact
 
 
 def main() -> None:
@@ -116,10 +116,10 @@ def baseline(job: Job) -> dict[str, Any] | None:
     import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from pipeline.data import read_split
-    from pipeline.fit import fit_line
-    from pipeline.metrics import compute_metrics
-    from pipeline.model import to_score
+    from pipeline.data.reading import read_split
+    from pipeline.evaluation.metrics import compute_metrics
+    from pipeline.models.build import to_score
+    from pipeline.training.fine_tune import fit_line
 
     assert job.settings.data is not None
     train, test = (read_split(job.recipe, job.settings.data, split) for split in ("train", "test"))

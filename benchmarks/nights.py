@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cut import first_rows
+from pipeline.cli.run import run_all
+from pipeline.deployment.retention import delete_outdated, find_outdated
 from pipeline.errors import DataError
 from pipeline.job import Job, keep_libraries_home, open_job, open_store
-from pipeline.recipe import SCRATCH
-from pipeline.releases import DeploymentLog
-from pipeline.retention import delete_outdated, find_outdated
-from pipeline.road import run_all
+from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
+from pipeline.store.releases import DeploymentLog
 
 #: A third of the reviews: other floors, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
@@ -219,8 +219,8 @@ def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
     """The last champion minus the best one on the gate rows of the last night, with its 90% interval."""
     import pandas as pd
 
-    from pipeline.champions import load_rival, rank_served
-    from pipeline.metrics import paired_difference
+    from pipeline.evaluation.champions import load_rival, rank_served
+    from pipeline.evaluation.metrics import paired_difference
 
     store = open_store(scenario.settings)
     job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS)

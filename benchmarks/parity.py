@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.parity import beyond, change_error
-from pipeline.recipe import ParityBound, Recipe, load_recipe
+from pipeline.export.parity import beyond, change_error
+from pipeline.recipes.schema import ParityBound, Recipe, load_recipe
 
 Numbers = np.ndarray[Any, Any]
 

@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.ways import Bench, Way, agreement, serving
-from pipeline.artifacts import Artifact, Store
+from pipeline.cli.options import overrides
 from pipeline.errors import ArtifactError
 from pipeline.job import keep_libraries_home, open_job, open_store
-from pipeline.options import overrides
-from pipeline.releases import DeploymentLog, read_card
 from pipeline.settings import ROOT, load_settings
-from pipeline.stages import STAGES, run_stage
+from pipeline.stages.stage import STAGES, run_stage
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog, read_card
 
 #: Texts of a call for the engine at its best.
 BEST = 1024

@@ -20,9 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipeline.parallel import Batch, BatchThreads
-from pipeline.recipe import load_recipe
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import ROOT, library_environment
+from pipeline.training.batch_threads import Batch, BatchThreads
 
 #: Threads that share a batch, threads that share each of their products (0: one a core), and OpenMP's way to wait.
 WAYS = {
@@ -93,8 +93,8 @@ def train(name: str, way: str, seconds: float) -> float:
     from torch import Tensor
     from transformers import AutoConfig, BertForSequenceClassification
 
-    from pipeline.encoder import shipped
-    from pipeline.hardware import cores, has_bf16, training_attention
+    from pipeline.models.hardware import cores, has_bf16, training_attention
+    from pipeline.pretraining.spec import shipped
 
     sharing, threads = (count or cores() for count in WAYS[way][:2])
     torch.set_num_threads(threads)

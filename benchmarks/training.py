@@ -100,10 +100,10 @@ def middle(found: list[dict[str, Any]]) -> dict[str, float]:
 
 def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     """Train as one of the two does, judge the model, and say what it took."""
+    from pipeline.cli.options import overrides
     from pipeline.job import keep_libraries_home, open_job
-    from pipeline.options import overrides
     from pipeline.settings import load_settings
-    from pipeline.stages import TOKENIZE, VALIDATE, run_stage
+    from pipeline.stages.stage import TOKENIZE, VALIDATE, run_stage
 
     if arguments.side == "usual":
         # OpenMP is set up when torch is loaded: before Saebyeok's own settings of it are made (decision 7).
@@ -137,7 +137,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
     """The published files with the first `rows` rows of the train file, and without what arrived."""
-    from pipeline.recipe import load_recipe
+    from pipeline.recipes.schema import load_recipe
 
     spec = load_recipe(recipe, "embedded").data
     for name in (spec.train, spec.test):
@@ -151,8 +151,8 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     """The stage: the model, seconds of training, and the share of padding."""
-    from pipeline.model import load_trained
-    from pipeline.stages import TRAIN, run_stage
+    from pipeline.models.build import load_trained
+    from pipeline.stages.stage import TRAIN, run_stage
 
     artifact = run_stage(job, TRAIN, [tokenized]).artifact
     return load_trained(job.recipe, artifact), artifact.figures["seconds"], artifact.figures["padding"]
@@ -165,10 +165,10 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     import torch
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
-    from pipeline.base import Base
-    from pipeline.encode import load_tokenizer
-    from pipeline.model import Trained, build_model, save_trained
-    from pipeline.recipe import SCRATCH
+    from pipeline.models.base_model import Base
+    from pipeline.models.build import Trained, build_model, save_trained
+    from pipeline.models.tokenizer import load_tokenizer
+    from pipeline.recipes.schema import SCRATCH
 
     recipe = job.recipe
     torch.set_num_threads(os.cpu_count() or 1)
@@ -218,7 +218,7 @@ def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
     """The recipe's first metric on the test rows, answered in fp32."""
     import pandas as pd
 
-    from pipeline.metrics import compute_metrics
+    from pipeline.evaluation.metrics import compute_metrics
 
     rows = pd.read_parquet(tokenized.path / "test.parquet")
     found = compute_metrics(recipe, rows["label"].to_numpy(), trained.answer_encoded(rows))
@@ -227,7 +227,7 @@ def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
 
 def work_of(trained: Any, length: float) -> float:
     """Floating-point operations of a token, forward and backward, in inputs of `length`: all layers, every row."""
-    from pipeline.model import transformer_of
+    from pipeline.models.build import transformer_of
 
     inner = transformer_of(trained.module).base_model
     weights = sum(item.numel() for item in inner.encoder.parameters())
@@ -239,7 +239,7 @@ def matrix_rate(device: Any) -> float:
     """Operations a second of this machine's products of bf16 matrices (of fp32 ones, where it has no bf16)."""
     import torch
 
-    from pipeline.hardware import has_bf16
+    from pipeline.models.hardware import has_bf16
 
     kind = torch.bfloat16 if has_bf16() else torch.float32
     torch.set_num_threads(os.cpu_count() or 1)

@@ -25,10 +25,10 @@ from airflow.sdk.exceptions import AirflowFailException
 from approval import HOURS, Approval
 from pipeline.errors import RejectedDataError
 from pipeline.job import OVERRIDES
-from pipeline.recipe import RECIPES, ModelSpec, TrainSpec, recipe_names
-from pipeline.releases import find_rejection, read_decision
-from pipeline.stages import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
-from pipeline.strict import Strict
+from pipeline.recipes.schema import RECIPES, ModelSpec, TrainSpec, recipe_names
+from pipeline.recipes.strict_model import Strict
+from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
+from pipeline.store.releases import find_rejection, read_decision
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,

@@ -19,8 +19,8 @@ from wiring import TASK_DEFAULTS, airflow_errors, daily, task_settings
 def prune() -> int:
     """Delete what is outdated; returns the bytes that it took."""
     settings = task_settings()
+    from pipeline.deployment.retention import delete_outdated, find_outdated
     from pipeline.job import open_store
-    from pipeline.retention import delete_outdated, find_outdated
 
     store = open_store(settings)
     outdated = find_outdated(store, settings)

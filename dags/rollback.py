@@ -23,9 +23,9 @@ def rollback() -> str:
     """Record and serve the deployment that was asked for; updates the asset of each recipe whose model changed."""
     settings = task_settings()
     context = get_current_context()
-    from pipeline.deploy import rollback
+    from pipeline.deployment.deployer import rollback
     from pipeline.job import open_store
-    from pipeline.releases import DeploymentLog
+    from pipeline.store.releases import DeploymentLog
 
     store = open_store(settings)
     before = DeploymentLog(store).latest()

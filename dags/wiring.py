@@ -14,12 +14,12 @@ from airflow.sdk import Asset, BaseOperatorLink, Context, CronTriggerTimetable, 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
-from pipeline.artifacts import Store
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
-from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings, load_settings
-from pipeline.stages import Stage
+from pipeline.stages.stage import Stage
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Deployment, DeploymentLog
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

@@ -16,7 +16,7 @@ from pipeline.errors import SaebyeokError
 from pipeline.settings import Settings, load_settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
-from pipeline.stack.control import DAG, open_api
+from pipeline.stack.lifecycle import DAG, open_api
 
 PICTURES = Path(__file__).parent / "pictures"
 WIDE, TALL = ViewportSize(width=1500, height=800), ViewportSize(width=1200, height=1500)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from pipeline.datapage import Page
+from pipeline.data.data_docs import Page
 
 HERE = Path(__file__).parent
 #: Great Expectations' pages load styles and scripts from content networks, and a logo from its maker's

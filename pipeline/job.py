@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pipeline.artifacts import Store
 from pipeline.errors import DataError, SettingsError
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.settings import Settings, library_environment
+from pipeline.store.artifacts import Store
 
 #: What a run may be asked for by a short name (command line, trigger form), and the recipe field it sets.
 OVERRIDES = {

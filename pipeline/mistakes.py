@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.recipe import Recipe
+from pipeline.recipes.schema import Recipe
 
 #: Enough to see what they have in common, few enough to be read.
 COUNT = 20

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import SaebyeokError, SettingsError
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
-from serving.auth import api_keys, deploy_token
+from serving.api.auth import api_keys, deploy_token
 
 
 def command(settings: Settings) -> list[str]:

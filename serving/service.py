@@ -14,18 +14,19 @@ from typing import Any, cast
 import bentoml
 
 from pipeline.job import keep_libraries_home, open_store
-from pipeline.releases import Deployment
 from pipeline.settings import Settings, load_settings
-from serving.auth import api_keys, deploy_token
-from serving.bento import FrontedService, posted
-from serving.control import Live, Need, control_app
-from serving.engine import Answer, Engine, EngineOptions
-from serving.errors import ApiError
-from serving.live import BakedSource, Follower, LogSource
-from serving.logs import log_as_json
-from serving.metrics import Metrics, served
-from serving.middleware import Gate
-from serving.openapi import describe
+from pipeline.store.releases import Deployment
+from serving.api.auth import api_keys, deploy_token
+from serving.api.bentoml_app import FrontedService, posted
+from serving.api.control_routes import Live, Need, control_app
+from serving.api.errors import ApiError
+from serving.api.logs import log_as_json
+from serving.api.metrics import Metrics, served
+from serving.api.middleware import Gate
+from serving.api.openapi import describe
+from serving.api.request_batching import Sharing
+from serving.deployed.follower import BakedSource, Follower, LogSource
+from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import (
     RELEASE_HEADER,
     ClassifyRequest,
@@ -39,7 +40,6 @@ from serving.schemas import (
     SimilarityRequest,
     SimilarityResponse,
 )
-from serving.sharing import Sharing
 
 #: Lies beside the packages in a Bento, and nowhere else: the deployment that was baked in.
 BAKED = Path(__file__).resolve().parent.parent / "deployment.json"

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Store
 from pipeline.settings import ROOT, library_environment
+from pipeline.store.artifacts import Store
 
 
 class Place:

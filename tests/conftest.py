@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.job import Job, open_store
-from pipeline.recipe import Recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from pipeline.store.artifacts import Store
 
 if TYPE_CHECKING:
     from tests.releases import TinyModel

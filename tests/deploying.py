@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import httpx
 
-from pipeline.artifacts import Artifact
-from pipeline.deploy import deploy
+from pipeline.deployment.deployer import deploy
 from pipeline.job import Job, open_store
-from pipeline.recipe import load_recipe
-from pipeline.releases import Deployment, DeploymentLog
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Deployment, DeploymentLog
 from tests.releases import SENTENCES, make_decision
 
 

@@ -22,8 +22,8 @@ from schemathesis.checks import (
 )
 from schemathesis.config import SchemathesisConfig
 
-from serving.auth import deploy_token
-from serving.openapi import COMMITTED
+from serving.api.auth import deploy_token
+from serving.api.openapi import COMMITTED
 from serving.schemas import ErrorType
 from tests.service import Service
 

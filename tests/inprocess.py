@@ -24,15 +24,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pipeline.job import open_store
 from pipeline.settings import Settings
-from serving.auth import deploy_token
-from serving.control import Live, control_app
-from serving.engine import EngineOptions
-from serving.errors import ApiError, parse
-from serving.live import Follower, LogSource
-from serving.middleware import Front, Gate
-from serving.openapi import describe
+from serving.api.auth import deploy_token
+from serving.api.control_routes import Live, control_app
+from serving.api.errors import ApiError, parse
+from serving.api.middleware import Front, Gate
+from serving.api.openapi import describe
+from serving.api.request_batching import Sharing
+from serving.deployed.follower import Follower, LogSource
+from serving.engine.engine import EngineOptions
 from serving.schemas import RELEASE_HEADER
-from serving.sharing import Sharing
 from tests.service import eventually
 
 with warnings.catch_warnings():

@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import BertProcessing
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.releases import Calibration, Card, Decision, Golden, Inputs, Kind, Variant
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Calibration, Card, Decision, Golden, Inputs, Kind, Variant
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
 Objective = Literal["cross-encoder", "bi-encoder"]

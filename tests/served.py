@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from pipeline.artifacts import Artifact
 from pipeline.job import open_store
-from pipeline.manifest import make_key
-from pipeline.releases import Deployment, DeploymentLog
+from pipeline.store.artifacts import Artifact
+from pipeline.store.manifest import make_key
+from pipeline.store.releases import Deployment, DeploymentLog
 from tests.releases import make_artifact
 from tests.tiny import Road
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT, Settings, load_settings
-from serving.auth import deploy_token
-from serving.staging import ServiceClient
+from pipeline.store.releases import DeploymentLog
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
 
 if TYPE_CHECKING:
-    from pipeline.artifacts import Artifact
+    from pipeline.store.artifacts import Artifact
     from tests.releases import TinyModel
 
 #: Recipes whose releases the tiny models with these heads are; other heads are of `klue-sts`.

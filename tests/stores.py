@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from pipeline.artifacts import Artifact, Store
+from pipeline.store.artifacts import Artifact, Store
 
 T = TypeVar("T")
 #: Some of them sort after `manifest.json`, which must be written after all.

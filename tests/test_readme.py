@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from docs.configuration import README, table, written
-from pipeline.cli import app
-from pipeline.recipe import recipe_names
+from pipeline.cli.app import app
+from pipeline.recipes.schema import recipe_names
 from pipeline.settings import ROOT, Settings
 
 TEXT = README.read_text(encoding="utf-8")

@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
-from pipeline.artifacts import Artifact
-from pipeline.data import read_split
-from pipeline.decide import decide
-from pipeline.encode import learn_tokenizer
-from pipeline.evaluate import evaluate
+from pipeline.data.reading import read_split
+from pipeline.evaluation.promotion_gate import decide
 from pipeline.job import Job, open_store
-from pipeline.produce import produce
-from pipeline.recipe import SCRATCH, Recipe, load_recipe
+from pipeline.models.tokenizer import learn_tokenizer
+from pipeline.recipes.schema import SCRATCH, Recipe, load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
-from pipeline.tokenize import tokenize
-from pipeline.tracker import Tracker
-from pipeline.train import train
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.find_or_build import produce
+from pipeline.stages.tokenize import tokenize
+from pipeline.stages.train import train
+from pipeline.store.artifacts import Artifact
+from pipeline.tracking.tracker import Tracker
 
 SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}
 SMALL: dict[str, Any] = {
@@ -125,7 +125,7 @@ class Road:
     @cached_property
     def released(self) -> Artifact:
         # Here and not at the top: only a few tests export.
-        from pipeline.export import export
+        from pipeline.stages.export import export
 
         return export(self.job, self.validated, self.trained, self.evaluated, self.decided)
 

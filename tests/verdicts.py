@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.polynomial import polypow
 
-from pipeline.artifacts import Artifact
-from pipeline.champions import Best
-from pipeline.decide import make_decision
-from pipeline.recipe import Recipe
-from pipeline.releases import Check, Decision
+from pipeline.evaluation.champions import Best
+from pipeline.evaluation.promotion_gate import make_decision
+from pipeline.recipes.schema import Recipe
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Check, Decision
 
 
 def estimate(value: float) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.engine import Engine, EngineOptions
+from serving.engine.engine import Engine, EngineOptions
 
 
 def open_engine(release: Path) -> Engine:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import SecretStr, TypeAdapter
 
+from pipeline.atomic_files import read_state, replace_state
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.stack.preflight import address
-from pipeline.statefiles import read_state, replace_state
 
 USER = "admin"
 WRITTEN = "# Written anew by every `saebyeok up`.\n"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.stack import preflight
-from pipeline.stack.progress import Progress
+from pipeline.stack.terminal import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline import options as opt
-from pipeline.console import session
+from pipeline.cli import options as opt
+from pipeline.cli.console import session
 
 STACK = "The local stack"
 

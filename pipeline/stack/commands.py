@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from pipeline.artifacts import Artifact
-from pipeline.console import FAILED, INTERRUPTED, REFUSED
+from pipeline.cli.console import FAILED, INTERRUPTED, REFUSED
 from pipeline.errors import SaebyeokError
 from pipeline.job import open_store
 from pipeline.settings import Settings
-from pipeline.stack import control
+from pipeline.stack import lifecycle as control
 from pipeline.stack.airflow_api import AirflowApi, Task
 from pipeline.stack.airflow_home import airflow_home
-from pipeline.stack.control import DAG
-from pipeline.stack.follow import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
+from pipeline.stack.follow_run import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
+from pipeline.stack.lifecycle import DAG
 from pipeline.stack.processes import is_running, read_record
-from pipeline.stack.progress import Progress
-from pipeline.stack.summary import STAGES, Outcome, is_sample, made_by, outcomes, summary
+from pipeline.stack.run_report import STAGES, Outcome, is_sample, made_by, outcomes, summary
+from pipeline.stack.terminal import Progress
+from pipeline.store.artifacts import Artifact
 
 
 def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from pipeline.statefiles import read_state, replace_state
+from pipeline.atomic_files import read_state, replace_state
 
 MARK = "SAEBYEOK_STACK"
 #: Seconds that processes get to finish after each signal, the first one gentle.

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import gpu
 from pipeline.settings import ROOT
-from serving.bound import Shape
+from serving.engine.cuda_graphs import Shape
 
 pytestmark = pytest.mark.torch
 

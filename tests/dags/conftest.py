@@ -17,9 +17,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.releases import Check, Decision
 from pipeline.settings import ROOT, Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Check, Decision
 from tests.hook import Hook, web_hook
 from tests.light import build_light_model
 from tests.releases import TinyModel

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.artifacts import Store
-from pipeline.releases import Decision, find_rejection, read_decision
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Decision, find_rejection, read_decision
 from tests.dags.conftest import RUN, make_decided
 from tests.hook import Hook
 

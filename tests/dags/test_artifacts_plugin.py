@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from pipeline.artifacts import Artifact, Store
+from pipeline.store.artifacts import Artifact, Store
 
 DOCS = {
     "docs/index.html": "<p>모든 규칙</p>",

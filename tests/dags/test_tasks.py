@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RejectedDataError, ServiceError
 from pipeline.job import Job
-from pipeline.recipe import load_recipe
-from pipeline.releases import DeploymentLog, record_rejection
-from pipeline.stages import STAGES, VALIDATE
+from pipeline.recipes.schema import load_recipe
+from pipeline.stages.stage import STAGES, VALIDATE
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog, record_rejection
 from tests.dags.conftest import RUN, make_decided
 from tests.hook import Hook
 from tests.releases import TinyModel, make_artifact, make_decision

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from pipeline import errors
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import Job
-from pipeline.recipe import load_recipe
-from pipeline.releases import DeploymentLog
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import Settings
-from pipeline.stages import DECIDE, VALIDATE
+from pipeline.stages.stage import DECIDE, VALIDATE
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
 from tests.dags.conftest import make_decided
 from tests.hook import Hook
 from tests.releases import make_artifact

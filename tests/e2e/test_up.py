@@ -22,15 +22,15 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from pipeline.job import open_store
-from pipeline.recipe import load_recipe
-from pipeline.releases import DeploymentLog
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.airflow_api import OPEN, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
-from pipeline.stack.control import DAG, DAGS, open_api, record_path
-from pipeline.stack.follow import Follower, follow
+from pipeline.stack.follow_run import Follower, follow
+from pipeline.stack.lifecycle import DAG, DAGS, open_api, record_path
 from pipeline.stack.processes import marked_processes, read_record
-from pipeline.stack.progress import Progress
+from pipeline.stack.terminal import Progress
+from pipeline.store.releases import DeploymentLog
 from tests.hook import Hook, web_hook
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]

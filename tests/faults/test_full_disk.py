@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bento import ensure_bento
+from pipeline.deployment.bento import ensure_bento
 from pipeline.errors import ServiceError
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
 from pipeline.settings import load_settings
-from pipeline.stages import STAGES
-from serving.engine import EngineOptions
-from serving.live import PATIENCE as TRIED_AGAIN
-from serving.live import Follower, LogSource
+from pipeline.stages.stage import STAGES
+from pipeline.store.releases import DeploymentLog
+from serving.deployed.follower import PATIENCE as TRIED_AGAIN
+from serving.deployed.follower import Follower, LogSource
+from serving.engine.engine import EngineOptions
 from tests.cli import Place, sets
 from tests.disks import Disk, small_disk
 from tests.releases import TinyModel

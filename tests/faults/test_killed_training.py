@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.checkpoints import COMPLETE
-from pipeline.console import FAILED
+from pipeline.cli.console import FAILED
+from pipeline.training.checkpoints import COMPLETE
 from tests.cli import Place, sets
 from tests.service import eventually
 from tests.tiny import SHAPE, SMALL

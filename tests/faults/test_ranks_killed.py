@@ -17,13 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.checkpoints import COMPLETE, newest_checkpoint
 from pipeline.errors import BaseModelError, ProcessError, TerminatedError
-from pipeline.fit import fit
-from pipeline.ranks import Order, spread
 from pipeline.settings import ROOT
-from pipeline.tracker import Tracker
-from pipeline.train import train
+from pipeline.stages.train import train
+from pipeline.tracking.tracker import Tracker
+from pipeline.training.checkpoints import COMPLETE, newest_checkpoint
+from pipeline.training.distributed import Order, spread
+from pipeline.training.fine_tune import fit
 from tests.service import eventually
 from tests.tiny import Road, open_road, small_recipe
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.job import open_store
-from serving.workers import live_workers
+from pipeline.store.artifacts import Store
+from serving.deployed.worker_files import live_workers
 from tests.deploying import Answer, hammering, put
 from tests.releases import TinyModel
 from tests.service import Service, eventually

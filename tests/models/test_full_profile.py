@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import onnx_graph
+from pipeline.export import onnx_graph
 from pipeline.job import Job, open_store
-from pipeline.model import load_trained
-from pipeline.recipe import load_recipe
-from pipeline.releases import read_card
+from pipeline.models.build import load_trained
+from pipeline.recipes.schema import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
-from serving.engine import Engine, EngineOptions
-from serving.golden import check_golden, engine_answers
+from pipeline.store.releases import read_card
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.golden import check_golden, engine_answers
 from tests.tiny import Road, sample_rows, save_base
 
 pytestmark = pytest.mark.models

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from pipeline.job import Job
-from pipeline.recipe import load_recipe
-from pipeline.validate import validate
+from pipeline.recipes.schema import load_recipe
+from pipeline.stages.validate import validate
 
 pytestmark = pytest.mark.models
 

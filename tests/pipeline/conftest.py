@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.artifacts import Store
+from pipeline.store.artifacts import Store
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline import arrivals
-from pipeline.arrivals import Arrival, Measure
-from pipeline.data import Reading
-from pipeline.dataspec import ArrivalsSpec, Chances, Factors, Level, Shares
-from pipeline.inputs import InputFile, Part
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.data import daily_arrivals as arrivals
+from pipeline.data.daily_arrivals import Arrival, Measure
+from pipeline.data.input_files import InputFile, Part
+from pipeline.data.reading import Reading
+from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, Shares
+from pipeline.recipes.schema import Recipe, load_recipe
 
 FILE = InputFile("day", Path("day"), "")
 

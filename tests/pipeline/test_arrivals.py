@@ -13,12 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.arrivals import Arrival, check_arrivals
+from pipeline.data.daily_arrivals import Arrival, check_arrivals
+from pipeline.data.input_files import find_files, read_part
 from pipeline.errors import BaseModelError, DataError
-from pipeline.inputs import find_files, read_part
 from pipeline.job import Job
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.validate import validate
+from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.stages.validate import validate
 from tests.published import SMALL, Row, reviews, write_reviews
 from tests.tiny import save_base
 

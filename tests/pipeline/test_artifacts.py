@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import MANIFEST, Store
 from pipeline.errors import ArtifactError, PrunedError, SettingsError
+from pipeline.store.artifacts import MANIFEST, Store
 from tests.stores import FILES, find, found_ref, publish, read_all, run_together
 
 Overwrite = Callable[[str, bytes | None], None]

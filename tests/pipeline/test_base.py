@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import Store
-from pipeline.base import check_base, resolve_base
 from pipeline.errors import BaseModelError
+from pipeline.models.base_model import check_base, resolve_base
+from pipeline.store.artifacts import Store
 from tests.hub import CONFIG, write_base
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, file_download
 
-from pipeline.artifacts import Store
-from pipeline.base import Base, resolve_base
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
+from pipeline.models.base_model import Base, resolve_base
+from pipeline.store.artifacts import Store
 from tests.hub import SIGNATURE, Hub, serve_hub, write_base
 
 OLD, NEW = "a" * 40, "b" * 40

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.batching import EvenBatches, TokenBatches, cut
+from pipeline.training.samplers import EvenBatches, TokenBatches, cut
 
 pytestmark = pytest.mark.torch
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.behaviour import MOST_CASES, Behaviour, BehaviourTest
 from pipeline.errors import RecipeError
-from pipeline.recipe import RECIPES, Recipe, load_recipe, recipe_names
+from pipeline.recipes.behaviour import MOST_CASES, Behaviour, BehaviourTest
+from pipeline.recipes.schema import RECIPES, Recipe, load_recipe, recipe_names
 
 NEGATIVE = """
 [[tests]]

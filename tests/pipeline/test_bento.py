@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.bento import bento_tag, ensure_bento, requirements, service_modules
+from pipeline.deployment.bento import bento_tag, ensure_bento, requirements, service_modules
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
 from pipeline.settings import ROOT, Settings
-from serving.engine import Engine
+from pipeline.store.releases import DeploymentLog
+from serving.engine.engine import Engine
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, service_settings
 

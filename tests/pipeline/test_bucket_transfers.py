@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from s3fs import S3FileSystem
 
-from pipeline.artifacts import MANIFEST, Store
 from pipeline.errors import ArtifactError, StoreError
+from pipeline.store.artifacts import MANIFEST, Store
 from tests.bucket import Application, cut, lose, refuse
 from tests.stores import FILES, found_ref, publish, read_all, run_together
 

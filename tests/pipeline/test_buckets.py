@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from s3fs import S3FileSystem
 
-from pipeline import files
-from pipeline.artifacts import MANIFEST, Artifact, Store
 from pipeline.errors import PrunedError, StoreError
-from pipeline.files import BucketFiles, upload_seconds
+from pipeline.store import backends as files
+from pipeline.store.artifacts import MANIFEST, Artifact, Store
+from pipeline.store.backends import BucketFiles, upload_seconds
 from tests.bucket import Application, Silence, cut, lose, refuse
 from tests.stores import FILES, find, found_ref, publish, read_all
 

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.champions import Best, find_best, load_rival, rank_served, validation_of
 from pipeline.errors import ArtifactError, StoreError
-from pipeline.model import load_trained
+from pipeline.evaluation.champions import Best, find_best, load_rival, rank_served, validation_of
+from pipeline.models.build import load_trained
+from pipeline.store.artifacts import Artifact, Store
 from tests.releases import make_artifact
 from tests.served import own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.tiny import Road

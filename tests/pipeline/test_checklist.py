@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.behaviour import Behaviour, BehaviourTest
-from pipeline.checklist import passes, run_checklist
-from pipeline.metrics import share_interval
-from pipeline.model import Trained, load_trained
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.evaluation.behavioural_tests import passes, run_checklist
+from pipeline.evaluation.metrics import share_interval
+from pipeline.models.build import Trained, load_trained
+from pipeline.recipes.behaviour import Behaviour, BehaviourTest
+from pipeline.recipes.schema import Recipe, load_recipe
 from tests.tiny import Road
 
 pytestmark = pytest.mark.torch

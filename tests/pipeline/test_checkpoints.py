@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.checkpoints import COMPLETE, EVERY, TIMES, Watch, newest_checkpoint, seconds_behind
 from pipeline.errors import TerminatedError, TrainingDivergedError
+from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, Watch, newest_checkpoint, seconds_behind
 
 pytestmark = pytest.mark.torch
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, pearsonr
 
-from pipeline.decide import compare
-from pipeline.metrics import paired_difference
-from pipeline.recipe import load_recipe
+from pipeline.evaluation.metrics import paired_difference
+from pipeline.evaluation.promotion_gate import compare
+from pipeline.recipes.schema import load_recipe
 from tests.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")

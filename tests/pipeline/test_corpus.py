@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.corpus import CollateLines, encode_lines, read_lines
 from pipeline.errors import DataError
+from pipeline.pretraining.corpus import CollateLines, encode_lines, read_lines
 from pipeline.wordpiece import train_wordpiece
 
 pytestmark = pytest.mark.torch

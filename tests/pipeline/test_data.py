@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import read_labelled, read_rows, read_split, some_of
+from pipeline.data.reading import read_labelled, read_rows, read_split, some_of
 from pipeline.errors import DataError
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 
 HEADER = "id\tdocument\tlabel\n"
 

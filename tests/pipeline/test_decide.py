@@ -9,11 +9,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.champions import Best
-from pipeline.decide import compare
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.releases import Check, Decision
+from pipeline.evaluation.champions import Best
+from pipeline.evaluation.promotion_gate import compare
+from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Check, Decision
 from tests.verdicts import estimate, judged, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")

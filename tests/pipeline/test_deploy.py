@@ -14,9 +14,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.bento import ensure_bento, home_bentos
-from pipeline.deploy import deploy, rollback
+from pipeline.deployment.bento import ensure_bento, home_bentos
+from pipeline.deployment.deployer import deploy, rollback
 from pipeline.errors import (
     ArtifactError,
     ConflictError,
@@ -26,10 +25,11 @@ from pipeline.errors import (
     ServiceError,
 )
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
 from pipeline.settings import Settings
-from pipeline.sync import sync
-from serving.auth import deploy_token
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
+from pipeline.tracking.sync import sync
+from serving.api.auth import deploy_token
 from tests.deploying import hammering, job_of, put
 from tests.releases import SENTENCES, TinyModel, make_decision
 from tests.service import Service, eventually, model_files, service_settings

@@ -8,11 +8,11 @@ from functools import cache
 import pytest
 from starlette.responses import Response
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.deploy import deploy, rollback
+from pipeline.deployment.deployer import deploy, rollback
 from pipeline.errors import ArtifactError, ConflictError, GoldenMismatchError, ServiceError, StoreError
-from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Deployment, DeploymentLog
 from tests.deploying import job_of, put
 from tests.inprocess import InProcess, in_process
 from tests.releases import TinyModel, make_decision

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline import doctor
+from pipeline.cli import doctor
+from pipeline.cli.doctor import Finding, diagnose
 from pipeline.devices import cuda_devices
-from pipeline.doctor import Finding, diagnose
-from pipeline.ledger import RunDirectory
 from pipeline.settings import Settings
+from pipeline.tracking.run_directories import RunDirectory
 from tests.service import free_port
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
 from pipeline.settings import ROOT
+from pipeline.store.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
 
 MINUTE = 60.0
 

@@ -15,13 +15,13 @@ from scipy.stats import pearsonr
 
 from pipeline.calibration import measure_calibration
 from pipeline.errors import ArtifactError, BrokenModelError, DataError
-from pipeline.evaluate import evaluate
-from pipeline.heads import BiEncoder
-from pipeline.metrics import compute_metrics, intervals
-from pipeline.model import load_trained
-from pipeline.plots import draw
-from pipeline.recipe import load_recipe
-from pipeline.tokenize import split_rows, tokenize
+from pipeline.evaluation.metrics import compute_metrics, intervals
+from pipeline.evaluation.plots import draw
+from pipeline.models.build import load_trained
+from pipeline.models.heads import BiEncoder
+from pipeline.recipes.schema import load_recipe
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.tokenize import split_rows, tokenize
 from tests.served import without_numbers
 from tests.tiny import Road, make_validated, small_recipe
 

@@ -15,19 +15,19 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from pipeline import convert
-from pipeline.artifacts import Artifact
-from pipeline.convert import check_graph
-from pipeline.decide import decide
 from pipeline.errors import ArtifactError, LatencyError, ParityError
-from pipeline.evaluate import evaluate
-from pipeline.export import export
-from pipeline.model import load_trained, transformer_of
-from pipeline.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
-from pipeline.onnx_session import open_session, run_onnx
-from pipeline.releases import Card, read_card
-from serving.engine import Engine, EngineOptions
-from serving.golden import check_golden, engine_answers
+from pipeline.evaluation.promotion_gate import decide
+from pipeline.export import convert
+from pipeline.export.convert import check_graph
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.export.onnx_session import open_session, run_onnx
+from pipeline.models.build import load_trained, transformer_of
+from pipeline.stages.evaluate import evaluate
+from pipeline.stages.export import export
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Card, read_card
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.golden import check_golden, engine_answers
 from tests.tiny import Road, open_road, save_base, small_recipe
 
 pytestmark = pytest.mark.torch

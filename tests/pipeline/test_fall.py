@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline import trial
-from pipeline.recipe import load_recipe
-from pipeline.trial import fall
+from pipeline.evaluation import champion_trial as trial
+from pipeline.evaluation.champion_trial import fall
+from pipeline.recipes.schema import load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

@@ -15,7 +15,7 @@ from transformers import (
     set_seed,
 )
 
-from pipeline.first_row import compute_first_row
+from pipeline.training.cls_only import compute_first_row
 
 pytestmark = pytest.mark.torch
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from pipeline import forecast, hardware
-from pipeline.forecast import Forecast, forecasts
-from pipeline.hardware import has_bf16
+from pipeline.models import hardware
+from pipeline.models.hardware import has_bf16
+from pipeline.training import forecast
+from pipeline.training.forecast import Forecast, forecasts
 from tests.tiny import Road, small_recipe
 
 pytestmark = pytest.mark.torch

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from pipeline import hardware
+from pipeline.models import hardware
 
 pytestmark = pytest.mark.torch
 

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from pipeline.encode import load_tokenizer
 from pipeline.errors import RecipeError
-from pipeline.heads import Head
-from pipeline.metrics import compute_metrics
-from pipeline.model import load_trained
+from pipeline.evaluation.metrics import compute_metrics
+from pipeline.models.build import load_trained
+from pipeline.models.heads import Head
+from pipeline.models.tokenizer import load_tokenizer
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = pytest.mark.torch

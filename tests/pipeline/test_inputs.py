@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data import Broken, Reading
+from pipeline.data.input_files import InputFile, Inputs, Part, find_files, join_parts
+from pipeline.data.reading import Broken, Reading
 from pipeline.errors import DataError
-from pipeline.inputs import InputFile, Inputs, Part, find_files, join_parts
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 from tests.published import SMALL, reviews, write_reviews
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import DataError, RecipeError, SettingsError
 from pipeline.job import OVERRIDES, data_directory, keep_libraries_home, make_home, new_run_id, open_job
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.settings import Settings, library_environment
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.model import load_trained
-from pipeline.recipe import Recipe
-from pipeline.releases import read_card
-from pipeline.score import predict_lines
-from serving.engine import Engine
+from pipeline.cli.predict import predict_lines
+from pipeline.models.build import load_trained
+from pipeline.recipes.schema import Recipe
+from pipeline.store.releases import read_card
+from serving.engine.engine import Engine
 from tests.tiny import open_road, small_recipe
 
 pytestmark = pytest.mark.torch

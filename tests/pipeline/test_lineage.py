@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.job import open_store
-from pipeline.lineage import described, hosted_artifact, hosted_name, sources
 from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.tracking.lineage import described, hosted_artifact, hosted_name, sources
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Bucket

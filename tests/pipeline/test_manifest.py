@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from pipeline import __version__, manifest
+from pipeline import __version__
 from pipeline.errors import ArtifactError
-from pipeline.manifest import FileEntry, attempt_name, code_version, file_digest, make_key, verify_files
 from pipeline.settings import ROOT
+from pipeline.store import manifest
+from pipeline.store.manifest import FileEntry, attempt_name, code_version, file_digest, make_key, verify_files
 
 NOW = datetime(2026, 11, 29, 12, 30, 15, 123456, UTC)
 MICROSECOND = timedelta(microseconds=1)

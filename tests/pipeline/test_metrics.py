@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import bootstrap, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline import metrics
-from pipeline.metrics import compute_metrics, first_interval, intervals, share_interval
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import compute_metrics, first_interval, intervals, share_interval
+from pipeline.recipes.schema import Recipe, load_recipe
 from tests.verdicts import noisy_scores
 
 REVIEWS = load_recipe("nsmc", "embedded")

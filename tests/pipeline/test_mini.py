@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModel
 
-from pipeline.data import read_split
-from pipeline.encode import Encoder, load_tokenizer
-from pipeline.encoder import ENCODERS, load_encoder, shipped
-from pipeline.heads import mean_state
-from pipeline.model import run_rows
-from pipeline.recipe import load_recipe
+from pipeline.data.reading import read_split
+from pipeline.models.build import run_rows
+from pipeline.models.heads import mean_state
+from pipeline.models.tokenizer import Encoder, load_tokenizer
+from pipeline.pretraining.spec import ENCODERS, load_encoder, shipped
+from pipeline.recipes.schema import load_recipe
 
 pytestmark = pytest.mark.torch
 

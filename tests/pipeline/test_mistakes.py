@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.mistakes import COUNT, worst_mistakes
-from pipeline.recipe import load_recipe
+from pipeline.recipes.schema import load_recipe
 
 
 def test_the_most_confident_mistake_of_a_classification_comes_first() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.mixing import BOTH, Mixing
+from pipeline.training.pair_augmentation import BOTH, Mixing
 from tests.tiny import open_road, small_recipe
 
 pytestmark = pytest.mark.torch

@@ -11,11 +11,11 @@ import torch
 from scipy.stats import pearsonr
 from transformers import BertConfig, BertModel
 
-from pipeline.encode import learn_tokenizer
 from pipeline.errors import BaseModelError, RecipeError
-from pipeline.heads import correlation_loss
-from pipeline.model import Collate, Rows, Trained, answers_of, build_model, distances_of, load_rows, to_score
-from pipeline.releases import Calibration
+from pipeline.models.build import Collate, Rows, Trained, answers_of, build_model, distances_of, load_rows, to_score
+from pipeline.models.heads import correlation_loss
+from pipeline.models.tokenizer import learn_tokenizer
+from pipeline.store.releases import Calibration
 from tests.tiny import small_recipe
 
 pytestmark = pytest.mark.torch

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import BertConfig, set_seed
 
-from pipeline import objectives
-from pipeline.encoder import EncoderSpec, load_encoder
-from pipeline.objectives import OBJECTIVES, Contrastive, Masking, ReplacedTokens, draw
+from pipeline.pretraining import objectives
+from pipeline.pretraining.objectives import OBJECTIVES, Contrastive, Masking, ReplacedTokens, draw
+from pipeline.pretraining.spec import EncoderSpec, load_encoder
 
 pytestmark = pytest.mark.torch
 

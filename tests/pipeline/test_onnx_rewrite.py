@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.model import Trained
-from pipeline.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
-from pipeline.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
-from pipeline.onnx_session import open_session
-from pipeline.recipe import load_recipe
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
+from pipeline.export.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
+from pipeline.export.onnx_session import open_session
+from pipeline.models.build import Trained
+from pipeline.recipes.schema import load_recipe
 
 pytestmark = pytest.mark.torch
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import Split, read_file
+from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
+from pipeline.data.overlap import Kind, Overlap, Repeated, measure_overlap, normalise, write_overlap
+from pipeline.data.reading import Split, read_file
 from pipeline.errors import DataError
-from pipeline.inputs import InputFile, Part, SplitRows, join_parts
 from pipeline.job import Job
-from pipeline.overlap import Kind, Overlap, Repeated, measure_overlap, normalise, write_overlap
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.validate import validate
+from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.stages.validate import validate
 from tests.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.options import overrides
 from pipeline.errors import RecipeError
 from pipeline.job import open_job
-from pipeline.options import overrides
-from pipeline.overrides import format_overrides, read_overrides
+from pipeline.recipes.overrides import format_overrides, read_overrides
 from pipeline.settings import load_settings
 
 

@@ -21,14 +21,14 @@ from transformers import (
     set_seed,
 )
 
-from pipeline import fit
-from pipeline import packed as packed_module
-from pipeline.first_row import compute_first_row
-from pipeline.hardware import best_device, has_bf16, packs_rows
-from pipeline.heads import BiEncoder
-from pipeline.model import transformer_of
-from pipeline.packed import attend_by_rows, attend_on_cuda, can_pack, compile_layers, pack_rows
-from pipeline.train import train
+from pipeline.models.build import transformer_of
+from pipeline.models.hardware import best_device, has_bf16, packs_rows
+from pipeline.models.heads import BiEncoder
+from pipeline.stages.train import train
+from pipeline.training import fine_tune as fit
+from pipeline.training import packing as packed_module
+from pipeline.training.cls_only import compute_first_row
+from pipeline.training.packing import attend_by_rows, attend_on_cuda, can_pack, compile_layers, pack_rows
 from tests.tiny import SHAPE as SCRATCH
 from tests.tiny import Road, open_road, small_recipe, weights
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.artifacts import Artifact
-from pipeline.encode import load_tokenizer
-from pipeline.fit import _sharing
-from pipeline.heads import correlation_loss
-from pipeline.model import build_model
-from pipeline.parallel import Batch, BatchThreads, pieces_of
-from pipeline.train import train
+from pipeline.models.build import build_model
+from pipeline.models.heads import correlation_loss
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.stages.train import train
+from pipeline.store.artifacts import Artifact
+from pipeline.training.batch_threads import Batch, BatchThreads, pieces_of
+from pipeline.training.fine_tune import _sharing
 from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
 pytestmark = pytest.mark.torch

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from pipeline.parity import Parity, beyond, change_error, measure_parity
-from pipeline.recipe import ParityBound, load_recipe
+from pipeline.export.parity import Parity, beyond, change_error, measure_parity
+from pipeline.recipes.schema import ParityBound, load_recipe
 
 Numbers = np.ndarray[Any, Any]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import MANIFEST, Store
-from pipeline.files import LocalFiles
+from pipeline.store.artifacts import MANIFEST, Store
+from pipeline.store.backends import LocalFiles
 from tests.powercut import PowerCut
 from tests.stores import FILES, publish, read_all
 

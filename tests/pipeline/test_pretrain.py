@@ -14,13 +14,13 @@ import torch
 from matplotlib.image import imread
 from safetensors.torch import load_file
 
-from pipeline.checkpoints import Watch
-from pipeline.encode import load_tokenizer
-from pipeline.encoder import ENCODERS, EncoderSpec, load_encoder
 from pipeline.errors import RecipeError
-from pipeline.pretrain import pretrain
-from pipeline.recipe import ScratchSpec
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.pretraining.pretrain import pretrain
+from pipeline.pretraining.spec import ENCODERS, EncoderSpec, load_encoder
+from pipeline.recipes.schema import ScratchSpec
 from pipeline.sample import write_sample
+from pipeline.training.checkpoints import Watch
 from tests.cli import Place
 from tests.tiny import open_road, small_recipe
 

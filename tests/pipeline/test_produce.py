@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import DataError, StoreError
 from pipeline.job import Job
-from pipeline.produce import produce
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.tracker import Tracker
+from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.tracking.tracker import Tracker
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.errors import DataError
 from pipeline.job import Job
-from pipeline.recipe import load_recipe
-from pipeline.validate import validate
+from pipeline.recipes.schema import load_recipe
+from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Store
 from tests.published import pairs, reviews, write_pairs, write_reviews
 
 MakeJob = Callable[..., Job]

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data import Broken, Reading
-from pipeline.inputs import InputFile, Part, SplitRows, join_parts
-from pipeline.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.suites import Finding
+from pipeline.data.expectation_suite import Finding
+from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
+from pipeline.data.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
+from pipeline.data.reading import Broken, Reading
+from pipeline.recipes.schema import Recipe, load_recipe
 
 
 def recipe_of(bound: float) -> Recipe:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.artifacts import Artifact
-from pipeline.train import train
+from pipeline.stages.train import train
+from pipeline.store.artifacts import Artifact
 from tests.tiny import SHAPE, Road, open_road, small_recipe, weights
 
 pytestmark = pytest.mark.torch

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.recipe import RECIPES, Recipe, load_recipe, recipe_names
+from pipeline.recipes.schema import RECIPES, Recipe, load_recipe, recipe_names
 
 NAMES = recipe_names()
 PROFILES = ("embedded", "full")

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError, ConflictError, StoreError
-from pipeline.releases import DeploymentLog, read_card
 from pipeline.settings import ROOT
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog, read_card
 
 WRITERS = 6
 

@@ -13,11 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.metrics import share_interval
-from pipeline.recipe import Recipe, load_recipe
-from pipeline.releases import Check, Decision, Estimate
-from pipeline.report import (
+from pipeline.evaluation.metrics import share_interval
+from pipeline.evaluation.report import (
     OVERLAPS,
     SHOWN_FAILURES,
     SHOWN_MISTAKES,
@@ -26,6 +23,9 @@ from pipeline.report import (
     render_report,
     without_texts,
 )
+from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Check, Decision, Estimate
 from tests.served import linked, release_of, republished
 
 pytestmark = pytest.mark.torch

@@ -13,15 +13,15 @@ import bentoml
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.bento import NAME, bento_tag, ensure_bento, home_bentos
-from pipeline.champions import rank_served
-from pipeline.cli import app
+from pipeline.cli.app import app
+from pipeline.deployment.bento import NAME, bento_tag, ensure_bento, home_bentos
+from pipeline.deployment.retention import KINDS, delete_outdated, find_outdated
 from pipeline.errors import ArtifactError, PrunedError, StoreError
-from pipeline.releases import DeploymentLog
-from pipeline.retention import KINDS, delete_outdated, find_outdated
+from pipeline.evaluation.champions import rank_served
 from pipeline.settings import Settings
-from serving.modelstore import home_models, import_release, measured_file, model_tag
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
+from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
 from tests.releases import TinyModel
 
 CHAIN = ("validate", "tokenize", "train", "evaluate")

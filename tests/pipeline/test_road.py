@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.console import REFUSED
-from pipeline.recipe import load_recipe
-from pipeline.releases import record_rejection
+from pipeline.cli.console import REFUSED
+from pipeline.recipes.schema import load_recipe
+from pipeline.store.releases import record_rejection
 from tests.cli import Place
 
 pytestmark = pytest.mark.torch

@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.champions import Best
-from pipeline.checklist import run_checklist
-from pipeline.decide import make_decision
-from pipeline.metrics import intervals
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.evaluation.behavioural_tests import run_checklist
+from pipeline.evaluation.champions import Best
+from pipeline.evaluation.metrics import intervals
+from pipeline.evaluation.promotion_gate import make_decision
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.sample import write_sample
 from tests.tiny import sample_rows
 
 if TYPE_CHECKING:
-    from pipeline.model import Trained
+    from pipeline.models.build import Trained
 
 pytestmark = pytest.mark.torch
 

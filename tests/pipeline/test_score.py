@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
+from pipeline.cli.predict import LONGEST, champion, open_lines, predict_lines, read_lines
 from pipeline.errors import ArtifactError, DataError
-from pipeline.releases import DeploymentLog
-from pipeline.score import LONGEST, champion, open_lines, predict_lines, read_lines
-from serving.engine import Engine, EngineOptions
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
+from serving.engine.engine import Engine, EngineOptions
 from tests.releases import SENTENCES, TinyModel, expected
 
 ENDINGS = (b"\n", b"\r\n")

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.base import check_base
-from pipeline.encode import Encoder, load_tokenizer
 from pipeline.errors import BaseModelError
-from pipeline.model import Trained, build_model, save_trained, transformer_of
-from pipeline.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
-from pipeline.onnx_session import feeds_of, open_session, run_onnx
-from pipeline.recipe import load_recipe
-from pipeline.releases import Calibration
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.export.onnx_session import feeds_of, open_session, run_onnx
+from pipeline.models.base_model import check_base
+from pipeline.models.build import Trained, build_model, save_trained, transformer_of
+from pipeline.models.tokenizer import Encoder, load_tokenizer
+from pipeline.recipes.schema import load_recipe
+from pipeline.store.releases import Calibration
 from tests.releases import SENTENCES
 from tests.tiny import save_base
 

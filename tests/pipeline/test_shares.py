@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.batching import EvenBatches
-from pipeline.shares import Share, agree, all_rows
+from pipeline.training.collectives import Share, agree, all_rows
+from pipeline.training.samplers import EvenBatches
 
 pytestmark = pytest.mark.torch
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.recipe import load_recipe
-from pipeline.slices import FEWEST_ROWS, LAUGHTER, NEGATION, slice_figures
+from pipeline.evaluation.error_analysis import FEWEST_ROWS, LAUGHTER, NEGATION, slice_figures
+from pipeline.recipes.schema import load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data import read_split
-from pipeline.dataspec import Download
+from pipeline.data.download import download, fetch_published
+from pipeline.data.reading import read_split
 from pipeline.errors import DataError, DownloadError, RecipeError, SettingsError
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.data_schema import Download
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.settings import Settings, load_settings
-from pipeline.sources import download, fetch_published
 
 CONTENT = ("id\tdocument\tlabel\n" + "".join(f"{n}\t{n}번째 후기\t{n % 2}\n" for n in range(20_000))).encode()
 OTHER = CONTENT.replace("후기".encode(), "평점".encode())

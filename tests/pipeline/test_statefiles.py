@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.statefiles import read_state, replace_state
+from pipeline.atomic_files import read_state, replace_state
 from tests.damage import damage_file, each_damage
 from tests.disks import Calls
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 
-from pipeline.artifacts import Store
 from pipeline.errors import ArtifactError, StoreError
-from pipeline.store_errors import full_disk_errors, store_errors
+from pipeline.store.artifacts import Store
+from pipeline.store.store_errors import full_disk_errors, store_errors
 from tests.disks import small_disk
 from tests.stores import find, found_ref, publish
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.settings import ROOT
+from pipeline.store.artifacts import Store
 from tests.stores import find, read_all
 
 #: Sorted behind `manifest.json`; the first goes to a bucket in two parts.

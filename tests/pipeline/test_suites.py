@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Store
-from pipeline.checks import checked_table, suite_parameters
-from pipeline.data import SPLITS, Split, read_rows, source_file
+from pipeline.data.expectation_suite import Finding, OpenSuite, open_suite, run_suite
+from pipeline.data.reading import SPLITS, Split, read_rows, source_file
+from pipeline.data.rules import checked_table, suite_parameters
+from pipeline.data.suite_files import suite_path
 from pipeline.job import Job
-from pipeline.project import suite_path
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.settings import ROOT
-from pipeline.suites import Finding, OpenSuite, open_suite, run_suite
-from pipeline.validate import validate
+from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Store
 
 #: So many rows that one in 1,000 may break a rule which allows that many.
 ROWS = 1_200

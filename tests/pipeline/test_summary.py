@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.console import Session
-from pipeline.releases import Check, Decision
+from pipeline.cli.console import Session
+from pipeline.cli.output import decision_lines, print_stage
 from pipeline.settings import Settings
-from pipeline.summary import decision_lines, print_stage
+from pipeline.store.releases import Check, Decision
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
 DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}

@@ -15,17 +15,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.artifacts import Artifact
 from pipeline.errors import SettingsError, TrackingError
-from pipeline.hosted import RETRIES
 from pipeline.job import Job
-from pipeline.ledger import RunDirectory, run_directories
-from pipeline.produce import produce
-from pipeline.recipe import load_recipe
-from pipeline.releases import DeploymentLog
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import ROOT
-from pipeline.sync import Synced, sync
-from pipeline.tracking import tracked
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import DeploymentLog
+from pipeline.tracking.run_directories import RunDirectory, run_directories
+from pipeline.tracking.runs import tracked
+from pipeline.tracking.sync import Synced, sync
+from pipeline.tracking.wandb_api import RETRIES
 from tests.service import eventually
 from tests.wandb_http import DROP, ERROR, HANG, REFUSE
 from tests.wandb_server import WandbServer

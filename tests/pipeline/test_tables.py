@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.job import Job
-from pipeline.releases import read_decision
-from pipeline.tables import show
-from pipeline.tracking import tracked
-from pipeline.validate import validate
+from pipeline.stages.validate import validate
+from pipeline.store.releases import read_decision
+from pipeline.tracking.runs import tracked
+from pipeline.tracking.tables import show
 from tests.tiny import Road
 from tests.wandb_server import Run, WandbServer
 

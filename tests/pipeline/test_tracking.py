@@ -16,15 +16,15 @@ import psutil
 import pytest
 import wandb
 
-from pipeline import tracking
-from pipeline.hosted import RETRIES
 from pipeline.job import Job
-from pipeline.ledger import run_directories
-from pipeline.recipe import load_recipe
+from pipeline.recipes.schema import load_recipe
 from pipeline.settings import ROOT, library_environment
-from pipeline.sync import sync
-from pipeline.tracker import Tracker
-from pipeline.tracking import choose_mode, tracked
+from pipeline.tracking import runs as tracking
+from pipeline.tracking.run_directories import run_directories
+from pipeline.tracking.runs import choose_mode, tracked
+from pipeline.tracking.sync import sync
+from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.wandb_api import RETRIES
 from tests.service import eventually
 from tests.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, REFUSE
 from tests.wandb_server import KEY, WandbServer

@@ -18,15 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.artifacts import Artifact
-from pipeline.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
 from pipeline.errors import BaseModelError, RecipeError, TerminatedError, TrainingDivergedError
-from pipeline.fit import fit_line
-from pipeline.hardware import has_bf16
+from pipeline.evaluation.metrics import compute_metrics
 from pipeline.job import open_store
-from pipeline.metrics import compute_metrics
-from pipeline.model import load_trained
-from pipeline.train import alone, train
+from pipeline.models.build import load_trained
+from pipeline.models.hardware import has_bf16
+from pipeline.stages.train import alone, train
+from pipeline.store.artifacts import Artifact
+from pipeline.training.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
+from pipeline.training.fine_tune import fit_line
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = pytest.mark.torch

@@ -9,9 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from pipeline import fit
-from pipeline.encode import load_tokenizer
-from pipeline.trainer import Meter, decay_by_layer
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.training import fine_tune as fit
+from pipeline.training.trainer import Meter, decay_by_layer
 from tests.tiny import Road
 
 pytestmark = pytest.mark.torch

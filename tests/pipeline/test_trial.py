@@ -10,15 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.arrivals import Measure
-from pipeline.artifacts import Artifact
-from pipeline.data import read_split
+from pipeline.data.daily_arrivals import Measure
+from pipeline.data.input_files import find_files
+from pipeline.data.reading import read_split
 from pipeline.errors import ArtifactError, DataError
-from pipeline.inputs import find_files
+from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.sample import write_sample
-from pipeline.trial import try_champion
-from pipeline.validate import validate
+from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Artifact
 from tests.releases import make_artifact
 from tests.served import linked, republished, without_numbers
 from tests.tiny import Road

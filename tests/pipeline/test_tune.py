@@ -20,13 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job, open_job
-from pipeline.overrides import read_overrides
-from pipeline.recipe import RECIPES, SCRATCH, load_recipe, recipe_names
-from pipeline.search import Choices, Span, default_space, open_search
+from pipeline.recipes.overrides import read_overrides
+from pipeline.recipes.schema import RECIPES, SCRATCH, load_recipe, recipe_names
+from pipeline.recipes.strict_model import read_toml
 from pipeline.settings import load_settings
-from pipeline.stages import TOKENIZE, TRAIN, VALIDATE
-from pipeline.strict import read_toml
-from pipeline.tune import tune
+from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
+from pipeline.tuning.search import tune
+from pipeline.tuning.space import Choices, Span, default_space, open_search
 from tests.cli import Place, sets
 from tests.service import eventually
 from tests.tiny import SMALL, save_base

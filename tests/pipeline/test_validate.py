@@ -13,13 +13,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import DataError, RejectedDataError
 from pipeline.job import Job
-from pipeline.manifest import file_digest
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipes.schema import Recipe, load_recipe
 from pipeline.settings import ROOT, Settings
-from pipeline.validate import validate
+from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.manifest import file_digest
 from tests.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
 
 MakeJob = Callable[..., Job]

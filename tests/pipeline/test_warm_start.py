@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.artifacts import Artifact
 from pipeline.errors import RecipeError
-from pipeline.stages import TRAIN, run_stage
-from pipeline.train import train
+from pipeline.stages.stage import TRAIN, run_stage
+from pipeline.stages.train import train
+from pipeline.store.artifacts import Artifact
 from tests.served import release_of, republished, serve
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 

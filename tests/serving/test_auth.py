@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, load_settings
-from serving.auth import api_keys, deploy_token, is_authorized
+from serving.api.auth import api_keys, deploy_token, is_authorized
 
 KEY = "k" * 16
 

@@ -13,8 +13,8 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from serving.bodies import ClientGoneError, check_media_type, read_body
-from serving.errors import ApiError
+from serving.api.errors import ApiError
+from serving.api.request_body import ClientGoneError, check_media_type, read_body
 from serving.schemas import ErrorType
 
 LIMIT = 5000

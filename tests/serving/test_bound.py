@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from serving.bound import ROWS, Bound, Feed
-from serving.engine import Running
+from serving.engine.cuda_graphs import ROWS, Bound, Feed
+from serving.engine.engine import Running
 from tests.releases import MAX_LENGTH, TinyModel
 
 

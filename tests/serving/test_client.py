@@ -14,9 +14,17 @@ import httpx
 import pytest
 
 from pipeline.errors import RefusedError, ServiceError, SettingsError
-from serving.client import AsyncClient, Backoff, CallError, Client, FailedCallError, NoAnswerError, RefusedCallError
+from serving.client.client import (
+    AsyncClient,
+    Backoff,
+    CallError,
+    Client,
+    FailedCallError,
+    NoAnswerError,
+    RefusedCallError,
+)
+from serving.client.deploy_client import ServiceClient
 from serving.schemas import ClassifyResponse, ErrorType
-from serving.staging import ServiceClient
 from tests.service import free_port
 
 ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}

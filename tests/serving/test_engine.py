@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import Store
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import load_settings
-from serving.engine import PADDING, Device, Engine, EngineOptions, sub_batches
+from pipeline.store.artifacts import Store
+from serving.engine.engine import PADDING, Device, Engine, EngineOptions, sub_batches
 from serving.schemas import Method
 from tests.releases import SENTENCES, TinyModel, expected
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from serving.errors import ApiError, parse, unexpected
+from serving.api.errors import ApiError, parse, unexpected
 from serving.schemas import ErrorType
 
 

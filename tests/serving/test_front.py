@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.auth import deploy_token
-from serving.staging import ServiceClient
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, serving
 

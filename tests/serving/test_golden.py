@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import GoldenMismatchError
-from pipeline.releases import Card, DeploymentLog, Golden, read_card
 from pipeline.settings import Settings
-from serving.auth import deploy_token
-from serving.engine import Engine, EngineOptions
-from serving.golden import check_golden, engine_answers, service_answers
-from serving.staging import ServiceClient
+from pipeline.store.releases import Card, DeploymentLog, Golden, read_card
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.golden import check_golden, engine_answers, service_answers
 from tests.inprocess import InProcess, in_process
 from tests.light import build_light_model
 from tests.releases import Head

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from serving.protocol import NOT_HTTP
+from serving.api.protocol import NOT_HTTP
 from tests.releases import TinyModel
 from tests.service import Service, serving
 

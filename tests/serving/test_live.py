@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.errors import ArtifactError, SaebyeokError, StoreError
-from pipeline.releases import Deployment, DeploymentLog
 from pipeline.settings import Settings
-from serving.engine import EngineOptions
-from serving.live import PATIENCE, Follower, LogSource
-from serving.modelstore import import_release, model_tag
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Deployment, DeploymentLog
+from serving.deployed.follower import PATIENCE, Follower, LogSource
+from serving.deployed.model_store import import_release, model_tag
+from serving.engine.engine import EngineOptions
 from serving.schemas import WorkerState
 from tests.damage import damage_file, each_damage
 from tests.releases import SENTENCES, TinyModel

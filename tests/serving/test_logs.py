@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from serving.logs import REQUEST_ID, JsonLines, OnceATurn
+from serving.api.logs import REQUEST_ID, JsonLines, OnceATurn
 
 
 class Stream(io.StringIO):

@@ -14,11 +14,11 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
-from pipeline.artifacts import Store
-from serving.engine import TOKEN_BUDGET, EngineOptions, sub_batches
-from serving.metrics import Metrics, served
+from pipeline.store.artifacts import Store
+from serving.api.metrics import Metrics, served
+from serving.engine.engine import TOKEN_BUDGET, EngineOptions, sub_batches
+from serving.engine.variants import open_fastest
 from serving.schemas import LiveRelease, ReleasesResponse, WorkerState
-from serving.variants import open_fastest
 from tests.releases import MAX_LENGTH, SENTENCES, TinyModel
 
 

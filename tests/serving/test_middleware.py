@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import ApiError
-from serving.logs import REQUEST_ID
-from serving.middleware import BODIES, Front, Gate
+from serving.api.errors import ApiError
+from serving.api.logs import REQUEST_ID
+from serving.api.middleware import BODIES, Front, Gate
 from serving.schemas import ErrorType
 
 pytestmark = pytest.mark.asyncio

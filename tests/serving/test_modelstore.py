@@ -10,10 +10,10 @@ import bentoml
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import ArtifactError
 from pipeline.settings import Settings
-from serving.modelstore import (
+from pipeline.store.artifacts import Artifact, Store
+from serving.deployed.model_store import (
     forget_models,
     home_models,
     import_release,

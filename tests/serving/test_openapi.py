@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 from pipeline.settings import Settings
-from serving.middleware import BODIES
-from serving.openapi import COMMITTED, describe
+from serving.api.middleware import BODIES
+from serving.api.openapi import COMMITTED, describe
 from serving.schemas import ErrorType, Method
 
 

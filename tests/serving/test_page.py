@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog
-from serving.pages import PAGE
+from pipeline.store.releases import DeploymentLog
+from serving.api.pages import PAGE
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, service_settings, serving
 

@@ -16,9 +16,9 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.errors import ApiError
-from serving.middleware import Front, Gate
-from serving.protocol import NOT_HTTP, Protocol, use_protocol
+from serving.api.errors import ApiError
+from serving.api.middleware import Front, Gate
+from serving.api.protocol import NOT_HTTP, Protocol, use_protocol
 from serving.schemas import ErrorType
 
 H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"

@@ -15,18 +15,18 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog, read_card
 from pipeline.settings import ROOT
-from serving.auth import deploy_token
-from serving.client import AsyncClient, CallError, Client
-from serving.engine import Engine
-from serving.golden import check_golden, service_answers
-from serving.openapi import COMMITTED
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog, read_card
+from serving.api.auth import deploy_token
+from serving.api.openapi import COMMITTED
+from serving.client.client import AsyncClient, CallError, Client
+from serving.client.deploy_client import ServiceClient
+from serving.engine.engine import Engine
+from serving.engine.golden import check_golden, service_answers
 from serving.schemas import Method, ReadyResponse, ScoreResponse
-from serving.staging import ServiceClient
 from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service, eventually, model_files, service_settings
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.artifacts import Store
 from pipeline.errors import BadInputError
-from serving.engine import Answer, Engine, EngineOptions
-from serving.errors import ApiError
+from pipeline.store.artifacts import Store
+from serving.api.errors import ApiError
+from serving.api.request_batching import MOST, Sharing
+from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import ErrorType
-from serving.sharing import MOST, Sharing
 from tests.releases import SENTENCES, TinyModel
 
 pytestmark = pytest.mark.asyncio

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.errors import RefusedError, ServiceError, SettingsError
-from pipeline.releases import DeploymentLog
 from pipeline.settings import Settings
-from serving.auth import deploy_token
-from serving.staging import ServiceClient
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
 from tests.inprocess import InProcess, in_process
 from tests.light import build_light_model
 from tests.releases import SENTENCES, TinyModel

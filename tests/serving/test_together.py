@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.job import open_store
-from pipeline.releases import Card, DeploymentLog
-from serving.auth import deploy_token
-from serving.engine import Engine, EngineOptions
+from pipeline.store.releases import Card, DeploymentLog
+from serving.api.auth import deploy_token
+from serving.engine.engine import Engine, EngineOptions
 from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, serving

@@ -10,11 +10,11 @@ import onnxruntime
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.artifacts import Store
-from pipeline.releases import Variant
-from serving.engine import Engine, EngineOptions
-from serving.metrics import Metrics
-from serving.variants import open_fastest
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Variant
+from serving.api.metrics import Metrics
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.variants import open_fastest
 from tests.damage import damage_file, each_damage
 from tests.releases import SENTENCES, TinyModel
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import ROOT
+from serving.deployed.worker_files import MAX_STAGED, StagedList, WorkerFile, live_workers, locked
 from serving.schemas import WorkerState
-from serving.workers import MAX_STAGED, StagedList, WorkerFile, live_workers, locked
 from tests.damage import damage_file, each_damage
 from tests.disks import Calls
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deploy import rollback
+from pipeline.deployment.deployer import rollback
 from pipeline.job import open_store
 from tests.deploying import put
 from tests.longer import commit, is_fresh

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
 from pipeline.stack.commands import in_brief
-from pipeline.stack.summary import is_sample
+from pipeline.stack.run_report import is_sample
+from pipeline.store.artifacts import Artifact, Store
 
 
 def made(store: Store, kind: str, figures: dict[str, Any]) -> Artifact:

@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import StackError
 from pipeline.settings import Settings
-from pipeline.stack import control
+from pipeline.stack import lifecycle as control
 from pipeline.stack.processes import Member, Record, is_running
-from pipeline.stack.progress import Progress
+from pipeline.stack.terminal import Progress
 
 
 def test_down_where_nothing_was_started_is_no_error(settings: Settings) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.stack.airflow_api import Task
-from pipeline.stack.follow import Follower, failure_reason, steps_done
-from pipeline.stack.progress import Progress
+from pipeline.stack.follow_run import Follower, failure_reason, steps_done
+from pipeline.stack.terminal import Progress
 
 ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 
-from pipeline.artifacts import Store
 from pipeline.job import open_store
-from pipeline.releases import DeploymentLog, read_card
 from pipeline.settings import Settings
-from pipeline.stack.summary import ask, calls, live_recipes, next_steps
+from pipeline.stack.run_report import ask, calls, live_recipes, next_steps
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import DeploymentLog, read_card
 from tests.releases import TinyModel
 from tests.service import Service, eventually
 

@@ -1,0 +1,69 @@
+"""Small state files: each is on the disk whole or not at all, and a damaged one stops nobody who reads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline.store.backends import sync
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def read_state(path: Path, kind: TypeAdapter[T]) -> T | None:
+    """Return the content of the JSON file at `path`, or None if it is absent, unreadable or damaged.
+
+    Damage is logged once and not at every read: some of these files are read several times per second.
+    """
+    try:
+        return kind.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        warn_of_damage(path, error.errors()[0]["msg"])
+    except OSError as error:
+        warn_of_damage(path, str(error.strerror))
+    return None
+
+
+def replace_state(path: Path, text: str, *, mode: int = 0o666, durable: bool = True) -> None:
+    """Replace the file at `path`: a reader sees the old or the new content, never a part.
+
+    `mode` are its rights, less the umask. After a power loss the same holds if it is `durable`; otherwise the file may
+    be empty then. Raises OSError, and leaves nothing beside `path`.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        if durable:
+            sync(beside)
+        beside.replace(path)
+        if durable:
+            sync(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def warn_of_damage(path: Path, reason: str) -> None:
+    """Log that the state at `path` is damaged and counts as absent, once until it changes."""
+    try:
+        changed = path.lstat().st_mtime_ns
+    except OSError:
+        changed = 0
+    _warn_once(path, changed, reason)
+
+
+@lru_cache(maxsize=256)
+def _warn_once(path: Path, changed: int, reason: str) -> None:
+    # `changed` tells a later damage of the same kind from this one.
+    log.warning("%s is damaged and counts as absent: %s", path, reason)

@@ -1,0 +1,274 @@
+"""The command line: every stage and the whole road without Airflow, and the served models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import commands
+from pipeline.cli import options as opt
+from pipeline.cli.commands import SERVED
+from pipeline.cli.console import FAILED, REFUSED, USAGE, Session, claim_stdout, log_to_stderr, say, session, usage_error
+from pipeline.progress import progress
+from pipeline.stack import cli as stack
+
+if TYPE_CHECKING:
+    from serving.engine.engine import Engine
+
+# Libraries take seconds to import: each command imports what it needs, so that `--help` stays quick.
+
+WHOLE, STAGE = "The whole road", "One stage"
+
+app = typer.Typer(
+    name="saebyeok",
+    help="Retrain Korean BERT models and serve them.",
+    no_args_is_help=True,
+    # Its installer would write outside the checkout and SAEBYEOK_HOME.
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; usage errors are one line (and a document with `--json`), too."""
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        if not error.format_message():  # no arguments: the help has been shown
+            sys.exit(USAGE)
+        sys.exit(usage_error(error, claim_stdout(), "--json" in sys.argv))
+    except typer.Abort:
+        sys.exit(FAILED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from pipeline.store.manifest import code_version
+
+        typer.echo(f"saebyeok {code_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Retrain Korean BERT models and serve them."""
+    log_to_stderr(verbose=verbose)
+
+
+@app.command(rich_help_panel=WHOLE)
+def run(
+    recipe: opt.RecipeName,
+    profile: opt.Profile = None,
+    data: opt.Data = None,
+    store: opt.StoreUri = None,
+    force: opt.Force = False,
+    run_id: opt.RunId = None,
+    date: opt.Date = None,
+    base_model: opt.BaseModel = None,
+    epochs: opt.Epochs = None,
+    learning_rate: opt.LearningRate = None,
+    batch_size: opt.BatchSize = None,
+    max_length: opt.MaxLength = None,
+    seed: opt.Seed = None,
+    sets: opt.Sets = None,
+    overrides: opt.Overrides = None,
+    as_json: opt.Json = False,
+) -> None:
+    """All stages: validate, tokenize, train, evaluate, decide, export, deploy. Exits with 3 where a gate refuses."""
+    with session(as_json=as_json, data=data) as current:
+        from pipeline.cli.output import print_run, run_document
+        from pipeline.cli.run import run_all
+
+        chosen = opt.overrides(
+            sets,
+            overrides,
+            base_model=base_model,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            max_length=max_length,
+            seed=seed,
+        )
+        job = opt.open_job_of(
+            current.settings,
+            recipe,
+            profile=profile,
+            overrides=chosen,
+            run=run_id,
+            force=force,
+            store=store,
+            cutoff=date.date() if date else None,
+        )
+        outcome = run_all(job)
+        if as_json:
+            current.document(run_document(outcome))
+        else:
+            print_run(current, outcome)
+        if outcome.deployment is None:
+            raise typer.Exit(REFUSED)
+
+
+def _stage_command(name: str) -> Callable[..., None]:
+    def command(
+        recipe: opt.RecipeName,
+        profile: opt.Profile = None,
+        data: opt.Data = None,
+        store: opt.StoreUri = None,
+        force: opt.Force = False,
+        run_id: opt.RunId = None,
+        date: opt.Date = None,
+        inputs: opt.Inputs = None,
+        sets: opt.Sets = None,
+        overrides: opt.Overrides = None,
+        as_json: opt.Json = False,
+    ) -> None:
+        with session(as_json=as_json, data=data) as current:
+            job = opt.open_job_of(
+                current.settings,
+                recipe,
+                profile=profile,
+                overrides=opt.overrides(sets, overrides),
+                run=run_id,
+                force=force,
+                store=store,
+                cutoff=date.date() if date else None,
+            )
+            _one_stage(current, name, job, inputs or [])
+
+    return command
+
+
+def _one_stage(current: Session, name: str, job: Any, refs: list[str]) -> None:
+    from pipeline.cli.output import print_stage
+    from pipeline.cli.run import run_one
+
+    document = run_one(job, name, refs)
+    if current.as_json:
+        current.document(document)
+    else:
+        print_stage(current, document)
+    if document.get("promoted") is False:
+        raise typer.Exit(REFUSED)
+
+
+def _add_stages(**helps: str) -> None:
+    for name, text in helps.items():
+        app.command(name, help=text, rich_help_panel=STAGE)(_stage_command(name))
+
+
+_add_stages(
+    validate="Check the data files against the recipe's expectations, and keep them with their data docs.",
+    tokenize="Split and tokenize what was validated.",
+    train="Fine-tune on what was tokenized.",
+)
+
+
+@app.command(rich_help_panel=STAGE)
+def evaluate(
+    recipe: opt.RecipeName,
+    file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A labelled file of the recipe's format: judge what is served."),
+    ] = None,
+    release: opt.Release = None,
+    profile: opt.Profile = None,
+    data: opt.Data = None,
+    store: opt.StoreUri = None,
+    force: opt.Force = False,
+    run_id: opt.RunId = None,
+    inputs: opt.Inputs = None,
+    sets: opt.Sets = None,
+    overrides: opt.Overrides = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Judge what was trained on the test file; with --file, the deployed release on any labelled file."""
+    if file is None:
+        if release:
+            raise typer.BadParameter(
+                "only with --file; the stage judges what was trained (--input)", param_hint="--release"
+            )
+        stage = _stage_command("evaluate")
+        given: dict[str, Any] = {"inputs": inputs, "sets": sets, "overrides": overrides}
+        stage(recipe, profile, data, store, force, run_id, **given, as_json=as_json)
+        return
+    with session(as_json=as_json, data=data) as current:
+        from pipeline.cli.output import print_metrics
+        from pipeline.cli.predict import evaluate_file
+
+        job = opt.open_job_of(
+            current.settings, recipe, profile=profile, overrides=opt.overrides(sets, overrides), run=run_id, store=store
+        )
+        engine = _open_engine(current, job, release)
+        document = evaluate_file(engine, job.recipe, file)
+        if as_json:
+            current.document(document)
+        else:
+            print_metrics(current, document)
+
+
+_add_stages(
+    decide="Hold what was evaluated against floors and champion, and write the report.",
+    export="Turn what was trained into ONNX files that answer alike: a release.",
+    deploy="Make a release live that was decided for.",
+)
+
+
+def _open_engine(current: Session, job: Any, ref: str | None) -> Engine:
+    from pipeline.cli.predict import champion
+    from serving.engine.engine import EngineOptions
+    from serving.engine.variants import open_fastest
+
+    # What is served is what is judged: the same files through the same code.
+    return open_fastest(champion(job.store, job.recipe.name, ref).path, EngineOptions.from_settings(current.settings))
+
+
+@app.command(rich_help_panel=SERVED)
+def predict(
+    recipe: opt.RecipeName,
+    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Texts, one a line; - is standard input.")] = "-",
+    release: opt.Release = None,
+    store: opt.StoreUri = None,
+) -> None:
+    """Ask the deployed release: one text a line in (pairs: a tab between, or ["a", "b"]), one JSON document a line out.
+
+    Files of any size are answered as they are read. A line that is no input gets `line` and `error` in its place and
+    is named on standard error; the others are answered, and the exit code is 1 in the end. A line has 65,536 bytes at
+    most.
+    """
+    with session() as current:
+        from pipeline.cli.predict import CHUNK, open_lines, predict_lines, read_lines
+
+        job = opt.open_job_of(current.settings, recipe, store=store)
+        with open_lines(file) as stream:
+            engine = _open_engine(current, job, release)
+            # Somebody who types wants an answer a line.
+            chunk = 1 if stream.isatty() else CHUNK
+            bad = 0
+            # Answers that go to a terminal say themselves how far it is.
+            with progress("answering", bar=not current.stdout.isatty()) as advance:
+                for document in predict_lines(engine, read_lines(stream), chunk):
+                    if "error" in document:
+                        bad += 1
+                        say(f"error: {file} line {document['line']}: {document['error']}")
+                    current.write(document)
+                    advance(1)
+        if bad:
+            raise typer.Exit(FAILED)
+
+
+commands.add_to(app)
+stack.add_to(app)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""What a run says of itself: progress while it goes, and its outcome for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.cli.console import Session, say
+from pipeline.job import Job
+from pipeline.progress import clock
+from pipeline.stages.stage import Step
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Decision, Deployment, DeploymentLog, read_card
+
+
+@dataclass
+class Outcome:
+    """A run as far as it went; the artifacts by their kind."""
+
+    job: Job
+    steps: list[Step] = field(default_factory=list)
+    decision: Decision | None = None
+    deployment: Deployment | None = None
+    deployed_now: bool = False
+
+    @property
+    def made(self) -> dict[str, Artifact]:
+        """Kind to artifact."""
+        return {step.stage.kind: step.artifact for step in self.steps}
+
+
+def say_start(name: str, number: int, total: int, recipe: str) -> None:
+    """Announce a stage on standard error."""
+    say(f"[{number}/{total}] {recipe} {name} ...")
+
+
+def say_done(step: Step) -> None:
+    """Say how a stage ended on standard error."""
+    how = "reused" if step.reused else "made"
+    say(f"      {how} in {clock(step.seconds)}: {step.artifact.ref}")
+
+
+def step_document(step: Step) -> dict[str, Any]:
+    """A stage for `--json`."""
+    return {
+        "stage": step.stage.name,
+        "ref": step.artifact.ref,
+        "reused": step.reused,
+        "seconds": round(step.seconds, 3),
+    }
+
+
+def run_document(outcome: Outcome) -> dict[str, Any]:
+    """A whole run for `--json`."""
+    recipe, made, decision = outcome.job.recipe, outcome.made, outcome.decision
+    release = made.get("release")
+    return {
+        "recipe": recipe.name,
+        "run": outcome.job.run,
+        "profile": recipe.profile,
+        "sample": recipe.sample,
+        "promoted": decision is not None and decision.promote,
+        "reason": decision.reason if decision else None,
+        "figures": figures_document(outcome),
+        "checks": [check.model_dump() for check in decision.checks] if decision else [],
+        "notes": list(decision.notes) if decision else [],
+        "champion": decision.champion if decision else None,
+        "release": read_card(release).id if release else None,
+        "deployment": outcome.deployment.number if outcome.deployment else None,
+        "stages": [step_document(step) for step in outcome.steps],
+        "report": report_address(outcome),
+        "data_docs": f"{made['validate'].uri}/docs/index.html",
+    }
+
+
+def report_address(outcome: Outcome) -> str:
+    """The report of the run: the release's, which has parity and latency too, or that of the decision."""
+    made = outcome.made
+    return f"{made.get('release', made['decide']).uri}/report.html"
+
+
+def figures_document(outcome: Outcome) -> dict[str, dict[str, float]]:
+    """Metric to value, 95% interval and floor, on the test file."""
+    recipe, test = outcome.job.recipe, outcome.made["evaluate"].figures["test"]
+    return {
+        metric: {name: test[metric][name] for name in ("value", "low", "high")} | {"floor": recipe.gate.floors[metric]}
+        for metric in recipe.metrics
+    }
+
+
+def print_run(session: Session, outcome: Outcome) -> None:
+    """A whole run for people, on standard output."""
+    from rich.table import Table
+
+    recipe, decision, made = outcome.job.recipe, outcome.decision, outcome.made
+    if decision is None:
+        return
+    sample = ", sample data" if recipe.sample else ""
+    session.line(f"{recipe.name} ({recipe.profile}{sample}): {'PROMOTED' if decision.promote else 'REFUSED'}")
+    session.line(decision.why)
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for name in ("metric on the test file", "value", "95% interval", "floor"):
+        table.add_column(name, justify="left" if name.startswith("metric") else "right")
+    for metric, figure in figures_document(outcome).items():
+        interval = f"{figure['low']:.4f} to {figure['high']:.4f}"
+        table.add_row(metric, f"{figure['value']:.4f}", interval, f"{figure['floor']:.4f}")
+    session.line()
+    session.tables().print(table)
+    session.line()
+    for line in decision_lines(decision):
+        session.line(line)
+    session.line(f"report      {report_address(outcome)}")
+    session.line(f"data docs   {made['validate'].uri}/docs/index.html")
+    session.line(f"run         {outcome.job.run}")
+    if outcome.deployment is not None:
+        which = "now live as" if outcome.deployed_now else "live already as"
+        session.line(f"release     {read_card(made['release']).id}, {which} deployment {outcome.deployment.number}")
+
+
+def decision_lines(decision: Decision) -> Iterator[str]:
+    """Each gate with what it held against what, and what else a person should know."""
+    for check in decision.checks:
+        yield f"{'passed' if check.passed else 'FAILED':<11} {check.name}: {check.value:.4f} against {check.bound:.4f}"
+    yield from (f"{'note':<11} {note}" for note in decision.notes)
+
+
+def print_stage(session: Session, document: Mapping[str, Any]) -> None:
+    """One stage for people."""
+    if "deployment" in document:
+        trained = ", trained on sample data" if document["sample"] else ""
+        session.line(f"deployment {document['deployment']} is live{trained}")
+        for name, ref in sorted(document["releases"].items()):
+            session.line(f"  {name}: {ref}")
+        return
+    how = "reused" if document["reused"] else "made"
+    sample = ", on sample data" if document["sample"] else ""
+    session.line(f"{document['stage']} {how} in {clock(document['seconds'])}{sample}")
+    if "promoted" in document:
+        session.line(document["reason"])
+    for name, value in _flat(document["figures"]):
+        session.line(f"  {name}: {value}")
+    for warning in document["figures"].get("warnings", []):
+        session.line(f"  warning: {warning}")
+    session.line(document["ref"])
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif not isinstance(value, list):
+            yield f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else value
+
+
+def print_tuned(session: Session, document: Mapping[str, Any]) -> None:
+    """What a search has found, for people."""
+    best, own, metric = document["best"], document["own"], document["metric"]
+    sample = ", sample data" if document["sample"] else ""
+    itself = "failed" if own["value"] is None else f"{own['value']:.4f}"
+    session.line(
+        f"{document['recipe']} ({document['profile']}{sample}): {metric} {best['value']:.4f} on {document['rows']:,} "
+        f"validation rows, trial {best['number']} of {len(document['trials'])}; the recipe itself: {itself}"
+    )
+    for key, value in best["values"].items():
+        session.line(f"  {key}: {value} (the recipe: {own['values'][key]})")
+    session.line(f"written to {document['out']}")
+    command = f"saebyeok run {document['recipe']} --profile {document['profile']} --overrides {document['out']}"
+    session.line(f"to judge it on the test file: {command}")
+
+
+def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
+    """Metrics on a labelled file, for people."""
+    sample = ", trained on sample data" if document["sample"] else ""
+    session.line(f"{document['release']}{sample}, on {document['rows']:,} rows of {document['file']}")
+    for name, value in document["metrics"].items():
+        session.line(f"  {name:<10} {value:.4f}")
+
+
+def deployments_document(store: Store) -> dict[str, Any]:
+    """All deployments, the newest first; `live` is the number of the one that is served, or null."""
+    records = DeploymentLog(store)
+    deployments = [records.get(number).model_dump(mode="json") for number in reversed(records.numbers())]
+    return {"live": deployments[0]["number"] if deployments else None, "deployments": deployments}
+
+
+def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
+    """All deployments for people."""
+    if document["live"] is None:
+        session.line("nothing is deployed yet; `saebyeok run nsmc` trains and deploys")
+    for item in document["deployments"]:
+        mark = "live" if item["number"] == document["live"] else "    "
+        session.line(f"{item['number']:>4} {mark}  {item['created'][:19].replace('T', ' ')}  {item['reason']}")
+        for name, ref in sorted(item["releases"].items()):
+            session.line(f"             {name}: {ref}")
+        session.line(f"             run {item['run']}")

@@ -1,0 +1,96 @@
+"""The whole road of one recipe, and one stage of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.cli.console import say
+from pipeline.cli.output import Outcome, say_done, say_start, step_document
+from pipeline.errors import RefusedError
+from pipeline.job import Job
+from pipeline.progress import clock
+from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
+from pipeline.store.releases import DeploymentLog, find_rejection, read_card, read_decision
+
+
+def run_all(job: Job) -> Outcome:
+    """Every stage in order, saying on standard error how it goes; ends after a decision that refuses.
+
+    Raises RefusedError where a person has rejected the model.
+    """
+    outcome = Outcome(job)
+    for stage in STAGES:
+        if stage is EXPORT and not _may_go_on(outcome):
+            return outcome
+        _step(outcome, stage)
+    _deploy(outcome)
+    return outcome
+
+
+def _step(outcome: Outcome, stage: Stage) -> None:
+    total = len(STAGES) + 1
+    say_start(stage.name, len(outcome.steps) + 1, total, outcome.job.recipe.name)
+    step = run_stage(outcome.job, stage, [outcome.made[kind] for kind in stage.inputs])
+    say_done(step)
+    outcome.steps.append(step)
+
+
+def _may_go_on(outcome: Outcome) -> bool:
+    decided = outcome.made["decide"]
+    outcome.decision = decision = read_decision(decided)
+    if rejection := find_rejection(outcome.job.store, decided, decision):
+        raise RefusedError(
+            f"{rejection.figures['by']} in run {rejection.manifest.run}, so it is not served; --force makes it anew, "
+            "and `saebyeok export` and `saebyeok deploy` serve it all the same"
+        )
+    return decision.promote
+
+
+def _deploy(outcome: Outcome) -> None:
+    job, number = outcome.job, len(STAGES) + 1
+    say_start("deploy", number, number, job.recipe.name)
+    started = time.monotonic()
+    before = DeploymentLog(job.store).latest()
+    release, decision = (outcome.made[kind] for kind in DEPLOY_INPUTS)
+    outcome.deployment = run_deploy(job, release, decision, require_service=False)
+    outcome.deployed_now = before is None or outcome.deployment.number > before.number
+    how = "recorded as" if outcome.deployed_now else "live already:"
+    say(f"      {how} deployment {outcome.deployment.number} in {clock(time.monotonic() - started)}")
+
+
+def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:
+    """One stage on the inputs named by `refs` or the newest ones, as a document for `--json`."""
+    if name == "deploy":
+        return _deploy_one(job, refs)
+    (stage,) = [stage for stage in STAGES if stage.name == name]
+    inputs = find_inputs(job, stage.inputs, refs)
+    step = run_stage(job, stage, inputs)
+    document = {
+        "recipe": job.recipe.name,
+        "run": job.run,
+        "sample": job.recipe.sample,
+        **step_document(step),
+        "uri": step.artifact.uri,
+        "inputs": refs_of(inputs),
+        "figures": step.artifact.figures,
+    }
+    if name != "decide":
+        return document
+    decision = read_decision(step.artifact)
+    return document | {"promoted": decision.promote, "reason": decision.reason}
+
+
+def _deploy_one(job: Job, refs: Sequence[str]) -> dict[str, Any]:
+    inputs = find_inputs(job, DEPLOY_INPUTS, refs)
+    deployment = run_deploy(job, *inputs, require_service=False)
+    return {
+        "recipe": job.recipe.name,
+        "run": job.run,
+        "sample": read_card(inputs[0]).sample,
+        "stage": "deploy",
+        "inputs": refs_of(inputs),
+        "deployment": deployment.number,
+        "releases": deployment.releases,
+    }

@@ -1,0 +1,231 @@
+"""Arrivals: each day's file held alone against the days before it; one that is out of line is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+from scipy import stats
+
+from pipeline.data.input_files import InputFile, Part, read_part
+from pipeline.data.overlap import near_key
+from pipeline.data.reading import Split, label_numbers, text_columns
+from pipeline.errors import DataError
+from pipeline.models.base_model import Base
+from pipeline.recipes.data_schema import ArrivalsSpec, Level, Shares, exceeds
+from pipeline.recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.models.tokenizer import WordCounter
+
+#: With fewer arrivals before it there is nothing that is usual.
+LEAST = 3
+
+
+class Measure(BaseModel):
+    """One figure of an arrival, beside what is usual."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    found: str
+    usual: str
+    level: Level
+
+
+class Arrival(BaseModel):
+    """What was made of one day's file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    date: str
+    sha256: str
+    rows: int
+    measures: tuple[Measure, ...]
+
+    @property
+    def level(self) -> Level:
+        """The worst of its measures."""
+        levels = {measure.level for measure in self.measures}
+        return "critical" if "critical" in levels else "warning" if "warning" in levels else "ok"
+
+    def sentence(self, level: Level) -> str:
+        """The file, and each of its measures of that level."""
+        odd = [f"{item.name}: {item.found} (usual: {item.usual})" for item in self.measures if item.level == level]
+        return f"{self.file}: {'; '.join(odd)}"
+
+
+@dataclass
+class _Known:
+    """What the arrivals so far, and the published files, are like."""
+
+    ids: set[str]
+    texts: set[tuple[str, ...]]
+    test_ids: set[str]
+    test_texts: set[str]
+    "As `near_key` has them."
+    recent: list[pd.DataFrame] = field(default_factory=list)
+
+
+def check_arrivals(
+    recipe: Recipe,
+    published: Mapping[Split, Part],
+    files: Sequence[InputFile],
+    doubts: Mapping[str, Sequence[Measure]],
+    base: Base | None,
+) -> list[tuple[Arrival, Part | None]]:
+    """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
+
+    `doubts` is what else was found of files, by name: what the champion makes of them (`pipeline.trial`), and what
+    they spoil in the whole (`pipeline.datagate`). `base` is what reads them, None where a vocabulary is learnt.
+    """
+    spec = recipe.data.arrivals
+    if spec is None or not files:
+        return []
+    # Here and not at the top: a finished validation is found again without transformers.
+    from pipeline.models.tokenizer import WordCounter
+
+    table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
+    words = WordCounter(base, table["joined"])
+    known = _Known(
+        ids=set(table["id"]),
+        texts=_told(table),
+        test_ids=set(test["id"]),
+        test_texts=set(map(near_key, _told(test))),
+    )
+    checked: list[tuple[Arrival, Part | None]] = []
+    for file in files:
+        arrival, part, table = _check(recipe, spec, file, known, words, doubts)
+        checked.append((arrival, part))
+        if part is None:
+            continue
+        known.ids |= set(table["id"])
+        known.texts |= _told(table)
+        known.recent = [*known.recent, table][-spec.recent :]
+    return checked
+
+
+def _check(
+    recipe: Recipe,
+    spec: ArrivalsSpec,
+    file: InputFile,
+    known: _Known,
+    words: WordCounter,
+    doubts: Mapping[str, Sequence[Measure]],
+) -> tuple[Arrival, Part | None, pd.DataFrame]:
+    about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
+    try:
+        part = read_part(recipe, file)
+    except DataError as error:
+        found = str(error).removeprefix(str(file.path)).lstrip(": ")
+        unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
+        return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
+    table = _measured(recipe, part)
+    table[["words", "unknown"]] = np.array(words.count(table["joined"]), dtype=int).reshape(-1, 2)
+    measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
+    # Of a file without a readable row everything has been said.
+    if len(known.recent) >= LEAST and len(table):
+        measures += _compared(recipe, spec, table, known)
+    measures += doubts.get(file.name, [])
+    arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
+    return arrival, None if arrival.level == "critical" else part, table
+
+
+def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
+    """`id`, `texts` (a tuple), `joined`, `number` (label, NaN where not understood)."""
+    rows = part.reading.rows
+    columns = [rows[name].fillna("") for name in text_columns(recipe)]
+    texts = list(zip(*columns, strict=True))
+    numbers = label_numbers(recipe, rows["label"])
+    if recipe.score_range is not None:
+        numbers = numbers.where(numbers.between(*recipe.score_range))
+    return pd.DataFrame(
+        {"id": rows["id"], "texts": texts, "joined": [" ".join(item) for item in texts], "number": numbers}
+    )
+
+
+def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
+    count, bound = len(part.reading.broken) + int(table["number"].isna().sum()), recipe.data.quarantine
+    level: Level = "critical" if exceeds(count, part.count, bound) else "ok"
+    found = f"{count:,} of {part.count:,}"
+    return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)
+
+
+def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
+    # Not `isin`: it would make a column of all that is known, for every day again.
+    again = [id_ in known.ids or texts in known.texts for id_, texts in zip(table["id"], table["texts"], strict=True)]
+    return _share("rows seen before", again, spec.seen)
+
+
+def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
+    """What is learnt from rows of the test file is remembered there and not understood."""
+    of_test = [
+        id_ in known.test_ids or near_key(texts) in known.test_texts
+        for id_, texts in zip(table["id"], table["texts"], strict=True)
+    ]
+    return _share("rows of the test file", of_test, spec.leaked)
+
+
+def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
+    """The texts that say something: that one document is as empty as another means nothing."""
+    return {texts for texts in table["texts"] if any(text.strip() for text in texts)}
+
+
+def _share(name: str, rows: Sequence[bool], bounds: Shares) -> Measure:
+    share = sum(rows) / len(rows) if rows else 0.0
+    usual = f"at most {bounds.warning:.1%}"
+    return Measure(name=name, found=f"{share:.1%}", usual=usual, level=bounds.level_of(share))
+
+
+def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:
+    before = pd.concat(known.recent, ignore_index=True)
+    return [
+        _rows(spec, len(table), [len(item) for item in known.recent]),
+        _labels(recipe, spec, table["number"].dropna(), before["number"].dropna()),
+        _lengths(spec, table["joined"].str.len(), before["joined"].str.len()),
+        _unknown(spec, table, before),
+    ]
+
+
+def _rows(spec: ArrivalsSpec, count: int, counts: Sequence[int]) -> Measure:
+    usual = median(counts)
+    factor = max(count / usual, usual / count) if count else float("inf")
+    return Measure(name="rows", found=f"{count:,}", usual=f"{usual:,.0f}", level=spec.rows.level_of(factor))
+
+
+def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.Series[float]) -> Measure:
+    if recipe.kind == "regression":
+        chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
+        found, usual = f"mean {new.mean():.2f}", f"{old.mean():.2f}"
+        return Measure(name="scores", found=found, usual=usual, level=spec.labels.level_of(chance))
+    counts = [[int((side == number).sum()) for number in range(len(recipe.labels))] for side in (new, old)]
+    present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
+    chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
+    # The label that moved most says it.
+    shares = [[count / max(1, sum(side)) for count in side] for side in counts]
+    moved = max(
+        range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
+    )
+    found, usual = (f"{side[moved]:.1%} {recipe.labels[moved]}" for side in shares)
+    return Measure(name="labels", found=found, usual=usual, level=spec.labels.level_of(chance))
+
+
+def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:
+    chance = float(stats.ks_2samp(new, old, method="asymp").pvalue)
+    found, usual = (f"{side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
+    return Measure(name="lengths", found=found, usual=usual, level=spec.lengths.level_of(chance))
+
+
+def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measure:
+    # By the ranks of rows: the words of one are of a kind, and a single text in another script has dozens.
+    shares = [side["unknown"] / side["words"].clip(lower=1) for side in (new, old)]
+    # Where nobody has any, there are no ranks.
+    chance = float(stats.mannwhitneyu(*shares, alternative="greater").pvalue) if new["unknown"].any() else 1.0
+    found, usual = (f"{side['unknown'].sum() / max(1, side['words'].sum()):.2%}" for side in (new, old))
+    return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance))

@@ -1,0 +1,157 @@
+"""Overlap: the same text twice, under two labels, or in train and test; exact, and as good as the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from pipeline.data.input_files import SplitRows
+from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, text_columns, write_table
+from pipeline.recipes.data_schema import exceeds
+from pipeline.recipes.schema import Recipe
+
+FILE = "overlap.tsv"
+WHITE = re.compile(r"\s+")
+RUN = re.compile(r"(.)\1{2,}")
+Kind = Literal["test_in_train", "two_labels", "duplicates"]
+WORDS: dict[Kind, str] = {
+    "test_in_train": "have a text that is in the train file",
+    "two_labels": "have a text that stands under another label too",
+    "duplicates": "repeat an earlier text of their file",
+}
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """One kind of overlap in one split: rows by the exact text and by the normalised one, against its bound."""
+
+    kind: Kind
+    split: Split
+    rows: int
+    exact: int
+    normalised: int
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the normalised share is within the recipe's bound."""
+        return not exceeds(self.normalised, self.rows, self.bound)
+
+    @property
+    def name(self) -> str:
+        """The kind, with the split where both have it."""
+        return self.kind if self.kind == "test_in_train" else f"{self.split}_{self.kind}"
+
+    @property
+    def words(self) -> str:
+        """What the rows do."""
+        return WORDS[self.kind]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A row whose text stands elsewhere too, as good as the same or (`match`) exactly."""
+
+    kind: str
+    match: Literal["exact", "normalised"]
+    file: str
+    row: int
+    label: str
+    other: str
+    "File and row of the first such text, in train for a test row."
+    other_label: str
+    text: str
+
+
+def normalise(text: str) -> str:
+    """NFC, without white space, a character at most twice in a row: 재밌어 ㅋㅋㅋㅋ and 재밌어ㅋㅋ are one."""
+    return RUN.sub(r"\1\1", WHITE.sub("", unicodedata.normalize("NFC", text)))
+
+
+def near_key(texts: Iterable[str]) -> str:
+    """What texts that are as good as the same have in common; those of a pair in either order."""
+    return "\x1f".join(sorted(map(normalise, texts)))
+
+
+def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[list[Overlap], list[Repeated]]:
+    """Every kind of overlap, and each row of it."""
+    tables = {split: _keyed(recipe, rows.rows) for split, rows in splits.items()}
+    asked: list[tuple[Kind, Split]] = [("test_in_train", "test")]
+    asked += [(kind, split) for split in SPLITS for kind in ("two_labels", "duplicates")]
+    found: list[Overlap] = []
+    listed: list[Repeated] = []
+    for kind, split in asked:
+        table, among = tables[split], tables["train" if kind == "test_in_train" else split]
+        exact, near = (_repeats(kind, table, among, key) for key in ("exact", "near"))
+        bound: float = getattr(recipe.data.overlap, kind)
+        found.append(Overlap(kind, split, len(table), int(exact.sum()), int(near.sum()), bound))
+        known = splits["train" if kind == "test_in_train" else split]
+        listed += _listed(kind, splits[split], known, table[near], exact[near], among)
+    return found, listed
+
+
+def write_overlap(recipe: Recipe, listed: Sequence[Repeated], path: Path) -> None:
+    """Write the rows down for a person, tab-separated, as the quarantine is."""
+    names = ["kind", "match", "file", row_unit(recipe), "label", "same as", "its label", "text"]
+    write_table(path, names, [tuple(map(str, astuple(item))) for item in listed])
+
+
+def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
+    """`row`, `label`, `shown`, and the two keys by which texts are the same."""
+    columns = [rows[name].fillna("") for name in text_columns(recipe)]
+    texts = list(zip(*columns, strict=True))
+    return pd.DataFrame(
+        {
+            "row": rows["row"].to_numpy(),
+            "label": label_numbers(recipe, rows["label"]).to_numpy(),
+            "written": rows["label"].fillna("").to_numpy(),
+            "shown": [" | ".join(item) for item in texts],
+            "exact": ["\x1f".join(item) for item in texts],
+            "near": [near_key(item) for item in texts],
+        }
+    )
+
+
+def _repeats(kind: Kind, table: pd.DataFrame, among: pd.DataFrame, key: str) -> pd.Series[bool]:
+    if kind == "test_in_train":
+        return table[key].isin(among[key])
+    if kind == "duplicates":
+        return table.duplicated(key)
+    return table.groupby(key)["label"].transform("nunique") > 1
+
+
+def _listed(
+    kind: Kind, split: SplitRows, known: SplitRows, rows: pd.DataFrame, exact: pd.Series[bool], among: pd.DataFrame
+) -> list[Repeated]:
+    among = among[among["near"].isin(rows["near"])]
+    if kind == "two_labels":
+        # Beside the first row of a text stands the first one that says otherwise.
+        firsts = among.drop_duplicates(["near", "label"])
+        options = {key: group.to_dict("records") for key, group in firsts.groupby("near")}
+    else:
+        options = {item["near"]: [item] for item in among.drop_duplicates("near").to_dict("records")}
+    made = []
+    for record, is_exact in zip(rows.to_dict("records"), exact, strict=True):
+        others = options[record["near"]]
+        other = next((item for item in others if kind != "two_labels" or item["label"] != record["label"]), others[0])
+        file, line = split.place(record["row"])
+        other_file, other_line = known.place(other["row"])
+        made.append(
+            Repeated(
+                kind=kind,
+                match="exact" if is_exact else "normalised",
+                file=file.name,
+                row=line,
+                label=record["written"],
+                other=f"{other_file.name}:{other_line}",
+                other_label=other["written"],
+                text=record["shown"],
+            )
+        )
+    return made

@@ -1,0 +1,119 @@
+"""Quarantine: rows that break a rule for single rows are set aside, up to the recipe's bound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.data.expectation_suite import Finding
+from pipeline.data.input_files import Part, SplitRows
+from pipeline.data.reading import row_unit, some_of, text_columns, write_table
+from pipeline.recipes.data_schema import exceeds
+from pipeline.recipes.schema import Recipe
+
+FILE = "quarantine.tsv"
+#: Of rows that are alike the first may stay: it breaks nothing once the others are gone.
+ALIKE = {"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"}
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A row that was set aside: where it stands, the rules that it breaks, and what it says."""
+
+    file: str
+    row: int
+    rules: tuple[str, ...]
+    id: str
+    text: str
+    label: str
+
+
+def unreadable_rows(split: SplitRows) -> list[Aside]:
+    """The rows of every file that cannot be read."""
+    return [
+        Aside(part.file.name, item.row, (item.rule,), "", item.text, "")
+        for part in split.parts
+        for item in part.reading.broken
+    ]
+
+
+def breaking_rows(split: SplitRows, findings: Iterable[Finding]) -> dict[int, tuple[str, ...]]:
+    """`row` to the critical rules for single rows that it breaks."""
+    rules: dict[int, tuple[str, ...]] = {}
+    for finding in findings:
+        if finding.split != split.split or finding.passed or not finding.by_row or finding.severity != "critical":
+            continue
+        for row in _to_go(split.rows, finding):
+            rules[row] = (*rules.get(row, ()), finding.rule)
+    return rules
+
+
+def _to_go(rows: pd.DataFrame, finding: Finding) -> Sequence[int]:
+    if finding.expectation not in ALIKE:
+        return finding.breaking
+    alike = rows[rows["row"].isin(finding.breaking)]
+    later: list[int] = alike.loc[alike.duplicated(finding.columns), "row"].tolist()
+    return later
+
+
+def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]]) -> list[Aside]:
+    """The rows named by `rules`, to be written down."""
+    texts = text_columns(recipe)
+    records = split.rows[split.rows["row"].isin(rules.keys())]
+    made = []
+    for record in records.to_dict("records"):
+        file, line = split.place(record["row"])
+        text = " | ".join(_shown(record[name]) for name in texts)
+        made.append(Aside(file.name, line, rules[record["row"]], _shown(record["id"]), text, _shown(record["label"])))
+    return made
+
+
+def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> dict[str, int]:
+    """Name and rows of every file of which more would be set aside than the recipe allows."""
+    counts = Counter(item.file for item in aside)
+    names = {part.file.name for part in parts if exceeds(counts[part.file.name], part.count, recipe.data.quarantine)}
+    return {name: count for name, count in counts.items() if name in names}
+
+
+def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str, int]) -> list[str]:
+    """A sentence for every file that `beyond_bound` names."""
+    bound = recipe.data.quarantine
+    sentences = []
+    for part in parts:
+        count = excess.get(part.file.name)
+        if count is None:
+            continue
+        rows = "rows breaks a rule for single rows" if count == 1 else "rows break a rule for single rows"
+        sentences.append(
+            f"{part.file.path}: {count:,} of {part.count:,} {rows}, and at most {int(round(bound * part.count, 6)):,} "
+            f"({bound:.1%}, data.quarantine) may be set aside"
+        )
+    return sentences
+
+
+def unreadable_sentences(recipe: Recipe, parts: Sequence[Part]) -> list[str]:
+    """File, rows and rule of what cannot be read."""
+    sentences = []
+    for part in parts:
+        for rule, count in Counter(item.rule for item in part.reading.broken).items():
+            broken = [item for item in part.reading.broken if item.rule == rule]
+            places = [f"{row_unit(recipe)} {item.row}{item.detail}" for item in broken]
+            verb = "row breaks" if count == 1 else "rows break"
+            sentences.append(
+                f'{part.file.path}: {count:,} of {part.count:,} {verb} the rule "{rule}": {some_of(places)}'
+            )
+    return sentences
+
+
+def write_aside(recipe: Recipe, aside: Sequence[Aside], path: Path) -> None:
+    """Write them down for a person: tab-separated, a header, what is no printable character escaped."""
+    cells = [(item.file, str(item.row), "; ".join(item.rules), item.id, item.text, item.label) for item in aside]
+    write_table(path, ["file", row_unit(recipe), "rule", "id", "text", "label"], cells)
+
+
+def _shown(value: object) -> str:
+    return "" if pd.isna(value) else str(value)  # type: ignore[call-overload]

@@ -1,0 +1,285 @@
+"""Data files into tables: how a published file is read, driven by the recipe alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from pipeline.errors import DataError
+from pipeline.recipes.schema import Recipe
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+#: Names of the text columns, whatever the file calls them.
+TEXTS = ("text", "text_pair")
+BYTE_ORDER_MARKS = {
+    b"\xef\xbb\xbf": "UTF-8",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
+#: Rows named in a message before "and N more".
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A row that cannot be read: its line or item, the rule that it breaks, what it says, and what of it is wrong."""
+
+    row: int
+    rule: str
+    text: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file as it stands: the rows of `read_rows`, and those that cannot be read."""
+
+    rows: pd.DataFrame
+    broken: tuple[Broken, ...]
+
+
+def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
+    """Where the file of `split` is. Raises DataError saying what SAEBYEOK_DATA should hold."""
+    wanted = f"recipe {recipe.name} reads {recipe.data.train} and {recipe.data.test} below it"
+    if not directory.is_dir():
+        raise DataError(f"{directory} is not a directory; set SAEBYEOK_DATA to the one with the data files: {wanted}")
+    file = directory / (recipe.data.train if split == "train" else recipe.data.test)
+    if not file.is_file():
+        raise DataError(f"{file} is missing; SAEBYEOK_DATA is {directory}, and {wanted}")
+    return file
+
+
+def read_split(recipe: Recipe, directory: Path, split: Split) -> pd.DataFrame:
+    """Read one split: `id` str, `text` str, `text_pair` str (pairs), `label` (int or float), `source` str (if any).
+
+    Raises DataError naming file, rows and rule.
+    """
+    return read_labelled(recipe, source_file(recipe, directory, split))
+
+
+def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
+    """Read any labelled file of the recipe's format, to the columns of `read_split`.
+
+    Raises DataError naming file, rows and rule where a text or a label is not there or not valid.
+    """
+    rows = read_rows(recipe, file)
+    unit = row_unit(recipe)
+    for column in text_columns(recipe):
+        _refuse(file, "every row has a text", [f"{unit} {row}" for row in rows.loc[rows[column].isna(), "row"]])
+    numbers = label_numbers(recipe, rows["label"])
+    valid = numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)
+    bad = rows[~valid]
+    places = [f"{unit} {row} ({label!r})" for row, label in zip(bad["row"], bad["label"], strict=True)]
+    _refuse(file, label_rule(recipe), places)
+    return finished(recipe, rows, numbers)
+
+
+def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> pd.DataFrame:
+    """The table of `read_split` from `read_rows` and valid `label_numbers`."""
+    labels = numbers.astype("int64" if recipe.kind == "classification" else "float64")
+    return rows.drop(columns="row").assign(label=labels)
+
+
+def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
+    """Read a file whose every row can be read: the rows of `read_file`. Raises DataError naming rows and rule."""
+    reading = read_file(recipe, file)
+    for rule in dict.fromkeys(item.rule for item in reading.broken):
+        broken = [item for item in reading.broken if item.rule == rule]
+        _refuse(file, rule, [f"{row_unit(recipe)} {item.row}{item.detail}" for item in broken])
+    return reading.rows
+
+
+def read_file(recipe: Recipe, file: Path) -> Reading:
+    """Read a file as it stands: `row` int (line of a TSV, item of a JSON list, from 1), all else str or null.
+
+    Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (if any). Carriage returns inside a
+    text and empty texts are kept. Raises DataError for what no row can help: encoding, structure, no rows.
+    """
+    content = _decoded(file)
+    reading = _tsv(recipe, file, content) if recipe.data.format == "tsv" else _json(recipe, file, content)
+    if reading.rows.empty and not reading.broken:
+        raise DataError(f"{file} has no rows; rule: at least one, after the header in a TSV; copy the file there again")
+    return reading
+
+
+def columns_of(recipe: Recipe) -> dict[str, str]:
+    """Our names of the columns to the file's."""
+    names = {"id": recipe.data.id, **dict(zip(TEXTS, recipe.data.texts, strict=False)), "label": recipe.data.label}
+    return names | ({"source": recipe.data.source} if recipe.data.source else {})
+
+
+def text_columns(recipe: Recipe) -> list[str]:
+    """`text`, and for pairs `text_pair`."""
+    return list(TEXTS[: len(recipe.data.texts)])
+
+
+def row_unit(recipe: Recipe) -> str:
+    """What a row is called in messages."""
+    return "line" if recipe.data.format == "tsv" else "item"
+
+
+def label_values(recipe: Recipe) -> dict[str, int]:
+    """Each way in which a file may write a class, to its number: the name, or the number itself."""
+    names = {name: number for number, name in enumerate(recipe.labels)}
+    if any(name.isdigit() for name in names):
+        return names
+    return {str(number): number for number in names.values()} | names
+
+
+def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
+    """Class numbers or scores as float; NaN where a label is not understood."""
+    if recipe.kind == "classification":
+        return labels.map(label_values(recipe)).astype("float64")
+    return pd.to_numeric(labels, errors="coerce").astype("float64")
+
+
+def label_rule(recipe: Recipe) -> str:
+    """What a label may be, in words."""
+    if recipe.score_range is not None:
+        return "every `{}` is a number from {:g} to {:g}".format(recipe.data.label, *recipe.score_range)
+    return f"every `{recipe.data.label}` is one of {', '.join(label_values(recipe))}"
+
+
+def some_of(places: Sequence[str], count: int | None = None) -> str:
+    """The first few of `places`, and how many more there are."""
+    more = (len(places) if count is None else count) - min(len(places), SHOWN)
+    return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
+
+
+def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a tab-separated file that a person can open: what would end a cell or a line is escaped."""
+    lines = ["\t".join(cell.translate(ESCAPES) for cell in row) for row in (names, *rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+
+
+def _refuse(file: Path, rule: str, places: Sequence[str]) -> None:
+    if places:
+        rows = "1 row breaks" if len(places) == 1 else f"{len(places):,} rows break"
+        raise DataError(f'{file}: {rows} the rule "{rule}": {some_of(places)}')
+
+
+def _decoded(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    if not content.strip():
+        raise DataError(f"{file} is empty: it has no line 1; copy the published file there again")
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if content.startswith(mark):
+            raise DataError(
+                f"{file}: line 1 begins with a byte order mark ({encoding}); rule: UTF-8 without one; save it so"
+            )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        lines = [f"line {number}" for number, line in enumerate(content.split(b"\n"), 1) if not _decodes(line, "utf-8")]
+        hint = "; it can be read as CP949: iconv -f CP949 -t UTF-8 converts it" if _decodes(content, "cp949") else ""
+        raise DataError(
+            f"{file}: {len(lines):,} {'line is' if len(lines) == 1 else 'lines are'} not UTF-8: {some_of(lines)}{hint}"
+        ) from error
+
+
+def _decodes(content: bytes, encoding: str) -> bool:
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
+    """Tab-separated with a header, no quoting; only a line feed ends a line."""
+    lines = content.removesuffix("\n").split("\n")
+    if lines[0].endswith("\r"):  # written on Windows: there the carriage return belongs to the line end
+        lines = [line.removesuffix("\r") for line in lines]
+    header = lines[0].split("\t")
+    wanted = columns_of(recipe)
+    for column in wanted.values():
+        if header.count(column) != 1:
+            problem = "has no" if column not in header else "has more than one"
+            raise DataError(
+                f"{file}: line 1, the header, {problem} column `{column}`; "
+                f"rule: {', '.join(wanted.values())}; found: {', '.join(header)[:200]}"
+            )
+    cells = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2)]
+    rule = f"{len(header) - 1} tabs a line, for the columns {', '.join(header)}"
+    broken = [Broken(n, rule, "\t".join(row), f" ({len(row) - 1})") for n, row in cells if len(row) != len(header)]
+    whole = [(number, row) for number, row in cells if len(row) == len(header)]
+    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
+    for name, column in wanted.items():
+        place = header.index(column)
+        table[name] = pd.Series([row[place] for _, row in whole], dtype="str")
+    return Reading(pd.DataFrame(table), tuple(broken))
+
+
+def _json(recipe: Recipe, file: Path, content: str) -> Reading:
+    """A list of objects."""
+    try:
+        items = json.loads(content)
+    except json.JSONDecodeError as error:
+        ended = error.pos >= len(content.rstrip()) or error.msg.startswith("Unterminated string")
+        cut = "the file ends too early: " if ended else ""
+        raise DataError(
+            f"{file}: line {error.lineno} is not JSON: {cut}{error.msg}; rule: one list of objects"
+        ) from error
+    if not isinstance(items, list):
+        raise DataError(f"{file}: line 1 begins a {type(items).__name__}; rule: one list of objects, a row each")
+    names = columns_of(recipe)
+    rules = [_broken_rule(item, names) for item in items]
+    broken = [
+        Broken(number, rule, json.dumps(item))
+        for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1)
+        if rule is not None
+    ]
+    whole = [(number, item) for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1) if rule is None]
+    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
+    for name, key in names.items():
+        values = [_at(item, key) for _, item in whole]
+        table[name] = pd.Series([None if _is_null(value) else str(value) for value in values], dtype="str")
+    return Reading(pd.DataFrame(table), tuple(broken))
+
+
+def _broken_rule(item: Any, names: dict[str, str]) -> str | None:
+    """The first rule of reading that an item of a JSON list breaks."""
+    if not isinstance(item, dict):
+        return "every item is an object"
+    for name, key in names.items():
+        value = _at(item, key)
+        if value is _ABSENT:
+            return f"every item has `{key}`"
+        allowed = (str,) if name in TEXTS else (str, int, float)
+        if not (value is None or _is_plain(value, allowed)):
+            return f"every `{key}` is {'text' if name in TEXTS else 'text or a number'}"
+    return None
+
+
+_ABSENT = object()
+
+
+def _at(item: Any, key: str) -> Any:
+    """The value at a dotted key, or `_ABSENT`."""
+    for part in key.split("."):
+        if not isinstance(item, dict) or part not in item:
+            return _ABSENT
+        item = item[part]
+    return item
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_plain(value: Any, allowed: tuple[type, ...]) -> bool:
+    # A lone surrogate (half an emoji, from a text cut at a fixed length) cannot be written as UTF-8.
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, allowed) and not isinstance(value, bool)

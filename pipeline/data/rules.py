@@ -1,0 +1,148 @@
+"""The rules: a suite on both splits, the rows that break it set aside, and the suite again on what is left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.data.expectation_suite import Finding, OpenSuite, open_suite, run_suite
+from pipeline.data.input_files import SplitRows
+from pipeline.data.quarantine import (
+    Aside,
+    beyond_bound,
+    breaking_rows,
+    excess_sentences,
+    set_aside,
+    unreadable_rows,
+    unreadable_sentences,
+)
+from pipeline.data.reading import SPLITS, Split, label_numbers, label_values, row_unit, some_of, text_columns
+from pipeline.job import Job
+from pipeline.recipes.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Held:
+    """What came of holding the splits against the suite."""
+
+    splits: dict[Split, SplitRows]
+    "What is left of them; all of it where they are refused."
+    tables: dict[Split, pd.DataFrame]
+    "`checked_table` of each."
+    findings: list[Finding]
+    "Of the rows in `splits`."
+    aside: list[Aside]
+    problems: list[str]
+    "Why the run must stop, in sentences."
+    suite: OpenSuite
+    "As it was run on these rows."
+    excess: Mapping[str, int]
+    "Rows to be set aside, by the name of each file of which they are more than the recipe allows."
+
+
+def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
+    """Run the suite in copies of the project below `project`; once, and again where rows were set aside.
+
+    Rows that break a critical rule for single rows go, up to the recipe's bound. What is left must obey every
+    critical rule: a figure of the whole file is that of the rows that are kept.
+    """
+    recipe = job.recipe
+    held = _run(job, dict(splits), project / "all")
+    rules = {split: breaking_rows(rows, held.findings) for split, rows in splits.items()}
+    aside = [
+        item
+        for split, rows in splits.items()
+        for item in [*unreadable_rows(rows), *set_aside(recipe, rows, rules[split])]
+    ]
+    parts = [part for rows in splits.values() for part in rows.parts]
+    excess = beyond_bound(recipe, parts, aside)
+    if excess:
+        problems = [
+            *unreadable_sentences(recipe, parts),
+            *_criticals(recipe, held),
+            *excess_sentences(recipe, parts, excess),
+        ]
+        return replace(held, aside=aside, problems=problems, excess=excess)
+    if any(rules.values()):
+        held = _run(job, {split: rows.without(rules[split]) for split, rows in splits.items()}, project / "kept")
+    return replace(held, aside=aside, problems=_criticals(recipe, held))
+
+
+def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
+    recipe = job.recipe
+    rows = {split: splits[split].rows for split in SPLITS}
+    tables = {split: checked_table(recipe, rows, split) for split in SPLITS}
+    opened = open_suite(job.settings.expectations, project, recipe.data.suite)
+    findings = [
+        finding
+        for split, table in tables.items()
+        for finding in run_suite(opened, split, table, suite_parameters(recipe, split))
+    ]
+    return Held(splits, tables, findings, [], [], opened, {})
+
+
+def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: Split) -> pd.DataFrame:
+    """The table that a suite is run on: the rows of `split` (of `data.read_rows`), and what is derived from them.
+
+    Derived: `split`; `label_number` (class number or score, NaN where not understood); `in_train` (of test rows,
+    whether the exact text occurs in train); `id_in_test` (of train rows, whether the id occurs in test: those are
+    the rows to go, since the test file stays as it is); `contradicts` (the text stands in this file under another
+    label too).
+    """
+    texts, rows = text_columns(recipe), tables[split]
+    is_test = split == "test"
+    known = pd.MultiIndex.from_frame(tables["train"][texts])
+    pairs = rows[[*texts, "label"]].drop_duplicates()
+    disputed = pd.MultiIndex.from_frame(pairs.loc[pairs.duplicated(texts), texts])
+    own = pd.MultiIndex.from_frame(rows[texts])
+    return rows.assign(
+        split=split,
+        label_number=label_numbers(recipe, rows["label"]),
+        in_train=own.isin(known) & is_test,
+        id_in_test=rows["id"].isin(tables["test"]["id"]) & (not is_test),
+        contradicts=own.isin(disputed),
+    )
+
+
+def suite_parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
+    """What a suite may ask for as `{"$PARAMETER": name}`."""
+    parameters: dict[str, Any] = {
+        "min_rows": recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows,
+        "labels": list(label_values(recipe)),
+    }
+    if recipe.score_range is not None:
+        parameters |= dict(zip(("score_low", "score_high"), recipe.score_range, strict=True))
+    return parameters
+
+
+def _criticals(recipe: Recipe, held: Held) -> list[str]:
+    return [sentence(recipe, held, item) for item in held.findings if not item.passed and item.severity == "critical"]
+
+
+def sentence(recipe: Recipe, held: Held, finding: Finding) -> str:
+    """File, rows and rule of a rule that does not hold."""
+    split = held.splits[finding.split]
+    more = len(split.parts) - 1
+    file = f"{split.parts[0].file.path}{f' with {more} arrivals' if more else ''}"
+    given = ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in finding.given.items())
+    rule = f'the rule "{finding.rule}"' + (f" ({given})" if given else "")
+    if finding.bad_rows is None:
+        return f"{file}: the whole file (rows: {finding.rows:,}) breaks {rule}: found {finding.found}"
+    by_row = held.tables[finding.split].set_index("row")
+    places = [_place(recipe, split, by_row, row, finding.columns) for row in finding.examples]
+    broken = f"{finding.bad_rows:,} of {finding.rows:,} rows {'breaks' if finding.bad_rows == 1 else 'break'} {rule}"
+    return f"{file}: {broken}: {some_of(places, finding.bad_rows)}"
+
+
+def _place(recipe: Recipe, split: SplitRows, by_row: pd.DataFrame, row: int, columns: list[str]) -> str:
+    record, (file, line) = by_row.loc[row], split.place(row)
+    shown = [f"id {record['id']}"]
+    if "label" in columns or "label_number" in columns:
+        shown.append("no label" if pd.isna(record["label"]) else f"label {record['label']}")
+    where = "" if file == split.parts[0].file else f" of {file.name}"
+    return f"{row_unit(recipe)} {line}{where} ({', '.join(shown)})"

@@ -1,0 +1,233 @@
+"""Every deployment as a Bento: the service's code with just its releases baked in."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import CodeType
+
+import bentoml
+from bentoml._internal.bento.bento import BentoStore
+from bentoml.exceptions import NotFound
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline.errors import ServiceError
+from pipeline.settings import ROOT, Settings, library_environment
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Card, Deployment, read_card
+from serving.deployed.model_store import forget_models, import_release, model_tag, remove_damaged
+from serving.deployed.worker_files import locked
+
+log = logging.getLogger(__name__)
+
+NAME = "saebyeok"
+#: The file that tells the service which deployment was baked in; serving.service reads it.
+BAKED = "deployment.json"
+
+
+def bento_tag(deployment: Deployment) -> str:
+    """The tag of a deployment's Bento: `saebyeok:<number>`."""
+    return f"{NAME}:{deployment.number}"
+
+
+def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> str:
+    """Build the Bento of `deployment` unless it exists; its tag. It works without store and log.
+
+    Raises ServiceError where BentoML fails: the deployment itself is not touched by that.
+    """
+    tag = bento_tag(deployment)
+    with _writing(settings) as bentos:
+        if not _is_built(bentos, deployment):
+            _make(settings, store, deployment, bentos)
+            log.info("built Bento %s", tag)
+    return tag
+
+
+def _make(settings: Settings, store: Store, deployment: Deployment, bentos: BentoStore) -> None:
+    releases = {recipe: store.open(ref) for recipe, ref in sorted(deployment.releases.items())}
+    cards = {recipe: read_card(release) for recipe, release in releases.items()}
+    directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
+    try:
+        for release in releases.values():
+            import_release(release, settings)
+        write_context(directory, deployment, cards)
+        _build(settings, directory, deployment, bentos)
+    except OSError as error:
+        raise ServiceError(f"the Bento of deployment {deployment.number} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, Card]) -> None:
+    """Write all that `bentoml build` takes in: code, the map, a read-me, the build file with pinned requirements.
+
+    `cards` are those of the releases, by recipe.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    for source in service_modules():
+        target = directory / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    (directory / BAKED).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
+    (directory / "README.md").write_text(_readme(deployment, cards), encoding="utf-8")
+    # JSON is YAML, and quotes Korean and colons by itself.
+    (directory / "bentofile.yaml").write_text(json.dumps(_build_file(deployment), indent=1), encoding="utf-8")
+
+
+def service_modules() -> list[Path]:
+    """Files of `serving` and of whatever it imports of the pipeline, and nothing more."""
+    found: set[Path] = set()
+    waiting = [path for path in (ROOT / "serving").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path.suffix == ".py":
+            waiting += _imported(path)
+    return sorted(found)
+
+
+def requirements(extra: str = "serve") -> list[str]:
+    """The base and `extra` requirements with all that they need, at the versions of constraints.txt."""
+    pins = _pins(ROOT / "constraints.txt")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [Requirement(item) for item in [*project["dependencies"], *project["optional-dependencies"][extra]]]
+    chosen: dict[str, str] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if (name, frozenset(requirement.extras)) in seen:
+            continue
+        seen.add((name, frozenset(requirement.extras)))
+        chosen[name] = f"{name}=={pins.get(name) or metadata.version(name)}"
+        waiting += _needed_by(name, requirement.extras)
+    return sorted(chosen.values())
+
+
+def _needed_by(name: str, extras: set[str]) -> Iterator[Requirement]:
+    for text in metadata.requires(name) or ():
+        requirement = Requirement(text)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in {"", *extras}):
+            yield requirement
+
+
+def _pins(path: Path) -> dict[str, str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.partition("==") for line in lines if "==" in line)
+    return {canonicalize_name(name): version for name, _, version in pairs}
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """Files below ROOT that a module imports, packages' own files included."""
+    for name in _imported_names(compile(path.read_bytes(), str(path), "exec")):
+        parts = name.split(".")
+        candidates = [ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")]
+        parents = [ROOT.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+        yield from (item for item in [*candidates, *parents] if item.is_file())
+
+
+def _imported_names(code: CodeType) -> Iterator[str]:
+    """Modules that code imports, and what it takes from them, which may be modules too."""
+    # From bytecode, since Python 3.11's `ast.parse` may fail in a thread while another one parses.
+    module = ""
+    for step in dis.get_instructions(code):
+        if step.opname == "IMPORT_NAME":
+            module = step.argval
+            yield module
+        elif step.opname == "IMPORT_FROM":
+            yield f"{module}.{step.argval}"
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _imported_names(constant)
+
+
+def home_bentos(settings: Settings) -> BentoStore:
+    """The Bento store below HOME, whatever BENTOML_HOME is in this process."""
+    path = settings.home / "bentoml" / "bentos"
+    path.mkdir(parents=True, exist_ok=True)
+    return BentoStore(path)
+
+
+def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterable[str]) -> None:
+    """Delete the Bentos of all deployments but `numbers`, and what this machine's model store has of `releases`."""
+    kept = {str(number) for number in numbers}
+    with _writing(settings) as bentos:
+        # Asked for by name, it would raise where there is none.
+        for bento in bentoml.list(_bento_store=bentos):
+            if bento.tag.name == NAME and bento.tag.version not in kept:
+                bentoml.delete(bento.tag, _bento_store=bentos)
+    forget_models(settings, releases)
+
+
+@contextlib.contextmanager
+def _writing(settings: Settings) -> Iterator[BentoStore]:
+    """The Bento store below HOME, all of it readable, with nobody else writing to it."""
+    bentos = home_bentos(settings)
+    with locked(settings.home / "service" / "bentos.lock"):
+        remove_damaged(bentos)
+        yield bentos
+
+
+def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
+    try:
+        bento = bentoml.get(bento_tag(deployment), _bento_store=bentos)
+        baked = Path(bento.path) / "src" / BAKED
+        return Deployment.model_validate_json(baked.read_bytes()) == deployment
+    except (NotFound, FileNotFoundError, ValueError):
+        return False
+
+
+def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: BentoStore) -> None:
+    tag = bento_tag(deployment)
+    with contextlib.suppress(NotFound):
+        # One of the same number is of another store's log.
+        bentoml.delete(tag, _bento_store=bentos)
+    # A process of its own: BentoML imports the copied service, which must not meet the one imported here.
+    environment = {**os.environ, **library_environment(settings.home), "SAEBYEOK_HOME": str(settings.home)}
+    # Files that BentoML finds by itself or that the build file names must not lie in a hidden directory, as
+    # HOME by default does; only the build file that the command line names may.
+    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", "bentofile.yaml"]
+    command += ["--version", str(deployment.number), "."]
+    result = subprocess.run(  # noqa: S603 - our own interpreter
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise ServiceError(f"the Bento {tag} could not be built: {(result.stderr or result.stdout).strip()[-800:]}")
+
+
+def _build_file(deployment: Deployment) -> dict[str, object]:
+    return {
+        "service": "serving.service:Saebyeok",
+        "name": NAME,
+        "labels": {"deployment": str(deployment.number), "run": deployment.run[:60]},
+        "include": ["**/*"],
+        "models": [model_tag(ref) for _, ref in sorted(deployment.releases.items())],
+        "python": {"packages": requirements(), "lock_packages": False},
+        "docker": {"python_version": f"{sys.version_info.major}.{sys.version_info.minor}"},
+        "envs": [
+            {"name": "BENTOML_DO_NOT_TRACK", "value": "True"},
+            {"name": "ORT_DISABLE_TELEMETRY", "value": "1"},
+        ],
+    }
+
+
+def _readme(deployment: Deployment, cards: Mapping[str, Card]) -> str:
+    releases = "\n".join(
+        f"- {recipe}: `{deployment.releases[recipe]}`{', trained on the shipped sample' if card.sample else ''}"
+        for recipe, card in cards.items()
+    )
+    return f"# Saebyeok, deployment {deployment.number}\n\n{deployment.reason}\n\n{releases}\n"

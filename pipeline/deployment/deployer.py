@@ -1,0 +1,304 @@
+"""Deploy a release: staged, asked its golden sentences, recorded, served by every worker, asked again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.deployment.bento import ensure_bento
+from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
+from pipeline.job import Job, keep_libraries_home
+from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import Decision, Deployment, DeploymentLog, read_card, read_decision
+from pipeline.tracking.runs import Subject, recorded, tracked
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.golden import check_golden, engine_answers, service_answers
+from serving.schemas import WorkerState
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two questions whether the workers have got there.
+POLL = 0.1
+#: How the reason of a deployment begins that takes back another one.
+UNDOES = "undoes deployment"
+
+
+def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
+    """Make `release` the champion of its recipe; the deployment that names it, its Bento built.
+
+    Without a service that answers, `require_service` raises ServiceError; else the golden sentences are
+    asked of an engine in this process and the deployment is served when a service starts.
+    Raises RefusedError (the decision is no, or about another model), ConflictError (the champion is not the
+    one that was compared with), ArtifactError (a worker cannot load it), GoldenMismatchError (it answers
+    differently from its card; where it was live already, the previous map is recorded again) or ServiceError.
+    """
+    keep_libraries_home(job.settings)
+    with tracked(job, "deploy", {}, {"release": release, "decision": decision}) as tracker:
+        deployment = _deploy(job, release, decision, require_service=require_service)
+        tracker.summary({"deployment": deployment.number, "reason": deployment.reason})
+    return deployment
+
+
+def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
+    verdict = read_decision(decision)
+    _check_decision(release, decision, verdict)
+    records = DeploymentLog(job.store)
+    champion = _champion(records, job.recipe.name)
+    latest = records.latest()
+    if latest is not None and champion == release.ref:
+        log.info("%s is the champion already: deployment %d stays", read_card(release).id, latest.number)
+        with _deployer(job.settings, job.store, job.run, require_service=False) as deployer:
+            return deployer.complete(job.recipe.name, latest, release, verdict.champion)
+    if champion != verdict.champion:
+        raise ConflictError(
+            f"the champion of {job.recipe.name} is {champion or 'none'}, not {verdict.champion or 'none'}, with which "
+            "this release was compared: another run deployed meanwhile; run again to be compared with it"
+        )
+    with _deployer(job.settings, job.store, job.run, require_service=require_service) as deployer:
+        return deployer.replace(job.recipe.name, release, champion, verdict.reason)
+
+
+def rollback(settings: Settings, store: Store, run: str, number: int | None = None) -> Deployment:
+    """Record the map of deployment `number` again as a new deployment, through the same staged path.
+
+    With no number it is the map before the current one; a second rollback goes one further back, and never
+    to a map that was rolled back from. Raises RefusedError where there is none or it is live already, and
+    what `deploy` raises.
+    """
+    keep_libraries_home(settings)
+    records = DeploymentLog(store)
+    latest = records.latest()
+    if latest is None:
+        raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
+    if latest.run == run and not latest.reason.startswith(UNDOES):
+        # A retry of a rollback that was cut off after its record: going back once more would be one too many.
+        with _deployer(settings, store, run, require_service=False) as deployer:
+            return deployer.finish_restore(latest, records.get(latest.number - 1))
+    target = records.get(number) if number is not None else records.one_back()
+    if target.releases == latest.releases:
+        raise RefusedError(f"deployment {latest.number} serves the releases of deployment {target.number} already")
+    changed = _changed(store, target, latest)
+    subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
+    with (
+        recorded(subject, {"target": target.number}, changed) as tracker,
+        _deployer(settings, store, run, require_service=False) as deployer,
+    ):
+        record = deployer.restore(target, latest, list(changed.values()))
+        tracker.summary({"deployment": record.number, "reason": record.reason})
+    return record
+
+
+@dataclass(frozen=True)
+class Deployer:
+    """Moves one machine's service from map to map; `client` is None where no service answers."""
+
+    settings: Settings
+    store: Store
+    run: str
+    client: ServiceClient | None
+
+    @property
+    def records(self) -> DeploymentLog:
+        """The deployment log."""
+        return DeploymentLog(self.store)
+
+    def replace(self, recipe: str, release: Artifact, champion: str | None, reason: str) -> Deployment:
+        """Deploy `release` in place of `champion`."""
+        with self._staged([release]):
+            record = self._append(recipe, release.ref, champion, reason)
+            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
+                self._verify_live(record, [release])
+        return self._finish(record)
+
+    def complete(self, recipe: str, record: Deployment, release: Artifact, champion: str | None) -> Deployment:
+        """Do what a run that was killed after it had recorded `record` has left undone."""
+        self._unstage([release])
+        if champion != release.ref:
+            # Decided against another champion: it is not known whether anybody asked the release once it was live.
+            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
+                self._verify_live(record, [release])
+        return self._finish(record)
+
+    def restore(self, target: Deployment, latest: Deployment, releases: Sequence[Artifact]) -> Deployment:
+        """Deploy the map of `target` in place of that of `latest`; `releases` are those that come back."""
+        reason = f"rollback to deployment {target.number}"
+        with self._staged(releases):
+            record = self.records.append(target.releases, after=latest.number, run=self.run, reason=reason)
+            self._check_restored(record, latest, releases)
+        return self._finish(record)
+
+    def finish_restore(self, record: Deployment, previous: Deployment) -> Deployment:
+        """Do what a rollback from `previous` that was killed after it had recorded `record` has left undone."""
+        releases = list(_changed(self.store, record, previous).values())
+        self._unstage(releases)
+        self._check_restored(record, previous, releases)
+        return self._finish(record)
+
+    def _check_restored(self, record: Deployment, previous: Deployment, releases: Sequence[Artifact]) -> None:
+        with self._undone_on_error(lambda: self._put_map_back(record, previous)):
+            self._verify_live(record, releases)
+
+    @contextmanager
+    def _staged(self, releases: Sequence[Artifact]) -> Iterator[None]:
+        """Golden sentences are asked of the staged releases before the block runs."""
+        if self.client is None:
+            for release in releases:
+                engine = Engine(release.path, EngineOptions(device="cpu", threads=1))
+                check_golden(engine.card, engine_answers(engine))
+            yield
+            return
+        try:
+            for release in releases:
+                self.client.stage(release.ref)
+            for release in releases:
+                self._wait(f"load {release.ref}", _has_loaded(release.ref))
+                check_golden(read_card(release), service_answers(self.client, read_card(release), release.ref))
+            yield
+        finally:
+            self._unstage(releases)
+
+    def _unstage(self, releases: Sequence[Artifact]) -> None:
+        for release in releases:
+            try:
+                if self.client is not None:
+                    self.client.unstage(release.ref)
+            except SaebyeokError as error:
+                log.warning("%s stays staged: %s", release.ref, error)
+
+    def _append(self, recipe: str, ref: str, champion: str | None, reason: str) -> Deployment:
+        """Record the next deployment; another recipe's deployment meanwhile is no conflict."""
+        while True:
+            latest = self.records.latest()
+            releases = latest.releases if latest else {}
+            if releases.get(recipe) != champion:
+                raise ConflictError(f"the champion of {recipe} became {releases.get(recipe)} meanwhile; run again")
+            try:
+                after = latest.number if latest else 0
+                return self.records.append({**releases, recipe: ref}, after=after, run=self.run, reason=reason)
+            except ConflictError:
+                log.info("deployment %d was recorded by another run; trying the next number", after + 1)
+
+    def _verify_live(self, record: Deployment, releases: Sequence[Artifact]) -> None:
+        """Wait until every worker serves `record`, then ask the golden sentences as a user would."""
+        if self.client is None:
+            log.info("no service answers: deployment %d will be served when it starts", record.number)
+            return
+        self._wait(f"move to deployment {record.number}", lambda worker: worker.deployment >= record.number)
+        for release in releases:
+            check_golden(read_card(release), service_answers(self.client, read_card(release)))
+
+    @contextmanager
+    def _undone_on_error(self, undo: Callable[[], Deployment | None]) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            log.error("the new deployment failed: %s", error)
+            record = undo()
+            if record is not None and self.client is not None:
+                number = record.number
+                try:
+                    self._wait(f"move back, to deployment {number}", lambda worker: worker.deployment >= number)
+                except SaebyeokError as second:
+                    log.warning("deployment %d is recorded, and: %s", number, second)
+            raise
+
+    def _put_back(self, recipe: str, failed: str, champion: str | None) -> Deployment | None:
+        """Record the map without `failed`, unless another run has replaced it already."""
+        while (latest := self.records.latest()) is not None and latest.releases.get(recipe) == failed:
+            releases = {name: ref for name, ref in latest.releases.items() if name != recipe}
+            if champion is not None:
+                releases[recipe] = champion
+            try:
+                reason = f"{UNDOES} {latest.number}: {failed} failed once it was live"
+                return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
+            except ConflictError:
+                continue
+        return None
+
+    def _put_map_back(self, record: Deployment, previous: Deployment) -> Deployment | None:
+        """Record what `previous` served again, but for recipes that another run has deployed since `record`."""
+        while (latest := self.records.latest()) is not None:
+            releases = dict(latest.releases)
+            for recipe in record.releases.keys() | previous.releases.keys():
+                if releases.get(recipe) == record.releases.get(recipe):
+                    releases.pop(recipe, None)
+                    releases |= {recipe: previous.releases[recipe]} if recipe in previous.releases else {}
+            if releases == latest.releases:
+                return None
+            with contextlib.suppress(ConflictError):
+                reason = f"{UNDOES} {record.number}, which failed once it was live"
+                return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
+        return None
+
+    def _finish(self, record: Deployment) -> Deployment:
+        log.info("deployment %d: %s", record.number, record.releases)
+        ensure_bento(self.settings, self.store, record)
+        return record
+
+    def _wait(self, what: str, done: Callable[[WorkerState], bool]) -> None:
+        """Wait until every live worker is `done`. Raises ServiceError where that takes too long."""
+        if self.client is None:
+            return
+        patience = self.settings.deploy_seconds
+        deadline = time.monotonic() + patience
+        while True:
+            workers = self.client.releases().workers
+            if workers and all(done(worker) for worker in workers):
+                return
+            if time.monotonic() > deadline:
+                late = ", ".join(_named(worker) for worker in workers if not done(worker)) or "all"
+                raise ServiceError(f"workers {late} of {self.client.url} did not {what} within {patience:g} s")
+            time.sleep(POLL)
+
+
+@contextmanager
+def _deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
+    with ServiceClient(settings.service_url, deploy_token(settings)) as client:
+        live = client.serves(store)
+        if require_service and not live:
+            raise ServiceError(
+                f"no service answers for {store.uri} at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL"
+            )
+        yield Deployer(settings, store, run, client if live else None)
+
+
+def _named(worker: WorkerState) -> str:
+    return f"{worker.pid} ({worker.problem})" if worker.problem else str(worker.pid)
+
+
+def _has_loaded(ref: str) -> Callable[[WorkerState], bool]:
+    def loaded(worker: WorkerState) -> bool:
+        for problem in worker.problems:
+            if problem.release == ref:
+                text = f"worker {worker.pid} cannot load {ref}: {problem.message}"
+                raise ServiceError(text) if problem.retryable else ArtifactError(text)
+        return ref in worker.staged
+
+    return loaded
+
+
+def _changed(store: Store, target: Deployment, latest: Deployment) -> dict[str, Artifact]:
+    """Recipe to the release that `target` names and `latest` does not."""
+    return {
+        recipe: store.open(ref) for recipe, ref in sorted(target.releases.items()) if latest.releases.get(recipe) != ref
+    }
+
+
+def _check_decision(release: Artifact, decision: Artifact, verdict: Decision) -> None:
+    if not verdict.promote:
+        raise RefusedError(f"{release.ref} is not to be deployed: {verdict.reason}")
+    judged = {item.ref for item in decision.manifest.inputs.values()}
+    if not judged & {item.ref for item in release.manifest.inputs.values()}:
+        raise RefusedError(f"{decision.ref} is a decision about another model than {release.ref}")
+
+
+def _champion(records: DeploymentLog, recipe: str) -> str | None:
+    champion = records.champion(recipe)
+    return champion.ref if champion else None

@@ -1,0 +1,107 @@
+"""Checklist: a trained model is asked the recipe's behavioural tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.metrics import share_interval
+from pipeline.models.build import Trained
+from pipeline.recipes.behaviour import BehaviourTest, Question
+from pipeline.recipes.schema import Recipe
+
+Numbers = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """`figures` a capability, and every case that failed, for a person to read."""
+
+    figures: dict[str, dict[str, Any]]
+    failures: list[dict[str, Any]]
+
+
+def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
+    """Ask `model` every case of the recipe's behavioural tests.
+
+    Figures, a capability each: `rate` with `value`, `low` and `high` (Wilson, 95%), `cases`, `passed`, and the
+    `tests` with theirs. Failures: `capability`, `test`, `kind`, `asked` (inputs) and `answers` (the probability of
+    the label in question, or scores).
+    """
+    questions = {test: recipe.behaviour.questions(test) for test in recipe.behaviour.tests}
+    asked = [text for cases in questions.values() for question in cases for text in question]
+    if not asked:
+        return Checklist({}, [])
+    answers = model.answer(pd.DataFrame(asked, columns=["text", "text_pair"][: len(asked[0])]))
+    found, start = {}, 0
+    for test, cases in questions.items():
+        count = sum(map(len, cases))
+        # (cases, inputs a case), then the labels of a classification.
+        given = answers[start : start + count].reshape(len(cases), -1, *answers.shape[1:])
+        found[test] = given
+        start += count
+    results = {test: passes(recipe, test, given) for test, given in found.items()}
+    failures = [
+        _failure(recipe, test, questions[test][place], found[test][place])
+        for test, passed in results.items()
+        for place in np.flatnonzero(~passed)
+    ]
+    return Checklist(_figures(recipe, results), failures)
+
+
+def passes(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
+    """Which cases pass, (cases,): `answers` are (cases, inputs, labels) probabilities or (cases, inputs) scores."""
+    classifies = recipe.kind == "classification"
+    if test.kind == "minimum":
+        if classifies:
+            return np.asarray(answers[:, 0].argmax(axis=-1) == recipe.labels.index(str(test.label)))
+        low, high = test.score or recipe.score_range or (0.0, 0.0)
+        return np.asarray((answers[:, 0] >= low) & (answers[:, 0] <= high))
+    if test.kind == "invariance" and classifies:
+        return np.asarray(answers[:, 0].argmax(axis=-1) == answers[:, 1].argmax(axis=-1))
+    moved = np.diff(_watched(recipe, test, answers), axis=1)[:, 0]
+    if test.kind == "invariance":
+        return np.asarray(np.abs(moved) <= test.within)
+    assert test.by is not None  # the recipe's own rule
+    return np.asarray(moved >= test.by if test.by > 0 else moved <= test.by)
+
+
+def _watched(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
+    """Scores as they are, or the probability of the test's label; without one, of the label foreseen first."""
+    if recipe.kind == "regression":
+        return answers
+    if test.label is not None:
+        return np.asarray(answers[..., recipe.labels.index(test.label)])
+    first = answers[:, 0].argmax(axis=-1)
+    return np.take_along_axis(answers, first[:, None, None], axis=-1)[..., 0]
+
+
+def _figures(recipe: Recipe, results: dict[BehaviourTest, Numbers]) -> dict[str, dict[str, Any]]:
+    figures = {}
+    for capability in recipe.behaviour.capabilities:
+        tests = {test: passed for test, passed in results.items() if test.capability == capability}
+        cases, passed = sum(map(len, tests.values())), sum(int(item.sum()) for item in tests.values())
+        figures[capability] = {
+            "rate": share_interval(passed, cases),
+            "cases": cases,
+            "passed": passed,
+            "tests": [
+                {"name": test.name, "kind": test.kind, "cases": len(item), "passed": int(item.sum())}
+                for test, item in tests.items()
+            ],
+        }
+    return figures
+
+
+def _failure(recipe: Recipe, test: BehaviourTest, question: Question, answers: Numbers) -> dict[str, Any]:
+    values = _watched(recipe, test, answers[None])[0]
+    return {
+        "capability": test.capability,
+        "test": test.name,
+        "kind": test.kind,
+        "asked": [list(item) for item in question],
+        "answers": [round(float(value), 4) for value in np.atleast_1d(values)],
+    }

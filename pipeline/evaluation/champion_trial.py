@@ -1,0 +1,112 @@
+"""Trial: the champion on what has arrived since it was trained, before anything is trained on that."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.data.daily_arrivals import Measure
+from pipeline.data.input_files import InputFile, read_part
+from pipeline.data.reading import finished, label_numbers, text_columns
+from pipeline.errors import DataError
+from pipeline.evaluation.champions import load_rival
+from pipeline.job import Job
+from pipeline.recipes.data_schema import ArrivalsSpec
+from pipeline.recipes.schema import Recipe
+from pipeline.store.artifacts import Artifact
+
+log = logging.getLogger(__name__)
+
+
+def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFile]) -> dict[str, Measure]:
+    """What `champion` makes of each arrival that it was not trained on, by the file's name.
+
+    A fall is held against its own predictions of the test file, label by label: a day with more positive
+    reviews than the test file is then no fall. Files that cannot be read are left to the arrival check.
+    Raises ArtifactError where the champion cannot be read.
+    """
+    spec = job.recipe.data.arrivals
+    if champion is None or spec is None or not arrivals:
+        return {}
+    validated = champion.input("validated")
+    known = {item["sha256"] for item in validated.figures.get("arrivals", [])}
+    new = [file for file in arrivals if file.digest not in known]
+    if not new or validated.figures["sample"] != job.recipe.sample:
+        return {}
+    rival = load_rival(job.recipe, champion)
+    test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
+    measures = {}
+    for file in new:
+        rows = _rows(job.recipe, file)
+        if rows is None:
+            continue
+        measure = _compare(job.recipe, spec, rival.model.recipe.labels, test, rows, rival.answer(rows))
+        log.info("%s: the champion on %s: %s (usual: %s)", job.recipe.name, file.name, measure.found, measure.usual)
+        measures[file.name] = measure
+    return measures
+
+
+def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
+    """The labelled rows of a file, None where there are none."""
+    try:
+        rows = read_part(recipe, file).reading.rows
+    except DataError:
+        return None
+    numbers = label_numbers(recipe, rows["label"])
+    usable = numbers.notna() & rows[text_columns(recipe)].notna().all(axis=1)
+    if recipe.score_range is not None:
+        usable &= numbers.between(*recipe.score_range)
+    return finished(recipe, rows[usable], numbers[usable]).reset_index(drop=True) if usable.any() else None
+
+
+def _compare(
+    recipe: Recipe,
+    spec: ArrivalsSpec,
+    labels: Sequence[str],
+    test: pd.DataFrame,
+    rows: pd.DataFrame,
+    answers: np.ndarray[Any, Any],
+) -> Measure:
+    truth = rows["label"].to_numpy()
+    if recipe.kind == "regression":
+        errors, usual = np.abs(answers - truth), (test["prediction"] - test["label"]).abs().to_numpy()
+        chance = float(stats.mannwhitneyu(errors, usual, alternative="greater").pvalue)
+        found, expected = f"mean error {errors.mean():.2f}", f"{usual.mean():.2f}"
+    else:
+        named = np.array(labels)[answers.argmax(axis=1)]
+        right = named == np.array(recipe.labels)[truth]
+        right_on_test = (test["prediction"] == test["label"]).to_numpy()
+        classes = np.array(labels)[test["label"].to_numpy()]
+        share, chance = fall(right, np.array(recipe.labels)[truth], right_on_test, classes)
+        found, expected = f"{right.mean():.1%} right", f"{share:.1%}"
+    level = spec.champion.level_of(chance)
+    return Measure(name="champion", found=found, usual=expected, level=level)
+
+
+def fall(
+    right: np.ndarray[Any, Any], classes: np.ndarray[Any, Any], right_then: np.ndarray[Any, Any], then: Any
+) -> tuple[float, float]:
+    """The share that should be right, and the probability of no more being right than are.
+
+    `right` bool by row with its class; `right_then` and `then` likewise on the test file. Normal approximation,
+    with what the test file's own size leaves open. A class that the test file does not have says nothing.
+    """
+    expected, variance, count, total = 0.0, 0.0, 0, 0
+    for name in np.unique(classes):
+        known, here = right_then[then == name], right[classes == name]
+        if not len(known):
+            continue
+        # Never quite 0 or 1, or one miss would be impossible.
+        share = (known.sum() + 0.5) / (len(known) + 1)
+        expected += share * len(here)
+        variance += share * (1 - share) * (len(here) + len(here) ** 2 / len(known))
+        count, total = count + int(here.sum()), total + len(here)
+    if not total:
+        return math.nan, 1.0
+    return expected / total, float(stats.norm.cdf((count + 0.5 - expected) / math.sqrt(variance)))

@@ -1,0 +1,79 @@
+"""Slices: what a model is worth on parts of the test file that an average hides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.metrics import first_interval
+from pipeline.recipes.schema import Recipe
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+#: A part of fewer rows is counted and gets no figure: its interval would say nothing.
+FEWEST_ROWS = 30
+#: Laughter and tears, as they are typed.
+LAUGHTER = re.compile("[ㅋㅠ]")
+#: 안 and 못 as words of their own, 못하다 and 못되다, 않다, 없다, 아니다, 지 마, 별로, 전혀. By form alone: a text in
+#: which two negations cancel is in, and so is 아니 as a cry.
+NEGATION = re.compile(
+    r"(?<![가-힣])[안못](?![가-힣])"
+    # Written together, before what film reviews do not do or find.
+    r"|(?<![가-힣])[안못](?:봤|봐|보[고는면았]|본|볼|봄|좋|재[미밌]|잼|웃|무[섭서]|슬[프퍼]|[되돼된될됨됐]|[해했한할함]|하[고는면]|갔|맞|믿|끌|나[오온와왔])"
+    r"|못[하했한할해되된]|않|없|아니|아닌|아님|지\s?(?:마|말[자고라기길것])|지\s말|별로|전혀"
+)
+
+
+def slice_figures(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
+    """The recipe's first metric on parts of the test file.
+
+    `test` has `text` (and `text_pair`), `label`, `prediction`, `in_train`, and `source` where the file has it.
+    Each part: `slice`, `part`, `rows`, and `figure` with `value`, `low` and `high` (95%; None below
+    `FEWEST_ROWS`). A part without rows is left out, and so is a slice with one part, which is the whole file.
+    """
+    found = []
+    for name, parts in _slices(test).items():
+        filled = {part: mask for part, mask in parts.items() if mask.any()}
+        if len(filled) > 1:
+            found += [_figures(recipe, test, name, part, mask) for part, mask in filled.items()]
+    return found
+
+
+def _figures(recipe: Recipe, test: pd.DataFrame, name: str, part: str, mask: Mask) -> dict[str, Any]:
+    rows = int(mask.sum())
+    labels, predictions = (test[column].to_numpy()[mask] for column in ("label", "prediction"))
+    figure = first_interval(recipe, labels, predictions) if rows >= FEWEST_ROWS else None
+    return {"slice": name, "part": part, "rows": rows, "figure": figure}
+
+
+def _slices(test: pd.DataFrame) -> dict[str, dict[str, Mask]]:
+    texts = test["text"] + "\n" + test["text_pair"] if "text_pair" in test else test["text"]
+    slices = {
+        "length": dict(_quartiles(texts.str.len().to_numpy() - int("text_pair" in test))),
+        "ㅋ or ㅠ": _with_and_without(texts, LAUGHTER),
+        "negation": _with_and_without(texts, NEGATION),
+        "text": {"in train too": test["in_train"].to_numpy(bool), "new": ~test["in_train"].to_numpy(bool)},
+    }
+    if "source" in test:
+        sources = test["source"].fillna("none given").to_numpy()
+        slices["source"] = {str(name): sources == name for name in sorted(set(sources))}
+    return slices
+
+
+def _quartiles(lengths: np.ndarray[Any, Any]) -> Iterator[tuple[str, Mask]]:
+    # Lengths are whole numbers and many are alike: quarters are nearly, not exactly, of one size.
+    ends = np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="lower")
+    start = int(lengths.min())
+    for end in map(int, ends):
+        if end >= start:
+            yield f"{start} to {end} characters", (lengths >= start) & (lengths <= end)
+            start = end + 1
+
+
+def _with_and_without(texts: pd.Series[str], pattern: re.Pattern[str]) -> dict[str, Mask]:
+    found = texts.str.contains(pattern).to_numpy(bool)
+    return {"with": found, "without": ~found}

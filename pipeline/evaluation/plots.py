@@ -1,0 +1,99 @@
+"""Pictures: a confusion matrix or foreseen scores against given ones, a reliability curve, losses over steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from pipeline.recipes.schema import Recipe
+
+Numbers = np.ndarray[Any, Any]
+
+
+def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
+    """Write a PNG: `answers` are probabilities (n, labels) or scores (n,)."""
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    if recipe.kind == "classification":
+        _confusion(recipe, axes, labels, answers.argmax(axis=1))
+    else:
+        _scatter(recipe, axes, labels, answers)
+    axes.set_title("Test file (shipped sample)" if recipe.sample else "Test file", fontsize=11)
+    figure.savefig(file, dpi=144)
+
+
+def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path) -> None:
+    """Write a PNG of `measure_calibration`: accuracy over confidence, and below it how many rows are where."""
+    figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+    curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    bins = calibration["curve"]
+    centres = [(item["low"] + item["high"]) / 2 for item in bins]
+    lowest = 1 / len(recipe.labels)
+    curve.plot([lowest, 1], [lowest, 1], color="grey", linewidth=0.8)
+    points = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
+    curve.plot(*points, linewidth=0.8)
+    # A bin of three rows is as high up as chance has it: it should not catch the eye.
+    most = max(item["rows"] for item in bins)
+    curve.scatter(*points, s=[4 + 60 * item["rows"] / most for item in bins])
+    curve.set_ylabel("accuracy")
+    curve.set_ylim(0, 1.03)
+    counts.bar(centres, [item["rows"] for item in bins], width=0.9 / calibration["bins"])
+    counts.set_ylabel("rows")
+    counts.set_xlabel("confidence of the model")
+    curve.set_title(
+        f"Test file{' (shipped sample)' if recipe.sample else ''}, calibration error {calibration['ece']:.4f}",
+        fontsize=11,
+    )
+    figure.savefig(file, dpi=144)
+
+
+def draw_losses(history: Iterable[Mapping[str, Any]], file: Path) -> None:
+    """Write a PNG of a Trainer's log: `loss` and `eval_loss` over `step`."""
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    rows = list(history)
+    for name, label in (("loss", "lines it learns from"), ("eval_loss", "lines that were kept")):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), linewidth=1.2, label=label)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.legend(frameon=False)
+    figure.savefig(file, dpi=144)
+
+
+def _confusion(recipe: Recipe, axes: Axes, labels: Numbers, classes: Numbers) -> None:
+    counts = confusion_matrix(labels, classes, labels=range(len(recipe.labels)))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        axes.text(
+            column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color="white" if share > 0.5 else "black"
+        )
+    axes.set_xticks(range(len(recipe.labels)), recipe.labels)
+    axes.set_yticks(range(len(recipe.labels)), recipe.labels, rotation=90, va="center")
+    axes.set_xlabel("model")
+    axes.set_ylabel("label")
+
+
+def _scatter(recipe: Recipe, axes: Axes, labels: Numbers, scores: Numbers) -> None:
+    assert recipe.score_range is not None  # the recipe's own rules
+    assert recipe.similar_at is not None
+    axes.scatter(labels, scores, s=9, alpha=0.45, linewidths=0)
+    axes.plot(recipe.score_range, recipe.score_range, color="grey", linewidth=0.8)
+    for line in (axes.axvline, axes.axhline):
+        line(recipe.similar_at, color="grey", linewidth=0.8, linestyle=":")
+    low, high = recipe.score_range
+    margin = 0.03 * (high - low)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_aspect("equal")
+    axes.set_xlabel("label")
+    axes.set_ylabel("model")

@@ -1,0 +1,214 @@
+"""Decide: may the trained model be released? Floors, behaviour, the champion and the best one before it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.champions import Best, find_best, load_rival, validation_of
+from pipeline.evaluation.report import render_report
+from pipeline.job import Job
+from pipeline.recipes.schema import Recipe
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Check, Decision, Estimate
+
+if TYPE_CHECKING:
+    from pipeline.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+VERSION = 3
+#: Gate rows below which two models are not compared: that they agree on a handful proves nothing.
+FEWEST = 30
+NAMES = {"accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r"}
+Numbers = np.ndarray[Any, Any]
+
+
+def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:
+    """Hold an evaluation against the recipe's gate: `decision.json` and `report.html`.
+
+    Every metric on the test file must reach its floor, and every capability its share of behavioural cases. Where
+    there is a champion, the first metric on the gate side must not be worse than the champion's by more than the
+    margin, nor than that of the best release that was served before it: the 5% quantile of the paired bootstrap of
+    the difference lies above minus the margin. Raises ArtifactError where the champion cannot
+    be read or answers with what is no number; earlier releases like that are named in the decision, which is made
+    without them.
+    """
+    recipe = job.recipe
+    best = _best(job, evaluated, champion)
+    inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
+    if best.release:
+        inputs["best"] = best.release
+    # All of it: the report shows the whole recipe. What is asked in the behavioural tests is the evaluation's.
+    fields = recipe.model_dump(mode="json", exclude={"behaviour"})
+
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+        compared = _comparisons(recipe, evaluated, champion, best)
+        decision = make_decision(recipe, evaluated.figures, compared, champion, best)
+        (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
+        return {"promote": decision.promote, "reason": decision.reason}
+
+    decided = produce(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
+    level = logging.INFO if decided.figures["promote"] else logging.ERROR
+    log.log(level, "%s: %s Report: %s/report.html", recipe.name, decided.figures["reason"], decided.uri)
+    return decided
+
+
+def make_decision(
+    recipe: Recipe, figures: Mapping[str, Any], compared: Sequence[Check], champion: Artifact | None, best: Best
+) -> Decision:
+    """The verdict on an evaluation's `figures` and the comparisons: every check must pass."""
+    checks = (*_floors(recipe, figures), *_behaviour(recipe, figures), *compared)
+    return Decision(
+        promote=all(check.passed for check in checks),
+        reason=_reason(recipe, checks, champion),
+        champion=champion.ref if champion else None,
+        best=best.release.ref if best.release else None,
+        notes=best.notes,
+        checks=checks,
+    )
+
+
+def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, whom: str) -> Check:
+    """The check that `ours` is no worse than `theirs` on the first metric, by the recipe's margin.
+
+    Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed, and
+    neither is anything on fewer than `FEWEST` rows.
+    """
+    # Here and not at the top: without a champion there is no comparison, and scikit-learn takes seconds.
+    from pipeline.evaluation.metrics import paired_difference
+
+    difference = paired_difference(recipe, labels, ours, theirs)
+    worst = difference["low"]
+    told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
+    name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
+    few = f"{len(labels)} gate rows say too little of {whom}: at least {FEWEST} are needed (data.gate_share)"
+    passed = worst >= -recipe.gate.margin and len(labels) >= FEWEST
+    miss = few if len(labels) < FEWEST else None
+    return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference, miss=miss)
+
+
+def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
+    if champion is None or _same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
+        return Best()
+    known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
+    best = find_best(job.recipe, job.store, known, _gate_rows(evaluated))
+    for note in best.notes:
+        log.warning("%s: %s", job.recipe.name, note)
+    return best
+
+
+def _gate_rows(evaluated: Artifact) -> pd.DataFrame:
+    return pd.read_parquet(evaluated.path / "gate.parquet")
+
+
+def _same_model(evaluated: Artifact, champion: Artifact) -> bool:
+    return champion.input_ref("trained") == evaluated.input_ref("trained")
+
+
+def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
+    # The reason goes everywhere: log, alert, report, deployment log.
+    file = "the sample's test file" if recipe.sample else "the test file"
+    checks = []
+    for metric in recipe.metrics:
+        figure, floor = figures["test"][metric], recipe.gate.floors[metric]
+        value = float(figure["value"])
+        # NaN is not above anything.
+        checks.append(_check("floor", f"{NAMES[metric]} on {file}", value, floor, passed=value >= floor, figure=figure))
+    return checks
+
+
+def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
+    checks = []
+    for capability, bound in recipe.gate.behaviour.items():
+        figure = figures["behaviour"][capability]["rate"]
+        name, value = f"share of {capability} cases passed", float(figure["value"])
+        checks.append(_check("behaviour", name, value, bound, passed=value >= bound, figure=figure))
+    return checks
+
+
+def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
+    if champion is None or _same_model(evaluated, champion):
+        return []
+    if barred := _barred(recipe, evaluated, champion):
+        return [barred]
+    rows = _gate_rows(evaluated)
+    rivals = {"the champion": load_rival(recipe, champion).answers(recipe, rows), "the best before it": best.answers}
+    labels, ours = rows["label"].to_numpy(), rows["prediction"].to_numpy()
+    return [compare(recipe, labels, ours, theirs, whom) for whom, theirs in rivals.items() if theirs is not None]
+
+
+def _barred(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
+    """A check that fails whatever the two would answer: it replaces real data by the sample, or newer data by older."""
+    if recipe.sample and not validation_of(champion).figures["sample"]:
+        # On the sample's own rows it would win, and real users would be answered by it.
+        miss = "it was trained on the shipped sample, and the champion on real data"
+        return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
+    return _older(evaluated, champion)
+
+
+def _check(
+    kind: Any,
+    name: str,
+    value: float,
+    bound: float,
+    *,
+    passed: bool,
+    figure: Mapping[str, float] | None = None,
+    miss: str | None = None,
+) -> Check:
+    estimate = Estimate.model_validate(figure) if figure else None
+    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate, miss=miss)
+
+
+def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
+    """A check that fails where the champion knows of later days: a night that is made up for never overtakes it."""
+    theirs = validation_of(champion).figures.get("cutoff")
+    ours = evaluated.input("validated").figures.get("cutoff")
+    if theirs is None or (ours is not None and ours >= theirs):
+        return None
+    days = (date.fromisoformat(ours) - date.fromisoformat(theirs)).days if ours else math.nan
+    known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
+    miss = f"{known}, and the champion knows those of {theirs}"
+    return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
+
+
+def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        return f"Refused: {'; '.join(_miss(check) for check in failed)}."
+    parts = [
+        ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
+    ]
+    if behaviour := _of(checks, "behaviour"):
+        parts.append(f"all {len(behaviour)} behavioural bounds are met")
+    compared = _of(checks, "comparison")
+    parts += [f"{check.name} {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
+    if champion is None:
+        parts.append("there is no champion yet")
+    elif not compared:
+        parts.append("it is the champion's own model")
+    return f"Promoted: {'; '.join(parts)}."
+
+
+def _of(checks: Sequence[Check], kind: str) -> list[Check]:
+    return [check for check in checks if check.kind == kind]
+
+
+def _miss(check: Check) -> str:
+    if check.miss:
+        return check.miss
+    if math.isnan(check.value):
+        return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+    if check.kind == "comparison":
+        return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"
+    return f"{check.name} is {check.value:.4f}, below {check.bound:g}"

@@ -1,0 +1,205 @@
+"""A trained model as the files of a release: traced, fused, made small, and held against the original."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.data.reading import text_columns
+from pipeline.errors import LatencyError, ParityError
+from pipeline.evaluation.report import render_report
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, to_packed, trace
+from pipeline.export.onnx_session import ask, batches_of, feeds_of, open_session, run_onnx
+from pipeline.export.parity import Parity, beyond, measure_parity
+from pipeline.job import Job
+from pipeline.models.build import Trained, load_trained
+from pipeline.recipes.schema import Recipe
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Card, Golden, Variant, read_decision
+
+log = logging.getLogger(__name__)
+
+#: Files by device, the surest first.
+Variants = dict[Literal["cpu", "cuda"], tuple[Variant, ...]]
+
+GOLDEN = 12
+#: Inputs of the train file by which int8 is prepared.
+CALIBRATION = 320
+#: Inputs on which the fp32 graph is held against the trained model, and the largest difference, a share of the
+#: answer's range. Rounding is far below it; a graph that ignores the mask is above, and the recipe's bounds on
+#: labels and metric might let it pass.
+GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
+#: Calls behind the latency figure, and unmeasured ones before them.
+CALLS, WARM_UP = 200, 20
+
+
+def convert(
+    job: Job, identity: str, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact, draft: Path
+) -> dict[str, Any]:
+    """Write the files of the release `identity` into `draft`; its figures. Raises as `export` says."""
+    recipe = job.recipe
+    model = load_trained(recipe, trained, torch.device("cpu"))
+    rows = _sample_rows(recipe, pd.read_parquet(validated.path / "test.parquet"))
+    seen = _sample_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
+    variants, parity = _write_variants(job, model, rows, seen, draft)
+    latency = _latency(model, rows, draft / variants["cpu"][0].file)
+    if latency > recipe.export.latency_ms:
+        raise LatencyError(
+            f"one input takes {latency:.1f} ms (p95, CPU), above export.latency_ms ({recipe.export.latency_ms:g})"
+        )
+    golden, tolerance = _golden(model, rows, draft / variants["cpu"][0].file)
+    figures = {name: item["value"] for name, item in evaluated.figures["test"].items()}
+    card = _card(model, identity, trained, variants, golden, tolerance, figures)
+    (draft / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
+    model.tokenizer.backend_tokenizer.no_truncation()
+    model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
+    names = {device: [item.name for item in items] for device, items in variants.items()}
+    exported = {"id": card.id, "variants": names, "parity": parity, "latency_ms": latency}
+    # The decision is told and not an input: the same model is the same release, whatever it was held against.
+    report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
+    (draft / "report.html").write_text(report, encoding="utf-8")
+    return exported | figures
+
+
+def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:
+    count = min(len(test), recipe.export.sentences)
+    return test.sample(count, random_state=recipe.train.seed).reset_index(drop=True)
+
+
+def _write_variants(
+    job: Job, model: Trained, rows: pd.DataFrame, seen: pd.DataFrame, draft: Path
+) -> tuple[Variants, dict[str, Parity]]:
+    """The files for each device, held against `model` on `rows`, and what was found; by `seen` int8 is prepared.
+
+    Raises ParityError where the graphs are not the model's, or fp16 is beyond the recipe's bound.
+    """
+    bounds, labels = model.recipe.export, rows["label"].to_numpy()
+    fused, exact = draft / "fused.onnx", draft / "model.fp32.onnx"
+    small, half, packed = (draft / f"model.{name}.onnx" for name in ("int8", "fp16", "packed"))
+    reference = model.answer(rows)
+    write_graphs(model, fused, exact, packed)
+    for file in (fused, exact):
+        check_graph(model, rows, reference, file)
+    to_int8(exact, small, feeds_of(model, seen.head(CALIBRATION)))
+    to_fp16(fused, half)
+    parity = {
+        name: measure_parity(model.recipe, labels, reference, run_onnx(model, rows, open_session(file)))
+        for name, file in (("int8", small), ("fp32", exact), ("fp16", half))
+    }
+    if problem := beyond(parity["fp16"], bounds.fp16, len(rows)):
+        kept = job.settings.home / "refused" / model.recipe.name
+        _keep(kept, half, fused)
+        raise ParityError(f"fp16: {problem}; nothing was released; {kept} has {half.name} and {fused.name}, in fp32")
+    fused.unlink()
+    cpu = [Variant(file=exact.name, precision="fp32", parity=parity["fp32"])]
+    if problem := beyond(parity["int8"], bounds.int8, len(rows)):
+        log.warning("int8: %s; CPUs get the model in fp32, which is slower", problem)
+        small.unlink()
+    else:
+        cpu.insert(0, Variant(file=small.name, precision="int8", parity=parity["int8"]))
+    cuda = (
+        Variant(file=half.name, precision="fp16", parity=parity["fp16"]),
+        # Only CUDA has its kernels; where it is served it must answer the golden sentences to be chosen.
+        Variant(file=packed.name, precision="fp16", packed=True, parity=None),
+    )
+    return {"cpu": tuple(cpu), "cuda": cuda}, parity
+
+
+def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, Any], file: Path) -> None:
+    """Raise ParityError unless the fp32 graph in `file` answers padded batches as `reference` does."""
+    answers = run_onnx(model, rows.head(GRAPH_INPUTS), open_session(file))
+    low, high = model.recipe.score_range or (0.0, 1.0)
+    difference = float(np.abs(answers - reference[:GRAPH_INPUTS]).max())
+    if not difference <= GRAPH_BOUND * (high - low):
+        raise ParityError(
+            f"the exported graph differs from the trained model by up to {difference:.5f} in fp32 "
+            f"(at most {GRAPH_BOUND * (high - low):g} is rounding); nothing was released"
+        )
+
+
+def write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None:
+    """The graph for CUDA, that for the CPU, and that for CUDA which computes no padding; the last in fp16."""
+    trace(model, fused)
+    fuse(model.module, fused, fused)
+    recipe = model.recipe.model
+    types = recipe.objective == "cross-encoder"
+    simplify(fused, packed, with_types=types, first_row=False)
+    to_packed(packed, packed)
+    to_fp16(packed, packed)
+    simplify(fused, fused, with_types=types, first_row=recipe.pooling == "cls")
+    to_cpu(fused, exact)
+
+
+def _keep(directory: Path, *files: Path) -> None:
+    """Have `files` to look at in `directory`, instead of those of the last time."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    for file in files:
+        shutil.copyfile(file, directory / file.name)
+
+
+def _latency(model: Trained, rows: pd.DataFrame, file: Path) -> float:
+    session = open_session(file)
+    times = []
+    for inputs in batches_of(model, rows.sample(CALLS + WARM_UP, replace=True, random_state=0), 1):
+        started = time.perf_counter()
+        ask(session, inputs)
+        times.append(time.perf_counter() - started)
+    return float(np.percentile(times[WARM_UP:], 95) * 1000)
+
+
+def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golden, ...], float]:
+    chosen = rows.head(GOLDEN)
+    # One at a time, as they will be asked: int8 activations are scaled by the batch.
+    answers = run_onnx(model, chosen, open_session(file), 1)
+    reference = model.answer(chosen)
+    golden = tuple(
+        Golden(texts=texts, expected=tuple(float(value) for value in np.atleast_1d(answer)))
+        for texts, answer in zip(
+            chosen[text_columns(model.recipe)].itertuples(index=False, name=None), answers, strict=True
+        )
+    )
+    low, high = model.recipe.score_range or (0.0, 1.0)
+    # Room for the other variant and for batches of other sizes: what int8 costs here, twice, and 2% of the range.
+    return golden, 2 * float(np.abs(answers - reference).max()) + 0.02 * (high - low)
+
+
+def _card(
+    model: Trained,
+    identity: str,
+    trained: Artifact,
+    variants: Variants,
+    golden: tuple[Golden, ...],
+    tolerance: float,
+    figures: dict[str, float],
+) -> Card:
+    recipe = model.recipe
+    return Card(
+        id=identity,
+        recipe=recipe.name,
+        title=recipe.title,
+        kind=recipe.kind,
+        inputs=recipe.inputs,
+        objective=recipe.model.objective,
+        sample=recipe.sample,
+        labels=recipe.labels,
+        score_range=recipe.score_range,
+        similar_at=recipe.similar_at,
+        calibration=model.calibration,
+        euclidean=model.euclidean,
+        max_length=recipe.model.max_length,
+        variants=variants,
+        golden=golden,
+        golden_tolerance=tolerance,
+        figures=figures,
+        trained=trained.ref,
+        created=datetime.now(UTC),
+    )

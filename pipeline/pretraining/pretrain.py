@@ -1,0 +1,253 @@
+"""Pretrain: an encoder and its vocabulary from raw lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import BertConfig, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+from typing_extensions import override
+
+from pipeline.errors import RecipeError
+from pipeline.evaluation.plots import draw_losses
+from pipeline.models.hardware import best_device, cores, has_bf16, training_attention, training_processes
+from pipeline.models.tokenizer import as_pretrained
+from pipeline.pretraining.corpus import CollateLines, Corpus, encode_lines, read_lines
+from pipeline.pretraining.objectives import OBJECTIVES, Masking
+from pipeline.pretraining.spec import EncoderSpec
+from pipeline.store.manifest import file_digest
+from pipeline.tracking.tracker import Tracker
+from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behind
+from pipeline.training.distributed import Order, spread
+from pipeline.training.samplers import TokenBatches
+from pipeline.training.trainer import BatchTrainer
+from pipeline.wordpiece import SPECIAL, train_wordpiece
+
+log = logging.getLogger(__name__)
+
+#: Every line with a number that this divides is kept for the validation loss.
+HELD = 250
+#: Files of an encoder's directory.
+TOKENIZER, WEIGHTS, SAID = "tokenizer.json", "model.safetensors", "pretraining.json"
+#: Where what was cut off is kept, beside the encoder's directory.
+CHECKPOINTS = "checkpoints"
+
+
+def pretrain(
+    spec: EncoderSpec,
+    files: Sequence[Path],
+    directory: Path,
+    *,
+    start: Path | None = None,
+    threads: int,
+    save_steps: int,
+) -> dict[str, Any]:
+    """Pretrain on the lines of `files`; `directory/encoder` holds weights (fp16), configuration and tokenizer.
+
+    `start` is the directory of an encoder that this has made before, whose weights and vocabulary it begins with.
+
+    Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned with the
+    directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`,
+    `files` (name to sha256), `history`, and `start`, what was said of that one.
+
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.hardware`); of a contrastive
+    one, each compares its own lines. A run that was cut off goes on from its newest whole checkpoint, one every
+    `save_steps` steps, in `directory/checkpoints`; `spec.steps` may be another by then.
+    Raises DataError where `files` cannot be read, RecipeError where `start` has another shape, TrainingDivergedError
+    where the loss is no longer a number, TerminatedError at SIGTERM, ProcessError where one of several processes dies.
+    """
+    learn = partial(_learn, spec, files, directory, start=start, save_steps=save_steps)
+    processes = training_processes(spec.batch_tokens // spec.max_length)
+    if processes == 1:
+        document = learn(Tracker(None), threads=threads)
+    else:
+        if start is None:
+            _vocabulary(spec, read_lines(files), directory)
+        order = Order(learn, directory / CHECKPOINTS, max(1, (threads or cores()) // processes))
+        document = spread(order, Tracker(None), processes)
+    return {"encoder": str(directory / "encoder"), **document}
+
+
+def _learn(
+    spec: EncoderSpec,
+    files: Sequence[Path],
+    directory: Path,
+    tracker: Tracker,
+    *,
+    start: Path | None,
+    threads: int,
+    save_steps: int,
+) -> dict[str, Any]:
+    """Pretrain in this process, of several its share; the first of them writes."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if threads:
+        torch.set_num_threads(threads)
+    lines = read_lines(files)
+    log.info("%d lines", len(lines))
+    tokenizer, before = (_vocabulary(spec, lines, directory), None) if start is None else _read_start(start)
+    # They are judged in their order: short ones together need no padding.
+    held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
+    corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
+    log.info("%d lines of %d tokens to learn from, %d kept", len(corpus), len(corpus.ids), len(held))
+    set_seed(spec.seed)
+    config = _config(spec, tokenizer)
+    masking = Masking(spec.masked, SPECIAL.index("[MASK]"), len(SPECIAL), config.vocab_size)
+    model: Any = OBJECTIVES[spec.objective](spec, config, masking)
+    if start is not None:
+        _begin_with(model.encoder, start)
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):
+            part.set_attn_implementation(training_attention())
+    checkpoints = directory / CHECKPOINTS
+    checkpoint = newest_checkpoint(checkpoints)
+    watch = Watch(spent=seconds_behind(checkpoint))
+    callbacks = [watch, *tracker.trainer_callbacks()]
+    trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), callbacks)
+    with watch.terminable():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    document = {
+        "parameters": sum(parameter.numel() for parameter in model.encoder.parameters()),
+        "steps": trainer.state.global_step,
+        "seconds": watch.seconds,
+        "lines": len(corpus),
+        "tokens": len(corpus.ids),
+        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        "spec": spec.model_dump(),
+        "files": {file.name: file_digest(file) for file in files},
+        "history": trainer.state.log_history,
+        "start": before,
+    }
+    if not trainer.is_world_process_zero():
+        return document
+    target = directory / "encoder"
+    model.encoder.half().save_pretrained(target)
+    as_pretrained(tokenizer).save_pretrained(target)
+    draw_losses(trainer.state.log_history, target / "curve.png")
+    (target / SAID).write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return document
+
+
+def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tokenizer:
+    path = directory / TOKENIZER
+    if not path.is_file():
+        directory.mkdir(parents=True, exist_ok=True)
+        log.info("learning a vocabulary of %d word pieces", spec.shape.vocabulary)
+        train_wordpiece(lines, spec.shape.vocabulary).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def _read_start(start: Path) -> tuple[Tokenizer, dict[str, Any]]:
+    """Its vocabulary, and what was said of it: before anything is trained that could not be written down then."""
+    try:
+        return Tokenizer.from_file(str(start / TOKENIZER)), json.loads((start / SAID).read_text(encoding="utf-8"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise RecipeError(f"{start} holds no encoder that `saebyeok pretrain` has made: {error}") from error
+
+
+def _begin_with(encoder: PreTrainedModel, start: Path) -> None:
+    try:
+        # In fp32, in which training goes on.
+        encoder.load_state_dict({name: weight.float() for name, weight in load_file(start / WEIGHTS).items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise RecipeError(f"{start} holds no encoder of the shape that is to be trained: {error}") from error
+
+
+def _config(spec: EncoderSpec, tokenizer: Tokenizer) -> BertConfig:
+    return BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=spec.shape.hidden,
+        num_hidden_layers=spec.shape.layers,
+        num_attention_heads=spec.shape.heads,
+        intermediate_size=spec.shape.intermediate,
+        max_position_embeddings=spec.positions,
+        hidden_dropout_prob=spec.shape.dropout,
+        attention_probs_dropout_prob=spec.shape.dropout,
+        pad_token_id=tokenizer.token_to_id("[PAD]"),
+    )
+
+
+def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> TrainingArguments:
+    cuda = best_device().type == "cuda"
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=spec.steps,
+        per_device_eval_batch_size=max(1, spec.batch_tokens // spec.max_length),
+        learning_rate=spec.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": spec.decay_steps, "decay_type": "linear"},
+        warmup_steps=spec.warmup_steps,
+        weight_decay=spec.weight_decay,
+        adam_epsilon=1e-6,
+        seed=spec.seed,
+        bf16=has_bf16(),
+        use_cpu=not cuda,
+        eval_strategy="steps",
+        eval_steps=save_steps,
+        save_strategy="steps",
+        save_steps=save_steps,
+        save_total_limit=2,
+        logging_steps=min(50, save_steps),
+        logging_nan_inf_filter=False,
+        prediction_loss_only=True,
+        remove_unused_columns=False,
+        # There are none: what is to be guessed is drawn from the ids themselves.
+        label_names=["input_ids"],
+        dataloader_pin_memory=cuda,
+        # A generator that reads another's embeddings has a table of its own that nobody looks into.
+        ddp_find_unused_parameters=spec.objective == "replaced-tokens",
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+    )
+
+
+class Pretrainer(BatchTrainer):
+    """It logs all that the objective says of itself."""
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        model: nn.Module,
+        corpus: Corpus,
+        held: Corpus,
+        arguments: TrainingArguments,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        """`held` are lines for the validation loss."""
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=corpus,
+            eval_dataset=held,
+            data_collator=CollateLines(0),
+            callbacks=callbacks,
+            batches=TokenBatches(corpus.lengths, spec.batch_tokens, spec.seed),
+        )
+        self._said: dict[str, list[Tensor]] = defaultdict(list)
+
+    @override
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **options: Any) -> Any:
+        said = model(**inputs)
+        for name, value in said.items():
+            if name != "loss" and model.training:
+                self._said[name].append(value.detach())
+        return (said["loss"], said) if options.get("return_outputs") else said["loss"]
+
+    @override
+    def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
+        if "loss" in logs:
+            logs |= {name: float(torch.stack(values).nanmean()) for name, values in self._said.items()}
+            self._said.clear()
+        super().log(logs, *args, **options)

@@ -1,0 +1,120 @@
+"""Behavioural tests as they are written in TOML beside a recipe (Ribeiro et al. 2020, "Beyond Accuracy")."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.recipes.strict_model import Strict
+
+#: One text, or a pair; in it `{name}` stands for each of the words of that name in turn.
+Input = str | Annotated[tuple[str, str], Field(strict=False)]
+#: For `minimum` an input; for the other kinds an input and the input after the change.
+Case = Input | Annotated[tuple[Input, Input], Field(strict=False)]
+#: A filled case: the inputs that the model is asked, each one text or two.
+Question = tuple[tuple[str, ...], ...]
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+#: Filled cases of one test: more is a template gone wild.
+MOST_CASES = 200
+
+
+class BehaviourTest(Strict):
+    """What a model must do on some cases.
+
+    `minimum`: the answer is `label`, or its score lies in `score`. `invariance`: the change does not change the
+    label, or moves the score by at most `within`. `direction`: the change moves the probability of `label`, or the
+    score, by at least `by` (up where that is positive, down where negative).
+    """
+
+    capability: str = Field(min_length=1, description="the name under which `gate.behaviour` bounds it")
+    name: str = Field(min_length=1)
+    kind: Literal["minimum", "invariance", "direction"]
+    cases: tuple[Case, ...] = Field(min_length=1, strict=False)
+    label: str | None = None
+    score: tuple[float, float] | None = Field(default=None, strict=False)
+    within: Annotated[float, Field(gt=0)] | None = None
+    by: float | None = None
+
+    def check(self, *, pair: bool, labels: tuple[str, ...]) -> None:
+        """Raise ValueError where the test does not suit a recipe of pairs or texts, with `labels` or scores."""
+        wanted = {
+            "minimum": {"label"} if labels else {"score"},
+            "invariance": set() if labels else {"within"},
+            "direction": {"by", "label"} if labels else {"by"},
+        }[self.kind]
+        given = {name for name in ("label", "score", "within", "by") if getattr(self, name) is not None}
+        if given != wanted:
+            raise ValueError(
+                f"{self.name!r}: a test of kind {self.kind} takes {', '.join(sorted(wanted)) or 'nothing more'}, "
+                f"not {', '.join(sorted(given)) or 'nothing'}"
+            )
+        if self.label is not None and self.label not in labels:
+            raise ValueError(f"{self.name!r}: `label` must be one of {', '.join(labels)}, not {self.label!r}")
+        if self.by == 0:
+            raise ValueError(f"{self.name!r}: `by` must be above 0 (up) or below 0 (down)")
+        if self.score is not None and not self.score[0] < self.score[1]:
+            raise ValueError(f"{self.name!r}: `score` must be [lowest, highest], not {list(self.score)}")
+        for case in self.cases:
+            question = self.question(case)
+            if len(question) != 1 + (self.kind != "minimum") or any(len(item) != 1 + pair for item in question):
+                form = "[text, text]" if pair else "text"
+                wanted_form = form if self.kind == "minimum" else f"[{form}, {form}]"
+                raise ValueError(f"{self.name!r}: a case of kind {self.kind} is {wanted_form}, not {case!r}")
+
+    def question(self, case: Case) -> Question:
+        """The inputs of one case."""
+        inputs = (case,) if self.kind == "minimum" or isinstance(case, str) else case
+        return tuple((item,) if isinstance(item, str) else tuple(map(str, item)) for item in inputs)
+
+
+class Behaviour(Strict):
+    """`recipes/behaviour/<recipe>.toml`: tests, and the words that fill their cases."""
+
+    words: dict[str, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(default={})
+    tests: tuple[BehaviourTest, ...] = Field(default=(), strict=False)
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """The capabilities that are tested, in the file's order."""
+        return tuple(dict.fromkeys(test.capability for test in self.tests))
+
+    @property
+    def digest(self) -> str:
+        """What changes with any test, for a key."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def questions(self, test: BehaviourTest) -> list[Question]:
+        """The filled cases of a test."""
+        return [question for case in test.cases for question in self._filled(test.question(case))]
+
+    def _filled(self, question: Question) -> Iterator[Question]:
+        names = list(dict.fromkeys(PLACEHOLDER.findall("\n".join(text for item in question for text in item))))
+        for values in product(*(self.words[name] for name in names)):
+            words = dict(zip(names, values, strict=True))
+            yield tuple(tuple(_fill(text, words) for text in item) for item in question)
+
+    @model_validator(mode="after")
+    def _cases_can_be_filled(self) -> Self:
+        names = [test.name for test in self.tests]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two tests are called {name!r}")
+        for test in self.tests:
+            for name in PLACEHOLDER.findall(str(test.cases)):
+                if name not in self.words:
+                    known = ", ".join(self.words) or "none"
+                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; there are: {known}")
+            count = len(self.questions(test))
+            if count > MOST_CASES:
+                raise ValueError(f"{test.name!r} has {count} filled cases; at most {MOST_CASES}")
+        return self
+
+
+def _fill(text: str, words: dict[str, str]) -> str:
+    return PLACEHOLDER.sub(lambda hit: words[hit[1]], text)

@@ -1,0 +1,201 @@
+"""What a run came to: figures, answers of the service, and where everything is, as text for the end of `up`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from pipeline.cli.output import decision_lines
+from pipeline.errors import ArtifactError, RefusedError
+from pipeline.job import open_store
+from pipeline.recipes.schema import recipe_names
+from pipeline.settings import Settings
+from pipeline.stack.airflow_api import AirflowApi
+from pipeline.stack.airflow_home import USER, read_password
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import ROUTES, Card, Decision, DeploymentLog, read_card, read_decision
+
+#: Settings that every later command must be given too.
+VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}
+#: Tasks that return the ref of an artifact; the others return nothing, or a deployment.
+STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one recipe's tasks made in a run, by stage; a stage that made nothing is absent."""
+
+    recipe: str
+    run: str
+    made: dict[str, Artifact]
+
+    @property
+    def decision(self) -> Decision | None:
+        """The decision of this run, or None where it did not come to one."""
+        artifact = self.made.get("decide")
+        return read_decision(artifact) if artifact else None
+
+    def is_reused(self, stage: str) -> bool:
+        """Whether the stage found its result in the store."""
+        return stage in self.made and self.made[stage].manifest.run != self.run
+
+
+def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[Outcome]:
+    """The outcome of every recipe of a run."""
+    found = []
+    for recipe in recipe_names():
+        made = {}
+        for stage in STAGES:
+            if artifact := made_by(api, store, dag, run, f"{recipe}.{stage}"):
+                made[stage] = artifact
+        if made:
+            found.append(Outcome(recipe, run, made))
+    return found
+
+
+def made_by(api: AirflowApi, store: Store, dag: str, run: str, task: str) -> Artifact | None:
+    """The artifact whose ref a task returned, or None where it returned none."""
+    ref = api.returned(dag, run, task)
+    if not isinstance(ref, str):
+        return None
+    try:
+        return store.open(ref)
+    except ArtifactError:
+        return None
+
+
+def is_sample(validated: Artifact | None) -> bool:
+    """Whether the shipped sample was validated, and so trained on; not where nothing was."""
+    return validated is not None and bool(validated.figures["sample"])
+
+
+def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
+    """Figures against their thresholds, the decision, and where the reports are."""
+    sample = " [trained on the shipped SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
+    yield f"{outcome.recipe}{sample}"
+    evaluated = outcome.made.get("evaluate")
+    if evaluated:
+        rows = evaluated.figures.get("test_rows")
+        for metric, figure in evaluated.figures["test"].items():
+            if isinstance(figure, dict):
+                interval = f"95% interval {figure['low']:.4f} to {figure['high']:.4f}"
+                yield f"  {metric:<10} {figure['value']:.4f}  ({interval}, {rows} test rows)"
+    if decision := outcome.decision:
+        yield from (f"  {line}" for line in decision_lines(decision))
+        yield f"  {decision.reason}"
+    reused = [stage for stage in STAGES if outcome.is_reused(stage)]
+    if reused:
+        yield f"  reused from the store: {', '.join(reused)}"
+    for stage, file, label in (("decide", "report.html", "report"), ("validate", "docs/index.html", "data docs")):
+        if artifact := outcome.made.get(stage):
+            yield f"  {label:<10} {settings.airflow_url}/saebyeok/{artifact.ref}/{file}"
+            if artifact.store.local:
+                yield f"  {'':<10} {artifact.path / file}"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One endpoint: its path, the body of a POST, and how much of the answer is worth showing."""
+
+    path: str
+    body: dict[str, Any] | None = None
+    lines: int | None = None
+    characters: int = 600
+
+
+def calls(store: Store, live: dict[str, Any]) -> list[Call]:
+    """One call for each endpoint, fitting what is deployed (`recipes` of `GET /releases`)."""
+    found = [Call("/livez"), Call("/readyz")]
+    cards = {name: read_card(store.open(release["ref"])) for name, release in sorted(live.items())}
+    for place, route in ROUTES.items():
+        fitting = {name: card for name, card in cards.items() if (card.kind, card.inputs) == place}
+        for name, card in fitting.items():
+            found.append(Call(route, examples(card) | ({"recipe": name} if len(fitting) > 1 else {})))
+    return [*found, Call("/releases"), Call("/metrics", lines=2), Call("/docs.json", characters=200)]
+
+
+def examples(card: Card) -> dict[str, Any]:
+    """A body to ask a release with: the two of its golden sentences (or pairs) that it answers most differently."""
+    ordered = sorted(card.golden, key=lambda golden: golden.expected)
+    chosen = [list(golden.texts) for golden in (ordered[0], ordered[-1])]
+    return {"pairs": chosen} if card.inputs == "pair" else {"texts": [text for (text,) in chosen]}
+
+
+def ask(settings: Settings, call: Call) -> Iterator[str]:
+    """A `curl` command line for `call`, and the answer that the service gives to it now."""
+    url = f"{settings.service_url}{call.path}"
+    body = json.dumps(call.body, ensure_ascii=False) if call.body else None
+    extra = f" -H 'content-type: application/json' -d {shlex.quote(body)}" if body else ""
+    yield f"  curl -s {url}{extra}{f' | head -n {call.lines}' if call.lines else ''}"
+    try:
+        answer = httpx.request(
+            "POST" if body else "GET",
+            url,
+            content=body.encode() if body else None,
+            headers={"content-type": "application/json"} if body else None,
+            timeout=30,
+        )
+    except httpx.HTTPError as error:
+        yield f"    no answer: {error}"
+        return
+    for line in answer.text.strip().splitlines()[: call.lines] or ["ok"]:
+        shown = line if len(line) <= call.characters else f"{line[: call.characters]} ..."
+        yield f"    {'' if answer.is_success else f'{answer.status_code} '}{shown}"
+
+
+def live_recipes(settings: Settings) -> dict[str, Any]:
+    """What the service has deployed, by recipe; empty where it does not say."""
+    try:
+        answer = httpx.get(f"{settings.service_url}/releases", timeout=10)
+        return dict(answer.json()["recipes"]) if answer.is_success else {}
+    except (httpx.HTTPError, ValueError, KeyError):
+        return {}
+
+
+def summary(settings: Settings, results: list[Outcome], *, succeeded: bool) -> Iterator[str]:
+    """Everything that `up` says at its end, line by line."""
+    live, store = live_recipes(settings), open_store(settings)
+    for outcome in results:
+        yield ""
+        yield from figures_text(outcome, settings)
+        if release := live.get(outcome.recipe):
+            yield f"  served     {release['release']}"
+    yield ""
+    yield "The service:"
+    for call in calls(store, live):
+        yield from ask(settings, call)
+    yield ""
+    yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
+    yield f"Nightly:     03:00 Asia/Seoul, as long as the stack is up; logs below {settings.home / 'logs'}"
+    if succeeded:
+        yield from next_steps(settings, store, live)
+
+
+def next_steps(settings: Settings, store: Store, live: dict[str, Any]) -> Iterator[str]:
+    """What to try now."""
+    classifier = next((name for name, release in sorted(live.items()) if release["kind"] == "classification"), "nsmc")
+    yield ""
+    yield f"What to try next{', each with the same variables before it' if VARIABLES & os.environ.keys() else ''}:"
+    yield f"  another run with other parameters    {settings.airflow_url}/dags/nightly_retrain (Trigger)"
+    if can_roll_back(store):
+        yield "  back to the deployment before        .venv/bin/saebyeok rollback"
+    yield f"  the champion on labelled rows        .venv/bin/saebyeok evaluate {classifier} --file FILE --json"
+    if settings.data is None:
+        yield "  the real data                        make up DATA=DIR (nsmc/..., klue-sts/... as published)"
+    yield f"  all endpoints on one page            {settings.service_url}/docs"
+    yield "  is all well, and stop it             make status, make down"
+
+
+def can_roll_back(store: Store) -> bool:
+    """Whether there is a deployment to roll back to that has a release of every recipe that is live."""
+    try:
+        DeploymentLog(store).one_back()
+    except RefusedError:
+        return False
+    return True

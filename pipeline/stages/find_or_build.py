@@ -1,0 +1,59 @@
+"""What every stage does: find its artifact by its key, or build it in a tracked run and publish it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.job import Job
+from pipeline.store.artifacts import Artifact
+from pipeline.store.manifest import make_key
+from pipeline.tracking.runs import tracked
+from pipeline.tracking.tables import show
+from pipeline.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+#: The stage that makes an artifact of a kind, where their names differ.
+STAGE_OF = {"release": "export"}
+
+
+def produce(
+    job: Job,
+    kind: str,
+    version: int,
+    *,
+    fields: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    build: Callable[[Path, Tracker], dict[str, Any]],
+) -> Artifact:
+    """The artifact of this key: found again, or built by `build(directory, tracker)`, which returns its figures.
+
+    `version` is the stage's own, raised by hand when its meaning changes; `fields` is all that
+    it reads beside its inputs. With `force` a finished one is not looked for. Building is a W&B run.
+    """
+    key = make_key(kind, version, fields, {name: artifact.key for name, artifact in inputs.items()})
+    found = None if job.force else job.store.find(kind, job.recipe.name, key, inputs)
+    if found is not None:
+        log.info("%s %s: reused %s", job.recipe.name, kind, found.ref)
+        return found
+    log.info("%s %s: started", job.recipe.name, kind)
+    with job.store.draft() as draft, tracked(job, STAGE_OF.get(kind, kind), fields, inputs) as tracker:
+        figures = build(draft, tracker)
+        tracker.summary(figures)
+        tracker.attempt(lambda _: show(tracker, kind, figures, draft))
+        artifact = job.store.publish(
+            draft,
+            kind,
+            job.recipe.name,
+            key,
+            run=job.run,
+            inputs={name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()},
+            fields=dict(fields),
+            figures=figures,
+        )
+        tracker.makes(artifact)
+    log.info("%s %s: made %s", job.recipe.name, kind, artifact.ref)
+    return artifact

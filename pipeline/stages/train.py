@@ -1,0 +1,114 @@
+"""Train: fine-tune the recipe's model, keep the epoch that is best on the validation side."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import TrainingDivergedError
+from pipeline.job import Job
+from pipeline.recipes.schema import SCRATCH
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+from pipeline.store.manifest import make_key
+
+if TYPE_CHECKING:
+    from pipeline.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+VERSION = 5
+
+
+def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Artifact:
+    """Fine-tune on the training side; `model/` holds weights, configuration and tokenizer.
+
+    Where the recipe says so it starts from the model of the release `champion`, which then is its input `start`; where
+    that is of another base model or kind, from the base model, with a warning. A champion that was made of the same
+    tokens in the same way is not trained further.
+
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.hardware`).
+
+    A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
+    `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
+    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`; of a bi-encoder `calibration` and
+    `euclidean`, the lines from cosines and distances to scores; on CUDA `gpu_memory_gib`, the most that was taken.
+    Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM,
+    ProcessError where one of several processes dies.
+    """
+    recipe = job.recipe
+    fields = {
+        "kind": recipe.kind,
+        "labels": list(recipe.labels),
+        "objective": recipe.model.objective,
+        "max_length": recipe.model.max_length,
+        "pooling": recipe.model.pooling,
+        "scratch": recipe.model.scratch.model_dump() if recipe.model.base == SCRATCH and recipe.model.scratch else None,
+        "train": recipe.train.model_dump(),
+        "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
+        "similar_at": recipe.similar_at,
+    }
+    inputs = {"tokenized": tokenized}
+    if recipe.train.start == "champion" and champion is not None:
+        start = champion.input("trained")
+        if not _fits(start, fields, tokenized):
+            log.warning("the champion is of another base model or kind: training starts from the base model")
+        elif not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
+            return start
+        else:
+            inputs["start"] = start
+    keys = {name: artifact.key for name, artifact in inputs.items()}
+    work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
+
+    def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
+        # Here and not at the top: a finished training is found again without torch.
+        from pipeline.training.fine_tune import fit_here
+
+        return fit_here(job, inputs, draft, work, tracker)
+
+    with alone(work):
+        if job.force:
+            shutil.rmtree(work, ignore_errors=True)
+        try:
+            artifact = produce(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
+        except TrainingDivergedError:
+            # From its checkpoints it would diverge again.
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        # Checkpoints are for a retry only.
+        shutil.rmtree(work, ignore_errors=True)
+    return artifact
+
+
+def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:
+    """Whether a trained model has the base model of `tokenized` and its weights the shape that is trained."""
+    same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective", "pooling"))
+    return same and start.figures["base"] == tokenized.figures["base"]
+
+
+@contextmanager
+def alone(work: Path, doing: str = "trains") -> Iterator[None]:
+    """Wait for another process that trains the same: its checkpoints are the same files, its result is ours too.
+
+    `doing` says what it does with `work`, for the log.
+    """
+    work.parent.mkdir(parents=True, exist_ok=True)
+    path = work.with_name(f"{work.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.warning("another run %s the same: waiting for it", doing)
+        lock.acquire()
+    try:
+        yield
+        # While it is held: whoever waits sees that the name is gone, and locks a new file.
+        path.unlink(missing_ok=True)
+    finally:
+        lock.release()

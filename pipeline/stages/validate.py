@@ -1,0 +1,99 @@
+"""The data gate: files that break a critical rule stop the run here, before a GPU is taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.data.daily_arrivals import Measure
+from pipeline.data.input_files import Inputs, find_files
+from pipeline.data.suite_files import project_digests
+from pipeline.errors import RejectedDataError
+from pipeline.evaluation.champion_trial import try_champion
+from pipeline.job import Job
+from pipeline.models.base_model import Base, find_base
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+from pipeline.store.manifest import make_key
+
+if TYPE_CHECKING:
+    from pipeline.tracking.tracker import Tracker
+
+VERSION = 4
+REJECTED = "rejected-data"
+log = logging.getLogger(__name__)
+
+
+def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Artifact:
+    """Check the files in `directory` that were there before the job's date; kind `validate`.
+
+    Files: `train.parquet` (with what arrived) and `test.parquet` (columns of `data.read_split`; test also
+    `in_train` bool: its exact text or pair occurs in train), `quarantine.tsv`, `overlap.tsv`, `validation.json`,
+    `docs/index.html` with the data docs. Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences),
+    `sample`, `cutoff` (date of the newest arrival in train, or null), `arrivals` (in train), `left_out` (sentences),
+    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
+    Raises DataError naming file, rows and rule; where rules refused it is a RejectedDataError, and the data docs are
+    an artifact of kind `rejected-data`. The same files are not looked through again: the error is that of the first
+    run that they stopped. Where something arrived, what `pipeline.base.find_base` and its `fetch` raise, too.
+    """
+    inputs = find_files(job.recipe, directory, job.cutoff)
+    falls = try_champion(job, champion, inputs.arrivals)
+    base = find_base(job) if inputs.arrivals else None
+    fields = _fields(job, inputs, falls, base)
+    key = make_key(REJECTED, VERSION, fields, {})
+    if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
+        raise _rejection(rejected)
+
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+        # Here and not at the top: a finished validation is found again without Great Expectations.
+        from pipeline.data.data_gate import check_data
+
+        figures, problems = check_data(job, inputs, falls, base, draft)
+        if problems:
+            raise _rejection(_publish(job, key, fields, draft, problems))
+        return figures
+
+    made = produce(job, "validate", VERSION, fields=fields, inputs={}, build=build)
+    for warning in made.figures["warnings"]:
+        log.warning("%s: %s", job.recipe.name, warning)
+    return made
+
+
+def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None) -> dict[str, Any]:
+    recipe = job.recipe
+    return {
+        "files": {split: file.digest for split, file in inputs.published.items()},
+        "arrivals": {file.name: file.digest for file in inputs.arrivals},
+        # Its tokenizer says which words of them are unknown.
+        "base": base.identity if base else None,
+        # What the champion makes of them decides which are used. The rest of what it says is told and changes nothing.
+        "doubted": sorted(name for name, fall in falls.items() if fall.level == "critical"),
+        # How the training rows are cut later changes nothing here.
+        "data": recipe.data.model_dump(mode="json", exclude={"validation_share", "gate_share"}),
+        "kind": recipe.kind,
+        "labels": list(recipe.labels),
+        "score_range": recipe.score_range,
+        "sample": recipe.sample,
+        "suite": project_digests(job.settings.expectations, recipe.data.suite),
+    }
+
+
+def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:
+    """What was found, for the operator to open."""
+    return job.store.publish(
+        draft,
+        REJECTED,
+        job.recipe.name,
+        key,
+        run=job.run,
+        inputs={},
+        fields=dict(fields),
+        figures={"reasons": sentences},
+    )
+
+
+def _rejection(rejected: Artifact) -> RejectedDataError:
+    where = f"Every rule and the failing rows: {rejected.uri}/docs/index.html"
+    return RejectedDataError("\n".join([*rejected.figures["reasons"], where]), rejected.ref, rejected.manifest.run)

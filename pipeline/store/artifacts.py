@@ -1,0 +1,268 @@
+"""Artifacts: directories in a store, whole or absent, found again by a key made of their inputs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import ArtifactError, PrunedError
+from pipeline.store.backends import BucketFiles, LocalFiles, open_files
+from pipeline.store.drafts import open_draft
+from pipeline.store.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    attempt_name,
+    code_version,
+    file_digest,
+    size_state,
+    verify_files,
+)
+from pipeline.store.store_errors import store_errors
+
+__all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_digest", "verify_files"]
+
+#: Folder of the store that remembers what was deleted on purpose, at the ref that it had.
+PRUNED = "pruned"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact in `store`; `ref` is its path there (`train/nsmc/<key>/<attempt>`)."""
+
+    store: Store
+    ref: str
+    manifest: Manifest
+
+    @property
+    def key(self) -> str:
+        """The key that it is found by."""
+        return self.manifest.key
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The figures that its stage recorded."""
+        return self.manifest.figures
+
+    @property
+    def uri(self) -> str:
+        """Its full address."""
+        return self.store.address(self.ref)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(entry.size for entry in self.manifest.files.values())
+
+    def input_ref(self, name: str) -> str | None:
+        """The ref of its input `name`, or None where it has none of that name."""
+        found = self.manifest.inputs.get(name)
+        return found.ref if found else None
+
+    def input(self, name: str) -> Artifact:
+        """The artifact that is its input `name`. Raises ArtifactError where there is none any more."""
+        ref = self.input_ref(name)
+        if ref is None:
+            raise ArtifactError(f"{self.uri} was made without an input {name!r}")
+        return self.store.open(ref)
+
+    @cached_property
+    def path(self) -> Path:
+        """Its directory on this machine, fetched where the store is remote, every file verified.
+
+        Raises ArtifactError where a file is missing or not what the manifest says.
+        """
+        return self.store.fetch(self)
+
+    def read_json(self, name: str) -> Any:
+        """Parse one of its JSON files. Raises ArtifactError where there is none of that name."""
+        if name not in self.manifest.files:
+            raise ArtifactError(f"{self.uri}: has no file {name}; it has: {', '.join(self.manifest.files)}")
+        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+
+class Store:
+    """A local directory or an `s3://bucket/prefix` of artifacts."""
+
+    def __init__(self, uri: str, cache_directory: Path) -> None:
+        """`cache_directory` holds what is fetched from a bucket, and drafts for it.
+
+        Raises SettingsError where `uri` is neither a directory nor a bucket.
+        """
+        self.uri = uri
+        self._files = open_files(uri)
+        self._cache = cache_directory
+
+    @property
+    def local(self) -> bool:
+        """Whether the store is a directory of this machine."""
+        return isinstance(self._files, LocalFiles)
+
+    @property
+    def digest(self) -> str:
+        """What tells this store from others where its address is not to be shown: 16 hex digits of its SHA-256."""
+        place = str(self._files.root.resolve()) if isinstance(self._files, LocalFiles) else self.uri.rstrip("/")
+        return hashlib.sha256(place.encode()).hexdigest()[:16]
+
+    def address(self, ref: str) -> str:
+        """Full address of a path in the store."""
+        return f"{self.uri.rstrip('/')}/{ref}"
+
+    def open(self, ref: str) -> Artifact:
+        """The artifact at `ref`. Raises ArtifactError where there is none (PrunedError where that is on purpose)."""
+        artifact = self._open(ref)
+        if artifact is not None:
+            return artifact
+        day = self.read(f"{PRUNED}/{ref}")
+        if day is not None:
+            raise PrunedError(f"{self.address(ref)} was deleted on {day.decode()}: no deployment that is kept needs it")
+        raise ArtifactError(f"{self.address(ref)}: no such artifact (it has no {MANIFEST})")
+
+    def prune(self, artifact: Artifact) -> None:
+        """Delete an artifact and what was fetched of it, and remember that it was meant."""
+        # First, so that a deletion that is cut off is not taken for a loss.
+        self.create(f"{PRUNED}/{artifact.ref}", f"{datetime.now(UTC):%Y-%m-%d}".encode())
+        self.sweep(artifact.ref)
+
+    def sweep(self, ref: str) -> None:
+        """Delete the files at `ref`, also those that are left of a deletion that was cut off, and what was fetched."""
+        self._files.remove(ref, first=MANIFEST)
+        shutil.rmtree(self._cache / "artifacts" / ref, ignore_errors=True)
+
+    def _open(self, ref: str) -> Artifact | None:
+        text = self.read(f"{ref}/{MANIFEST}")
+        if text is None:
+            return None
+        try:
+            return Artifact(self, ref, Manifest.model_validate_json(text))
+        except ValidationError as error:
+            raise ArtifactError(f"{self.address(ref)}/{MANIFEST} is damaged: {error.errors()[0]['msg']}") from error
+
+    def find(self, kind: str, recipe: str, key: str, inputs: Mapping[str, Artifact]) -> Artifact | None:
+        """The newest finished artifact of this key that was made from just these inputs.
+
+        A damaged one is passed over with a warning, so that its stage makes it anew.
+        """
+        wanted = {name: artifact.ref for name, artifact in inputs.items()}
+        for attempt in reversed(self.list(f"{kind}/{recipe}/{key}")):
+            ref = f"{kind}/{recipe}/{key}/{attempt}"
+            try:
+                artifact = self._open(ref)
+                if artifact and {name: item.ref for name, item in artifact.manifest.inputs.items()} == wanted:
+                    self._check_sizes(artifact)
+                    return artifact
+            except ArtifactError as error:
+                log.warning("not reused: %s", error)
+        return None
+
+    def _check_sizes(self, artifact: Artifact) -> None:
+        # Cheap enough for every look-up, also in a bucket; digests are checked when files are read.
+        sizes = self._files.sizes(artifact.ref)
+        for name, entry in artifact.manifest.files.items():
+            if sizes.get(name) != entry.size:
+                raise ArtifactError(f"{artifact.uri}: file {name} is {size_state(sizes.get(name), entry.size)}")
+
+    def newest(self, kind: str, recipe: str) -> Artifact | None:
+        """The artifact of this kind that was made last, or None."""
+        return next((artifact for ref in self.refs(kind, recipe) if (artifact := self._open(ref))), None)
+
+    def refs(self, kind: str, recipe: str) -> list[str]:
+        """Refs of all attempts of this kind, finished or not, the newest first."""
+        refs = [
+            f"{kind}/{recipe}/{key}/{name}"
+            for key in self.list(f"{kind}/{recipe}")
+            for name in self.list(f"{kind}/{recipe}/{key}")
+        ]
+        return sorted(refs, key=lambda item: item.rsplit("/", 1)[1], reverse=True)
+
+    def list(self, ref: str) -> list[str]:
+        """Names right below `ref`, sorted, hidden ones left out; empty where it does not exist."""
+        return self._files.list(ref)
+
+    def read(self, ref: str) -> bytes | None:
+        """Content of one file, or None where it does not exist."""
+        return self._files.read(ref)
+
+    def create(self, ref: str, content: bytes) -> bool:
+        """Write a small file that must not exist yet, whole or not at all; False where it exists."""
+        return self._files.create(ref, content)
+
+    def draft(self) -> AbstractContextManager[Path]:
+        """A directory to build an artifact in; gone afterwards unless published.
+
+        Raises StoreError where it cannot be made, or where the disk fills up meanwhile.
+        """
+        # A local store's drafts lie inside it: a rename is atomic only within one file system.
+        parent = self._files.root / ".drafts" if isinstance(self._files, LocalFiles) else self._cache / "drafts"
+        return open_draft(parent)
+
+    def publish(self, draft: Path, kind: str, recipe: str, key: str, **fields: Any) -> Artifact:
+        """Make `draft` an artifact: files first, the manifest last. `fields` are the manifest's others."""
+        now = datetime.now(UTC)
+        with store_errors(str(draft)):
+            files = {
+                path.relative_to(draft).as_posix(): FileEntry(sha256=file_digest(path), size=path.stat().st_size)
+                for path in sorted(draft.rglob("*"))
+                if path.is_file()
+            }
+            manifest = Manifest(
+                kind=kind, recipe=recipe, key=key, created=now, code=code_version(), files=files, **fields
+            )
+            text = manifest.model_dump_json(indent=1)
+            (draft / MANIFEST).write_text(text, encoding="utf-8")
+        taken = [ref.rsplit("/", 1)[1] for ref in self.refs(kind, recipe)]
+        ref = f"{kind}/{recipe}/{key}/{attempt_name(taken, now)}"
+        self._files.put(draft, ref, last=MANIFEST)
+        # Read back, so that what a stage made and what it finds again are alike (a tuple is a list in both).
+        return Artifact(self, ref, Manifest.model_validate_json(text))
+
+    def fetch(self, artifact: Artifact) -> Path:
+        """The artifact's directory on this machine, every file verified; downloaded where the store is a bucket.
+
+        Raises ArtifactError where a file is missing or not what the manifest says.
+        """
+        files = artifact.manifest.files
+        if isinstance(self._files, LocalFiles):
+            verify_files(self._files.root / artifact.ref, files, artifact.uri)
+            return self._files.root / artifact.ref
+        target = self._cache / "artifacts" / artifact.ref
+        if target.is_dir():
+            try:
+                verify_files(target, files, str(target))
+            except ArtifactError as error:
+                log.warning("fetched again: %s", error)
+                shutil.rmtree(target, ignore_errors=True)
+            else:
+                return target
+        self._download(self._files, artifact, target)
+        return target
+
+    def _download(self, files: BucketFiles, artifact: Artifact, target: Path) -> None:
+        with self.draft() as draft:
+            for name in artifact.manifest.files:
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                if not files.get(f"{artifact.ref}/{name}", draft / name):
+                    raise ArtifactError(f"{artifact.uri}: file {name} is missing; run its stage again")
+            verify_files(draft, artifact.manifest.files, artifact.uri)
+            with store_errors(str(target)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    draft.rename(target)
+                except OSError as error:
+                    # Another process fetched it meanwhile; its copy was verified too.
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise

@@ -1,0 +1,280 @@
+"""Where a store keeps its files: a local directory, or a prefix of an S3 bucket."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from pathlib import Path
+
+from botocore.exceptions import ClientError
+from typing_extensions import override
+
+from pipeline.errors import SettingsError, StoreError
+from pipeline.store.store_errors import bucket_errors, store_errors
+
+#: Seconds before each further try of an exclusive write, while S3 answers that another one is under way.
+CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8)
+#: An upload may take this long, and a second more for each so many bytes: half a megabit a second.
+UPLOAD_SECONDS = 300
+UPLOAD_BYTES_PER_SECOND = 64 * 1024
+
+
+class Files(ABC):
+    """The few operations that a store needs; a `ref` is a path below the root, with forward slashes.
+
+    Every method raises StoreError where the place cannot be reached or written.
+    """
+
+    @abstractmethod
+    def list(self, ref: str) -> list[str]:
+        """Names right below `ref`, sorted, hidden ones left out; empty where it does not exist."""
+
+    @abstractmethod
+    def sizes(self, ref: str) -> dict[str, int]:
+        """Every file below `ref`: its path from there, and its size in bytes."""
+
+    @abstractmethod
+    def read(self, ref: str) -> bytes | None:
+        """Content of one file, or None where it does not exist."""
+
+    @abstractmethod
+    def create(self, ref: str, content: bytes) -> bool:
+        """Write a small file that must not exist yet, whole or not at all; False where it exists."""
+
+    @abstractmethod
+    def remove(self, ref: str, first: str) -> None:
+        """Delete the directory `ref` where it exists, its file `first` before all others."""
+
+    @abstractmethod
+    def put(self, directory: Path, ref: str, last: str) -> None:
+        """Move or copy a directory to `ref`, which must not exist; the file `last` arrives last."""
+
+
+class LocalFiles(Files):
+    """Files below a directory of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        """`root` is made when the first file is written."""
+        self.root = root
+
+    @override
+    def list(self, ref: str) -> list[str]:
+        with store_errors(str(self.root / ref)):
+            try:
+                names = [path.name for path in (self.root / ref).iterdir()]
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
+                return []
+        return sorted(name for name in names if not name.startswith("."))
+
+    @override
+    def sizes(self, ref: str) -> dict[str, int]:
+        base = self.root / ref
+        with store_errors(str(base)):
+            return {
+                path.relative_to(base).as_posix(): path.stat().st_size for path in base.rglob("*") if path.is_file()
+            }
+
+    @override
+    def read(self, ref: str) -> bytes | None:
+        with store_errors(str(self.root / ref)):
+            try:
+                return (self.root / ref).read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                self._check_root()
+                return None
+
+    @override
+    def create(self, ref: str, content: bytes) -> bool:
+        path = self.root / ref
+        beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+        with store_errors(str(path)):
+            make_directory(path.parent)
+            try:
+                beside.write_bytes(content)
+                sync(beside)
+                # A link, unlike a rename, fails where the name is taken.
+                os.link(beside, path)
+            except FileExistsError:
+                return False
+            finally:
+                beside.unlink(missing_ok=True)
+            sync(path.parent)
+        return True
+
+    @override
+    def put(self, directory: Path, ref: str, last: str) -> None:
+        target = self.root / ref
+        with store_errors(str(target)):
+            for path in (*directory.rglob("*"), directory):
+                sync(path)
+            make_directory(target.parent)
+            directory.rename(target)
+            sync(target.parent)
+
+    @override
+    def remove(self, ref: str, first: str) -> None:
+        base = self.root / ref
+        with store_errors(str(base)):
+            try:
+                (base / first).unlink(missing_ok=True)
+                sync(base)
+                shutil.rmtree(base)
+            except FileNotFoundError:
+                return
+            with suppress(OSError):
+                # Where it was the last of its key.
+                base.parent.rmdir()
+
+    def _check_root(self) -> None:
+        # A file in the store's place must not look like an empty store; one in an artifact's place is a person's note.
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.root}: is a file; name a directory, or move the file away")
+
+
+class BucketFiles(Files):
+    """Files below `s3://bucket/prefix`; credentials and endpoint are AWS's own variables."""
+
+    def __init__(self, uri: str) -> None:
+        """Opens no connection yet. Raises SettingsError where the URI names no bucket."""
+        import fsspec
+
+        self._fs, root = fsspec.core.url_to_fs(uri)
+        self._root: str = root.rstrip("/")
+        self._bucket = self._root.split("/")[0]
+        if not self._bucket:
+            raise SettingsError(f"store {uri}: names no bucket; use s3://bucket/prefix")
+
+    @override
+    def list(self, ref: str) -> list[str]:
+        base = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{base}"):
+            # Another machine may have written since; without this s3fs answers from memory.
+            self._fs.invalidate_cache()
+            try:
+                paths = [path.rstrip("/") for path in self._fs.ls(base, detail=False)]
+            except FileNotFoundError:
+                self._check_bucket()
+                return []
+        # A console leaves an empty object named like the folder itself.
+        names = {path.rsplit("/", 1)[1] for path in paths if path != base}
+        return sorted(name for name in names if not name.startswith("."))
+
+    @override
+    def sizes(self, ref: str) -> dict[str, int]:
+        base = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{base}"):
+            self._fs.invalidate_cache()
+            found = self._fs.find(base, detail=True)
+        return {path.removeprefix(f"{base}/"): int(info["size"]) for path, info in found.items()}
+
+    @override
+    def read(self, ref: str) -> bytes | None:
+        with bucket_errors(f"s3://{self._root}/{ref}"):
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{ref}"))
+            except FileNotFoundError:
+                self._check_bucket()
+                return None
+
+    @override
+    def create(self, ref: str, content: bytes) -> bool:
+        for pause in (0, *CONFLICT_PAUSES):
+            time.sleep(pause)
+            made = self._try_to_create(ref, content)
+            if made is not None:
+                return made
+        tries = len(CONFLICT_PAUSES) + 1
+        raise StoreError(f"s3://{self._root}/{ref}: S3 reported conflicting writes {tries} times; run again")
+
+    def _try_to_create(self, ref: str, content: bytes) -> bool | None:
+        """None where another write is under way, of which nobody knows yet what becomes."""
+        path = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{path}"):
+            try:
+                self._fs.pipe_file(path, content, mode="create", timeout=upload_seconds(len(content)))
+            except OSError as error:
+                status = _http_status(error)
+                if status == 409:
+                    return None
+                if status == 412:
+                    # A request whose answer was lost is sent twice: what exists may be this very record.
+                    return self.read(ref) == content
+                raise
+        return True
+
+    @override
+    def put(self, directory: Path, ref: str, last: str) -> None:
+        files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
+        with bucket_errors(f"s3://{self._root}/{ref}"):
+            for path in sorted(files, key=lambda item: item == directory / last):
+                name, seconds = path.relative_to(directory).as_posix(), upload_seconds(path.stat().st_size)
+                self._fs.put_file(str(path), f"{self._root}/{ref}/{name}", timeout=seconds)
+
+    @override
+    def remove(self, ref: str, first: str) -> None:
+        base = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{base}"):
+            for path in (f"{base}/{first}", base):
+                with suppress(FileNotFoundError):
+                    self._fs.rm(path, recursive=path == base)
+
+    def get(self, ref: str, path: Path) -> bool:
+        """Copy one file to `path`; False where it does not exist."""
+        with bucket_errors(f"s3://{self._root}/{ref}"):
+            try:
+                self._fs.get_file(f"{self._root}/{ref}", str(path))
+            except FileNotFoundError:
+                self._check_bucket()
+                return False
+        return True
+
+    def _check_bucket(self) -> None:
+        # A mistyped bucket must not look like an empty store: a gate would find no champion there.
+        if not self._fs.exists(self._bucket):
+            raise StoreError(f"s3://{self._bucket}: no such bucket, or no access to it")
+
+
+def open_files(uri: str) -> LocalFiles | BucketFiles:
+    """The files at a directory or `s3://bucket/prefix`. Raises SettingsError for anything else."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme == "file":
+        return LocalFiles(Path(rest if separator else uri).expanduser().absolute())
+    if scheme != "s3":
+        raise SettingsError(f"store {uri}: {scheme}:// is not known; use a directory or s3://bucket/prefix")
+    return BucketFiles(uri)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, each on the disk before what goes into it."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def upload_seconds(size: int) -> float:
+    """How long an upload of `size` bytes may take."""
+    # No timeout of S3's client covers an upload: it waits for "100 Continue", or to go on sending, for ever.
+    return UPLOAD_SECONDS + size / UPLOAD_BYTES_PER_SECOND
+
+
+def _http_status(error: OSError) -> int | None:
+    cause = error.__cause__
+    if not isinstance(cause, ClientError):
+        return None
+    return int(cause.response["ResponseMetadata"]["HTTPStatusCode"])

@@ -1,0 +1,216 @@
+"""Sync: what was recorded on this machine, and what is in the store, to Weights & Biases; again changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.cli.console import Session
+from pipeline.errors import ArtifactError, SaebyeokError, SettingsError, TrackingError
+from pipeline.settings import Settings
+from pipeline.stages.find_or_build import STAGE_OF
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import DeploymentLog
+from pipeline.tracking.lineage import TYPES, collection, hosted_name
+from pipeline.tracking.run_directories import RunDirectory, run_directories
+from pipeline.tracking.runs import Subject, recorded
+from pipeline.tracking.upload import move_champions, start_upload
+from pipeline.tracking.wandb_api import Hosted, find_account, find_address, find_project, tear_down
+
+#: Seconds for one run with its artifacts; a large model on a slow line needs many.
+PATIENCE = 900.0
+#: What goes first: others are made from it.
+FIRST = tuple(TYPES)
+
+State = Literal["uploaded", "busy", "empty", "failed", "not tried"]
+
+
+class SyncedRun(BaseModel):
+    """What became of one recorded run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    state: State
+    message: str = ""
+
+
+class Synced(BaseModel):
+    """What one pass did."""
+
+    model_config = ConfigDict(frozen=True)
+
+    address: str
+    project: str
+    runs: tuple[SyncedRun, ...]
+    recorded: tuple[str, ...]
+    "Refs of the artifacts that W&B did not have and no run had recorded."
+    champions: dict[str, str | None]
+    "Recipe to the ref that the alias `champion` moved to."
+    problems: tuple[str, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many things are not as they should be."""
+        return len(self.problems) + sum(run.state in ("failed", "not tried") for run in self.runs)
+
+
+def sync(settings: Settings, store: Store) -> Synced:
+    """Upload every run that is not at the server, artifacts of `store` that it lacks, and the champions.
+
+    Raises SettingsError without a key, TrackingError where the server does not answer. What fails after that is
+    told in the result, and tried again next time.
+    """
+    if os.environ.get("WANDB_MODE") == "disabled":
+        raise SettingsError("WANDB_MODE is disabled; nothing is sent to Weights & Biases until it is unset")
+    entity, project = find_account(os.environ), find_project(os.environ)
+    try:
+        return _sync(settings, store, entity, project)
+    finally:
+        tear_down()
+
+
+def _sync(settings: Settings, store: Store, entity: str, project: str) -> Synced:
+    missing = list(_missing(settings, store, _known(store, entity, project)))
+    for artifact in missing:
+        _record(settings, artifact)
+    runs = tuple(_upload(settings, [run for run in run_directories(settings.home) if not run.done]))
+    champions, problems = _crown(store, entity, project)
+    return Synced(
+        address=find_address(os.environ),
+        project=f"{entity}/{project}",
+        runs=runs,
+        recorded=tuple(artifact.ref for artifact in missing),
+        champions=champions,
+        problems=problems,
+    )
+
+
+def print_synced(session: Session, synced: Synced) -> None:
+    """The pass for people."""
+    for run in synced.runs:
+        session.line(f"{run.state:<10} {run.run}{f': {run.message}' if run.message else ''}")
+    for recipe, ref in synced.champions.items():
+        session.line(f"champion   {recipe}: {ref or 'none'}")
+    for problem in synced.problems:
+        session.line(f"failed     {problem}")
+    done = sum(run.state == "uploaded" for run in synced.runs)
+    state = f"{synced.failed} failed; run it again to go on" if synced.failed else "nothing is left to do"
+    session.line(f"{done} runs uploaded to {synced.project} at {synced.address}, {state}")
+
+
+def _known(store: Store, entity: str, project: str) -> set[str]:
+    """Aliases that the server has of any recipe in `store`."""
+    try:
+        hosted = Hosted(entity, project)
+        return {
+            alias
+            for kind, recipe in _collections(store)
+            for alias in hosted.aliases(TYPES[kind], collection(kind, recipe))
+        }
+    except Exception as error:
+        raise TrackingError(f"Weights & Biases does not say what it has: {_line(error)}") from error
+
+
+def _collections(store: Store) -> Iterator[tuple[str, str]]:
+    for kind in TYPES:
+        for recipe in store.list(kind):
+            yield kind, recipe
+
+
+def _missing(settings: Settings, store: Store, known: set[str]) -> Iterator[Artifact]:
+    """Artifacts that neither the server has nor a run that waits here will bring, the oldest first."""
+    stories = [run.story for run in run_directories(settings.home) if not run.done]
+    waiting = {story.made for story in stories if story is not None}
+    for kind, recipe in _collections(store):
+        for ref in reversed(store.refs(kind, recipe)):
+            if hosted_name(ref)[1] not in known and ref not in waiting:
+                try:
+                    yield store.open(ref)
+                except ArtifactError:
+                    continue  # an attempt that was cut off, or is being written
+
+
+def _record(settings: Settings, artifact: Artifact) -> None:
+    """Write the run of a stage again, as far as its artifact tells it; it is uploaded like the others."""
+    manifest = artifact.manifest
+    stage = STAGE_OF.get(manifest.kind, manifest.kind)
+    tags = (manifest.recipe, "recorded by sync")
+    subject = Subject(settings, artifact.store, manifest.run, stage, f"{manifest.recipe}-{stage}", tags)
+    inputs = {}
+    for name, item in manifest.inputs.items():
+        try:
+            inputs[name] = artifact.store.open(item.ref)
+        except ArtifactError:
+            continue  # gone from the store
+    with recorded(subject, manifest.fields, inputs, follow=False) as tracker:
+        tracker.summary(manifest.figures)
+        tracker.makes(artifact)
+
+
+def _upload(settings: Settings, runs: Sequence[RunDirectory]) -> Iterator[SyncedRun]:
+    away = ""
+    for run in sorted(runs, key=_turn):
+        if away:
+            yield SyncedRun(run=run.name, state="not tried", message=away)
+            continue
+        synced = _upload_one(settings, run)
+        if synced.state == "failed":
+            away = _away()
+        yield synced
+
+
+def _upload_one(settings: Settings, run: RunDirectory) -> SyncedRun:
+    story = run.story
+    if story is not None and story.texts and not settings.wandb_texts:
+        message = "it holds rows of the data, and SAEBYEOK_WANDB_TEXTS is off; switch it on, or remove the directory"
+        return SyncedRun(run=run.name, state="failed", message=message)
+    try:
+        with run.held():
+            # Only now: who is at work in the directory has something to write yet.
+            if run.empty:
+                run.mark("uploaded")
+                run.mark("linked")
+                return SyncedRun(run=run.name, state="empty", message="its stage was killed at once")
+            if not run.done:
+                start_upload(run).finish(PATIENCE)
+    except BlockingIOError:
+        return SyncedRun(run=run.name, state="busy", message="its stage is at work, or another sync")
+    except (SaebyeokError, OSError) as error:
+        return SyncedRun(run=run.name, state="failed", message=_line(error))
+    return SyncedRun(run=run.name, state="uploaded")
+
+
+def _turn(run: RunDirectory) -> tuple[int, str]:
+    made = run.story.made if run.story else None
+    kind = made.partition("/")[0] if made else None
+    return (FIRST.index(kind) if kind in FIRST else len(FIRST), run.name)
+
+
+def _away() -> str:
+    """Why the rest need not be tried, or nothing: every one of them would cost its time."""
+    try:
+        find_account(os.environ)
+    except SaebyeokError as error:
+        return str(error)
+    return ""
+
+
+def _crown(store: Store, entity: str, project: str) -> tuple[dict[str, str | None], tuple[str, ...]]:
+    records = DeploymentLog(store)
+    if not records.numbers():
+        return {}, ()
+    if away := _away():
+        return {}, (f"champions: {away}",)
+    try:
+        return move_champions(Hosted(entity, project), records), ()
+    except Exception as error:  # noqa: BLE001 - W&B raises errors of many kinds
+        return {}, (f"champions: {_line(error)}",)
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, SaebyeokError) else f"{type(error).__name__}: {text}"

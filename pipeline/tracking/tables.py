@@ -1,0 +1,130 @@
+"""What Weights & Biases is shown of a stage's result: the report's figures as tables, and its pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.store.releases import Decision
+from pipeline.tracking.tracker import Tracker
+
+Rows = list[dict[str, Any]]
+Figures = Mapping[str, Any]
+
+
+def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
+    """Log what the artifact in `draft` has to show; rows of the data only where the tracker takes texts.
+
+    Raises FileNotFoundError, KeyError or ValidationError where the artifact is not one of its kind.
+    """
+    for picture in sorted(draft.glob("*.png")):
+        tracker.image(f"{kind}/{picture.stem}", picture)
+    for name, rows in _tables(kind, figures, draft).items():
+        _table(tracker, f"{kind}/{name}", rows)
+    if (report := draft / "report.html").is_file():
+        # Here and not at the top: the command line reads this module too, where nothing renders pages.
+        from pipeline.evaluation.report import without_texts
+
+        page = report.read_text(encoding="utf-8")
+        tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
+    if not tracker.texts:
+        return
+    for name, file in TEXTS.get(kind, {}).items():
+        _table(tracker, f"{kind}/{name}", _read(draft / file))
+
+
+def _tables(kind: str, figures: Figures, draft: Path) -> dict[str, Rows]:
+    make = MAKERS.get(kind)
+    return make(figures, draft) if make else {}
+
+
+def validation_tables(figures: Figures, draft: Path) -> dict[str, Rows]:
+    """`rules`: every rule and how many rows break it; `arrivals`: those that were used; `overlap`: rows by kind."""
+    document = _read(draft / "validation.json") or {}
+    columns = ("split", "severity", "passed", "rule", "rows", "bad_rows")
+    return {
+        "rules": [{name: item[name] for name in columns} for item in document.get("findings", [])],
+        "arrivals": [dict(item) for item in figures.get("arrivals", [])],
+        "overlap": [{"kind": name, "rows": rows} for name, rows in figures.get("overlap", {}).items()],
+    }
+
+
+def training_tables(figures: Figures, _: Path) -> dict[str, Rows]:
+    """`epochs`: the validation figures of each."""
+    return {"epochs": [dict(row) for row in figures.get("history", [])]}
+
+
+def evaluation_tables(figures: Figures, _: Path) -> dict[str, Rows]:
+    """`metrics` with intervals, `slices`, `behaviour`, `calibration` a bin each, `similarity` of a bi-encoder."""
+    judged = ("test", "test_without_train_texts", "gate")
+    return {
+        "metrics": [
+            {"rows": name, "count": figures[f"{name}_rows"], "metric": metric, **figure}
+            for name in judged
+            for metric, figure in figures[name].items()
+        ],
+        "slices": [
+            {"slice": part["slice"], "part": part["part"], "rows": part["rows"], **(part["figure"] or NO_FIGURE)}
+            for part in figures["slices"]
+        ],
+        "behaviour": [
+            {"capability": name, "cases": item["cases"], "passed": item["passed"], **item["rate"]}
+            for name, item in figures["behaviour"].items()
+        ],
+        "behaviour_tests": [
+            {"capability": name, **test} for name, item in figures["behaviour"].items() for test in item["tests"]
+        ],
+        "calibration": [dict(item) for item in figures.get("calibration", {}).get("curve", [])],
+        "similarity": [
+            {"by": way, "metric": metric, **figure}
+            for way, metrics in figures.get("similarity", {}).items()
+            for metric, figure in metrics.items()
+        ],
+    }
+
+
+def decision_tables(_: Figures, draft: Path) -> dict[str, Rows]:
+    """`checks`: every figure that was held against a bound, with its interval where it has one."""
+    decision = Decision.model_validate_json((draft / "decision.json").read_bytes())
+    return {
+        "checks": [
+            {
+                "kind": check.kind,
+                "check": check.name,
+                "value": check.value,
+                "bound": check.bound,
+                "passed": check.passed,
+            }
+            | ({"low": check.estimate.low, "high": check.estimate.high} if check.estimate else {})
+            for check in decision.checks
+        ]
+    }
+
+
+NO_FIGURE = {"value": None, "low": None, "high": None}
+MAKERS: Mapping[str, Callable[[Figures, Path], dict[str, Rows]]] = {
+    "validate": validation_tables,
+    "train": training_tables,
+    "evaluate": evaluation_tables,
+    "decide": decision_tables,
+}
+#: Tables of texts, and the files of an artifact that hold them.
+TEXTS = {"evaluate": {"mistakes": "mistakes.json", "behaviour_failures": "behaviour.json"}}
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def _table(tracker: Tracker, name: str, rows: Iterable[Mapping[str, Any]] | None) -> None:
+    found = list(rows or ())
+    columns = list(dict.fromkeys(column for row in found for column in row))
+    if found:
+        tracker.table(name, columns, [[_cell(row.get(column)) for column in columns] for row in found])
+
+
+def _cell(value: Any) -> Any:
+    # Lists are cut to cells by W&B otherwise.
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

@@ -1,0 +1,159 @@
+"""What a stage logs to: a W&B run, or nothing; whatever becomes of it, the stage goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.tracking.lineage import TYPES, hosted_artifact, hosted_name, sources
+from pipeline.tracking.run_directories import Story
+
+log = logging.getLogger(__name__)
+
+#: The x axis of everything logged with a step; transformers' own callback uses the same name.
+STEP = "train/global_step"
+
+
+class Tracker:
+    """What a stage logs to. No method raises: the first failure is one warning, then all is quiet."""
+
+    def __init__(self, run: Any | None, *, texts: bool = False) -> None:
+        """`run` is a W&B run, or None to log nowhere; `texts`: rows of the data may leave this machine."""
+        self._run = run
+        self._texts = texts
+        self._uses: list[str] = []
+        self._made: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether what is logged still goes anywhere."""
+        return self._run is not None
+
+    @property
+    def texts(self) -> bool:
+        """Whether rows of the data may be logged."""
+        return self._texts and self.active
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Add a point to the curves; `step` counts optimizer steps."""
+        # As a value and not as W&B's own step, which drops what comes out of order.
+        point = dict(values) if step is None else {**values, STEP: step}
+        self.attempt(lambda run: run.log(point))
+
+    def summary(self, figures: Mapping[str, Any]) -> None:
+        """Set figures of the whole run; nested ones are named by their path (`test/accuracy/value`)."""
+        self.attempt(lambda run: run.summary.update(dict(_flat(figures))))
+
+    def image(self, name: str, path: Path) -> None:
+        """Add a picture."""
+
+        def add(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Image(str(path))})
+
+        self.attempt(add)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add a table."""
+
+        def add(run: Any) -> None:
+            import wandb
+
+            run.log(
+                {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows], allow_mixed_types=True)}
+            )
+
+        self.attempt(add)
+
+    def page(self, name: str, html: str) -> None:
+        """Add an HTML page, given as text."""
+
+        def add(run: Any) -> None:
+            import wandb
+
+            run.log({name: wandb.Html(html, inject=False, data_is_not_path=True)})
+
+        self.attempt(add)
+
+    def uses(self, inputs: Mapping[str, Artifact]) -> None:
+        """Say what the run is made from: refs in its config, and W&B's own artifacts among their ancestry."""
+
+        def add(run: Any) -> None:
+            run.config.update({"made_from": {name: item.ref for name, item in inputs.items()}})
+            self._uses = list(dict.fromkeys([*self._uses, *sources(inputs.values())]))
+
+        self.attempt(add)
+
+    def makes(self, artifact: Artifact) -> None:
+        """Say what the run made: its ref, and a data set or a release as a W&B artifact."""
+
+        def add(run: Any) -> None:
+            run.summary.update({"made": artifact.ref})
+            if artifact.manifest.kind in TYPES:
+                run.log_artifact(hosted_artifact(artifact, texts=self._texts), aliases=[hosted_name(artifact.ref)[1]])
+                self._made = artifact.ref
+
+        self.attempt(add)
+
+    def story(self, stage: str, store: Store, *, crowns: bool) -> Story:
+        """What was said of the lineage."""
+        return Story(
+            stage=stage,
+            store=store.uri,
+            texts=self._texts,
+            uses=tuple(self._uses),
+            made=self._made,
+            crowns=crowns,
+        )
+
+    def trainer_callbacks(self) -> list[Any]:
+        """The W&B callback of transformers, unable to fail the training; for `Trainer(callbacks=...)`.
+
+        Use it with `report_to="none"`: the callback that `report_to="wandb"` adds raises when W&B's
+        process dies.
+        """
+        callbacks: list[Any] = []
+        self.attempt(lambda run: callbacks.append(_guarded_callback(self)))
+        return callbacks
+
+    def attempt(self, action: Callable[[Any], Any]) -> None:
+        """Call `action` with W&B's run, unless nothing is logged any more; what it raises ends the logging."""
+        if self._run is None:
+            return
+        try:
+            action(self._run)
+        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
+            self._run = None
+            warn("stopped logging", error)
+
+
+def warn(what: str, error: Exception) -> None:
+    """Say once that W&B failed, and that nothing else did."""
+    log.warning("Weights & Biases: %s (%s: %s); the stage goes on without it", what, type(error).__name__, error)
+
+
+def _guarded_callback(tracker: Tracker) -> Any:
+    from transformers.integrations.integration_utils import WandbCallback
+
+    class Guarded(WandbCallback):
+        """The callback of transformers, each of whose events goes through the tracker."""
+
+        def __getattribute__(self, name: str) -> Any:
+            found = super().__getattribute__(name)
+            if not name.startswith("on_"):
+                return found
+            return lambda *args, **kwargs: tracker.attempt(lambda run: found(*args, **kwargs))
+
+    return Guarded()  # type: ignore[no-untyped-call]
+
+
+def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}/")
+        elif isinstance(value, str | bool | int | float):
+            yield f"{above}{name}", value

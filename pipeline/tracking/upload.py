@@ -1,0 +1,171 @@
+"""One recorded run to the server, in a process of its own: whoever waits for it can stop waiting.
+
+`python -m pipeline.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import SaebyeokError, TrackingError
+from pipeline.job import open_store
+from pipeline.settings import ROOT, load_settings
+from pipeline.store.artifacts import MANIFEST
+from pipeline.store.releases import DeploymentLog
+from pipeline.tracking.lineage import collection, hosted_name
+from pipeline.tracking.run_directories import RunDirectory, Story
+from pipeline.tracking.wandb_api import Hosted, bounds, find_account, find_project
+
+log = logging.getLogger(__name__)
+
+#: How W&B tells of a file that ends inside a record, as that of a killed stage does. All before it has been sent,
+#: and more will never come.
+TORN = re.compile(r"runsync: incomplete transaction log: .*unexpected EOF")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A process that uploads one run."""
+
+    run: RunDirectory
+    process: subprocess.Popen[bytes]
+
+    def finish(self, patience: float) -> None:
+        """Wait for it, for at most `patience` seconds. Raises TrackingError where not all of the run has arrived."""
+        try:
+            self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise TrackingError(f"uploading took longer than {patience:g} s") from None
+        finally:
+            self.stop()
+        if not self.run.done:
+            raise TrackingError(self._reason())
+
+    def stop(self) -> None:
+        """End it; W&B's own process ends with it."""
+        self.process.kill()
+        self.process.communicate()
+
+    def _reason(self) -> str:
+        lines = (self.run.path / "upload" / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        said = [line for line in lines if line.strip()]
+        return said[-1].removeprefix("error: ") if said else "the upload died"
+
+
+def start_upload(run: RunDirectory, *, live: bool = False) -> Upload:
+    """Start the process; `live`: the run is still being recorded, and is followed to its end."""
+    place = run.path / "upload"
+    # The log of one attempt says whether it succeeded: nothing of an earlier one may be in it.
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    # The caller's mode may be offline; this is where its runs go online. Logs go where they are looked for.
+    environment = {name: value for name, value in os.environ.items() if name not in ("WANDB_MODE", "WANDB_SERVICE")}
+    environment |= {"WANDB_DIR": str(place)}
+    command = [sys.executable, "-m", "pipeline.upload", str(run.path), *(["--live"] if live else [])]
+    with (place / "log.txt").open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output
+        )
+    return Upload(run, process)
+
+
+def upload(run: RunDirectory, *, live: bool) -> None:
+    """Send what of `run` is not at the server yet: the run with its artifacts, its lineage, the champion.
+
+    Raises TrackingError where W&B took a part of it only, and what W&B raises.
+    """
+    entity, project = find_account(os.environ), find_project(os.environ)
+    if not run.has("uploaded"):
+        _replay(run, entity, project, live=live)
+        run.mark("uploaded")
+    story = run.story
+    if story is not None and not run.has("linked"):
+        _link(run, story, Hosted(entity, project))
+    run.mark("linked")
+
+
+def _link(run: RunDirectory, story: Story, hosted: Hosted) -> None:
+    store = open_store(load_settings(), story.store)
+    for ref in story.uses:
+        name, version = hosted_name(ref)
+        # What is gone from the store will never be there, and must not hold up the rest for ever.
+        if not hosted.use(run.id, name, version) and store.read(f"{ref}/{MANIFEST}") is not None:
+            raise TrackingError(f"{name}:{version}, which the run was made from, is not there yet")
+    if story.crowns:
+        move_champions(hosted, DeploymentLog(store))
+
+
+def move_champions(hosted: Hosted, records: DeploymentLog) -> dict[str, str | None]:
+    """Give the alias `champion` to what the newest deployment names; recipe to ref (or None) where it moved."""
+    deployments = [records.get(number) for number in records.numbers()]
+    # A recipe whose only deployment was undone has no champion any more.
+    recipes = sorted({recipe for deployment in deployments for recipe in deployment.releases})
+    moved = {}
+    for recipe in recipes:
+        ref = deployments[-1].releases.get(recipe)
+        if hosted.crown(collection("release", recipe), hosted_name(ref)[1] if ref else None):
+            moved[recipe] = ref
+    return moved
+
+
+def _replay(run: RunDirectory, entity: str, project: str, *, live: bool) -> None:
+    import wandb
+    from wandb.cli.cli import cli
+
+    wandb.setup(settings=wandb.Settings(**bounds()))
+    marker = run.file.with_name(f"{run.file.name}.synced")
+    marker.unlink(missing_ok=True)
+    command = ["beta", "sync", "--live", "--yes"] if live else ["sync"]
+    cli([*command, "--entity", entity, "--project", project, str(run.path)], standalone_mode=False)
+    problems = _problems(run.path / "upload")
+    # W&B itself never takes a torn file for synced.
+    torn = bool(problems) and all(TORN.fullmatch(problem) for problem in problems)
+    if not torn and (problems or not marker.exists()):
+        # W&B marks a run as synced also where files of it were given up.
+        marker.unlink(missing_ok=True)
+        raise TrackingError(problems[0] if problems else "W&B says in its log why it did not upload the run")
+
+
+def _problems(place: Path) -> list[str]:
+    found = []
+    for file in sorted(place.rglob("debug-sync*.log")):
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if str(entry.get("level", "")).startswith("ERROR"):
+                    found.append(str(entry.get("msg", "")).partition("\n")[0])
+    return found
+
+
+def _end_with_parent() -> None:
+    # Not through sys.stdin, whose lock this thread would hold when the process ends.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """Upload the run that is named on the command line; the last line on standard error says what went wrong."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run = RunDirectory(Path(sys.argv[1]))
+    try:
+        upload(run, live="--live" in sys.argv)
+    except Exception as error:  # noqa: BLE001 - whatever W&B raises, it is said in a line
+        text = str(error) if isinstance(error, SaebyeokError) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"error: {' '.join(text.split())}\n")
+        sys.exit(1)
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""Fine-tuning by transformers' Trainer: checkpoints, the best epoch, the line from cosines to scores."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import default_collate
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.utils import logging as transformers_logging
+
+from pipeline.errors import TrainingDivergedError
+from pipeline.evaluation.metrics import Numbers, compute_metrics
+from pipeline.job import Job
+from pipeline.models.base_model import Base
+from pipeline.models.build import (
+    Collate,
+    Rows,
+    answers_of,
+    build_model,
+    distances_of,
+    freeze_layers,
+    load_rows,
+    save_trained,
+    to_score,
+    transformer_of,
+)
+from pipeline.models.hardware import (
+    batch_threads,
+    best_device,
+    compiles,
+    cores,
+    gpu_memory,
+    has_bf16,
+    packs_rows,
+    training_attention,
+    training_processes,
+)
+from pipeline.models.heads import BiEncoder, Head, PooledClassifier, correlation_loss
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.recipes.schema import SCRATCH, Recipe
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Calibration
+from pipeline.tracking.tracker import Tracker
+from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behind
+from pipeline.training.cls_only import compute_first_row
+from pipeline.training.distributed import Order, spread
+from pipeline.training.forecast import forecasts
+from pipeline.training.head_only import Vectors
+from pipeline.training.packing import can_pack, compile_layers, pack_rows
+from pipeline.training.pair_augmentation import Mixing
+from pipeline.training.samplers import Batches, EvenBatches
+from pipeline.training.trainer import FineTuner, Meter
+
+log = logging.getLogger(__name__)
+
+#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
+SCRATCH_THREADS = 1
+
+
+def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+    """`fit` on what this machine has: in this process, or in several, which make the same model up to rounding."""
+    scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
+    threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
+    processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
+    if processes == 1:
+        return fit(job, inputs, draft, work, tracker, threads=threads)
+    order = Order(partial(fit, job, inputs, draft, work), work, max(1, threads // processes))
+    return spread(order, tracker, processes)
+
+
+def fit(
+    job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker, *, threads: int
+) -> dict[str, Any]:
+    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says.
+
+    Of several processes that do the same together, each computes its share, and the first writes.
+    """
+    recipe, tokenized = job.recipe, inputs["tokenized"]
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    base = tokenized.figures["base"]
+    scratch = base["base"] == SCRATCH
+    if start := inputs.get("start"):
+        directory: Path | None = start.path / "model"
+    else:
+        directory = None if scratch else Base(base["base"], base["revision"]).fetch()
+    tokenizer = load_tokenizer(tokenized.path / "tokenizer")
+    set_seed(recipe.train.seed)
+    model = build_model(recipe, directory, tokenizer)
+    freeze_layers(model, recipe.train.frozen_layers)
+    sharing = _sharing(recipe, model, threads)
+    torch.set_num_threads(threads // sharing)
+    checkpoint = newest_checkpoint(work)
+    watch = Watch(spent=seconds_behind(checkpoint))
+    transformer_of(model).set_attn_implementation(training_attention())
+    if isinstance(model, PreTrainedModel):
+        compute_first_row(model)
+    lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
+    packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
+    trainer = _trainer(
+        recipe, lesson, work, [watch, *forecasts(), *tracker.trainer_callbacks()], packed=packed, sharing=sharing
+    )
+    with watch.terminable():
+        trainer.train(resume_from_checkpoint=checkpoint)
+    # What comes after has larger batches, and nobody to share them.
+    torch.set_num_threads(threads)
+    seconds = watch.seconds
+    if trainer.is_world_process_zero():
+        save_trained(model, tokenizer, draft / "model")
+    history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
+    best = _best(recipe, history)
+    return {
+        "seconds": seconds,
+        "samples_per_second": len(lesson.train) * recipe.train.epochs / seconds,
+        "padding": trainer.meter.padding,
+        "parts": trainer.parts,
+        "best_epoch": round(best["epoch"]),
+        "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
+        "history": _epochs(history),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **gpu_memory(),
+        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        **(_calibrate(recipe, trainer) if isinstance(model, BiEncoder) else {"calibration": None, "euclidean": None}),
+        "base": base,
+    }
+
+
+def _sharing(recipe: Recipe, model: nn.Module, threads: int) -> int:
+    """How many threads share a batch: one where what they draw at random would depend on which of them is first."""
+    draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
+    if draws or recipe.train.tune != "full" or torch.distributed.is_initialized():
+        return 1
+    return batch_threads(recipe.train.batch_size, threads)
+
+
+def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
+    """Prepare the layers for what trains on this machine; whether they compute no padding."""
+    encoder = transformer_of(model)
+    if recipe.train.tune != "full" or not can_pack(encoder):
+        return False
+    if packed := packs_rows(mixed=isinstance(model, BiEncoder)):
+        pack_rows(encoder)
+    if compiles(steps):
+        compile_layers(encoder)
+    return packed
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, on what, and how rows become batches."""
+
+    module: nn.Module
+    train: Rows | Vectors
+    validation: Rows | Vectors
+    batches: Batches
+    collate: Callable[[Any], Any]
+
+
+def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> Lesson:
+    train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
+    if recipe.train.tune == "full":
+        lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
+        if isinstance(model, BiEncoder):
+            # It learns from how the rows of a batch compare: all sorts of them belong there, and always as many.
+            lengths = np.ones_like(lengths)
+        batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
+        # What is judged row by row may go in batches of rows that are about as long, of which little is padding.
+        judged = load_rows(validation, by_length=not isinstance(model, BiEncoder))
+        return Lesson(model, load_rows(train), judged, batches, Collate(pad))
+    classifier, pooling = transformer_of(model), recipe.model.pooling
+    read, kept = (Vectors(classifier, pooling, side, pad) for side in (train, validation))
+    batches = EvenBatches(np.ones(len(read)), recipe.train.batch_size, recipe.train.seed)
+    return Lesson(Head(classifier), read, kept, batches, default_collate)
+
+
+def _trainer(
+    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, sharing: int = 1
+) -> FineTuner:
+    paired = isinstance(lesson.module, BiEncoder)
+
+    def figures(prediction: EvalPrediction) -> dict[str, float]:
+        answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
+        if paired:
+            answers = to_score(recipe, fit_line(answers, labels), answers)
+        # An epoch without a value is the worst one; as NaN, no later one would be better.
+        return {
+            name: -1.0 if math.isnan(value) else value
+            for name, value in compute_metrics(recipe, labels, answers).items()
+        }
+
+    return FineTuner(
+        batches=lesson.batches,
+        layer_decay=recipe.train.layer_decay,
+        packed=packed,
+        compare=correlation_loss if paired else None,
+        mix=_mix(recipe) if paired else None,
+        sharing=sharing,
+        model=lesson.module,
+        args=_arguments(recipe, lesson, work),
+        train_dataset=lesson.train,
+        eval_dataset=lesson.validation,
+        data_collator=lesson.collate,
+        compute_metrics=figures,
+        callbacks=callbacks,
+    )
+
+
+def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
+    settings = recipe.train
+    cuda = best_device().type == "cuda"
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=settings.epochs,
+        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        lr_scheduler_type="linear",
+        seed=settings.seed,
+        bf16=has_bf16(),
+        use_cpu=not cuda,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=recipe.metrics[0],
+        greater_is_better=True,
+        logging_steps=max(1, min(50, len(lesson.batches) // 5)),
+        # A NaN must be seen, not averaged away.
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=cuda,
+        # With it, losses of an evaluation are as many times too large as there are processes.
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=not _uses_all(lesson.module),
+        disable_tqdm=not sys.stderr.isatty(),
+        report_to="none",
+    )
+
+
+def _uses_all(module: nn.Module) -> bool:
+    """Whether every parameter surely takes part in every step, so that several processes need not look for others."""
+    return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
+
+
+def _mix(recipe: Recipe) -> Mixing | None:
+    settings = recipe.train
+    if not (settings.left_out or settings.strangers or settings.joined):
+        return None
+    assert recipe.score_range is not None  # the recipe's own rule
+    return Mixing(
+        left_out=settings.left_out,
+        strangers=settings.strangers,
+        joined=settings.joined,
+        lowest=recipe.score_range[0],
+        max_length=recipe.model.max_length,
+        seed=settings.seed,
+    )
+
+
+def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:
+    first = f"eval_{recipe.metrics[0]}"
+    return max((entry for entry in history if first in entry), key=lambda entry: float(entry[first]))
+
+
+def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        row = rows.setdefault(math.ceil(entry["epoch"] - 1e-9), {})
+        # The last loss of an epoch stands for it; how fast its last steps went says nothing of it.
+        row |= {name: value for name, value in entry.items() if name not in ("epoch", "step", *Meter().figures())}
+    return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
+
+
+def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
+    """On the validation side: the lines to scores from cosines (`calibration`) and from distances (`euclidean`)."""
+    assert trainer.eval_dataset is not None
+    outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
+    cosines, labels = answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids)
+    by = {"calibration": cosines, "euclidean": distances_of(cosines)}
+    return {name: fit_line(values, labels).model_dump() for name, values in by.items()}
+
+
+def fit_line(values: Numbers, labels: Numbers) -> Calibration:
+    """The line from cosine (or distance) to score that fits best (least squares).
+
+    Raises TrainingDivergedError where all values are one.
+    """
+    if np.ptp(values) == 0:
+        raise TrainingDivergedError(
+            "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
+        )
+    slope, intercept = np.polyfit(values, labels, 1)
+    return Calibration(slope=float(slope), intercept=float(intercept))

@@ -1,0 +1,220 @@
+"""The routes beside the models': what is deployed, staging, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pipeline.errors import ArtifactError
+from pipeline.store.releases import Inputs, Kind
+from serving.api.auth import is_authorized
+from serving.api.errors import ApiError, parse
+from serving.api.pages import page_routes
+from serving.deployed.follower import Follower
+from serving.deployed.model_store import model_tag
+from serving.engine.engine import Engine
+from serving.schemas import ErrorType, LiveRelease, Method, ReleasesResponse, StagedResponse, StageRequest
+
+READS = {"text": "single texts", "pair": "pairs of texts"}
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a request asks of a release."""
+
+    kind: Kind | None = None
+    inputs: Inputs | None = None
+    method: Method | None = None
+    vectors: bool = False
+
+    def unmet_by(self, engine: Engine) -> str | None:
+        """What the release of `engine` is instead; None where it fits."""
+        card = engine.card
+        if self.kind not in (None, card.kind):
+            return f"a {card.kind} release, not {self.kind}"
+        if self.inputs not in (None, card.inputs):
+            return f"a release that reads {READS[card.inputs]}, not {READS[self.inputs]}"
+        if self.method is not None and self.method not in engine.methods:
+            return f"a release that compares by {' or '.join(engine.methods)}, not by {self.method}"
+        if self.vectors and not engine.has_vectors:
+            return "a release without sentence vectors, which only a bi-encoder has"
+        return None
+
+    def __str__(self) -> str:
+        """The kind of release, as part of a sentence."""
+        if self.vectors:
+            return "release with sentence vectors"
+        reads = [f"reads {READS[self.inputs]}"] if self.inputs else []
+        compares = [f"compares by {self.method}"] if self.method else []
+        does = " and ".join(reads + compares)
+        return f"{self.kind} release" + (f" that {does}" if does else "")
+
+
+class Live:
+    """What the routes share: the follower, the token that opens staging, and the keys that open the rest."""
+
+    def __init__(self, follower: Follower, token: str, keys: tuple[str, ...]) -> None:
+        """`token` is the deploy token; empty closes staging for good. Without `keys` the rest is open."""
+        self.follower = follower
+        self._token = token
+        self._keys = (*keys, *filter(None, [token])) if keys else ()
+
+    def authorize(self, header: str | None) -> None:
+        """Raise ApiError UNAUTHORIZED unless an Authorization header carries the deploy token."""
+        if not self.deploys(header):
+            text = "this needs `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN"
+            raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
+
+    def deploys(self, header: str | None) -> bool:
+        """Whether an Authorization header carries the deploy token."""
+        return header is not None and bool(self._token) and is_authorized(header, self._token)
+
+    def admit(self, header: str | None) -> None:
+        """Raise ApiError UNAUTHORIZED where there are keys and the header has neither one of them nor the token."""
+        if self._keys and not is_authorized(header, *self._keys):
+            text = "this needs `Authorization: Bearer <key>`, with one of the service's API keys"
+            raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
+
+    def select(self, need: Need, recipe: str | None) -> Engine:
+        """The live engine for users: that of `recipe`, or of the only recipe that meets `need`.
+
+        Raises ApiError UNAVAILABLE (nothing is deployed), NOT_FOUND (none fits) or INVALID_REQUEST (several, or another
+        kind).
+        """
+        live = self.follower.snapshot.live
+        if not live:
+            raise ApiError(ErrorType.UNAVAILABLE, "no release is deployed yet; GET /releases says what is")
+        if recipe is not None:
+            return _named(recipe, live, need)
+        fitting = {name: engine for name, engine in live.items() if need.unmet_by(engine) is None}
+        if not fitting:
+            raise ApiError(ErrorType.NOT_FOUND, f"no {need} is deployed; GET /releases says what is")
+        if len(fitting) > 1:
+            known = ", ".join(sorted(fitting))
+            raise ApiError(ErrorType.INVALID_REQUEST, f"several recipes could answer: name one of {known} in `recipe`")
+        return next(iter(fitting.values()))
+
+    def addressed(self, name: str, need: Need) -> Engine:
+        """The engine of a staged (or live) release, by ref or id. Raises ApiError NOT_FOUND or INVALID_REQUEST."""
+        snapshot = self.follower.snapshot
+        # Staged ones first: two attempts at one key share their id.
+        for ref, engine in [*snapshot.staged.items(), *snapshot.engines().items()]:
+            if name in (ref, engine.card.id):
+                if unmet := need.unmet_by(engine):
+                    raise ApiError(ErrorType.INVALID_REQUEST, f"{name} is {unmet}")
+                return engine
+        raise ApiError(ErrorType.NOT_FOUND, f"release {name} is neither staged nor live in this worker")
+
+    def releases(self) -> ReleasesResponse:
+        """What is deployed here, and what the workers say."""
+        snapshot = self.follower.snapshot
+        deployment = snapshot.deployment
+        return ReleasesResponse(
+            store=self.follower.source.store,
+            deployment=deployment.number if deployment else 0,
+            created=deployment.created if deployment else None,
+            run=deployment.run if deployment else None,
+            reason=deployment.reason if deployment else None,
+            recipes={
+                recipe: _live_release(deployment.releases[recipe], engine)
+                for recipe, engine in snapshot.live.items()
+                if deployment
+            },
+            staged=list(snapshot.staged),
+            worker=self.follower.pid,
+            workers=self.follower.source.workers(),
+        )
+
+    def stage(self, ref: str, *, add: bool) -> StagedResponse:
+        """Add or remove a staged release. Raises ApiError INVALID_REQUEST (not a ref) or CONFLICT (a Bento)."""
+        try:
+            model_tag(ref)
+        except ArtifactError as error:
+            raise ApiError(ErrorType.INVALID_REQUEST, str(error)) from error
+        staging = self.follower.source.staging
+        if staging is None:
+            text = "this service runs a Bento with its releases baked in: it cannot stage another"
+            raise ApiError(ErrorType.CONFLICT, text)
+        return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
+
+
+def control_app(document: Mapping[str, Any]) -> Starlette:
+    """The ASGI application of these routes; its `state.live` must be set before the first request.
+
+    `document` is the OpenAPI document.
+    """
+
+    async def releases(request: Request) -> Response:
+        return _json(_live(request).releases())
+
+    async def stage(request: Request) -> Response:
+        _live(request).authorize(request.headers.get("authorization"))
+        wanted = parse(StageRequest, await request.body())
+        return _json(_live(request).stage(wanted.release, add=request.method == "POST"), 202)
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(document)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)
+        return error.response()
+
+    return Starlette(
+        routes=[
+            Route("/releases", releases, methods=["GET"]),
+            Route("/releases/stage", stage, methods=["POST", "DELETE"]),
+            Route("/docs.json", openapi, methods=["GET"]),
+            *page_routes(),
+        ],
+        exception_handlers={ApiError: refuse},
+    )
+
+
+def _named(recipe: str, live: Mapping[str, Engine], need: Need) -> Engine:
+    if recipe not in live:
+        deployed = ", ".join(sorted(live))
+        raise ApiError(ErrorType.NOT_FOUND, f"no recipe {recipe!r} is deployed; deployed: {deployed}")
+    if unmet := need.unmet_by(live[recipe]):
+        raise ApiError(ErrorType.INVALID_REQUEST, f"recipe {recipe!r} has {unmet}")
+    return live[recipe]
+
+
+def _live_release(ref: str, engine: Engine) -> LiveRelease:
+    card = engine.card
+    return LiveRelease(
+        release=card.id,
+        ref=ref,
+        title=card.title,
+        kind=card.kind,
+        inputs=card.inputs,
+        route=card.route,
+        labels=list(card.labels),
+        score_range=card.score_range,
+        similar_at=card.similar_at,
+        max_length=card.max_length,
+        methods=list(engine.methods),
+        vectors=engine.has_vectors,
+        sample=card.sample,
+        figures=card.figures,
+        provider=engine.provider,
+        variant=engine.variant.name,
+        rates=engine.rates,
+        created=card.created,
+    )
+
+
+def _live(request: Request) -> Live:
+    live: Live = request.app.state.live
+    return live
+
+
+def _json(model: BaseModel, status: int = 200) -> Response:
+    return Response(model.model_dump_json(), status, media_type="application/json")

@@ -1,0 +1,270 @@
+"""What a worker serves: an immutable snapshot, replaced in one assignment as deployments are recorded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import SaebyeokError
+from pipeline.settings import Settings
+from pipeline.store.artifacts import Store
+from pipeline.store.releases import Card, Deployment, DeploymentLog
+from serving.deployed.model_store import import_release, imported_release, measured_file
+from serving.deployed.worker_files import StagedList, WorkerFile, live_workers
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.observer import Observer, unobserved
+from serving.engine.variants import open_fastest
+from serving.schemas import LoadProblem, WorkerState
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the deployment log; a bucket charges for each.
+POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
+#: Looks between two attempts to load a release that could not be loaded.
+PATIENCE = 20
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What answers: `live` is recipe to engine, `staged` ref to engine."""
+
+    deployment: Deployment | None = None
+    live: Mapping[str, Engine] = field(default_factory=dict)
+    staged: Mapping[str, Engine] = field(default_factory=dict)
+
+    def engines(self) -> dict[str, Engine]:
+        """Every loaded engine by the ref of its release."""
+        refs = self.deployment.releases if self.deployment else {}
+        return {**self.staged, **{refs[recipe]: engine for recipe, engine in self.live.items()}}
+
+
+class Source(Protocol):
+    """Where a worker learns what to serve."""
+
+    poll: float
+    store: str | None
+    staging: StagedList | None
+
+    def latest(self) -> Deployment | None:
+        """The deployment to serve."""
+
+    def directory(self, ref: str) -> Path:
+        """A release's directory on this machine."""
+
+    def record(self, ref: str) -> Path | None:
+        """Where the workers of this machine keep what was measured of the release, where they meet."""
+
+    def report(self, state: WorkerState) -> None:
+        """Acknowledge."""
+
+    def workers(self) -> list[WorkerState]:
+        """What the live workers of this machine have acknowledged."""
+
+    def close(self) -> None:
+        """Withdraw the acknowledgement."""
+
+
+class LogSource:
+    """The deployment log in the store; releases are imported, and workers meet, below HOME."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        """Registers this worker: from here on a deployment waits for it."""
+        self.poll = POLL_LOCAL if store.local else POLL_REMOTE
+        self.store: str | None = store.digest
+        self.staging: StagedList | None = StagedList(settings.home / "service")
+        self._settings = settings
+        self._store = store
+        self._log = DeploymentLog(store)
+        self._directory = settings.home / "service" / "workers"
+        self._file = WorkerFile(self._directory)
+
+    def latest(self) -> Deployment | None:
+        """The newest deployment, or None before the first."""
+        return self._log.latest()
+
+    def directory(self, ref: str) -> Path:
+        """The release's directory in this machine's model store."""
+        return import_release(self._store.open(ref), self._settings)
+
+    def record(self, ref: str) -> Path:
+        """A file below HOME."""
+        return measured_file(self._settings, ref)
+
+    def report(self, state: WorkerState) -> None:
+        """Write this worker's state for the others to read."""
+        self._file.write(state)
+
+    def workers(self) -> list[WorkerState]:
+        """The states of all live workers."""
+        return live_workers(self._directory)
+
+    def close(self) -> None:
+        """Remove this worker's files."""
+        self._file.close()
+
+
+class BakedSource:
+    """The one deployment that a Bento carries: nothing to follow, nothing written."""
+
+    poll = 3600.0
+    store: str | None = None
+    staging: StagedList | None = None
+
+    def __init__(self, deployment: Deployment) -> None:
+        """`deployment` is the one that was baked in."""
+        self._deployment = deployment
+        self._state: WorkerState | None = None
+
+    def latest(self) -> Deployment:
+        """The baked deployment."""
+        return self._deployment
+
+    def directory(self, ref: str) -> Path:
+        """The release's directory among the Bento's models."""
+        return imported_release(ref)
+
+    def record(self, ref: str) -> None:
+        """Nowhere: a Bento writes nothing."""
+
+    def report(self, state: WorkerState) -> None:
+        """Keep the state in memory."""
+        self._state = state
+
+    def workers(self) -> list[WorkerState]:
+        """Only this one: a Bento's workers do not meet."""
+        return [self._state] if self._state else []
+
+    def close(self) -> None:
+        """Nothing to withdraw."""
+
+
+class Follower:
+    """Keeps `snapshot` at what `source` says, from a thread of its own."""
+
+    def __init__(
+        self, source: Source, options: EngineOptions, observe: Callable[[Card], Observer] = unobserved
+    ) -> None:
+        """`options` are those of each engine, and `observe` makes its observer."""
+        self.source = source
+        self.pid = os.getpid()
+        self.snapshot = Snapshot()
+        self.problem: str | None = None
+        "Why the last look at the log failed or could not be acknowledged; None if it succeeded."
+        self._options = options
+        self._observe = observe
+        self._started = datetime.now(UTC)
+        self._problems: dict[str, LoadProblem] = {}
+        self._rests: dict[str, int] = {}
+        self._logged: set[type[Exception]] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follower", daemon=True)
+        self._attempt(lambda: self._report(None))
+
+    def start(self) -> None:
+        """Load what is deployed now, then go on in the background."""
+        self.step()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop following; what is loaded goes on answering."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.source.close()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self.source.poll):
+            self.step()
+
+    def step(self) -> None:
+        """Look once: load what is wanted, move to it where all of it is there, acknowledge.
+
+        Raises nothing, since the loaded releases must go on answering: a failure stands in `problem`, is logged once,
+        and the next look tries again.
+        """
+        moved = self._attempt(self._move)
+        reported = self._attempt(lambda: self._report(moved))
+        self.problem = moved or reported
+        if self._logged and self.problem is None:
+            log.info("looks succeed again, at deployment %s", self._number)
+            self._logged.clear()
+
+    def _attempt(self, action: Callable[[], None]) -> str | None:
+        """Why `action` failed, or None. Looks come several times per second: one kind of error is logged once."""
+        try:
+            action()
+        except Exception as error:
+            if type(error) not in self._logged:
+                self._logged.add(type(error))
+                foreseen = isinstance(error, SaebyeokError | OSError)
+                log.warning("still at deployment %s: %s", self._number, error, exc_info=None if foreseen else error)
+            return str(error) or type(error).__name__
+        return None
+
+    @property
+    def _number(self) -> int:
+        return self.snapshot.deployment.number if self.snapshot.deployment else 0
+
+    def _move(self) -> None:
+        newest = self.source.latest()
+        staged = self.source.staging.read() if self.source.staging else []
+        engines = self.snapshot.engines()
+        wanted = {*staged, *(newest.releases.values() if newest else ())}
+        # What is staged again gets another chance at once.
+        self._problems = {ref: problem for ref, problem in self._problems.items() if ref in wanted}
+        self._rests = {ref: rest for ref, rest in self._rests.items() if ref in wanted}
+        for ref in sorted(wanted - engines.keys()):
+            engine = self._load(ref)
+            if engine is not None:
+                engines[ref] = engine
+        current = self.snapshot.deployment, self.snapshot.live
+        if newest is not None and engines.keys() >= set(newest.releases.values()):
+            current = newest, {recipe: engines[ref] for recipe, ref in newest.releases.items()}
+        self._swap(Snapshot(*current, staged={ref: engines[ref] for ref in staged if ref in engines}))
+
+    def _swap(self, after: Snapshot) -> None:
+        before, self.snapshot = self.snapshot, after
+        if after.deployment != before.deployment:
+            log.info("serving deployment %s: %s", self._number, dict(after.deployment.releases))  # type: ignore[union-attr]
+        if after.staged.keys() != before.staged.keys():
+            log.info("staged: %s", ", ".join(after.staged) or "nothing")
+
+    def _load(self, ref: str) -> Engine | None:
+        """The engine of `ref`; one that failed is left alone for a while."""
+        if self._rests.get(ref, 0) > 0:
+            self._rests[ref] -= 1
+            return None
+        try:
+            directory, record = self.source.directory(ref), self.source.record(ref)
+            engine = open_fastest(directory, self._options, self._observe, record)
+        except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
+            log.warning("%s cannot be loaded: %s", ref, error)
+            retryable = isinstance(error, OSError) or getattr(error, "retryable", False)
+            name = type(error).__name__
+            self._problems[ref] = LoadProblem(release=ref, type=name, message=str(error), retryable=retryable)
+            self._rests[ref] = PATIENCE
+            return None
+        self._problems.pop(ref, None)
+        self._rests.pop(ref, None)
+        return engine
+
+    def _report(self, problem: str | None) -> None:
+        now = self.snapshot
+        refs = now.deployment.releases if now.deployment else {}
+        state = WorkerState(
+            pid=self.pid,
+            started=self._started,
+            heartbeat=datetime.now(UTC),
+            deployment=self._number,
+            live=dict(refs),
+            staged=list(now.staged),
+            problem=problem,
+            problems=list(self._problems.values()),
+        )
+        self.source.report(state)

@@ -1,0 +1,104 @@
+"""What the workers of one machine tell each other, in small files below HOME/service."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from pipeline.atomic_files import read_state, replace_state
+from serving.schemas import WorkerState
+
+#: More staged releases than this at once are leftovers of deployments that died: the oldest goes.
+MAX_STAGED = 8
+_REFS = TypeAdapter(list[str])
+_STATE = TypeAdapter(WorkerState)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between the processes of this machine; the kernel drops it when one dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class WorkerFile:
+    """One worker's acknowledgement: its state beside a lock that it holds as long as it lives."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is shared by the workers of one machine."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._state = directory / f"{os.getpid()}-{secrets.token_hex(4)}.json"
+        lock = self._state.with_suffix(".lock")
+        self._lock = lock.open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def write(self, state: WorkerState) -> None:
+        """Say how things stand. Raises OSError."""
+        # It is read only as long as this process lives, so it need not outlast a power loss.
+        replace_state(self._state, state.model_dump_json(), durable=False)
+
+    def close(self) -> None:
+        """Take the files away."""
+        self._state.unlink(missing_ok=True)
+        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()
+
+
+def live_workers(directory: Path) -> list[WorkerState]:
+    """States of the workers that are alive, by pid; what dead ones left behind is removed."""
+    states = []
+    for path in sorted(directory.glob("*.json")):
+        lock = path.with_suffix(".lock")
+        if _is_held(lock):
+            state = read_state(path, _STATE)
+            states += [state] if state else []
+        else:
+            for left in (path, lock, *directory.glob(f".{path.name}.*")):
+                left.unlink(missing_ok=True)
+    return sorted(states, key=lambda state: state.pid)
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        with lock.open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+class StagedList:
+    """Refs of the releases that every worker of this machine is to keep loaded beside the live ones."""
+
+    def __init__(self, directory: Path) -> None:
+        """`directory` is shared by the workers of one machine."""
+        self._path = directory / "staged.json"
+        self._lock = directory / "staged.lock"
+
+    def read(self) -> list[str]:
+        """The refs, oldest first."""
+        return read_state(self._path, _REFS) or []
+
+    def add(self, ref: str) -> list[str]:
+        """Add `ref`; the list afterwards."""
+        with locked(self._lock):
+            refs = [*(item for item in self.read() if item != ref), ref][-MAX_STAGED:]
+            replace_state(self._path, _REFS.dump_json(refs).decode())
+            return refs
+
+    def remove(self, ref: str) -> list[str]:
+        """Remove `ref`; the list afterwards."""
+        with locked(self._lock):
+            refs = [item for item in self.read() if item != ref]
+            replace_state(self._path, _REFS.dump_json(refs).decode())
+            return refs

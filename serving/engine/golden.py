@@ -1,0 +1,71 @@
+"""Golden sentences: what a release must answer, wherever it is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipeline.errors import GoldenMismatchError
+from pipeline.store.releases import Card
+from serving.client.deploy_client import ServiceClient
+from serving.engine.engine import Engine
+from serving.schemas import ClassifyResponse, ScoreResponse, SimilarityResponse
+
+#: From sentences (or pairs) to rows of numbers: class probabilities, or one score.
+Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]
+
+
+def check_golden(card: Card, ask: Ask) -> None:
+    """Compare the answers of `ask` with the card's, one sentence (or pair) at a time, as they were made.
+
+    Raises GoldenMismatchError naming sentence, answer and what was expected.
+    """
+    if not card.golden:
+        raise GoldenMismatchError(f"{card.id}: its card has no golden sentences, so nothing vouches for it")
+    for golden in card.golden:
+        answer = ask([golden.texts])[0]
+        same = len(answer) == len(golden.expected)
+        if not same or any(
+            not abs(got - wanted) <= card.golden_tolerance for got, wanted in zip(answer, golden.expected, strict=True)
+        ):
+            raise GoldenMismatchError(
+                f"{card.id} answers {_rounded(answer)} to {' | '.join(golden.texts)!r}; its card says "
+                f"{_rounded(golden.expected)}, within {card.golden_tolerance:g}"
+            )
+
+
+def engine_answers(engine: Engine) -> Ask:
+    """Answers of an engine in this process."""
+
+    def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
+        rows: list[list[float]] = engine.answer(inputs).values.tolist()
+        return rows
+
+    return ask
+
+
+def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -> Ask:
+    """Answers of the service as rows of numbers: of release `ref`, or without one of whatever users get."""
+
+    def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
+        answer: ClassifyResponse | SimilarityResponse | ScoreResponse
+        texts = [item[0] for item in inputs]
+        if card.route == "/classify":
+            asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
+            answer = client.classify(**asked, recipe=card.recipe, release=ref)
+            rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
+        else:
+            if card.route == "/similarity":
+                answer = client.similarity(inputs, card.recipe, release=ref)
+            else:
+                answer = client.score(texts, card.recipe, release=ref)
+            rows = [[result.score] for result in answer.results]
+        if answer.release != card.id:
+            raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")
+        return rows
+
+    return ask
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 4) for value in values]
