@@ -85,7 +85,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Any, Any, list[str]]:
 
     from pipeline.data.reading import read_split
     from pipeline.models.tokenizer import learn_tokenizer
-    from pipeline.recipes.schema import load_recipe
+    from pipeline.recipes.loading import load_recipe
 
     logging.disable_progress_bar()
     recipe = load_recipe("nsmc", "embedded", overrides={"model.pooling": "cls"})
@@ -100,7 +100,7 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
 
     from pipeline.export.convert import write_graphs
     from pipeline.export.onnx_graph import to_fp16, to_int8
-    from pipeline.models.build import Trained
+    from pipeline.models.trained import Trained
     from pipeline.store.releases import Card, Variant
 
     layers, hidden = map(int, shape.split("x"))

@@ -27,8 +27,8 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.export.convert import write_graphs
 from pipeline.export.onnx_graph import to_fp16
-from pipeline.models.build import Trained
-from pipeline.recipes.schema import load_recipe
+from pipeline.models.trained import Trained
+from pipeline.recipes.loading import load_recipe
 from pipeline.training.cls_only import compute_first_row
 from pipeline.training.packing import compile_layers, pack_rows
 

@@ -19,7 +19,8 @@ from typing import Any
 from pipeline.cli.options import overrides
 from pipeline.evaluation.promotion_gate import compare
 from pipeline.job import Job, keep_libraries_home, open_job
-from pipeline.recipes.schema import Recipe, recipe_names
+from pipeline.recipes.loading import recipe_names
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
 from pipeline.store.artifacts import Artifact
@@ -118,7 +119,7 @@ def baseline(job: Job) -> dict[str, Any] | None:
 
     from pipeline.data.reading import read_split
     from pipeline.evaluation.metrics import compute_metrics
-    from pipeline.models.build import to_score
+    from pipeline.models.trained import to_score
     from pipeline.training.fine_tune import fit_line
 
     assert job.settings.data is not None

@@ -29,7 +29,7 @@ from pipeline.errors import DataError
 from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 
 #: A third of the reviews: other floors, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
@@ -219,8 +219,9 @@ def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
     """The last champion minus the best one on the gate rows of the last night, with its 90% interval."""
     import pandas as pd
 
-    from pipeline.evaluation.champions import load_rival, rank_served
+    from pipeline.evaluation.champions import load_rival
     from pipeline.evaluation.metrics import paired_difference
+    from pipeline.store.deployments import rank_served
 
     store = open_store(scenario.settings)
     job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS)

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.export.parity import beyond, change_error
-from pipeline.recipes.schema import ParityBound, Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import ParityBound, Recipe
 
 Numbers = np.ndarray[Any, Any]
 

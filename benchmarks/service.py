@@ -33,7 +33,8 @@ from pipeline.job import keep_libraries_home, open_job, open_store
 from pipeline.settings import ROOT, load_settings
 from pipeline.stages.stage import STAGES, run_stage
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 
 #: Texts of a call for the engine at its best.
 BEST = 1024

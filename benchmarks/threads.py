@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, library_environment
 from pipeline.training.batch_threads import Batch, BatchThreads
 
@@ -93,8 +93,8 @@ def train(name: str, way: str, seconds: float) -> float:
     from torch import Tensor
     from transformers import AutoConfig, BertForSequenceClassification
 
+    from pipeline.models.base_model import shipped
     from pipeline.models.hardware import cores, has_bf16, training_attention
-    from pipeline.pretraining.spec import shipped
 
     sharing, threads = (count or cores() for count in WAYS[way][:2])
     torch.set_num_threads(threads)

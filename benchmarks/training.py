@@ -137,7 +137,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
     """The published files with the first `rows` rows of the train file, and without what arrived."""
-    from pipeline.recipes.schema import load_recipe
+    from pipeline.recipes.loading import load_recipe
 
     spec = load_recipe(recipe, "embedded").data
     for name in (spec.train, spec.test):
@@ -151,7 +151,7 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     """The stage: the model, seconds of training, and the share of padding."""
-    from pipeline.models.build import load_trained
+    from pipeline.models.trained import load_trained
     from pipeline.stages.stage import TRAIN, run_stage
 
     artifact = run_stage(job, TRAIN, [tokenized]).artifact
@@ -166,8 +166,9 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
     from pipeline.models.base_model import Base
-    from pipeline.models.build import Trained, build_model, save_trained
+    from pipeline.models.build import build_model, save_trained
     from pipeline.models.tokenizer import load_tokenizer
+    from pipeline.models.trained import Trained
     from pipeline.recipes.schema import SCRATCH
 
     recipe = job.recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from pipeline.store.releases import Decision, read_decision, record_rejection
+from pipeline.store.decisions import Decision, read_decision, record_rejection
 from wiring import ReportLink, alert, artifact_url, task_job, with_host
 
 if TYPE_CHECKING:

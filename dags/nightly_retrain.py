@@ -25,10 +25,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from approval import HOURS, Approval
 from pipeline.errors import RejectedDataError
 from pipeline.job import OVERRIDES
-from pipeline.recipes.schema import RECIPES, ModelSpec, TrainSpec, recipe_names
+from pipeline.recipes.loading import RECIPES, recipe_names
+from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
-from pipeline.store.releases import find_rejection, read_decision
+from pipeline.store.decisions import find_rejection, read_decision
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,

@@ -25,7 +25,7 @@ def rollback() -> str:
     context = get_current_context()
     from pipeline.deployment.deployer import rollback
     from pipeline.job import open_store
-    from pipeline.store.releases import DeploymentLog
+    from pipeline.store.deployments import DeploymentLog
 
     store = open_store(settings)
     before = DeploymentLog(store).latest()

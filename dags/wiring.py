@@ -19,7 +19,7 @@ from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_librarie
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.stage import Stage
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator

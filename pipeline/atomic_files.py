@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-
-from pipeline.store.backends import sync
 
 log = logging.getLogger(__name__)
 
@@ -67,3 +68,21 @@ def warn_of_damage(path: Path, reason: str) -> None:
 def _warn_once(path: Path, changed: int, reason: str) -> None:
     # `changed` tells a later damage of the same kind from this one.
     log.warning("%s is damaged and counts as absent: %s", path, reason)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock between the processes of this machine; the kernel drops it when one dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Exit codes: what failed on purpose, what was asked for wrongly (as the shell's own tools), a gate that refused.
+FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
+
 
 class SaebyeokError(Exception):
     """Base of every error that Saebyeok raises on purpose; its text is fit for a user to read."""

@@ -12,7 +12,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipeline.errors import DataError, SettingsError
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
 from pipeline.store.artifacts import Store
 

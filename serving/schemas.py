@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline.store.releases import Inputs, Kind, Route
+from pipeline.recipes.kinds import Inputs, Kind, Route
 
 SAMPLE = "the release was trained on the shipped sample, not on real data"
 TRUNCATED = "the {0} was longer than the model reads; its end was left out"

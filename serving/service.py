@@ -15,7 +15,7 @@ import bentoml
 
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.settings import Settings, load_settings
-from pipeline.store.releases import Deployment
+from pipeline.store.deployments import Deployment
 from serving.api.auth import api_keys, deploy_token
 from serving.api.bentoml_app import FrontedService, posted
 from serving.api.control_routes import Live, Need, control_app

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import httpx
 
-from pipeline.deployment.deployer import deploy
 from pipeline.job import Job, open_store
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 from tests.releases import SENTENCES, make_decision
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.promotion_gate import decide
+from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Check, Decision, read_decision
+from pipeline.store.decisions import Check, Decision, read_decision
 from tests.served import linked, release_of, republished
 from tests.tiny import Road
 

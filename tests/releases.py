@@ -14,8 +14,10 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import BertProcessing
 
+from pipeline.recipes.kinds import Inputs, Kind
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Calibration, Card, Decision, Golden, Inputs, Kind, Variant
+from pipeline.store.decisions import Decision
+from pipeline.store.releases import Calibration, Card, Golden, Variant
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
 Objective = Literal["cross-encoder", "bi-encoder"]

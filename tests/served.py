@@ -13,8 +13,8 @@ from safetensors.torch import load, save
 
 from pipeline.job import open_store
 from pipeline.store.artifacts import Artifact
+from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.manifest import make_key
-from pipeline.store.releases import Deployment, DeploymentLog
 from tests.releases import make_artifact
 from tests.tiny import Road
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.job import open_store
 from pipeline.settings import ROOT, Settings, load_settings
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient
 

@@ -11,7 +11,7 @@ import typer
 
 from docs.configuration import README, table, written
 from pipeline.cli.app import app
-from pipeline.recipes.schema import recipe_names
+from pipeline.recipes.loading import recipe_names
 from pipeline.settings import ROOT, Settings
 
 TEXT = README.read_text(encoding="utf-8")

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 from pipeline.data.reading import read_split
-from pipeline.evaluation.promotion_gate import decide
 from pipeline.job import Job, open_store
 from pipeline.models.tokenizer import learn_tokenizer
-from pipeline.recipes.schema import SCRATCH, Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
+from pipeline.stages.decide import decide
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.find_or_build import produce
 from pipeline.stages.tokenize import tokenize

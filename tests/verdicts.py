@@ -12,7 +12,7 @@ from pipeline.evaluation.champions import Best
 from pipeline.evaluation.promotion_gate import make_decision
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Check, Decision
+from pipeline.store.decisions import Check, Decision
 
 
 def estimate(value: float) -> dict[str, float]:

@@ -12,7 +12,8 @@ import typer
 from pipeline.cli import commands
 from pipeline.cli import options as opt
 from pipeline.cli.commands import SERVED
-from pipeline.cli.console import FAILED, REFUSED, USAGE, Session, claim_stdout, log_to_stderr, say, session, usage_error
+from pipeline.cli.console import Session, claim_stdout, log_to_stderr, say, session, usage_error
+from pipeline.errors import FAILED, REFUSED, USAGE
 from pipeline.progress import progress
 from pipeline.stack import cli as stack
 

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import options as opt
-from pipeline.cli.console import FAILED, say, session
+from pipeline.cli.console import say, session
+from pipeline.errors import FAILED
+
+STACK = "The local stack"
+
 
 SERVED, OWN, BETTER, PLACE = "What is served", "An encoder of your own", "A better recipe", "This machine"
 
@@ -151,7 +155,8 @@ def tune(
 def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
     """Check this machine: versions, GPU, disk, ports, store, service, tracking; and say what to do."""
     with session(as_json=as_json) as current:
-        from pipeline.cli.doctor import diagnose, print_findings
+        from pipeline.cli.doctor import diagnose
+        from pipeline.cli.output import print_findings
 
         findings = diagnose(current.settings, store)
         broken = sum(finding.state == "problem" for finding in findings)
@@ -207,8 +212,8 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
     What is there already is not sent again. Exits with 1 where something failed; the next call goes on from there.
     """
     with session(as_json=as_json) as current:
+        from pipeline.cli.output import print_synced
         from pipeline.job import open_store
-        from pipeline.tracking.sync import print_synced
         from pipeline.tracking.sync import sync as sync_all
 
         synced = sync_all(current.settings, open_store(current.settings, store))
@@ -218,3 +223,39 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
             print_synced(current, synced)
         if synced.failed:
             raise typer.Exit(FAILED)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register them."""
+    for function in (up, down, status):
+        app.command(rich_help_panel=STACK)(function)
+
+
+def up(
+    data: opt.Data = None,
+    run: Annotated[bool, typer.Option(help="Run the DAG once and wait for it, or only start what serves.")] = True,
+) -> None:
+    """Start Airflow and the service, retrain every recipe once, and say what came out.
+
+    What runs already is used as it is. Exits with 1 where a task failed and with 3 where a gate refused.
+    """
+    with session(data=data) as current:
+        from pipeline.stack import commands
+
+        raise typer.Exit(commands.up(current.settings, current.stdout, run=run))
+
+
+def down() -> None:
+    """Stop what `up` started, and nothing else."""
+    with session() as current:
+        from pipeline.stack import commands
+
+        commands.down(current.settings, current.stdout)
+
+
+def status() -> None:
+    """Say what of the local stack runs. Exits with 1 where not all of it does."""
+    with session() as current:
+        from pipeline.stack import commands
+
+        raise typer.Exit(commands.status(current.settings, current.stdout))

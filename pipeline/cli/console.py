@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from pipeline.errors import (
+    FAILED,
+    INTERRUPTED,
+    REFUSED,
+    USAGE,
     GoldenMismatchError,
     LatencyError,
     ParityError,
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
 
     from pipeline.settings import Settings
 
-#: Exit codes: what failed on purpose, what was asked for wrongly (as the shell's own tools), a gate that refused.
-FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 ASKED_WRONGLY = (RecipeError, SettingsError)
 GATES = (GoldenMismatchError, LatencyError, ParityError, RefusedError)
 

@@ -13,7 +13,6 @@ from typing import Literal
 import httpx
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.cli.console import Session
 from pipeline.devices import cuda_devices
 from pipeline.errors import SaebyeokError
 from pipeline.settings import ROOT, Settings
@@ -259,11 +258,3 @@ def check_tracking(settings: Settings) -> Iterator[Finding]:
     if waiting := sum(not run.done for run in run_directories(settings.home)):
         text = f"{waiting} recorded runs are not at Weights & Biases"
         yield Finding(check="tracking", state="note", text=text, do="saebyeok sync")
-
-
-def print_findings(session: Session, findings: list[Finding]) -> None:
-    """All findings for people."""
-    for finding in findings:
-        session.line(f"{finding.state:<8} {finding.check:<12} {finding.text}")
-        if finding.do:
-            session.line(f"{'':<21} do: {finding.do}")

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.console import Session, say
+from pipeline.cli.doctor import Finding
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.stages.stage import Step
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Decision, Deployment, DeploymentLog, read_card
+from pipeline.store.decisions import Decision, decision_lines
+from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.releases import read_card
+from pipeline.tracking.sync import Synced
 
 
 @dataclass
@@ -118,13 +122,6 @@ def print_run(session: Session, outcome: Outcome) -> None:
         session.line(f"release     {read_card(made['release']).id}, {which} deployment {outcome.deployment.number}")
 
 
-def decision_lines(decision: Decision) -> Iterator[str]:
-    """Each gate with what it held against what, and what else a person should know."""
-    for check in decision.checks:
-        yield f"{'passed' if check.passed else 'FAILED':<11} {check.name}: {check.value:.4f} against {check.bound:.4f}"
-    yield from (f"{'note':<11} {note}" for note in decision.notes)
-
-
 def print_stage(session: Session, document: Mapping[str, Any]) -> None:
     """One stage for people."""
     if "deployment" in document:
@@ -194,3 +191,24 @@ def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
         for name, ref in sorted(item["releases"].items()):
             session.line(f"             {name}: {ref}")
         session.line(f"             run {item['run']}")
+
+
+def print_synced(session: Session, synced: Synced) -> None:
+    """The pass for people."""
+    for run in synced.runs:
+        session.line(f"{run.state:<10} {run.run}{f': {run.message}' if run.message else ''}")
+    for recipe, ref in synced.champions.items():
+        session.line(f"champion   {recipe}: {ref or 'none'}")
+    for problem in synced.problems:
+        session.line(f"failed     {problem}")
+    done = sum(run.state == "uploaded" for run in synced.runs)
+    state = f"{synced.failed} failed; run it again to go on" if synced.failed else "nothing is left to do"
+    session.line(f"{done} runs uploaded to {synced.project} at {synced.address}, {state}")
+
+
+def print_findings(session: Session, findings: list[Finding]) -> None:
+    """All findings for people."""
+    for finding in findings:
+        session.line(f"{finding.state:<8} {finding.check:<12} {finding.text}")
+        if finding.do:
+            session.line(f"{'':<21} do: {finding.do}")

@@ -14,7 +14,8 @@ from pipeline.errors import ArtifactError, DataError
 from pipeline.progress import progress
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Card, DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import Card, read_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +69,9 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from pipeline.data.reading import read_labelled, text_columns
+    from pipeline.data.reading import read_labelled
     from pipeline.evaluation.metrics import compute_metrics
+    from pipeline.recipes.schema import text_columns
 
     if engine.card.labels != recipe.labels:
         raise ArtifactError(

@@ -12,7 +12,9 @@ from pipeline.errors import RefusedError
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
-from pipeline.store.releases import DeploymentLog, find_rejection, read_card, read_decision
+from pipeline.store.decisions import find_rejection, read_decision
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 
 
 def run_all(job: Job) -> Outcome:

@@ -14,11 +14,11 @@ from scipy import stats
 
 from pipeline.data.input_files import InputFile, Part, read_part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split, label_numbers, text_columns
+from pipeline.data.reading import Split, label_numbers
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Level, Shares, exceeds
-from pipeline.recipes.schema import Recipe
+from pipeline.recipes.schema import Recipe, text_columns
 
 if TYPE_CHECKING:
     from pipeline.models.tokenizer import WordCounter

@@ -10,14 +10,13 @@ from typing import Any
 
 from pipeline.data import overlap, quarantine
 from pipeline.data.daily_arrivals import Arrival, Measure, check_arrivals
-from pipeline.data.data_docs import build_page
+from pipeline.data.data_docs import build_page, write_docs
 from pipeline.data.expectation_suite import build_site
 from pipeline.data.input_files import InputFile, Inputs, Part, SplitRows, join_parts, read_part
 from pipeline.data.overlap import Overlap, Repeated, measure_overlap, write_overlap
 from pipeline.data.quarantine import write_aside
 from pipeline.data.reading import SPLITS, Split, finished
 from pipeline.data.rules import Held, hold, sentence
-from pipeline.datadocs import write_docs
 from pipeline.job import Job
 from pipeline.models.base_model import Base
 

@@ -12,9 +12,9 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.data.input_files import SplitRows
-from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, text_columns, write_table
+from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, write_table
 from pipeline.recipes.data_schema import exceeds
-from pipeline.recipes.schema import Recipe
+from pipeline.recipes.schema import Recipe, text_columns
 
 FILE = "overlap.tsv"
 WHITE = re.compile(r"\s+")

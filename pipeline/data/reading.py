@@ -12,12 +12,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.recipes.schema import Recipe
+from pipeline.recipes.schema import TEXTS, Recipe, text_columns
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-#: Names of the text columns, whatever the file calls them.
-TEXTS = ("text", "text_pair")
 BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "UTF-8",
     b"\xff\xfe": "UTF-16",
@@ -114,11 +112,6 @@ def columns_of(recipe: Recipe) -> dict[str, str]:
     """Our names of the columns to the file's."""
     names = {"id": recipe.data.id, **dict(zip(TEXTS, recipe.data.texts, strict=False)), "label": recipe.data.label}
     return names | ({"source": recipe.data.source} if recipe.data.source else {})
-
-
-def text_columns(recipe: Recipe) -> list[str]:
-    """`text`, and for pairs `text_pair`."""
-    return list(TEXTS[: len(recipe.data.texts)])
 
 
 def row_unit(recipe: Recipe) -> str:

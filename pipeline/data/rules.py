@@ -21,9 +21,9 @@ from pipeline.data.quarantine import (
     unreadable_rows,
     unreadable_sentences,
 )
-from pipeline.data.reading import SPLITS, Split, label_numbers, label_values, row_unit, some_of, text_columns
+from pipeline.data.reading import SPLITS, Split, label_numbers, label_values, row_unit, some_of
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe
+from pipeline.recipes.schema import Recipe, text_columns
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ from bentoml.exceptions import NotFound
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipeline.atomic_files import locked
 from pipeline.errors import ServiceError
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Card, Deployment, read_card
+from pipeline.store.deployments import Deployment
+from pipeline.store.releases import Card, read_card
 from serving.deployed.model_store import forget_models, import_release, model_tag, remove_damaged
-from serving.deployed.worker_files import locked
 
 log = logging.getLogger(__name__)
 

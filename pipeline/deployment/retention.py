@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ArtifactError, PrunedError
-from pipeline.evaluation.champions import rank_served
 from pipeline.recipes.schema import METRICS
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog, rank_served
+from pipeline.store.releases import read_card
 
 log = logging.getLogger(__name__)
 

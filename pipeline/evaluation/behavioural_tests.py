@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.metrics import share_interval
-from pipeline.models.build import Trained
+from pipeline.models.trained import Trained
 from pipeline.recipes.behaviour import BehaviourTest, Question
 from pipeline.recipes.schema import Recipe
 

@@ -13,12 +13,12 @@ from scipy import stats
 
 from pipeline.data.daily_arrivals import Measure
 from pipeline.data.input_files import InputFile, read_part
-from pipeline.data.reading import finished, label_numbers, text_columns
+from pipeline.data.reading import finished, label_numbers
 from pipeline.errors import DataError
 from pipeline.evaluation.champions import load_rival
 from pipeline.job import Job
 from pipeline.recipes.data_schema import ArrivalsSpec
-from pipeline.recipes.schema import Recipe
+from pipeline.recipes.schema import Recipe, text_columns
 from pipeline.store.artifacts import Artifact
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,30 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, PrunedError
+from pipeline.errors import ArtifactError
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import UNREADABLE, _unread, rank_served
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.models.build import Trained
+    from pipeline.models.trained import Trained
 
 Numbers = np.ndarray[Any, Any]
-
-#: What reading or asking the model of another night raises where that is damaged, lost or of older code: figures of
-#: another form, and torch's own errors, which are of no kind of theirs. Never StoreError: the store may come back.
-UNREADABLE = (
-    ArtifactError,
-    BaseModelError,
-    BrokenModelError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ def _load(recipe: Recipe, release: Artifact) -> Trained:
     # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
     import torch
 
-    from pipeline.models.build import load_trained
+    from pipeline.models.trained import load_trained
 
     # A GPU, where there is one, belongs to the training that may be going on.
     return load_trained(recipe, release.input("trained"), torch.device("cpu"))
@@ -119,36 +105,6 @@ def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame)
     return Best(notes=tuple(notes))
 
 
-def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
-    """Releases of recipe `name` that were served before its champion, the best on its own night's gate side first.
-
-    Only those of the sample, or only those of real data. Ones that were pruned are passed over; ones that cannot be
-    read are, too, and named in `notes`.
-    """
-    try:
-        earlier = DeploymentLog(store).served(name)[:-1]
-    except ArtifactError as error:
-        notes.append(f"the deployment log cannot be read ({error}); no earlier release was compared with")
-        return []
-    ranked: list[tuple[float, Artifact]] = []
-    for ref in earlier:
-        try:
-            # Manifests alone: as many small files as there were deployments, and one model in the end.
-            release = store.open(ref)
-            figures = release.input("evaluated").figures
-            value = float(figures["gate"][metric]["value"])
-            fitting = figures["sample"] == sample and not math.isnan(value)
-        except PrunedError:
-            # The best is never pruned, so it was none.
-            continue
-        except UNREADABLE as error:
-            notes.append(_unread(ref, error))
-            continue
-        if fitting:
-            ranked.append((value, release))
-    return [release for _, release in sorted(ranked, key=lambda item: item[0], reverse=True)]
-
-
 @contextmanager
 def _readable(champion: Artifact) -> Iterator[None]:
     try:
@@ -158,7 +114,3 @@ def _readable(champion: Artifact) -> Iterator[None]:
             f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
             "(saebyeok rollback), or restore the store"
         ) from error
-
-
-def _unread(ref: str, error: Exception) -> str:
-    return f"the earlier release {ref} cannot be read ({error}); it was not compared with"

@@ -12,6 +12,10 @@ import pandas as pd
 from pipeline.evaluation.metrics import first_interval
 from pipeline.recipes.schema import Recipe
 
+#: Enough to see what they have in common, few enough to be read.
+COUNT = 20
+
+
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 #: A part of fewer rows is counted and gets no figure: its interval would say nothing.
@@ -77,3 +81,22 @@ def _quartiles(lengths: np.ndarray[Any, Any]) -> Iterator[tuple[str, Mask]]:
 def _with_and_without(texts: pd.Series[str], pattern: re.Pattern[str]) -> dict[str, Mask]:
     found = texts.str.contains(pattern).to_numpy(bool)
     return {"with": found, "without": ~found}
+
+
+def worst_mistakes(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
+    """The most confident mistakes of a classification, or the scores that are farthest off; the worst first.
+
+    `test` is the table of `evaluate`. Each row: `id`, `text` (and `text_pair`), `label`, `prediction` (names of
+    labels, or scores), `in_train`, and `probability` or `error` (prediction minus label).
+    """
+    texts = [name for name in ("text", "text_pair") if name in test]
+    if recipe.kind == "classification":
+        wrong = test[test["prediction"] != test["label"]]
+        worst = wrong.sort_values("probability", ascending=False, kind="stable").head(COUNT)
+        names = {column: worst[column].map(dict(enumerate(recipe.labels))) for column in ("label", "prediction")}
+        shown = worst.assign(**names)[["id", *texts, "label", "prediction", "probability", "in_train"]]
+    else:
+        errors = test["prediction"] - test["label"]
+        order = errors.abs().sort_values(ascending=False, kind="stable").index[:COUNT]
+        shown = test.assign(error=errors).loc[order, ["id", *texts, "label", "prediction", "error", "in_train"]]
+    return [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]

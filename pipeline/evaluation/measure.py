@@ -9,16 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.calibration import measure_calibration
+from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, DataError
 from pipeline.evaluation.behavioural_tests import run_checklist
-from pipeline.evaluation.error_analysis import slice_figures
-from pipeline.evaluation.metrics import intervals
+from pipeline.evaluation.error_analysis import slice_figures, worst_mistakes
+from pipeline.evaluation.metrics import intervals, measure_calibration
 from pipeline.evaluation.plots import draw, draw_reliability
-from pipeline.mistakes import worst_mistakes
-from pipeline.models.build import distances_of, load_trained, to_score
+from pipeline.models.trained import distances_of, load_trained, to_score
 from pipeline.recipes.schema import Recipe
-from pipeline.stages.tokenize import split_rows
 from pipeline.store.artifacts import Artifact
 
 

@@ -13,6 +13,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.recipes.schema import Recipe
 
 Numbers = np.ndarray[Any, Any]
+#: Bins of equal width over 0 to 1, as in Guo et al. 2017.
+BINS = 15
+
+
+Numbers = np.ndarray[Any, Any]
 
 #: Resamples behind an interval; fixed, as is the seed, so that a figure can be had again.
 RESAMPLES = 1000
@@ -156,3 +161,29 @@ def _correlations(labels: Numbers, predictions: Numbers) -> Numbers:
     constant = (np.ptp(labels, axis=1) == 0) | (np.ptp(predictions, axis=1) == 0)
     size = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
     return np.asarray(np.divide((left * right).sum(axis=1), size, out=np.full(len(size), np.nan), where=~constant))
+
+
+def measure_calibration(labels: Numbers, probabilities: Numbers) -> dict[str, Any]:
+    """The expected calibration error of probabilities (n, labels), and the reliability curve behind it.
+
+    `ece` is the mean over rows of |accuracy - mean confidence| of the row's bin; confidence is the probability of
+    the label foreseen, in `BINS` bins of equal width, each open below and closed above (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", equation 3). `curve`: for each bin with rows `low`, `high`,
+    `rows`, `confidence` and `accuracy`.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    places = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    curve = [_bin(place, confidence[places == place], right[places == place]) for place in np.unique(places)]
+    error = sum(item["rows"] * abs(item["accuracy"] - item["confidence"]) for item in curve) / len(labels)
+    return {"ece": float(error), "bins": BINS, "curve": curve}
+
+
+def _bin(place: int, confidence: Numbers, right: Numbers) -> dict[str, Any]:
+    return {
+        "low": float(place / BINS),
+        "high": float((place + 1) / BINS),
+        "rows": len(right),
+        "confidence": float(confidence.mean()),
+        "accuracy": float(right.mean()),
+    }

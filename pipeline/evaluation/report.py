@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Decision, Estimate
+from pipeline.store.decisions import Decision, Estimate
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +37,6 @@ OVERLAPS = {
     "test_two_labels": "Test rows under two labels",
     "test_duplicates": "Test rows that repeat one",
 }
-#: What quotes the data, or the behavioural cases. No text can hold these marks itself: it is escaped.
-TEXTS = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -119,11 +116,6 @@ def render_report(
         code=evaluated.manifest.code,
         pictures={Path(name).stem: _picture(evaluated, name) for name in ("plot.png", "reliability.png")},
     )
-
-
-def without_texts(page: str) -> str:
-    """A page of `render_report` without what quotes the data or the cases, for readers elsewhere."""
-    return TEXTS.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)
 
 
 def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list[MetricRow]:

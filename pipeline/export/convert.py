@@ -13,17 +13,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.data.reading import text_columns
 from pipeline.errors import LatencyError, ParityError
 from pipeline.evaluation.report import render_report
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, to_packed, trace
 from pipeline.export.onnx_session import ask, batches_of, feeds_of, open_session, run_onnx
 from pipeline.export.parity import Parity, beyond, measure_parity
 from pipeline.job import Job
-from pipeline.models.build import Trained, load_trained
-from pipeline.recipes.schema import Recipe
+from pipeline.models.trained import Trained, load_trained
+from pipeline.recipes.schema import Recipe, text_columns
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Card, Golden, Variant, read_decision
+from pipeline.store.decisions import read_decision
+from pipeline.store.releases import Card, Golden, Variant
 
 log = logging.getLogger(__name__)
 

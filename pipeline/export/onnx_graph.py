@@ -33,8 +33,9 @@ from pipeline.export.onnx_rewrite import (
     part_outliers,
     usual_channels,
 )
-from pipeline.models.build import Trained, transformer_of
+from pipeline.models.build import transformer_of
 from pipeline.models.heads import BiEncoder
+from pipeline.models.trained import Trained
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -11,8 +11,9 @@ import onnxruntime
 import pandas as pd
 
 from pipeline.export.onnx_graph import Feed
-from pipeline.models.build import Collate, Rows, Trained, answers_of, to_score
-from pipeline.models.tokenizer import Encoder
+from pipeline.models.batches import Collate, Rows
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.trained import Trained, answers_of, to_score
 from pipeline.progress import progress
 
 #: Inputs in one batch: rows of all lengths, so that most are padded.

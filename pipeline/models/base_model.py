@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
 from pipeline.job import Job
-from pipeline.pretraining.spec import shipped
 from pipeline.recipes.schema import SCRATCH
 from pipeline.store.artifacts import Store
 from pipeline.store.manifest import file_digest
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
+
+ENCODERS = Path(__file__).parent / "encoders"
+NAME = re.compile(r"[a-z0-9-]+")
+
 
 #: What is fetched of a base model: configuration, tokenizer and one form of the weights.
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
@@ -186,3 +189,9 @@ def _directory_digest(directory: Path) -> str:
         raise BaseModelError(f"base model {directory}: a config.json and weights ({' or '.join(WEIGHTS)}) are needed")
     document = {path.name: file_digest(path) for path in files}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def shipped(name: str) -> Path | None:
+    """The directory of the encoder called `name` that ships with the project, if there is one."""
+    directory = ENCODERS / name
+    return directory if NAME.fullmatch(name) and (directory / "config.json").is_file() else None

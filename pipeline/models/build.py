@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -22,18 +17,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline.errors import BaseModelError, BrokenModelError
-from pipeline.models.hardware import best_device
+from pipeline.errors import BaseModelError
 from pipeline.models.heads import BiEncoder, PooledClassifier
-from pipeline.models.tokenizer import Encoder, load_tokenizer
-from pipeline.progress import progress
 from pipeline.recipes.schema import Recipe
-from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Calibration
-from pipeline.training.samplers import cut
-
-#: Tokens, padding included, in one batch of a forward pass without gradients.
-TOKENS = 8192
 
 
 def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
@@ -111,144 +97,6 @@ def _scratch_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> BertC
     )
 
 
-class Rows(Dataset[dict[str, Any]]):
-    """Encoded rows as the Trainer wants them: one dictionary a row."""
-
-    def __init__(self, table: pd.DataFrame, columns: Sequence[str]) -> None:
-        """`columns` of `table` are handed on."""
-        self._columns = {name: table[name].tolist() for name in columns}
-        self._length = len(table)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: values[index] for name, values in self._columns.items()}
-
-
-def load_rows(file: Path, *, by_length: bool = False) -> Rows:
-    """The rows of one side of a tokenize artifact: as they are there, or by length."""
-    table = pd.read_parquet(file)
-    if by_length:
-        # The longest first: if they do not fit into memory, that is seen at once.
-        table = table.sort_values("length", ascending=False, kind="stable")
-    return Rows(table, [name for name in table.columns if name not in ("id", "length")])
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Rows to a batch, padded on the right to its own longest row; attention masks come from the lengths."""
-
-    pad: int
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Tensors (batch, length) for each column of ids, (batch,) for the labels."""
-        batch: dict[str, Tensor] = {}
-        for name in rows[0]:
-            values = [row[name] for row in rows]
-            if name == "label":
-                kind = torch.float32 if isinstance(values[0], float) else torch.long
-                batch["labels"] = torch.tensor(values, dtype=kind)
-                continue
-            batch[name] = _pad(values, 0 if name == "token_type_ids" else self.pad)
-            if name != "token_type_ids":
-                mask = [np.ones(len(value), np.int64) for value in values]
-                batch[name.replace("input_ids", "attention_mask")] = _pad(mask, 0)
-        return batch
-
-
-def _pad(values: Sequence[np.ndarray[Any, Any]], filler: int) -> Tensor:
-    padded = np.full((len(values), max(map(len, values))), filler, np.int64)
-    for row, value in zip(padded, values, strict=True):
-        row[: len(value)] = value
-    return torch.from_numpy(padded)
-
-
-def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Raw outputs to answers: probabilities (n, labels) of a classification, else one number (n,)."""
-    if recipe.kind == "regression":
-        return np.asarray(outputs.reshape(-1))
-    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model, ready to answer, in fp32; the lines to scores are a bi-encoder's (`pipeline.fit`)."""
-
-    recipe: Recipe
-    module: nn.Module
-    tokenizer: PreTrainedTokenizerFast
-    calibration: Calibration | None
-    euclidean: Calibration | None
-    device: torch.device
-
-    def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers to texts: `text` and `text_pair` columns to probabilities (n, labels) or scores (n,)."""
-        encoder = Encoder(self.tokenizer, self.recipe.model.max_length, self.recipe.model.objective)
-        return self.answer_encoded(encoder.encode(rows).rows)
-
-    def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range.
-
-        Raises BrokenModelError where one is no number.
-        """
-        return to_score(self.recipe, self.calibration, self.raw_answers(table))
-
-    def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers before they are brought to scores: cosines (n,) of a bi-encoder. Raises BrokenModelError too."""
-        outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
-        answers = answers_of(self.recipe, outputs)
-        broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)
-        if broken.any():
-            # The largest of what is no number would be the first label, and look like an answer.
-            raise BrokenModelError(
-                f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
-            )
-        return answers
-
-    def _logits(self, **inputs: Tensor) -> Tensor:
-        logits: Tensor = self.module(**inputs)["logits"]
-        return logits
-
-
-@torch.inference_mode()
-def run_rows(
-    what: str, table: pd.DataFrame, pad: int, device: torch.device, call: Callable[..., Tensor]
-) -> np.ndarray[Any, Any]:
-    """What `call` makes (batch, ...) of the rows of a tokenize artifact, in their order (n, ...), in fp32.
-
-    They come in batches of rows that are about as long as each other; `what` names the work for who watches it.
-    """
-    rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
-    collate = Collate(pad)
-    outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
-    lengths = table["length"].to_numpy()
-    with progress(what, len(rows)) as advance:
-        for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
-            inputs = collate([rows[index] for index in batch])
-            result = call(**{name: tensor.to(device) for name, tensor in inputs.items()})
-            for index, value in zip(batch, result.float().cpu().numpy(), strict=True):
-                outputs[index] = value
-            advance(len(batch))
-    return np.stack([value for value in outputs if value is not None])
-
-
-def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Calibrate a regression's answers and clip them to the score range; probabilities pass through."""
-    if recipe.score_range is None:
-        return answers
-    if calibration is not None:
-        answers = calibration.slope * answers + calibration.intercept
-    low, high = recipe.score_range
-    return np.asarray(np.clip(answers, low, high))
-
-
-def distances_of(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Euclidean distances (n,), 0 to 2, of unit vectors whose cosines are these."""
-    return np.asarray(np.sqrt(np.maximum(0.0, 2 - 2 * cosines)))
-
-
 def transformer_of(module: nn.Module) -> PreTrainedModel:
     """The transformers model of what `build_model` made."""
     inner = module
@@ -281,27 +129,3 @@ def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, director
     """Write model and tokenizer as transformers writes them."""
     transformer_of(module).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-
-
-def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None = None) -> Trained:
-    """Load a train artifact in fp32, on `device` or where this machine trains.
-
-    Only what the artifact itself says is used of its shape, so that an older model of another shape loads too.
-    """
-    directory = trained.path / "model"
-    fields = trained.manifest.fields
-    # Of a model older than the choice, what it then was.
-    pooling = fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls")
-    shape = recipe.model.model_copy(
-        update={"objective": fields["objective"], "max_length": fields["max_length"], "pooling": pooling}
-    )
-    scale = fields["calibrated_to"]
-    as_trained = recipe.model_copy(
-        update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
-    )
-    lines = [trained.figures.get(name) for name in ("calibration", "euclidean")]
-    calibration, euclidean = (Calibration(**line) if line else None for line in lines)
-    tokenizer = load_tokenizer(directory)
-    where = device or best_device()
-    module = build_model(as_trained, directory, tokenizer).to(where).eval()
-    return Trained(as_trained, module, tokenizer, calibration, euclidean, where)

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pipeline.data.reading import text_columns
 from pipeline.errors import BaseModelError
-from pipeline.models.base_model import Base, check_base
-from pipeline.progress import progress
-from pipeline.recipes.schema import SCRATCH, Recipe
-from pipeline.stages.tokenize import split_rows
-from pipeline.store.artifacts import Artifact
-from pipeline.wordpiece import split_into_letters, train_wordpiece
+from pipeline.models.base_model import Base
 
-#: Inputs that are encoded at once.
-CHUNK = 8192
-
-
-def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
-    """Write the tokenizer and every side's token ids into `draft`; figures as `tokenize` says."""
-    splits = split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
-    splits["test"] = pd.read_parquet(validated.path / "test.parquet")
-    if base is None:
-        tokenizer = learn_tokenizer(list(_texts(recipe, splits["train"])), _scratch_vocabulary(recipe))
-    else:
-        directory = base.fetch()
-        tokenizer = load_tokenizer(directory)
-        # Here and not when training starts: no GPU has been taken yet.
-        check_base(directory, max_length=recipe.model.max_length, tokens=len(tokenizer))
-    tokenizer.save_pretrained(draft / "tokenizer")
-    encoder = Encoder(tokenizer, recipe.model.max_length, recipe.model.objective)
-    figures: dict[str, Any] = {
-        "base": base.identity if base else {"base": SCRATCH, "revision": None},
-        "vocabulary": len(tokenizer),
-    }
-    for name, rows in splits.items():
-        encoded = encoder.encode(rows)
-        encoded.rows.to_parquet(draft / f"{name}.parquet", index=False)
-        figures[name] = encoded.figures
-    return figures
-
-
-def _texts(recipe: Recipe, rows: pd.DataFrame) -> Iterator[str]:
-    for column in text_columns(recipe):
-        yield from rows[column]
-
-
-def _scratch_vocabulary(recipe: Recipe) -> int:
-    assert recipe.model.scratch is not None  # the recipe's own rule
-    return recipe.model.scratch.vocabulary
+#: Letters that a vocabulary is learnt with, the most frequent ones; a word with another is unknown.
+LETTERS = 1_000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def learn_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
@@ -110,57 +69,67 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """Encoded rows and what is to be said of them."""
+def train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
+    """A BERT WordPiece tokenizer of `size` tokens, learnt from `texts`; from the same texts always the same.
 
-    rows: pd.DataFrame
-    figures: dict[str, float]
+    Of more where the letters of `texts` alone are more (each may begin a word or not), of fewer where there is
+    nothing left to join.
+    """
+    learner = _tokenizer({})
+    alphabet, inner = _letters(learner, texts)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        limit_alphabet=LETTERS,
+        initial_alphabet=alphabet,
+        special_tokens=[*SPECIAL, *inner],
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = _numbered(learner.get_vocab())
+    tokenizer.decoder = decoders.WordPiece()
+    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+    )
+    return tokenizer
 
 
-class Encoder:
-    """Rows to token ids, by one tokenizer at one length."""
+def split_into_letters(texts: Iterable[str]) -> Tokenizer:
+    """A tokenizer whose tokens are letters, to which the words are unknown that are so to `train_wordpiece(texts)`.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, objective: str | None) -> None:
-        """`max_length` counts special tokens too."""
-        self._tokens: Tokenizer = tokenizer.backend_tokenizer
-        self._tokens.no_padding()
-        self._tokens.enable_truncation(max_length)
-        self._unknown = tokenizer.unk_token_id
-        self._objective = objective
+    Nothing is learnt for it but which letters there are.
+    """
+    alphabet, inner = _letters(_tokenizer({}), texts)
+    return _numbered([*alphabet, *inner])
 
-    def encode(self, rows: pd.DataFrame) -> Encoded:
-        """Encode `text` (and `text_pair`) of `rows`; the other columns but `id` and `label` are dropped."""
-        table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
-        first = rows["text"].tolist()
-        if self._objective == "cross-encoder":
-            batches = {"input_ids": self._encode(list(zip(first, rows["text_pair"], strict=True)))}
-            table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
-        else:
-            batches = {"input_ids": self._encode(first)}
-        if self._objective == "bi-encoder":
-            batches["input_ids_pair"] = self._encode(rows["text_pair"].tolist())
-        for name, encodings in batches.items():
-            table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
-        table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)
-        return Encoded(table, self._figures(batches))
 
-    def _encode(self, inputs: list[Any]) -> list[Any]:
-        encodings = []
-        with progress("encoding", len(inputs)) as advance:
-            for start in range(0, len(inputs), CHUNK):
-                encodings += self._tokens.encode_batch(inputs[start : start + CHUNK])
-                advance(len(encodings) - start)
-        return encodings
+def _tokenizer(vocabulary: Mapping[str, int]) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token="[UNK]"))  # noqa: S106 - not a password
+    # Accents stay: stripping them goes through NFD, which takes Hangul apart.
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=True)]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
 
-    def _figures(self, batches: dict[str, Any]) -> dict[str, float]:
-        encodings = [item for batch in batches.values() for item in batch]
-        ids = np.concatenate([item.ids for item in encodings])
-        special = np.concatenate([item.special_tokens_mask for item in encodings])
-        words = ids[special == 0]
-        return {
-            "rows": len(batches["input_ids"]),
-            "truncated": float(np.mean([bool(item.overflowing) for item in encodings])),
-            "unknown": float((words == self._unknown).mean()) if len(words) else 0.0,
-            "mean_length": float(np.mean([len(item.ids) for item in encodings])),
-        }
+
+def _numbered(tokens: Iterable[str]) -> Tokenizer:
+    ordered = [*SPECIAL, *sorted(set(tokens) - set(SPECIAL))]
+    return _tokenizer({token: number for number, token in enumerate(ordered)})
+
+
+def _letters(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The letters to learn with, and those inside words as WordPiece writes them (`##a`).
+
+    The trainer would number them as they come out of a hash table that is another one in every process. Which of
+    two pairs that are as frequent it joins goes by these numbers, so that the same texts gave other vocabularies.
+    """
+    normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for letter in word:
+            counts[letter] += times
+    alphabet = sorted(sorted(counts), key=counts.__getitem__, reverse=True)[:LETTERS]
+    inner = {letter for word in words for letter in word[1:]}
+    return alphabet, [f"##{letter}" for letter in sorted(inner.intersection(alphabet))]

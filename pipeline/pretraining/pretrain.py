@@ -23,7 +23,7 @@ from typing_extensions import override
 from pipeline.errors import RecipeError
 from pipeline.evaluation.plots import draw_losses
 from pipeline.models.hardware import best_device, cores, has_bf16, training_attention, training_processes
-from pipeline.models.tokenizer import as_pretrained
+from pipeline.models.tokenizer import SPECIAL, as_pretrained, train_wordpiece
 from pipeline.pretraining.corpus import CollateLines, Corpus, encode_lines, read_lines
 from pipeline.pretraining.objectives import OBJECTIVES, Masking
 from pipeline.pretraining.spec import EncoderSpec
@@ -33,7 +33,6 @@ from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behi
 from pipeline.training.distributed import Order, spread
 from pipeline.training.samplers import TokenBatches
 from pipeline.training.trainer import BatchTrainer
-from pipeline.wordpiece import SPECIAL, train_wordpiece
 
 log = logging.getLogger(__name__)
 

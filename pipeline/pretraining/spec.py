@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import RecipeError
+from pipeline.models.base_model import ENCODERS
 from pipeline.recipes.data_schema import Positive
 from pipeline.recipes.schema import ScratchSpec
 from pipeline.recipes.strict_model import Strict, explain, read_toml
-
-ENCODERS = Path(__file__).parent / "encoders"
-NAME = re.compile(r"[a-z0-9-]+")
 
 
 class EncoderSpec(Strict):
@@ -41,12 +38,6 @@ class EncoderSpec(Strict):
         if self.max_length > self.positions:
             raise ValueError("`max_length` must be at most `positions`")
         return self
-
-
-def shipped(name: str) -> Path | None:
-    """The directory of the encoder called `name` that ships with the project, if there is one."""
-    directory = ENCODERS / name
-    return directory if NAME.fullmatch(name) and (directory / "config.json").is_file() else None
 
 
 def load_encoder(name: str, *, steps: int | None = None) -> EncoderSpec:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from pipeline.cli.console import FAILED, INTERRUPTED, REFUSED
-from pipeline.errors import SaebyeokError
+from pipeline.errors import FAILED, INTERRUPTED, REFUSED, SaebyeokError
 from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control

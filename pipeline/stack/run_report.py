@@ -11,15 +11,17 @@ from typing import Any
 
 import httpx
 
-from pipeline.cli.output import decision_lines
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.job import open_store
-from pipeline.recipes.schema import recipe_names
+from pipeline.recipes.kinds import ROUTES
+from pipeline.recipes.loading import recipe_names
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import ROUTES, Card, Decision, DeploymentLog, read_card, read_decision
+from pipeline.store.decisions import Decision, decision_lines, read_decision
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import Card, read_card
 
 #: Settings that every later command must be given too.
 VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}

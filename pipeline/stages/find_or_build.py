@@ -10,14 +10,12 @@ from typing import Any
 from pipeline.job import Job
 from pipeline.store.artifacts import Artifact
 from pipeline.store.manifest import make_key
+from pipeline.tracking.lineage import STAGE_OF
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.tables import show
 from pipeline.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
-
-#: The stage that makes an artifact of a kind, where their names differ.
-STAGE_OF = {"release": "export"}
 
 
 def produce(

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ArtifactError
 from pipeline.job import Job, data_directory, make_home
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from pipeline.store.store_errors import full_disk_errors
 
 if TYPE_CHECKING:
-    from pipeline.store.releases import Deployment
+    from pipeline.store.deployments import Deployment
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artif
 
 
 def _decide(job: Job, evaluated: Artifact) -> Artifact:
-    from pipeline.evaluation.promotion_gate import decide
+    from pipeline.stages.decide import decide
 
     return decide(job, evaluated, DeploymentLog(job.store).champion(job.recipe.name))
 
@@ -110,7 +110,7 @@ def run_stage(job: Job, stage: Stage, inputs: Sequence[Artifact]) -> Step:
 
 def run_deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
     """Record the deployment of a release that was decided for."""
-    from pipeline.deployment.deployer import deploy
+    from pipeline.stages.deploy import deploy
 
     with full_disk_errors(str(job.settings.home)):
         return deploy(job, release, decision, require_service=require_service)

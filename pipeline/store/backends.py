@@ -13,6 +13,7 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 from typing_extensions import override
 
+from pipeline.atomic_files import sync
 from pipeline.errors import SettingsError, StoreError
 from pipeline.store.store_errors import bucket_errors, store_errors
 
@@ -256,15 +257,6 @@ def make_directory(path: Path) -> None:
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def upload_seconds(size: int) -> float:

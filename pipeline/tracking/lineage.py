@@ -9,6 +9,10 @@ from typing import Any
 
 from pipeline.store.artifacts import MANIFEST, Artifact
 
+#: The stage that makes an artifact of a kind, where their names differ.
+STAGE_OF = {"release": "export"}
+
+
 #: Kind to W&B's type; the others are stations between the two and stay in the store.
 TYPES = {"validate": "dataset", "release": "model"}
 #: Files of a release that hold sentences of the data: golden ones, mistakes.

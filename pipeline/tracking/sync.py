@@ -8,13 +8,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.cli.console import Session
 from pipeline.errors import ArtifactError, SaebyeokError, SettingsError, TrackingError
 from pipeline.settings import Settings
-from pipeline.stages.find_or_build import STAGE_OF
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
-from pipeline.tracking.lineage import TYPES, collection, hosted_name
+from pipeline.store.deployments import DeploymentLog
+from pipeline.tracking.lineage import STAGE_OF, TYPES, collection, hosted_name
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import Subject, recorded
 from pipeline.tracking.upload import move_champions, start_upload
@@ -87,19 +85,6 @@ def _sync(settings: Settings, store: Store, entity: str, project: str) -> Synced
         champions=champions,
         problems=problems,
     )
-
-
-def print_synced(session: Session, synced: Synced) -> None:
-    """The pass for people."""
-    for run in synced.runs:
-        session.line(f"{run.state:<10} {run.run}{f': {run.message}' if run.message else ''}")
-    for recipe, ref in synced.champions.items():
-        session.line(f"champion   {recipe}: {ref or 'none'}")
-    for problem in synced.problems:
-        session.line(f"failed     {problem}")
-    done = sum(run.state == "uploaded" for run in synced.runs)
-    state = f"{synced.failed} failed; run it again to go on" if synced.failed else "nothing is left to do"
-    session.line(f"{done} runs uploaded to {synced.project} at {synced.address}, {state}")
 
 
 def _known(store: Store, entity: str, project: str) -> set[str]:

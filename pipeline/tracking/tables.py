@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.releases import Decision
+from pipeline.store.decisions import Decision
 from pipeline.tracking.tracker import Tracker
+
+#: What quotes the data, or the behavioural cases. No text can hold these marks itself: it is escaped.
+TEXTS = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
+
 
 Rows = list[dict[str, Any]]
 Figures = Mapping[str, Any]
@@ -25,7 +30,6 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
         _table(tracker, f"{kind}/{name}", rows)
     if (report := draft / "report.html").is_file():
         # Here and not at the top: the command line reads this module too, where nothing renders pages.
-        from pipeline.evaluation.report import without_texts
 
         page = report.read_text(encoding="utf-8")
         tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
@@ -128,3 +132,8 @@ def _table(tracker: Tracker, name: str, rows: Iterable[Mapping[str, Any]] | None
 def _cell(value: Any) -> Any:
     # Lists are cut to cells by W&B otherwise.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def without_texts(page: str) -> str:
+    """A page of `render_report` without what quotes the data or the cases, for readers elsewhere."""
+    return TEXTS.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)

@@ -21,7 +21,7 @@ from pipeline.errors import SaebyeokError, TrackingError
 from pipeline.job import open_store
 from pipeline.settings import ROOT, load_settings
 from pipeline.store.artifacts import MANIFEST
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.lineage import collection, hosted_name
 from pipeline.tracking.run_directories import RunDirectory, Story
 from pipeline.tracking.wandb_api import Hosted, bounds, find_account, find_project

@@ -2,32 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
-
-from pipeline.training.samplers import Batches
-
-
-class Share(Sampler[list[int]]):
-    """One process's rows of each batch: every so many-th; of a batch with fewer rows than processes, its first row."""
-
-    def __init__(self, batches: Batches, rank: int, processes: int) -> None:
-        """`rank` counts from 0 to `processes` - 1."""
-        self._batches = batches
-        self._rank, self._processes = rank, processes
-
-    def set_epoch(self, epoch: int) -> None:
-        """What is iterated next is epoch number `epoch`."""
-        self._batches.set_epoch(epoch)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return (batch[self._rank :: self._processes] or batch[:1] for batch in self._batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
 
 
 def agree(flag: bool) -> bool:

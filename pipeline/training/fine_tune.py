@@ -29,18 +29,8 @@ from pipeline.errors import TrainingDivergedError
 from pipeline.evaluation.metrics import Numbers, compute_metrics
 from pipeline.job import Job
 from pipeline.models.base_model import Base
-from pipeline.models.build import (
-    Collate,
-    Rows,
-    answers_of,
-    build_model,
-    distances_of,
-    freeze_layers,
-    load_rows,
-    save_trained,
-    to_score,
-    transformer_of,
-)
+from pipeline.models.batches import Collate, Rows, load_rows
+from pipeline.models.build import build_model, freeze_layers, save_trained, transformer_of
 from pipeline.models.hardware import (
     batch_threads,
     best_device,
@@ -54,6 +44,7 @@ from pipeline.models.hardware import (
 )
 from pipeline.models.heads import BiEncoder, Head, PooledClassifier, correlation_loss
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.trained import answers_of, distances_of, to_score
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.releases import Calibration

@@ -10,25 +10,10 @@ import numpy as np
 from torch.utils.data import Sampler
 from typing_extensions import override
 
-Lengths = np.ndarray[Any, Any]
+from pipeline.models.batches import Lengths, cut
+
 #: Batches whose rows are sorted together.
 GROUP = 50
-
-
-def cut(lengths: Lengths, order: np.ndarray[Any, Any], tokens: int) -> list[list[int]]:
-    """The rows of `order` in batches of at most `tokens` tokens, padding included; a longer row stands alone.
-
-    Little is padded where `order` sorts the rows by `lengths`.
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for row in order.tolist():
-        longest = max(longest, int(lengths[row]))
-        if not batches or longest * (len(batches[-1]) + 1) > tokens:
-            batches.append([])
-            longest = int(lengths[row])
-        batches[-1].append(row)
-    return batches
 
 
 class Batches(Sampler[list[int]], ABC):
@@ -119,3 +104,22 @@ class EvenBatches(Batches):
         # At least one row each, before and after.
         places = np.arange(1, count)
         return np.clip(np.maximum.accumulate(wanted - places), 0, len(lengths) - count) + places
+
+
+class Share(Sampler[list[int]]):
+    """One process's rows of each batch: every so many-th; of a batch with fewer rows than processes, its first row."""
+
+    def __init__(self, batches: Batches, rank: int, processes: int) -> None:
+        """`rank` counts from 0 to `processes` - 1."""
+        self._batches = batches
+        self._rank, self._processes = rank, processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """What is iterated next is epoch number `epoch`."""
+        self._batches.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch[self._rank :: self._processes] or batch[:1] for batch in self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)

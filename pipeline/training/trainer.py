@@ -21,9 +21,9 @@ from typing_extensions import override
 
 from pipeline.models.hardware import gpu_memory
 from pipeline.training.batch_threads import Batch, BatchThreads, pieces_of
-from pipeline.training.collectives import Share, all_rows
+from pipeline.training.collectives import all_rows
 from pipeline.training.pair_augmentation import Row
-from pipeline.training.samplers import Batches
+from pipeline.training.samplers import Batches, Share
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from pipeline.errors import RecipeError
 from pipeline.job import Job, full_keys
+from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.overrides import parse_value
-from pipeline.recipes.schema import SCRATCH, Recipe, load_recipe
+from pipeline.recipes.schema import SCRATCH, Recipe
 
 #: A range whose ends are so many times apart is searched by orders of magnitude (a little less than ten: 3e-4 / 3e-5).
 WIDE = 9.99

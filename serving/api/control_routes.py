@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import ArtifactError
-from pipeline.store.releases import Inputs, Kind
+from pipeline.recipes.kinds import Inputs, Kind
 from serving.api.auth import is_authorized
 from serving.api.errors import ApiError, parse
 from serving.api.pages import page_routes

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
-from pipeline.errors import ServiceError, SettingsError
+from pipeline.errors import GoldenMismatchError, ServiceError, SettingsError
 from pipeline.store.artifacts import Store
+from pipeline.store.releases import Card
 from serving.client.calls import Call, CallError, NoAnswerError, classify_call, score_call, similarity_call
 from serving.client.client import TIMEOUT, Client
+from serving.engine.golden import Ask
 from serving.schemas import (
     RELEASE_HEADER,
     ClassifyResponse,
@@ -114,3 +116,26 @@ class ServiceClient(Client):
 
 def _addressed(call: Call[Model], release: str | None) -> Call[Model]:
     return call if release is None else replace(call, headers={RELEASE_HEADER: release})
+
+
+def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -> Ask:
+    """Answers of the service as rows of numbers: of release `ref`, or without one of whatever users get."""
+
+    def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
+        answer: ClassifyResponse | SimilarityResponse | ScoreResponse
+        texts = [item[0] for item in inputs]
+        if card.route == "/classify":
+            asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
+            answer = client.classify(**asked, recipe=card.recipe, release=ref)
+            rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
+        else:
+            if card.route == "/similarity":
+                answer = client.similarity(inputs, card.recipe, release=ref)
+            else:
+                answer = client.score(texts, card.recipe, release=ref)
+            rows = [[result.score] for result in answer.results]
+        if answer.release != card.id:
+            raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")
+        return rows
+
+    return ask

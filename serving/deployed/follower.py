@@ -14,7 +14,8 @@ from typing import Protocol
 from pipeline.errors import SaebyeokError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Card, Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.releases import Card
 from serving.deployed.model_store import import_release, imported_release, measured_file
 from serving.deployed.worker_files import StagedList, WorkerFile, live_workers
 from serving.engine.engine import Engine, EngineOptions

@@ -15,13 +15,12 @@ from bentoml._internal.models import ModelStore
 from bentoml.exceptions import NotFound
 from pydantic import TypeAdapter
 
-from pipeline.atomic_files import read_state
+from pipeline.atomic_files import locked, read_state
 from pipeline.errors import ArtifactError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact
 from pipeline.store.backends import full_disk_errors
 from pipeline.store.manifest import MANIFEST, Manifest, verify_files
-from serving.deployed.worker_files import locked
 
 log = logging.getLogger(__name__)
 

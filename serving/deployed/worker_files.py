@@ -5,28 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pipeline.atomic_files import read_state, replace_state
+from pipeline.atomic_files import locked, read_state, replace_state
 from serving.schemas import WorkerState
 
 #: More staged releases than this at once are leftovers of deployments that died: the oldest goes.
 MAX_STAGED = 8
 _REFS = TypeAdapter(list[str])
 _STATE = TypeAdapter(WorkerState)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between the processes of this machine; the kernel drops it when one dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class WorkerFile:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from pipeline.errors import GoldenMismatchError
 from pipeline.store.releases import Card
-from serving.client.deploy_client import ServiceClient
 from serving.engine.engine import Engine
-from serving.schemas import ClassifyResponse, ScoreResponse, SimilarityResponse
 
 #: From sentences (or pairs) to rows of numbers: class probabilities, or one score.
 Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]
@@ -39,29 +36,6 @@ def engine_answers(engine: Engine) -> Ask:
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         rows: list[list[float]] = engine.answer(inputs).values.tolist()
-        return rows
-
-    return ask
-
-
-def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -> Ask:
-    """Answers of the service as rows of numbers: of release `ref`, or without one of whatever users get."""
-
-    def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
-        answer: ClassifyResponse | SimilarityResponse | ScoreResponse
-        texts = [item[0] for item in inputs]
-        if card.route == "/classify":
-            asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
-            answer = client.classify(**asked, recipe=card.recipe, release=ref)
-            rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
-        else:
-            if card.route == "/similarity":
-                answer = client.similarity(inputs, card.recipe, release=ref)
-            else:
-                answer = client.score(texts, card.recipe, release=ref)
-            rows = [[result.score] for result in answer.results]
-        if answer.release != card.id:
-            raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")
         return rows
 
     return ask

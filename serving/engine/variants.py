@@ -11,12 +11,12 @@ from time import perf_counter
 import onnxruntime
 from pydantic import BaseModel, TypeAdapter
 
-from pipeline.atomic_files import read_state, replace_state
+from pipeline.atomic_files import locked, read_state, replace_state
 from pipeline.store.releases import Card
-from serving.deployed.worker_files import locked
-from serving.engine.engine import Device, Engine, EngineOptions
+from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
 from serving.engine.observer import Observer, unobserved
+from serving.engine.session import Device
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import pytest
 
 from pipeline.settings import ROOT, Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Check, Decision
+from pipeline.store.decisions import Check, Decision
 from tests.hook import Hook, web_hook
 from tests.light import build_light_model
 from tests.releases import TinyModel

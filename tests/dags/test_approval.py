@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Decision, find_rejection, read_decision
+from pipeline.store.decisions import Decision, find_rejection, read_decision
 from tests.dags.conftest import RUN, make_decided
 from tests.hook import Hook
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.recipes.schema import recipe_names
+from pipeline.recipes.loading import recipe_names
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag

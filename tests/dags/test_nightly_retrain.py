@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.recipes.schema import RECIPES, recipe_names
+from pipeline.recipes.loading import RECIPES, recipe_names
 from pipeline.settings import ROOT
 from tests.dags.conftest import parse
 

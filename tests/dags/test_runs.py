@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deployment.deployer import deploy
 from pipeline.errors import RejectedDataError
 from pipeline.job import Job, open_job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
 from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import Run, rows
 from tests.hook import Hook
 from tests.releases import TinyModel, make_artifact, make_decision

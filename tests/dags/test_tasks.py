@@ -13,10 +13,11 @@ import pytest
 
 from pipeline.errors import RejectedDataError, ServiceError
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.stages.stage import STAGES, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog, record_rejection
+from pipeline.store.decisions import record_rejection
+from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import RUN, make_decided
 from tests.hook import Hook
 from tests.releases import TinyModel, make_artifact, make_decision

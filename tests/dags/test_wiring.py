@@ -14,11 +14,11 @@ import pytest
 from pipeline import errors
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
 from pipeline.stages.stage import DECIDE, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import make_decided
 from tests.hook import Hook
 from tests.releases import make_artifact

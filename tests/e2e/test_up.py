@@ -22,7 +22,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from pipeline.job import open_store
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.airflow_api import OPEN, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
@@ -30,7 +30,7 @@ from pipeline.stack.follow_run import Follower, follow
 from pipeline.stack.lifecycle import DAG, DAGS, open_api, record_path
 from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.terminal import Progress
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from tests.hook import Hook, web_hook
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]

@@ -13,7 +13,7 @@ from pipeline.errors import ServiceError
 from pipeline.job import open_store
 from pipeline.settings import load_settings
 from pipeline.stages.stage import STAGES
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.deployed.follower import PATIENCE as TRIED_AGAIN
 from serving.deployed.follower import Follower, LogSource
 from serving.engine.engine import EngineOptions

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from tests.cli import Place, sets
 from tests.deploying import hammering
 from tests.releases import SENTENCES

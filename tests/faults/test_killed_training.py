@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.console import FAILED
+from pipeline.errors import FAILED
 from pipeline.training.checkpoints import COMPLETE
 from tests.cli import Place, sets
 from tests.service import eventually

@@ -13,8 +13,8 @@ import pytest
 
 from pipeline.export import onnx_graph
 from pipeline.job import Job, open_store
-from pipeline.models.build import load_trained
-from pipeline.recipes.schema import load_recipe
+from pipeline.models.trained import load_trained
+from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.store.releases import read_card

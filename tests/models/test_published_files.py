@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.stages.validate import validate
 
 pytestmark = pytest.mark.models

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluation.promotion_gate import decide
 from pipeline.job import Job, open_store
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
-from pipeline.store.releases import read_decision
+from pipeline.stages.decide import decide
+from pipeline.store.decisions import read_decision
 from tests.tiny import Road, sample_rows
 
 pytestmark = pytest.mark.models

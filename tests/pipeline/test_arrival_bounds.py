@@ -14,7 +14,8 @@ from pipeline.data.daily_arrivals import Arrival, Measure
 from pipeline.data.input_files import InputFile, Part
 from pipeline.data.reading import Reading
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, Shares
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 
 FILE = InputFile("day", Path("day"), "")
 

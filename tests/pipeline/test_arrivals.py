@@ -17,7 +17,8 @@ from pipeline.data.daily_arrivals import Arrival, check_arrivals
 from pipeline.data.input_files import find_files, read_part
 from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.stages.validate import validate
 from tests.published import SMALL, Row, reviews, write_reviews
 from tests.tiny import save_base

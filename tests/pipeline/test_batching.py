@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.training.samplers import EvenBatches, TokenBatches, cut
+from pipeline.models.batches import cut
+from pipeline.training.samplers import EvenBatches, TokenBatches
 
 pytestmark = pytest.mark.torch
 

@@ -15,7 +15,7 @@ import pytest
 from pipeline.deployment.bento import bento_tag, ensure_bento, requirements, service_modules
 from pipeline.job import open_store
 from pipeline.settings import ROOT, Settings
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.engine.engine import Engine
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, service_settings

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.calibration import BINS, measure_calibration
+from pipeline.evaluation.metrics import BINS, measure_calibration
 
 
 def sure_of(*confidences: float) -> Any:

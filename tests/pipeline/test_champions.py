@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ArtifactError, StoreError
-from pipeline.evaluation.champions import Best, find_best, load_rival, rank_served, validation_of
-from pipeline.models.build import load_trained
+from pipeline.evaluation.champions import Best, find_best, load_rival, validation_of
+from pipeline.models.trained import load_trained
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import rank_served
 from tests.releases import make_artifact
 from tests.served import own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.tiny import Road

@@ -12,9 +12,10 @@ import pytest
 
 from pipeline.evaluation.behavioural_tests import passes, run_checklist
 from pipeline.evaluation.metrics import share_interval
-from pipeline.models.build import Trained, load_trained
+from pipeline.models.trained import Trained, load_trained
 from pipeline.recipes.behaviour import Behaviour, BehaviourTest
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from tests.tiny import Road
 
 pytestmark = pytest.mark.torch

@@ -15,15 +15,15 @@ import pytest
 import typer
 
 from pipeline.cli.app import app
-from pipeline.cli.console import FAILED, REFUSED, USAGE, exit_code
+from pipeline.cli.console import exit_code
 from pipeline.cli.options import overrides
-from pipeline.errors import ArtifactError, ParityError, RecipeError, StoreError
+from pipeline.errors import FAILED, REFUSED, USAGE, ArtifactError, ParityError, RecipeError, StoreError
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe, recipe_names
+from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
 from pipeline.stages.stage import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find_inputs
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from tests.releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]

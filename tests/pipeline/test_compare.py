@@ -14,7 +14,7 @@ from scipy.stats import bootstrap, pearsonr
 
 from pipeline.evaluation.metrics import paired_difference
 from pipeline.evaluation.promotion_gate import compare
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from tests.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import DataError
+from pipeline.models.tokenizer import train_wordpiece
 from pipeline.pretraining.corpus import CollateLines, encode_lines, read_lines
-from pipeline.wordpiece import train_wordpiece
 
 pytestmark = pytest.mark.torch
 

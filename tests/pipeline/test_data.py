@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.data.reading import read_labelled, read_rows, read_split, some_of
 from pipeline.errors import DataError
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 
 HEADER = "id\tdocument\tlabel\n"
 

@@ -11,9 +11,10 @@ import pytest
 
 from pipeline.evaluation.champions import Best
 from pipeline.evaluation.promotion_gate import compare
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Check, Decision
+from pipeline.store.decisions import Check, Decision
 from tests.verdicts import estimate, judged, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")

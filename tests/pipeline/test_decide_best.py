@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 from safetensors.torch import load, save
 
-from pipeline.evaluation.promotion_gate import compare, decide
-from pipeline.models.build import load_trained
+from pipeline.evaluation.promotion_gate import compare
+from pipeline.models.trained import load_trained
+from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import DeploymentLog, read_decision
+from pipeline.store.decisions import read_decision
+from pipeline.store.deployments import DeploymentLog
 from tests.judged import answered, challenger, compared, decide_on, held_to, inputs_of, with_validation
 from tests.served import own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.tiny import Road

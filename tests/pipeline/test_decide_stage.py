@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ArtifactError
-from pipeline.evaluation.promotion_gate import decide
-from pipeline.models.build import load_trained
+from pipeline.models.trained import load_trained
+from pipeline.stages.decide import decide
 from pipeline.stages.tokenize import tokenize
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import read_decision
+from pipeline.store.decisions import read_decision
 from tests.judged import challenger, compared, decide_on, gate_rows, held_to, inputs_of, with_validation
 from tests.releases import make_artifact
 from tests.served import release_of, republished, without_numbers

@@ -15,7 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline.deployment.bento import ensure_bento, home_bentos
-from pipeline.deployment.deployer import deploy, rollback
+from pipeline.deployment.deployer import rollback
 from pipeline.errors import (
     ArtifactError,
     ConflictError,
@@ -26,8 +26,9 @@ from pipeline.errors import (
 )
 from pipeline.job import open_store
 from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
 from tests.deploying import hammering, job_of, put

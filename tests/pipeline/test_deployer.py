@@ -8,11 +8,12 @@ from functools import cache
 import pytest
 from starlette.responses import Response
 
-from pipeline.deployment.deployer import deploy, rollback
+from pipeline.deployment.deployer import rollback
 from pipeline.errors import ArtifactError, ConflictError, GoldenMismatchError, ServiceError, StoreError
 from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 from tests.deploying import job_of, put
 from tests.inprocess import InProcess, in_process
 from tests.releases import TinyModel, make_decision

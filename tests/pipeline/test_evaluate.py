@@ -13,15 +13,15 @@ import torch
 from matplotlib.image import imread
 from scipy.stats import pearsonr
 
-from pipeline.calibration import measure_calibration
+from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, BrokenModelError, DataError
-from pipeline.evaluation.metrics import compute_metrics, intervals
+from pipeline.evaluation.metrics import compute_metrics, intervals, measure_calibration
 from pipeline.evaluation.plots import draw
-from pipeline.models.build import load_trained
 from pipeline.models.heads import BiEncoder
-from pipeline.recipes.schema import load_recipe
+from pipeline.models.trained import load_trained
+from pipeline.recipes.loading import load_recipe
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.tokenize import split_rows, tokenize
+from pipeline.stages.tokenize import tokenize
 from tests.served import without_numbers
 from tests.tiny import Road, make_validated, small_recipe
 

@@ -16,12 +16,13 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipeline.errors import ArtifactError, LatencyError, ParityError
-from pipeline.evaluation.promotion_gate import decide
 from pipeline.export import convert
 from pipeline.export.convert import check_graph
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
 from pipeline.export.onnx_session import open_session, run_onnx
-from pipeline.models.build import load_trained, transformer_of
+from pipeline.models.build import transformer_of
+from pipeline.models.trained import load_trained
+from pipeline.stages.decide import decide
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
 from pipeline.store.artifacts import Artifact

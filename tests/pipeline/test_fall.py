@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipeline.evaluation import champion_trial as trial
 from pipeline.evaluation.champion_trial import fall
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

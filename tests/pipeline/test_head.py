@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from pipeline.errors import RecipeError
 from pipeline.evaluation.metrics import compute_metrics
-from pipeline.models.build import load_trained
 from pipeline.models.heads import Head
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.trained import load_trained
 from tests.tiny import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = pytest.mark.torch

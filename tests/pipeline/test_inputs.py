@@ -11,7 +11,8 @@ import pytest
 from pipeline.data.input_files import InputFile, Inputs, Part, find_files, join_parts
 from pipeline.data.reading import Broken, Reading
 from pipeline.errors import DataError
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from tests.published import SMALL, reviews, write_reviews
 
 

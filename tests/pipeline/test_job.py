@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import DataError, RecipeError, SettingsError
 from pipeline.job import OVERRIDES, data_directory, keep_libraries_home, make_home, new_run_id, open_job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline.cli.predict import predict_lines
-from pipeline.models.build import load_trained
+from pipeline.models.trained import load_trained
 from pipeline.recipes.schema import Recipe
 from pipeline.store.releases import read_card
 from serving.engine.engine import Engine

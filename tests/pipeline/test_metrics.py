@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import compute_metrics, first_interval, intervals, share_interval
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from tests.verdicts import noisy_scores
 
 REVIEWS = load_recipe("nsmc", "embedded")

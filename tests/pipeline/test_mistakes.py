@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.mistakes import COUNT, worst_mistakes
-from pipeline.recipes.schema import load_recipe
+from pipeline.evaluation.error_analysis import COUNT, worst_mistakes
+from pipeline.recipes.loading import load_recipe
 
 
 def test_the_most_confident_mistake_of_a_classification_comes_first() -> None:

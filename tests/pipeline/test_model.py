@@ -12,9 +12,11 @@ from scipy.stats import pearsonr
 from transformers import BertConfig, BertModel
 
 from pipeline.errors import BaseModelError, RecipeError
-from pipeline.models.build import Collate, Rows, Trained, answers_of, build_model, distances_of, load_rows, to_score
+from pipeline.models.batches import Collate, Rows, load_rows
+from pipeline.models.build import build_model
 from pipeline.models.heads import correlation_loss
 from pipeline.models.tokenizer import learn_tokenizer
+from pipeline.models.trained import Trained, answers_of, distances_of, to_score
 from pipeline.store.releases import Calibration
 from tests.tiny import small_recipe
 

@@ -15,8 +15,8 @@ from transformers import BertConfig, BertForSequenceClassification
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
 from pipeline.export.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
 from pipeline.export.onnx_session import open_session
-from pipeline.models.build import Trained
-from pipeline.recipes.schema import load_recipe
+from pipeline.models.trained import Trained
+from pipeline.recipes.loading import load_recipe
 
 pytestmark = pytest.mark.torch
 

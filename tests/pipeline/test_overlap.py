@@ -13,7 +13,8 @@ from pipeline.data.overlap import Kind, Overlap, Repeated, measure_overlap, norm
 from pipeline.data.reading import Split, read_file
 from pipeline.errors import DataError
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.stages.validate import validate
 from tests.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
 

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import pearsonr
 
 from pipeline.export.parity import Parity, beyond, change_error, measure_parity
-from pipeline.recipes.schema import ParityBound, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import ParityBound
 
 Numbers = np.ndarray[Any, Any]
 

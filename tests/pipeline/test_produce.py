@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.errors import DataError, StoreError
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import produce
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.tracking.tracker import Tracker

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.errors import DataError
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 from tests.published import pairs, reviews, write_pairs, write_reviews

@@ -12,7 +12,8 @@ from pipeline.data.expectation_suite import Finding
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
 from pipeline.data.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
 from pipeline.data.reading import Broken, Reading
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 
 
 def recipe_of(bound: float) -> Recipe:

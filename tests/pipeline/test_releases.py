@@ -15,7 +15,8 @@ import pytest
 from pipeline.errors import ArtifactError, ConflictError, StoreError
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 
 WRITERS = 6
 

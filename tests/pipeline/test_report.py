@@ -14,18 +14,12 @@ import pytest
 from PIL import Image
 
 from pipeline.evaluation.metrics import share_interval
-from pipeline.evaluation.report import (
-    OVERLAPS,
-    SHOWN_FAILURES,
-    SHOWN_MISTAKES,
-    epoch_table,
-    metric_rows,
-    render_report,
-    without_texts,
-)
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.evaluation.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Check, Decision, Estimate
+from pipeline.store.decisions import Check, Decision, Estimate
+from pipeline.tracking.tables import without_texts
 from tests.served import linked, release_of, republished
 
 pytestmark = pytest.mark.torch

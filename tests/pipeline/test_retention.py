@@ -17,10 +17,9 @@ from pipeline.cli.app import app
 from pipeline.deployment.bento import NAME, bento_tag, ensure_bento, home_bentos
 from pipeline.deployment.retention import KINDS, delete_outdated, find_outdated
 from pipeline.errors import ArtifactError, PrunedError, StoreError
-from pipeline.evaluation.champions import rank_served
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog, rank_served
 from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
 from tests.releases import TinyModel
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.console import REFUSED
-from pipeline.recipes.schema import load_recipe
-from pipeline.store.releases import record_rejection
+from pipeline.errors import REFUSED
+from pipeline.recipes.loading import load_recipe
+from pipeline.store.decisions import record_rejection
 from tests.cli import Place
 
 pytestmark = pytest.mark.torch

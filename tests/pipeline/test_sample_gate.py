@@ -18,12 +18,13 @@ from pipeline.evaluation.behavioural_tests import run_checklist
 from pipeline.evaluation.champions import Best
 from pipeline.evaluation.metrics import intervals
 from pipeline.evaluation.promotion_gate import make_decision
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.sample import write_sample
 from tests.tiny import sample_rows
 
 if TYPE_CHECKING:
-    from pipeline.models.build import Trained
+    from pipeline.models.trained import Trained
 
 pytestmark = pytest.mark.torch
 

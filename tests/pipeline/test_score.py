@@ -14,7 +14,7 @@ import pytest
 from pipeline.cli.predict import LONGEST, champion, open_lines, predict_lines, read_lines
 from pipeline.errors import ArtifactError, DataError
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.engine.engine import Engine, EngineOptions
 from tests.releases import SENTENCES, TinyModel, expected
 

@@ -15,9 +15,11 @@ from pipeline.errors import BaseModelError
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
 from pipeline.export.onnx_session import feeds_of, open_session, run_onnx
 from pipeline.models.base_model import check_base
-from pipeline.models.build import Trained, build_model, save_trained, transformer_of
-from pipeline.models.tokenizer import Encoder, load_tokenizer
-from pipeline.recipes.schema import load_recipe
+from pipeline.models.build import build_model, save_trained, transformer_of
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.trained import Trained
+from pipeline.recipes.loading import load_recipe
 from pipeline.store.releases import Calibration
 from tests.releases import SENTENCES
 from tests.tiny import save_base

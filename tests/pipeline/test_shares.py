@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.training.collectives import Share, agree, all_rows
-from pipeline.training.samplers import EvenBatches
+from pipeline.training.collectives import agree, all_rows
+from pipeline.training.samplers import EvenBatches, Share
 
 pytestmark = pytest.mark.torch
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.error_analysis import FEWEST_ROWS, LAUGHTER, NEGATION, slice_figures
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

@@ -17,7 +17,8 @@ from pipeline.data.download import download, fetch_published
 from pipeline.data.reading import read_split
 from pipeline.errors import DataError, DownloadError, RecipeError, SettingsError
 from pipeline.recipes.data_schema import Download
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 
 CONTENT = ("id\tdocument\tlabel\n" + "".join(f"{n}\t{n}번째 후기\t{n % 2}\n" for n in range(20_000))).encode()

@@ -15,7 +15,8 @@ from pipeline.data.reading import SPLITS, Split, read_rows, source_file
 from pipeline.data.rules import checked_table, suite_parameters
 from pipeline.data.suite_files import suite_path
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import ROOT
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store

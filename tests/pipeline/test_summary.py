@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.cli.console import Session
-from pipeline.cli.output import decision_lines, print_stage
+from pipeline.cli.output import print_stage
 from pipeline.settings import Settings
-from pipeline.store.releases import Check, Decision
+from pipeline.store.decisions import Check, Decision, decision_lines
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
 DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}

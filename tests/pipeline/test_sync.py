@@ -17,11 +17,11 @@ import pytest
 
 from pipeline.errors import SettingsError, TrackingError
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT
 from pipeline.stages.find_or_build import produce
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.sync import Synced, sync

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.job import Job
 from pipeline.stages.validate import validate
-from pipeline.store.releases import read_decision
+from pipeline.store.decisions import read_decision
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.tables import show
 from tests.tiny import Road

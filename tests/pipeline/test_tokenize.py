@@ -15,11 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.splits import side_of, split_rows
 from pipeline.errors import BaseModelError, DataError
 from pipeline.models.base_model import resolve_base
-from pipeline.models.tokenizer import Encoder, WordCounter, learn_tokenizer, load_tokenizer
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
 from pipeline.settings import ROOT
-from pipeline.stages.tokenize import side_of, split_rows, tokenize
+from pipeline.stages.tokenize import tokenize
 from pipeline.store.artifacts import Store
 from tests.tiny import Road, make_validated, open_road, save_base, small_recipe
 

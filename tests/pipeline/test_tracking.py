@@ -17,7 +17,7 @@ import pytest
 import wandb
 
 from pipeline.job import Job
-from pipeline.recipes.schema import load_recipe
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, library_environment
 from pipeline.tracking import runs as tracking
 from pipeline.tracking.run_directories import run_directories

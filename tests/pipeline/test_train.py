@@ -21,8 +21,8 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 from pipeline.errors import BaseModelError, RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.evaluation.metrics import compute_metrics
 from pipeline.job import open_store
-from pipeline.models.build import load_trained
 from pipeline.models.hardware import has_bf16
+from pipeline.models.trained import load_trained
 from pipeline.stages.train import alone, train
 from pipeline.store.artifacts import Artifact
 from pipeline.training.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind

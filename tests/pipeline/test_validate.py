@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.errors import DataError, RejectedDataError
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, load_recipe
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import ROOT, Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact, Store

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from serving.engine.cuda_graphs import ROWS, Bound, Feed
-from serving.engine.engine import Running
+from serving.engine.session import Running
 from tests.releases import MAX_LENGTH, TinyModel
 
 

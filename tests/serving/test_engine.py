@@ -19,7 +19,8 @@ from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import load_settings
 from pipeline.store.artifacts import Store
-from serving.engine.engine import PADDING, Device, Engine, EngineOptions, sub_batches
+from serving.engine.engine import PADDING, Engine, EngineOptions, sub_batches
+from serving.engine.session import Device
 from serving.schemas import Method
 from tests.releases import SENTENCES, TinyModel, expected
 

@@ -10,11 +10,12 @@ import pytest
 
 from pipeline.errors import GoldenMismatchError
 from pipeline.settings import Settings
-from pipeline.store.releases import Card, DeploymentLog, Golden, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import Card, Golden, read_card
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient
+from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine, EngineOptions
-from serving.engine.golden import check_golden, engine_answers, service_answers
+from serving.engine.golden import check_golden, engine_answers
 from tests.inprocess import InProcess, in_process
 from tests.light import build_light_model
 from tests.releases import Head

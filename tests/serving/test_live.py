@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import ArtifactError, SaebyeokError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 from serving.deployed.follower import PATIENCE, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
 from serving.engine.engine import EngineOptions

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from pipeline.job import open_store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.api.pages import PAGE
 from tests.releases import SENTENCES, TinyModel
 from tests.service import Service, eventually, service_settings, serving

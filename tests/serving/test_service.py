@@ -19,13 +19,14 @@ from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 from serving.api.auth import deploy_token
 from serving.api.openapi import COMMITTED
 from serving.client.client import AsyncClient, CallError, Client
-from serving.client.deploy_client import ServiceClient
+from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine
-from serving.engine.golden import check_golden, service_answers
+from serving.engine.golden import check_golden
 from serving.schemas import Method, ReadyResponse, ScoreResponse
 from tests.releases import SENTENCES, TinyModel, expected
 from tests.service import Service, eventually, model_files, service_settings

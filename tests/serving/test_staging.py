@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from pipeline.errors import RefusedError, ServiceError, SettingsError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import DeploymentLog
+from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient
 from tests.inprocess import InProcess, in_process

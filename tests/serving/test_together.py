@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.job import open_store
-from pipeline.store.releases import Card, DeploymentLog
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import Card
 from serving.api.auth import deploy_token
 from serving.engine.engine import Engine, EngineOptions
 from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.atomic_files import locked
 from pipeline.settings import ROOT
-from serving.deployed.worker_files import MAX_STAGED, StagedList, WorkerFile, live_workers, locked
+from serving.deployed.worker_files import MAX_STAGED, StagedList, WorkerFile, live_workers
 from serving.schemas import WorkerState
 from tests.damage import damage_file, each_damage
 from tests.disks import Calls

@@ -9,7 +9,8 @@ from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stack.run_report import ask, calls, live_recipes, next_steps
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import DeploymentLog, read_card
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 from tests.releases import TinyModel
 from tests.service import Service, eventually
 

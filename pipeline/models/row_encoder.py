@@ -1,0 +1,72 @@
+"""Encode rows of text to token ids with one tokenizer at one length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from pipeline.progress import progress
+
+#: Inputs that are encoded at once.
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows and what is to be said of them."""
+
+    rows: pd.DataFrame
+    figures: dict[str, float]
+
+
+class Encoder:
+    """Rows to token ids, by one tokenizer at one length."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, objective: str | None) -> None:
+        """`max_length` counts special tokens too."""
+        self._tokens: Tokenizer = tokenizer.backend_tokenizer
+        self._tokens.no_padding()
+        self._tokens.enable_truncation(max_length)
+        self._unknown = tokenizer.unk_token_id
+        self._objective = objective
+
+    def encode(self, rows: pd.DataFrame) -> Encoded:
+        """Encode `text` (and `text_pair`) of `rows`; the other columns but `id` and `label` are dropped."""
+        table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
+        first = rows["text"].tolist()
+        if self._objective == "cross-encoder":
+            batches = {"input_ids": self._encode(list(zip(first, rows["text_pair"], strict=True)))}
+            table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
+        else:
+            batches = {"input_ids": self._encode(first)}
+        if self._objective == "bi-encoder":
+            batches["input_ids_pair"] = self._encode(rows["text_pair"].tolist())
+        for name, encodings in batches.items():
+            table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
+        table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)
+        return Encoded(table, self._figures(batches))
+
+    def _encode(self, inputs: list[Any]) -> list[Any]:
+        encodings = []
+        with progress("encoding", len(inputs)) as advance:
+            for start in range(0, len(inputs), CHUNK):
+                encodings += self._tokens.encode_batch(inputs[start : start + CHUNK])
+                advance(len(encodings) - start)
+        return encodings
+
+    def _figures(self, batches: dict[str, Any]) -> dict[str, float]:
+        encodings = [item for batch in batches.values() for item in batch]
+        ids = np.concatenate([item.ids for item in encodings])
+        special = np.concatenate([item.special_tokens_mask for item in encodings])
+        words = ids[special == 0]
+        return {
+            "rows": len(batches["input_ids"]),
+            "truncated": float(np.mean([bool(item.overflowing) for item in encodings])),
+            "unknown": float((words == self._unknown).mean()) if len(words) else 0.0,
+            "mean_length": float(np.mean([len(item.ids) for item in encodings])),
+        }

@@ -1,0 +1,136 @@
+"""Load a trained model and predict with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from pipeline.errors import BrokenModelError
+from pipeline.models.batches import Collate, Rows, cut
+from pipeline.models.build import build_model
+from pipeline.models.hardware import best_device
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.progress import progress
+from pipeline.recipes.schema import Recipe
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import Calibration
+
+#: Tokens, padding included, in one batch of a forward pass without gradients.
+TOKENS = 8192
+
+
+def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Raw outputs to answers: probabilities (n, labels) of a classification, else one number (n,)."""
+    if recipe.kind == "regression":
+        return np.asarray(outputs.reshape(-1))
+    shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ready to answer, in fp32; the lines to scores are a bi-encoder's (`pipeline.fit`)."""
+
+    recipe: Recipe
+    module: nn.Module
+    tokenizer: PreTrainedTokenizerFast
+    calibration: Calibration | None
+    euclidean: Calibration | None
+    device: torch.device
+
+    def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers to texts: `text` and `text_pair` columns to probabilities (n, labels) or scores (n,)."""
+        encoder = Encoder(self.tokenizer, self.recipe.model.max_length, self.recipe.model.objective)
+        return self.answer_encoded(encoder.encode(rows).rows)
+
+    def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range.
+
+        Raises BrokenModelError where one is no number.
+        """
+        return to_score(self.recipe, self.calibration, self.raw_answers(table))
+
+    def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
+        """Answers before they are brought to scores: cosines (n,) of a bi-encoder. Raises BrokenModelError too."""
+        outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
+        answers = answers_of(self.recipe, outputs)
+        broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)
+        if broken.any():
+            # The largest of what is no number would be the first label, and look like an answer.
+            raise BrokenModelError(
+                f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
+            )
+        return answers
+
+    def _logits(self, **inputs: Tensor) -> Tensor:
+        logits: Tensor = self.module(**inputs)["logits"]
+        return logits
+
+
+@torch.inference_mode()
+def run_rows(
+    what: str, table: pd.DataFrame, pad: int, device: torch.device, call: Callable[..., Tensor]
+) -> np.ndarray[Any, Any]:
+    """What `call` makes (batch, ...) of the rows of a tokenize artifact, in their order (n, ...), in fp32.
+
+    They come in batches of rows that are about as long as each other; `what` names the work for who watches it.
+    """
+    rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
+    collate = Collate(pad)
+    outputs: list[np.ndarray[Any, Any] | None] = [None] * len(rows)
+    lengths = table["length"].to_numpy()
+    with progress(what, len(rows)) as advance:
+        for batch in cut(lengths, np.argsort(lengths, kind="stable"), TOKENS):
+            inputs = collate([rows[index] for index in batch])
+            result = call(**{name: tensor.to(device) for name, tensor in inputs.items()})
+            for index, value in zip(batch, result.float().cpu().numpy(), strict=True):
+                outputs[index] = value
+            advance(len(batch))
+    return np.stack([value for value in outputs if value is not None])
+
+
+def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Calibrate a regression's answers and clip them to the score range; probabilities pass through."""
+    if recipe.score_range is None:
+        return answers
+    if calibration is not None:
+        answers = calibration.slope * answers + calibration.intercept
+    low, high = recipe.score_range
+    return np.asarray(np.clip(answers, low, high))
+
+
+def distances_of(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Euclidean distances (n,), 0 to 2, of unit vectors whose cosines are these."""
+    return np.asarray(np.sqrt(np.maximum(0.0, 2 - 2 * cosines)))
+
+
+def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None = None) -> Trained:
+    """Load a train artifact in fp32, on `device` or where this machine trains.
+
+    Only what the artifact itself says is used of its shape, so that an older model of another shape loads too.
+    """
+    directory = trained.path / "model"
+    fields = trained.manifest.fields
+    # Of a model older than the choice, what it then was.
+    pooling = fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls")
+    shape = recipe.model.model_copy(
+        update={"objective": fields["objective"], "max_length": fields["max_length"], "pooling": pooling}
+    )
+    scale = fields["calibrated_to"]
+    as_trained = recipe.model_copy(
+        update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
+    )
+    lines = [trained.figures.get(name) for name in ("calibration", "euclidean")]
+    calibration, euclidean = (Calibration(**line) if line else None for line in lines)
+    tokenizer = load_tokenizer(directory)
+    where = device or best_device()
+    module = build_model(as_trained, directory, tokenizer).to(where).eval()
+    return Trained(as_trained, module, tokenizer, calibration, euclidean, where)

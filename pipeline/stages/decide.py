@@ -1,0 +1,60 @@
+"""The decide stage: check an evaluation against the gate, and write decision and report."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.evaluation.champions import Best, find_best
+from pipeline.evaluation.promotion_gate import _barred, _comparisons, _gate_rows, _same_model, log, make_decision
+from pipeline.evaluation.report import render_report
+from pipeline.job import Job
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from pipeline.tracking.tracker import Tracker
+
+VERSION = 3
+
+
+def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:
+    """Hold an evaluation against the recipe's gate: `decision.json` and `report.html`.
+
+    Every metric on the test file must reach its floor, and every capability its share of behavioural cases. Where
+    there is a champion, the first metric on the gate side must not be worse than the champion's by more than the
+    margin, nor than that of the best release that was served before it: the 5% quantile of the paired bootstrap of
+    the difference lies above minus the margin. Raises ArtifactError where the champion cannot
+    be read or answers with what is no number; earlier releases like that are named in the decision, which is made
+    without them.
+    """
+    recipe = job.recipe
+    best = _best(job, evaluated, champion)
+    inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
+    if best.release:
+        inputs["best"] = best.release
+    # All of it: the report shows the whole recipe. What is asked in the behavioural tests is the evaluation's.
+    fields = recipe.model_dump(mode="json", exclude={"behaviour"})
+
+    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+        compared = _comparisons(recipe, evaluated, champion, best)
+        decision = make_decision(recipe, evaluated.figures, compared, champion, best)
+        (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
+        (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
+        return {"promote": decision.promote, "reason": decision.reason}
+
+    decided = produce(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
+    level = logging.INFO if decided.figures["promote"] else logging.ERROR
+    log.log(level, "%s: %s Report: %s/report.html", recipe.name, decided.figures["reason"], decided.uri)
+    return decided
+
+
+def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
+    if champion is None or _same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
+        return Best()
+    known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
+    best = find_best(job.recipe, job.store, known, _gate_rows(evaluated))
+    for note in best.notes:
+        log.warning("%s: %s", job.recipe.name, note)
+    return best

@@ -1,0 +1,95 @@
+"""Open ONNX Runtime sessions on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pipeline.devices import cuda_devices
+from pipeline.errors import ArtifactError
+from pipeline.store.releases import Card, Variant
+from serving.engine.cuda_graphs import Bound, Feed, in_lane
+
+log = logging.getLogger(__name__)
+Device = Literal["cpu", "cuda"]
+Floats = NDArray[np.float32]
+PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A session, and what replays small batches of it where that is had."""
+
+    session: ort.InferenceSession
+    bound: Bound | None = None
+    device: Device = "cpu"
+
+    def run(self, feed: Feed) -> Floats:
+        """The model's output for one padded batch, (rows, ...)."""
+        if self.bound is not None:
+            return self.bound.run(feed)
+        outputs = in_lane(lambda: self._outputs(feed)) if self.device == "cuda" else self._outputs(feed)
+        return np.asarray(outputs[0], dtype=np.float32)
+
+    def places(self, rows: int, length: int) -> int:
+        """Tokens that are computed for a padded batch of that shape, by a file that computes padding."""
+        return self.bound.places(rows, length) if self.bound else rows * length
+
+    def _outputs(self, feed: Feed) -> Sequence[Any]:
+        found: Sequence[Any] = self.session.run(None, dict(feed))
+        return found
+
+
+def _open(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
+    if device != "cpu" and card.variants.get("cuda") and (device == "cuda" or cuda_devices() > 0):
+        running = _open_cuda(directory, card, card.variants["cuda"][variant])
+        # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
+        if running.session.get_providers()[0] == PROVIDERS["cuda"]:
+            return "cuda", running
+        if device == "cuda":
+            raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
+        log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
+    elif device == "cuda":
+        raise ArtifactError(f"{card.id}: CUDA was asked for and the release has no file for it")
+    if not card.variants.get("cpu"):
+        raise ArtifactError(f"{card.id}: the release has no file for a CPU")
+    return "cpu", Running(_session(directory, card, "cpu", card.variants["cpu"][variant].file))
+
+
+def _open_cuda(directory: Path, card: Card, chosen: Variant) -> Running:
+    # Without padding the number of tokens is known on the GPU alone and read from there, which no graph can do.
+    if not chosen.packed:
+        try:
+            session = _session(directory, card, "cuda", chosen.file, recorded=True)
+            if session.get_providers()[0] == PROVIDERS["cuda"]:
+                return Running(session, Bound(session, card.max_length, "cuda"), "cuda")
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base but Exception
+            log.warning("%s: small batches are not replayed as CUDA graphs (%s)", card.id, error)
+    return Running(_session(directory, card, "cuda", chosen.file), device="cuda")
+
+
+def _session(directory: Path, card: Card, device: Device, file: str, *, recorded: bool = False) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    # Spinning threads of several processes would take the cores from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    if device == "cuda":
+        ort.preload_dlls()
+    providers = [(PROVIDERS[device], {"enable_cuda_graph": "1"} if recorded else {})]
+
+    def load() -> ort.InferenceSession:
+        return ort.InferenceSession(str(directory / file), options, providers=providers)
+
+    try:
+        return in_lane(load) if device == "cuda" else load()
+    except Exception as error:  # ONNX Runtime's errors have no common base but Exception
+        raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
