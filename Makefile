@@ -6,7 +6,7 @@
 # make test-order      the tests in a random order (SEED=N repeats one)
 # make test-faults     what happens when things are killed or run full (longer)
 # make test-models     models and data of full size (longer)
-# make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/decide.py tries one
+# make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/evaluation/promotion_gate.py tries one
 # make long-tests      the last results of the longer tests: how many commits ago, and what changed since
 # make soak            answers under load while the deployment changes and users go away (longer)
 # make venv            only the virtual environment
@@ -82,16 +82,16 @@ test-order: venv
 # Longer ones: things are killed or run full, models and data are of full size, hours of use. Results go to
 # docs/long-tests.md; what passed at the commit that is checked out is not run again, unless FRESH=1.
 test-faults: venv
-	$(pytest) -p tests.longer -m faults tests/faults
+	$(pytest) -p tests.support.long_runs -m faults tests/faults
 
 test-models: venv
-	$(pytest) -p tests.longer -m models tests/models
+	$(pytest) -p tests.support.long_runs -m models tests/models
 
 long-tests: venv
-	@.venv/bin/python -m tests.freshness
+	@.venv/bin/python -m tests.support.freshness
 
 soak: venv
-	$(pytest) -p tests.longer -m soak tests/soak
+	$(pytest) -p tests.support.long_runs -m soak tests/soak
 
 # Goes on where it was cut off. JOBS=2 tries two mutants at once; MATCH=name those of one function; SURVIVORS=1 those
 # that survived the last time.

@@ -1,7 +1,7 @@
 """Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
 
 python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--rounds 3] [--json]
-Several threads work within each product of matrices, or on a part of the batch each (`pipeline/parallel.py`). Batches
+Several threads work within each product of matrices, or on a part of the batch each (`pipeline/training/batch_threads.py`). Batches
 are as large as the recipe's, the tokens are random; the ways are interleaved.
 """
 

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.settings import ROOT, library_environment
-from tests.wandb_http import ERROR, HANG, REFUSE
-from tests.wandb_server import KEY, wandb_server
+from tests.support.wandb_http import ERROR, HANG, REFUSE
+from tests.support.wandb_server import KEY, wandb_server
 
 #: Prints the seconds of the stage, from the call to its result.
 STAGE = """
 import time
 from pipeline.job import open_job
-from pipeline.produce import produce
+from pipeline.stages.find_or_build import produce
 from pipeline.settings import load_settings
 
 def build(draft, tracker):

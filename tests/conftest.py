@@ -19,10 +19,10 @@ from pipeline.settings import ROOT, Settings, library_environment, load_settings
 from pipeline.store.artifacts import Store
 
 if TYPE_CHECKING:
-    from tests.releases import TinyModel
-    from tests.service import Service
+    from tests.support.running_service import Service
+    from tests.support.tiny_releases import TinyModel
 
-pytest_plugins = ("tests.needs", "tests.order")
+pytest_plugins = ("tests.support.needs", "tests.support.order")
 SESSION_HOME = pytest.StashKey[Path]()
 REAL_FILES = (
     "nsmc/ratings_train.txt",
@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     # Of the whole suite, and once.
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or hasattr(config, "workerinput"):
         return
-    from tests.freshness import results, summary
+    from tests.support.freshness import results, summary
 
     with suppress(OSError, CalledProcessError):  # without git nothing is known of it
         if line := summary(results()):
@@ -157,7 +157,7 @@ def other_light(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     """A service of two workers with nothing deployed, in a home of its own."""
-    from tests.service import Service, service_settings
+    from tests.support.running_service import Service, service_settings
 
     running = Service(service_settings(tmp_path / "home"))
     try:
@@ -171,7 +171,7 @@ def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
     """A model that is built once, whichever worker is first to ask for it."""
     from filelock import FileLock
 
-    from tests.releases import TinyModel
+    from tests.support.tiny_releases import TinyModel
 
     base = factory.getbasetemp()
     models = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
@@ -180,13 +180,13 @@ def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
     with FileLock(f"{built}.lock"):
         if not built.exists():
             # Here and not at the top: torch takes seconds, and most tests need none of this.
-            from tests.exported import build_model
+            from tests.support.exported import build_model
 
             build_model(models / f".{built.name}", head, seed).directory.rename(built)
     return TinyModel(built, head)
 
 
 def _build_light(factory: pytest.TempPathFactory, seed: int) -> TinyModel:
-    from tests.light import build_light_model
+    from tests.support.light import build_light_model
 
     return build_light_model(factory.mktemp("models") / "light", "classify", seed)

@@ -40,7 +40,7 @@ class Answer(Protocol):
 
 
 class Engine(Protocol):
-    """What is needed of `serving.engine.Engine`, which only the command line may import."""
+    """What is needed of `serving.engine.engine.Engine`, which only the command line may import."""
 
     card: Card
 

@@ -90,7 +90,7 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
 def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[Finding]:
     """Run the suite's checkpoint on one file's rows; one finding an expectation.
 
-    `table` has the columns of `pipeline.checks.checked_table`. Raises DataError naming the suite where an
+    `table` has the columns of `pipeline.data.rules.checked_table`. Raises DataError naming the suite where an
     expectation cannot be evaluated at all.
     """
     try:

@@ -29,7 +29,7 @@ SPEED = ("runtime", "per_second", "flos", "flops")
 SHOWN_FAILURES = 5
 #: Mistakes that are shown at once; the others unfold.
 SHOWN_MISTAKES = 6
-#: Kinds of overlap (`pipeline.datagate`), as the page says them: rows by their normalised text.
+#: Kinds of overlap (`pipeline.data.data_gate`), as the page says them: rows by their normalised text.
 OVERLAPS = {
     "test_in_train": "Test rows as good as one of train",
     "train_two_labels": "Train rows under two labels",

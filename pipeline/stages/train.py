@@ -33,7 +33,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     that is of another base model or kind, from the base model, with a warning. A champion that was made of the same
     tokens in the same way is not trained further.
 
-    On a machine with several GPUs they share every batch that is large enough (`pipeline.hardware`).
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.models.hardware`).
 
     A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
     `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),

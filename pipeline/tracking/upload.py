@@ -1,6 +1,6 @@
 """One recorded run to the server, in a process of its own: whoever waits for it can stop waiting.
 
-`python -m pipeline.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its parent.
+`python -m pipeline.tracking.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its parent.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def start_upload(run: RunDirectory, *, live: bool = False) -> Upload:
     # The caller's mode may be offline; this is where its runs go online. Logs go where they are looked for.
     environment = {name: value for name, value in os.environ.items() if name not in ("WANDB_MODE", "WANDB_SERVICE")}
     environment |= {"WANDB_DIR": str(place)}
-    command = [sys.executable, "-m", "pipeline.upload", str(run.path), *(["--live"] if live else [])]
+    command = [sys.executable, "-m", "pipeline.tracking.upload", str(run.path), *(["--live"] if live else [])]
     with (place / "log.txt").open("wb") as output:
         process = subprocess.Popen(  # noqa: S603
             command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=output, stderr=output

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarked import said, said_here
+from tests.support.benchmarked import said, said_here
 
 pytestmark = pytest.mark.torch
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarked import said
-from tests.tiny import anything_goes, open_road, small_recipe
+from tests.support.benchmarked import said
+from tests.support.small_pipeline import anything_goes, open_road, small_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.server]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarked import said, said_here
-from tests.cli import sets
-from tests.tiny import SMALL
+from tests.support.benchmarked import said, said_here
+from tests.support.cli import sets
+from tests.support.small_pipeline import SMALL
 
 pytestmark = pytest.mark.torch
 

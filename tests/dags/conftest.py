@@ -20,9 +20,9 @@ import pytest
 from pipeline.settings import ROOT, Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Check, Decision
-from tests.hook import Hook, web_hook
-from tests.light import build_light_model
-from tests.releases import TinyModel
+from tests.support.hook import Hook, web_hook
+from tests.support.light import build_light_model
+from tests.support.tiny_releases import TinyModel
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag

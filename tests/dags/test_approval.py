@@ -13,7 +13,7 @@ import pytest
 from pipeline.store.artifacts import Store
 from pipeline.store.decisions import Decision, find_rejection, read_decision
 from tests.dags.conftest import RUN, make_decided
-from tests.hook import Hook
+from tests.support.hook import Hook
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag

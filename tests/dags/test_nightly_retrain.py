@@ -98,7 +98,7 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     (tmp_path / "recipes" / "broken.toml").write_text("title = ", encoding="utf-8")
     (tmp_path / "recipes" / "binary.toml").write_bytes(b"title = '\xff'")
     (tmp_path / "recipes" / "directory.toml").mkdir()
-    monkeypatch.setattr("pipeline.recipe.RECIPES", tmp_path / "recipes")
+    monkeypatch.setattr("pipeline.recipes.loading.RECIPES", tmp_path / "recipes")
     monkeypatch.setattr(recipe_names, "__defaults__", (tmp_path / "recipes",))
     more = parse()
     assert more.import_errors == {}

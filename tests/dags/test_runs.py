@@ -19,8 +19,8 @@ from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import Run, rows
-from tests.hook import Hook
-from tests.releases import TinyModel, make_artifact, make_decision
+from tests.support.hook import Hook
+from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
 Airflow = Callable[..., Run]
 
@@ -69,7 +69,7 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
     other_classifier: TinyModel,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     job = make_job(load_recipe("nsmc", "embedded"))
     champion = None
     for model, letter in ((classifier, "a"), (other_classifier, "b"), (classifier, "c")):

@@ -19,8 +19,8 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import record_rejection
 from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import RUN, make_decided
-from tests.hook import Hook
-from tests.releases import TinyModel, make_artifact, make_decision
+from tests.support.hook import Hook
+from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -177,7 +177,7 @@ def test_deploy_of_the_champion_wakes_nobody(
 ) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
-    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="before", reason="test")
     context = in_task()
@@ -189,7 +189,7 @@ def test_deploy_of_the_champion_wakes_nobody(
 def test_deploy_names_its_deployment_to_who_follows(
     nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.deploy.ensure_bento", lambda *_: "")
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
     # As a try of this run has left it that was killed before it ended.
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run=RUN, reason="test")

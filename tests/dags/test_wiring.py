@@ -20,8 +20,8 @@ from pipeline.stages.stage import DECIDE, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import make_decided
-from tests.hook import Hook
-from tests.releases import make_artifact
+from tests.support.hook import Hook
+from tests.support.tiny_releases import make_artifact
 
 
 def every_error() -> list[type[SaebyeokError]]:

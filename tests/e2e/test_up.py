@@ -31,7 +31,7 @@ from pipeline.stack.lifecycle import DAG, DAGS, open_api, record_path
 from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.terminal import Progress
 from pipeline.store.deployments import DeploymentLog
-from tests.hook import Hook, web_hook
+from tests.support.hook import Hook, web_hook
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]
 

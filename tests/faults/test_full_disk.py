@@ -17,10 +17,10 @@ from pipeline.store.deployments import DeploymentLog
 from serving.deployed.follower import PATIENCE as TRIED_AGAIN
 from serving.deployed.follower import Follower, LogSource
 from serving.engine.engine import EngineOptions
-from tests.cli import Place, sets
-from tests.disks import Disk, small_disk
-from tests.releases import TinyModel
-from tests.tiny import SMALL, anything_goes
+from tests.support.cli import Place, sets
+from tests.support.disks import Disk, small_disk
+from tests.support.small_pipeline import SMALL, anything_goes
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.faults
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.store.deployments import DeploymentLog
-from tests.cli import Place, sets
-from tests.deploying import hammering
-from tests.releases import SENTENCES
-from tests.service import Service, eventually
-from tests.tiny import SMALL, anything_goes
+from tests.support.cli import Place, sets
+from tests.support.deploying import hammering
+from tests.support.running_service import Service, eventually
+from tests.support.small_pipeline import SMALL, anything_goes
+from tests.support.tiny_releases import SENTENCES
 
 pytestmark = pytest.mark.faults
 

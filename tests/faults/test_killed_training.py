@@ -11,9 +11,9 @@ import pytest
 
 from pipeline.errors import FAILED
 from pipeline.training.checkpoints import COMPLETE
-from tests.cli import Place, sets
-from tests.service import eventually
-from tests.tiny import SHAPE, SMALL
+from tests.support.cli import Place, sets
+from tests.support.running_service import eventually
+from tests.support.small_pipeline import SHAPE, SMALL
 
 pytestmark = pytest.mark.faults
 

@@ -24,8 +24,8 @@ from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoints import COMPLETE, newest_checkpoint
 from pipeline.training.distributed import Order, spread
 from pipeline.training.fine_tune import fit
-from tests.service import eventually
-from tests.tiny import Road, open_road, small_recipe
+from tests.support.running_service import eventually
+from tests.support.small_pipeline import Road, open_road, small_recipe
 
 pytestmark = pytest.mark.faults
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture
 def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
     """A training that does not end by itself."""
-    monkeypatch.setattr("pipeline.fit.training_processes", lambda rows: 2)
+    monkeypatch.setattr("pipeline.training.fine_tune.training_processes", lambda rows: 2)
     road = open_road(small_recipe("nsmc", train__epochs=100), tmp_path / "home", train=300, test=40)
     _ = road.tokenized
     return road
@@ -108,8 +108,8 @@ import sys
 from pathlib import Path
 if __name__ == "__main__":
     from pipeline import fit
-    from pipeline.train import train
-    from tests.tiny import open_road, small_recipe
+    from pipeline.stages.train import train
+    from tests.support.small_pipeline import open_road, small_recipe
     fit.training_processes = lambda rows: 2
     road = open_road(small_recipe("nsmc", train__epochs=100), Path(sys.argv[1]), train=300, test=40)
     train(road.job, road.tokenized)

@@ -11,9 +11,9 @@ import pytest
 from pipeline.job import open_store
 from pipeline.store.artifacts import Store
 from serving.deployed.worker_files import live_workers
-from tests.deploying import Answer, hammering, put
-from tests.releases import TinyModel
-from tests.service import Service, eventually
+from tests.support.deploying import Answer, hammering, put
+from tests.support.running_service import Service, eventually
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.faults
 

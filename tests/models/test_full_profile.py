@@ -20,7 +20,7 @@ from pipeline.settings import load_settings
 from pipeline.store.releases import read_card
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
-from tests.tiny import Road, sample_rows, save_base
+from tests.support.small_pipeline import Road, sample_rows, save_base
 
 pytestmark = pytest.mark.models
 

@@ -12,7 +12,7 @@ from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.stages.decide import decide
 from pipeline.store.decisions import read_decision
-from tests.tiny import Road, sample_rows
+from tests.support.small_pipeline import Road, sample_rows
 
 pytestmark = pytest.mark.models
 

@@ -13,15 +13,15 @@ from pipeline.store.artifacts import Store
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
-    from tests.bucket import Bucket, Server
-    from tests.tiny import Road
-    from tests.wandb_server import WandbServer
+    from tests.support.bucket import Bucket, Server
+    from tests.support.small_pipeline import Road
+    from tests.support.wandb_server import WandbServer
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[tuple[str, Server]]:
     """A real S3 server in this process (moto's), its URL first."""
-    from tests.bucket import s3_server
+    from tests.support.bucket import s3_server
 
     with s3_server() as running:
         yield running
@@ -30,7 +30,7 @@ def s3() -> Iterator[tuple[str, Server]]:
 @pytest.fixture
 def bucket(s3: tuple[str, Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket; AWS's variables lead to it, also for subprocesses."""
-    from tests.bucket import CREDENTIALS, Bucket
+    from tests.support.bucket import CREDENTIALS, Bucket
 
     endpoint, server = s3
     for name, value in {"AWS_ENDPOINT_URL": endpoint, **CREDENTIALS}.items():
@@ -71,7 +71,7 @@ def open_again(uri: str, tmp_path: Path) -> Callable[[], Store]:
 @pytest.fixture
 def wandb_online(tracking_on: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     """A Weights & Biases on loopback, and a key for it."""
-    from tests.wandb_server import KEY, wandb_server
+    from tests.support.wandb_server import KEY, wandb_server
 
     with wandb_server() as server:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -92,6 +92,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Road:
 
 
 def _road(factory: pytest.TempPathFactory, name: str) -> Road:
-    from tests.tiny import open_road, small_recipe
+    from tests.support.small_pipeline import open_road, small_recipe
 
     return open_road(small_recipe(name), factory.mktemp(name), train=2000, test=400)

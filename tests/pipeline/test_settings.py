@@ -109,7 +109,7 @@ def test_caches_are_below_home_and_telemetry_is_off(tmp_path: Path) -> None:
 
 
 def test_importing_settings_reads_and_writes_nothing(tmp_path: Path) -> None:
-    code = "import pipeline.job, pipeline.releases, sys; print('torch' in sys.modules, 'airflow' in sys.modules)"
+    code = "import pipeline.job, pipeline.store.releases, sys; print('torch' in sys.modules, 'airflow' in sys.modules)"
     environment = {"SAEBYEOK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT), "SAEBYEOK_THREADS": "nonsense"}
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True

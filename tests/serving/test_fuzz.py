@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fuzzing import KEY, fuzz
-from tests.releases import TinyModel
-from tests.service import Service, serving
+from tests.support.fuzzing import KEY, fuzz
+from tests.support.running_service import Service, serving
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.server
 

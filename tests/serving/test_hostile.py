@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import pytest
 
 from serving.api.protocol import NOT_HTTP
-from tests.releases import TinyModel
-from tests.service import Service, serving
+from tests.support.running_service import Service, serving
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.server
 

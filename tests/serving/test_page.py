@@ -18,8 +18,8 @@ import pytest
 from pipeline.job import open_store
 from pipeline.store.deployments import DeploymentLog
 from serving.api.pages import PAGE
-from tests.releases import SENTENCES, TinyModel
-from tests.service import Service, eventually, service_settings, serving
+from tests.support.running_service import Service, eventually, service_settings, serving
+from tests.support.tiny_releases import SENTENCES, TinyModel
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route

@@ -28,8 +28,8 @@ from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine
 from serving.engine.golden import check_golden
 from serving.schemas import Method, ReadyResponse, ScoreResponse
-from tests.releases import SENTENCES, TinyModel, expected
-from tests.service import Service, eventually, model_files, service_settings
+from tests.support.running_service import Service, eventually, model_files, service_settings
+from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.server
 

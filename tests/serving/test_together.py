@@ -18,8 +18,8 @@ from pipeline.store.releases import Card
 from serving.api.auth import deploy_token
 from serving.engine.engine import Engine, EngineOptions
 from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse
-from tests.releases import SENTENCES, TinyModel
-from tests.service import Service, eventually, serving
+from tests.support.running_service import Service, eventually, serving
+from tests.support.tiny_releases import SENTENCES, TinyModel
 
 pytestmark = pytest.mark.server
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzzing import KEY, fuzz
-from tests.releases import TinyModel
-from tests.service import serving
+from tests.support.fuzzing import KEY, fuzz
+from tests.support.running_service import serving
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.soak
 

@@ -18,11 +18,11 @@ import pytest
 
 from pipeline.deployment.deployer import rollback
 from pipeline.job import open_store
-from tests.deploying import put
-from tests.longer import commit, is_fresh
-from tests.releases import SENTENCES, TinyModel, expected
-from tests.service import Service
-from tests.soak.crowd import Answer, Crowd
+from tests.support.crowd import Answer, Crowd
+from tests.support.deploying import put
+from tests.support.long_runs import commit, is_fresh
+from tests.support.running_service import Service
+from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.soak
 

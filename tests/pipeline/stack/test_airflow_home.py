@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.settings import Settings
 from pipeline.stack.airflow_home import airflow_home, password_file, prepare, read_password, stack_environment
-from tests.damage import damage_file, each_damage
+from tests.support.damage import damage_file, each_damage
 
 
 def test_airflows_secrets_are_private_and_kept(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from pipeline.stack.processes import (
     stop,
     write_record,
 )
-from tests.damage import damage_file, each_damage
+from tests.support.damage import damage_file, each_damage
 
 Sleeper = Callable[..., tuple[Record, Member]]
 PARENT = [

@@ -1,0 +1,347 @@
+"""The command line as a user meets it: a process, its two streams and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pipeline.cli.app import app
+from pipeline.cli.console import exit_code
+from pipeline.cli.options import overrides
+from pipeline.errors import FAILED, REFUSED, USAGE, ArtifactError, ParityError, RecipeError, StoreError
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe, recipe_names
+from pipeline.settings import ROOT, Settings
+from pipeline.stages.stage import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find_inputs
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import DeploymentLog
+from tests.support.tiny_releases import TinyModel
+
+COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
+COMMANDS += ["pretrain", "tune", "doctor", "prune", "sample", "sync", "up", "down", "status"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Standard output, which must be one JSON document and nothing else."""
+        return json.loads(self.out)
+
+
+Saebyeok = Callable[..., Finished]
+
+
+@pytest.fixture
+def saebyeok(settings: Settings) -> Saebyeok:
+    """`saebyeok("run", "nsmc", stdin=b"", SAEBYEOK_DATA="...")` in the test's own home."""
+
+    def call(*arguments: str, stdin: bytes = b"", **environment: str) -> Finished:
+        result = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            input=stdin,
+            capture_output=True,
+            timeout=600,
+        )
+        return Finished(result.returncode, result.stdout.decode(), result.stderr.decode())
+
+    return call
+
+
+def python(code: str) -> Finished:
+    """A script in a process of its own."""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return Finished(result.returncode, result.stdout, result.stderr)
+
+
+def test_help_names_every_command(saebyeok: Saebyeok) -> None:
+    result = saebyeok("--help")
+    assert result.code == 0
+    names = {line.split()[1] for line in result.out.splitlines() if line.startswith("│ ") and line[2] != " "}
+    assert set(COMMANDS) <= names
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, saebyeok: Saebyeok) -> None:
+    result = saebyeok(command, "--help")
+    assert result.code == 0
+    assert f"saebyeok {command}" in result.out.replace("pipeline.cli", "saebyeok")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ["torch", "transformers", "great_expectations", "wandb", "onnxruntime", "bentoml", "pandas", "airflow"]
+    heavy += ["optuna"]
+    result = python(f"import sys, pipeline.cli; print(sorted(set({heavy}) & set(sys.modules)))")
+    assert result.out.strip() == "[]"
+
+
+def test_version(saebyeok: Saebyeok) -> None:
+    assert saebyeok("--version").out.startswith("saebyeok 0.")
+
+
+def test_an_unknown_recipe_is_one_line(saebyeok: Saebyeok) -> None:
+    result = saebyeok("run", "imdb")
+    assert (result.code, result.out) == (USAGE, "")
+    assert result.err == f"error: no recipe 'imdb'; there are: {', '.join(recipe_names())}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "says"),
+    [
+        (["run", "imdb"], "RecipeError", "no recipe 'imdb'"),
+        (["run", "nsmc", "--epochs", "0"], "RecipeError", "train.epochs"),
+        (["run", "nsmc", "--set", "train.speed=9"], "RecipeError", "unknown key `train.speed`"),
+        (["run", "nsmc", "--profile", "huge"], "RecipeError", "no profile 'huge'"),
+        (["run", "nsmc", "--epochs", "many"], "UsageError", "--epochs"),
+        (["run", "nsmc", "--set", "epochs"], "UsageError", "not KEY=VALUE"),
+        (["run"], "UsageError", "RECIPE"),
+        (["evaluate", "nsmc", "--file", "/nowhere.txt"], "UsageError", "/nowhere.txt"),
+        (["evaluate", "nsmc", "--release", "release/nsmc/a/b"], "UsageError", "--file"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line_and_with_json_one_document(
+    arguments: list[str], kind: str, says: str, saebyeok: Saebyeok
+) -> None:
+    result = saebyeok(*arguments, "--json")
+    assert result.code == USAGE
+    assert result.document["error"]["type"] == kind
+    assert says in result.document["error"]["message"]
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    assert "Traceback" not in result.err
+
+
+def test_a_bad_setting_names_its_variable(saebyeok: Saebyeok) -> None:
+    result = saebyeok("releases", SAEBYEOK_THREADS="some")
+    assert result.code == USAGE
+    assert result.err.startswith("error: SAEBYEOK_THREADS: ")
+
+
+def test_data_that_are_not_there_are_named(saebyeok: Saebyeok, tmp_path: Path) -> None:
+    result = saebyeok("validate", "nsmc", "--data", str(tmp_path / "nowhere"), "--json")
+    assert result.code == FAILED
+    assert str(tmp_path / "nowhere") in result.document["error"]["message"]
+    assert "Traceback" not in result.err
+
+
+NOISY = """
+import os, subprocess, sys
+from pipeline.cli.console import session
+print("before the command, as C code would: nothing is promised yet", file=sys.stderr)
+with session(as_json=True) as current:
+    print("a library prints")
+    sys.stdout.write("another writes\\n")
+    os.write(1, b"C code writes\\n")
+    subprocess.run(["echo", "a child writes"])
+    {then}
+print("and one at the end")
+"""
+
+
+def test_stdout_holds_the_document_and_nothing_else() -> None:
+    result = python(NOISY.format(then='current.document({"answer": "예"})'))
+    assert result.code == 0, result.err
+    assert result.out == '{"answer": "예"}\n'
+    for noise in ("a library prints", "another writes", "C code writes", "a child writes", "and one at the end"):
+        assert noise in result.err
+
+
+def test_an_unforeseen_error_keeps_its_traceback_beside_the_document() -> None:
+    result = python(NOISY.format(then="1 / 0"))
+    assert result.code == 1
+    assert result.document["error"]["type"] == "ZeroDivisionError"
+    assert "Traceback" in result.err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = """
+import sys, typer
+from pipeline.cli.console import session
+try:
+    with session() as current:
+        for number in range(100_000):
+            current.write({"line": number})
+except typer.Exit as end:
+    sys.exit(end.exit_code)
+"""
+    writer = f"{sys.executable} -c '{code}'"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {writer} | head -n 2"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == '{"line": 0}\n{"line": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RecipeError("x"), USAGE),
+        (ParityError("x"), REFUSED),
+        (ArtifactError("x"), FAILED),
+        (StoreError("x"), FAILED),
+    ],
+)
+def test_exit_codes(error: Any, code: int) -> None:
+    assert exit_code(error) == code
+
+
+def test_overrides_are_toml_and_text_where_they_are_none() -> None:
+    chosen = overrides(
+        ["train.warmup=0.1", "train.seed = 3", "model.base=klue/bert-base", "labels=['a', 'b']", "title=1\nx=2"],
+        epochs=2,
+        seed=None,
+    )
+    assert chosen == {
+        "train.warmup": 0.1,
+        "train.seed": 3,
+        "model.base": "klue/bert-base",
+        "labels": ["a", "b"],
+        "title": "1\nx=2",
+        "epochs": 2,
+    }
+    with pytest.raises(typer.BadParameter, match="not KEY=VALUE"):
+        overrides(["=3"])
+
+
+def test_a_stage_without_its_input_says_which_comes_first(saebyeok: Saebyeok) -> None:
+    result = saebyeok("tokenize", "nsmc")
+    assert result.code == FAILED
+    assert result.err.startswith("error: ")
+    assert "run `saebyeok validate nsmc` first" in result.err
+
+
+def test_releases_before_and_after_a_deployment(saebyeok: Saebyeok, store: Store) -> None:
+    assert saebyeok("releases", "--json").document == {"live": None, "deployments": []}
+    records = DeploymentLog(store)
+    records.append({"nsmc": "release/nsmc/a/1"}, after=0, run="r1", reason="first")
+    records.append({"nsmc": "release/nsmc/b/1"}, after=1, run="r2", reason="second")
+    document = saebyeok("releases", "--json").document
+    assert document["live"] == 2
+    assert [item["number"] for item in document["deployments"]] == [2, 1]
+    lines = saebyeok("releases").out.splitlines()
+    assert [line for line in lines if " live " in line] == [lines[0]]
+    assert "second" in lines[0]
+
+
+def test_rollback_of_nothing_is_refused(saebyeok: Saebyeok) -> None:
+    result = saebyeok("rollback", "--json")
+    assert result.code == REFUSED
+    assert result.document["error"]["type"] == "RefusedError"
+
+
+Publish = Callable[..., Artifact]
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(load_recipe("nsmc", "embedded", sample=True))
+
+
+@pytest.fixture
+def publish(store: Store) -> Publish:
+    def make(kind: str, *inputs: Artifact, recipe: str = "nsmc") -> Artifact:
+        with store.draft() as draft:
+            (draft / "file").write_text(kind)
+            named = {item.manifest.kind: {"ref": item.ref, "key": item.key} for item in inputs}
+            return store.publish(draft, kind, recipe, "0" * 16, run="r", inputs=named, fields={}, figures={})
+
+    return make
+
+
+def test_inputs_are_the_newest_and_of_one_lineage(job: Job, publish: Publish) -> None:
+    validated = publish("validate")
+    tokenized = publish("tokenize", validated)
+    trained = publish("train", tokenized)
+    # Newer than what the newest model was trained on.
+    newer = publish("tokenize", publish("validate"))
+    assert [item.ref for item in find_inputs(job, EVALUATE.inputs)] == [validated.ref, tokenized.ref, trained.ref]
+    assert [item.ref for item in find_inputs(job, TRAIN.inputs)] == [newer.ref]
+
+
+def test_named_inputs_win(job: Job, publish: Publish) -> None:
+    validated = publish("validate")
+    tokenized = publish("tokenize", validated)
+    trained = publish("train", tokenized)
+    evaluated = publish("evaluate", validated, tokenized, trained)
+    publish("evaluate", validated, tokenized, publish("train", tokenized))
+    decided = publish("decide", evaluated)
+    publish("decide", publish("evaluate", validated, tokenized, trained))
+    found = find_inputs(job, EXPORT.inputs, [decided.ref])
+    assert [item.ref for item in found] == [validated.ref, trained.ref, evaluated.ref, decided.ref]
+
+
+def test_the_champion_that_a_decision_was_held_against_is_not_what_it_decided(job: Job, publish: Publish) -> None:
+    evaluated = publish("evaluate")
+    champion = publish("release", evaluated)
+    release = publish("release", publish("evaluate"))
+    with job.store.draft() as draft:
+        (draft / "decision.json").write_text("{}")
+        held = {"evaluated": {"ref": evaluated.ref, "key": "k"}, "champion": {"ref": champion.ref, "key": "k"}}
+        decided = job.store.publish(draft, "decide", "nsmc", "0" * 16, run="r", inputs=held, fields={}, figures={})
+    assert [item.ref for item in find_inputs(job, DEPLOY_INPUTS)] == [release.ref, decided.ref]
+
+
+def test_an_input_that_does_not_fit_is_refused(job: Job, publish: Publish) -> None:
+    with pytest.raises(ArtifactError, match="is a validate artifact; this stage takes tokenize"):
+        find_inputs(job, TRAIN.inputs, [publish("validate").ref])
+    with pytest.raises(ArtifactError, match="is of recipe klue-sts, not nsmc"):
+        find_inputs(job, TRAIN.inputs, [publish("tokenize", recipe="klue-sts").ref])
+    with pytest.raises(ArtifactError, match="no such artifact"):
+        find_inputs(job, TRAIN.inputs, ["tokenize/nsmc/none/none"])
+
+
+def test_the_app_is_what_the_entry_point_runs() -> None:
+    assert sorted(command.name or command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def deployed(classifier: TinyModel, store: Store) -> Artifact:
+    """A tiny classifier that is the champion of nsmc."""
+    release = classifier.publish(store, "nsmc", key="a")
+    DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="r", reason="first")
+    return release
+
+
+def test_predict_reads_standard_input_and_writes_json_lines(saebyeok: Saebyeok, deployed: Artifact) -> None:
+    result = saebyeok("predict", "nsmc", stdin="정말 좋은 영화\n\n지루했다\n".encode())
+    assert result.code == FAILED
+    documents = [json.loads(line) for line in result.out.splitlines()]
+    assert [item.get("text", item.get("error")) for item in documents] == [
+        "정말 좋은 영화",
+        "the line is empty; each holds one input",
+        "지루했다",
+    ]
+    assert result.err == "error: - line 2: the line is empty; each holds one input\n"
+
+
+def test_predict_reads_a_file_and_asks_a_named_release(saebyeok: Saebyeok, deployed: Artifact, tmp_path: Path) -> None:
+    file = tmp_path / "reviews.txt"
+    file.write_text("좋다\n나쁘다\n", encoding="utf-8")
+    champion = saebyeok("predict", "nsmc", str(file))
+    named = saebyeok("predict", "nsmc", str(file), "--release", deployed.ref)
+    assert (champion.code, champion.err) == (0, "")
+    assert champion.out == named.out
+    assert len(champion.out.splitlines()) == 2
+
+
+def test_predict_before_anything_is_deployed_says_what_to_do(saebyeok: Saebyeok) -> None:
+    result = saebyeok("predict", "nsmc", stdin="좋다\n".encode())
+    assert (result.code, result.out) == (FAILED, "")
+    assert "run `saebyeok run nsmc` first" in result.err

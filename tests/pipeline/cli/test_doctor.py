@@ -1,0 +1,178 @@
+"""The doctor: finds what is wrong, says what to do, and dies of nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.cli import doctor
+from pipeline.cli.doctor import Finding, diagnose
+from pipeline.devices import cuda_devices
+from pipeline.settings import Settings
+from pipeline.tracking.run_directories import RunDirectory
+from tests.support.running_service import free_port
+
+if TYPE_CHECKING:
+    from tests.pipeline.conftest import Bucket
+
+
+@pytest.fixture
+def quiet(settings: Settings) -> Settings:
+    """Settings whose ports nobody listens at."""
+    service, airflow = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    return settings.model_copy(update={"service_url": service, "airflow_url": airflow})
+
+
+@pytest.fixture
+def answers() -> Iterator[Callable[[dict[str, int]], str]]:
+    """`answers({"/livez": 200})`: the address of a server that answers so, and 404 elsewhere."""
+    servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def serve(statuses: dict[str, int]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(statuses.get(self.path, 404))
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def found(findings: list[Finding], check: str) -> Finding:
+    (finding,) = [item for item in findings if item.check == check]
+    return finding
+
+
+def test_a_well_machine_has_no_problems_and_every_check_speaks(quiet: Settings) -> None:
+    findings = diagnose(quiet)
+    assert [item for item in findings if item.state == "problem"] == []
+    assert {item.check for item in findings} == {
+        "python",
+        "packages",
+        "onnxruntime",
+        "gpu",
+        "disk",
+        "store",
+        "data",
+        "service",
+        "airflow",
+        "tracking",
+    }
+    assert all(item.do for item in findings if item.state == "note")
+
+
+def test_a_package_of_another_version_is_named(tmp_path: Path) -> None:
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text("# header\npydantic==1.0.0\nnot-installed-here==3.1\n", encoding="utf-8")
+    (finding,) = doctor.check_packages(constraints)
+    assert finding.state == "problem"
+    assert "1 of 1 packages differ" in finding.text
+    assert "pydantic 2." in finding.text
+    assert "(not 1.0.0)" in finding.text
+
+
+def test_a_store_that_cannot_be_written_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    finding = found(diagnose(quiet, str(tmp_path / "file" / "store")), "store")
+    assert finding.state == "problem"
+    assert "SAEBYEOK_STORE" in finding.do
+
+
+def test_a_store_may_be_checked_twice(quiet: Settings) -> None:
+    for _ in range(2):
+        assert found(diagnose(quiet), "store").state == "ok"
+
+
+def test_a_home_that_cannot_be_made_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    broken = quiet.model_copy(update={"home": tmp_path / "file" / "home"})
+    assert found(diagnose(broken), "disk").state == "problem"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "state", "says"),
+    [
+        ({"/livez": 200, "/readyz": 200}, "ok", "is ready"),
+        ({"/livez": 200, "/readyz": 503}, "problem", "alive and not ready"),
+        ({}, "problem", "is not the service"),
+    ],
+)
+def test_the_service_is_asked(
+    statuses: dict[str, int], state: str, says: str, quiet: Settings, answers: Callable[[dict[str, int]], str]
+) -> None:
+    finding = found(diagnose(quiet.model_copy(update={"service_url": answers(statuses)})), "service")
+    assert finding.state == state
+    assert says in finding.text
+
+
+def test_another_server_on_airflows_port_is_a_problem(
+    quiet: Settings, answers: Callable[[dict[str, int]], str]
+) -> None:
+    finding = found(diagnose(quiet.model_copy(update={"airflow_url": answers({})})), "airflow")
+    assert finding.state == "problem"
+    assert "SAEBYEOK_AIRFLOW_URL" in finding.do
+
+
+def test_data_that_are_not_there_are_a_problem(quiet: Settings, tmp_path: Path) -> None:
+    gone = quiet.model_copy(update={"data": tmp_path / "gone"})
+    assert found(diagnose(gone), "data").state == "problem"
+    there = quiet.model_copy(update={"data": tmp_path})
+    assert found(diagnose(there), "data").state == "ok"
+
+
+def test_a_key_with_no_server_is_a_problem(tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    assert found(diagnose(quiet), "tracking").state == "problem"
+
+
+def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
+    directories = [quiet.home / "wandb" / "wandb" / f"offline-run-20260101_03000{n}-ab12cd3{n}" for n in range(3)]
+    for directory in directories:
+        directory.mkdir(parents=True)
+        (directory / f"run-{RunDirectory(directory).id}.wandb").write_bytes(b"recorded")
+    for mark in ("uploaded", "linked"):
+        RunDirectory(directories[0]).mark(mark)
+    waiting = [item for item in diagnose(quiet) if item.check == "tracking" and item.do == "saebyeok sync"]
+    assert [item.text for item in waiting] == ["2 recorded runs are not at Weights & Biases"]
+
+
+def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die() -> Iterator[Finding]:
+        raise RuntimeError("the driver is broken")
+
+    monkeypatch.setattr(doctor, "check_gpu", die)
+    findings = diagnose(quiet)
+    assert "the driver is broken" in found(findings, "gpu").text
+    assert found(findings, "tracking").state == "note"
+
+
+def test_onnxruntime_runs_what_the_probe_asks() -> None:
+    # Without CUDA it must say that it fell back; with it, that it did not.
+    works, reason = doctor._onnxruntime_cuda()
+    assert works == bool(cuda_devices())
+    assert works or "CPUExecutionProvider" in reason
+
+
+def test_a_bucket_is_checked_and_one_that_is_not_there_is_a_problem(quiet: Settings, bucket: Bucket) -> None:
+    assert found(diagnose(quiet, bucket.uri), "store").state == "ok"
+    gone = found(diagnose(quiet, f"s3://{bucket.name}-gone/prefix"), "store")
+    assert gone.state == "problem"
+    assert gone.do

@@ -1,0 +1,133 @@
+"""The whole road on the sample, from the command line: made, reused, refused, judged and asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import REFUSED
+from pipeline.recipes.loading import load_recipe
+from pipeline.store.decisions import record_rejection
+from tests.support.cli import Place
+
+pytestmark = pytest.mark.torch
+
+STAGES = ["validate", "tokenize", "train", "evaluate", "decide", "export"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("road") / "home")
+
+
+@pytest.fixture(scope="module")
+def first(place: Place) -> Any:
+    """The document of the first run of nsmc."""
+    return place.call("run", "nsmc")
+
+
+@pytest.fixture(scope="module")
+def judged(first: Any, place: Place) -> Any:
+    """The document of the champion on the test file."""
+    data = load_recipe("nsmc", "embedded", sample=True).data
+    return place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / data.test))
+
+
+def refs(document: Any) -> dict[str, str]:
+    return {step["stage"]: step["ref"] for step in document["stages"]}
+
+
+def test_a_run_makes_everything_and_deploys(first: Any, place: Place) -> None:
+    assert (first["promoted"], first["sample"], first["deployment"]) == (True, True, 1)
+    assert [step["stage"] for step in first["stages"]] == STAGES
+    assert not any(step["reused"] for step in first["stages"])
+    floors = load_recipe("nsmc", "embedded", sample=True).gate.floors
+    for metric, figure in first["figures"].items():
+        assert floors[metric] == figure["floor"] <= figure["value"]
+        assert figure["low"] < figure["value"] < figure["high"]
+    assert place.call("releases")["live"] == 1
+
+
+def test_the_report_says_what_the_document_says(first: Any) -> None:
+    report = Path(first["report"]).read_text(encoding="utf-8")
+    assert "Promoted" in report
+    assert "sample data" in report
+    assert f"{first['figures']['accuracy']['value']:.4f}" in report
+    assert Path(first["data_docs"]).is_file()
+
+
+def test_a_second_run_makes_nothing_again_and_deploys_nothing(first: Any, place: Place) -> None:
+    second = place.call("run", "nsmc")
+    reused = {step["stage"] for step in second["stages"] if step["reused"]}
+    # The champion is an input of the decision, and it is another one now.
+    assert reused >= set(STAGES) - {"decide"}
+    assert second["deployment"] == 1
+    assert second["release"] == first["release"]
+
+
+def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: Place, tmp_path: Path) -> None:
+    # The same artifacts, with nothing deployed yet.
+    again = Place(tmp_path / "home")
+    shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
+    decided = again.store.open(refs(first)["decide"])
+    record_rejection(again.store, decided, "scheduled__x", "admin rejected it")
+    refused = again.call("run", "nsmc", code=REFUSED)
+    assert refused["error"]["message"].startswith("admin rejected it in run scheduled__x, so it is not served")
+    assert again.call("releases")["live"] is None
+
+
+def test_a_floor_out_of_reach_refuses_without_training_again(first: Any, place: Place) -> None:
+    document = place.call("run", "nsmc", "--set", "gate.floors.accuracy=0.9999", code=REFUSED)
+    assert (document["promoted"], document["deployment"], document["release"]) == (False, None, None)
+    assert refs(document)["train"] == refs(first)["train"]
+    assert [check["passed"] for check in document["checks"]].count(False) >= 1
+    assert place.call("releases")["live"] == 1
+    people = place.raw("decide", "nsmc", "--set", "gate.floors.accuracy=0.9999")
+    assert people.returncode == REFUSED
+    assert document["reason"] in people.stdout
+    assert refs(document)["decide"] in people.stdout
+
+
+def test_the_champion_on_the_test_file_agrees_with_the_report(first: Any, judged: Any) -> None:
+    recipe = load_recipe("nsmc", "embedded", sample=True)
+    assert judged["release"] == first["release"]
+    assert judged["rows"] >= recipe.data.min_test_rows
+    for metric in recipe.metrics:
+        # The served file is quantized: it may differ by what the export allows.
+        allowed = recipe.export.int8.metric_change + recipe.export.int8.changed_labels
+        assert judged["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)
+
+
+def test_what_is_predicted_is_what_is_judged(judged: Any, place: Place) -> None:
+    recipe = load_recipe("nsmc", "embedded", sample=True)
+    rows = (place.home / "sample" / recipe.data.test).read_text(encoding="utf-8").splitlines()[1:]
+    labelled = [(text, recipe.labels[int(label)]) for _, text, label in (row.split("\t") for row in rows) if text]
+    result = place.raw("predict", "nsmc", stdin="\n".join(text for text, _ in labelled))
+    assert result.returncode == 0, result.stderr
+    predicted = [json.loads(line)["label"] for line in result.stdout.splitlines()]
+    right = sum(label == guess for (_, label), guess in zip(labelled, predicted, strict=True))
+    assert right / len(labelled) == pytest.approx(judged["metrics"]["accuracy"], abs=0.005)
+
+
+def test_each_stage_alone_finds_what_the_run_made(first: Any, place: Place) -> None:
+    for stage in ("tokenize", "train", "evaluate", "export"):
+        document = place.call(stage, "nsmc")
+        assert (document["ref"], document["reused"]) == (refs(first)[stage], True)
+
+
+def test_a_sample_made_by_hand_is_the_shipped_one_and_force_makes_a_stage_again(
+    first: Any, place: Place, tmp_path: Path
+) -> None:
+    directory = tmp_path / "made"
+    assert place.call("sample", str(directory)) == {"directory": str(directory)}
+    for arguments in (("--data", str(directory)), ()):
+        again = place.call("validate", "nsmc", *arguments)
+        assert (again["sample"], again["reused"], again["ref"]) == (True, True, refs(first)["validate"])
+        assert again["figures"]["train_rows"] > 0
+    forced = place.call("validate", "nsmc", "--force")
+    assert forced["reused"] is False
+    assert forced["ref"] != refs(first)["validate"]

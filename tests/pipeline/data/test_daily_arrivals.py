@@ -1,0 +1,344 @@
+"""Arrivals: which are known on a day, which are out of line, and what a run makes of them."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.data.daily_arrivals import Arrival, check_arrivals
+from pipeline.data.input_files import find_files, read_part
+from pipeline.errors import BaseModelError, DataError
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
+from pipeline.stages.validate import validate
+from tests.support.published import SMALL, Row, reviews, write_reviews
+from tests.support.small_pipeline import save_base
+
+pytestmark = pytest.mark.torch
+
+FIRST = date(2015, 8, 1)
+DAYS, ROWS = 6, 300
+HEADER = "id\tdocument\tlabel"
+LEAKED = "rows of the test file"
+Change = Callable[[list[Row]], Sequence[Row | str]]
+
+
+def day_of(number: int) -> date:
+    return FIRST + timedelta(days=number)
+
+
+def reviews_of(number: int, count: int = ROWS) -> list[Row]:
+    """A usual day: four in five positive, lengths and words alike from day to day."""
+    draw = random.Random(number)
+    return [
+        (f"{number}-{n}", f"{number}일 {n}번 영화 " + "좋다 " * draw.randrange(1, 9), str(int(draw.random() < 0.8)))
+        for n in range(count)
+    ]
+
+
+def write_day(data: Path, number: int, rows: Sequence[Row | str], encoding: str = "utf-8") -> Path:
+    file = data / "nsmc" / "daily" / f"{day_of(number)}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(
+        "\n".join([HEADER, *(row if isinstance(row, str) else "\t".join(row) for row in rows), ""]).encode(encoding)
+    )
+    return file
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return load_recipe("nsmc", "embedded", overrides=SMALL)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Published files, and six usual days."""
+    write_reviews(tmp_path, reviews(60, 1), reviews(60, 5000))
+    for number in range(DAYS):
+        write_day(tmp_path, number, reviews_of(number))
+    return tmp_path
+
+
+@pytest.fixture
+def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
+    """A run on the day after the last arrival."""
+    return replace(make_job(recipe), cutoff=day_of(DAYS))
+
+
+def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
+    inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
+    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
+    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
+
+
+def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -> None:
+    for number in (0, 1, 3):
+        made = validate(replace(job, cutoff=day_of(number)), data)
+        table = pd.read_parquet(made.path / "train.parquet")
+        assert made.figures["train_rows"] == len(table) == 60 + number * ROWS
+        assert made.figures["cutoff"] == (str(day_of(number - 1)) if number else None)
+        assert set(table["id"].iloc[60:].str.split("-").str[0]) == {str(n) for n in range(number)}
+
+
+def test_a_day_without_anything_new_finds_the_validation_again(job: Job, data: Path) -> None:
+    made = validate(job, data)
+    assert validate(replace(job, cutoff=job.cutoff + timedelta(days=300), run="later"), data).ref == made.ref
+    write_day(data, DAYS, reviews_of(DAYS))
+    assert validate(job, data).ref == made.ref, "what arrived on the day itself is not known yet"
+    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).key != made.key
+
+
+def flipped(rows: list[Row]) -> list[Row]:
+    draw = random.Random(1)
+    return [(a, b, str(1 - int(c)) if draw.random() < 0.3 else c) for a, b, c in rows]
+
+
+#: What makes a day odd, and the measure that tells.
+ODD: list[tuple[Change, str]] = [
+    (flipped, "labels"),
+    (lambda _: reviews_of(DAYS, 10 * ROWS), "rows"),
+    (lambda _: reviews_of(DAYS, ROWS // 5), "rows"),
+    (lambda rows: [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(rows)], "lengths"),
+    (lambda rows: [(a, "짧다", c) for a, _, c in rows], "lengths"),
+    (lambda _: reviews_of(2), "rows seen before"),
+    (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
+    (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
+    (lambda rows: [*rows[45:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(45, 5000))], LEAKED),
+    (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
+    (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+    (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
+    (lambda rows: [",".join(row) for row in rows], "unusable rows"),
+]
+
+
+@pytest.mark.parametrize(("change", "measure"), ODD)
+def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
+    write_day(data, DAYS, change(reviews_of(DAYS)))
+    *usual, odd = checked(recipe, data)
+    assert {arrival.level for arrival in usual} == {"ok"}
+    assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
+
+
+# One of a kind: the last.
+@pytest.mark.parametrize("change", {measure: change for change, measure in ODD}.values())
+def test_rejected_day_is_no_part_of_what_is_usual(recipe: Recipe, data: Path, change: Change) -> None:
+    # Of other sizes, so that one more changes their median.
+    for number in range(DAYS):
+        write_day(data, number, reviews_of(number, 200 + 20 * number))
+    # What was sent again and is sound now is held against what is usual as if the bad file had never been.
+    write_day(data, DAYS + 1, reviews_of(DAYS))
+    *_, without = checked(recipe, data, day_of(DAYS + 2))
+    write_day(data, DAYS, change(reviews_of(DAYS)))
+    *_, rejected, again = checked(recipe, data, day_of(DAYS + 2))
+    assert rejected.level == "critical"
+    assert again.level == "ok"
+    assert again.measures == without.measures
+
+
+def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
+    make_job: Callable[..., Job], data: Path, tmp_path: Path
+) -> None:
+    # No word of the train file has 쀍 in it, but the base model has read it.
+    texts = [text for _, text, _ in reviews_of(0)]
+    bases = {word: save_base(tmp_path / word, [*texts, word]) for word in ("좋다", "쀍다")}
+    write_day(data, DAYS, [(a, b.replace("좋다", "쀍다"), c) for a, b, c in reviews_of(DAYS)])
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["쀍다"])}))
+    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).figures["cutoff"] == str(day_of(DAYS))
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["좋다"])}))
+    with pytest.raises(DataError, match=r"unknown words: [5-9]\d\.\d+% \(usual: 0\.00%\)"):
+        validate(replace(job, cutoff=day_of(DAYS + 1)), data)
+
+
+def test_one_text_in_another_script_makes_no_day_odd(recipe: Recipe, data: Path) -> None:
+    # Each of its letters is a word of its own.
+    rows = reviews_of(DAYS)
+    write_day(data, DAYS, [(rows[0][0], "".join(map(chr, range(0x4E00, 0x4E00 + 100))), "1"), *rows[1:]])
+    *_, day = checked(recipe, data)
+    (measure,) = [item for item in day.measures if item.name == "unknown words"]
+    assert measure.level == "ok"
+    assert float(measure.found[:-1]) > float(measure.usual[:-1]) + 2
+
+
+def test_a_base_model_is_asked_for_only_where_something_arrived(make_job: Callable[..., Job], data: Path) -> None:
+    job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": "no model, and no directory"}))
+    with pytest.raises(BaseModelError, match="neither a directory here nor a model on the hub"):
+        validate(replace(job, cutoff=day_of(DAYS)), data)
+    shutil.rmtree(data / "nsmc" / "daily")
+    assert validate(job, data).figures["arrivals"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "measure"),
+    [
+        (flipped, "labels"),
+        (lambda rows: [",".join(row) for row in rows], "unusable rows"),
+        (lambda _: reviews_of(2), "rows seen before"),
+    ],
+)
+def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
+    job: Job, data: Path, change: Change, measure: str
+) -> None:
+    file = write_day(data, DAYS, change(reviews_of(DAYS)))
+    night = replace(job, cutoff=day_of(DAYS + 1))
+    with pytest.raises(DataError, match="the newest arrival is out of line: .*" + measure) as caught:
+        validate(night, data)
+    assert str(caught.value).startswith(str(file))
+    write_day(data, DAYS + 1, reviews_of(DAYS + 1))
+    made = validate(replace(job, cutoff=day_of(DAYS + 2)), data)
+    assert made.figures["cutoff"] == str(day_of(DAYS + 1))
+    assert made.figures["train_rows"] == 60 + (DAYS + 1) * ROWS
+    [left_out] = made.figures["left_out"]
+    assert left_out in made.figures["warnings"]
+    assert left_out.startswith(f"left out: nsmc/daily/{day_of(DAYS)}.txt: ")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "change", "found"),
+    [
+        ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 0.5%\)"),
+        ({}, lambda rows: [("" if n < 9 else a, b, c) for n, (a, b, c) in enumerate(rows)], "rows that break a rule"),
+        ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "with it: .*1 row in 1,0"),
+        (
+            {"data.overlap.duplicates": 0.01},
+            lambda rows: [(a, rows[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(rows)],
+            "with it: .*data.overlap.duplicates allows 1.0%",
+        ),
+    ],
+    ids=["repeated ids", "empty ids", "empty documents", "duplicates"],
+)  # fmt: skip
+def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
+    make_job: Callable[..., Job], data: Path, overrides: dict[str, float], change: Change, found: str
+) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | overrides)
+    spoilt = write_day(data, 2, change(reviews_of(2)))
+    job = make_job(recipe)
+    with pytest.raises(DataError, match=f"newest arrival is out of line: .*{found}"):
+        validate(replace(job, cutoff=day_of(3)), data)
+    made = validate(replace(job, cutoff=day_of(DAYS)), data)
+    assert made.figures["train_rows"] == 60 + (DAYS - 1) * ROWS
+    assert {item["date"] for item in made.figures["arrivals"]} == {str(day_of(n)) for n in range(DAYS) if n != 2}
+    (left_out,) = made.figures["left_out"]
+    assert left_out.startswith(f"left out: nsmc/daily/{spoilt.name}: ")
+    assert re.search(found, left_out)
+
+
+def test_a_day_is_blamed_also_where_the_published_files_alone_break_another_rule(
+    make_job: Callable[..., Job], data: Path
+) -> None:
+    # With what arrives they are enough.
+    recipe = load_recipe(
+        "nsmc", "embedded", overrides=SMALL | {"data.min_train_rows": 300, "data.overlap.duplicates": 0.01}
+    )
+    write_day(data, 2, [(a, reviews_of(2)[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(reviews_of(2))])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    (left_out,) = made.figures["left_out"]
+    assert left_out.startswith(f"left out: nsmc/daily/{day_of(2)}.txt: ")
+
+
+def test_empty_documents_are_neither_seen_before_nor_of_the_test_file(recipe: Recipe, data: Path) -> None:
+    write_reviews(data, [*reviews(60, 1), ("blank", "", "1")], [*reviews(60, 5000), ("empty", " ", "0")])
+    write_day(data, DAYS, [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(reviews_of(DAYS))])
+    *_, odd = checked(recipe, data)
+    levels = {item.name: item.level for item in odd.measures}
+    assert (levels["rows seen before"], levels[LEAKED], levels["lengths"]) == ("ok", "ok", "critical")
+
+
+def test_no_day_is_blamed_for_what_the_published_files_break(make_job: Callable[..., Job], data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | {"data.overlap.duplicates": 0.01})
+    train = [(a, b if n > 9 else "같은 말", "0" if n < 10 else c) for n, (a, b, c) in enumerate(reviews(60, 1))]
+    write_reviews(data, train, reviews(60, 5000))
+    job = make_job(recipe)
+    with pytest.raises(DataError, match=r"ratings_train\.txt: .*data\.overlap\.") as caught:
+        validate(replace(job, cutoff=day_of(1)), data)
+    assert "newest arrival" not in str(caught.value)
+
+
+def test_rows_of_the_test_file_that_arrive_are_set_aside_and_the_test_file_stays(
+    make_job: Callable[..., Job], data: Path
+) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
+    write_day(data, 2, [("5007", "다른 말로 적은 글이다", "1"), *reviews_of(2)[1:]])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    assert made.figures["test_rows"] == 60
+    (row,) = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()[1:]
+    assert row.startswith(f"nsmc/daily/{day_of(2)}.txt\t2\tno row to learn from has an id of the test file\t5007\t")
+
+
+@pytest.mark.parametrize("content", ["cp949", "utf-16", "empty"])
+def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content: str) -> None:
+    file = write_day(data, DAYS, reviews_of(DAYS), "utf-8" if content == "empty" else content)
+    if content == "empty":
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="out of line: .*reading: "):  # noqa: RUF043
+        validate(replace(job, cutoff=day_of(DAYS + 1)), data)
+
+
+def test_the_first_days_have_nothing_to_be_held_against(recipe: Recipe, data: Path) -> None:
+    write_day(data, 1, reviews_of(1, 10 * ROWS))
+    assert [arrival.level for arrival in checked(recipe, data)[:3]] == ["ok"] * 3
+
+
+def test_fourth_day_is_the_first_that_is_compared(recipe: Recipe, data: Path) -> None:
+    compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
+    assert compared == [False] * 3 + [True] * (DAYS - 3)
+    # Of the days that were accepted.
+    write_day(data, 1, [",".join(row) for row in reviews_of(1)])
+    compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
+    assert compared == [False] * 4 + [True] * (DAYS - 4)
+
+
+def test_only_the_recent_days_say_what_is_usual(data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | {"data.arrivals.recent": 3})
+    for number, count in ((3, 900), (4, 900), (5, 900)):
+        write_day(data, number, reviews_of(number, count))
+    write_day(data, DAYS, reviews_of(DAYS))
+    rows = [next(item for item in arrival.measures if item.name == "rows") for arrival in checked(recipe, data)[3:]]
+    assert [(item.found, item.usual) for item in rows] == [
+        ("900", "300"),
+        ("900", "300"),
+        ("900", "900"),
+        ("300", "900"),
+    ]
+    assert {item.level for item in rows} == {"warning", "ok"}
+
+
+def test_a_bad_row_of_a_day_is_set_aside_with_its_own_file_and_line(make_job: Callable[..., Job], data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
+    rows = reviews_of(2)
+    write_day(data, 2, [*rows[:9], ("2-9", "애매하다", "7"), *rows[10:]])
+    made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
+    lines = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()
+    assert lines[1:] == [f"nsmc/daily/{day_of(2)}.txt\t11\tevery label is one of the recipe's\t2-9\t애매하다\t7"]
+    assert made.figures["train_rows"] == 60 + DAYS * ROWS - 1
+
+
+def test_names_that_are_no_date_are_not_read_and_said(job: Job, data: Path) -> None:
+    (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
+    warnings = validate(job, data).figures["warnings"]
+    assert any(warning.startswith("nsmc/daily/2015-8-9.txt is not read") for warning in warnings)
+
+
+def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
+    (data / "nsmc" / "daily" / f"{day_of(2)}.tsv").write_text("what?")
+    with pytest.raises(DataError, match="same day; rule: one file a day"):
+        find_files(recipe, data, day_of(DAYS))
+
+
+def test_every_real_day_is_used(real_data: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    inputs = find_files(recipe, real_data, date(2016, 1, 1))
+    if not inputs.arrivals:
+        pytest.skip(f"{real_data} holds no arrivals below nsmc/daily")
+    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
+    arrivals = [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
+    assert len(arrivals) == len(inputs.arrivals)
+    assert [arrival.sentence("critical") for arrival in arrivals if arrival.level == "critical"] == []

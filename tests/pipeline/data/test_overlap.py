@@ -1,0 +1,136 @@
+"""Overlap: what counts as the same text, how it is counted and listed, and where it stops a run."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
+from pipeline.data.overlap import Kind, Overlap, Repeated, measure_overlap, normalise, write_overlap
+from pipeline.data.reading import Split, read_file
+from pipeline.errors import DataError
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
+from pipeline.stages.validate import validate
+from tests.support.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("재밌어요", unicodedata.normalize("NFD", "재밌어요")),
+        ("재미 있어요", "재미있어요"),
+        ("재밌어요\r", " 재밌어요\u3000"),
+        ("ㅋㅋㅋㅋㅋ 최고", "ㅋㅋ 최고"),
+        ("최고!!!", "최고!!!!!!"),
+    ],
+)
+def test_as_good_as_the_same(one: str, other: str) -> None:
+    assert one != other
+    assert normalise(one) == normalise(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("좋다", "싫다"), ("ㅋ", "ㅋㅋ"), ("1편", "11편"), ("좋다", "좋다.")])
+def test_not_the_same(one: str, other: str) -> None:
+    assert normalise(one) != normalise(other)
+
+
+def rows_of(recipe: Recipe, file: Path, split: str) -> SplitRows:
+    return join_parts(split, [Part(InputFile(file.name, file, ""), read_file(recipe, file))])  # type: ignore[arg-type]
+
+
+def measured(tmp_path: Path, train: list[Row], test: list[Row]) -> tuple[dict[str, Overlap], list[Repeated]]:
+    recipe = load_recipe("nsmc", "embedded")
+    write_reviews(tmp_path, train, test)
+    files = {"train": "ratings_train.txt", "test": "ratings_test.txt"}
+    splits = {split: rows_of(recipe, tmp_path / "nsmc" / name, split) for split, name in files.items()}
+    found, listed = measure_overlap(recipe, splits)  # type: ignore[arg-type]
+    write_overlap(recipe, listed, tmp_path / "overlap.tsv")
+    return {item.name: item for item in found}, listed
+
+
+def test_rows_are_counted_exactly_and_normalised_and_listed_with_where_else_they_stand(tmp_path: Path) -> None:
+    train = [
+        ("1", "정말 좋다", "1"),
+        ("2", "정말좋다", "0"),
+        ("3", "별로", "0"),
+        ("4", "별로", "0"),
+        ("5", "그냥", "1"),
+    ]
+    test = [("6", "별로", "0"), ("7", "그 냥", "0"), ("8", "새로운 말", "1")]
+    found, listed = measured(tmp_path, train, test)
+    counts = {name: (item.rows, item.exact, item.normalised) for name, item in found.items()}
+    assert counts == {
+        "test_in_train": (3, 1, 2),
+        "train_two_labels": (5, 0, 2),
+        "train_duplicates": (5, 1, 2),
+        "test_two_labels": (3, 0, 0),
+        "test_duplicates": (3, 0, 0),
+    }
+    assert [(item.kind, item.match, item.row, item.label, item.other, item.other_label) for item in listed] == [
+        ("test_in_train", "exact", 2, "0", "ratings_train.txt:4", "0"),
+        ("test_in_train", "normalised", 3, "0", "ratings_train.txt:6", "1"),
+        ("two_labels", "normalised", 2, "1", "ratings_train.txt:3", "0"),
+        ("two_labels", "normalised", 3, "0", "ratings_train.txt:2", "1"),
+        ("duplicates", "normalised", 3, "0", "ratings_train.txt:2", "1"),
+        ("duplicates", "exact", 5, "0", "ratings_train.txt:4", "0"),
+    ]
+    header, *lines = (tmp_path / "overlap.tsv").read_text("utf-8").splitlines()
+    assert header == "kind\tmatch\tfile\tline\tlabel\tsame as\tits label\ttext"
+    assert lines[0] == "test_in_train\texact\tratings_test.txt\t2\t0\tratings_train.txt:4\t0\t별로"
+    assert len(lines) == len(listed)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (lambda train, test: test.extend((f"x{id}", f" {text}", "1") for id, text, _ in train[:4]), "test_in_train"),
+        (lambda train, test: train.extend((f"x{n}", "반반이다", str(n % 2)) for n in range(4)), "two_labels"),
+        (lambda train, test: train.extend((f"x{n}", "또 같다", "1") for n in range(6)), "duplicates"),
+    ],
+)  # fmt: skip
+def test_beyond_the_recipes_bound_the_run_stops(
+    make_job: Callable[..., Job], tmp_path: Path, change: Callable[[list[Row], list[Row]], None], key: str
+) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
+    train, test = reviews(60, 1), reviews(30, 5000)
+    change(train, test)
+    write_reviews(tmp_path, train, test)
+    with pytest.raises(DataError, match=rf"rows .* \(normalised; exactly: \d\); data\.overlap\.{key} allows"):
+        validate(make_job(recipe), tmp_path)
+    generous = {"data.overlap.test_in_train": 0.5, "data.overlap.two_labels": 0.5, "data.overlap.duplicates": 0.5}
+    made = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | generous)), tmp_path)
+    assert (made.path / "overlap.tsv").read_text("utf-8").count(f"\n{key}\t") >= 4
+
+
+def test_a_pair_in_the_other_order_is_as_good_as_the_same(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    recipe = load_recipe("klue-sts", "embedded", overrides=SMALL)
+    first = pairs(1, "train")[0]
+    swapped = first | {"guid": "swapped", "sentence1": first["sentence2"], "sentence2": first["sentence1"]}
+    write_pairs(tmp_path, pairs(60, "train"), [*pairs(30, "dev"), swapped])
+    made = validate(make_job(recipe), tmp_path)
+    assert made.figures["overlap"]["test_in_train"] == 1
+    # What was in train exactly is another question, and evaluation asks that one.
+    assert made.figures["test_in_train"] == 0
+
+
+@pytest.mark.parametrize(
+    ("normalised", "rows", "bound", "passed"),
+    [(8, 100, 0.08, True), (9, 100, 0.08, False), (29, 100, 0.29, True), (30, 100, 0.29, False), (0, 0, 0.01, True)],
+)
+def test_overlap_at_its_bound_is_within_it(normalised: int, rows: int, bound: float, passed: bool) -> None:
+    # By the normalised texts, among which are all that are the same exactly.
+    assert Overlap("duplicates", "train", rows, 0, normalised, bound).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("kind", "split", "name"),
+    [("test_in_train", "test", "test_in_train"), ("duplicates", "test", "test_duplicates"),
+     ("two_labels", "train", "train_two_labels")],
+)  # fmt: skip
+def test_overlap_is_named_by_split_where_both_have_it(kind: Kind, split: Split, name: str) -> None:
+    assert Overlap(kind, split, 1, 0, 0, 0.1).name == name

@@ -1,0 +1,337 @@
+"""Deploying and rolling back, on the real service."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from pipeline.deployment.bento import ensure_bento, home_bentos
+from pipeline.deployment.deployer import rollback
+from pipeline.errors import (
+    ArtifactError,
+    ConflictError,
+    GoldenMismatchError,
+    RefusedError,
+    SaebyeokError,
+    ServiceError,
+)
+from pipeline.job import open_store
+from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import DeploymentLog
+from pipeline.tracking.sync import sync
+from serving.api.auth import deploy_token
+from tests.support.deploying import hammering, job_of, put
+from tests.support.running_service import Service, eventually, model_files, service_settings
+from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
+from tests.support.wandb_server import KEY, wandb_server
+
+A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
+
+
+@pytest.fixture(autouse=True)
+def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building a Bento takes several times what the rest of a deployment does; `test_bento` has them."""
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
+
+
+@pytest.fixture
+def bentos(no_bentos: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bentos all the same."""
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", ensure_bento)
+
+
+def numbers(store: Store) -> list[int]:
+    return DeploymentLog(store).numbers()
+
+
+def test_deploying_under_load_drops_nothing_and_no_failed_release_answers(
+    service: Service,
+    classifier: TinyModel,
+    other_classifier: TinyModel,
+) -> None:
+    settings, store = service.settings, open_store(service.settings)
+    first = put(settings, classifier.publish(store, "nsmc", key="a" * 16))
+    assert (first.number, service.client.classify(["가"]).release) == (1, A)
+    with hammering(service.settings.service_url) as seen:
+        with pytest.raises(GoldenMismatchError, match="its card says"):
+            put(settings, other_classifier.publish(store, "nsmc", key="b" * 16, lies=True))
+        with pytest.raises(ArtifactError, match="cannot load"):
+            put(settings, other_classifier.publish(store, "nsmc", key="b" * 16, breaks=True))
+        assert numbers(store) == [1]
+        assert service.client.releases().recipes["nsmc"].release == A
+        before = len(seen)
+        eventually("the champion answers", lambda: len(seen) > before)
+        second = put(settings, other_classifier.publish(store, "nsmc", key="c" * 16))
+        before = len(seen)
+        eventually("the new one answers", lambda: len(seen) > before + 4)
+    assert second.number == 2
+    assert {answer.status for answer in seen} == {200}
+    assert {answer.release for answer in seen} == {A, C}
+    assert max(seen, key=lambda answer: answer.asked).release == C
+    # Each worker looks for itself.
+    eventually("nothing is staged", lambda: service.client.releases().staged == [])
+
+
+def test_a_miss_behind_the_front_door_puts_the_champion_back(
+    service: Service,
+    classifier: TinyModel,
+    other_classifier: TinyModel,
+) -> None:
+    settings, store = service.settings, open_store(service.settings)
+    champion = classifier.publish(store, "nsmc", key="a" * 16)
+    put(settings, champion)
+    with front_door(service, spoils=lambda headers: "x-saebyeok-release" not in headers) as url:
+        behind = settings.model_copy(update={"service_url": url})
+        with pytest.raises(GoldenMismatchError, match=A.replace("a" * 16, "b" * 16)):
+            put(behind, other_classifier.publish(store, "nsmc", key="b" * 16))
+    log = DeploymentLog(store)
+    assert log.numbers() == [1, 2, 3]
+    assert log.get(3).releases == log.get(1).releases == {"nsmc": champion.ref}
+    assert "undoes deployment 2" in log.get(3).reason
+    assert {worker.deployment for worker in service.client.releases().workers} == {3}
+    assert service.client.classify(["가"]).release == A
+    with pytest.raises(RefusedError, match="no deployment before"):
+        rollback(settings, store, "test", None)
+
+
+def test_two_recipes_live_together_and_roll_back_step_by_step(
+    service: Service,
+    classifier: TinyModel,
+    other_classifier: TinyModel,
+    sentence_encoder: TinyModel,
+) -> None:
+    settings, store = service.settings, open_store(service.settings)
+    first = put(settings, classifier.publish(store, "nsmc", key="a" * 16))
+    second = put(settings, sentence_encoder.publish(store, "klue-sts", key="b" * 16))
+    third = put(settings, other_classifier.publish(store, "nsmc", key="c" * 16))
+    assert second.releases == first.releases | {"klue-sts": second.releases["klue-sts"]}
+    assert service.client.similarity([SENTENCES[:2]]).release == "klue-sts-" + "b" * 16
+    fourth = rollback(settings, store, "first back", None)
+    assert (fourth.number, fourth.releases) == (4, second.releases)
+    # The same run again, as a retry: not one further back.
+    assert rollback(settings, store, "first back", None) == fourth
+    assert service.client.classify(["가"]).release == A
+    with pytest.raises(RefusedError, match=r"deployment 1, the one before, has no release of klue-sts.*name it: 1"):
+        rollback(settings, store, "second back", None)
+    fifth = rollback(settings, store, "to the first", 1)
+    assert fifth.releases == first.releases
+    with pytest.raises(RefusedError, match="no deployment before"):
+        rollback(settings, store, "third back", None)
+    sixth = rollback(settings, store, "to the third", 3)
+    assert (sixth.number, sixth.releases) == (6, third.releases)
+    assert service.client.classify(["가"]).release == C
+    with pytest.raises(RefusedError, match="already"):
+        rollback(settings, store, "to the third again", 3)
+
+
+def test_two_recipes_deploying_at_once_both_go_live(
+    bentos: None,
+    service: Service,
+    classifier: TinyModel,
+    sentence_encoder: TinyModel,
+) -> None:
+    settings, store = service.settings, open_store(service.settings)
+    releases = [
+        classifier.publish(store, "nsmc", key="a" * 16),
+        sentence_encoder.publish(store, "klue-sts", key="b" * 16),
+    ]
+    failures: list[SaebyeokError] = []
+
+    def run(release: Artifact) -> None:
+        try:
+            put(settings, release)
+        except SaebyeokError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(release,)) for release in releases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    latest = DeploymentLog(store).latest()
+    assert latest is not None
+    assert latest.releases == {"nsmc": releases[0].ref, "klue-sts": releases[1].ref}
+    assert len(home_bentos(settings).list()) == 2
+
+
+def test_a_bucket_joins_machines_that_share_no_disk(
+    tmp_path: Path, bucket: Any, classifier: TinyModel, other_classifier: TinyModel
+) -> None:
+    serving = service_settings(tmp_path / "server").model_copy(update={"store": bucket.uri})
+    token = deploy_token(serving)
+    deploying = serving.model_copy(update={"home": tmp_path / "worker", "deploy_token": SecretStr(token)})
+    store = open_store(deploying)
+    service = Service(serving, env={"SAEBYEOK_STORE": bucket.uri})
+    try:
+        service.wait_live()
+        put(deploying, classifier.publish(store, "nsmc", key="a" * 16))
+        assert service.client.classify(["가"]).release == A
+        put(deploying, other_classifier.publish(store, "nsmc", key="b" * 16))
+        assert service.client.classify(["가"]).release == B
+    finally:
+        service.stop()
+    assert model_files(serving.home), "the server has copies of its own"
+
+
+@pytest.fixture
+def alone(settings: Settings) -> Settings:
+    """Settings whose service URL nobody answers at."""
+    return service_settings(settings.home)
+
+
+def test_without_a_service_it_is_recorded_or_refused(
+    alone: Settings,
+    classifier: TinyModel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = open_store(alone)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    with pytest.raises(ServiceError, match="no service answers"):
+        put(alone, release)
+    assert numbers(store) == []
+    caplog.set_level("INFO")
+    assert put(alone, release, service=False).number == 1
+    assert "will be served when it starts" in caplog.text
+    liar = classifier.publish(store, "nsmc", key="b" * 16, lies=True)
+    with pytest.raises(GoldenMismatchError):
+        put(alone, liar, service=False)
+    assert numbers(store) == [1]
+
+
+def test_the_service_of_another_store_is_left_alone(
+    service: Service, tmp_path: Path, classifier: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = service.settings.model_copy(update={"home": tmp_path / "ours"})
+    store = open_store(ours)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    with pytest.raises(ServiceError, match="no service answers for"):
+        put(ours, release)
+    assert put(ours, release, service=False).number == 1
+    assert "is of another store than" in caplog.text
+    assert service.client.releases().deployment == 0
+
+
+def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, classifier: TinyModel) -> None:
+    release = classifier.publish(open_store(alone), "nsmc", key="a" * 16)
+    put(alone, release, service=False)
+    (record,) = (alone.home / "wandb").rglob("offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    for part in (b"nsmc-deploy", release.ref.encode(), b"deployment"):
+        assert part in content
+
+
+def test_online_the_alias_champion_follows_deployments_and_rollbacks(
+    alone: Settings, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    store = open_store(alone)
+    with wandb_server() as server:
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        releases = [classifier.publish(store, "nsmc", key=letter * 16) for letter in "ab"]
+        assert sync(alone, store).failed == 0
+
+        def champion() -> str:
+            version = server.find_version("nsmc", "champion")
+            assert version is not None
+            return str(json.loads(version.metadata)["ref"])
+
+        for release in releases:
+            put(alone, release, service=False)
+            assert champion() == release.ref
+        rollback(alone, store, "back")
+        assert champion() == releases[0].ref
+        assert server.names(server.find_run("rollback").uses) == {"nsmc"}
+
+
+def test_the_champion_is_not_deployed_again(
+    alone: Settings,
+    classifier: TinyModel,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = open_store(alone)
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    first = put(alone, release, service=False)
+    caplog.set_level("INFO")
+    stale = make_decision(store, release, None)
+    assert deploy(job_of(alone), release, stale, require_service=False) == first
+    assert "is the champion already" in caplog.text
+    assert numbers(store) == [1]
+
+
+def test_a_stale_or_foreign_or_negative_decision_deploys_nothing(
+    alone: Settings,
+    classifier: TinyModel,
+    other_classifier: TinyModel,
+) -> None:
+    store, job = open_store(alone), job_of(alone)
+    champion = classifier.publish(store, "nsmc", key="a" * 16)
+    put(alone, champion, service=False)
+    late = other_classifier.publish(store, "nsmc", key="b" * 16)
+    cases: list[tuple[type[SaebyeokError], Artifact]] = [
+        (ConflictError, make_decision(store, late, None)),
+        (RefusedError, make_decision(store, champion, champion.ref)),
+        (RefusedError, make_decision(store, late, champion.ref, promote=False)),
+    ]
+    for error, decision in cases:
+        with pytest.raises(error):
+            deploy(job, late, decision, require_service=False)
+    assert numbers(store) == [1]
+
+
+def test_there_is_nothing_to_roll_back_to_at_first(alone: Settings) -> None:
+    with pytest.raises(RefusedError, match="nothing is deployed"):
+        rollback(alone, open_store(alone), "test", None)
+
+
+@contextmanager
+def front_door(service: Service, *, spoils: Callable[[dict[str, str]], bool]) -> Iterator[str]:
+    """A proxy before the service that turns the probabilities of the answers it `spoils` around; its URL."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def forward(self) -> None:
+            length = int(self.headers.get("content-length") or 0)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = httpx.request(
+                self.command,
+                service.settings.service_url + self.path,
+                content=self.rfile.read(length),
+                headers=headers,
+                timeout=60,
+            )
+            body = answer.content
+            if self.path == "/classify" and spoils(headers):
+                body = (
+                    body.replace(b"negative", b"other").replace(b"positive", b"negative").replace(b"other", b"positive")
+                )
+            self.send_response(answer.status_code)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_DELETE = forward  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

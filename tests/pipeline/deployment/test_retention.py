@@ -1,0 +1,352 @@
+"""Retention: a store stays of a size, and whatever may still be asked for is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli.app import app
+from pipeline.deployment.bento import NAME, bento_tag, ensure_bento, home_bentos
+from pipeline.deployment.retention import KINDS, delete_outdated, find_outdated
+from pipeline.errors import ArtifactError, PrunedError, StoreError
+from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import DeploymentLog, rank_served
+from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
+from tests.support.tiny_releases import TinyModel
+
+CHAIN = ("validate", "tokenize", "train", "evaluate")
+INPUT = {"tokenize": {"validated": "validate"}, "train": {"tokenized": "tokenize"}, "evaluate": {"trained": "train"}}
+
+
+def night(
+    store: Store,
+    model: TinyModel,
+    number: int,
+    gate: float,
+    *,
+    days_ago: float = 30,
+    sample: bool = True,
+    recipe: str = "nsmc",
+) -> Artifact:
+    """All that a night leaves, its release deployed; its figure on the gate side is `gate`."""
+    made: dict[str, Artifact] = {}
+
+    def add(kind: str, inputs: Mapping[str, str], files: Path | None = None, **figures: Any) -> Artifact:
+        sources = {name: made[source] for name, source in inputs.items()}
+        made[kind] = publish(store, kind, sources, number, figures, days_ago, files, recipe)
+        return made[kind]
+
+    for kind in CHAIN:
+        figures = {"gate": {"accuracy": {"value": gate}}, "sample": sample} if kind == "evaluate" else {}
+        add(kind, INPUT.get(kind, {}), **figures)
+    cards = Store(f"{store._cache}-cards", store._cache)
+    files = model.publish(cards, recipe, key="a" * 16).path
+    release = add("release", {"trained": "train", "evaluated": "evaluate"}, files)
+    add("decide", {"evaluated": "evaluate"})
+    log = DeploymentLog(store)
+    live = latest.releases if (latest := log.latest()) else {}
+    log.append(live | {recipe: release.ref}, after=len(log.numbers()), run="test", reason=f"night {number}")
+    return release
+
+
+def publish(
+    store: Store,
+    kind: str,
+    inputs: Mapping[str, Artifact],
+    number: int,
+    figures: Mapping[str, Any],
+    days_ago: float,
+    files: Path | None = None,
+    recipe: str = "nsmc",
+) -> Artifact:
+    """An artifact that was made some days ago; in a bucket, now."""
+    with store.draft() as draft:
+        if files is None:
+            (draft / "rows.txt").write_text(f"{kind} {number}\n" * 100, encoding="utf-8")
+        else:
+            shutil.copytree(files, draft, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        refs = {name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()}
+        made = store.publish(
+            draft, kind, recipe, f"{number:016d}", run=f"night-{number}", inputs=refs, fields={}, figures=figures
+        )
+    if not store.local:
+        return made
+    aged = made.manifest.model_copy(update={"created": datetime.now(UTC) - timedelta(days=days_ago)})
+    manifest_of(made).write_text(aged.model_dump_json(), encoding="utf-8")
+    return store.open(made.ref)
+
+
+def manifest_of(artifact: Artifact) -> Path:
+    """Where a local store has it."""
+    return Path(artifact.store.uri) / artifact.ref / "manifest.json"
+
+
+def outdated_refs(store: Store, settings: Settings, deployments: int = 2, days: float = 2.0) -> set[str]:
+    return {artifact.ref for artifact in find_outdated(store, keep(settings, deployments, days)).artifacts}
+
+
+def left(store: Store, kind: str, recipe: str = "nsmc") -> list[int]:
+    """Numbers of the nights whose artifact of `kind` is there."""
+    return sorted(int(ref.split("/")[2]) for ref in store.refs(kind, recipe))
+
+
+def keep(settings: Settings, deployments: int, days: float = 2.0) -> Settings:
+    return settings.model_copy(update={"keep_deployments": deployments, "keep_days": days})
+
+
+@pytest.fixture
+def nights(store: Store, light: TinyModel) -> list[Artifact]:
+    """Six nights; the second was the best."""
+    return [night(store, light, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
+
+
+def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came_from(
+    settings: Settings, store: Store, nights: list[Artifact]
+) -> None:
+    settings = keep(settings, 2)
+    outdated = find_outdated(store, settings)
+    assert outdated.deployments == (5, 6)
+    assert outdated.size > 0
+    delete_outdated(store, settings, outdated)
+    for kind in (*CHAIN, "release"):
+        assert left(store, kind) == [2, 5, 6]
+    # Why each night ended as it did can always be read.
+    assert left(store, "decide") == [1, 2, 3, 4, 5, 6]
+    assert find_outdated(store, settings).artifacts == ()
+    ranked = rank_served(store, "nsmc", "accuracy", sample=True, notes=(notes := []))
+    assert [release.ref for release in ranked] == [nights[1].ref, nights[4].ref]
+    assert notes == []
+
+
+def test_what_was_deleted_is_told_from_what_was_lost(settings: Settings, store: Store, nights: list[Artifact]) -> None:
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    with pytest.raises(PrunedError, match=r"was deleted on \d{4}-\d\d-\d\d: no deployment that is kept needs it"):
+        store.open(nights[0].ref)
+    shutil.rmtree(nights[4].path)
+    with pytest.raises(ArtifactError, match="no such artifact") as caught:
+        store.open(nights[4].ref)
+    assert not isinstance(caught.value, PrunedError)
+    rank_served(store, "nsmc", "accuracy", sample=True, notes=(notes := []))
+    assert len(notes) == 1
+    assert nights[4].ref in notes[0]
+
+
+def test_a_size_is_reached_and_kept(settings: Settings, store: Store, light: TinyModel) -> None:
+    settings, sizes = keep(settings, 3, days=0), []
+    for number in range(1, 10):
+        night(store, light, number, 0.5, days_ago=0)
+        delete_outdated(store, settings, find_outdated(store, settings))
+        sizes.append(sum(store.open(ref).size for kind in KINDS for ref in store.refs(kind, "nsmc")))
+    assert sizes[0] < sizes[4] == sizes[-1]
+
+
+def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: TinyModel) -> None:
+    for number, days in enumerate((9, 3, 1.5, 0.5), 1):
+        night(store, light, number, 0.5, days_ago=days)
+    # A later night was refused: nothing of it is deployed, and it is the newest of its kinds.
+    publish(store, "validate", {}, 5, {}, 5)
+    outdated = find_outdated(store, keep(settings, 2, days=2))
+    assert {artifact.manifest.run for artifact in outdated.artifacts} == {"night-2", "night-5"}
+
+
+def test_nothing_is_deleted_where_the_log_cannot_be_read(
+    settings: Settings, store: Store, nights: list[Artifact]
+) -> None:
+    (Path(store.uri) / "deployments" / "000006.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"000006\.json is damaged"):
+        find_outdated(store, keep(settings, 2))
+    assert left(store, "release") == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_bentoml_has_of_it_goes_too(settings: Settings, store: Store, nights: list[Artifact]) -> None:
+    log = DeploymentLog(store)
+    for number in (1, 6):
+        ensure_bento(settings, store, log.get(number))
+        measured = measured_file(settings, nights[number - 1].ref)
+        measured.parent.mkdir(parents=True, exist_ok=True)
+        measured.write_text("{}", encoding="utf-8")
+    delete_outdated(store, keep(settings, 2), find_outdated(store, keep(settings, 2)))
+    assert [str(bento.tag) for bento in bentoml.list(NAME, _bento_store=home_bentos(settings))] == [
+        bento_tag(log.get(6))
+    ]
+    (model,) = bentoml.models.list(_model_store=home_models(settings))
+    assert str(model.tag) == model_tag(nights[5].ref)
+    assert list(measured.parent.iterdir()) == [measured]
+
+
+def test_a_bucket_is_pruned_as_a_directory_is(bucket: Any, tmp_path: Path) -> None:
+    store = Store(bucket.uri, tmp_path / "cache")
+    with store.draft() as draft:
+        (draft / "rows.txt").write_text("rows", encoding="utf-8")
+        made = store.publish(draft, "train", "nsmc", "0" * 16, run="test", inputs={}, fields={}, figures={})
+    fetched = made.path
+    store.prune(made)
+    assert bucket.refs() == [f"pruned/{made.ref}"]
+    assert not fetched.exists()
+    with pytest.raises(PrunedError):
+        store.open(made.ref)
+    # A deletion that was cut off is made whole by the next one.
+    store.prune(made)
+
+
+def test_best_release_of_real_data_is_kept_beside_that_of_the_sample(
+    settings: Settings, store: Store, light: TinyModel
+) -> None:
+    # Night 6 is live; before it night 1 was the best on the sample, night 2 on real data.
+    for number, (gate, sample) in enumerate(
+        [(0.9, True), (0.8, False), (0.7, True), (0.7, False), *[(0.6, False)] * 2], 1
+    ):
+        night(store, light, number, gate, sample=sample)
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    for kind in (*CHAIN, "release"):
+        assert left(store, kind) == [1, 2, 5, 6]
+
+
+def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: Store, light: TinyModel) -> None:
+    for number, gate in enumerate((0.5, 0.9, 0.6, 0.7, 0.7, 0.7), 1):
+        night(store, light, number, gate)
+        night(store, light, number, 1 - gate, recipe="klue-sts")
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    # Of twelve deployments the last two name night 6 of both recipes, and night 5 of one.
+    assert left(store, "release") == [2, 6]
+    assert left(store, "release", "klue-sts") == [1, 5, 6]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_newest_of_each_kind_is_kept_however_old(
+    settings: Settings, store: Store, nights: list[Artifact], kind: str
+) -> None:
+    # Told by when they were made: their refs would have it the other way round.
+    newest = publish(store, kind, {}, 8, {}, 10)
+    older = publish(store, kind, {}, 7, {}, 20)
+    outdated = outdated_refs(store, settings)
+    assert older.ref in outdated
+    assert newest.ref not in outdated
+
+
+def test_what_is_as_old_as_the_days_that_are_kept_may_go(settings: Settings, store: Store) -> None:
+    minute = 1 / (24 * 60)
+    ages = (2 + minute, 2 - minute, 1.0)
+    made = [publish(store, "train", {}, number, {}, days) for number, days in enumerate(ages, 1)]
+    assert outdated_refs(store, settings, days=2) == {made[0].ref}
+
+
+def test_decisions_and_rejections_are_never_deleted(settings: Settings, store: Store) -> None:
+    for kind in ("decide", "rejection"):
+        for number in (1, 2):
+            publish(store, kind, {}, number, {}, 400)
+    assert outdated_refs(store, settings) == set()
+
+
+def test_damaged_manifest_of_what_nobody_needs_is_left_alone(
+    settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = nights[2].input("trained")
+    manifest_of(damaged).write_bytes(b"")
+    outdated = find_outdated(store, keep(settings, 2))
+    delete_outdated(store, settings, outdated)
+    assert left(store, "train") == [2, 3, 5, 6]
+    assert (Path(store.uri) / damaged.ref / "rows.txt").is_file()
+    assert [record.message for record in caplog.records if "left alone" in record.message] == [
+        f"left alone: {store.address(damaged.ref)}/manifest.json is damaged: "
+        "Invalid JSON: EOF while parsing a value at line 1 column 0"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["trained", None], ids=["what it was made from", "a release that is kept"])
+def test_nothing_is_deleted_where_a_manifest_that_is_needed_is_damaged(
+    settings: Settings, store: Store, nights: list[Artifact], kind: str | None
+) -> None:
+    damaged = nights[4].input(kind) if kind else nights[4]
+    manifest_of(damaged).write_bytes(b"{")
+    with pytest.raises(ArtifactError, match=rf"{damaged.ref}/manifest\.json is damaged"):
+        find_outdated(store, keep(settings, 2))
+
+
+def test_deployment_whose_release_is_gone_keeps_the_others(
+    settings: Settings, store: Store, nights: list[Artifact]
+) -> None:
+    shutil.rmtree(nights[4].path)
+    assert {ref.split("/")[2][-1] for ref in outdated_refs(store, settings)} == {"1", "3", "4", "5"}
+
+
+def test_deletion_ends_with_what_others_were_made_from(
+    settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
+    told = [record.args[0].split("/")[0] for record in caplog.records if record.msg == "deleted %s"]  # type: ignore[index,union-attr]
+    assert told == [kind for kind in ("release", *reversed(CHAIN)) for _ in range(3)]
+
+
+def test_deletion_that_is_cut_off_is_made_whole_by_the_next(
+    settings: Settings, store: Store, nights: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_release(nights[0], settings)
+    outdated = find_outdated(store, keep(settings, 2))
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise StoreError("killed")
+
+        patched.setattr(shutil, "rmtree", killed)
+        patched.setattr("pipeline.deployment.bento.forget_models", lambda _, refs: told.extend(refs))
+        told: list[str] = []
+        with pytest.raises(StoreError):
+            delete_outdated(store, settings, outdated)
+    # BentoML's were first, and the release whose files were not deleted any more is told from a lost one.
+    first = outdated.artifacts[-1]
+    assert set(told) == {nights[number].ref for number in (0, 2, 3)}
+    assert (Path(store.uri) / first.ref / "card.json").is_file()
+    with pytest.raises(PrunedError):
+        store.open(first.ref)
+    rest = find_outdated(store, keep(settings, 2))
+    assert (rest.artifacts, rest.remains) == (outdated.artifacts[:-1], (first.ref,))
+    delete_outdated(store, settings, rest)
+    assert left(store, "release") == [2, 5, 6]
+    assert find_outdated(store, keep(settings, 2)).remains == ()
+
+
+@pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=pytest.mark.server)])
+def test_prune_names_and_frees_just_what_it_deletes(
+    place: str,
+    settings: Settings,
+    light: TinyModel,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    uri = str(tmp_path / "elsewhere") if place == "directory" else request.getfixturevalue("bucket").uri
+    store = Store(uri, tmp_path / "cache")
+    for number, gate in enumerate((0.8, 0.9, 0.7, 0.7), 1):
+        night(store, light, number, gate)
+    monkeypatch.setenv("SAEBYEOK_KEEP_DEPLOYMENTS", "2")
+    monkeypatch.setenv("SAEBYEOK_KEEP_DAYS", "0")
+    wanted = {ref for kind in KINDS for ref in store.refs(kind, "nsmc") if ref.split("/")[2].endswith("1")}
+    size = sum(entry.size for ref in wanted for entry in store.open(ref).manifest.files.values())
+
+    def prune(*options: str) -> str:
+        done = CliRunner().invoke(app, ["prune", "--store", uri, *options], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    said = [f"would delete {ref}" for ref in wanted]
+    assert sorted(prune("--dry-run").splitlines()) == sorted([*said, f"5 artifacts, {size / 2**20:,.1f} MiB"])
+    assert json.loads(prune("--dry-run", "--json"))["deleted"] == []
+    assert left(store, "train") == [1, 2, 3, 4]
+    document = json.loads(prune("--json"))
+    assert (set(document["deleted"]), set(document["outdated"]), document["bytes"]) == (wanted, wanted, size)
+    for kind in (*CHAIN, "release"):
+        assert left(store, kind) == [2, 3, 4]
+    assert prune() == "0 artifacts, 0.0 MiB\n"
+    night(store, light, 5, 0.6)
+    assert "deleted release/nsmc/0000000000000003" in prune()

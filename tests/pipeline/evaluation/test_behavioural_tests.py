@@ -1,0 +1,192 @@
+"""The checklist: which answers pass which kind of test, and what is told of those that do not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation.behavioural_tests import passes, run_checklist
+from pipeline.evaluation.metrics import share_interval
+from pipeline.models.trained import Trained, load_trained
+from pipeline.recipes.behaviour import Behaviour, BehaviourTest
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
+from tests.support.small_pipeline import Road
+
+pytestmark = pytest.mark.torch
+
+REVIEWS = load_recipe("nsmc", "embedded")
+PAIRS = load_recipe("klue-sts", "embedded")
+
+
+def a_test(kind: str, **fields: Any) -> BehaviourTest:
+    told: dict[str, Any] = {"capability": "x", "name": "y", "kind": kind, "cases": ["가"]}
+    return BehaviourTest.model_validate(told | fields)
+
+
+def chances(*cases: tuple[float, ...]) -> Any:
+    """Cases of inputs whose probability of `positive` is given."""
+    return np.array([[[1 - positive, positive] for positive in case] for case in cases])
+
+
+def scores(*cases: tuple[float, ...]) -> Any:
+    return np.array(cases)
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers", "wanted"),
+    [
+        ({"kind": "minimum", "label": "positive"}, chances((0.9,), (0.2,), (0.51,)), [True, False, True]),
+        ({"kind": "minimum", "label": "negative"}, chances((0.9,), (0.2,), (0.51,)), [False, True, False]),
+        # However much the probability moves, only another label is a change.
+        ({"kind": "invariance"}, chances((0.9, 0.55), (0.55, 0.45), (0.1, 0.49)), [True, False, True]),
+        ({"kind": "direction", "label": "positive", "by": 0.2}, chances((0.5, 0.75), (0.5, 0.6)), [True, False]),
+        ({"kind": "direction", "label": "positive", "by": -0.2}, chances((0.75, 0.5), (0.5, 0.75)), [True, False]),
+        ({"kind": "direction", "label": "negative", "by": 0.2}, chances((0.75, 0.5), (0.5, 0.75)), [True, False]),
+    ],
+)
+def test_probabilities_pass_by_kind(fields: dict[str, Any], answers: Any, wanted: list[bool]) -> None:
+    assert passes(REVIEWS, a_test(**fields), answers).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers", "wanted"),
+    [
+        # Both ends are in.
+        (
+            {"kind": "minimum", "score": [1.0, 2.0]},
+            scores((1.0,), (2.0,), (0.99,), (2.01,)),
+            [True, True, False, False],
+        ),
+        ({"kind": "invariance", "within": 0.5}, scores((3.0, 3.5), (3.5, 3.0), (3.0, 3.75)), [True, True, False]),
+        ({"kind": "direction", "by": 0.5}, scores((3.0, 3.5), (3.0, 3.25), (3.5, 3.0)), [True, False, False]),
+        ({"kind": "direction", "by": -0.5}, scores((5.0, 4.5), (5.0, 4.75), (4.5, 5.0)), [True, False, False]),
+    ],
+)
+def test_scores_pass_by_kind(fields: dict[str, Any], answers: Any, wanted: list[bool]) -> None:
+    assert passes(PAIRS, a_test(**fields), answers).tolist() == wanted
+
+
+def test_an_answer_that_is_no_number_passes_nothing() -> None:
+    nothing = scores((np.nan, np.nan))
+    for fields in (
+        {"kind": "minimum", "score": [0.0, 5.0]},
+        {"kind": "invariance", "within": 5.0},
+        {"kind": "direction", "by": -0.1},
+    ):
+        assert not passes(PAIRS, a_test(**fields), nothing).any()
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A model whose answers are written down: text (or texts joined) to the probability of positive, or a score."""
+
+    answers: dict[str, float]
+    classifies: bool
+
+    def answer(self, rows: pd.DataFrame) -> Any:
+        found = np.array([self.answers["|".join(row)] for row in rows.itertuples(index=False, name=None)])
+        return np.stack([1 - found, found], axis=1) if self.classifies else found
+
+
+def run(recipe: Recipe, tests: list[dict[str, Any]], answers: dict[str, float], **words: list[str]) -> Any:
+    behaviour = Behaviour.model_validate({"words": words, "tests": tests})
+    model = cast(Trained, Scripted(answers, recipe.kind == "classification"))
+    return run_checklist(recipe.model_copy(update={"behaviour": behaviour}), model)
+
+
+PRAISE = {"capability": "negation", "name": "denied", "kind": "minimum", "label": "negative", "cases": ["{a} 안 좋다"]}
+LOWER = {"capability": "negation", "name": "lower", "kind": "direction", "label": "positive", "by": -0.2}
+NAMES = {"capability": "names", "name": "actors", "kind": "invariance"}
+TESTS: list[dict[str, Any]] = [
+    PRAISE,
+    NAMES | {"cases": [["민수 좋다", "서연 좋다"]]},
+    LOWER | {"cases": [["좋다", "안 좋다"], ["최고다", "최고가 아니다"]]},
+]
+ANSWERS = {
+    "연기 안 좋다": 0.2,
+    "음악 안 좋다": 0.7,
+    "민수 좋다": 0.9,
+    "서연 좋다": 0.4,
+    "좋다": 0.8,
+    "안 좋다": 0.5,
+    "최고다": 0.9,
+    "최고가 아니다": 0.875,
+}
+
+
+def test_figures_count_the_cases_of_a_capability_over_its_tests() -> None:
+    found = run(REVIEWS, TESTS, ANSWERS, a=["연기", "음악"])
+    assert found.figures == {
+        "negation": {
+            "rate": share_interval(2, 4),
+            "cases": 4,
+            "passed": 2,
+            "tests": [
+                {"name": "denied", "kind": "minimum", "cases": 2, "passed": 1},
+                {"name": "lower", "kind": "direction", "cases": 2, "passed": 1},
+            ],
+        },
+        "names": {
+            "rate": share_interval(0, 1),
+            "cases": 1,
+            "passed": 0,
+            "tests": [{"name": "actors", "kind": "invariance", "cases": 1, "passed": 0}],
+        },
+    }
+
+
+def test_a_failure_tells_what_was_asked_and_what_came() -> None:
+    failures = {item["test"]: item for item in run(REVIEWS, TESTS, ANSWERS, a=["연기", "음악"]).failures}
+    assert failures["denied"] == {
+        "capability": "negation",
+        "test": "denied",
+        "kind": "minimum",
+        "asked": [["음악 안 좋다"]],
+        # Of the label in question, which is negative.
+        "answers": [0.3],
+    }
+    assert (failures["lower"]["asked"], failures["lower"]["answers"]) == ([["최고다"], ["최고가 아니다"]], [0.9, 0.875])
+    # No label is in question: that of the one foreseen first.
+    assert failures["actors"]["answers"] == [0.9, 0.4]
+    assert len(failures) == 3
+
+
+def test_pairs_are_asked_as_pairs() -> None:
+    tests = [
+        {"capability": "identity", "name": "same", "kind": "minimum", "score": [4.0, 5.0], "cases": [["{s}", "{s}"]]},
+        {"capability": "numbers", "name": "other", "kind": "direction", "by": -0.5}
+        | {"cases": [[["세 시", "세 시"], ["세 시", "네 시"]]]},
+    ]
+    answers = {"비|비": 4.5, "눈|눈": 3.5, "세 시|세 시": 5.0, "세 시|네 시": 4.75}
+    found = run(PAIRS, tests, answers, s=["비", "눈"])
+    assert {name: (item["passed"], item["cases"]) for name, item in found.figures.items()} == {
+        "identity": (1, 2),
+        "numbers": (0, 1),
+    }
+    assert [item["asked"] for item in found.failures] == [[["눈", "눈"]], [["세 시", "세 시"], ["세 시", "네 시"]]]
+    assert [item["answers"] for item in found.failures] == [[3.5], [5.0, 4.75]]
+
+
+def test_nothing_asked_is_nothing_found() -> None:
+    found = run(REVIEWS, [], {})
+    assert (found.figures, found.failures) == ({}, [])
+
+
+@pytest.mark.parametrize("name", ["reviews", "pairs"])
+def test_a_real_model_is_asked_every_case_that_ships(name: str, request: pytest.FixtureRequest) -> None:
+    road: Road = request.getfixturevalue(name)
+    found = run_checklist(road.recipe, load_trained(road.recipe, road.trained))
+    behaviour = road.recipe.behaviour
+    cases = sum(len(behaviour.questions(test)) for test in behaviour.tests)
+    assert sum(item["cases"] for item in found.figures.values()) == cases
+    assert sum(item["passed"] for item in found.figures.values()) == cases - len(found.failures)
+    # What evaluate stored.
+    stored = json.loads((road.evaluated.path / "behaviour.json").read_text(encoding="utf-8"))
+    assert stored == found.failures
+    assert road.evaluated.figures["behaviour"] == found.figures

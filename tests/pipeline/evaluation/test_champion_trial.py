@@ -1,0 +1,136 @@
+"""The champion on what has arrived: what a fall makes of the day (how far one is beyond chance: test_fall)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.data.daily_arrivals import Measure
+from pipeline.data.input_files import find_files
+from pipeline.data.reading import read_split
+from pipeline.errors import ArtifactError, DataError
+from pipeline.evaluation.champion_trial import try_champion
+from pipeline.job import Job
+from pipeline.sample import write_sample
+from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Artifact
+from tests.support.gate_releases import linked, republished, without_numbers
+from tests.support.small_pipeline import Road
+from tests.support.tiny_releases import make_artifact
+
+pytestmark = pytest.mark.torch
+
+DAY, NIGHT = date(2026, 11, 1), date(2026, 11, 2)
+NEW = 400
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture(scope="module")
+def road(reviews: Road) -> Road:
+    """The reviews, whose files are large enough as they are."""
+    rows = {f"min_{split}_rows": len(table) for split, table in reviews.rows.items()}
+    data = reviews.recipe.data.model_copy(update=rows)
+    road = reviews.with_recipe(reviews.recipe.model_copy(update={"data": data}))
+    vars(road).update({name: getattr(reviews, name) for name in ("validated", "tokenized", "trained", "evaluated")})
+    assert road.evaluated.figures["test"]["accuracy"]["value"] > 0.7
+    return road
+
+
+def champion_of(road: Road, **others: Artifact) -> Artifact:
+    """A release of the road's model, as far as a trial looks at it."""
+    inputs = {"validated": road.validated, "trained": road.trained, "evaluated": road.evaluated} | others
+    return make_artifact(road.job.store, "release", "nsmc", linked(**inputs))
+
+
+@pytest.fixture(scope="module")
+def champion(road: Road) -> Artifact:
+    return champion_of(road)
+
+
+@pytest.fixture
+def arrived(road: Road, sample: Path, tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]:
+    """Published files that the champion knows, and one day with reviews that nobody has seen, changed."""
+    rows = read_split(road.recipe, sample, "train")
+    day = rows[len(road.rows["train"]) :].groupby("label").head(NEW // 2)
+
+    def write(change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+        for name, table in (
+            ("ratings_train", road.rows["train"]),
+            ("ratings_test", road.rows["test"]),
+            (f"daily/{DAY}", change(day)),
+        ):
+            file = tmp_path / "nsmc" / f"{name}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [f"{row.id}\t{row.text}\t{row.label}" for row in table.itertuples()]
+            file.write_text("\n".join(["id\tdocument\tlabel", *lines, ""]), encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def tried(job: Job, champion: Artifact | None, data: Path) -> dict[str, Measure]:
+    return try_champion(job, champion, find_files(job.recipe, data, NIGHT).arrivals)
+
+
+def as_it_is(day: pd.DataFrame) -> pd.DataFrame:
+    return day
+
+
+def half_turned(day: pd.DataFrame) -> pd.DataFrame:
+    """As many positive as before: by the labels alone nobody sees it."""
+    turned = day.groupby("label").head(NEW // 4).index
+    return day.assign(label=day["label"].where(~day.index.isin(turned), 1 - day["label"]))
+
+
+def test_a_usual_day_is_no_fall_and_is_used(road: Road, champion: Artifact, arrived: Callable[..., Path]) -> None:
+    data = arrived(as_it_is)
+    (measure,) = tried(road.job, champion, data).values()
+    assert measure.level in ("ok", "warning"), measure
+    made = validate(replace(road.job, cutoff=NIGHT), data, champion)
+    assert made.figures["cutoff"] == str(DAY)
+
+
+def test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone(
+    road: Road, champion: Artifact, arrived: Callable[..., Path]
+) -> None:
+    data = arrived(half_turned)
+    job = replace(road.job, cutoff=NIGHT)
+    with pytest.raises(DataError, match=r"out of line: [^;]*: champion: 4?5?\d\.\d% right \(usual: "):
+        validate(job, data, champion)
+    assert validate(job, data, None).figures["cutoff"] == str(DAY), "nothing else sees it"
+
+
+def test_what_the_champion_was_trained_on_is_not_tried(
+    road: Road, champion: Artifact, arrived: Callable[..., Path]
+) -> None:
+    data = arrived(half_turned)
+    (file,) = find_files(road.recipe, data, NIGHT).arrivals
+    assert set(tried(road.job, champion, data)) == {file.name}
+    assert tried(road.job, None, data) == {}
+    knowing = validate(replace(road.job, cutoff=NIGHT), data, None)
+    assert tried(road.job, champion_of(road, validated=knowing), data) == {}
+
+
+def test_a_champion_of_the_sample_says_nothing_of_real_days(
+    road: Road, champion: Artifact, arrived: Callable[..., Path]
+) -> None:
+    real = replace(road.job, recipe=road.recipe.model_copy(update={"sample": False}))
+    assert tried(real, champion, arrived(half_turned)) == {}
+
+
+@pytest.mark.parametrize("how", ["torn", "no numbers"])
+def test_a_champion_that_cannot_be_read_stops_the_night(how: str, road: Road, arrived: Callable[..., Path]) -> None:
+    torn = republished(road.trained, files={"model/model.safetensors": b"torn"})
+    trained = torn if how == "torn" else without_numbers(road.trained)
+    broken = champion_of(road, trained=trained)
+    with pytest.raises(ArtifactError, match=rf"the champion {broken.ref} cannot be read"):
+        tried(road.job, broken, arrived(as_it_is))

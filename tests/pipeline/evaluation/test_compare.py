@@ -1,0 +1,165 @@
+"""The comparison of two models: by the lower end of the difference, on rows enough."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap, pearsonr
+
+from pipeline.evaluation.metrics import paired_difference
+from pipeline.evaluation.promotion_gate import compare
+from pipeline.recipes.loading import load_recipe
+from tests.support.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
+
+REVIEWS = load_recipe("nsmc", "embedded")
+PAIRS = load_recipe("klue-sts", "embedded")
+TWENTY_DRAWS = settings(derandomize=True, deadline=None, max_examples=20)
+
+#: Wins and losses of a challenger in so many rows, and the lower and upper end of the difference, in rows: the 5% and
+#: 95% quantiles of the exact distribution (`difference_quantile`), known here.
+COMPARED = [
+    (0, 3, 200, -6, 0),
+    (2, 3, 200, -5, 3),
+    (10, 4, 300, 0, 13),
+    (30, 50, 1000, -35, -5),
+    (0, 0, 200, -2, 2),
+    (0, 0, 30, -2, 2),
+]
+
+
+@pytest.mark.parametrize(("wins", "losses", "rows", "low", "high"), COMPARED)
+def test_compare_judges_the_lower_end_of_the_interval(wins: int, losses: int, rows: int, low: int, high: int) -> None:
+    sides = won_and_lost(wins, losses, rows)
+    check = compare(with_margin(REVIEWS, 0.02), *sides, "the champion")
+    found = check.estimate
+    assert found is not None
+    assert found.model_dump() == pytest.approx(
+        {"value": (wins - losses) / rows, "low": low / rows, "high": high / rows}
+    )
+    assert check.value == found.low
+    assert (check.kind, check.bound, check.miss) == ("comparison", -0.02, None)
+    assert check.passed == (low / rows >= -0.02)
+    assert check.name == f"accuracy against the champion ({(wins - losses) / rows:+.4f}), at worst"
+
+
+def test_compare_refuses_three_losses_in_two_hundred() -> None:
+    # The difference itself, -0.015, is within the margin; by the draw of the rows it may be -0.03, which is not.
+    check = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 3, 200), "the champion")
+    decision = judged(REVIEWS, check)
+    assert not decision.promote
+    assert decision.reason == "Refused: accuracy against the champion (-0.0150), at worst -0.0300 (margin 0.02)."
+
+
+@pytest.mark.parametrize(("wins", "losses", "rows", "low", "high"), [item for item in COMPARED if item[3] < 0])
+def test_compare_passes_at_the_margin_and_not_beyond(wins: int, losses: int, rows: int, low: int, high: int) -> None:
+    sides = won_and_lost(wins, losses, rows)
+    reached = compare(with_margin(REVIEWS, 1.0), *sides, "the champion").value
+    at, beyond = (with_margin(REVIEWS, margin) for margin in (-reached, math.nextafter(-reached, 0.0)))
+    assert compare(at, *sides, "the champion").passed
+    assert not compare(beyond, *sides, "the champion").passed
+
+
+@TWENTY_DRAWS
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(60, 200))
+def test_compare_follows_the_exact_lower_end(wins: int, losses: int, rows: int) -> None:
+    # A thousand draws know the 5% quantile to within 2.5 points of its chance, 3.6 standard deviations.
+    low, high = (difference_quantile(wins, losses, rows, share) for share in (0.025, 0.075))
+    sides = won_and_lost(wins, losses, rows)
+    generous, strict = (with_margin(REVIEWS, -bound + slack) for bound, slack in ((low, 1e-9), (high, -1e-9)))
+    assert compare(generous, *sides, "the champion").passed
+    assert not compare(strict, *sides, "the champion").passed
+
+
+@pytest.mark.parametrize("whom", ["the champion", "the best before it"])
+def test_compare_needs_thirty_rows(whom: str) -> None:
+    for recipe, rows in product((REVIEWS, PAIRS), (29, 30)):
+        scores = np.linspace(0, 5, rows) if recipe is PAIRS else np.arange(rows) % 2
+        check = compare(with_margin(recipe, 0.5), scores, scores, scores, whom)
+        decision = judged(recipe, check)
+        assert check.passed == decision.promote == (rows == 30)
+        if rows == 29:
+            assert decision.reason == (
+                f"Refused: 29 gate rows say too little of {whom}: at least 30 are needed (data.gate_share)."
+            )
+
+
+def test_compare_asks_for_rows_enough_for_the_margin() -> None:
+    # That two models agree on thirty rows leaves two of them open; on 200 it leaves as many, which is less.
+    for rows, margin, passes in ((30, 0.06, False), (30, 0.07, True), (200, 0.009, False), (200, 0.011, True)):
+        check = compare(with_margin(REVIEWS, margin), *won_and_lost(0, 0, rows), "the champion")
+        assert check.passed == passes
+
+
+@pytest.mark.parametrize("nothing", [2.5, math.nan], ids=["constant", "NaN"])
+@pytest.mark.parametrize("side", ["challenger", "champion"])
+def test_compare_without_a_value_is_refused(side: str, nothing: float) -> None:
+    scores, alike = np.linspace(0, 5, 50), np.full(50, nothing)
+    sides = (alike, scores) if side == "challenger" else (scores, alike)
+    check = compare(PAIRS, scores, *sides, "the champion")
+    assert math.isnan(check.value)
+    assert not check.passed
+    assert judged(PAIRS, check).reason == (
+        "Refused: Pearson r against the champion has no value, as where all answers are alike "
+        "(at least -0.08 is needed)."
+    )
+
+
+def test_compare_of_scores_takes_ours_minus_theirs() -> None:
+    generator = np.random.default_rng(1)
+    labels = generator.uniform(0, 5, 300)
+    near, far = (labels + generator.normal(0, noise, 300) for noise in (0.5, 2.0))
+    recipe = with_margin(PAIRS, 0.01)
+    better, worse = compare(recipe, labels, near, far, "it"), compare(recipe, labels, far, near, "it")
+    difference = np.corrcoef(labels, near)[0, 1] - np.corrcoef(labels, far)[0, 1]
+    assert (better.passed, worse.passed) == (True, False)
+    assert better.name == f"Pearson r against it ({difference:+.4f}), at worst"
+    assert worse.name == f"Pearson r against it ({-difference:+.4f}), at worst"
+    assert 0 < better.value < difference < -worse.value
+
+
+# --- the difference itself ---
+
+
+def test_differences_are_the_same_on_every_machine() -> None:
+    labels, near, far = two_scorers()
+    expected = {"value": 0.012840650547110588, "low": -0.04488239389966098, "high": 0.06923909703497846}
+    assert paired_difference(PAIRS, labels, near, far) == pytest.approx(expected, rel=1e-9)
+    expected = {"value": 0.0025, "low": -0.0005, "high": 0.00545}
+    assert paired_difference(REVIEWS, *won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:
+    labels, near, far = two_scorers()
+
+    def difference(labels: Any, near: Any, far: Any, axis: int = -1) -> Any:
+        return pearsonr(labels, near, axis=axis).statistic - pearsonr(labels, far, axis=axis).statistic
+
+    found = paired_difference(PAIRS, labels, near, far)
+    wanted = bootstrap(
+        (labels, near, far),
+        difference,
+        paired=True,
+        n_resamples=4000,
+        confidence_level=0.9,
+        method="percentile",
+        rng=1,
+    )
+    within = 0.25 * wanted.standard_error
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wanted.confidence_interval), abs=within)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "rows"), [(0, 3, 200), (5, 5, 200), (30, 50, 1000), (0, 0, 10), (1, 0, 30), (9, 1, 10)]
+)
+def test_difference_of_labels_is_the_exact_one(wins: int, losses: int, rows: int) -> None:
+    found = paired_difference(REVIEWS, *won_and_lost(wins, losses, rows))
+    assert found["value"] == pytest.approx((wins - losses) / rows)
+    for name, share in (("low", 0.05), ("high", 0.95)):
+        nearest = [difference_quantile(wins, losses, rows, chance) for chance in (share - 0.02, share + 0.02)]
+        assert nearest[0] - 1e-9 <= found[name] <= nearest[1] + 1e-9

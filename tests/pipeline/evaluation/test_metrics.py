@@ -1,0 +1,238 @@
+"""Metrics on cases worked by hand, and the intervals and comparisons that are drawn from them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap, pearsonr
+from sklearn.metrics import accuracy_score, f1_score
+
+from pipeline.evaluation import metrics
+from pipeline.evaluation.metrics import compute_metrics, first_interval, intervals, share_interval
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
+from tests.support.verdicts import noisy_scores
+
+REVIEWS = load_recipe("nsmc", "embedded")
+PAIRS = load_recipe("klue-sts", "embedded")
+THREE = load_recipe("nsmc", "embedded", overrides={"labels": ["negative", "neutral", "positive"]})
+
+
+def array(*values: float) -> Any:
+    return np.array(values)
+
+
+def noisy_labels(classes: int, rows: int, right: float) -> tuple[Any, Any]:
+    generator = np.random.default_rng(3)
+    labels = generator.integers(classes, size=rows)
+    return labels, np.where(generator.random(rows) < right, labels, generator.integers(classes, size=rows))
+
+
+def test_accuracy_and_f1_of_two_labels_by_hand() -> None:
+    # True positives 2, false positives 1, false negatives 1, true negatives 1.
+    found = compute_metrics(REVIEWS, array(1, 1, 1, 0, 0), array(1, 1, 0, 1, 0))
+    assert found == {"accuracy": pytest.approx(3 / 5), "f1": pytest.approx(2 * 2 / (2 * 2 + 1 + 1))}
+
+
+def test_probabilities_count_by_their_largest() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
+    labels = array(0, 0, 1)
+    assert compute_metrics(REVIEWS, labels, probabilities) == compute_metrics(REVIEWS, labels, array(0, 1, 1))
+
+
+def test_f1_of_three_labels_is_their_mean_by_hand() -> None:
+    # Label 0: 2 of 2 found, 1 wrongly: 4/5. Label 1: none: 0. Label 2: 1 of 1, 1 wrongly: 2/3.
+    found = compute_metrics(THREE, array(0, 0, 1, 1, 2), array(0, 0, 0, 2, 2))
+    assert found["f1"] == pytest.approx((4 / 5 + 0 + 2 / 3) / 3)
+    assert found["accuracy"] == pytest.approx(3 / 5)
+
+
+def test_a_label_that_is_never_foreseen_has_no_f1() -> None:
+    assert compute_metrics(REVIEWS, array(1, 0, 1), array(0, 0, 0))["f1"] == 0.0
+
+
+def test_pearson_by_hand_and_f1_at_three() -> None:
+    labels, scores = array(0.0, 3.0, 4.0, 5.0), array(1.0, 2.9, 3.0, 5.0)
+    found = compute_metrics(PAIRS, labels, scores)
+    left, right = labels - labels.mean(), scores - scores.mean()
+    assert found["pearson"] == pytest.approx((left @ right) / math.sqrt((left @ left) * (right @ right)))
+    # 3.0 itself is positive on both sides: true positives 2, one missed.
+    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 0 + 1))
+
+
+def test_large_cases_agree_with_scipy_and_scikit_learn() -> None:
+    labels, guesses = noisy_labels(2, 500, 0.6)
+    assert compute_metrics(REVIEWS, labels, guesses) == {
+        "accuracy": accuracy_score(labels, guesses),
+        "f1": f1_score(labels, guesses),
+    }
+    labels, scores = noisy_scores(500, 1.0)
+    assert compute_metrics(PAIRS, labels, scores) == {
+        "pearson": pytest.approx(pearsonr(labels, scores).statistic),
+        "f1": f1_score(labels >= 3.0, scores >= 3.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores"),
+    [(array(0.0, 3.0, 5.0), array(2.0, 2.0, 2.0)), (array(2.0, 2.0), array(1.0, 3.0)), (array(2.0), array(1.0))],
+    ids=["constant prediction", "constant label", "one row"],
+)
+def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
+    assert math.isnan(compute_metrics(PAIRS, labels, scores)["pearson"])
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
+def test_figures_of_a_confusion_matrix_are_those_of_its_rows(recipe: Recipe) -> None:
+    size = len(recipe.labels)
+    # Few rows, so that some matrices lack a label on one side or on both.
+    matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=25)
+    found = metrics._f1_of_matrices(matrices.reshape(-1, size, size))
+    for counts, score in zip(matrices, found, strict=True):
+        cells = np.arange(size * size).repeat(counts)
+        assert score == pytest.approx(compute_metrics(recipe, cells // size, cells % size)["f1"])
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
+def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
+    size = len(recipe.labels)
+    labels, guesses = noisy_labels(size, 300, 0.7)
+    by_cells = metrics._resampled_cells(recipe, labels, guesses)
+    drawn = (labels * size + guesses)[np.random.default_rng(8).integers(300, size=(1000, 300))]
+    matrices = np.stack([np.bincount(row, minlength=size * size) for row in drawn]).reshape(-1, size, size)
+    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": metrics._f1_of_matrices(matrices)}
+    for name in recipe.metrics:
+        deviation = np.std(by_rows[name])
+        assert np.std(by_cells[name]) == pytest.approx(deviation, rel=0.1)
+        for quantile in (0.025, 0.5, 0.975):
+            cells, rows = (np.quantile(draws[name], quantile) for draws in (by_cells, by_rows))
+            assert cells == pytest.approx(rows, abs=0.4 * deviation)
+
+
+def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In blocks of seven resamples, the last one smaller.
+    monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
+    labels, scores = noisy_scores(40, 1.0)
+    found = metrics._resampled_rows(PAIRS, labels, scores)
+    drawn = np.concatenate(list(metrics._drawn_rows(40)))
+    assert drawn.shape == (metrics.RESAMPLES, 40)
+    for number in range(0, metrics.RESAMPLES, 37):
+        rows = drawn[number]
+        expected = compute_metrics(PAIRS, labels[rows], scores[rows])
+        assert {name: draws[number] for name, draws in found.items()} == pytest.approx(expected)
+
+
+def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean() -> None:
+    # One row of label 2, foreseen rightly: a resample without it knows two labels only.
+    labels = np.array([0, 1] * 10 + [2])
+    assert set(metrics._resampled_cells(THREE, labels, labels)["f1"]) == {1.0}
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_an_interval_contains_its_value_and_narrows_with_more_rows(recipe: Recipe) -> None:
+    widths = []
+    for rows in (100, 900):
+        classifies = recipe.kind == "classification"
+        labels, guesses = noisy_labels(2, rows, 0.7) if classifies else noisy_scores(rows, 1.5)
+        found = intervals(recipe, labels, guesses)
+        assert set(found) == set(recipe.metrics)
+        for figure in found.values():
+            assert figure["low"] < figure["value"] < figure["high"]
+        widths.append([figure["high"] - figure["low"] for figure in found.values()])
+    # Nine times the rows, a third of the width.
+    assert all(0.2 < small / large < 0.5 for large, small in zip(*widths, strict=True))
+
+
+def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
+    labels = np.zeros(1000, dtype=int)
+    guesses = np.arange(1000) >= 800
+    figure = intervals(REVIEWS, labels, guesses.astype(int))["accuracy"]
+    half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
+    assert figure["value"] == 0.8
+    assert (figure["low"], figure["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
+
+
+def test_a_share_has_wilsons_interval_by_hand() -> None:
+    # Centre (p + z2/2n) / (1 + z2/n) and half width z sqrt(p(1-p)/n + z2/4n2) / (1 + z2/n); p = 0.9, n = 100.
+    z = 1.959964
+    centre, below = (0.9 + z * z / 200) / (1 + z * z / 100), 1 + z * z / 100
+    half = z * math.sqrt(0.9 * 0.1 / 100 + z * z / 40_000) / below
+    assert share_interval(90, 100) == pytest.approx({"value": 0.9, "low": centre - half, "high": centre + half})
+
+
+def test_an_interval_of_nothing_but_right_answers_is_no_point() -> None:
+    found = first_interval(REVIEWS, np.ones(40, int), np.ones(40, int))
+    assert found["value"] == found["high"] == 1.0
+    assert 0.9 < found["low"] < 0.95
+
+
+def test_the_interval_of_an_r_is_fishers_by_hand() -> None:
+    labels, scores = noisy_scores(103, 1.5)
+    found = first_interval(PAIRS, labels, scores)
+    # artanh(r) has a standard deviation of 1 / sqrt(n - 3), here a tenth.
+    r = pearsonr(labels, scores).statistic
+    low, high = (math.tanh(math.atanh(r) + side * 1.959964 / 10) for side in (-1, 1))
+    assert found == pytest.approx({"value": r, "low": low, "high": high})
+
+
+@pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
+def test_the_closed_form_agrees_with_the_bootstrap(recipe: Recipe) -> None:
+    labels, answers = noisy_labels(2, 500, 0.7) if recipe is REVIEWS else noisy_scores(500, 1.5)
+    drawn, closed = intervals(recipe, labels, answers)[recipe.metrics[0]], first_interval(recipe, labels, answers)
+    assert closed == pytest.approx(drawn, abs=0.01)
+
+
+def test_a_constant_score_has_no_interval() -> None:
+    found = first_interval(PAIRS, array(1.0, 2.0, 3.0, 4.0), np.full(4, 2.5))
+    assert all(math.isnan(found[name]) for name in ("value", "low", "high"))
+
+
+#: Figures of the resamples that `SEED` draws: value, low and high of each metric.
+DRAWN: dict[str, tuple[Recipe, tuple[Any, Any], dict[str, tuple[float, float, float]]]] = {
+    "two labels": (
+        REVIEWS,
+        noisy_labels(2, 500, 0.7),
+        {"accuracy": (0.866, 0.836, 0.894), "f1": (0.8646464646464647, 0.8296934480314341, 0.8938775510204081)},
+    ),
+    "three labels": (
+        THREE,
+        noisy_labels(3, 500, 0.7),
+        {"accuracy": (0.806, 0.77, 0.84), "f1": (0.8051935856295818, 0.7698636802642462, 0.8394814460501209)},
+    ),
+    "scores": (
+        PAIRS,
+        noisy_scores(150, 1.5),
+        {
+            "pearson": (0.6832102157361806, 0.5878891265221708, 0.7673022826012598),
+            "f1": (0.75177304964539, 0.6616482150257533, 0.8251906158357771),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DRAWN)
+@pytest.mark.parametrize("block", [metrics.BLOCK, 7 * 150])
+def test_intervals_are_the_same_on_every_machine(case: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Also on one with memory for a few resamples at once.
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    recipe, sides, expected = DRAWN[case]
+    found = {name: tuple(figure.values()) for name, figure in intervals(recipe, *sides).items()}
+    assert found.keys() == expected.keys()
+    for name, figures in expected.items():
+        assert found[name] == pytest.approx(figures, rel=1e-9)
+
+
+def test_interval_of_an_r_is_scipys_bootstrap() -> None:
+    labels, scores = noisy_scores(150, 1.5)
+    found = intervals(PAIRS, labels, scores)["pearson"]
+
+    def pearson(labels: Any, scores: Any, axis: int = -1) -> Any:
+        return pearsonr(labels, scores, axis=axis).statistic
+
+    wanted = bootstrap((labels, scores), pearson, paired=True, n_resamples=4000, method="percentile", rng=1)
+    # A thousand draws know a 2.5% quantile to within a tenth of the deviation.
+    within = 0.3 * wanted.standard_error
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wanted.confidence_interval), abs=within)

@@ -1,0 +1,111 @@
+"""The sample's own thresholds: an answer that knows nothing does not pass.
+
+Models of shuffled labels are in `tests/models`, honest ones in `tests/e2e`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation.behavioural_tests import run_checklist
+from pipeline.evaluation.champions import Best
+from pipeline.evaluation.metrics import intervals
+from pipeline.evaluation.promotion_gate import make_decision
+from pipeline.recipes.loading import load_recipe
+from pipeline.recipes.schema import Recipe
+from pipeline.sample import write_sample
+from tests.support.small_pipeline import sample_rows
+
+if TYPE_CHECKING:
+    from pipeline.models.trained import Trained
+
+pytestmark = pytest.mark.torch
+
+NAMES = ("nsmc", "klue-sts")
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sample(tmp_path_factory.mktemp("gate") / "sample")
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe that a user of the sample gets, as it is."""
+    return load_recipe(name, "embedded", sample=True)
+
+
+@dataclass(frozen=True)
+class Dull:
+    """Answers texts without having learnt anything."""
+
+    reply: Callable[[pd.DataFrame], np.ndarray]
+
+    def answer(self, rows: pd.DataFrame) -> np.ndarray:
+        return self.reply(rows)
+
+
+def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], np.ndarray]) -> set[str]:
+    """Kinds of checks at which the gate refuses what answers the test file and the behavioural cases by `reply`."""
+    figures = {
+        "test": intervals(recipe, test["label"].to_numpy(), reply(test)),
+        "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
+    }
+    decision = make_decision(recipe, figures, (), None, Best())
+    kinds = {check.kind for check in decision.checks if not check.passed}
+    assert decision.promote == (not kinds)
+    return kinds
+
+
+def always(recipe: Recipe, answer: float) -> Callable[[pd.DataFrame], np.ndarray]:
+    """One label, as probabilities, or one score for every text."""
+    if recipe.kind == "regression":
+        return lambda rows: np.full(len(rows), answer)
+    return lambda rows: np.tile(np.eye(len(recipe.labels))[int(answer)], (len(rows), 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_answer_for_all_fails_floors_and_behaviour(name: str, sample: Path) -> None:
+    rows = sample_rows(recipe := recipe_of(name), sample)
+    mean = rows["train"]["label"].mean()
+    for answer in [0, 1] if recipe.kind == "classification" else [mean, 0.0, 2.0, 3.0, 4.0, 5.0]:
+        assert failed(recipe, rows["test"], always(recipe, answer)) == {"floor", "behaviour"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_answers_reach_the_floors(name: str, sample: Path) -> None:
+    test = sample_rows(recipe := recipe_of(name), sample)["test"]
+    texts = [column for column in ("text", "text_pair") if column in test]
+    known = test.drop_duplicates(texts).set_index(texts)["label"]
+
+    def reply(rows: pd.DataFrame) -> np.ndarray:
+        found = known.reindex(pd.MultiIndex.from_frame(rows[texts]) if len(texts) > 1 else rows["text"]).fillna(0)
+        return np.eye(len(recipe.labels))[found.astype(int)] if recipe.labels else found.to_numpy(float)
+
+    # Of the behavioural cases it knows none.
+    assert failed(recipe, test, reply) == {"behaviour"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_length_alone_fails(name: str, sample: Path) -> None:
+    # What a generator might give away: how long a text is, or by how much two differ.
+    rows = sample_rows(recipe := recipe_of(name), sample)
+
+    def length(table: pd.DataFrame) -> np.ndarray:
+        first = table["text"].str.len().to_numpy(float)
+        return -np.abs(first - table["text_pair"].str.len().to_numpy(float)) if "text_pair" in table else first
+
+    labels = rows["train"]["label"].to_numpy(float)
+    slope, intercept = np.polyfit(length(rows["train"]), labels, 1)
+
+    def reply(table: pd.DataFrame) -> np.ndarray:
+        line = slope * length(table) + intercept
+        return line if recipe.kind == "regression" else np.eye(2)[(line > labels.mean()).astype(int)]
+
+    assert "floor" in failed(recipe, rows["test"], reply)

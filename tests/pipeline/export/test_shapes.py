@@ -1,0 +1,126 @@
+"""Every shape of base model that recipes allow, with every head: its graphs are fused and answer as torch does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.errors import BaseModelError
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.export.onnx_session import feeds_of, open_session, run_onnx
+from pipeline.models.base_model import check_base
+from pipeline.models.build import build_model, save_trained, transformer_of
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.tokenizer import load_tokenizer
+from pipeline.models.trained import Trained
+from pipeline.recipes.loading import load_recipe
+from pipeline.store.releases import Calibration
+from tests.support.small_pipeline import save_base
+from tests.support.tiny_releases import SENTENCES
+
+pytestmark = pytest.mark.torch
+
+LAYERS = 2
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": {},
+    # KcELECTRA's small ones have narrow embeddings.
+    "electra": {"embedding_size": 16},
+    # As klue/roberta-base has it: one token type, and places that begin after the padding's.
+    "roberta": {"type_vocab_size": 1, "pad_token_id": 0},
+}
+HEADS = {
+    "classifier": ("nsmc", None),
+    "cross-encoder": ("klue-sts", "cross-encoder"),
+    "bi-encoder": ("klue-sts", "bi-encoder"),
+}
+
+
+def base_of(directory: Path, kind: str) -> Path:
+    shape = SHAPES[kind] | {"num_hidden_layers": LAYERS, "initializer_range": 0.3}
+    return save_base(directory, list(SENTENCES), kind=kind, **shape)
+
+
+def model_of(base: Path, head: str, pooling: str) -> Trained:
+    name, objective = HEADS[head]
+    chosen = {"model.base": str(base), "model.objective": objective, "model.pooling": pooling, "model.max_length": 48}
+    mixed = {"train.left_out": 0.0, "train.strangers": 0.0, "train.joined": 0.0}
+    recipe = load_recipe(name, "embedded", overrides=chosen | mixed)
+    tokenizer = load_tokenizer(base)
+    torch.manual_seed(1)
+    module = build_model(recipe, base, tokenizer).eval()
+    with torch.no_grad():
+        # Places and types as large as words, lest their loss be no difference.
+        for name, parameter in module.named_parameters():
+            if "position_embeddings" in name or "token_type" in name:
+                parameter.normal_(0, 0.3)
+    line = Calibration(slope=2.5, intercept=2.5) if objective == "bi-encoder" else None
+    model = Trained(recipe, module, tokenizer, line, None, torch.device("cpu"))
+    if head == "cross-encoder":
+        # Scores around the middle of their range: outside they would be cut, and all alike.
+        (bias,) = [
+            item for name, item in module.named_parameters() if name.endswith(("out_proj.bias", "classifier.bias"))
+        ]
+        rows = Encoder(tokenizer, 48, objective).encode(rows_of(model)).rows
+        bias.data += 2.5 - float(model.raw_answers(rows).mean())
+    return model
+
+
+def rows_of(model: Trained) -> pd.DataFrame:
+    rows = pd.DataFrame({"text": [*SENTENCES, SENTENCES[-1] * 3]})
+    return rows if model.recipe.inputs == "text" else rows.assign(text_pair=[*SENTENCES[::-1], "비"])
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, pooling: str, tmp_path: Path) -> None:
+    model = model_of(base_of(tmp_path / "base", kind), head, pooling)
+    rows = rows_of(model)
+    wanted = model.answer(rows)
+    assert wanted.std() > 0.01
+    fused = tmp_path / "fused.onnx"
+    trace(model, fused)
+    # It raises where an embedding, an attention a layer or two norms a layer are missing.
+    fuse(model.module, fused, fused)
+    simplify(fused, fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
+    to_cpu(fused, tmp_path / "cpu.onnx")
+    to_int8(tmp_path / "cpu.onnx", tmp_path / "int8.onnx", feeds_of(model, rows))
+    to_fp16(fused, tmp_path / "fp16.onnx")
+    scale = 5.0 if model.recipe.kind == "regression" else 1.0
+    for name, bound in (("fused", 1e-4), ("cpu", 1e-4), ("fp16", 0.02), ("int8", 0.2)):
+        # Some are padded.
+        found = run_onnx(model, rows, open_session(tmp_path / f"{name}.onnx"), 4)
+        assert np.abs(found - wanted).max() <= bound * scale, name
+    # What was traced is the model that was trained, after it too.
+    np.testing.assert_allclose(model.answer(rows), wanted, atol=1e-4)
+    kinds = [item.op_type for item in onnx.load(tmp_path / "cpu.onnx").graph.node]
+    assert kinds.count("InstanceNormalization") == 2 * LAYERS + 1
+
+
+def test_a_roberta_tells_the_texts_of_a_pair_apart_and_is_saved_so(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "roberta")
+    model = model_of(base, "cross-encoder", "cls")
+    types: Any = transformer_of(model.module).base_model.embeddings.token_type_embeddings
+    assert types.weight.shape[0] == 2
+    assert types.weight.requires_grad
+    fresh: Any = transformer_of(build_model(model.recipe, base, model.tokenizer)).base_model.embeddings
+    # Both are the one that it had, until training says otherwise.
+    assert torch.equal(*fresh.token_type_embeddings.weight.data)
+    save_trained(model.module, model.tokenizer, tmp_path / "saved")
+    again: Any = transformer_of(build_model(model.recipe, tmp_path / "saved", model.tokenizer)).base_model
+    assert torch.equal(again.embeddings.token_type_embeddings.weight, types.weight)
+    encoder = Encoder(model.tokenizer, 48, "cross-encoder")
+    assert {int(kind) for kinds in encoder.encode(rows_of(model)).rows["token_type_ids"] for kind in kinds} == {0, 1}
+
+
+def test_a_roberta_takes_as_many_tokens_as_it_has_places_after_the_first(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "roberta")
+    check_base(base, max_length=63, tokens=10)
+    with pytest.raises(BaseModelError, match="takes 63 tokens at most"):
+        check_base(base, max_length=64, tokens=10)

@@ -1,0 +1,243 @@
+"""Batches, losses and answers: what is padded, what is compared, and that padding changes no answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import pearsonr
+from transformers import BertConfig, BertModel
+
+from pipeline.errors import BaseModelError, RecipeError
+from pipeline.models.batches import Collate, Rows, load_rows
+from pipeline.models.build import build_model
+from pipeline.models.heads import correlation_loss
+from pipeline.models.tokenizer import learn_tokenizer
+from pipeline.models.trained import Trained, answers_of, distances_of, to_score
+from pipeline.store.releases import Calibration
+from tests.support.small_pipeline import small_recipe
+
+pytestmark = pytest.mark.torch
+
+TEXTS = [
+    "정말 재미있는 영화였어요",
+    "지루",
+    "배우들의 연기가 좋았고 음악도 좋았고 화면도 좋았다 하지만 결말은 아쉬웠다",
+    "오늘은 비가 온다",
+    "처음부터 끝까지 눈을 뗄 수 없었다",
+]
+TOKENIZER = learn_tokenizer(TEXTS * 3, 500)
+
+
+def untrained(name: str, **overrides: object) -> Trained:
+    """A model of random weights, large ones, so that different texts get different answers."""
+    recipe = small_recipe(name, **overrides)
+    torch.manual_seed(11)
+    module = build_model(recipe, None, TOKENIZER).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(15)
+    calibration = Calibration(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
+    return Trained(recipe, module, TOKENIZER, calibration, None, torch.device("cpu"))
+
+
+MODELS = {
+    "classifier": lambda: untrained("nsmc"),
+    "cross-encoder": lambda: untrained("klue-sts", model__objective="cross-encoder"),
+    "bi-encoder": lambda: untrained("klue-sts"),
+    "classifier of means": lambda: untrained("nsmc", model__pooling="mean"),
+    "cross-encoder of means": lambda: untrained("klue-sts", model__objective="cross-encoder", model__pooling="mean"),
+    "bi-encoder of [CLS]": lambda: untrained("klue-sts", model__pooling="cls"),
+}
+
+
+@pytest.fixture(params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> Trained:
+    return MODELS[request.param]()
+
+
+def table(model: Trained) -> pd.DataFrame:
+    frame = pd.DataFrame({"text": TEXTS})
+    return frame if model.recipe.inputs == "text" else frame.assign(text_pair=TEXTS[::-1])
+
+
+def test_padding_changes_no_answer(model: Trained) -> None:
+    rows = table(model)
+    together = model.answer(rows)
+    alone = np.concatenate([model.answer(rows.iloc[[number]]) for number in range(len(rows))])
+    # Texts are of different lengths, so all but one were padded; a model that attends to padding is far off.
+    assert np.ptp(together, axis=0).max() > 0.01
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_rows_are_the_same_by_length(tmp_path: Path) -> None:
+    lengths = [3, 7, 1, 7]
+    ids = [list(range(number, number + length)) for number, length in enumerate(lengths)]
+    table = pd.DataFrame({"id": list("abcd"), "length": lengths, "input_ids": ids, "label": [0, 1, 2, 3]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    plain, sorted_ = load_rows(tmp_path / "rows.parquet"), load_rows(tmp_path / "rows.parquet", by_length=True)
+    assert [sorted_[at]["label"] for at in range(4)] == [1, 3, 0, 2]
+    for at in range(4):
+        row = sorted_[at]
+        np.testing.assert_array_equal(row["input_ids"], plain[row["label"]]["input_ids"])
+
+
+def test_answers_are_in_the_order_of_the_rows(model: Trained) -> None:
+    rows = table(model)
+    assert model.answer(rows[::-1]) == pytest.approx(model.answer(rows)[::-1], abs=1e-5)
+
+
+def test_answers_have_the_shape_and_range_of_their_kind(model: Trained) -> None:
+    answers = model.answer(table(model))
+    if model.recipe.kind == "classification":
+        assert answers.shape == (len(TEXTS), 2)
+        assert answers.sum(axis=1) == pytest.approx(np.ones(len(TEXTS)))
+    else:
+        assert answers.shape == (len(TEXTS),)
+        assert ((answers >= 0) & (answers <= 5)).all()
+
+
+def test_probabilities_of_large_logits_do_not_overflow() -> None:
+    answers = answers_of(small_recipe("nsmc"), np.array([[1000.0, 0.0], [0.0, 0.0]]))
+    assert answers.tolist() == [[1.0, 0.0], [0.5, 0.5]]
+
+
+def test_a_score_is_calibrated_and_then_clipped() -> None:
+    recipe = small_recipe("klue-sts")
+    cosines = np.array([-1.0, 0.2, 1.0])
+    line = Calibration(slope=4.0, intercept=2.0)
+    assert to_score(recipe, line, cosines).tolist() == pytest.approx([0.0, 2.8, 5.0])
+    assert to_score(recipe, None, np.array([-3.0, 4.5, 7.0])).tolist() == [0.0, 4.5, 5.0]
+
+
+def test_vectors_are_means_over_the_text_alone_and_of_length_one() -> None:
+    module = untrained("klue-sts").module
+    ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
+    with torch.no_grad():
+        hidden = module.encoder(input_ids=ids[:, :5], attention_mask=mask[:, :5]).last_hidden_state  # type: ignore[operator]
+        (vector,) = module.vectors(ids, mask)  # type: ignore[operator]
+    mean = hidden[0].mean(0)
+    assert vector.norm().item() == pytest.approx(1.0, abs=1e-5)
+    assert vector.numpy() == pytest.approx((mean / mean.norm()).numpy(), abs=1e-5)
+
+
+def test_a_classifier_reads_what_the_recipe_says() -> None:
+    ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
+    module = untrained("nsmc", model__pooling="mean").module
+    whole = module.classifier
+    with torch.no_grad():
+        hidden = whole.base_model(input_ids=ids[:, :5], attention_mask=mask[:, :5]).last_hidden_state  # type: ignore[union-attr]
+        pooled = torch.tanh(whole.base_model.pooler.dense(hidden[0].mean(0)))  # type: ignore[union-attr]
+        wanted = whole.classifier(pooled)  # type: ignore[operator, union-attr]
+        found = module(ids, mask)["logits"][0]
+        of_cls = untrained("nsmc", model__pooling="cls").module(input_ids=ids, attention_mask=mask)["logits"][0]
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert found.numpy() != pytest.approx(of_cls.numpy(), abs=1e-2)
+
+
+def test_distances_are_those_of_the_vectors() -> None:
+    draw = np.random.default_rng(3)
+    left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in draw.normal(size=(2, 20, 8)))
+    cosines = (left * right).sum(axis=1)
+    assert distances_of(cosines) == pytest.approx(np.linalg.norm(left - right, axis=1))
+    # One and a little more is what rounding makes of a text beside itself.
+    assert distances_of(np.array([1.0 + 1e-7, -1.0])).tolist() == [0.0, 2.0]
+
+
+def test_the_loss_of_pairs_is_what_their_correlation_lacks() -> None:
+    draw = np.random.default_rng(5)
+    cosines, labels = draw.normal(size=(2, 40))
+    found = correlation_loss(torch.tensor(cosines), torch.tensor(labels)).item()
+    assert found == pytest.approx(1 - pearsonr(cosines, labels).statistic, abs=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]])
+def test_cosines_or_labels_that_are_all_one_have_a_loss_and_no_broken_gradient(labels: list[float]) -> None:
+    cosines = torch.full((3,), 0.4, requires_grad=True) if labels[0] == 1.0 else torch.rand(3, requires_grad=True)
+    loss = correlation_loss(cosines, torch.tensor(labels))
+    loss.backward()
+    assert loss.item() == pytest.approx(1.0, abs=1e-6)
+    assert cosines.grad is not None
+    assert torch.isfinite(cosines.grad).all()
+
+
+def test_the_loss_falls_when_a_pair_is_put_right() -> None:
+    cosines = torch.tensor([0.5, 0.4, 0.2], requires_grad=True)
+    correlation_loss(cosines, torch.tensor([1.0, 4.0, 0.5])).backward()
+    assert cosines.grad is not None
+    # Down the gradient: the first, which is less alike, goes down, the second goes up.
+    assert cosines.grad[0] > 0 > cosines.grad[1]
+
+
+def test_a_batch_is_padded_on_the_right_to_its_longest_row() -> None:
+    rows = [
+        {"input_ids": np.array([2, 9, 8, 3]), "token_type_ids": np.array([0, 0, 1, 1]), "label": 1.5},
+        {"input_ids": np.array([2, 3]), "token_type_ids": np.array([0, 1]), "label": 2.0},
+    ]
+    batch = Collate(7)(rows)
+    assert batch["input_ids"].tolist() == [[2, 9, 8, 3], [2, 3, 7, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert batch["token_type_ids"].tolist() == [[0, 0, 1, 1], [0, 1, 0, 0]]
+    assert batch["labels"].dtype == torch.float32
+
+
+def test_the_texts_of_a_pair_are_padded_and_masked_apart() -> None:
+    rows = [
+        {"input_ids": np.array([2, 5, 3]), "input_ids_pair": np.array([2, 3]), "label": 0},
+        {"input_ids": np.array([2, 3]), "input_ids_pair": np.array([2, 5, 6, 3]), "label": 1},
+    ]
+    batch = Collate(0)(rows)
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["attention_mask_pair"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert batch["labels"].dtype == torch.long
+
+
+def test_a_mask_comes_from_the_length_and_not_from_the_ids() -> None:
+    # A text may hold the padding token itself.
+    batch = Collate(0)([{"input_ids": np.array([2, 0, 3])}])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1]]
+
+
+def test_rows_are_what_the_trainer_asks_for() -> None:
+    rows = Rows(pd.DataFrame({"input_ids": [[1, 2], [3]], "label": [0, 1], "length": [2, 1]}), ["input_ids", "label"])
+    assert len(rows) == 2
+    assert rows[1] == {"input_ids": [3], "label": 1}
+
+
+def test_a_model_from_nothing_has_the_shape_of_the_recipe() -> None:
+    config = untrained("nsmc", model__pooling="cls").module.config
+    assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 32, 64)  # type: ignore[union-attr]
+    assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENIZER), 32)  # type: ignore[union-attr]
+    assert config.id2label == {0: "negative", 1: "positive"}  # type: ignore[union-attr]
+
+
+def save_base(directory: Path, **shape: int) -> Path:
+    """A base model directory of random weights."""
+    fields = {"vocab_size": len(TOKENIZER), "max_position_embeddings": 64} | shape
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, **fields)
+    BertModel(config).save_pretrained(directory)
+    TOKENIZER.save_pretrained(directory)
+    return directory
+
+
+def test_dropout_of_a_base_model_is_the_recipes_or_its_own(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base")
+    for share, found in ((None, 0.1), (0.3, 0.3), (0.0, 0.0)):
+        module = build_model(small_recipe("nsmc", model__base=str(base), train__dropout=share), base, TOKENIZER)
+        drops = {part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)}
+        assert drops == {found}
+    with pytest.raises(RecipeError, match=r"`model\.scratch\.dropout`"):
+        small_recipe("nsmc", train__dropout=0.2)
+
+
+def test_a_base_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    directory = save_base(tmp_path / "base")
+    (directory / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BaseModelError, match="base"):
+        build_model(small_recipe("nsmc"), directory, TOKENIZER)

@@ -1,0 +1,86 @@
+"""What `up` says at its end: calls with their answers, and what to try next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from pipeline.job import open_store
+from pipeline.settings import Settings
+from pipeline.stack.run_report import ask, calls, live_recipes, next_steps
+from pipeline.store.artifacts import Store
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
+from tests.support.running_service import Service, eventually
+from tests.support.tiny_releases import TinyModel
+
+
+def body_of(line: str) -> dict[str, list[object]]:
+    """What a printed `curl` sends."""
+    words = shlex.split(line)
+    return dict(json.loads(words[words.index("-d") + 1]))
+
+
+def test_each_endpoint_is_asked_and_answers_about_the_releases_own_data(
+    service: Service,
+    classifier: TinyModel,
+    cross_encoder: TinyModel,
+    pair_classifier: TinyModel,
+    text_scorer: TinyModel,
+) -> None:
+    settings, store = service.settings, open_store(service.settings)
+    reviews = classifier.publish(store, "nsmc", key="a" * 16)
+    pairs = cross_encoder.publish(store, "klue-sts", key="b" * 16)
+    DeploymentLog(store).append({"nsmc": reviews.ref, "klue-sts": pairs.ref}, after=0, run="test", reason="first")
+    eventually("both are served", lambda: [item.deployment for item in service.client.releases().workers] == [1, 1])
+    said = [list(ask(settings, call)) for call in calls(store, live_recipes(settings))]
+    urls = [shlex.split(lines[0])[2].removeprefix(settings.service_url) for lines in said]
+    assert urls == ["/livez", "/readyz", "/classify", "/similarity", "/releases", "/metrics", "/docs.json"]
+    answers = dict(zip(urls, said, strict=True))
+    for path, release, key in (("/classify", reviews, "texts"), ("/similarity", pairs, "pairs")):
+        golden = {item.texts: item.expected for item in read_card(release).golden}
+        asked = [tuple([item] if isinstance(item, str) else item) for item in body_of(answers[path][0])[key]]
+        assert [golden[texts] for texts in asked] == [min(golden.values()), max(golden.values())]
+        assert json.loads(answers[path][1])["sample"] is True
+        assert len(json.loads(answers[path][1])["results"]) == 2
+    assert answers["/livez"][1:] == ["    ok"]
+    assert answers["/metrics"][0].endswith("/metrics | head -n 2")
+    assert [line[:7] for line in answers["/metrics"][1:]] == ["    # H", "    # T"]
+    assert len(answers["/docs.json"][1]) < 250
+    rarer = pair_classifier.publish(store, "same", key="c" * 16), text_scorer.publish(store, "stars", key="d" * 16)
+    with service.deployed(*rarer):
+        asked = [call for call in calls(store, live_recipes(settings)) if call.body]
+        said = [list(ask(settings, call)) for call in asked]
+    assert [(call.path, list(call.body or {})) for call in asked] == [
+        ("/classify", ["texts"]),
+        ("/classify", ["pairs"]),
+        ("/similarity", ["pairs"]),
+        ("/score", ["texts"]),
+    ]
+    assert [len(json.loads(lines[1])["results"]) for lines in said] == [2] * 4
+
+
+def test_nobody_is_asked_for_what_is_not_deployed(settings: Settings, store: Store) -> None:
+    (first, *_) = found = calls(store, live_recipes(settings))
+    assert [call.path for call in found] == ["/livez", "/readyz", "/releases", "/metrics", "/docs.json"]
+    assert list(ask(settings, first))[1].startswith("    no answer: ")
+
+
+def test_a_rollback_is_suggested_only_where_every_recipe_keeps_a_release(settings: Settings, store: Store) -> None:
+    log = DeploymentLog(store)
+
+    def suggests() -> bool:
+        return any("saebyeok rollback" in line for line in next_steps(settings, store, {}))
+
+    maps = [
+        {"nsmc": "a"},
+        {"nsmc": "a", "klue-sts": "b"},
+        {"nsmc": "c", "klue-sts": "b"},
+        {"nsmc": "a", "klue-sts": "b"},
+    ]
+    found = []
+    for number, releases in enumerate(maps):
+        log.append(releases, after=number, run="test", reason="test")
+        found.append(suggests())
+    # The last is the way back already: before it there was only one recipe.
+    assert found == [False, False, True, False]

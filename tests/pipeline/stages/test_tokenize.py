@@ -1,0 +1,341 @@
+"""Tokenize: what a row becomes, on which side it falls, and what the vocabulary is learnt from."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.splits import side_of, split_rows
+from pipeline.errors import BaseModelError, DataError
+from pipeline.models.base_model import resolve_base
+from pipeline.models.row_encoder import Encoder
+from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
+from pipeline.settings import ROOT
+from pipeline.stages.tokenize import tokenize
+from pipeline.store.artifacts import Store
+from tests.support.small_pipeline import Road, make_validated, open_road, save_base, small_recipe
+
+pytestmark = pytest.mark.torch
+
+REVIEWS = small_recipe("nsmc")
+PAIRS = small_recipe("klue-sts")
+WORDS = "정말 재미 있는 영화 였다 지루 했다 음악 배우 연기 이야기 결말 처음 마지막 눈물 웃음".split()  # noqa: SIM905
+TOKENIZER = learn_tokenizer([" ".join(WORDS)] * 3, 500)
+
+
+def encoder(max_length: int, objective: str | None = None) -> Encoder:
+    return Encoder(TOKENIZER, max_length, objective)
+
+
+def ids(*words: str) -> list[int]:
+    return [TOKENIZER.convert_tokens_to_ids(word) for word in words]
+
+
+def token_list(values: object) -> list[int]:
+    return np.asarray(values).tolist()
+
+
+# --- encoding ---
+
+
+def test_a_row_becomes_its_tokens_without_padding() -> None:
+    rows = pd.DataFrame({"id": ["a", "b"], "text": ["영화 음악", "배우"], "label": [1, 0], "source": ["x", "y"]})
+    found = encoder(16).encode(rows).rows
+    assert list(found.columns) == ["id", "label", "input_ids", "length"]
+    assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "음악", "[SEP]")
+    assert token_list(found["input_ids"][1]) == ids("[CLS]", "배우", "[SEP]")
+    assert found["length"].tolist() == [4, 3]
+
+
+def test_a_long_text_is_cut_with_its_end_mark_kept() -> None:
+    rows = pd.DataFrame({"text": [" ".join(WORDS), " ".join(WORDS[:6]), "영화"]})
+    found = encoder(8).encode(rows)
+    assert token_list(found.rows["input_ids"][0]) == ids("[CLS]", *WORDS[:6], "[SEP]")
+    # Just as long as allowed is not cut.
+    assert found.rows["length"].tolist() == [8, 8, 3]
+    assert found.figures["truncated"] == pytest.approx(1 / 3)
+
+
+def test_rows_of_one_length_stay_rows() -> None:
+    found = encoder(8, "cross-encoder").encode(pd.DataFrame({"text": ["영화", "배우"], "text_pair": ["음악", "결말"]}))
+    assert [token_list(item) for item in found.rows["token_type_ids"]] == [[0, 0, 0, 1, 1]] * 2
+
+
+def test_shares_are_counted_by_hand() -> None:
+    # 5 words, of which two hold letters that no training text had.
+    found = encoder(16).encode(pd.DataFrame({"text": ["영화 쀍 음악", "뛟", "배우"]})).figures
+    assert found["unknown"] == pytest.approx(2 / 5)
+    assert found["truncated"] == 0.0
+    assert found["rows"] == 3
+    assert found["mean_length"] == pytest.approx((5 + 3 + 3) / 3)
+
+
+def test_a_cross_encoder_reads_both_texts_at_once() -> None:
+    found = encoder(16, "cross-encoder").encode(pd.DataFrame({"text": ["영화 음악"], "text_pair": ["배우"]})).rows
+    assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "음악", "[SEP]", "배우", "[SEP]")
+    assert token_list(found["token_type_ids"][0]) == [0, 0, 0, 0, 1, 1]
+    assert found["length"].tolist() == [6]
+
+
+def test_a_cross_encoder_cuts_the_longer_text() -> None:
+    rows = pd.DataFrame({"text": [" ".join(WORDS)], "text_pair": ["배우"]})
+    found = encoder(8, "cross-encoder").encode(rows).rows
+    assert token_list(found["input_ids"][0]) == ids("[CLS]", *WORDS[:4], "[SEP]", "배우", "[SEP]")
+
+
+def test_a_bi_encoder_reads_them_apart_and_counts_the_longer() -> None:
+    rows = pd.DataFrame({"text": ["영화", "배우 연기"], "text_pair": ["음악 결말 눈물", "웃음"]})
+    found = encoder(16, "bi-encoder").encode(rows).rows
+    assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "[SEP]")
+    assert token_list(found["input_ids_pair"][0]) == ids("[CLS]", "음악", "결말", "눈물", "[SEP]")
+    assert found["length"].tolist() == [5, 4]
+
+
+# --- vocabulary ---
+
+
+def test_hangul_is_not_taken_apart() -> None:
+    tokens = set(TOKENIZER.get_vocab())
+    assert "영화" in tokens
+    assert not [token for token in tokens for letter in token if "\u1100" <= letter <= "\u11ff"]
+
+
+def test_decomposed_text_has_the_tokens_of_composed_text() -> None:
+    text = "정말 재미 있는 영화"
+    apart = unicodedata.normalize("NFD", text)
+    assert apart != text
+    assert TOKENIZER.tokenize(apart) == TOKENIZER.tokenize(text)
+
+
+def test_letters_are_lowered_and_accents_kept() -> None:
+    tokenizer = learn_tokenizer(["cafe café Movie"] * 3, 500)
+    assert tokenizer.tokenize("MOVIE Café") == ["movie", "café"]
+
+
+def test_every_letter_is_known_before_letters_are_joined() -> None:
+    letters = "".join(chr(code) for code in range(ord("가"), ord("가") + 80))
+    tokenizer = learn_tokenizer([letters, letters[::-1]] * 3, 200)
+    assert len(tokenizer) == 200
+    assert tokenizer.unk_token_id not in tokenizer(" ".join(letters)).input_ids
+
+
+def test_the_marks_come_first() -> None:
+    assert TOKENIZER.convert_ids_to_tokens([0, 1, 2, 3, 4]) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+LEARN = """
+import hashlib, random
+from pipeline.models.tokenizer import train_wordpiece
+chance = random.Random(3)
+letters = [chr(code) for code in range(ord("가"), ord("가") + 60)]
+# Many pairs of letters are as frequent as others.
+texts = [" ".join("".join(chance.choices(letters, k=3)) for _ in range(8)) for _ in range(40)]
+vocabulary = train_wordpiece(texts, 300).get_vocab()
+assert len(vocabulary) == 300
+print(hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest())
+"""
+
+
+def test_the_same_texts_give_the_same_vocabulary_in_every_process() -> None:
+    # What a hash table of the library has in which order differs from process to process only.
+    command = [sys.executable, "-c", LEARN]
+    first, second = (subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2))
+    assert first == second
+
+
+def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.models.tokenizer.LETTERS", 3)
+    tokenizer = learn_tokenizer(["가나 가나 다가", "라"], 100)
+    assert {token for token in tokenizer.get_vocab() if len(token) == 1} == {"가", "나", "다"}
+    assert tokenizer.tokenize("가나 라") == ["가나", "[UNK]"]
+
+
+@given(st.lists(st.text("가나다abé 12!", max_size=12), min_size=1), st.lists(st.text("가나다라abcé 12!?", max_size=12)))
+@settings(max_examples=40, deadline=None)
+def test_the_words_that_a_vocabulary_will_not_know_are_counted_without_learning_it(
+    learnt: list[str], texts: list[str]
+) -> None:
+    tokenizer, counter = learn_tokenizer(learnt, 60), WordCounter(None, learnt)
+    found = [tokenizer(text, add_special_tokens=False) for text in texts]
+    assert counter.count(texts) == [
+        (len(set(item.word_ids())), item["input_ids"].count(tokenizer.unk_token_id)) for item in found
+    ]
+
+
+def test_words_of_a_base_model_are_counted_in_whole_texts(tmp_path: Path, store: Store) -> None:
+    TOKENIZER.backend_tokenizer.enable_truncation(8)
+    TOKENIZER.save_pretrained(tmp_path)
+    TOKENIZER.backend_tokenizer.no_truncation()
+    save_base(tmp_path / "base", [" ".join(WORDS)])
+    shutil.copy(tmp_path / "tokenizer.json", tmp_path / "base")
+    base = resolve_base(str(tmp_path / "base"), store)
+    assert WordCounter(base, []).count([" ".join([*WORDS, "쀍다", "영화뛟"]), ""]) == [(len(WORDS) + 2, 2), (0, 0)]
+
+
+def test_a_tokenizer_survives_its_directory(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.get_vocab() == TOKENIZER.get_vocab()
+    assert (loaded.pad_token_id, loaded.unk_token_id) == (0, 1)
+    assert loaded("정말 영화", "음악").input_ids == TOKENIZER("정말 영화", "음악").input_ids
+
+
+def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    # transformers would make up one to which every word is unknown.
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(BaseModelError, match="has no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
+    TOKENIZER.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BaseModelError, match="no usable tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+# --- sides ---
+
+
+def test_equal_texts_fall_on_one_side() -> None:
+    for number in range(200):
+        text = f"재미있는 영화 {number}"
+        side = side_of((text,), REVIEWS.data)
+        assert side_of((f"  {text}\n",), REVIEWS.data) == side
+        assert side_of((unicodedata.normalize("NFD", text),), REVIEWS.data) == side
+
+
+def test_a_pair_falls_where_its_mirror_falls() -> None:
+    sides = set()
+    for number in range(200):
+        pair = (f"오늘은 비가 온다 {number}", f"비가 내린다 {number}")
+        sides.add(side_of(pair, PAIRS.data))
+        assert side_of(pair[::-1], PAIRS.data) == side_of(pair, PAIRS.data)
+    assert sides == {"train", "validation", "gate"}
+
+
+def test_the_parts_of_a_pair_are_kept_apart() -> None:
+    joined = {
+        side_of((f"가{number}", "나"), PAIRS.data) == side_of((f"가{number}나", ""), PAIRS.data) for number in range(99)
+    }
+    assert joined == {True, False}
+
+
+def test_shares_are_about_those_of_the_recipe() -> None:
+    rows = 5000
+    sides = [side_of((f"리뷰 {number}",), REVIEWS.data) for number in range(rows)]
+    for side, share in (("gate", REVIEWS.data.gate_share), ("validation", REVIEWS.data.validation_share)):
+        deviation = (share * (1 - share) / rows) ** 0.5
+        assert sides.count(side) / rows == pytest.approx(share, abs=4 * deviation)
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+
+
+@settings(deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=30, unique=True), st.lists(TEXTS, max_size=30))
+def test_a_row_keeps_its_side_when_others_come_and_go(texts: list[str], others: list[str]) -> None:
+    def sides(rows: list[str]) -> dict[str, str]:
+        return {text: side_of((text,), REVIEWS.data) for text in rows}
+
+    assert sides(texts).items() <= sides(others + texts).items()
+
+
+def test_a_larger_gate_takes_no_row_from_the_gate() -> None:
+    larger = small_recipe("nsmc", data__gate_share=0.3)
+    for number in range(300):
+        if side_of((f"리뷰 {number}",), REVIEWS.data) == "gate":
+            assert side_of((f"리뷰 {number}",), larger.data) == "gate"
+
+
+@pytest.mark.parametrize(
+    ("side", "advice"), [("gate", "raise data.gate_share"), ("train", "lower data.validation_share")]
+)
+def test_an_empty_side_is_an_error_that_says_what_to_do(side: str, advice: str) -> None:
+    texts = [f"리뷰 {number}" for number in range(200)]
+    rows = pd.DataFrame({"text": [text for text in texts if side_of((text,), REVIEWS.data) != side]})
+    with pytest.raises(DataError, match=rf"no rows fall on the {side} side; {advice}"):
+        split_rows(REVIEWS, rows)
+
+
+# --- the stage ---
+
+
+def test_sides_are_whole_and_apart(reviews: Road) -> None:
+    train = pd.read_parquet(reviews.validated.path / "train.parquet")
+    parts = {
+        name: pd.read_parquet(reviews.tokenized.path / f"{name}.parquet") for name in ("train", "validation", "gate")
+    }
+    assert sorted(pd.concat(parts.values())["id"]) == sorted(train["id"])
+    texts = [set(train.set_index("id").loc[part["id"], "text"]) for part in parts.values()]
+    assert not texts[0] & texts[1]
+    assert not texts[0] & texts[2]
+    assert not texts[1] & texts[2]
+    assert {name: reviews.tokenized.figures[name]["rows"] for name in parts} == {k: len(v) for k, v in parts.items()}
+
+
+def test_stored_rows_are_within_the_length_and_not_padded(reviews: Road, pairs: Road) -> None:
+    for road, columns in ((reviews, ["input_ids"]), (pairs, ["input_ids", "input_ids_pair"])):
+        rows = pd.read_parquet(road.tokenized.path / "test.parquet")
+        assert len(rows) == len(road.rows["test"])
+        longest = np.max([[len(item) for item in rows[name]] for name in columns], axis=0)
+        assert (rows["length"] == longest).all()
+        assert rows["length"].max() <= road.recipe.model.max_length
+        assert len(set(rows["length"])) > 1
+
+
+def test_the_vocabulary_comes_from_the_training_side_alone(tmp_path: Path) -> None:
+    road = open_road(REVIEWS, tmp_path / "home", train=300, test=40)
+    rows = {name: table.copy() for name, table in road.rows.items()}
+    words = {"train": "훈련쀍말", "validation": "검증쁇말", "gate": "관문뛟말"}
+
+    def marked(text: str) -> str:
+        # The new text may fall on another side: count up until it stays on its own.
+        side = side_of((text,), REVIEWS.data)
+        tries = (f"{text} {words[side]} {number}" for number in range(999))
+        return next(new for new in tries if side_of((new,), REVIEWS.data) == side)
+
+    rows["train"]["text"] = [marked(text) for text in rows["train"]["text"]]
+    rows["test"]["text"] = rows["test"]["text"] + " 시험뚫말"
+    tokenized = tokenize(road.job, make_validated(road.job, rows))
+    letters = set("".join(load_tokenizer(tokenized.path / "tokenizer").get_vocab()))
+    assert "쀍" in letters
+    assert not letters & set("쁇뛟뚫")
+    assert tokenized.figures["gate"]["unknown"] > tokenized.figures["train"]["unknown"] == 0.0
+
+
+def test_only_what_changes_the_tokens_changes_the_key(reviews: Road) -> None:
+    def again(**overrides: object) -> str:
+        job = replace(reviews.job, recipe=small_recipe("nsmc", **overrides))
+        return tokenize(job, reviews.validated).key
+
+    same = {"gate__floors__accuracy": 0.1, "gate__margin": 0.5, "train__epochs": 9, "export__latency_ms": 1.0}
+    assert again(**same) == reviews.tokenized.key
+    assert again(model__max_length=31) != reviews.tokenized.key
+    assert again(data__gate_share=0.2) != reviews.tokenized.key
+
+
+def test_a_base_model_brings_its_own_tokenizer(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", [" ".join(WORDS)])
+    road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
+    assert load_tokenizer(road.tokenized.path / "tokenizer").get_vocab() == load_tokenizer(base).get_vocab()
+    assert road.tokenized.figures["base"]["base"] == str(base)
+    assert len(road.tokenized.figures["base"]["revision"]) == 64
+
+
+def test_a_base_model_that_does_not_fit_stops_here(tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", [" ".join(WORDS)], max_position_embeddings=16)
+    road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
+    with pytest.raises(BaseModelError, match="takes 16 tokens at most"):
+        _ = road.tokenized
+    assert road.job.store.newest("tokenize", "nsmc") is None

@@ -1,0 +1,338 @@
+"""Artifacts are whole or absent, found again by their keys, and in order, on a disk and in a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ArtifactError, PrunedError, SettingsError
+from pipeline.store.artifacts import MANIFEST, Store
+from tests.support.stores import FILES, find, found_ref, publish, read_all, run_together
+
+Overwrite = Callable[[str, bytes | None], None]
+SetClock = Callable[[timedelta], None]
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def overwrite(uri: str, request: pytest.FixtureRequest) -> Overwrite:
+    """Damages a file of the store behind its back; None removes it."""
+
+    def in_bucket(ref: str, content: bytes | None) -> None:
+        bucket = request.getfixturevalue("bucket")
+        bucket.delete(ref) if content is None else bucket.put(ref, content)
+
+    def on_disk(ref: str, content: bytes | None) -> None:
+        (Path(uri) / ref).unlink(missing_ok=True)
+        if content is not None:
+            (Path(uri) / ref).write_bytes(content)
+
+    return in_bucket if uri.startswith("s3://") else on_disk
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    """Sets the clock by which artifacts are made, so far from the right one."""
+
+    def set_clock(error: timedelta) -> None:
+        class Wrong(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Any:
+                return datetime.now(tz) + error
+
+        monkeypatch.setattr("pipeline.store.artifacts.datetime", Wrong)
+
+    return set_clock
+
+
+def newest_ref(store: Store) -> str | None:
+    artifact = store.newest("train", "nsmc")
+    return artifact.ref if artifact else None
+
+
+def test_what_is_published_is_found_and_read_elsewhere(uri: str, open_again: Callable[[], Store]) -> None:
+    made = publish(open_again())
+    found = find(open_again())
+    assert found is not None
+    assert (found.ref, found.manifest, found.uri) == (made.ref, made.manifest, f"{uri}/{made.ref}")
+    assert read_all(found) == FILES
+    assert found.read_json("docs/manifest.json") == {}
+    assert found.size == sum(map(len, FILES.values()))
+    assert found.manifest.files["weights.bin"].sha256 == hashlib.sha256(FILES["weights.bin"]).hexdigest()
+    assert open_again().open(made.ref).figures == {"seconds": 1.5, "history": [{"loss": 0.5}]}
+
+
+def test_nothing_is_found_in_an_empty_store(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    assert find(store) is None
+    assert store.newest("train", "nsmc") is None
+    assert store.list("deployments") == []
+    with pytest.raises(ArtifactError, match=r"train/nsmc/k1/1: no such artifact"):
+        store.open("train/nsmc/k1/1")
+
+
+def test_inputs_are_opened_by_name(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    first = publish(store, "tokens")
+    made = publish(store, "k1", tokenized=first)
+    assert made.input_ref("tokenized") == first.ref
+    assert made.input("tokenized").ref == first.ref
+    assert made.input_ref("trained") is None
+    with pytest.raises(ArtifactError, match="was made without an input 'trained'"):
+        made.input("trained")
+
+
+def test_only_the_same_key_and_inputs_are_found(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    first, second = publish(store, "tokens"), publish(store, "tokens")
+    made = publish(store, "k1", tokenized=first)
+    again = find(store, "k1", tokenized=first)
+    assert again is not None
+    assert again.ref == made.ref
+    assert find(store, "k1", tokenized=second) is None
+    assert find(store, "k1", other=first) is None
+    assert find(store, "k1") is None
+    assert find(store, "k2", tokenized=first) is None
+
+
+def test_the_newest_attempt_wins(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    older, newer = publish(store), publish(store, files={"weights.bin": b"new"})
+    assert found_ref(store) == newer.ref != older.ref
+    assert read_all(older) == FILES
+    other_key = publish(store, "a-key-that-sorts-first")
+    assert newest_ref(store) == other_key.ref
+    assert store.refs("train", "nsmc") == [other_key.ref, newer.ref, older.ref]
+
+
+def test_a_stage_finds_what_it_made_unchanged(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    with store.draft() as draft:
+        made = store.publish(
+            draft, "train", "nsmc", "k1", run="r", inputs={}, fields={"texts": ("a", "b")}, figures={"r": float("nan")}
+        )
+    assert made.manifest.fields == {"texts": ["a", "b"]}
+    found = store.open(made.ref)
+    assert found.manifest.fields == made.manifest.fields
+    assert found.figures["r"] != found.figures["r"], "a figure that is not a number must not turn into an absent one"
+
+
+def test_a_damaged_manifest_is_loud_and_its_stage_runs_again(
+    open_again: Callable[[], Store], overwrite: Overwrite, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = publish(open_again())
+    text = json.dumps(json.loads(made.manifest.model_dump_json()) | {"files": 3})
+    for content in (b"", b'{"kind": "tra', text.encode()):
+        overwrite(f"{made.ref}/{MANIFEST}", content)
+        with pytest.raises(ArtifactError, match=r"manifest\.json is damaged"):
+            open_again().open(made.ref)
+        caplog.clear()
+        assert find(open_again()) is None
+        assert "is damaged" in caplog.text
+    assert publish(open_again()).ref == found_ref(open_again())
+
+
+def test_a_truncated_file_is_loud_and_its_stage_runs_again(
+    open_again: Callable[[], Store], overwrite: Overwrite, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = publish(open_again())
+    overwrite(f"{made.ref}/weights.bin", FILES["weights.bin"][:-1])
+    with pytest.raises(ArtifactError, match=r"weights\.bin is 999 bytes long, not 1000; run its stage again"):
+        _ = open_again().open(made.ref).path
+    assert find(open_again()) is None
+    assert "weights.bin" in caplog.text
+
+
+def test_a_changed_file_of_the_same_size_is_loud(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+    made = publish(open_again())
+    overwrite(f"{made.ref}/weights.bin", b"\x02" + FILES["weights.bin"][1:])
+    with pytest.raises(ArtifactError, match=r"weights\.bin has changed since it was made"):
+        _ = open_again().open(made.ref).path
+
+
+def test_a_missing_file_is_loud(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+    made = publish(open_again())
+    overwrite(f"{made.ref}/weights.bin", None)
+    with pytest.raises(ArtifactError, match=r"weights\.bin is missing"):
+        _ = open_again().open(made.ref).path
+    assert find(open_again()) is None
+
+
+def test_a_file_name_cannot_lead_out_of_an_artifact(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+    made = publish(open_again())
+    for name in ("../../escaped", "/etc/passwd", "."):
+        document = json.loads(made.manifest.model_dump_json())
+        document["files"][name] = {"sha256": "0", "size": 0}
+        overwrite(f"{made.ref}/{MANIFEST}", json.dumps(document).encode())
+        with pytest.raises(ArtifactError, match="leads out of the artifact"):
+            open_again().open(made.ref)
+
+
+def test_a_file_that_was_never_there_is_named(open_again: Callable[[], Store]) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"has no file card\.json; it has: docs/manifest\.json, tokenizer\.json, weights\.bin"
+    ):
+        publish(open_again()).read_json("card.json")
+
+
+def test_many_writers_of_one_key_leave_one_whole_artifact_each(open_again: Callable[[], Store]) -> None:
+    contents = [bytes([number]) * 1000 for number in range(6)]
+    made = run_together([lambda c=content: publish(open_again(), files={"weights.bin": c}) for content in contents])
+    assert len({artifact.ref for artifact in made}) == len(contents)
+    read = sorted((open_again().open(artifact.ref).path / "weights.bin").read_bytes() for artifact in made)
+    assert read == contents
+    assert found_ref(open_again()) == max(artifact.ref for artifact in made)
+
+
+def test_of_many_creators_exactly_one_wins(open_again: Callable[[], Store]) -> None:
+    contents = [f"writer {number}".encode() for number in range(8)]
+    for number in range(2):
+        ref = f"deployments/{number:06d}.json"
+        won = run_together([lambda c=content, r=ref: open_again().create(r, c) for content in contents])
+        assert won.count(True) == 1
+        assert open_again().read(ref) == contents[won.index(True)]
+        assert not open_again().create(ref, b"late")
+        assert open_again().read(ref) == contents[won.index(True)]
+
+
+def test_hidden_names_and_the_folders_own_marker_are_not_listed(
+    uri: str, open_again: Callable[[], Store], request: pytest.FixtureRequest
+) -> None:
+    open_again().create("deployments/000001.json", b"{}")
+    open_again().create("deployments/.000002.json.ab12", b"{}")
+    if uri.startswith("s3://"):
+        request.getfixturevalue("bucket").put("deployments/", b"")
+    assert open_again().list("deployments") == ["000001.json"]
+
+
+def test_a_stray_file_is_passed_over(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    first = publish(store)
+    assert store.create("train/nsmc/notes.txt", b"do not delete")
+    assert store.create("train/nsmc/k1/zz-notes.txt", b"do not delete")
+    assert store.list("train/nsmc/notes.txt") == []
+    assert found_ref(store) == newest_ref(store) == first.ref
+    assert publish(store).ref == found_ref(store)
+
+
+# --- order ------------------------------------------------------------------------------------
+
+
+def test_an_attempt_is_named_by_its_time(open_again: Callable[[], Store]) -> None:
+    before = datetime.now(UTC)
+    made = publish(open_again())
+    name = made.ref.rsplit("/", 1)[1]
+    assert re.fullmatch(r"\d{8}T\d{12}-[0-9a-f]{4}", name)
+    named = datetime.strptime(name[:-5] + "+0000", "%Y%m%dT%H%M%S%f%z")
+    assert before <= named == made.manifest.created <= datetime.now(UTC)
+
+
+def test_a_clock_set_back_changes_no_order(open_again: Callable[[], Store], set_clock: SetClock) -> None:
+    store = open_again()
+    old = publish(store)
+    set_clock(-HOUR)
+    forced = publish(store)
+    assert found_ref(store) == newest_ref(store) == forced.ref
+    other_key = publish(store, "a-key-that-sorts-first")
+    assert newest_ref(store) == other_key.ref
+    assert store.refs("train", "nsmc") == [other_key.ref, forced.ref, old.ref]
+    # It is what the clock said.
+    assert forced.manifest.created < old.manifest.created - HOUR / 2
+
+
+def test_machines_with_clocks_an_hour_apart_agree(open_again: Callable[[], Store], set_clock: SetClock) -> None:
+    made = []
+    for error in (HOUR, -HOUR, HOUR, -HOUR):
+        set_clock(error)
+        made.append(publish(open_again()).ref)
+        assert found_ref(open_again()) == made[-1]
+    assert open_again().refs("train", "nsmc") == made[::-1]
+
+
+def test_two_at_once_by_a_clock_set_back_both_succeed(open_again: Callable[[], Store], set_clock: SetClock) -> None:
+    store = open_again()
+    publish(store)
+    set_clock(-HOUR)
+    both = [made.ref for made in run_together([lambda: publish(open_again())] * 2)]
+    assert found_ref(store) == max(both)
+    assert set(store.refs("train", "nsmc")[:2]) == set(both)
+    assert publish(store).ref == found_ref(store) > max(both)
+
+
+def test_an_unfinished_attempt_keeps_its_place(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+    store = open_again()
+    unfinished = publish(store)
+    overwrite(f"{unfinished.ref}/{MANIFEST}", None)
+    finished = publish(store)
+    assert newest_ref(store) == finished.ref > unfinished.ref
+
+
+# --- deletion -----------------------------------------------------------------------------------
+
+
+def test_what_is_deleted_is_remembered(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    kept, gone = publish(store), publish(store)
+    assert gone.path.is_dir()
+    store.prune(gone)
+    assert found_ref(store) == kept.ref
+    assert read_all(kept) == FILES
+    assert not gone.store._cache.joinpath("artifacts", gone.ref).exists()
+    with pytest.raises(PrunedError, match=rf"was deleted on {datetime.now(UTC):%Y-%m-%d}: no deployment"):
+        store.open(gone.ref)
+    store.prune(gone)
+    assert store.list("train/nsmc/k1") == [kept.ref.rsplit("/", 1)[1]]
+
+
+def test_a_key_goes_with_its_last_artifact(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    store.prune(publish(store))
+    assert store.list("train/nsmc") == []
+    assert found_ref(store) is None
+
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["gs://bucket/x", "http://example.com/x", "s3://", "s3:///x"])
+def test_an_address_of_another_kind_is_refused(wrong: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"use .*s3://bucket/prefix") as caught:
+        Store(wrong, tmp_path)
+    assert not caught.value.retryable
+
+
+def test_a_file_uri_is_a_directory(tmp_path: Path) -> None:
+    made = publish(Store(f"file://{tmp_path}/store", tmp_path / "cache"))
+    assert found_ref(Store(str(tmp_path / "store"), tmp_path / "cache")) == made.ref
+
+
+def test_a_store_in_a_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Store("~/store", tmp_path / "cache")
+    monkeypatch.chdir(tmp_path)
+    relative = Store("store", tmp_path / "cache")
+    monkeypatch.chdir("/")
+    assert publish(relative).ref == found_ref(store)
+
+
+def test_addresses_have_one_slash_between_their_parts(tmp_path: Path) -> None:
+    for uri in ("s3://bucket/prefix", "s3://bucket/prefix/"):
+        assert Store(uri, tmp_path).address("train/nsmc") == "s3://bucket/prefix/train/nsmc"
+
+
+def test_a_store_is_told_from_others_whatever_way_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    same = [f"{tmp_path}/store", f"{tmp_path}/store/", f"file://{tmp_path}/store", f"{tmp_path}/link"]
+    bucket = ["s3://bucket/prefix", "s3://bucket/prefix/"]
+    digests = [Store(uri, tmp_path / "cache").digest for uri in [*same, *bucket, f"{tmp_path}/other", "s3://bucket"]]
+    assert len(set(digests[:4])) == len(set(digests[4:6])) == 1
+    assert len(set(digests)) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)

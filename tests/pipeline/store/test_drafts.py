@@ -1,0 +1,169 @@
+"""Drafts of killed runs go; those of running ones stay, whatever the clock says."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ROOT
+from pipeline.store.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
+
+MINUTE = 60.0
+
+
+def touch(directory: Path, moment: float) -> None:
+    for path in (*directory.rglob("*"), directory):
+        os.utime(path, (moment, moment))
+
+
+@pytest.fixture
+def leave(tmp_path: Path) -> Callable[[str, float], Path]:
+    """`leave(name, age)`: a draft that nobody holds, written so many seconds ago."""
+
+    def leave(name: str, age: float) -> Path:
+        directory = tmp_path / "drafts" / name
+        (directory / "deep").mkdir(parents=True)
+        (directory / "deep" / "weights.bin").write_bytes(b"half")
+        touch(directory, time.time() - age)
+        return directory
+
+    return leave
+
+
+def test_a_draft_is_new_and_gone_afterwards(tmp_path: Path) -> None:
+    with open_draft(tmp_path / "a" / "drafts") as one, open_draft(tmp_path / "a" / "drafts") as other:
+        assert one != other
+        assert one.parent == other.parent == tmp_path / "a" / "drafts"
+        (one / "half.bin").write_bytes(b"half")
+    assert list((tmp_path / "a" / "drafts").iterdir()) == []
+
+
+def test_a_draft_goes_also_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="mine"), open_draft(tmp_path):
+        raise RuntimeError("mine")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("age", "stays"),
+    [
+        (0.0, True),
+        (STALE_DRAFT_SECONDS - MINUTE, True),
+        (STALE_DRAFT_SECONDS + MINUTE, False),
+        # By a clock that was set back since.
+        (-STALE_DRAFT_SECONDS + MINUTE, True),
+        (-STALE_DRAFT_SECONDS - MINUTE, False),
+    ],
+)
+def test_what_nobody_holds_goes_after_a_day(leave: Callable[[str, float], Path], age: float, stays: bool) -> None:
+    directory = leave("killed", age)
+    remove_stale_drafts(directory.parent, now=time.time())
+    assert directory.exists() == stays
+
+
+def test_a_day_is_a_day() -> None:
+    assert STALE_DRAFT_SECONDS == 86_400
+
+
+def test_the_newest_file_of_a_draft_counts(leave: Callable[[str, float], Path]) -> None:
+    # Written by a version that held no drafts.
+    busy = leave("busy", STALE_DRAFT_SECONDS + MINUTE)
+    os.utime(busy / "deep" / "weights.bin")
+    remove_stale_drafts(busy.parent, now=time.time())
+    assert busy.exists()
+
+
+def test_a_new_draft_makes_stale_ones_go(leave: Callable[[str, float], Path]) -> None:
+    killed, busy = leave("killed", STALE_DRAFT_SECONDS + MINUTE), leave("busy", MINUTE)
+    with open_draft(killed.parent) as made:
+        assert not killed.exists()
+        assert busy.exists()
+        assert made.exists()
+
+
+@pytest.mark.parametrize("jump", [STALE_DRAFT_SECONDS + MINUTE, -STALE_DRAFT_SECONDS - MINUTE])
+def test_a_draft_at_work_stays_though_the_clock_jumps(tmp_path: Path, jump: float) -> None:
+    with open_draft(tmp_path) as running:
+        (running / "checkpoint").mkdir()
+        touch(running, time.time() - jump)
+        with open_draft(tmp_path):
+            assert (running / "checkpoint").is_dir()
+
+
+#: Holds a draft until its input ends.
+HOLDER = """
+import sys
+from pathlib import Path
+from pipeline.store.drafts import open_draft
+with open_draft(Path(sys.argv[1])) as draft:
+    print(draft, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_draft_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        draft = Path(holder.stdout.readline().strip())
+        later = time.time() + STALE_DRAFT_SECONDS + MINUTE
+        remove_stale_drafts(tmp_path, now=later)
+        assert draft.is_dir()
+        holder.kill()
+    remove_stale_drafts(tmp_path, now=later)
+    assert not draft.exists()
+
+
+def test_where_there_are_no_locks_age_decides(
+    leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(descriptor: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    killed, busy = leave("killed", STALE_DRAFT_SECONDS + MINUTE), leave("busy", MINUTE)
+    with open_draft(killed.parent) as made:
+        assert made.is_dir()
+    assert list(killed.parent.iterdir()) == [busy]
+
+
+def test_a_draft_that_goes_meanwhile_is_passed_over(
+    leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = leave("one", STALE_DRAFT_SECONDS + MINUTE), leave("two", STALE_DRAFT_SECONDS + MINUTE)
+    look = Path.lstat
+    gone: list[Path] = []
+
+    def lstat(path: Path) -> os.stat_result:
+        if not gone:
+            gone.append(path)
+            raise FileNotFoundError
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    remove_stale_drafts(first.parent, now=time.time())
+    assert gone == [directory for directory in (first, second) if directory.exists()]
+
+
+def test_no_descriptor_is_left_open(leave: Callable[[str, float], Path]) -> None:
+    parent = leave("killed", STALE_DRAFT_SECONDS + MINUTE).parent
+    with open_draft(parent), open_draft(parent):
+        assert len(open_below(parent)) == 2
+    assert open_below(parent) == []
+
+
+def open_below(parent: Path) -> list[Path]:
+    opened = [descriptor.resolve() for descriptor in Path("/proc/self/fd").iterdir()]
+    return [path for path in opened if path.is_relative_to(parent)]

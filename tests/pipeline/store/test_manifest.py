@@ -1,0 +1,189 @@
+"""Keys, names of attempts, and what a manifest says of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline import __version__
+from pipeline.errors import ArtifactError
+from pipeline.settings import ROOT
+from pipeline.store import manifest
+from pipeline.store.manifest import FileEntry, attempt_name, code_version, file_digest, make_key, verify_files
+
+NOW = datetime(2026, 11, 29, 12, 30, 15, 123456, UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+def moment(name: str) -> datetime:
+    assert re.fullmatch(r"\d{8}T\d{12}-[0-9a-f]{4}", name)
+    return datetime.strptime(name[:21] + "+0000", "%Y%m%dT%H%M%S%f%z")
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def test_a_key_is_decided_by_all_that_it_is_made_of() -> None:
+    base = make_key("train", 1, {"epochs": 1, "texts": ("a", "b")}, {"tokenized": "k"})
+    assert len(base) == 16
+    assert base == make_key("train", 1, {"texts": ["a", "b"], "epochs": 1}, {"tokenized": "k"})
+    others = {
+        make_key("tokenize", 1, {"epochs": 1, "texts": ("a", "b")}, {"tokenized": "k"}),
+        make_key("train", 2, {"epochs": 1, "texts": ("a", "b")}, {"tokenized": "k"}),
+        make_key("train", 1, {"epochs": 2, "texts": ("a", "b")}, {"tokenized": "k"}),
+        make_key("train", 1, {"epochs": 1, "texts": ("b", "a")}, {"tokenized": "k"}),
+        make_key("train", 1, {"epochs": 1, "texts": ("a", "b")}, {"tokenized": "l"}),
+        make_key("train", 1, {"epochs": 1, "texts": ("a", "b")}, {"other": "k"}),
+    }
+    assert len(others) == 6
+    assert base not in others
+
+
+def test_a_key_stays_what_it_was() -> None:
+    # Of another make, whatever is in a store would be made again.
+    document = '{"fields": {"a": [1.5, null], "b": "한"}, "inputs": {"x": "y"}, "stage": "train", "version": 3}'
+    expected = hashlib.sha256(document.encode()).hexdigest()[:16]
+    assert make_key("train", 3, {"b": "한", "a": (1.5, None)}, {"x": "y"}) == expected
+
+
+def test_a_model_counts_by_its_content() -> None:
+    entry = FileEntry(sha256="0", size=1)
+    assert make_key("t", 1, {"file": entry}, {}) == make_key("t", 1, {"file": {"sha256": "0", "size": 1}}, {})
+
+
+def test_a_key_is_the_same_in_every_process() -> None:
+    code = (
+        "from pipeline.store.manifest import make_key; print(make_key('t', 1, {'b': 1, 'a': [1.5, None]}, {'x': 'y'}))"
+    )
+    keys = set()
+    for seed in ("1", "2"):
+        environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+        keys.add(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+    assert len(keys) == 1
+
+
+def test_a_value_without_a_stable_text_cannot_be_part_of_a_key() -> None:
+    with pytest.raises(TypeError, match="set cannot be part of a key"):
+        make_key("train", 1, {"labels": {"a", "b"}}, {})
+    assert make_key("train", 1, {"base": Path("models/x")}, {}) == make_key("train", 1, {"base": "models/x"}, {})
+
+
+# --- names of attempts --------------------------------------------------------------------------
+
+
+def test_an_attempt_is_named_by_the_clock_that_goes_right() -> None:
+    assert attempt_name([], NOW).startswith("20261129T123015123456-")
+    assert moment(attempt_name(["20261129T123015123455-ffff", "20250101T000000000000-ffff"], NOW)) == NOW
+    assert len({attempt_name([], NOW) for _ in range(3)}) > 1
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), MICROSECOND, timedelta(hours=1), timedelta(days=3650)])
+def test_an_attempt_sorts_behind_all_that_there_are(ahead: timedelta) -> None:
+    newest = f"{NOW + ahead:%Y%m%dT%H%M%S%f}-ffff"
+    made = attempt_name(["20250101T000000000000-ffff", newest, "20250102T000000000000-ffff"], NOW)
+    assert made > newest
+    assert moment(made) == NOW + ahead + MICROSECOND
+
+
+def test_names_that_are_no_attempts_give_no_time() -> None:
+    strangers = ["notes.txt", "zz", "", "1", "20271301T000000000000-ffff", "2027-01-01T00:00:00"]
+    assert moment(attempt_name(strangers, NOW)) == NOW
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_files_are_told_by_their_sha256(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\x00" * 3_000_000)
+    assert file_digest(tmp_path / "weights.bin") == hashlib.sha256(b"\x00" * 3_000_000).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, r"^run: file deep/a\.bin is missing; run its stage again$"),
+        (b"", r"^run: file deep/a\.bin is 0 bytes long, not 3; run its stage again$"),
+        (b"abcd", r"^run: file deep/a\.bin is 4 bytes long, not 3; run its stage again$"),
+        (b"abd", r"^run: file deep/a\.bin has changed since it was made; run its stage with --force$"),
+    ],
+)
+def test_a_damaged_file_is_named(content: bytes | None, text: str, tmp_path: Path) -> None:
+    files = {name: FileEntry(sha256=hashlib.sha256(b"abc").hexdigest(), size=3) for name in ("a.bin", "deep/a.bin")}
+    (tmp_path / "deep").mkdir()
+    for name in files:
+        (tmp_path / name).write_bytes(b"abc")
+    verify_files(tmp_path, files, "run")
+    (tmp_path / "deep" / "a.bin").unlink()
+    if content is not None:
+        (tmp_path / "deep" / "a.bin").write_bytes(content)
+    with pytest.raises(ArtifactError, match=text):
+        verify_files(tmp_path, files, "run")
+
+
+def test_a_directory_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").mkdir()
+    size = (tmp_path / "a.bin").stat().st_size
+    with pytest.raises(ArtifactError, match="is missing"):
+        verify_files(tmp_path, {"a.bin": FileEntry(sha256="0", size=size)}, "run")
+
+
+def test_a_file_has_no_less_than_no_bytes() -> None:
+    assert FileEntry(sha256="0", size=0).size == 0
+    with pytest.raises(ValidationError):
+        FileEntry(sha256="0", size=-1)
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that the package is said to lie in; no checkout yet."""
+    (tmp_path / "pipeline").mkdir()
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "pipeline" / "manifest.py"))
+    return tmp_path
+
+
+def version() -> str:
+    return code_version.__wrapped__()
+
+
+def git(directory: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    command = ["git", "-C", str(directory), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_an_installed_package_is_named_by_its_version(checkout: Path) -> None:
+    assert version() == __version__
+
+
+def test_a_checkout_is_named_by_its_commit(checkout: Path) -> None:
+    git(checkout, "init", "--quiet")
+    # A repository without a commit has no name.
+    assert version() == __version__
+    (checkout / "pipeline" / "code.py").touch()
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "--message", "first")
+    commit = git(checkout, "rev-parse", "--short", "HEAD")
+    assert version() == f"{__version__}+{commit}"
+    (checkout / "pipeline" / "code.py").write_text("changed")
+    assert version() == f"{__version__}+{commit}-dirty"
+
+
+def test_a_checkout_without_git_is_named_by_its_version(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    git(checkout, "init", "--quiet")
+    monkeypatch.setenv("PATH", str(checkout))
+    assert version() == __version__
+
+
+def test_this_code_is_named_once_a_process() -> None:
+    assert code_version() == code_version() == version()
+    assert code_version().startswith("0.1.0")

@@ -1,0 +1,88 @@
+"""Small state files: whole or not at all, on the disk when that matters, and none that stops a reader."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from pipeline.atomic_files import read_state, replace_state
+from tests.support.damage import damage_file, each_damage
+from tests.support.disks import Calls
+
+KIND = TypeAdapter(dict[str, list[int]])
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    path = tmp_path / "state.json"
+    replace_state(path, '{"numbers": [1, 2]}')
+    return path
+
+
+def test_read_state_returns_what_was_written(state: Path) -> None:
+    assert read_state(state, KIND) == {"numbers": [1, 2]}
+    assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+
+
+def test_read_state_without_a_file_is_none_and_silent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_state(tmp_path / "absent.json", KIND) is None
+    assert caplog.messages == []
+
+
+@each_damage
+def test_read_state_of_a_damaged_file_is_logged_once(
+    state: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage_file(state, damage)
+    assert [read_state(state, KIND) for _ in range(3)] == [None] * 3
+    (message,) = caplog.messages
+    assert message.startswith(f"{state} is damaged and counts as absent: ")
+
+
+def test_a_second_damage_is_logged_too(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for changed in (1, 2):
+        state.write_bytes(b"")
+        os.utime(state, ns=(changed, changed))
+        assert read_state(state, KIND) is None
+    assert len(caplog.messages) == 2
+
+
+def test_what_is_no_file_counts_as_absent(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state.json").mkdir()
+    assert read_state(tmp_path / "state.json", KIND) is None
+    assert "Is a directory" in caplog.text
+
+
+def test_rights_of_a_private_file_hold_when_it_is_replaced(state: Path) -> None:
+    assert stat.S_IMODE(state.stat().st_mode) & 0o600 == 0o600
+    replace_state(state, "{}", mode=0o600)
+    assert stat.S_IMODE(state.stat().st_mode) == 0o600
+
+
+def test_content_is_on_the_disk_before_the_name(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    replace_state(state, "{}")
+    (first, beside), second, third = calls.seen
+    assert (first, second, third) == ("fsync", ("replace", beside), ("fsync", state.parent.name))
+    assert beside.startswith(".state.json.")
+
+
+def test_what_need_not_last_is_not_flushed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls(monkeypatch)
+    replace_state(state, "{}", durable=False)
+    assert [name for name, _ in calls.seen] == ["replace"]
+
+
+def test_a_failed_write_leaves_the_old_content_alone(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        replace_state(state, '{"numbers": [3]}')
+    assert read_state(state, KIND) == {"numbers": [1, 2]}
+    assert [path.name for path in state.parent.iterdir()] == ["state.json"]

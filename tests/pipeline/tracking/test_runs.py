@@ -1,0 +1,403 @@
+"""Weights & Biases: a run a stage, and nothing of it reaches the stage."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import wandb
+
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
+from pipeline.settings import ROOT, library_environment
+from pipeline.tracking import runs as tracking
+from pipeline.tracking.run_directories import run_directories
+from pipeline.tracking.runs import choose_mode, tracked
+from pipeline.tracking.sync import sync
+from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.wandb_api import RETRIES
+from tests.support.running_service import eventually
+from tests.support.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, REFUSE
+from tests.support.wandb_server import KEY, WandbServer
+
+pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(load_recipe("nsmc", "embedded", sample=True))
+
+
+def closed_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def runs_in(job: Job) -> list[Path]:
+    return sorted((job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb"))
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name in (tracking.__name__, "pipeline.tracking.tracker")
+    ]
+
+
+def use(tracker: Tracker, picture: Path) -> None:
+    tracker.log({"loss": 0.5}, step=3)
+    tracker.log({"loss": 0.4})
+    tracker.summary({"accuracy": 0.9})
+    tracker.table("history", ["epoch", "loss"], [[1, 0.5], [2, 0.4]])
+    tracker.image("plot", picture)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    from PIL import Image
+
+    path = tmp_path / "plot.png"
+    Image.new("RGB", (8, 8), "white").save(path)
+    return path
+
+
+def test_a_stage_is_recorded_offline_without_a_key(job: Job, picture: Path) -> None:
+    with tracked(job, "train", {"seed": 7}) as tracker:
+        active = wandb.run
+        assert active is not None
+        use(tracker, picture)
+        assert tracker.active
+        assert (active.name, active.group, active.job_type, active.project) == (
+            "nsmc-train",
+            "test-run",
+            "train",
+            "saebyeok",
+        )
+        assert active.config["seed"] == 7
+        assert "sample" in (active.tags or ())
+    assert wandb.run is None
+    (record,) = runs_in(job)
+    content = record.read_bytes()
+    assert b"accuracy" in content
+    assert b"train/global_step" in content
+
+
+def test_with_a_gpu_the_machine_is_watched_also_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "cuda_devices", lambda: 1)
+    monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
+    with tracked(job, "train", {}):
+        # Under the names of W&B's panels; a GPU's are `gpu.0.gpu` and `gpu.0.memoryAllocated`.
+        eventually("a point of the curves", lambda: b"proc.memory.percent" in runs_in(job)[0].read_bytes())
+
+
+def test_without_a_gpu_nobody_watches_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "cuda_devices", lambda: 0)
+    with tracked(job, "train", {}):
+        assert wandb.run is not None
+        assert wandb.run.settings.x_disable_stats
+
+
+def test_two_stages_are_two_runs(job: Job) -> None:
+    for stage in ("validate", "train"):
+        with tracked(job, stage, {}) as tracker:
+            tracker.log({"x": 1.0})
+    assert len(runs_in(job)) == 2
+
+
+def test_figures_are_named_by_their_path(job: Job) -> None:
+    figures = {"test": {"accuracy": {"value": 0.9}}, "promote": True, "history": [{"loss": 1.0}]}
+    with tracked(job, "evaluate", {}) as tracker:
+        tracker.summary(figures)
+        active = wandb.run
+        assert active is not None
+        assert active.summary["test/accuracy/value"] == 0.9
+        assert active.summary["promote"]
+        # Lists are no figures.
+        assert "history" not in active.summary.keys()  # noqa: SIM118 - W&B's summary cannot be asked with `in`
+
+
+def test_switched_off_it_writes_nothing(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with tracked(job, "train", {}) as tracker:
+        assert not tracker.active
+    assert not (job.settings.home / "wandb").exists()
+
+
+def test_the_stages_own_exception_passes_and_the_run_is_finished(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int | None] = []
+    finish = wandb.Run.finish
+    monkeypatch.setattr(
+        wandb.Run, "finish", lambda run, exit_code=None: (codes.append(exit_code), finish(run, exit_code))
+    )
+    with pytest.raises(ZeroDivisionError), tracked(job, "train", {}):
+        raise ZeroDivisionError
+    assert codes == [1]
+    assert wandb.run is None
+
+
+def test_a_failing_init_is_one_warning(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(**settings: object) -> None:
+        raise RuntimeError("no W&B today")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with tracked(job, "train", {}) as tracker:
+        use(tracker, picture)
+        assert not tracker.active
+        assert tracker.trainer_callbacks() == []
+    (warning,) = warnings(caplog)
+    assert "no W&B today" in warning
+
+
+def test_a_directory_that_cannot_be_written_is_one_warning_and_nothing_elsewhere(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    elsewhere = tmp_path / "system-tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    job.settings.home.mkdir(parents=True, exist_ok=True)
+    (job.settings.home / "wandb").write_text("a file where the directory should be")
+    with tracked(job, "train", {}) as tracker:
+        use(tracker, picture)
+        assert not tracker.active
+    assert len(warnings(caplog)) == 1
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_without_the_package_a_stage_goes_on(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with tracked(job, "deploy", {}) as tracker:
+        use(tracker, picture)
+        assert not tracker.active
+    assert len(warnings(caplog)) == 1
+
+
+def test_online_all_of_a_run_arrives(job: Job, picture: Path, wandb_online: WandbServer) -> None:
+    with tracked(job, "train", {"seed": 7}) as tracker:
+        use(tracker, picture)
+    run = wandb_online.find_run("nsmc-train")
+    assert (run.config["seed"], run.summary["accuracy"], run.exit_code) == (7, 0.9, 0)
+    assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
+    assert {Path(name).parts[:2] for name in run.files if name.startswith("media")} == {
+        ("media", "images"),
+        ("media", "table"),
+    }
+    assert [item.done for item in run_directories(job.settings.home)] == [True]
+
+
+def test_online_a_stage_that_fails_is_a_run_that_failed(job: Job, wandb_online: WandbServer) -> None:
+    with pytest.raises(ZeroDivisionError), tracked(job, "train", {}):
+        raise ZeroDivisionError
+    assert wandb_online.find_run("nsmc-train").exit_code == 1
+
+
+def test_a_server_that_is_away_means_offline(
+    job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", closed_address())
+    with tracked(job, "train", {}) as tracker:
+        use(tracker, picture)
+        assert tracker.active
+    assert len(runs_in(job)) == 1
+    (warning,) = warnings(caplog)
+    assert "saebyeok sync" in warning
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (REFUSE, "refuses this WANDB_API_KEY (401)"),
+        (FORBID, "refuses this WANDB_API_KEY (403)"),
+        (LIMIT, "429"),
+        (ERROR, "500"),
+        (HANG, "timed out"),
+        (DROP, "disconnected"),
+        (DRIP, "timed out"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_asked_once(
+    wandb_online: WandbServer,
+    failure: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
+    wandb_online.fail = lambda operation, body: failure
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    assert wandb_online.asked == ["Viewer"]
+    (warning,) = warnings(caplog)
+    assert says in warning
+    assert "saebyeok sync" in warning
+    assert KEY not in warning
+
+
+@pytest.mark.parametrize("failure", [LIMIT, HANG, DROP])
+def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
+    job: Job,
+    picture: Path,
+    wandb_online: WandbServer,
+    failure: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tracking, "PATIENCE", 6.0)
+    wandb_online.fail = lambda operation, body: failure if wandb_online.counts["UpsertBucket"] else None
+    with tracked(job, "train", {"seed": 7}) as tracker:
+        use(tracker, picture)
+        assert tracker.active
+    assert max(wandb_online.counts.values()) <= 1 + RETRIES
+    assert wandb_online.runs == {}
+    (warning,) = warnings(caplog)
+    assert "saebyeok sync" in warning
+    wandb_online.fail = lambda operation, body: None
+    assert sync(job.settings, job.store).failed == 0
+    run = wandb_online.find_run("nsmc-train")
+    assert (run.config["seed"], run.summary["accuracy"]) == (7, 0.9)
+    assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
+
+
+RECORDS = """
+import sys
+from pipeline.job import open_job
+from pipeline.settings import load_settings
+from pipeline.tracking import tracked
+
+job = open_job("nsmc", settings=load_settings(), sample=True)
+with tracked(job, "train", {}) as tracker:
+    tracker.log({"loss": 1.0})
+    print("recording", flush=True)
+    sys.stdin.read()
+"""
+
+
+def processes_of(home: Path) -> Iterator[psutil.Process]:
+    """Every process that was started with `home` as SAEBYEOK_HOME, whoever its parent is now."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SAEBYEOK_HOME") == str(home):
+                yield process
+
+
+def test_a_killed_stage_leaves_no_process_behind(job: Job, wandb_online: WandbServer) -> None:
+    """A stage that is killed by the kernel ends W&B's process, the upload and the upload's own W&B process."""
+    home = job.settings.home
+    with subprocess.Popen(
+        [sys.executable, "-c", RECORDS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as stage:
+        assert stage.stdout is not None
+        assert stage.stdout.readline() == "recording\n"
+        eventually("the upload is at work", lambda: wandb_online.counts["UpsertBucket"])
+        started = [" ".join(process.cmdline()) for process in processes_of(home)]
+        assert sum("wandb-core" in command for command in started) == 2, started
+        assert sum("pipeline.tracking.upload" in command for command in started) == 1, started
+        stage.kill()
+    assert stage.returncode == -signal.SIGKILL
+    eventually("all its processes have ended", lambda: not list(processes_of(home)))
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_MODE": "online"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
+    environment: dict[str, str], mode: str
+) -> None:
+    assert choose_mode(environment) == mode
+
+
+def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "online"
+
+
+def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_mode({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    (warning,) = warnings(caplog)
+    assert "WANDB_API_KEY" in warning
+    assert "saebyeok sync" in warning
+    assert "1" * 40 not in warning
+
+
+# In a process of its own: torch's import and the killed helper stay out of the other tests.
+TRAINING = """
+import sys, time
+import psutil, torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from pipeline.job import open_job
+from pipeline.settings import load_settings
+from pipeline.tracking import tracked
+
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, x, labels):
+        return {"loss": ((self.layer(x) - labels) ** 2).mean()}
+
+class KillWandb(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 2:
+            for child in psutil.Process().children():
+                if "wandb-core" in child.name():
+                    child.kill()
+                    child.wait()
+
+rows = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(8)]
+settings = load_settings()
+arguments = TrainingArguments(str(settings.home / "out"), report_to="none", logging_steps=1, max_steps=4,
+    per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True, save_strategy="no")
+for kill in (False, True):
+    job = open_job("nsmc", settings=settings, sample=True)
+    with tracked(job, "train", {}) as tracker:
+        callbacks = tracker.trainer_callbacks()
+        Trainer(Line(), arguments, train_dataset=rows, callbacks=callbacks + ([KillWandb()] if kill else [])).train()
+        # That the process has gone is noticed by a write some moments later.
+        waits = 600 if kill else 0
+        while tracker.active and waits:
+            tracker.log({"x": 1.0})
+            time.sleep(0.1)
+            waits -= 1
+        print("killed" if kill else "let", "active", tracker.active)
+    if not kill:
+        (record,) = settings.home.rglob("offline-run-*/run-*.wandb")
+        print("recorded", b"train/loss" in record.read_bytes())
+"""
+
+
+def test_the_trainer_logs_into_the_run_and_survives_its_death(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    environment = {**os.environ, **library_environment(home), "SAEBYEOK_HOME": str(home)}
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(TRAINING)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    for line in ("let active True", "recorded True", "killed active False"):
+        assert line in result.stdout
+    assert result.stderr.count("Weights & Biases: stopped logging") == 1

@@ -1,0 +1,328 @@
+"""Sync: what was recorded offline arrives once, with its lineage and its champion."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.errors import SettingsError, TrackingError
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
+from pipeline.settings import ROOT
+from pipeline.stages.find_or_build import produce
+from pipeline.store.artifacts import Artifact
+from pipeline.store.deployments import DeploymentLog
+from pipeline.tracking.run_directories import RunDirectory, run_directories
+from pipeline.tracking.runs import tracked
+from pipeline.tracking.sync import Synced, sync
+from pipeline.tracking.wandb_api import RETRIES
+from tests.support.running_service import eventually
+from tests.support.wandb_http import DROP, ERROR, HANG, REFUSE
+from tests.support.wandb_server import WandbServer
+
+MODEL = b"\x00\x01" * 400
+ROW = "정말 재미있게 봤어요"
+
+
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(load_recipe("nsmc", "embedded", sample=True))
+
+
+def make_data(job: Job) -> Artifact:
+    """A data set with a row in its files and in a sentence."""
+
+    def build(draft: Path, _: object) -> dict[str, object]:
+        (draft / "train.parquet").write_text(ROW)
+        return {"train_rows": 1, "warnings": [f"odd: {ROW}"]}
+
+    return produce(job, "validate", 1, fields={"seed": job.run}, inputs={}, build=build)
+
+
+def make_release(job: Job, data: Artifact) -> Artifact:
+    """A release that was made from `data` by way of a model."""
+
+    def build(draft: Path, _: object) -> dict[str, object]:
+        (draft / "model.int8.onnx").write_bytes(MODEL)
+        (draft / "card.json").write_text(json.dumps({"golden": [ROW]}))
+        return {"accuracy": 0.9}
+
+    trained = produce(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    return produce(job, "release", 1, fields={}, inputs={"trained": trained}, build=build)
+
+
+def publish_release(job: Job, content: bytes) -> Artifact:
+    """A release that no run of W&B has told of."""
+    with job.store.draft() as draft:
+        (draft / "model.int8.onnx").write_bytes(content)
+        return job.store.publish(draft, "release", "nsmc", "a" * 16, run=job.run, inputs={}, fields={}, figures={})
+
+
+def deployed(job: Job, release: Artifact) -> None:
+    records = DeploymentLog(job.store)
+    releases = {job.recipe.name: release.ref}
+    records.append(releases, after=max(records.numbers(), default=0), run=job.run, reason="a test")
+
+
+def go(job: Job) -> Synced:
+    return sync(job.settings, job.store)
+
+
+def alias(artifact: Artifact) -> str:
+    return artifact.ref.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def offline(wandb_online: WandbServer, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
+    """The server, while stages record offline; `sync` goes there all the same."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return wandb_online
+
+
+def test_a_road_recorded_offline_is_replayed_once_with_lineage_champion_and_no_text(
+    job: Job, offline: WandbServer
+) -> None:
+    data = make_data(job)
+    release = make_release(job, data)
+    deployed(job, release)
+    assert offline.asked == []
+    synced = go(job)
+    assert [run.state for run in synced.runs] == ["uploaded"] * 3, synced
+    assert (synced.failed, synced.recorded, synced.champions) == (0, (), {"nsmc": release.ref})
+    validated, trained, exported = (offline.find_run(f"nsmc-{stage}") for stage in ("validate", "train", "export"))
+    assert validated.summary["train_rows"] == 1
+    assert trained.config["made_from"] == {"validated": data.ref}
+    assert exported.summary["made"] == release.ref
+    assert {run.fields["groupName"] for run in offline.runs.values()} == {"test-run"}
+    assert offline.names(trained.uses) == offline.names(exported.uses) == {"nsmc-data"}
+    assert offline.names(validated.makes) == {"nsmc-data"}
+    version = offline.find_version("nsmc", "champion")
+    assert version is not None
+    assert alias(release) in version.aliases
+    assert version.files["model.int8.onnx"] == MODEL
+    assert json.loads(version.metadata)["ref"] == release.ref
+    assert ROW not in offline.everything()
+    before = offline.state()
+    again = go(job)
+    assert (again.runs, again.recorded, again.champions, again.failed) == ((), (), {}, 0)
+    assert offline.state() == before
+
+
+def test_the_alias_goes_where_the_deployment_log_goes(job: Job, offline: WandbServer) -> None:
+    first, second = (publish_release(job, content) for content in (b"first", b"second"))
+    deployed(job, first)
+    deployed(job, second)
+    assert go(job).champions == {"nsmc": second.ref}
+    deployed(job, first)
+    assert go(job).champions == {"nsmc": first.ref}
+    holders = [item for item in offline.versions.values() if "champion" in item.aliases]
+    assert [alias(first) in item.aliases for item in holders] == [True]
+    DeploymentLog(job.store).append({}, after=3, run="undone", reason="a test")
+    assert go(job).champions == {"nsmc": None}
+    assert offline.find_version("nsmc", "champion") is None
+
+
+def test_what_was_made_without_weights_and_biases_is_recorded_from_the_store(
+    job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    data = make_data(job)
+    release = make_release(job, data)
+    deployed(job, release)
+    with pytest.raises(SettingsError, match="WANDB_MODE"):
+        go(job)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    synced = go(job)
+    assert synced.recorded == (data.ref, release.ref)
+    assert synced.failed == 0, synced
+    exported = offline.find_run("nsmc-export")
+    assert exported.fields["groupName"] == "test-run"
+    assert exported.summary["accuracy"] == 0.9
+    assert offline.names(exported.uses) == {"nsmc-data"}
+    assert offline.names(exported.makes) == {"nsmc"}
+    before = offline.state()
+    assert go(job).recorded == ()
+    assert offline.state() == before
+
+
+def test_with_the_switch_on_texts_are_sent_and_with_it_off_again_they_stay(
+    make_job: Callable[..., Job], offline: WandbServer
+) -> None:
+    plain = make_job(load_recipe("nsmc", "embedded", sample=True))
+    job = replace(plain, settings=plain.settings.model_copy(update={"wandb_texts": True}))
+    make_data(job)
+    synced = go(plain)
+    assert [run.state for run in synced.runs] == ["failed"]
+    assert "SAEBYEOK_WANDB_TEXTS" in synced.runs[0].message
+    assert ROW not in offline.everything()
+    assert go(job).failed == 0
+    assert ROW in offline.everything()
+
+
+def is_about_a_table(server: WandbServer, operation: str, body: bytes) -> bool:
+    """Whether a request is about a table, which W&B keeps in an artifact `run-...`."""
+    tables = [item.id for item in server.versions.values() if item.collection.startswith("run-")]
+    marks = {"CreateArtifact": [b"run-"], "CommitArtifact": map(str.encode, tables), "upload": [b'"columns"']}
+    return any(mark in body for mark in marks.get(operation, []))
+
+
+@pytest.mark.parametrize(
+    ("operation", "failure"), [("CreateArtifact", REFUSE), ("CommitArtifact", ERROR), ("upload", DROP)]
+)
+def test_one_run_that_fails_is_named_and_the_others_arrive(
+    job: Job, offline: WandbServer, operation: str, failure: int
+) -> None:
+    data = make_data(job)
+    with tracked(job, "tokenize", {}) as tracker:
+        tracker.table("odd", ["a"], [[1]])
+    offline.fail = lambda asked, body: (
+        failure if asked == operation and is_about_a_table(offline, asked, body) else None
+    )
+    synced = go(job)
+    assert sorted(run.state for run in synced.runs) == ["failed", "uploaded"]
+    (failed,) = [run for run in synced.runs if run.state == "failed"]
+    assert failed.message
+    assert synced.failed == 1
+    # W&B's own mark would let `wandb clean` remove what has not arrived.
+    assert not list((job.settings.home / "wandb" / "wandb" / failed.run).glob("*.synced"))
+    assert not [item for item in offline.versions.values() if item.collection.startswith("run-") and item.aliases]
+    offline.fail = lambda operation, body: None
+    assert [run.state for run in go(job).runs] == ["uploaded"]
+    (table,) = [item for item in offline.versions.values() if item.collection.startswith("run-")]
+    assert (table.state, "latest" in table.aliases) == ("COMMITTED", True)
+    assert offline.find_version("nsmc-data", alias(data)) is not None
+
+
+def test_a_server_that_goes_away_is_not_asked_for_every_run(
+    job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for stage in ("a", "b", "c"):
+        with tracked(job, stage, {}):
+            pass
+    # Its own question, the library's, and then nothing any more.
+    offline.fail = lambda operation, body: HANG if offline.counts["Viewer"] > 2 else None
+    monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
+    synced = go(job)
+    assert [run.state for run in synced.runs] == ["failed", "not tried", "not tried"]
+    assert synced.failed == 3
+    # The first run's, and whether it is worth going on.
+    assert offline.asked == ["Viewer"] * 4
+
+
+@pytest.mark.parametrize(("failure", "says"), [(REFUSE, "401"), (ERROR, "500"), (HANG, "timed out")])
+def test_a_server_that_does_not_answer_is_one_error(
+    job: Job, offline: WandbServer, failure: int, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
+    offline.fail = lambda operation, body: failure
+    with pytest.raises(TrackingError, match=says):
+        go(job)
+    assert offline.asked == ["Viewer"]
+
+
+def test_without_a_key_it_says_what_to_set(job: Job, monkeypatch: pytest.MonkeyPatch, tracking_on: None) -> None:
+    with pytest.raises(SettingsError, match="WANDB_API_KEY is not set"):
+        go(job)
+
+
+def test_a_run_that_is_being_recorded_is_left_alone(job: Job, offline: WandbServer) -> None:
+    with tracked(job, "train", {}) as tracker:
+        tracker.log({"loss": 1.0})
+        assert [run.state for run in go(job).runs] == ["busy"]
+    assert [run.state for run in go(job).runs] == ["uploaded"]
+
+
+KILLED = """
+import os, signal, sys
+import psutil
+from pipeline.job import open_job
+from pipeline.settings import load_settings
+from pipeline.tracking import tracked
+
+job = open_job("nsmc", settings=load_settings(), sample=True)
+with tracked(job, "train", {}) as tracker:
+    for step in range(int(sys.argv[1])):
+        tracker.log({f"loss/{part}": float(step) for part in range(20)}, step)
+    import time
+    file = next(job.settings.home.rglob("run-*.wandb"))
+    while int(sys.argv[1]) > 1 and file.stat().st_size < 100_000:
+        time.sleep(0.1)
+    print(*(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("points", "state"), [(1, "empty"), (1000, "uploaded")])
+def test_a_run_whose_stage_was_killed_arrives_as_far_as_it_came(
+    job: Job, offline: WandbServer, points: int, state: str
+) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(points)]
+    result = subprocess.run(command, cwd=ROOT, timeout=120, stdout=subprocess.PIPE, text=True)
+    assert result.returncode == -signal.SIGKILL
+    writers = [int(pid) for pid in result.stdout.split()]
+    assert writers
+    # W&B's own process writes on until it notices.
+    eventually("nobody writes any more", lambda: not any(map(psutil.pid_exists, writers)))
+    (run,) = run_directories(job.settings.home)
+    if state == "uploaded":
+        # Where the kill left it is chance; this is within a record.
+        os.truncate(run.file, 90_001)
+    assert [run.state for run in go(job).runs] == [state]
+    assert go(job).runs == ()
+    if state == "uploaded":
+        arrived = offline.find_run("nsmc-train")
+        assert len(arrived.history) > 10
+        assert arrived.exit_code == 1
+
+
+def test_data_that_only_the_store_knows_are_there_before_what_was_made_from_them(
+    job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    data = make_data(job)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    produce(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    synced = go(job)
+    assert (synced.recorded, synced.failed) == ((data.ref,), 0), synced
+    assert offline.names(offline.find_run("nsmc-train").uses) == {"nsmc-data"}
+
+
+def test_an_input_that_is_gone_from_the_store_holds_up_nothing(job: Job, offline: WandbServer) -> None:
+    data = make_data(job)
+    (run,) = run_directories(job.settings.home)
+    for name in ("uploaded", "linked"):
+        run.mark(name)
+    make_release(job, data)
+    (data.path / "manifest.json").unlink()
+    assert go(job).failed == 0
+    assert offline.find_run("nsmc-export").uses == []
+
+
+def test_from_the_command_line(job: Job, offline: WandbServer) -> None:
+    make_data(job)
+
+    def saebyeok(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline.cli", "sync", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=dict(os.environ))
+
+    offline.fail = lambda operation, body: ERROR if operation == "UpsertBucket" else None
+    failed = saebyeok("--json")
+    assert failed.returncode == 1, failed.stderr
+    document = json.loads(failed.stdout)
+    assert (document["failed"], document["runs"][0]["state"]) == (1, "failed")
+    assert offline.counts["UpsertBucket"] == 1 + RETRIES
+    offline.fail = lambda operation, body: None
+    done = saebyeok()
+    assert done.returncode == 0, done.stderr
+    assert "1 runs uploaded to team/saebyeok" in done.stdout
+    assert RunDirectory(next((job.settings.home / "wandb" / "wandb").glob("offline-run-*"))).done

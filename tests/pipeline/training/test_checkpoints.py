@@ -1,0 +1,274 @@
+"""Checkpoints: when one is asked for, which count as whole, and what SIGTERM and a diverged loss come to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.errors import TerminatedError, TrainingDivergedError
+from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, Watch, newest_checkpoint, seconds_behind
+
+pytestmark = pytest.mark.torch
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr("pipeline.training.checkpoints.time", found)
+    return found
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> TrainingArguments:
+    return SimpleNamespace(output_dir=str(tmp_path))  # type: ignore[return-value]
+
+
+@pytest.fixture
+def sigterm() -> Iterator[Callable[[], None]]:
+    """Sends SIGTERM to this process, and fails where nobody waits for it."""
+
+    def nobody(*_: object) -> None:
+        raise AssertionError("SIGTERM reached the handler that was there before")
+
+    before = signal.signal(signal.SIGTERM, nobody)
+    yield lambda: os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.signal(signal.SIGTERM, before) is nobody, "the handler that was there before is not put back"
+
+
+def state_at(step: int, steps: int = 10, epochs: int = 2, *, first: bool = True) -> TrainerState:
+    return TrainerState(global_step=step, max_steps=steps, num_train_epochs=epochs, is_world_process_zero=first)
+
+
+def asked(watch: Watch, arguments: TrainingArguments, state: TrainerState) -> bool:
+    """Whether a checkpoint is asked for after a step."""
+    control = TrainerControl()
+    watch.on_step_end(arguments, state, control)
+    return control.should_save
+
+
+def whole_checkpoint(work: Path, step: int, best: int | None = None) -> Path:
+    """A checkpoint as far as it is looked at before it is loaded."""
+    directory = work / f"checkpoint-{step}"
+    directory.mkdir()
+    state = {"best_model_checkpoint": str(work / f"checkpoint-{best}") if best else None}
+    (directory / "trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    (directory / "model.safetensors").write_bytes(b"weights")
+    sizes = {path.name: path.stat().st_size for path in directory.iterdir()}
+    (directory / COMPLETE).write_text(json.dumps({"seconds": step / 2, "sizes": sizes}), encoding="utf-8")
+    return directory
+
+
+def left_of(work: Path) -> list[str]:
+    return sorted(path.name for path in work.iterdir())
+
+
+# --- when one is written ---
+
+
+def test_checkpoint_is_asked_for_once_it_is_due(clock: Clock, arguments: TrainingArguments) -> None:
+    watch = Watch()
+    clock.now += EVERY - 0.125
+    assert not asked(watch, arguments, state_at(3))
+    clock.now += 0.125
+    assert asked(watch, arguments, state_at(3))
+
+
+def test_last_step_of_an_epoch_leaves_it_to_the_evaluation(clock: Clock, arguments: TrainingArguments) -> None:
+    watch = Watch()
+    clock.now += 2 * EVERY
+    found = [step for step in range(1, 11) if asked(watch, arguments, state_at(step))]
+    assert found == [1, 2, 3, 4, 6, 7, 8, 9]
+    # Where the epochs do not divide the steps: 5 each, and one more.
+    assert not asked(watch, arguments, state_at(5, steps=11))
+    # An epoch of less than a step is one step, and each step its last.
+    assert not asked(watch, arguments, state_at(1, steps=2, epochs=3))
+
+
+@pytest.mark.parametrize(("took", "wait"), [(2.0, 60.0), (2.25, 60.0), (2.5, 62.5), (10.0, 250.0)])
+def test_next_checkpoint_waits_for_what_the_last_one_took(
+    clock: Clock, arguments: TrainingArguments, tmp_path: Path, took: float, wait: float
+) -> None:
+    assert (EVERY, TIMES) == (60.0, 25.0)
+    watch = Watch()
+    whole_checkpoint(tmp_path, 3)
+    clock.now += 100
+    asked(watch, arguments, state_at(3))
+    clock.now += took
+    watch.on_save(arguments, state_at(3), TrainerControl())
+    clock.now += wait - 0.125
+    assert not asked(watch, arguments, state_at(4))
+    clock.now += 0.125
+    assert asked(watch, arguments, state_at(4))
+
+
+def test_evaluation_is_no_part_of_what_a_checkpoint_takes(
+    clock: Clock, arguments: TrainingArguments, tmp_path: Path
+) -> None:
+    watch = Watch()
+    whole_checkpoint(tmp_path, 5)
+    asked(watch, arguments, state_at(5))
+    clock.now += 1000
+    watch.on_evaluate(arguments, state_at(5), TrainerControl())
+    clock.now += 1
+    watch.on_save(arguments, state_at(5), TrainerControl())
+    clock.now += EVERY
+    assert asked(watch, arguments, state_at(6))
+
+
+# --- SIGTERM ---
+
+
+def test_sigterm_after_the_last_step_stops(sigterm: Callable[[], None]) -> None:
+    with pytest.raises(TerminatedError, match="after the last step") as caught, Watch().terminable():
+        sigterm()
+    assert caught.value.retryable
+
+
+def test_without_sigterm_training_just_ends(sigterm: Callable[[], None]) -> None:
+    with Watch().terminable():
+        pass
+
+
+def test_error_while_terminable_stays_what_it_is(sigterm: Callable[[], None]) -> None:
+    with pytest.raises(ZeroDivisionError), Watch().terminable():  # noqa: PT012
+        sigterm()
+        raise ZeroDivisionError
+
+
+def test_sigterm_has_a_checkpoint_written_first(
+    clock: Clock,
+    arguments: TrainingArguments,
+    tmp_path: Path,
+    sigterm: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch = Watch()
+    directory = whole_checkpoint(tmp_path, 3)
+    (directory / COMPLETE).unlink()
+    with pytest.raises(TerminatedError, match="after step 3; the same again"), watch.terminable():  # noqa: PT012
+        assert not asked(watch, arguments, state_at(3))
+        sigterm()
+        assert "SIGTERM: a checkpoint is written before this ends" in caplog.text
+        assert asked(watch, arguments, state_at(3))
+        watch.on_save(arguments, state_at(3), TrainerControl())
+    assert newest_checkpoint(tmp_path) == str(directory)
+
+
+def test_in_another_thread_signals_are_left_alone(sigterm: Callable[[], None]) -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def other() -> None:
+        with Watch().terminable():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# --- which are whole ---
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (9, 10, 200, 300, 400, 500, 600, 700):
+        whole_checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-200" / COMPLETE).unlink()
+    (tmp_path / "checkpoint-300" / "model.safetensors").write_bytes(b"wei")
+    (tmp_path / "checkpoint-400" / "model.safetensors").unlink()
+    (tmp_path / "checkpoint-500" / COMPLETE).write_text('{"seconds": 8.5, "si', encoding="utf-8")
+    (tmp_path / "checkpoint-600" / COMPLETE).write_text('{"seconds": 8.5}', encoding="utf-8")
+    (tmp_path / "checkpoint-700" / "model.safetensors").write_bytes(b"weights and more")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert left_of(tmp_path) == ["checkpoint-10", "checkpoint-9"]
+    assert seconds_behind(str(tmp_path / "checkpoint-10")) == 5.0
+    removed = [record.args[0].name for record in caplog.records if record.levelno == logging.WARNING]  # type: ignore[union-attr,index]
+    assert removed == [f"checkpoint-{step}" for step in (200, 300, 400, 500, 600, 700)]
+
+
+def test_without_a_checkpoint_training_begins(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path / "nothing") is None
+    assert seconds_behind(None) == 0.0
+
+
+def test_a_checkpoint_is_nothing_without_the_best_one_before_it(tmp_path: Path) -> None:
+    # The best one's weights are those that would be kept at the end.
+    for step, best in ((10, 10), (20, 10), (30, 20)):
+        whole_checkpoint(tmp_path, step, best)
+    (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"wei")
+    assert newest_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert left_of(tmp_path) == ["checkpoint-10"]
+
+
+def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path, arguments: TrainingArguments) -> None:
+    directory = whole_checkpoint(tmp_path, 10)
+    (directory / COMPLETE).write_text(json.dumps({"seconds": 1, "sizes": {}}), encoding="utf-8")
+    (directory / "below").mkdir()
+    (directory / "below" / "optimizer.pt").write_bytes(b"moments")
+    for spent in (1.0, 1e9):
+        Watch(spent).on_save(arguments, state_at(10), TrainerControl())
+        assert newest_checkpoint(tmp_path) == str(directory)
+        assert seconds_behind(str(directory)) == pytest.approx(spent, abs=1)
+    sizes = json.loads((directory / COMPLETE).read_text("utf-8"))["sizes"]
+    assert sizes.keys() == {"trainer_state.json", "model.safetensors", "below/optimizer.pt"}
+    assert sizes["model.safetensors"] == len(b"weights")
+
+
+def test_only_the_first_process_marks_a_checkpoint(tmp_path: Path, arguments: TrainingArguments) -> None:
+    directory = whole_checkpoint(tmp_path, 10)
+    (directory / COMPLETE).unlink()
+    Watch().on_save(arguments, state_at(10, first=False), TrainerControl())
+    assert not (directory / COMPLETE).exists()
+
+
+def test_seconds_count_earlier_attempts(clock: Clock) -> None:
+    watch, first = Watch(spent=30.0), Watch()
+    clock.now += 12.0
+    assert (watch.seconds, first.seconds) == (42.0, 12.0)
+
+
+# --- what it says ---
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_figure_that_is_no_number_stops_for_good(arguments: TrainingArguments, name: str, value: float) -> None:
+    logs: dict[str, Any] = {"epoch": 1.0, name: value}
+    with pytest.raises(
+        TrainingDivergedError, match=rf"^{name} is -?(nan|inf) at step 7: training has diverged"
+    ) as caught:
+        Watch().on_log(arguments, state_at(7), TrainerControl(), logs)
+    assert not caught.value.retryable
+
+
+def test_figures_of_a_step_are_a_line_in_the_log(
+    arguments: TrainingArguments, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pipeline.training.checkpoints")
+    logs = {"loss": 0.123456, "eval_accuracy": math.nan, "total_flos": 1e15}
+    Watch().on_log(arguments, state_at(7), TrainerControl(), logs)
+    Watch().on_log(arguments, state_at(8), TrainerControl())
+    assert caplog.messages == ["step 7 of 10: loss 0.1235, eval_accuracy nan", "step 8 of 10: "]

@@ -1,0 +1,75 @@
+"""Starting from the champion: its weights, its base model, and nothing to do where it knows all of this already."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.errors import RecipeError
+from pipeline.stages.stage import TRAIN, run_stage
+from pipeline.stages.train import train
+from pipeline.store.artifacts import Artifact
+from tests.support.gate_releases import release_of, republished, serve
+from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
+
+pytestmark = pytest.mark.torch
+
+CHOSEN = {"train__start": "champion", "train__epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
+    """A recipe that starts from its champion, of which there is none yet."""
+    home = tmp_path_factory.mktemp("warm")
+    base = save_base(home / "base", ["정말 재미있는 영화"])
+    recipe = small_recipe("nsmc", model__base=str(base), **CHOSEN)
+    return open_road(recipe, home / "home", train=200, test=20)
+
+
+@pytest.fixture(scope="module")
+def champion(road: Road) -> Artifact:
+    """The release of the first night, which starts from the base model."""
+    assert set(road.trained.manifest.inputs) == {"tokenized"}
+    release = release_of(road.trained)
+    serve(release)
+    return release
+
+
+def test_the_next_night_starts_from_its_weights(road: Road, champion: Artifact) -> None:
+    still = small_recipe("nsmc", **{**CHOSEN, "model__base": road.recipe.model.base, "train__learning_rate": 1e-9})
+    made = train(road.with_recipe(still).job, road.tokenized, champion)
+    assert made.input_ref("start") == road.trained.ref
+    for name, tensor in weights(road.trained).items():
+        torch.testing.assert_close(weights(made)[name], tensor, atol=1e-5, rtol=0)
+    # Found again, and made anew once another is the champion.
+    assert train(road.with_recipe(still).job, road.tokenized, champion).ref == made.ref
+    other = release_of(republished(road.trained))
+    assert train(road.with_recipe(still).job, road.tokenized, other).key != made.key
+
+
+def test_a_champion_that_was_made_just_so_is_not_trained_further(road: Road, champion: Artifact) -> None:
+    assert run_stage(road.job, TRAIN, [road.tokenized]).artifact.ref == road.trained.ref
+    forced = train(replace(road.job, force=True), road.tokenized, champion)
+    assert forced.input_ref("start") == road.trained.ref
+
+
+@pytest.mark.parametrize(
+    "changes", [{"figures": {"base": {"base": "another", "revision": "1"}}}, {"fields": {"kind": "regression"}}]
+)
+def test_a_champion_of_another_kind_is_no_start(
+    road: Road, changes: dict[str, dict[str, object]], caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = road.trained.manifest
+    told = {name: getattr(manifest, name) | value for name, value in changes.items()}
+    with caplog.at_level(logging.WARNING):
+        made = train(road.job, road.tokenized, release_of(republished(road.trained, **told)))
+    assert made.ref == road.trained.ref
+    assert "of another base model or kind: training starts from the base model" in caplog.text
+
+
+def test_from_scratch_there_is_nothing_to_start_from() -> None:
+    with pytest.raises(RecipeError, match="every night learns a vocabulary of its own"):
+        small_recipe("nsmc", train__start="champion")

@@ -1,0 +1,124 @@
+"""A scheduler, a worker and a server each install only their own extra, and everything that they import is in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from pipeline.settings import ROOT
+from tests.support.module_graph import EXTRAS_OF, Module, absent, belongs, direct, modules, third_party
+
+#: The sides by what they install beside the base, and what must be absent there for the test to mean anything.
+SIDES = {
+    (): {"airflow", "bentoml", "onnxruntime", "pandas", "torch", "transformers"},
+    ("airflow",): {"bentoml", "great_expectations", "onnxruntime", "pandas", "torch", "transformers", "wandb"},
+    ("serve",): {"airflow", "great_expectations", "pandas", "scipy", "sklearn", "torch", "transformers", "wandb"},
+    ("train",): {"airflow", "bentoml"},
+}
+#: Imports every module named on its standard input, with the packages named there hidden.
+IMPORTER = '''
+import importlib, json, sys, traceback
+
+asked = json.load(sys.stdin)
+blocked = set(asked["blocked"])
+
+class Hide:
+    """A finder that does not find what is blocked, as where it is not installed."""
+
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in blocked else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+before = set(sys.modules)
+sys.meta_path[:] = [Hide(finder) for finder in sys.meta_path]
+sys.path[:0] = asked["path"]
+failed = {}
+for name in asked["modules"]:
+    try:
+        importlib.import_module(name)
+    except BaseException:
+        failed[name] = traceback.format_exc(limit=-4)
+loaded = {name.split(".")[0] for name in set(sys.modules) - before} & blocked
+json.dump({"failed": failed, "loaded": sorted(loaded)}, sys.stdout)
+'''
+
+
+def import_without(names: list[str], blocked: set[str], home: Path) -> dict[str, object]:
+    """What of `names` fails to import in a fresh process, and what of `blocked` got loaded all the same."""
+    asked = {
+        "modules": names,
+        "blocked": sorted(blocked),
+        "path": [str(ROOT), str(ROOT / "dags"), str(ROOT / "plugins")],
+    }
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORTER],
+        input=json.dumps(asked),
+        env=os.environ | {"SAEBYEOK_HOME": str(home)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    report: dict[str, object] = json.loads(result.stdout[result.stdout.index('{"failed"') :])
+    return report
+
+
+def importable(module: Module) -> str:
+    """The name by which Airflow (for its folders) or Python imports it."""
+    return module.path.stem if module.layer == "dags" else module.name
+
+
+def test_every_module_is_on_a_side() -> None:
+    assert {module.extras for module in modules()} <= set(SIDES)
+    names = {module.name for module in modules()}
+    assert [name for name in EXTRAS_OF if name not in names] == [], "a module of the table is gone"
+
+
+@pytest.mark.torch
+@pytest.mark.airflow
+@pytest.mark.parametrize("extras", SIDES, ids=lambda extras: "+".join(extras) or "base")
+def test_a_side_imports_with_its_extra_alone(extras: tuple[str, ...], tmp_path: Path) -> None:
+    blocked = absent(extras)
+    assert SIDES[extras] <= blocked
+    # `python -m` modules act when they are imported.
+    names = [importable(m) for m in modules() if m.extras == extras and not m.name.endswith("__main__")]
+    report = import_without(names, blocked, tmp_path)
+    assert report == {"failed": {}, "loaded": []}
+
+
+def test_the_blocking_works(tmp_path: Path) -> None:
+    report = import_without(["pipeline.data"], absent(("serve",)), tmp_path)
+    assert list(report["failed"]) == ["pipeline.data"]  # type: ignore[call-overload]
+
+
+@cache
+def distributions() -> Mapping[str, list[str]]:
+    """The distributions that provide each package; reading them all takes a second."""
+    return packages_distributions()
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+def test_what_a_module_imports_is_named_in_its_extra(module: Module) -> None:
+    # Tools reach into whatever side is installed, inside functions and saying so where it is not.
+    imported = module.top if belongs(module.name, {"pipeline.cli.doctor"}) else module.imports
+    for package in third_party(imported):
+        providers = {canonicalize_name(name) for name in distributions().get(package, [])}
+        assert providers, f"{module.name} imports {package}, which is not installed"
+        assert providers & direct(module.extras), (
+            f"{module.name} imports {package}: {module.extras} must name {providers}"
+        )

@@ -1,0 +1,121 @@
+"""Imports run one way: dags, tools, stages, ground floor; serving knows only what a release is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ROOT
+from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules, third_party
+
+#: What the ground floor may use beside Python itself: it runs on every side.
+GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
+#: What of the pipeline may know the service, which is otherwise reached over HTTP alone.
+MAY_IMPORT_SERVING = {"pipeline.deployment.bento", "pipeline.cli", "pipeline.deployment.deployer"}
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "stages": {"ground", "stages"},
+    "tools": {"ground", "stages", "tools"},
+    "serving": {"ground", "serving"},
+    "dags": {"ground", "stages", "dags"},
+}
+LAYERS = {module.name: module.layer for module in modules()}
+HEAVY = {
+    "accelerate", "bentoml", "datasets", "great_expectations", "matplotlib", "onnx", "onnxruntime", "optuna",
+    "pandas", "scipy", "sklearn", "tokenizers", "torch", "transformers", "wandb",
+}  # fmt: skip
+every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
+
+
+def layer_of(name: str) -> str | None:
+    """Layer of an imported module, None for one that is not the project's; DAG files import each other by bare name."""
+    return LAYERS.get(name) or LAYERS.get(f"dags.{name}")
+
+
+@every_module
+def test_a_module_imports_only_what_lies_below_it(module: Module) -> None:
+    for name in module.imports:
+        layer = layer_of(name)
+        if layer is None:
+            assert name.split(".")[0] not in FOLDERS, f"{module.name} imports {name}, which does not exist"
+        elif layer == "serving" and module.layer in ("stages", "tools"):
+            assert belongs(module.name, MAY_IMPORT_SERVING), f"{module.name} imports {name}: ask the service over HTTP"
+        else:
+            assert layer in MAY_IMPORT[module.layer], f"{module.name} ({module.layer}) imports {name} ({layer})"
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.layer == "ground"], ids=lambda module: module.name)
+def test_the_ground_floor_uses_little(module: Module) -> None:
+    assert third_party(module.imports) <= GROUND_USES
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.layer != "dags"], ids=lambda module: module.name)
+def test_only_dags_know_airflow(module: Module) -> None:
+    assert "airflow" not in third_party(module.imports)
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.layer == "dags"], ids=lambda module: module.name)
+def test_what_airflow_parses_imports_nothing_heavy_at_the_top(module: Module) -> None:
+    assert not third_party(module.top) & HEAVY
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.name.startswith("dags.")], ids=lambda module: module.name)
+def test_dags_use_the_task_sdk_alone(module: Module) -> None:
+    public = ("airflow.sdk", "airflow.providers.")
+    assert [name for name in module.imports if name.startswith("airflow") and not name.startswith(public)] == []
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m.layer == "tools"], ids=lambda module: module.name)
+def test_a_command_starts_without_anything_heavy(module: Module) -> None:
+    assert not third_party(module.top) & HEAVY
+
+
+def test_every_name_of_the_ground_floor_exists() -> None:
+    assert set(LAYERS) >= GROUND | MAY_IMPORT_SERVING, "a module of the rules is gone: the rules would hold nothing"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module.name: {name for name in module.top if name in LAYERS} for module in modules()}
+    graph["pipeline"] = set()
+    while leaves := {name for name, below in graph.items() if not below & graph.keys()}:
+        graph = {name: below for name, below in graph.items() if name not in leaves}
+    assert sorted(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "rule"),
+    [
+        ("dags/x.py", "from airflow.models import Variable", "TID251"),
+        ("dags/x.py", "from airflow.decorators import task", "TID251"),
+        ("dags/x.py", "import torch", "TID253"),
+        ("dags/x.py", "import great_expectations", "TID253"),
+        ("pipeline/cli/app.py", "import pandas as pd", "TID253"),
+        ("pipeline/settings.py", "import torch", "TID253"),
+    ],
+)
+def test_the_linter_holds_it_too(file: str, line: str, rule: str) -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID", "--stdin-filename", str(ROOT / file), "-"]
+    result = subprocess.run(command, input=f"{line}\n", capture_output=True, text=True, check=False, cwd=ROOT)
+    assert rule in result.stdout
+
+
+@pytest.mark.parametrize("line", ["import torch", "import pandas as pd"])
+def test_the_linter_lets_stages_import_what_they_need(line: str) -> None:
+    file = Path(ROOT) / "pipeline" / "train.py"
+    command = [sys.executable, "-m", "ruff", "check", "--select", "TID", "--stdin-filename", str(file), "-"]
+    result = subprocess.run(command, input=f"{line}\n", capture_output=True, text=True, check=False, cwd=ROOT)
+    assert "TID253" not in result.stdout
+
+
+#: What takes seconds to import and is for building alone.
+BUILDING = {"great_expectations", "onnxruntime", "sklearn", "torch", "transformers"}
+
+
+@pytest.mark.parametrize("stage", ["validate", "tokenize", "train", "evaluate", "decide", "export"])
+def test_what_a_stage_has_made_is_found_again_without_what_makes_it(stage: str) -> None:
+    code = f"import sys, pipeline.{stage}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not BUILDING & set(found.stdout.split())

@@ -1,0 +1,34 @@
+"""Which of BentoML's layers a request goes through."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+from serving.api.bentoml_app import Application
+from serving.service import Saebyeok
+Saebyeok.inject_config()
+print(*[item.cls.__name__ for item in Application(Saebyeok, is_main=True).middlewares])
+"""
+COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
+
+
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        ("", [COUNTS, "Gate", "ContextMiddleware"]),
+        ("services.Saebyeok.tracing.exporter_type=in_memory", [COUNTS, SPANS, "Gate", "ContextMiddleware"]),
+        ("services.Saebyeok.traffic.max_concurrency=8", [COUNTS, LIMIT, "Gate", "ContextMiddleware"]),
+    ],
+    ids=["as it is", "with tracing", "with a limit"],
+)
+def test_only_layers_that_do_something_are_gone_through(tmp_path: Path, options: str, layers: list[str]) -> None:
+    # In a process of its own: BentoML reads its configuration once.
+    env = {**os.environ, "SAEBYEOK_HOME": str(tmp_path), "BENTOML_CONFIG_OPTIONS": options}
+    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == layers

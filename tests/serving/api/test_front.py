@@ -1,0 +1,230 @@
+"""What every request goes through, in the real service: keys, ids, logs, limits, and clients that go away."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
+from tests.support.running_service import Service, eventually, serving
+from tests.support.tiny_releases import SENTENCES, TinyModel
+
+pytestmark = pytest.mark.server
+
+KEYS = ("the-first-key-of-two", "the-second-key-of-two")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel) -> Iterator[Service]:
+    """One process that takes two keys, works on one request at a time and lets one wait."""
+    limits = {
+        "SAEBYEOK_WORKERS": "1",
+        "SAEBYEOK_THREADS": "1",
+        "SAEBYEOK_API_KEYS": ",".join(KEYS),
+        "SAEBYEOK_MAX_CONCURRENT": "1",
+        "SAEBYEOK_MAX_QUEUE": "1",
+        "SAEBYEOK_MAX_INPUTS": "10000",
+    }
+    with serving(tmp_path_factory.mktemp("guarded"), limits, classifier) as service:
+        yield service
+
+
+def heavy(texts: int) -> dict[str, list[str]]:
+    """A request of so many long texts; a thousand are the better part of a second."""
+    return {"texts": [SENTENCES[-1]] * texts}
+
+
+def ask(service: Service, path: str = "/classify", key: str = KEYS[0], **more: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {key}", **more}
+    return httpx.post(f"{service.settings.service_url}{path}", json={"texts": ["좋다"]}, headers=headers)
+
+
+def lines(service: Service) -> list[dict[str, object]]:
+    """The log, each line of it JSON."""
+    # What the supervisor says before there is a worker is BentoML's.
+    return [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+
+
+def line_of(service: Service, request_id: str) -> dict[str, object]:
+    """The line of one request, as soon as it is written."""
+
+    def found() -> list[dict[str, object]]:
+        return [line for line in lines(service) if line.get("id") == request_id]
+
+    eventually("the request is logged", found)
+    (line,) = found()
+    return line
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_each_key_opens_the_service(guarded: Service, key: str) -> None:
+    assert ask(guarded, key=key).status_code == 200
+    with ServiceClient(guarded.settings.service_url, key) as client:
+        assert client.classify(["좋다"]).recipe == "nsmc"
+        assert client.releases().deployment == 1
+
+
+def test_so_does_the_deploy_token_and_a_key_does_not_stage(guarded: Service) -> None:
+    assert ask(guarded, key=deploy_token(guarded.settings)).status_code == 200
+    assert ask(guarded, path="/releases/stage").status_code == 401
+    assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "n" * 16}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/classify", "/similarity", "/score", "/embed", "/releases", "/metrics", "/schema.json", "/no"]
+)
+def test_without_a_key_nothing_is_said(guarded: Service, path: str) -> None:
+    url = guarded.settings.service_url
+    for headers in ({}, {"Authorization": "Bearer the-first-key-of-tw"}, {"Authorization": KEYS[0]}):
+        for method in ("GET", "POST"):
+            answer = httpx.request(method, f"{url}{path}", headers=headers)
+            assert (answer.status_code, answer.json()["error"]["type"]) == (401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/docs.json", "/docs", "/static_content/swagger-ui.css"])
+def test_health_and_documents_stay_open(guarded: Service, path: str) -> None:
+    assert httpx.get(f"{guarded.settings.service_url}{path}").status_code == 200
+
+
+def test_bentomls_own_client_works_with_a_key(guarded: Service) -> None:
+    # In a process of its own: it warns as it is imported, and as it is collected.
+    code = (
+        "import bentoml, sys\n"
+        "with bentoml.SyncHTTPClient(sys.argv[1], token=sys.argv[2]) as client:\n"
+        "    print(client.classify({'texts': ['좋다']})['recipe'])"
+    )
+    command = [sys.executable, "-c", code, guarded.settings.service_url, KEYS[0]]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "nsmc\n"
+
+
+def test_a_sane_request_id_is_taken_and_any_other_made(guarded: Service) -> None:
+    assert ask(guarded, **{"X-Request-Id": "night-7.a_B"}).headers["x-request-id"] == "night-7.a_B"
+    for given in ("", "a b", '"}{"', "a" * 129, "a\tb"):
+        made = ask(guarded, **{"X-Request-Id": given}).headers["x-request-id"]
+        assert re.fullmatch("[0-9a-f]{32}", made)
+    assert ask(guarded, key="wrong").headers["x-request-id"]
+    assert httpx.get(f"{guarded.settings.service_url}/livez").headers["x-request-id"]
+
+
+def test_the_log_has_a_line_a_request_and_no_texts(guarded: Service) -> None:
+    url = f"{guarded.settings.service_url}/classify"
+    headers = {"Authorization": f"Bearer {KEYS[0]}", "X-Request-Id": "asked-well"}
+    httpx.post(url, json={"texts": ["비밀스러운 문장", "둘"]}, headers=headers)
+    line = line_of(guarded, "asked-well")
+    assert (line["route"], line["method"], line["status"], line["inputs"]) == ("/classify", "POST", 200, 2)
+    assert isinstance(line["milliseconds"], float)
+    assert str(line["time"]).endswith("+00:00")
+    headers["X-Request-Id"] = "asked-badly"
+    httpx.post(url, json={"texts": ["비밀스러운 문장", 1]}, headers=headers)
+    assert line_of(guarded, "asked-badly")["status"] == 422
+    text = guarded.log.read_text()
+    assert "비밀스러운" not in text
+    assert KEYS[0] not in text
+    assert "Traceback" not in text
+
+
+def test_probes_are_not_logged(guarded: Service) -> None:
+    httpx.get(f"{guarded.settings.service_url}/livez", headers={"X-Request-Id": "a-probe"})
+    ask(guarded, **{"X-Request-Id": "after-the-probe"})
+    assert line_of(guarded, "after-the-probe")
+    assert not [line for line in lines(guarded) if line.get("id") == "a-probe"]
+
+
+class Sender:
+    """A client that sends a request over a socket of its own, and may go away before it is answered."""
+
+    def __init__(self, service: Service, body: object, request_id: str) -> None:
+        content = json.dumps(body, ensure_ascii=False).encode()
+        self.socket = socket.create_connection(("127.0.0.1", int(service.settings.service_url.rsplit(":", 1)[1])), 60)
+        head = f"Authorization: Bearer {KEYS[0]}\r\nX-Request-Id: {request_id}\r\nContent-Length: {len(content)}"
+        self.socket.sendall(f"POST /classify HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n".encode() + content)
+
+    def leave(self) -> None:
+        self.socket.close()
+
+
+def test_one_too_many_is_told_when_to_try_again(guarded: Service) -> None:
+    answers: list[httpx.Response] = []
+
+    def send() -> None:
+        headers = {"Authorization": f"Bearer {KEYS[0]}"}
+        url = f"{guarded.settings.service_url}/classify"
+        answers.append(httpx.post(url, json=heavy(1_000), headers=headers, timeout=120))
+
+    senders = [threading.Thread(target=send) for _ in range(6)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    statuses = sorted(answer.status_code for answer in answers)
+    assert set(statuses) == {200, 429}
+    for answer in answers:
+        if answer.status_code == 429:
+            assert answer.json()["error"]["type"] == "overloaded"
+            assert 1 <= int(answer.headers["retry-after"]) <= 60
+        else:
+            assert len(answer.json()["results"]) == 1_000
+    assert ask(guarded).status_code == 200
+
+
+def computed(service: Service) -> float:
+    """Rows that were computed so far."""
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    text = httpx.get(f"{service.settings.service_url}/metrics", headers=headers).text
+    return sum(float(rows) for rows in re.findall(r"^saebyeok_batch_rows_sum\S* (\S+)$", text, re.MULTILINE))
+
+
+def test_who_goes_away_leaves_the_queue_and_is_not_computed(guarded: Service) -> None:
+    before = computed(guarded)
+    first = Sender(guarded, heavy(10_000), "at-work")
+    try:
+        for number in range(3):
+            # There is one place in the queue: each must have left it for the next one not to be refused.
+            Sender(guarded, heavy(10_000), f"left-waiting-{number}").leave()
+            assert line_of(guarded, f"left-waiting-{number}")["status"] == 499
+        assert not [line for line in lines(guarded) if line.get("id") == "at-work"], "they left while it was at work"
+    finally:
+        first.leave()
+    # Nobody waits for it any more, which is said at once; its thread comes to an end all the same.
+    assert line_of(guarded, "at-work")["status"] == 499
+    eventually("it answers again", lambda: ask(guarded).status_code == 200)
+    assert computed(guarded) == before + 10_000 + 1
+
+
+def test_a_late_answer_and_bentomls_own_refusal_have_the_same_shape(tmp_path: Path, classifier: TinyModel) -> None:
+    env = {
+        "SAEBYEOK_WORKERS": "1",
+        "SAEBYEOK_MAX_INPUTS": "10000",
+        "SAEBYEOK_REQUEST_SECONDS": "0.5",
+        # An operator's limit: it stands around ours, and BentoML answers it.
+        "BENTOML_CONFIG_OPTIONS": "services.Saebyeok.traffic.max_concurrency=1",
+    }
+    seen: dict[int, httpx.Response] = {}
+    with serving(tmp_path, env, classifier) as service, ThreadPoolExecutor() as pool:
+        url = f"{service.settings.service_url}/classify"
+
+        def both_came() -> bool:
+            late = pool.submit(httpx.post, url, json=heavy(10_000), timeout=120)
+            while not late.done():
+                answer = httpx.post(url, json=heavy(1), timeout=120)
+                seen[answer.status_code] = answer
+            seen[late.result().status_code] = late.result()
+            return {429, 504} <= seen.keys()
+
+        eventually("one is too late, and another one too many", both_came)
+    assert seen[504].json()["error"]["type"] == "timeout"
+    assert seen[429].json()["error"]["type"] == "overloaded"
+    assert seen[429].headers["retry-after"] == "1"
+    assert seen[429].headers["x-request-id"]

@@ -1,0 +1,70 @@
+"""The committed OpenAPI document: as the code has it, and of every route that there is."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+
+from pipeline.settings import Settings
+from serving.api.middleware import BODIES
+from serving.api.openapi import COMMITTED, describe
+from serving.schemas import ErrorType, Method
+
+
+def committed() -> dict[str, object]:
+    document: dict[str, object] = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    return document
+
+
+def test_the_committed_document_has_not_drifted() -> None:
+    assert committed() == describe(Settings()), "run `python -m serving.api.openapi` and look at the difference"
+
+
+def test_the_limits_of_a_service_are_in_its_document() -> None:
+    settings = Settings(max_inputs=7, max_characters=70)
+    schemas = describe(settings)["components"]["schemas"]
+    for name in ("ClassifyRequest", "ScoreRequest", "EmbedRequest"):
+        texts = schemas[name]["properties"]["texts"]
+        assert (texts["maxItems"], texts["items"]["maxLength"]) == (7, 70)
+    for name in ("ClassifyRequest", "SimilarityRequest"):
+        pairs = schemas[name]["properties"]["pairs"]
+        assert (pairs["maxItems"], pairs["items"]["items"]["maxLength"]) == (7, 70)
+
+
+def test_every_route_with_a_body_is_described_with_an_example() -> None:
+    document = describe(Settings())
+    paths, schemas = document["paths"], document["components"]["schemas"]
+    described = {
+        (method.upper(), path) for path, item in paths.items() for method in item if "requestBody" in item[method]
+    }
+    assert described == BODIES
+    for name in ("ClassifyRequest", "SimilarityRequest", "ScoreRequest", "EmbedRequest"):
+        field = "pairs" if name == "SimilarityRequest" else "texts"
+        assert schemas[name]["properties"][field]["examples"]
+        assert schemas[name]["additionalProperties"] is False
+
+
+def test_every_error_of_the_table_has_its_own_status_and_is_in_the_document() -> None:
+    assert len({kind.status for kind in ErrorType}) == len(ErrorType)
+    statuses = {
+        int(status)
+        for item in describe(Settings())["paths"].values()
+        for operation in item.values()
+        for status in operation["responses"]
+    }
+    # 405 is what no operation of the document is answered with.
+    assert {kind.status for kind in ErrorType} - statuses == {405}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(404, "not_found"), (418, "invalid_request"), (502, "internal"), (504, "timeout")]
+)
+def test_a_status_that_another_chose_gets_the_type_of_its_row(status: int, kind: str) -> None:
+    assert ErrorType.of(status) == kind
+
+
+def test_methods_are_an_enumeration() -> None:
+    schema = describe(Settings())["components"]["schemas"]["SimilarityRequest"]["properties"]["method"]
+    assert schema["anyOf"][0]["enum"] == list(get_args(Method))

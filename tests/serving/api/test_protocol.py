@@ -1,0 +1,480 @@
+"""One request, one answer: raw bytes against uvicorn with our protocol and middlewares, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from enum import Enum
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import Message, Receive, Scope, Send
+
+from serving.api.errors import ApiError
+from serving.api.middleware import Front, Gate
+from serving.api.protocol import NOT_HTTP, Protocol, use_protocol
+from serving.schemas import ErrorType
+
+H2C = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA"
+WEBSOCKET = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bm9uY2U="
+UPGRADES = [
+    H2C,
+    WEBSOCKET,
+    "Connection: x , UPGRADE\r\nUpgrade: foo/2, h2c",
+    "Upgrade: h2c\r\nConnection: HTTP2-Settings\r\nConnection: upgrade",
+]
+KEY = "Authorization: Bearer key"
+#: A body that would be answered if it were read as a request.
+INNER = f"GET /inner HTTP/1.1\r\n{KEY}\r\n\r\n".encode()
+#: Closes the connection, so that all answers have come when it ends.
+LAST = f"GET /last HTTP/1.1\r\n{KEY}\r\nConnection: close\r\n\r\n".encode()
+MALFORMED = (400, NOT_HTTP)
+READ, LAST_READ = (200, f"POST /classify {INNER.decode()}"), (200, "GET /last ")
+BODY_BYTES = 1024
+#: Bytes; more than lie between two sockets.
+LARGE = 1 << 24
+
+
+class Step(Enum):
+    """What a client does between two writes."""
+
+    READ_ANSWER = "wait for an answer"
+    RELEASE = "let the application go on at /held and /begun"
+
+
+class Server:
+    """uvicorn in a thread, before an application that answers with what it was asked."""
+
+    def __init__(self, keep_alive: float = 60) -> None:
+        """`keep_alive` is in seconds: so long a connection may be idle."""
+        self.changed = threading.Condition()
+        self.parsed: Counter[int] = Counter()
+        self.released = threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        app = Front(Gate(self.echo, admit=admit, body_bytes=BODY_BYTES, seconds=60))
+        options: dict[str, Any] = {"lifespan": "off", "log_config": None, "timeout_keep_alive": keep_alive}
+        self.server = uvicorn.Server(uvicorn.Config(app, http=self.protocol(), **options))
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
+
+    def protocol(self) -> type[Protocol]:
+        """Protocol that says how many bytes of each client have been parsed."""
+        note = self.note
+
+        class Watched(Protocol):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                assert self.client is not None
+                note(self.client[1], len(data))
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                super().connection_lost(exc)
+                assert self.client is not None
+                note(self.client[1], 1_000_000)
+
+        return Watched
+
+    def note(self, port: int, count: int) -> None:
+        with self.changed:
+            self.parsed[port] += count
+            self.changed.notify_all()
+
+    async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer with what was read, which is the body of POST /classify alone; /404 gets that status."""
+        message: Message = {"body": b"", "more_body": scope["path"] == "/classify"}
+        body = b""
+        while message["more_body"]:
+            message = await receive()
+            body += message["body"]
+        if scope["path"] == "/held":
+            await asyncio.to_thread(self.released.wait, 60)
+        late = " late" if "x-late" in Headers(scope=scope) else ""
+        answer = f"{scope['method']} {scope['path']} {body.decode()}{late}".encode()
+        answer += b"x" * LARGE if scope["path"] == "/large" else b""
+        status = int(scope["path"][1:]) if scope["path"][1:].isdigit() else 200
+        headers = [(b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        if scope["path"] == "/begun":
+            await send({"type": "http.response.body", "body": answer[:3], "more_body": True})
+            await asyncio.to_thread(self.released.wait, 60)
+            answer = answer[3:]
+        await send({"type": "http.response.body", "body": answer})
+
+    def run(self) -> Iterator[Server]:
+        self.thread.start()
+        yield self
+        self.server.should_exit = True
+        self.thread.join()
+        self.socket.close()
+
+    def answers(self, *steps: bytes | Step | Callable[[], None]) -> list[tuple[int, str]]:
+        """Status and body of every answer on one connection, until it is closed; each write is parsed by itself."""
+        self.released.clear()
+        with closing(socket.create_connection(self.socket.getsockname(), 60)) as client:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            port, sent, found = client.getsockname()[1], 0, b""
+            for step in steps:
+                if step is Step.RELEASE:
+                    self.released.set()
+                elif step is Step.READ_ANSWER:
+                    found += client.recv(65_536)
+                elif not isinstance(step, bytes):
+                    step()
+                else:
+                    sent += send_if_open(client, step)
+                    with self.changed:
+                        assert self.changed.wait_for(lambda sent=sent: self.parsed[port] >= sent, 60)
+            self.released.set()
+            while part := receive_if_open(client):
+                found += part
+        return list(split(found))
+
+
+def send_if_open(client: socket.socket, data: bytes) -> int:
+    try:
+        client.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return 0
+    return len(data)
+
+
+def receive_if_open(client: socket.socket) -> bytes:
+    try:
+        return client.recv(65_536)
+    except ConnectionResetError:
+        return b""
+
+
+def split(found: bytes) -> Iterator[tuple[int, str]]:
+    """Answers, one after the other; the text of an error in the one shape is left out."""
+    while found:
+        head, _, found = found.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        # Nothing follows the head of an answer to HEAD.
+        size = 0 if found.startswith(b"HTTP/1.1 ") else int(headers.get("content-length", 0))
+        text, found = found[:size].decode(), found[size:]
+        yield int(first.split()[1]), "" if text.startswith('{"error"') else text
+
+
+def admit(header: str | None) -> None:
+    if header != "Bearer key":
+        raise ApiError(ErrorType.UNAUTHORIZED, "no key")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    yield from Server().run()
+
+
+def head(start: str, *lines: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (f"{start} HTTP/1.1", KEY, *lines, "")).encode()
+
+
+def measured(*lines: str, body: bytes = INNER, start: str = "POST /classify") -> tuple[bytes, bytes]:
+    """Head and body of a request with a Content-Length."""
+    return head(start, *lines, f"Content-Length: {len(body)}"), body
+
+
+def chunked(*lines: str, body: bytes = INNER, start: str = "POST /classify") -> tuple[bytes, bytes]:
+    """Head and body of a request in two chunks."""
+    parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:9], body[9:]))
+    return head(start, *lines, "Transfer-Encoding: chunked"), parts + b"0\r\n\r\n"
+
+
+framed = pytest.mark.parametrize("frame", [measured, chunked])
+
+
+def in_one(*parts: bytes) -> list[bytes]:
+    return [b"".join(parts)]
+
+
+def by_bytes(*parts: bytes) -> list[bytes]:
+    return [bytes([byte]) for part in parts for byte in part]
+
+
+@framed
+@pytest.mark.parametrize("cut", [in_one, lambda *parts: parts, by_bytes], ids=["one read", "head first", "bytes"])
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_upgrade_that_is_offered_leaves_the_body_alone(server: Server, upgrade: str, cut: Any, frame: Any) -> None:
+    assert server.answers(*cut(*frame(upgrade)), LAST) == [READ, LAST_READ]
+    assert server.answers(*cut(*frame(upgrade, start="GET /livez")), LAST) == [(200, "GET /livez "), LAST_READ]
+
+
+@framed
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_upgrades_in_a_row_are_each_answered_once(server: Server, upgrade: str, frame: Any) -> None:
+    plain, offered = b"".join(frame()), b"".join(frame(upgrade))
+    assert server.answers(plain + offered + offered + plain + offered + LAST) == [READ] * 5 + [LAST_READ]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+def test_upgrade_without_a_body_is_answered_as_it_is(server: Server, upgrade: str) -> None:
+    get = head("GET /livez", upgrade)
+    assert server.answers(get + LAST) == server.answers(get, LAST) == [(200, "GET /livez "), LAST_READ]
+    closing_get = get.replace(b"Connection: ", b"Connection: close, ", 1)
+    assert server.answers(closing_get + LAST) == [(200, "GET /livez ")]
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES)
+@pytest.mark.parametrize("version", ["1.0", "0.9", "2.0"])
+def test_upgrade_in_another_version_keeps_the_version(server: Server, upgrade: str, version: str) -> None:
+    request = b"".join(measured(upgrade)).replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1)
+    assert server.answers(request) == [READ], "the connection is closed, as in that version"
+
+
+@pytest.mark.parametrize("upgrade", ["", H2C])
+@pytest.mark.parametrize("target", ["example.com:80", "/classify", "/livez"])
+def test_connect_is_refused_and_nothing_behind_it_answered(server: Server, target: str, upgrade: str) -> None:
+    lines = [upgrade] if upgrade else []
+    for parts in (measured(*lines, start=f"CONNECT {target}"), (head(f"CONNECT {target}", *lines), INNER)):
+        assert server.answers(b"".join(parts) + LAST) == server.answers(*parts, LAST) == [MALFORMED]
+
+
+def test_http2_preface_is_refused(server: Server) -> None:
+    assert server.answers(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + LAST) == [MALFORMED]
+
+
+CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
+BROKEN_HEADS = {
+    "a length and chunks": "Content-Length: 5\r\nTransfer-Encoding: chunked",
+    "chunks and a length": "Transfer-Encoding: chunked\r\nContent-Length: 5",
+    "two lengths": "Content-Length: 5\r\nContent-Length: 6",
+    "the same length twice": "Content-Length: 5\r\nContent-Length: 5",
+    "a list of lengths": "Content-Length: 5, 5",
+    "a length with a plus": "Content-Length: +5",
+    "a length below nothing": "Content-Length: -5",
+    "a length in hex": "Content-Length: 0x5",
+    "a length with a point": "Content-Length: 5.0",
+    "no length": "Content-Length: ",
+    "a length of two numbers": "Content-Length: 5 5",
+    "a length of 65 bits": "Content-Length: 18446744073709551621",
+    "a length in Arabic digits": "Content-Length: ٥",
+    "chunks that are not last": "Transfer-Encoding: chunked, identity",
+    "chunks of chunks": "Transfer-Encoding: chunked, chunked",
+    "chunks in two headers": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    "chunks and then identity": "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+    "no chunks": "Transfer-Encoding: identity",
+    "an unknown coding": "Transfer-Encoding: xchunked",
+    "a coding in quotes": 'Transfer-Encoding: "chunked"',
+    "a coding with a parameter": "Transfer-Encoding: chunked;q=1",
+    "a comma too many": "Transfer-Encoding: chunked,",
+    "an empty coding": "Transfer-Encoding: ",
+    "a vertical tab": "Transfer-Encoding: \x0bchunked",
+    "a folded coding": "Transfer-Encoding: chu\r\n nked",
+    "a coding on the next line": "Transfer-Encoding:\r\n chunked",
+    "a folded header": "X-Long: a\r\n b\r\nContent-Length: 5",
+    "a space before the colon": "Content-Length : 5",
+    "a tab before the colon": "Transfer-Encoding\t: chunked",
+    "a line feed alone": "X: a\nContent-Length: 5",
+    "a carriage return alone": "X: a\rContent-Length: 5",
+    "a NUL": "X: a\0b\r\nContent-Length: 5",
+    "a line without a colon": "what\r\nContent-Length: 5",
+    "a header without a name": ": 5\r\nContent-Length: 5",
+    "a name with a space": "Content Length: 5",
+}
+
+
+@pytest.mark.parametrize("upgrade", ["X: y", H2C], ids=["plain", "h2c"])
+@pytest.mark.parametrize("lines", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
+def test_head_that_can_be_read_in_two_ways_is_refused(server: Server, lines: str, upgrade: str) -> None:
+    request = head("POST /classify", upgrade, lines)
+    assert server.answers(request + CHUNKS + INNER + LAST) == [MALFORMED]
+    assert server.answers(request, CHUNKS + INNER + LAST) == [MALFORMED]
+
+
+def test_head_whose_lines_end_with_a_line_feed_is_refused(server: Server) -> None:
+    for line_feeds in (1, -1):
+        request = head("POST /classify", "Content-Length: 5").replace(b"\r\n", b"\n", line_feeds)
+        assert server.answers(request + b"hello" + INNER + LAST) == [MALFORMED]
+
+
+BROKEN_CHUNKS = {
+    "no number": b"zz\r\nhello\r\n",
+    "nothing": b"\r\nhello\r\n",
+    "a plus": b"+5\r\nhello\r\n",
+    "a minus": b"-5\r\nhello\r\n",
+    "0x": b"0x5\r\nhello\r\n",
+    "65 bits": b"10000000000000005\r\nhello\r\n",
+    "a space before": b" 5\r\nhello\r\n",
+    "a space behind": b"5 \r\nhello\r\n",
+    "a line feed alone": b"5\nhello\r\n",
+    "a line feed in an extension": b"5;a\nhello\r\n",
+    "a line end in quotes": b'5;a="\r\n"\r\nhello\r\n',
+    "too short": b"3\r\nhello\r\n",
+    "no line end behind": b"5\r\nhello0\r\n\r\n",
+    "a length in the trailer": b"5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n",
+    "a coding in the trailer": b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "a folded trailer": b"5\r\nhello\r\n0\r\nX: a\r\n b\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("upgrade", ["X: y", H2C], ids=["plain", "h2c"])
+@pytest.mark.parametrize("chunks", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS)
+def test_chunks_that_are_broken_are_refused(server: Server, chunks: bytes, upgrade: str) -> None:
+    request = head("POST /classify", upgrade, "Transfer-Encoding: chunked")
+    end = b"0\r\n\r\n" + INNER + LAST
+    assert server.answers(request + chunks + end) == server.answers(request, chunks + end) == [MALFORMED]
+
+
+ODD = {
+    "zeros before the length": (head("POST /classify", "Content-Length: 0005"), b"hello"),
+    "spaces around the length": (head("POST /classify", "Content-Length: \t 5  "), b"hello"),
+    "another case": (head("POST /classify", "TRANSFER-ENCODING: ChunkeD"), CHUNKS),
+    "chunks last of two": (head("POST /classify", "Transfer-Encoding: identity, chunked"), CHUNKS),
+    "a chunk extension": (head("POST /classify", "Transfer-Encoding: chunked"), b'5;a=b;c="d"\r\nhello\r\n0;e\r\n\r\n'),
+    "a last chunk of many zeros": (head("POST /classify", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n0000\r\n\r\n"),
+    "a trailer": (head("POST /classify", "Transfer-Encoding: chunked"), b"5\r\nhello\r\n0\r\nX-Late: 1\r\n\r\n"),
+    "line ends before it": (b"\r\n\r\n" + head("POST /classify", "Content-Length: 5"), b"hello"),
+    "line ends behind it": (head("POST /classify", "Content-Length: 5"), b"hello\r\n\r\n"),
+    "a full URL": (head("POST http://x/classify", "Content-Length: 5"), b"hello"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parts", ODD.values(), ids=ODD)
+def test_what_is_odd_and_clear_is_read_to_its_end(server: Server, parts: tuple[bytes, bytes]) -> None:
+    wanted = [(200, "POST /classify hello"), LAST_READ]
+    assert server.answers(*parts, LAST) == server.answers(b"".join(parts) + LAST) == wanted
+
+
+def test_key_in_a_trailer_opens_nothing(server: Server) -> None:
+    request = b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
+    assert server.answers(request + f"{KEY}\r\n\r\n".encode() + LAST) == [(401, ""), LAST_READ]
+
+
+@framed
+@pytest.mark.parametrize(
+    ("start", "line", "answer"),
+    [
+        ("POST /404", "X: y", (404, "")),
+        ("PUT /405", "X: y", (405, "")),
+        ("POST /classify", "Content-Type: text/plain", (415, "")),
+        ("POST /classify", "Content-Encoding: br", (415, "")),
+        ("GET /inner", "X: y", (200, "GET /inner ")),
+        ("HEAD /inner", "X: y", (200, "")),
+        ("DELETE /inner", "X: y", (200, "DELETE /inner ")),
+    ],
+)  # fmt: skip
+def test_body_that_nobody_reads_is_no_request(
+    server: Server, start: str, line: str, answer: tuple[int, str], frame: Any
+) -> None:
+    first, body = frame(line, start=start)
+    wanted = [answer, LAST_READ]
+    assert server.answers(first + body + LAST) == wanted
+    assert server.answers(first, Step.READ_ANSWER, body, LAST) == wanted
+    assert server.answers(first, Step.READ_ANSWER, body[:15], body[15:] + LAST) == wanted
+
+
+@framed
+def test_body_behind_a_refused_key_is_no_request(server: Server, frame: Any) -> None:
+    first, body = frame()
+    first = first.replace(b"Bearer key", b"Bearer yek")
+    for steps in ([first + body + LAST], [first, Step.READ_ANSWER, body, LAST]):
+        assert server.answers(*steps) == [(401, ""), LAST_READ]
+
+
+@framed
+def test_body_that_is_too_large_closes_the_connection(server: Server, frame: Any) -> None:
+    first, body = frame(body=INNER * 40)
+    for steps in ([first + body + LAST], [first, body + LAST]):
+        assert server.answers(*steps) == [(413, "")]
+
+
+@pytest.mark.parametrize("start", ["POST /404", "GET /inner", "POST /classify"])
+def test_client_that_is_never_asked_for_its_body_is_closed(server: Server, start: str) -> None:
+    # Whether it now sends its body or another request: nobody could tell one from the other.
+    first, body = measured("Expect: 100-continue", start=start)
+    first = first.replace(b"Bearer key", b"Bearer yek") if start == "POST /classify" else first
+    for more in (body, LAST):
+        (_,) = server.answers(first, Step.READ_ANSWER, more)
+        (_,) = server.answers(first + more)
+
+
+@framed
+def test_client_that_waits_is_asked_for_its_body(server: Server, frame: Any) -> None:
+    first, body = frame("Expect: 100-continue")
+    assert server.answers(first, Step.READ_ANSWER, body, LAST) == [(100, ""), READ, LAST_READ]
+    assert server.answers(first + body, LAST) in ([READ, LAST_READ], [(100, ""), READ, LAST_READ])
+
+
+def test_request_behind_the_last_one_is_not_answered(server: Server) -> None:
+    assert server.answers(LAST + LAST + INNER) == [LAST_READ]
+
+
+GARBAGE = b"this is no HTTP\r\n\r\n" + INNER
+BROKEN = head("POST /held", "Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize("cut", [in_one, lambda *parts: parts])
+def test_request_before_malformed_ones_gets_its_own_answer(server: Server, cut: Any) -> None:
+    held = head("POST /held")
+    answer = (200, "POST /held ")
+    assert server.answers(*cut(held, GARBAGE), Step.RELEASE) == [answer]
+    assert server.answers(*cut(held, held, GARBAGE), GARBAGE, Step.RELEASE) == [answer, answer]
+
+
+def test_malformed_request_behind_an_answer_gets_one(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    assert server.answers(INNER, Step.READ_ANSWER, GARBAGE, LAST) == [(200, "GET /inner "), MALFORMED]
+    assert server.answers(GARBAGE, LAST) == [MALFORMED]
+    assert caplog.messages.count(NOT_HTTP) == 2
+
+
+def test_body_that_breaks_behind_its_answer_gets_no_second_one(server: Server) -> None:
+    assert server.answers(head("GET /inner", "Transfer-Encoding: chunked"), Step.READ_ANSWER, b"zz\r\n" + LAST) == [
+        (200, "GET /inner ")
+    ]
+
+
+def test_body_that_breaks_before_its_answer_is_malformed(server: Server) -> None:
+    assert server.answers(BROKEN, b"zz\r\n", Step.RELEASE) == [MALFORMED]
+    assert server.answers(BROKEN + b"zz\r\n" + LAST, Step.RELEASE) == [MALFORMED]
+    assert server.answers(head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n") == [MALFORMED]
+
+
+def test_body_that_breaks_within_its_answer_lets_it_end(server: Server) -> None:
+    steps = BROKEN.replace(b"/held", b"/begun"), Step.READ_ANSWER, b"zz\r\n", Step.RELEASE
+    assert server.answers(*steps) == [(200, "POST /begun ")]
+
+
+def test_body_that_breaks_gets_no_late_answer(server: Server) -> None:
+    # What is written last waits behind the large answer, which the client reads only then.
+    found = server.answers(head("GET /large"), head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n")
+    assert [status for status, _ in found] == [200, 400]
+
+
+def test_body_that_breaks_in_the_queue_spoils_no_answer_before_it(server: Server) -> None:
+    steps = head("POST /held"), BROKEN + b"zz\r\n", Step.RELEASE
+    assert server.answers(*steps)[:1] == [(200, "POST /held ")]
+
+
+@pytest.fixture
+def hasty() -> Iterator[Server]:
+    """A server that closes idle connections soon."""
+    yield from Server(keep_alive=0.2).run()
+
+
+def test_connection_that_works_is_not_closed_as_idle(hasty: Server) -> None:
+    idle = socket.create_connection(hasty.socket.getsockname(), 60)
+
+    def wait_until_idle_is_over() -> None:
+        # It is answered after the other connection was, and so is closed after that would be.
+        idle.sendall(INNER)
+        while idle.recv(65_536):
+            pass
+        idle.close()
+
+    steps = [INNER, Step.READ_ANSWER, head("POST /held"), wait_until_idle_is_over, Step.RELEASE, LAST]
+    assert hasty.answers(*steps) == [(200, "GET /inner "), (200, "POST /held "), LAST_READ]
+
+
+def test_uvicorn_is_told_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "none")
+    use_protocol()
+    config = uvicorn.Config("serving.api.protocol:Protocol")
+    config.load()
+    assert config.http_protocol_class is Protocol

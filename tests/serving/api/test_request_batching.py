@@ -1,0 +1,209 @@
+"""Requests that share batches: who gets what, and what becomes of those that fail or go away."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BadInputError
+from pipeline.store.artifacts import Store
+from serving.api.errors import ApiError
+from serving.api.request_batching import MOST, Sharing
+from serving.engine.engine import Answer, Engine, EngineOptions
+from serving.schemas import ErrorType
+from tests.support.tiny_releases import SENTENCES, TinyModel
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., Sharing]]:
+    """Makes a Sharing of one thread and a long queue, unless told otherwise."""
+    made: list[Sharing] = []
+
+    def sharing(threads: int = 1, queue: int = 256, begun: Callable[[float], object] = lambda seconds: None) -> Sharing:
+        made.append(Sharing(threads, queue, begun))
+        return made[-1]
+
+    yield sharing
+    for each in made:
+        each.close()
+
+
+@dataclass(eq=False)
+class Slow:
+    """Answers lengths of texts once it may go on, and remembers what it was asked."""
+
+    asked: list[list[str]] = field(default_factory=list)
+    go: threading.Event = field(default_factory=threading.Event)
+    started: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def answer(self, inputs: Sequence[str], times: int = 1) -> Answer:
+        self.asked.append(list(inputs))
+        self.started.release()
+        assert self.go.wait(30)
+        if "bad" in inputs:
+            raise BadInputError("it is bad", inputs.index("bad"))
+        values = np.array([[times * len(text)] for text in inputs], dtype=np.float32).reshape(-1, 1)
+        nothing = np.zeros(len(inputs), dtype=np.int64)
+        return Answer(values, nothing > 0, nothing, nothing)
+
+
+async def begun(slow: Slow, count: int) -> None:
+    for _ in range(count):
+        assert await asyncio.to_thread(slow.started.acquire, timeout=30)
+
+
+def lengths(answer: Answer) -> list[float]:
+    return answer.values[:, 0].tolist()
+
+
+async def test_what_comes_while_others_compute_goes_together(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    others = [asyncio.create_task(sharing.answer(slow.answer, texts)) for texts in (["bb", "c"], [], ["dddd"])]
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert lengths(await first) == [1]
+    assert [lengths(await other) for other in others] == [[2, 1], [], [4]]
+    assert slow.asked == [["a"], ["bb", "c", "dddd"]]
+
+
+async def test_threads_that_are_free_are_not_waited_for(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make(threads=2)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, [text])) for text in ("a", "bb")]
+    await begun(slow, 2)
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1], [2]]
+    assert sorted(slow.asked) == [["a"], ["bb"]]
+
+
+async def test_only_what_asks_the_same_shares_and_who_came_first_is_next(make: Callable[..., Sharing]) -> None:
+    slow, other, sharing = Slow(), Slow(), make()
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"]))]
+    await begun(slow, 1)
+    asked: list[tuple[Slow, str, dict[str, int]]] = [
+        (other, "b", {}), (slow, "c", {"times": 2}), (slow, "d", {}), (other, "e", {}), (slow, "f", {"times": 2}),
+    ]  # fmt: skip
+    tasks += [asyncio.create_task(sharing.answer(who.answer, [text], **options)) for who, text, options in asked]
+    await asyncio.sleep(0)
+    slow.go.set()
+    other.go.set()
+    assert [lengths(await task) for task in tasks] == [[1], [1], [2], [1], [1], [2]]
+    assert slow.asked == [["a"], ["c", "f"], ["d"]]
+    assert other.asked == [["b", "e"]]
+
+
+async def test_who_is_to_be_alone_has_no_company(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    asked = [("a", False), ("b", False), ("c", True), ("d", True), ("e", False)]
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, [text], alone=alone)) for text, alone in asked]
+    await begun(slow, 1)
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1]] * 5
+    assert slow.asked == [["a"], ["b", "e"], ["c"], ["d"]]
+
+
+async def test_a_bad_request_fails_alone_with_its_own_index(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    good = asyncio.create_task(sharing.answer(slow.answer, ["bb", "c"]))
+    bad = asyncio.create_task(sharing.answer(slow.answer, ["d", "bad"]))
+    await asyncio.sleep(0)
+    slow.go.set()
+    await first
+    with pytest.raises(BadInputError, match="it is bad") as caught:
+        await bad
+    assert caught.value.index == 1
+    assert lengths(await good) == [2, 1]
+
+
+async def test_who_goes_away_costs_nothing_and_holds_nobody_up(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make(queue=4)
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    gone = [asyncio.create_task(sharing.answer(slow.answer, ["gone"])) for _ in range(3)]
+    stays = asyncio.create_task(sharing.answer(slow.answer, ["bb"]))
+    await asyncio.sleep(0)
+    for task in (first, *gone):
+        task.cancel()
+    await asyncio.sleep(0)
+    # Their places are free at once.
+    late = [asyncio.create_task(sharing.answer(slow.answer, ["cc"])) for _ in range(3)]
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert [lengths(await task) for task in (stays, *late)] == [[2]] * 4
+    assert slow.asked == [["a"], ["bb", "cc", "cc", "cc"]]
+    assert lengths(await sharing.answer(slow.answer, ["ccc"])) == [3]
+
+
+async def test_one_too_many_is_told_when_to_come_back(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make(queue=2)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"])) for _ in range(3)]
+    await begun(slow, 1)
+    with pytest.raises(ApiError, match="the queue is full") as caught:
+        await sharing.answer(slow.answer, ["b"])
+    assert caught.value.kind is ErrorType.OVERLOADED
+    assert 1 <= int(caught.value.headers["Retry-After"]) <= 60
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1]] * 3
+
+
+async def test_without_a_queue_what_is_at_work_is_all_that_is_taken(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make(queue=0)
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    with pytest.raises(ApiError, match="the queue is full"):
+        await sharing.answer(slow.answer, ["b"])
+    slow.go.set()
+    assert lengths(await first) == [1]
+
+
+async def test_each_is_told_of_as_it_begins(make: Callable[..., Sharing]) -> None:
+    waited: list[float] = []
+    slow, sharing = Slow(), make(begun=waited.append)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"])) for _ in range(3)]
+    await begun(slow, 1)
+    assert len(waited) == 1
+    slow.go.set()
+    await asyncio.gather(*tasks)
+    assert len(waited) == 3
+    assert min(waited) >= 0
+
+
+async def test_a_batch_is_no_larger_than_it_may_be(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    sizes = [MOST + 1, MOST - 1, 1, 1]
+    others = [asyncio.create_task(sharing.answer(slow.answer, ["b"] * size)) for size in sizes]
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert [len((await task).values) for task in (first, *others)] == [1, *sizes]
+    assert [len(batch) for batch in slow.asked] == [1, MOST + 1, MOST, 1]
+
+
+async def test_an_engine_answers_many_requests_as_alone_and_is_let_go(
+    store: Store, classifier: TinyModel, make: Callable[..., Sharing]
+) -> None:
+    # A sub-batch a text, since company moves what int8 answers.
+    engine = Engine(classifier.publish(store, "nsmc", key="a" * 16).path, EngineOptions(device="cpu", batch_tokens=1))
+    sharing = make()
+    texts: list[Any] = [(text,) for text in SENTENCES]
+    answers = await asyncio.gather(*(sharing.answer(engine.answer, [text]) for text in texts * 5))
+    wanted = engine.answer(texts).values
+    np.testing.assert_array_equal(np.concatenate([answer.values for answer in answers]), np.tile(wanted, (5, 1)))
+    gone = weakref.ref(engine)
+    del engine
+    gc.collect()
+    assert gone() is None

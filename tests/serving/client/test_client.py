@@ -1,0 +1,243 @@
+"""The client that applications take, before a small server that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from pipeline.errors import RefusedError, ServiceError, SettingsError
+from serving.client.client import (
+    AsyncClient,
+    Backoff,
+    CallError,
+    Client,
+    FailedCallError,
+    NoAnswerError,
+    RefusedCallError,
+)
+from serving.client.deploy_client import ServiceClient
+from serving.schemas import ClassifyResponse, ErrorType
+from tests.support.running_service import free_port
+
+ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}
+#: The same pauses, without waiting.
+AT_ONCE = Backoff(first=0.0)
+
+
+@dataclass
+class Told:
+    """One answer; status 0 drops the connection without one."""
+
+    status: int = 200
+    body: Any = field(default_factory=lambda: ANSWER)
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def refusal(status: int, kind: str, index: int | None = None, **headers: str) -> Told:
+    return Told(status, {"error": {"type": kind, "message": f"it is {kind}", "index": index}}, headers)
+
+
+class Server(ThreadingHTTPServer):
+    """Answers requests from `script`, in order, and keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.script: list[Told] = []
+        self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+        self.connections = 0
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections += 1
+        super().process_request(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked.append((self.path, json.loads(body), dict(self.headers)))
+        told = self.server.script.pop(0)
+        if told.status == 0:
+            self.close_connection = True
+            return
+        content = told.body if isinstance(told.body, bytes) else json.dumps(told.body).encode()
+        self.send_response(told.status)
+        for name, value in told.headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+Classify = Callable[..., ClassifyResponse]
+
+
+def ask(url: str, times: int = 1, **options: Any) -> ClassifyResponse:
+    with Client(url, **options) as client:
+        return [client.classify(["좋다"]) for _ in range(times)][-1]
+
+
+def ask_async(url: str, times: int = 1, **options: Any) -> ClassifyResponse:
+    async def run() -> ClassifyResponse:
+        async with AsyncClient(url, **options) as client:
+            return [await client.classify(["좋다"]) for _ in range(times)][-1]
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("classify", [ask, ask_async])
+
+
+@both
+def test_it_asks_with_the_key_and_over_one_connection(server: Server, classify: Classify) -> None:
+    server.script = [Told(), Told(), Told()]
+    assert classify(server.url + "/", 3, api_key="s3cret").release == "nsmc-1"
+    path, body, headers = server.asked[0]
+    assert (path, body) == ("/classify", {"texts": ["좋다"], "recipe": None})
+    assert headers["Authorization"] == "Bearer s3cret"
+    assert (len(server.asked), server.connections) == (3, 1)
+
+
+@both
+def test_without_a_key_none_is_sent(server: Server, classify: Classify) -> None:
+    server.script = [Told()]
+    classify(server.url)
+    assert "Authorization" not in server.asked[0][2]
+
+
+@both
+@pytest.mark.parametrize("first", [refusal(429, "overloaded", Retry_After="0"), refusal(503, "unavailable"), Told(0)])
+def test_what_may_pass_is_asked_again(server: Server, classify: Classify, first: Told) -> None:
+    server.script = [first, first, Told()]
+    assert classify(server.url, backoff=AT_ONCE).recipe == "nsmc"
+    assert [item[:2] for item in server.asked] == [("/classify", {"texts": ["좋다"], "recipe": None})] * 3
+
+
+@both
+@pytest.mark.parametrize("status", [429, 503])
+def test_what_does_not_pass_is_raised_in_the_end(server: Server, classify: Classify, status: int) -> None:
+    server.script = [refusal(status, "overloaded")] * 3
+    with pytest.raises(FailedCallError, match="/classify: it is overloaded") as caught:
+        classify(server.url, backoff=Backoff(retries=2, first=0.0))
+    error = caught.value
+    assert (error.status, error.type, error.message, error.index) == (status, "overloaded", "it is overloaded", None)
+    assert isinstance(error, ServiceError)
+    assert error.retryable
+    assert server.script == []
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, RefusedCallError), (422, RefusedCallError), (500, FailedCallError)]
+)
+def test_any_other_error_is_raised_at_once(
+    server: Server, classify: Classify, status: int, error: type[CallError]
+) -> None:
+    kind = ErrorType.of(status)
+    server.script = [refusal(status, kind, index=2)]
+    with pytest.raises(error) as caught:
+        classify(server.url, backoff=AT_ONCE)
+    assert (caught.value.status, caught.value.type, caught.value.index) == (status, kind, 2)
+    assert caught.value.retryable is (status == 500)
+    assert isinstance(caught.value, RefusedError) is (status != 500)
+
+
+@both
+def test_an_error_that_is_a_proxys_has_its_status(server: Server, classify: Classify) -> None:
+    server.script = [Told(502, b"<h1>Bad Gateway</h1>")]
+    with pytest.raises(FailedCallError, match="status 502") as caught:
+        classify(server.url)
+    assert (caught.value.status, caught.value.type) == (502, "unknown")
+
+
+@both
+def test_an_answer_that_is_not_the_services_is_none(server: Server, classify: Classify) -> None:
+    server.script = [Told(200, {"hello": "world"})]
+    with pytest.raises(NoAnswerError, match="not Saebyeok's"):
+        classify(server.url)
+
+
+@both
+def test_nobody_there_is_a_sentence(classify: Classify) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(NoAnswerError, match=f"no service answers at {url}"):
+        classify(url, backoff=AT_ONCE)
+
+
+@both
+def test_what_took_too_long_is_not_asked_again(classify: Classify) -> None:
+    # Listens, and never answers.
+    with Server() as deaf, pytest.raises(NoAnswerError, match="did not answer in time"):
+        classify(deaf.url, timeout=0.05, backoff=AT_ONCE)
+
+
+def test_connections_of_ones_own_are_used_and_closed(server: Server) -> None:
+    server.script = [Told()]
+    own = httpx.Client(headers={"X-Team": "films"})
+    ask(server.url, http=own)
+    assert server.asked[0][2]["X-Team"] == "films"
+    assert own.is_closed
+
+
+def response(status: int, **headers: str) -> httpx.Response:
+    return httpx.Response(status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def test_pauses_double_and_differ() -> None:
+    backoff = Backoff(retries=4, first=1.0, longest=6.0)
+    busy = response(429)
+    for attempt, most in ((1, 1.0), (2, 2.0), (3, 4.0), (4, 6.0)):
+        pauses = {backoff.pause(attempt, busy) for _ in range(50)}
+        assert len(pauses) > 40
+        assert all(pause is not None and most / 2 <= pause <= most for pause in pauses)
+    assert backoff.pause(5, busy) is None
+
+
+def test_the_service_says_how_long_to_wait() -> None:
+    backoff = Backoff(first=0.0, longest=30.0)
+    assert backoff.pause(1, response(429, Retry_After="7")) == 7.0
+    assert backoff.pause(1, response(503, Retry_After="30")) == 30.0
+    assert backoff.pause(1, response(503, Retry_After="31")) is None, "longer than it has patience for"
+    assert backoff.pause(1, response(503, Retry_After="soon")) == 0.0
+    assert backoff.pause(1, response(400, Retry_After="1")) is None
+
+
+def test_the_deployer_takes_a_connection_a_request_and_its_errors_say_what_to_set(server: Server) -> None:
+    server.script = [Told(), Told(), refusal(401, "unauthorized")]
+    with ServiceClient(server.url, "token") as client:
+        client.classify(["가"])
+        client.classify(["가"], release="nsmc-2")
+        assert server.connections == 2
+        assert server.asked[1][2]["X-Saebyeok-Release"] == "nsmc-2"
+        assert {item[2]["Authorization"] for item in server.asked} == {"Bearer token"}
+        with pytest.raises(SettingsError, match="another token"):
+            client.stage("release/x")
+    nobody = f"http://127.0.0.1:{free_port()}"
+    with ServiceClient(nobody) as client, pytest.raises(ServiceError, match="SAEBYEOK_SERVICE_URL"):
+        client.releases()

@@ -1,0 +1,72 @@
+"""Deployments of tiny releases for tests, and users who ask all the while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import httpx
+
+from pipeline.job import Job, open_store
+from pipeline.recipes.loading import load_recipe
+from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
+from pipeline.store.artifacts import Artifact
+from pipeline.store.deployments import Deployment, DeploymentLog
+from tests.support.tiny_releases import SENTENCES, make_decision
+
+
+class Answer(NamedTuple):
+    """An answer of `/classify`; status 0 is none, and `release` says why. Times are of the monotonic clock."""
+
+    status: int
+    release: str
+    asked: float
+    came: float
+
+
+def job_of(settings: Settings, recipe: str = "nsmc") -> Job:
+    return Job(load_recipe(recipe, "embedded"), settings, open_store(settings), "test-run")
+
+
+def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deployment:
+    """Deploy `release` with a decision that compared it with the champion of now."""
+    job = job_of(settings, release.manifest.recipe)
+    champion = DeploymentLog(job.store).champion(job.recipe.name)
+    decision = make_decision(job.store, release, champion.ref if champion else None)
+    return deploy(job, release, decision, require_service=service)
+
+
+@contextmanager
+def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[list[Answer]]:
+    """Ask /classify all the while from `threads` threads, each waiting `pause` seconds in between; the answers."""
+    seen: list[Answer] = []
+    stop = threading.Event()
+
+    def hammer() -> None:
+        while not stop.wait(pause):
+            seen.append(ask(url))
+
+    users = [threading.Thread(target=hammer) for _ in range(threads)]
+    for user in users:
+        user.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for user in users:
+            user.join()
+
+
+def ask(url: str) -> Answer:
+    """One question on a connection of its own, as a new user would."""
+    asked = time.monotonic()
+    try:
+        answer = httpx.post(f"{url}/classify", json={"texts": SENTENCES[:3]}, timeout=60)
+        status, release = answer.status_code, answer.json().get("release", "")
+    except httpx.HTTPError as error:
+        status, release = 0, repr(error)
+    return Answer(status, release, asked, time.monotonic())

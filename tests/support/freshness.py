@@ -1,0 +1,134 @@
+"""How old the results of the longer tests are: commits since, and files that a test depends on and that changed since.
+
+`make long-tests` lists them, and a run of the whole suite ends with a line where some are stale. Both are worked out
+when they are shown: with each commit they are others.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pipeline.settings import ROOT
+from tests.support.long_runs import CHANGED, DOCUMENT, PASSED, TARGETS, Row, read_table
+from tests.support.module_graph import FOLDERS, imports_of
+
+#: What a module starts in a process of its own, which no import shows.
+STARTS = {
+    "tests.support.cli": {"pipeline.cli"},
+    "tests.support.running_service": {"serving.__main__", "serving.service"},
+}
+#: Beside the modules that it imports, each test depends on what these read: recipes, rules, pages, versions.
+DATA = (
+    "constraints.txt",
+    "expectations",
+    *(f"{folder}/**/*.{kind}" for folder in FOLDERS for kind in ("toml", "json", "html", "js")),
+)
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """A result, the commits since it (None where its commit is not known here), and what changed since of its files."""
+
+    row: Row
+    ago: int | None
+    changed: tuple[str, ...]
+
+    @property
+    def stale(self) -> bool:
+        """Whether it says nothing of the files as they are."""
+        return self.ago is None or bool(self.changed) or self.row.commit.endswith(CHANGED)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the test did not pass; one that was skipped for a reason has."""
+        return not self.row.result.startswith((PASSED, "skipped"))
+
+
+def dependencies(test: Path) -> set[str]:
+    """Names, relative to the checkout, of the Python files that a test file is made of, itself among them."""
+    found: set[Path] = set()
+    waiting = [test, *(folder / "conftest.py" for folder in (test.parent, test.parent.parent))]
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path.exists():
+            found.add(path)
+            waiting += _imported(path)
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
+@cache
+def _imported(path: Path) -> tuple[Path, ...]:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    modules = imports_of(ast.parse(path.read_text(encoding="utf-8")), name) | STARTS.get(name, set())
+    places = [ROOT / module.replace(".", "/") for module in modules if module.split(".")[0] in (*FOLDERS, "tests")]
+    return tuple(path for below in places for path in (below.with_suffix(".py"), below / "__init__.py"))
+
+
+def check(row: Row) -> Freshness:
+    """How fresh a result is."""
+    commit = row.commit.removesuffix(CHANGED)
+    since = _changed_since(commit)
+    if since is None:
+        return Freshness(row, None, ())
+    ago = int(_git("rev-list", "--count", f"{commit}..HEAD"))
+    return Freshness(row, ago, tuple(sorted(since & (dependencies(_file_of(row)) | _data_files()))))
+
+
+def _file_of(row: Row) -> Path:
+    (folder,) = (folder for folder, target in TARGETS.items() if target == row.target)
+    return ROOT / "tests" / folder / f"test_{row.test.partition(': ')[0].replace(' ', '_')}.py"
+
+
+@cache
+def _changed_since(commit: str) -> frozenset[str] | None:
+    """Files that differ from a commit, committed or not; None where it is not known here, as in a shallow clone."""
+    try:
+        return frozenset(_git("diff", "--name-only", commit, "--").splitlines())
+    except subprocess.CalledProcessError:
+        return None
+
+
+@cache
+def _data_files() -> frozenset[str]:
+    return frozenset(
+        _git("ls-files", "--", *(f":(glob){pattern}" if "*" in pattern else pattern for pattern in DATA)).splitlines()
+    )
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def results() -> list[Freshness]:
+    """Every result of docs/long-tests.md, with its freshness. Raises OSError or CalledProcessError without git."""
+    _git("rev-parse", "HEAD")
+    return [check(row) for row in read_table(DOCUMENT.read_text(encoding="utf-8")).values()]
+
+
+def summary(found: list[Freshness]) -> str:
+    """One line about failed and stale results; empty where there are none."""
+    stale, failed = (sum(getattr(item, what) for item in found) for what in ("stale", "failed"))
+    parts = [f"{failed} failed"] * bool(failed)
+    parts += [f"{stale} of {len(found)} are older than the files they depend on"] * bool(stale)
+    return f"longer tests: {', '.join(parts)}; `make long-tests` lists them" if parts else ""
+
+
+def main() -> None:
+    """List every result: commits ago, and the files that changed since."""
+    for item in results():
+        ago = "at a commit that is not known here" if item.ago is None else f"{item.ago} commits ago"
+        some = ", ".join(item.changed[:3]) + (", ..." if len(item.changed) > 3 else "")
+        since = (
+            f"{len(item.changed)} of its files changed since: {some}" if item.changed else "its files are as they were"
+        )
+        result = item.row.result.partition(";")[0]
+        sys.stdout.write(f"{item.row.target.strip('`')}: {item.row.test}: {result}, {ago}; {since}\n")
+
+
+if __name__ == "__main__":
+    main()

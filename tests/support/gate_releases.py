@@ -1,0 +1,84 @@
+"""Releases as the gate looks at them: copies of real artifacts with other figures, and deployments that name them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from pipeline.job import open_store
+from pipeline.store.artifacts import Artifact
+from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.manifest import make_key
+from tests.support.small_pipeline import Road
+from tests.support.tiny_releases import make_artifact
+
+KINDS = ("validated", "tokenized", "trained", "evaluated")
+
+
+def linked(**artifacts: Artifact) -> dict[str, Any]:
+    """Inputs of a manifest."""
+    return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}
+
+
+def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, **changes: Any) -> Artifact:
+    """A copy of an artifact with other `files`, `fields`, `figures` or `inputs` (only those named are others)."""
+    manifest = source.manifest
+    with source.store.draft() as draft:
+        for name in manifest.files:
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source.path / name, draft / name)
+        for name, content in (files or {}).items():
+            (draft / name).write_bytes(content)
+        inputs = {name: item.model_dump() for name, item in manifest.inputs.items()}
+        told: dict[str, Any] = {"fields": manifest.fields, "figures": manifest.figures, "inputs": inputs} | changes
+        # Another key, as of another night.
+        key = make_key(manifest.kind, 0, told, {"copied": manifest.key})
+        return source.store.publish(draft, manifest.kind, manifest.recipe, key, run="other", **told)
+
+
+def without_numbers(trained: Artifact) -> Artifact:
+    """A copy of a trained artifact whose weights are all NaN."""
+    file = "model/model.safetensors"
+    weights = load((trained.path / file).read_bytes())
+    return republished(trained, files={file: save({name: tensor * torch.nan for name, tensor in weights.items()})})
+
+
+def release_of(trained: Artifact, evaluated: Artifact | None = None) -> Artifact:
+    """A release as far as a gate looks at it."""
+    inputs = linked(trained=trained) | (linked(evaluated=evaluated) if evaluated else {})
+    return make_artifact(trained.store, "release", trained.manifest.recipe, inputs)
+
+
+def release_that_reached(road: Road, value: float, *, sample: bool = True, trained: Artifact | None = None) -> Artifact:
+    """A release of another night whose first metric on its own gate side was `value`."""
+    metric = road.recipe.metrics[0]
+    gate = road.evaluated.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
+    trained = trained or republished(road.trained)
+    inputs = {name: item.model_dump() for name, item in road.evaluated.manifest.inputs.items()}
+    figures = road.evaluated.figures | {"gate": gate, "sample": sample}
+    evaluated = republished(road.evaluated, figures=figures, inputs=inputs | linked(trained=trained))
+    return release_of(trained, evaluated)
+
+
+def serve(release: Artifact) -> Deployment:
+    """Make it the champion of its recipe."""
+    log = DeploymentLog(release.store)
+    latest = log.latest()
+    releases = (latest.releases if latest else {}) | {release.manifest.recipe: release.ref}
+    return log.append(releases, after=latest.number if latest else 0, run="night", reason="for a test")
+
+
+def own_copy(road: Road, home: Path) -> Road:
+    """The same artifacts in a store of one's own, where something may be deployed or broken."""
+    made = {name: getattr(road, name) for name in KINDS}
+    shutil.copytree(made["trained"].store.uri, home / "store", ignore=shutil.ignore_patterns("deployments"))
+    settings = road.job.settings.model_copy(update={"home": home})
+    copied = Road(replace(road.job, settings=settings, store=open_store(settings)), road.rows)
+    vars(copied).update({name: copied.job.store.open(item.ref) for name, item in made.items()})
+    return copied

@@ -1,0 +1,145 @@
+"""The service in this process: its own routes, limits and followers behind a real socket, without BentoML's processes.
+
+A look at the log comes with each request instead of by the clock, so that nothing waits and nothing depends on time.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from types import SimpleNamespace
+from typing import Any
+
+import uvicorn
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.types import Message, Receive, Scope, Send
+
+from pipeline.job import open_store
+from pipeline.settings import Settings
+from serving.api.auth import deploy_token
+from serving.api.control_routes import Live, control_app
+from serving.api.errors import ApiError, parse
+from serving.api.middleware import Front, Gate
+from serving.api.openapi import describe
+from serving.api.request_batching import Sharing
+from serving.deployed.follower import Follower, LogSource
+from serving.engine.engine import EngineOptions
+from serving.schemas import RELEASE_HEADER
+from tests.support.running_service import eventually
+
+with warnings.catch_warnings():
+    # BentoML uses what pydantic will take away.
+    warnings.simplefilter("ignore")
+    from serving.service import SETTINGS, Saebyeok
+
+#: What a test does when a request comes: nothing, or it returns what is answered instead.
+Script = Callable[[Request], Response | None]
+
+
+class InProcess:
+    """A service with two workers, which answer in turn; `settings` are those of whoever talks to it.
+
+    Before each request `script` is asked, and each worker looks at the log once but for those that are `held` (by pid).
+    `rewrite` changes the bodies of what /classify answers to users, who name no release, as a front door might.
+    """
+
+    def __init__(self, settings: Settings, sock: socket.socket) -> None:
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        self.settings = settings.model_copy(update={"service_url": url, "deploy_seconds": 0.3})
+        self.store = open_store(settings)
+        self.held: set[int] = set()
+        self.script: Script = lambda _: None
+        self.rewrite: Callable[[bytes], bytes] = bytes
+        self.asked: list[str] = []
+        self.followers = [Follower(LogSource(settings, self.store), EngineOptions(threads=1)) for _ in range(2)]
+        self._turns = cycle([_worker(follower, deploy_token(settings)) for follower in self.followers])
+        for place, follower in enumerate(self.followers, 1):
+            follower.pid = place
+        self.look()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        self.asked.append(f"{request.method} {request.url.path}")
+        answer = self.script(request)
+        self.look()
+        users = request.url.path == "/classify" and RELEASE_HEADER not in request.headers
+
+        async def pass_on(message: Message) -> None:
+            await send({**message, "body": self.rewrite(message["body"])} if users and "body" in message else message)
+
+        await (answer or next(self._turns))(scope, receive, pass_on)
+
+    def look(self) -> None:
+        """Have each worker that is not held look at the log."""
+        for follower in self.followers:
+            if follower.pid not in self.held:
+                follower.step()
+
+    def on(self, asked: str, act: Callable[[], object]) -> None:
+        """Do `act` once, right before the first request that is `asked` ("POST /releases/stage")."""
+        before, waiting = self.script, [act]
+
+        def script(request: Request) -> Response | None:
+            if self.asked[-1] == asked and waiting:
+                waiting.pop()()
+            return before(request)
+
+        self.script = script
+
+
+@contextmanager
+def in_process(settings: Settings) -> Iterator[InProcess]:
+    """A running service of `settings`' store."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        service = InProcess(settings, sock)
+        server = uvicorn.Server(uvicorn.Config(service, log_level="critical", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+        thread.start()
+        try:
+            eventually("it listens", lambda: server.started, pause=0.002)
+            yield service
+        finally:
+            server.should_exit = True
+            thread.join()
+            for follower in service.followers:
+                follower.close()
+
+
+def _worker(follower: Follower, token: str) -> Front:
+    """One worker's application, as BentoML puts it together."""
+    live = Live(follower, token, ())
+    control = control_app(describe(SETTINGS))
+    control.state.live = live
+    service: Any = object.__new__(Saebyeok.inner)
+    service._live, service._sharing = live, Sharing(1, SETTINGS.max_queue, lambda _: None)
+
+    async def ask(request: Request) -> Response:
+        api = Saebyeok.apis[request.url.path.strip("/")]
+        body = parse(api.input_spec, await request.body())
+        answer = await api.func(service, body, ctx=SimpleNamespace(request=request))
+        return Response(to_json(answer), media_type="application/json")
+
+    async def healthy(_: Request) -> Response:
+        return Response()
+
+    async def ready(_: Request) -> Response:
+        return Response(to_json(service.readiness()), 200 if await service.__is_ready__() else 503)
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ApiError)
+        return error.response()
+
+    routes = [Route(api.route, ask, methods=["POST"]) for api in Saebyeok.apis.values()]
+    app = Starlette(
+        routes=[*routes, Route("/livez", healthy), Route("/readyz", ready), Mount("/", control)],
+        exception_handlers={ApiError: refuse},
+    )
+    return Front(Gate(app, admit=live.admit, body_bytes=SETTINGS.max_body_bytes, seconds=SETTINGS.request_seconds))

@@ -1,0 +1,196 @@
+"""The project's modules, what each imports, and which side of an installation each belongs to."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline.settings import ROOT
+
+FOLDERS = ("dags", "pipeline", "plugins", "serving")
+
+GROUND = {
+    "pipeline",
+    "pipeline.store.artifacts",
+    "pipeline.recipes.behaviour",
+    "pipeline.recipes.data_schema",
+    "pipeline.devices",
+    "pipeline.store.drafts",
+    "pipeline.errors",
+    "pipeline.store.backends",
+    "pipeline.job",
+    "pipeline.store.manifest",
+    "pipeline.recipes.overrides",
+    "pipeline.progress",
+    "pipeline.recipes.schema",
+    "pipeline.recipes",
+    "pipeline.store.releases",
+    "pipeline.sample",
+    "pipeline.settings",
+    "pipeline.atomic_files",
+    "pipeline.store.store_errors",
+    "pipeline.recipes.strict_model",
+}
+#: What a person runs; it stands above the stages and nothing stands on it.
+TOOLS = {
+    "pipeline.cli",
+    "pipeline.cli.commands",
+    "pipeline.cli.console",
+    "pipeline.cli.doctor",
+    "pipeline.cli.options",
+    "pipeline.cli.run",
+    "pipeline.stack",
+    "pipeline.cli.output",
+    "pipeline.tracking.sync",
+}
+#: Modules whose side is not that of their folder, and the extras that they may count on. Applications take the client.
+EXTRAS_OF = {
+    "pipeline.deployment.bento": ("serve",),
+    "pipeline.deployment.deployer": ("serve",),
+    "pipeline.stages": (),
+    "pipeline.stack": ("airflow",),
+    "serving.client.calls": (),
+    "serving.client": (),
+    "serving.schemas": (),
+}
+EXTRAS_OF_FOLDER = {"dags": ("airflow",), "pipeline": ("train",), "plugins": ("airflow",), "serving": ("serve",)}
+
+
+@dataclass(frozen=True)
+class Module:
+    """One Python file; `top` are the modules that it imports at its top, `lazy` those inside functions."""
+
+    name: str
+    path: Path
+    top: frozenset[str]
+    lazy: frozenset[str]
+
+    @property
+    def imports(self) -> frozenset[str]:
+        """All that it imports at some time."""
+        return self.top | self.lazy
+
+    @property
+    def layer(self) -> str:
+        """`ground`, `stages`, `tools`, `serving` or `dags`."""
+        folder = self.name.split(".")[0]
+        if folder != "pipeline":
+            return "dags" if folder == "plugins" else folder
+        if belongs(self.name, GROUND):
+            return "ground"
+        return "tools" if belongs(self.name, TOOLS) else "stages"
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """The extras with which it must import (the base is always there)."""
+        named = next((extras for name, extras in EXTRAS_OF.items() if belongs(self.name, {name})), None)
+        if named is not None:
+            return named
+        if self.layer in ("ground", "tools"):
+            return ()
+        return EXTRAS_OF_FOLDER[self.name.split(".")[0]]
+
+
+def belongs(name: str, group: set[str]) -> bool:
+    """Whether a module, or a package that it lies in, is in `group`; the root package stands for itself alone."""
+    return name in group or any(name.startswith(f"{entry}.") for entry in group if entry not in FOLDERS)
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    """Every module of the project."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return tuple(_read(path) for path in paths)
+
+
+def _read(path: Path) -> Module:
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    top = {found for statement in tree.body for found in _imported(statement, name)}
+    return Module(name, path, frozenset(top), frozenset(imports_of(tree, name) - top))
+
+
+def imports_of(tree: ast.Module, name: str) -> set[str]:
+    """All modules that a module imports somewhere, at its top or inside functions."""
+    return {found for node in ast.walk(tree) for found in _imported(node, name)}
+
+
+def _imported(node: ast.AST, importer: str) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{importer}: relative import"
+        assert node.module is not None
+        return {_target(node.module, alias.name) for alias in node.names}
+    return set()
+
+
+def _target(module: str, name: str) -> str:
+    # `from pipeline import releases` imports a module, `from pipeline import __version__` does not.
+    below = ROOT / module.replace(".", "/") / name
+    return f"{module}.{name}" if below.with_suffix(".py").exists() or below.is_dir() else module
+
+
+def third_party(names: frozenset[str]) -> set[str]:
+    """The packages among `names` that are neither Python's nor the project's."""
+    own = {*FOLDERS, "expectations", *(path.stem for path in (ROOT / "dags").glob("*.py"))}
+    return {name.split(".")[0] for name in names} - own - set(sys.stdlib_module_names)
+
+
+@cache
+def declared() -> dict[str, tuple[Requirement, ...]]:
+    """Requirements of pyproject.toml: of each extra, and of the base under ''."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    return {extra: tuple(Requirement(text) for text in texts) for extra, texts in groups.items()}
+
+
+def direct(extras: tuple[str, ...]) -> set[str]:
+    """Distributions that the base and `extras` name themselves."""
+    return {canonicalize_name(item.name) for extra in ("", *extras) for item in declared()[extra]}
+
+
+@cache
+def closure(extras: tuple[str, ...]) -> frozenset[str]:
+    """Distributions that an installation with the base and `extras` holds."""
+    seen: set[tuple[str, str]] = set()
+    queue = [item for extra in ("", *extras) for item in declared()[extra]]
+    while queue:
+        item = queue.pop()
+        for extra in ("", *item.extras):
+            name = canonicalize_name(item.name)
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            queue += _requirements(name, extra)
+    return frozenset(name for name, _ in seen)
+
+
+def _requirements(name: str, extra: str) -> list[Requirement]:
+    try:
+        found = [Requirement(text) for text in requires(name) or ()]
+    except PackageNotFoundError:
+        return []
+    return [item for item in found if item.marker is None or item.marker.evaluate({"extra": extra})]
+
+
+def absent(extras: tuple[str, ...]) -> set[str]:
+    """Top-level packages installed here that an installation with `extras` would not have."""
+    held = closure(extras)
+    return {
+        package
+        for package, distributions in packages_distributions().items()
+        if not {canonicalize_name(name) for name in distributions} & held
+        and package not in FOLDERS
+        and package not in sys.stdlib_module_names
+        and re.fullmatch(r"\w+", package)
+    }

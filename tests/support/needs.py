@@ -1,0 +1,145 @@
+"""What tests need beyond Python: torch, a server, Airflow or a browser, as markers; and tests that need none of it.
+
+A test gets the marker of each need from the fixtures that it uses. A module whose imports need something says so
+itself (`pytestmark = pytest.mark.torch`). `--plain` runs the tests that have no such marker, without importing the
+modules that carry one, and fails each that needs something all the same.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NEEDS = {
+    "torch": "trains, or computes with torch",
+    "server": "starts a server: the service, S3 or W&B's",
+    "airflow": "runs or imports Airflow",
+    "browser": "opens a page in Chromium",
+}
+#: Fixtures that need something; what uses them needs it too.
+FIXTURES: Mapping[str, str] = {
+    **dict.fromkeys(("classifier", "other_classifier", "cross_encoder", "pair_classifier", "text_scorer"), "torch"),
+    **dict.fromkeys(("sentence_encoder", "reviews", "pairs"), "torch"),
+    **dict.fromkeys(("service", "bucket", "tracking_on"), "server"),
+    "airflow_home": "airflow",
+    "browser": "browser",
+}
+#: Packages that show a need as soon as they are imported.
+PACKAGES: Mapping[str, str] = {
+    **dict.fromkeys(("torch", "transformers"), "torch"),
+    "moto": "server",
+    "airflow": "airflow",
+    "playwright": "browser",
+}
+#: Commands that show a need when they are started: words that follow each other.
+COMMANDS: Mapping[tuple[str, ...], str] = {
+    ("-m", "serving"): "server",
+    ("wandb-core",): "server",
+    ("airflow",): "airflow",
+    ("chromium",): "browser",
+}
+#: Of minutes each (`tests.support.long_runs`); nothing of them is plain.
+LONGER = ("faults", "models", "soak")
+MARKED = re.compile(rf"^pytestmark\b.*\bmark\.({'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--plain", action="store_true", help=f"only tests that need none of: {', '.join(NEEDS)}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, what in NEEDS.items():
+        config.addinivalue_line("markers", f"{name}: {what}")
+    if config.getoption("--plain"):
+        config.pluginmanager.register(Guard())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a marked module out before it is imported."""
+    if not config.getoption("--plain") or collection_path.suffix != ".py":
+        return None
+    return bool(MARKED.search(collection_path.read_text(encoding="utf-8"))) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    for item in items:
+        for need in sorted({FIXTURES[name] for name in fixtures_of(item) & FIXTURES.keys()}):
+            item.add_marker(need)
+    if config.getoption("--plain"):
+        needy = [item for item in items if needs_of(item)]
+        config.hook.pytest_deselected(items=needy)
+        items[:] = [item for item in items if not needs_of(item)]
+
+
+def fixtures_of(item: pytest.Item) -> set[str]:
+    """Fixtures that a test names, also those it names by a parameter, as stores on disk and in a bucket are."""
+    callspec = getattr(item, "callspec", None)
+    parameters = {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
+    return {*getattr(item, "fixturenames", ()), *parameters}
+
+
+def needs_of(item: pytest.Item | pytest.Module) -> set[str]:
+    """The needs that a test or a module is marked with."""
+    return {mark.name for mark in item.iter_markers()} & NEEDS.keys()
+
+
+class Guard:
+    """Fails what needs something without its marker: by the packages it imports, and the commands it starts."""
+
+    def __init__(self) -> None:
+        self.started: set[str] = set()
+        self.known = self._imported()
+        sys.addaudithook(self._hear)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
+        report: Any = yield
+        # A marked module is imported all the same if it is named on the command line.
+        if isinstance(collector, pytest.Module) and (found := self._found() - needs_of(collector)):
+            report.outcome, report.longrepr = "failed", complaint(collector.nodeid, found)
+        return report
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Iterator[None]:
+        result: Any = yield
+        if found := self._found():
+            pytest.fail(complaint(pyfuncitem.nodeid, found), pytrace=False)
+        return result
+
+    def _found(self) -> set[str]:
+        """Needs that have been seen since the last look."""
+        imported = self._imported()
+        found = {PACKAGES[name] for name in imported - self.known} | self.started
+        self.known, self.started = imported, set()
+        return found
+
+    @staticmethod
+    def _imported() -> set[str]:
+        return PACKAGES.keys() & sys.modules.keys()
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen":
+            self.started |= needs_of_command(arguments[1])
+
+
+def needs_of_command(command: Any) -> set[str]:
+    """Needs that a command line shows: `airflow db migrate` is `airflow`, whatever folder it lies in."""
+    words = [Path(str(word)).name for word in command] if isinstance(command, (list, tuple)) else []
+    return {
+        need
+        for marks, need in COMMANDS.items()
+        for start in range(len(words))
+        if tuple(words[start : start + len(marks)]) == marks
+    }
+
+
+def complaint(nodeid: str, found: set[str]) -> str:
+    """What to do about it."""
+    marks = ", ".join(f"pytest.mark.{need}" for need in sorted(found))
+    return f"{nodeid} needs {', '.join(sorted(found))} and is not marked so: mark it with {marks} (docs/testing.md)"

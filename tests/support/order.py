@@ -1,0 +1,56 @@
+"""The order of tests: files that take longest come first, or with `--shuffle SEED` any order.
+
+Workers take file after file, so the longest must not come last. `--shuffle` orders files by the seed, and also the
+tests of a file that needs nothing (see `tests.support.needs`); many a file with a server is one story and stays as it is.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from pipeline.settings import ROOT
+from tests.support.needs import needs_of
+
+#: Files by the processor time they take, the longest first.
+LONGEST = (
+    "tests/e2e/test_up.py",
+    "tests/pipeline/stages/test_train.py",
+    "tests/pipeline/stages/test_export.py",
+    "tests/pipeline/tuning/test_search.py",
+    "tests/pipeline/cli/test_run.py",
+    "tests/benchmarks/test_training.py",
+    "tests/benchmarks/test_service.py",
+    "tests/serving/test_page.py",
+    "tests/dags/test_runs.py",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", metavar="SEED", help="run tests in an order that follows from SEED")
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    seed = config.getoption("--shuffle")
+    return f"the same order again: --shuffle {seed}" if seed else None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Config) -> None:
+    seed = config.getoption("--shuffle")
+    needy = {item.path for item in items if needs_of(item)}
+
+    def by_length(item: pytest.Item) -> tuple[int, bool]:
+        path = item.path.relative_to(ROOT).as_posix() if item.path.is_relative_to(ROOT) else ""
+        return LONGEST.index(path) if path in LONGEST else len(LONGEST), item.path not in needy
+
+    def by_seed(item: pytest.Item) -> tuple[bytes, bytes]:
+        return drawn(seed, item.path), b"" if item.path in needy else drawn(seed, item.nodeid)
+
+    items.sort(key=by_seed if seed else by_length)
+
+
+def drawn(seed: str, name: object) -> bytes:
+    """The place of `name` under `seed`."""
+    return sha256(f"{seed} {name}".encode()).digest()

@@ -1,0 +1,130 @@
+"""How the small Weights & Biases is reached: its key, its answers over HTTP, and every way in which it may fail."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.support.wandb_server import WandbServer
+
+#: Statuses that a server may answer with instead of an answer.
+REFUSE, FORBID, LIMIT, ERROR, AWAY = 401, 403, 429, 500, 503
+#: What else it may do: never answer; drop the connection; answer a byte at a time, for ever.
+HANG, DROP, DRIP = 0, -1, -2
+RETRY_AFTER = 1
+MESSAGES = {REFUSE: "user is not logged in", FORBID: "permission denied", LIMIT: "rate limit exceeded"}
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `place` on a free port of loopback to those who have `key`."""
+
+    daemon_threads = True
+
+    def __init__(self, place: WandbServer, key: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.place = place
+        self.authorization = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that gave up is no error of the server."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def _handle(self) -> None:
+        place = self.server.place
+        announced = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(announced)
+        if len(body) < announced:
+            place.torn.append(self.path)
+            self.close_connection = True
+            return
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        document = json.loads(body) if self.path.startswith(("/graphql", "/files")) else None
+        operation = _operation(self.path, document)
+        with place.lock:
+            place.asked.append(operation)
+            place.bodies.append(body)
+        failure = place.fail(operation, body)
+        if failure is None and not self._allowed():
+            failure = REFUSE
+        if failure is None:
+            self._succeed(operation, document, body)
+        else:
+            self._fail(failure)
+
+    do_POST = do_PUT = do_GET = do_HEAD = _handle  # noqa: N815 - the names that http.server calls
+
+    def _allowed(self) -> bool:
+        # An address to upload to is known only to whom it was given, and is asked without the key.
+        return self.path.startswith("/upload/") or self.headers.get("authorization") == self.server.authorization
+
+    def _succeed(self, operation: str, document: Any, body: bytes) -> None:
+        place = self.server.place
+        try:
+            with place.lock:
+                answer = _dispatch(place, self.path, operation, document, body)
+        except Exception as error:
+            place.broken.append(f"{operation}: {error!r}")
+            raise
+        self._answer(200, answer)
+
+    def _fail(self, failure: int) -> None:
+        if failure > 0:
+            self._answer(failure, {"errors": [{"message": MESSAGES.get(failure, "not today")}]})
+            return
+        self.close_connection = True
+        if failure == HANG:
+            self.server.place.released.wait()
+        elif failure == DRIP:
+            self._drip()
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        while not self.server.place.released.wait(0.05):
+            self.wfile.write(b" ")
+
+    def _answer(self, status: int, document: Any) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(status)
+        if status == LIMIT:
+            self.send_header("Retry-After", str(RETRY_AFTER))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _operation(path: str, document: Any) -> str:
+    if not path.startswith("/graphql"):
+        return "file_stream" if path.endswith("file_stream") else path.strip("/").split("/")[0]
+    named = document.get("operationName") or re.search(r"(?:query|mutation)\s+(\w+)", document["query"])
+    if isinstance(named, re.Match):
+        return named[1]
+    return named or "unnamed"
+
+
+def _dispatch(place: WandbServer, path: str, operation: str, document: Any, body: bytes) -> Any:
+    if path.startswith("/graphql"):
+        method = re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+        answer = getattr(place, method, None)
+        if answer is None:
+            raise NotImplementedError(operation)
+        return {"data": answer(document.get("variables") or {})}
+    if operation == "file_stream":
+        return place.stream(path, document)
+    place.store(path.split("/")[-1], body)
+    return {}
