@@ -15,7 +15,6 @@ from pipeline.cli.commands import SERVED
 from pipeline.cli.console import Session, claim_stdout, log_to_stderr, say, session, usage_error
 from pipeline.errors import FAILED, REFUSED, USAGE
 from pipeline.progress import progress
-from pipeline.stack import cli as stack
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
@@ -269,7 +268,6 @@ def predict(
 
 
 commands.add_to(app)
-stack.add_to(app)
 
 if __name__ == "__main__":
     main()

@@ -12,8 +12,6 @@ from pipeline.cli.console import say, session
 from pipeline.errors import FAILED
 
 STACK = "The local stack"
-
-
 SERVED, OWN, BETTER, PLACE = "What is served", "An encoder of your own", "A better recipe", "This machine"
 
 
@@ -24,6 +22,7 @@ def add_to(app: typer.Typer) -> None:
         (OWN, (pretrain,)),
         (BETTER, (tune,)),
         (PLACE, (doctor, prune, sample, sync)),
+        (STACK, (up, down, status)),
     ):
         for function in functions:
             app.command(rich_help_panel=panel)(function)
@@ -223,12 +222,6 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
             print_synced(current, synced)
         if synced.failed:
             raise typer.Exit(FAILED)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register them."""
-    for function in (up, down, status):
-        app.command(rich_help_panel=STACK)(function)
 
 
 def up(

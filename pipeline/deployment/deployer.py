@@ -45,7 +45,7 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
         raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
     if latest.run == run and not latest.reason.startswith(UNDOES):
         # A retry of a rollback that was cut off after its record: going back once more would be one too many.
-        with _deployer(settings, store, run, require_service=False) as deployer:
+        with open_deployer(settings, store, run, require_service=False) as deployer:
             return deployer.finish_restore(latest, records.get(latest.number - 1))
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
@@ -54,7 +54,7 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
     with (
         recorded(subject, {"target": target.number}, changed) as tracker,
-        _deployer(settings, store, run, require_service=False) as deployer,
+        open_deployer(settings, store, run, require_service=False) as deployer,
     ):
         record = deployer.restore(target, latest, list(changed.values()))
         tracker.summary({"deployment": record.number, "reason": record.reason})
@@ -225,7 +225,7 @@ class Deployer:
 
 
 @contextmanager
-def _deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
+def open_deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
     with ServiceClient(settings.service_url, deploy_token(settings)) as client:
         live = client.serves(store)
         if require_service and not live:

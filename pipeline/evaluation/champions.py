@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.errors import ArtifactError
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import UNREADABLE, _unread, rank_served
+from pipeline.store.deployments import UNREADABLE, rank_served, unread_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame)
         try:
             answers = _counted(recipe, _load(recipe, release), rows)
         except UNREADABLE as error:
-            notes.append(_unread(release.ref, error))
+            notes.append(unread_note(release.ref, error))
         else:
             return Best(release, answers, tuple(notes))
     return Best(notes=tuple(notes))

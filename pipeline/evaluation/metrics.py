@@ -12,11 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.recipes.schema import Recipe
 
-Numbers = np.ndarray[Any, Any]
 #: Bins of equal width over 0 to 1, as in Guo et al. 2017.
 BINS = 15
-
-
 Numbers = np.ndarray[Any, Any]
 
 #: Resamples behind an interval; fixed, as is the seed, so that a figure can be had again.

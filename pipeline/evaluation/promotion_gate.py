@@ -65,7 +65,7 @@ def _gate_rows(evaluated: Artifact) -> pd.DataFrame:
     return pd.read_parquet(evaluated.path / "gate.parquet")
 
 
-def _same_model(evaluated: Artifact, champion: Artifact) -> bool:
+def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
     return champion.input_ref("trained") == evaluated.input_ref("trained")
 
 
@@ -90,8 +90,8 @@ def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
     return checks
 
 
-def _comparisons(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
-    if champion is None or _same_model(evaluated, champion):
+def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
+    if champion is None or is_same_model(evaluated, champion):
         return []
     if barred := _barred(recipe, evaluated, champion):
         return [barred]

@@ -18,7 +18,8 @@ from pipeline.store.manifest import file_digest
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-ENCODERS = Path(__file__).parent / "encoders"
+#: Where the encoders that ship lie, a directory each.
+ENCODERS = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9-]+")
 
 

@@ -8,10 +8,12 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import RecipeError
-from pipeline.models.base_model import ENCODERS
 from pipeline.recipes.data_schema import Positive
 from pipeline.recipes.schema import ScratchSpec
 from pipeline.recipes.strict_model import Strict, explain, read_toml
+
+#: How the encoders that ship were pretrained.
+ENCODERS = Path(__file__).parent / "encoders"
 
 
 class EncoderSpec(Strict):

@@ -11,7 +11,7 @@ from pipeline.errors import RecipeError
 from pipeline.recipes.schema import Recipe
 from pipeline.recipes.strict_model import explain, read_toml
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parent
 
 
 def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:

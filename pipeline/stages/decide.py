@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.champions import Best, find_best
-from pipeline.evaluation.promotion_gate import _barred, _comparisons, _gate_rows, _same_model, log, make_decision
+from pipeline.evaluation.promotion_gate import (
+    _barred,
+    _gate_rows,
+    compare_with_rivals,
+    is_same_model,
+    log,
+    make_decision,
+)
 from pipeline.evaluation.report import render_report
 from pipeline.job import Job
 from pipeline.stages.find_or_build import produce
@@ -38,7 +45,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        compared = _comparisons(recipe, evaluated, champion, best)
+        compared = compare_with_rivals(recipe, evaluated, champion, best)
         decision = make_decision(recipe, evaluated.figures, compared, champion, best)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
@@ -51,7 +58,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
 
 
 def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
-    if champion is None or _same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
+    if champion is None or is_same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
         return Best()
     known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
     best = find_best(job.recipe, job.store, known, _gate_rows(evaluated))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.deployment.deployer import _deployer, log
+from pipeline.deployment.deployer import log, open_deployer
 from pipeline.errors import ConflictError, RefusedError
 from pipeline.job import Job, keep_libraries_home
 from pipeline.store.artifacts import Artifact
@@ -36,14 +36,14 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
     latest = records.latest()
     if latest is not None and champion == release.ref:
         log.info("%s is the champion already: deployment %d stays", read_card(release).id, latest.number)
-        with _deployer(job.settings, job.store, job.run, require_service=False) as deployer:
+        with open_deployer(job.settings, job.store, job.run, require_service=False) as deployer:
             return deployer.complete(job.recipe.name, latest, release, verdict.champion)
     if champion != verdict.champion:
         raise ConflictError(
             f"the champion of {job.recipe.name} is {champion or 'none'}, not {verdict.champion or 'none'}, with which "
             "this release was compared: another run deployed meanwhile; run again to be compared with it"
         )
-    with _deployer(job.settings, job.store, job.run, require_service=require_service) as deployer:
+    with open_deployer(job.settings, job.store, job.run, require_service=require_service) as deployer:
         return deployer.replace(job.recipe.name, release, champion, verdict.reason)
 
 

@@ -150,12 +150,12 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
             # The best is never pruned, so it was none.
             continue
         except UNREADABLE as error:
-            notes.append(_unread(ref, error))
+            notes.append(unread_note(ref, error))
             continue
         if fitting:
             ranked.append((value, release))
     return [release for _, release in sorted(ranked, key=lambda item: item[0], reverse=True)]
 
 
-def _unread(ref: str, error: Exception) -> str:
+def unread_note(ref: str, error: Exception) -> str:
     return f"the earlier release {ref} cannot be read ({error}); it was not compared with"

@@ -126,7 +126,7 @@ def size_state(size: int | None, expected: int) -> str:
 @cache
 def code_version() -> str:
     """Package version, with the git commit where the code is a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]

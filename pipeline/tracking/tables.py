@@ -12,7 +12,7 @@ from pipeline.store.decisions import Decision
 from pipeline.tracking.tracker import Tracker
 
 #: What quotes the data, or the behavioural cases. No text can hold these marks itself: it is escaped.
-TEXTS = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
+QUOTED = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
 
 
 Rows = list[dict[str, Any]]
@@ -29,8 +29,6 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
     for name, rows in _tables(kind, figures, draft).items():
         _table(tracker, f"{kind}/{name}", rows)
     if (report := draft / "report.html").is_file():
-        # Here and not at the top: the command line reads this module too, where nothing renders pages.
-
         page = report.read_text(encoding="utf-8")
         tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
     if not tracker.texts:
@@ -136,4 +134,4 @@ def _cell(value: Any) -> Any:
 
 def without_texts(page: str) -> str:
     """A page of `render_report` without what quotes the data or the cases, for readers elsewhere."""
-    return TEXTS.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)
+    return QUOTED.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)

@@ -28,7 +28,7 @@ from serving.schemas import (
     StageRequest,
 )
 
-COMMITTED = Path(__file__).with_name("openapi.json")
+COMMITTED = Path(__file__).parents[1] / "openapi.json"
 REFERENCE = "#/components/schemas/{model}"
 ABOUT = """\
 Korean BERT models, retrained overnight and served by morning. Every error has the shape of ErrorResponse; its type

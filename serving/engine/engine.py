@@ -19,7 +19,7 @@ from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import Settings
 from pipeline.store.releases import Calibration, Card
 from serving.engine.observer import Observer
-from serving.engine.session import Device, Floats, _open
+from serving.engine.session import Device, Floats, open_variant
 from serving.schemas import Method
 
 #: Largest padded sub-batch, in tokens. On a core, small ones keep the activations in its cache; a GPU wants to be full.
@@ -97,7 +97,7 @@ class Engine:
         self._tokenizer.enable_truncation(self.card.max_length)
         self._pad = next((i for t in ("[PAD]", "<pad>") if (i := self._tokenizer.token_to_id(t)) is not None), 0)
         self._unknown = next((i for t in ("[UNK]", "<unk>") if (i := self._tokenizer.token_to_id(t)) is not None), -1)
-        self.device, self._running = _open(directory, self.card, options.device, variant)
+        self.device, self._running = open_variant(directory, self.card, options.device, variant)
         self.variant = self.card.variants[self.device][variant]
         self.rates: dict[str, float] = {}
         "Golden sentences a second of each file for the device, where they were compared."

@@ -47,7 +47,7 @@ class Running:
         return found
 
 
-def _open(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
+def open_variant(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
     if device != "cpu" and card.variants.get("cuda") and (device == "cuda" or cuda_devices() > 0):
         running = _open_cuda(directory, card, card.variants["cuda"][variant])
         # Without its libraries ONNX Runtime falls back to the CPU and says so only here.

@@ -23,7 +23,7 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 from serving.api.auth import deploy_token
 from serving.api.openapi import COMMITTED
-from serving.client.client import AsyncClient, CallError, Client
+from serving.client import AsyncClient, CallError, Client
 from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine
 from serving.engine.golden import check_golden

@@ -86,7 +86,7 @@ def test_a_bento_answers_from_itself_alone(
         assert [item.score for item in similar.results] == pytest.approx(scores, abs=1e-5)
         assert service.client.releases().deployment == 1
         page, numbers = (httpx.get(f"{elsewhere.service_url}{path}") for path in ("/page/page.js", "/metrics"))
-        assert page.text == (ROOT / "serving" / "page" / "page.js").read_text(encoding="utf-8")
+        assert page.text == (ROOT / "serving" / "api" / "page" / "page.js").read_text(encoding="utf-8")
         assert "saebyeok_release_info{" in numbers.text
         assert 'saebyeok_batch_rows_sum{recipe="nsmc"}' in numbers.text
         offer = {"Connection": "Upgrade", "Upgrade": "h2c"}

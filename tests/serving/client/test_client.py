@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pipeline.errors import RefusedError, ServiceError, SettingsError
-from serving.client.client import (
+from serving.client import (
     AsyncClient,
     Backoff,
     CallError,

@@ -1,0 +1,1 @@
+"""The command line: every stage and the whole pipeline without Airflow, and the served models."""

@@ -1,1 +1,0 @@
-"""Encoders of our own: how each is pretrained."""

@@ -1,0 +1,1 @@
+"""Pretrain an encoder on raw text."""

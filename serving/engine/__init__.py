@@ -1,0 +1,1 @@
+"""Run a release: batches, ONNX Runtime sessions, CUDA graphs."""
