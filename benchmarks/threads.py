@@ -1,8 +1,9 @@
 """Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
 
 python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--rounds 3] [--json]
-Several threads work within each product of matrices, or on a part of the batch each (`pipeline/training/batch_threads.py`). Batches
-are as large as the recipe's, the tokens are random; the ways are interleaved.
+Several threads work within each product of matrices, or on a part of the batch each
+(`pipeline/training/batch_threads.py`). Batches are as large as the recipe's, the tokens are random; the ways are
+interleaved.
 """
 
 from __future__ import annotations

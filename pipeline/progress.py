@@ -27,7 +27,8 @@ def progress(what: str, total: int | None = None, *, bar: bool = True) -> Iterat
     """A function to call with the number of rows that were done since its last call, of `total` where that is known.
 
     `what` is done with them, as "encoding". Unless `bar` says no, one stands on standard error while that is a
-    terminal, and is gone afterwards; the log says `encoding: row 2048 of 150000`, which `pipeline.stack.follow_run` reads.
+    terminal, and is gone afterwards; the log says `encoding: row 2048 of 150000`, which
+    `pipeline.stack.follow_run` reads.
     """
     said, done = time.monotonic(), 0
     with _bar(what, total) if bar and sys.stderr.isatty() else nullcontext() as draw:

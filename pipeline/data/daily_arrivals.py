@@ -82,8 +82,9 @@ def check_arrivals(
 ) -> list[tuple[Arrival, Part | None]]:
     """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
 
-    `doubts` is what else was found of files, by name: what the champion makes of them (`pipeline.evaluation.champion_trial`), and what
-    they spoil in the whole (`pipeline.data.data_gate`). `base` is what reads them, None where a vocabulary is learnt.
+    `doubts` is what else was found of files, by name: the champion's answers to them
+    (`pipeline.evaluation.champion_trial`), and rules that all files together break because of them
+    (`pipeline.data.data_gate`). `base` reads them; it is None if a vocabulary is learnt.
     """
     spec = recipe.data.arrivals
     if spec is None or not files:

@@ -226,6 +226,10 @@ class Deployer:
 
 @contextmanager
 def open_deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
+    """Yield a deployer for the service at `settings.service_url`, or for none if no service answers there.
+
+    Raises ServiceError if no service answers and `require_service` is set.
+    """
     with ServiceClient(settings.service_url, deploy_token(settings)) as client:
         live = client.serves(store)
         if require_service and not live:

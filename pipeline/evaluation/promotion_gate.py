@@ -66,6 +66,7 @@ def _gate_rows(evaluated: Artifact) -> pd.DataFrame:
 
 
 def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
+    """Return whether both come from the same train artifact."""
     return champion.input_ref("trained") == evaluated.input_ref("trained")
 
 
@@ -91,6 +92,10 @@ def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
 
 
 def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
+    """Compare an evaluated model with the champion and the best release before it, on the gate rows.
+
+    No checks if there is no champion, or if the champion is this very model.
+    """
     if champion is None or is_same_model(evaluated, champion):
         return []
     if barred := _barred(recipe, evaluated, champion):

@@ -1,7 +1,7 @@
 """Rewrites of a fused graph that change how it computes and not what: each takes a model and changes it in place.
 
-They know BERT's graph as `pipeline.export.onnx_graph.fuse` leaves it: EmbedLayerNormalization, then for each layer Attention,
-SkipLayerNormalization, BiasGelu and SkipLayerNormalization, then a head.
+They expect BERT's graph as `pipeline.export.onnx_graph.fuse` leaves it: EmbedLayerNormalization, then for each layer
+Attention, SkipLayerNormalization, BiasGelu and SkipLayerNormalization, then a head.
 """
 
 from __future__ import annotations

@@ -37,7 +37,10 @@ def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any,
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ready to answer, in fp32; the lines to scores are a bi-encoder's (`pipeline.training.fine_tune`)."""
+    """A trained model, ready to answer, in fp32.
+
+    `calibration` and `euclidean` map a bi-encoder's cosine or distance to a score (`pipeline.training.fine_tune`).
+    """
 
     recipe: Recipe
     module: nn.Module

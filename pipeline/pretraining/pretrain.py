@@ -61,9 +61,9 @@ def pretrain(
     directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`,
     `files` (name to sha256), `history`, and `start`, what was said of that one.
 
-    On a machine with several GPUs they share every batch that is large enough (`pipeline.models.hardware`); of a contrastive
-    one, each compares its own lines. A run that was cut off goes on from its newest whole checkpoint, one every
-    `save_steps` steps, in `directory/checkpoints`; `spec.steps` may be another by then.
+    On a machine with several GPUs they share every batch that is large enough (`pipeline.models.hardware`); with the
+    contrastive objective, each compares its own lines. A run that was cut off resumes from its newest complete
+    checkpoint, one every `save_steps` steps, in `directory/checkpoints`; `spec.steps` may be another by then.
     Raises DataError where `files` cannot be read, RecipeError where `start` has another shape, TrainingDivergedError
     where the loss is no longer a number, TerminatedError at SIGTERM, ProcessError where one of several processes dies.
     """

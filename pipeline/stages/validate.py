@@ -36,7 +36,8 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
     Raises DataError naming file, rows and rule; where rules refused it is a RejectedDataError, and the data docs are
     an artifact of kind `rejected-data`. The same files are not looked through again: the error is that of the first
-    run that they stopped. Where something arrived, what `pipeline.models.base_model.find_base` and its `fetch` raise, too.
+    run that they stopped. If something arrived, also raises what `pipeline.models.base_model.find_base` and its
+    `fetch` raise.
     """
     inputs = find_files(job.recipe, directory, job.cutoff)
     falls = try_champion(job, champion, inputs.arrivals)

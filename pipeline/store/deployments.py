@@ -158,4 +158,5 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
 
 
 def unread_note(ref: str, error: Exception) -> str:
+    """Return the sentence in which a decision names an earlier release that cannot be read."""
     return f"the earlier release {ref} cannot be read ({error}); it was not compared with"

@@ -1,6 +1,7 @@
 """One recorded run to the server, in a process of its own: whoever waits for it can stop waiting.
 
-`python -m pipeline.tracking.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its parent.
+`python -m pipeline.tracking.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its
+parent.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The OpenAPI document: `python -m serving.api.openapi` writes serving/openapi.json, as it is with the default settings."""
+"""The OpenAPI document.
+
+`python -m serving.api.openapi` writes serving/openapi.json, as it is with the default settings.
+"""
 
 from __future__ import annotations
 

@@ -48,6 +48,10 @@ class Running:
 
 
 def open_variant(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
+    """Open file number `variant` of a release on `device` (None: a GPU if one works, else the CPU).
+
+    Raises ArtifactError if CUDA is asked for and cannot be used.
+    """
     if device != "cpu" and card.variants.get("cuda") and (device == "cuda" or cuda_devices() > 0):
         running = _open_cuda(directory, card, card.variants["cuda"][variant])
         # Without its libraries ONNX Runtime falls back to the CPU and says so only here.

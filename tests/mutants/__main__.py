@@ -1,4 +1,4 @@
-"""Mutation testing of the modules that decide: `make mutants`, `make mutants MODULE=pipeline/evaluation/promotion_gate.py`."""
+"""Mutation testing of the modules that decide: `make mutants [MODULE=pipeline/evaluation/promotion_gate.py]`."""
 
 from __future__ import annotations
 

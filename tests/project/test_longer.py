@@ -14,6 +14,7 @@ from tests import freshness
 from tests.support.freshness import Freshness, dependencies, summary
 from tests.support.long_runs import DOCUMENT, TARGETS, Row, name_of, read_table, write_table
 
+TESTS = ROOT / "tests"
 ROWS = [
     Row("`make soak`", "swaps: a[3 minutes]", "passed; 9 swaps", "181", "2026-01-02", "0123456789", "2"),
     Row(
@@ -33,7 +34,7 @@ def longer_tests() -> set[tuple[str, str]]:
     return {
         name_of(f"{path.relative_to(ROOT)}::{function.name}")
         for folder in TARGETS
-        for path in (Path(__file__).parent / folder).glob("test_*.py")
+        for path in (TESTS / folder).glob("test_*.py")
         for function in ast.parse(path.read_text(encoding="utf-8")).body
         if isinstance(function, ast.FunctionDef) and function.name.startswith("test_")
     }
@@ -154,5 +155,5 @@ def test_commit_that_is_not_known_says_nothing(checkout: Path) -> None:
 @pytest.mark.parametrize("folder", sorted(TARGETS))
 def test_longer_tests_are_left_out_of_the_others(folder: str, pytestconfig: pytest.Config) -> None:
     assert f"not {folder}" in pytestconfig.getini("addopts")[-1]
-    for path in (Path(__file__).parent / folder).glob("test_*.py"):
+    for path in (TESTS / folder).glob("test_*.py"):
         assert f"pytestmark = pytest.mark.{folder}\n" in path.read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,10 +12,9 @@ from pipeline.settings import ROOT
 
 
 def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     source = tmp_path / "source"
     leavings = shutil.ignore_patterns("__pycache__", "uncommitted", "*.egg-info")
-    for folder in sorted({name.split(".")[0] for name in packages}):
+    for folder in ("expectations", "pipeline", "serving"):
         shutil.copytree(ROOT / folder, source / folder, ignore=leavings)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)

@@ -20,46 +20,27 @@ FOLDERS = ("dags", "pipeline", "plugins", "serving")
 
 GROUND = {
     "pipeline",
-    "pipeline.store.artifacts",
-    "pipeline.recipes.behaviour",
-    "pipeline.recipes.data_schema",
+    "pipeline.atomic_files",
     "pipeline.devices",
-    "pipeline.store.drafts",
     "pipeline.errors",
-    "pipeline.store.backends",
     "pipeline.job",
-    "pipeline.store.manifest",
-    "pipeline.recipes.overrides",
     "pipeline.progress",
-    "pipeline.recipes.schema",
     "pipeline.recipes",
-    "pipeline.store.releases",
     "pipeline.sample",
     "pipeline.settings",
-    "pipeline.atomic_files",
-    "pipeline.store.store_errors",
-    "pipeline.recipes.strict_model",
+    "pipeline.store",
 }
 #: What a person runs; it stands above the stages and nothing stands on it.
-TOOLS = {
-    "pipeline.cli",
-    "pipeline.cli.commands",
-    "pipeline.cli.console",
-    "pipeline.cli.doctor",
-    "pipeline.cli.options",
-    "pipeline.cli.run",
-    "pipeline.stack",
-    "pipeline.cli.output",
-    "pipeline.tracking.sync",
-}
+TOOLS = {"pipeline.cli", "pipeline.stack"}
 #: Modules whose side is not that of their folder, and the extras that they may count on. Applications take the client.
 EXTRAS_OF = {
-    "pipeline.deployment.bento": ("serve",),
-    "pipeline.deployment.deployer": ("serve",),
-    "pipeline.stages": (),
+    "pipeline.cli.predict": ("train",),
+    "pipeline.deployment": ("serve",),
     "pipeline.stack": ("airflow",),
+    "pipeline.stages.deploy": ("serve",),
+    "pipeline.stages.stage": (),
     "serving.client.calls": (),
-    "serving.client": (),
+    "serving.client.client": (),
     "serving.schemas": (),
 }
 EXTRAS_OF_FOLDER = {"dags": ("airflow",), "pipeline": ("train",), "plugins": ("airflow",), "serving": ("serve",)}

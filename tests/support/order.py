@@ -1,7 +1,8 @@
 """The order of tests: files that take longest come first, or with `--shuffle SEED` any order.
 
 Workers take file after file, so the longest must not come last. `--shuffle` orders files by the seed, and also the
-tests of a file that needs nothing (see `tests.support.needs`); many a file with a server is one story and stays as it is.
+tests of a file that needs nothing (see `tests.support.needs`). Many a file with a server is one story and stays as it
+is.
 """
 
 from __future__ import annotations
