@@ -28,7 +28,7 @@ from tests.support.wandb_server import KEY, wandb_server
 STAGE = """
 import time
 from pipeline.job import open_job
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.settings import load_settings
 
 def build(draft, tracker):
@@ -39,7 +39,7 @@ def build(draft, tracker):
 
 job = open_job("nsmc", settings=load_settings(), sample=True)
 started = time.perf_counter()
-produce(job, "train", 1, fields={}, inputs={}, build=build)
+find_or_build(job, "train", 1, fields={}, inputs={}, build=build)
 print(time.perf_counter() - started)
 """
 #: Where nothing listens.

@@ -22,7 +22,7 @@ from pipeline.tracking.run_directories import run_directories
 State = Literal["ok", "note", "problem"]
 
 
-class Finding(BaseModel):
+class Diagnosis(BaseModel):
     """One check: how it stands, and for a note or a problem what to do."""
 
     model_config = ConfigDict(frozen=True)
@@ -33,9 +33,9 @@ class Finding(BaseModel):
     do: str = ""
 
 
-def diagnose(settings: Settings, store: str | None = None) -> list[Finding]:
+def diagnose(settings: Settings, store: str | None = None) -> list[Diagnosis]:
     """All findings; a check that fails itself is a problem and stops no other."""
-    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+    checks: dict[str, Callable[[], Iterator[Diagnosis]]] = {
         "python": check_python,
         "packages": check_packages,
         "onnxruntime": check_onnxruntime,
@@ -47,20 +47,20 @@ def diagnose(settings: Settings, store: str | None = None) -> list[Finding]:
         "airflow": lambda: check_airflow(settings),
         "tracking": lambda: check_tracking(settings),
     }
-    findings: list[Finding] = []
+    findings: list[Diagnosis] = []
     for name, check in checks.items():
         try:
             findings += check()
         except Exception as error:  # noqa: BLE001 - the doctor must not die of what it looks for
-            findings.append(Finding(check=name, state="problem", text=f"{type(error).__name__}: {error}"))
+            findings.append(Diagnosis(check=name, state="problem", text=f"{type(error).__name__}: {error}"))
     return findings
 
 
-def check_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Diagnosis]:
     """Python 3.11, which every pin is for."""
     version = ".".join(map(str, sys.version_info[:3]))
     good = sys.version_info[:2] == (3, 11)
-    yield Finding(
+    yield Diagnosis(
         check="python",
         state="ok" if good else "problem",
         text=f"Python {version} at {sys.executable}",
@@ -68,10 +68,10 @@ def check_python() -> Iterator[Finding]:
     )
 
 
-def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Finding]:
+def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Diagnosis]:
     """Installed versions against the constraints file."""
     if not constraints.is_file():
-        yield Finding(check="packages", state="note", text=f"there is no {constraints.name} to compare with")
+        yield Diagnosis(check="packages", state="note", text=f"there is no {constraints.name} to compare with")
         return
     wanted = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE))
     installed = {_plain(item.name): item.version for item in metadata.distributions()}
@@ -83,9 +83,9 @@ def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Fin
     ]
     known = sum(_plain(name) in installed for name in wanted)
     if not differing:
-        yield Finding(check="packages", state="ok", text=f"{known} packages are as {constraints.name} says")
+        yield Diagnosis(check="packages", state="ok", text=f"{known} packages are as {constraints.name} says")
         return
-    yield Finding(
+    yield Diagnosis(
         check="packages",
         state="problem",
         text=f"{len(differing)} of {known} packages differ from {constraints.name}: {', '.join(differing[:5])}",
@@ -97,20 +97,20 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def check_onnxruntime() -> Iterator[Finding]:
+def check_onnxruntime() -> Iterator[Diagnosis]:
     """The CPU-only package shares its folder with the GPU one, and overwrites it."""
     installed = {_plain(item.name) for item in metadata.distributions()}
     if {"onnxruntime", "onnxruntime-gpu"} <= installed:
-        yield Finding(
+        yield Diagnosis(
             check="onnxruntime",
             state="problem",
             text="onnxruntime is installed beside onnxruntime-gpu and has overwritten part of it",
             do="pip uninstall -y onnxruntime onnxruntime-gpu, then install from constraints.txt again",
         )
     elif "onnxruntime-gpu" in installed:
-        yield Finding(check="onnxruntime", state="ok", text="onnxruntime-gpu is alone (it runs on CPUs, too)")
+        yield Diagnosis(check="onnxruntime", state="ok", text="onnxruntime-gpu is alone (it runs on CPUs, too)")
     else:
-        yield Finding(
+        yield Diagnosis(
             check="onnxruntime",
             state="note",
             text="onnxruntime-gpu is not installed: this machine can neither export nor serve",
@@ -118,14 +118,14 @@ def check_onnxruntime() -> Iterator[Finding]:
         )
 
 
-def check_gpu() -> Iterator[Finding]:
+def check_gpu() -> Iterator[Diagnosis]:
     """Whether the driver sees a GPU, and torch and ONNX Runtime really use it."""
     count = cuda_devices()
     if not count:
-        yield Finding(check="gpu", state="ok", text="no CUDA device is seen: training and serving use the CPU")
+        yield Diagnosis(check="gpu", state="ok", text="no CUDA device is seen: training and serving use the CPU")
         return
     for library, works, reason in (("torch", *_torch_cuda()), ("onnxruntime", *_onnxruntime_cuda())):
-        yield Finding(
+        yield Diagnosis(
             check="gpu",
             state="ok" if works else "problem",
             text=f"{count} CUDA device(s); {library} {'uses them' if works else f'does not use them ({reason})'}",
@@ -156,16 +156,16 @@ def _onnxruntime_cuda() -> tuple[bool, str]:
     return session.get_providers()[0] == "CUDAExecutionProvider", f"it fell back to {session.get_providers()[0]}"
 
 
-def check_disk(settings: Settings) -> Iterator[Finding]:
+def check_disk(settings: Settings) -> Iterator[Diagnosis]:
     """Whether SAEBYEOK_HOME can be written, with room for a run."""
     problem = writing_problem(settings.home) or room_problem(settings.home, RUN_BYTES)
     if problem:
-        yield Finding(check="disk", state="problem", text=problem)
+        yield Diagnosis(check="disk", state="problem", text=problem)
     else:
-        yield Finding(check="disk", state="ok", text=f"{settings.home} can be written and has room for a run")
+        yield Diagnosis(check="disk", state="ok", text=f"{settings.home} can be written and has room for a run")
 
 
-def check_store(settings: Settings, uri: str | None) -> Iterator[Finding]:
+def check_store(settings: Settings, uri: str | None) -> Iterator[Diagnosis]:
     """Whether the store can be reached and written."""
     from pipeline.job import open_store
 
@@ -175,33 +175,35 @@ def check_store(settings: Settings, uri: str | None) -> Iterator[Finding]:
         # Stays there: where it exists already, that the write is refused for this reason proves as much.
         store.create("doctor/probe.json", b"{}")
     except SaebyeokError as error:
-        yield Finding(
+        yield Diagnosis(
             check="store", state="problem", text=str(error), do="set SAEBYEOK_STORE to a place that can be written"
         )
         return
-    yield Finding(check="store", state="ok", text=f"{store.uri} can be read and written ({len(kinds)} entries)")
+    yield Diagnosis(check="store", state="ok", text=f"{store.uri} can be read and written ({len(kinds)} entries)")
 
 
-def check_data(settings: Settings) -> Iterator[Finding]:
+def check_data(settings: Settings) -> Iterator[Diagnosis]:
     """Which data a run would take."""
     if settings.data is None:
-        text = "no data are named: runs take the sample that ships, whose figures mean nothing for real data"
-        yield Finding(check="data", state="note", text=text, do="set SAEBYEOK_DATA to the directory of the real files")
+        text = "no data are named: runs take the shipped sample, whose figures mean nothing for real data"
+        yield Diagnosis(
+            check="data", state="note", text=text, do="set SAEBYEOK_DATA to the directory of the real files"
+        )
     elif settings.source != "directory":
         text = f"runs take the published files by {settings.source}, kept in {settings.data}"
-        yield Finding(check="data", state="ok", text=text)
+        yield Diagnosis(check="data", state="ok", text=text)
     elif not settings.data.is_dir():
-        yield Finding(
+        yield Diagnosis(
             check="data",
             state="problem",
             text=f"SAEBYEOK_DATA is {settings.data}, which is no directory",
             do="set it to the directory of the published files, or to nothing for the sample",
         )
     else:
-        yield Finding(check="data", state="ok", text=f"runs take the files in {settings.data}")
+        yield Diagnosis(check="data", state="ok", text=f"runs take the files in {settings.data}")
 
 
-def check_service(settings: Settings) -> Iterator[Finding]:
+def check_service(settings: Settings) -> Iterator[Diagnosis]:
     """Whether the service answers, and with what."""
     url = settings.service_url
     try:
@@ -211,16 +213,16 @@ def check_service(settings: Settings) -> Iterator[Finding]:
         yield _not_answering("service", url, "SAEBYEOK_SERVICE_URL", error)
         return
     if alive and ready:
-        yield Finding(check="service", state="ok", text=f"the service at {url} is ready")
+        yield Diagnosis(check="service", state="ok", text=f"the service at {url} is ready")
     elif alive:
         text = f"the service at {url} is alive and not ready: nothing is deployed, or it cannot be loaded"
-        yield Finding(check="service", state="problem", text=text, do="saebyeok releases, then GET /releases there")
+        yield Diagnosis(check="service", state="problem", text=text, do="saebyeok releases, then GET /releases there")
     else:
         text = f"what answers at {url} is not the service"
-        yield Finding(check="service", state="problem", text=text, do="choose another port in SAEBYEOK_SERVICE_URL")
+        yield Diagnosis(check="service", state="problem", text=text, do="choose another port in SAEBYEOK_SERVICE_URL")
 
 
-def check_airflow(settings: Settings) -> Iterator[Finding]:
+def check_airflow(settings: Settings) -> Iterator[Diagnosis]:
     """Whether Airflow answers."""
     url = settings.airflow_url
     try:
@@ -229,32 +231,34 @@ def check_airflow(settings: Settings) -> Iterator[Finding]:
         yield _not_answering("airflow", url, "SAEBYEOK_AIRFLOW_URL", error)
         return
     if healthy:
-        yield Finding(check="airflow", state="ok", text=f"Airflow at {url} answers")
+        yield Diagnosis(check="airflow", state="ok", text=f"Airflow at {url} answers")
     else:
         text = f"what answers at {url} is not Airflow"
-        yield Finding(check="airflow", state="problem", text=text, do="choose another port in SAEBYEOK_AIRFLOW_URL")
+        yield Diagnosis(check="airflow", state="problem", text=text, do="choose another port in SAEBYEOK_AIRFLOW_URL")
 
 
-def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) -> Finding:
+def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) -> Diagnosis:
     taken = port_problem(url, variable)
     if taken:
-        return Finding(check=check, state="problem", text=f"nothing useful answers at {url}: {error}", do=taken)
-    return Finding(check=check, state="note", text=f"nothing runs at {url}; the port is free", do="make up starts it")
+        return Diagnosis(check=check, state="problem", text=f"nothing useful answers at {url}: {error}", do=taken)
+    return Diagnosis(check=check, state="note", text=f"nothing runs at {url}; the port is free", do="make up starts it")
 
 
-def check_tracking(settings: Settings) -> Iterator[Finding]:
+def check_tracking(settings: Settings) -> Iterator[Diagnosis]:
     """Where Weights & Biases would record, and what waits to be sent there."""
     from pipeline.tracking.runs import choose_mode
 
     mode = choose_mode(os.environ)
     if mode == "online":
-        yield Finding(check="tracking", state="ok", text="Weights & Biases: online")
+        yield Diagnosis(check="tracking", state="ok", text="Weights & Biases: online")
     elif os.environ.get("WANDB_API_KEY") and mode == "offline" and not os.environ.get("WANDB_MODE"):
         text = "Weights & Biases: a key is set and the server does not take it; runs are recorded offline"
-        yield Finding(check="tracking", state="problem", text=text, do="check the key, WANDB_BASE_URL and the network")
+        yield Diagnosis(
+            check="tracking", state="problem", text=text, do="check the key, WANDB_BASE_URL and the network"
+        )
     else:
         text = f"Weights & Biases: {mode}"
-        yield Finding(check="tracking", state="note", text=text, do="set WANDB_API_KEY to record online")
+        yield Diagnosis(check="tracking", state="note", text=text, do="set WANDB_API_KEY to record online")
     if waiting := sum(not run.done for run in run_directories(settings.home)):
         text = f"{waiting} recorded runs are not at Weights & Biases"
-        yield Finding(check="tracking", state="note", text=text, do="saebyeok sync")
+        yield Diagnosis(check="tracking", state="note", text=text, do="saebyeok sync")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.console import Session, say
-from pipeline.cli.doctor import Finding
+from pipeline.cli.doctor import Diagnosis
 from pipeline.job import Job
 from pipeline.progress import clock
 from pipeline.stages.stage import Step
@@ -19,7 +19,7 @@ from pipeline.tracking.sync import Synced
 
 
 @dataclass
-class Outcome:
+class RunOutcome:
     """A run as far as it went; the artifacts by their kind."""
 
     job: Job
@@ -55,7 +55,7 @@ def step_document(step: Step) -> dict[str, Any]:
     }
 
 
-def run_document(outcome: Outcome) -> dict[str, Any]:
+def run_document(outcome: RunOutcome) -> dict[str, Any]:
     """A whole run for `--json`."""
     recipe, made, decision = outcome.job.recipe, outcome.made, outcome.decision
     release = made.get("release")
@@ -78,13 +78,13 @@ def run_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def report_address(outcome: Outcome) -> str:
+def report_address(outcome: RunOutcome) -> str:
     """The report of the run: the release's, which has parity and latency too, or that of the decision."""
     made = outcome.made
     return f"{made.get('release', made['decide']).uri}/report.html"
 
 
-def figures_document(outcome: Outcome) -> dict[str, dict[str, float]]:
+def figures_document(outcome: RunOutcome) -> dict[str, dict[str, float]]:
     """Metric to value, 95% interval and floor, on the test file."""
     recipe, test = outcome.job.recipe, outcome.made["evaluate"].figures["test"]
     return {
@@ -93,7 +93,7 @@ def figures_document(outcome: Outcome) -> dict[str, dict[str, float]]:
     }
 
 
-def print_run(session: Session, outcome: Outcome) -> None:
+def print_run(session: Session, outcome: RunOutcome) -> None:
     """A whole run for people, on standard output."""
     from rich.table import Table
 
@@ -206,7 +206,7 @@ def print_synced(session: Session, synced: Synced) -> None:
     session.line(f"{done} runs uploaded to {synced.project} at {synced.address}, {state}")
 
 
-def print_findings(session: Session, findings: list[Finding]) -> None:
+def print_findings(session: Session, findings: list[Diagnosis]) -> None:
     """All findings for people."""
     for finding in findings:
         session.line(f"{finding.state:<8} {finding.check:<12} {finding.text}")

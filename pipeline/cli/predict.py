@@ -71,7 +71,6 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
 
     from pipeline.data.reading import read_labelled
     from pipeline.evaluation.metrics import compute_metrics
-    from pipeline.recipes.schema import text_columns
 
     if engine.card.labels != recipe.labels:
         raise ArtifactError(
@@ -79,7 +78,7 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
             f"{', '.join(recipe.labels)}; run `saebyeok run {recipe.name}` to train on these"
         )
     rows = read_labelled(recipe, file)
-    inputs = list(rows[text_columns(recipe)].itertuples(index=False, name=None))
+    inputs = list(rows[recipe.text_columns].itertuples(index=False, name=None))
     values = []
     with progress("evaluating", len(inputs)) as advance:
         for start in range(0, len(inputs), CHUNK):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.cli.console import say
-from pipeline.cli.output import Outcome, say_done, say_start, step_document
+from pipeline.cli.output import RunOutcome, say_done, say_start, step_document
 from pipeline.errors import RefusedError
 from pipeline.job import Job
 from pipeline.progress import clock
@@ -17,12 +17,12 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 
 
-def run_all(job: Job) -> Outcome:
+def run_all(job: Job) -> RunOutcome:
     """Every stage in order, saying on standard error how it goes; ends after a decision that refuses.
 
     Raises RefusedError where a person has rejected the model.
     """
-    outcome = Outcome(job)
+    outcome = RunOutcome(job)
     for stage in STAGES:
         if stage is EXPORT and not _may_go_on(outcome):
             return outcome
@@ -31,7 +31,7 @@ def run_all(job: Job) -> Outcome:
     return outcome
 
 
-def _step(outcome: Outcome, stage: Stage) -> None:
+def _step(outcome: RunOutcome, stage: Stage) -> None:
     total = len(STAGES) + 1
     say_start(stage.name, len(outcome.steps) + 1, total, outcome.job.recipe.name)
     step = run_stage(outcome.job, stage, [outcome.made[kind] for kind in stage.inputs])
@@ -39,7 +39,7 @@ def _step(outcome: Outcome, stage: Stage) -> None:
     outcome.steps.append(step)
 
 
-def _may_go_on(outcome: Outcome) -> bool:
+def _may_go_on(outcome: RunOutcome) -> bool:
     decided = outcome.made["decide"]
     outcome.decision = decision = read_decision(decided)
     if rejection := find_rejection(outcome.job.store, decided, decision):
@@ -50,7 +50,7 @@ def _may_go_on(outcome: Outcome) -> bool:
     return decision.promote
 
 
-def _deploy(outcome: Outcome) -> None:
+def _deploy(outcome: RunOutcome) -> None:
     job, number = outcome.job, len(STAGES) + 1
     say_start("deploy", number, number, job.recipe.name)
     started = time.monotonic()

@@ -18,7 +18,7 @@ from pipeline.data.reading import Split, label_numbers
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Level, Shares, exceeds
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     from pipeline.models.tokenizer import WordCounter
@@ -141,7 +141,7 @@ def _check(
 def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
     """`id`, `texts` (a tuple), `joined`, `number` (label, NaN where not understood)."""
     rows = part.reading.rows
-    columns = [rows[name].fillna("") for name in text_columns(recipe)]
+    columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
     numbers = label_numbers(recipe, rows["label"])
     if recipe.score_range is not None:

@@ -12,13 +12,12 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.daily_arrivals import Arrival, Measure
-from pipeline.data.expectation_suite import Finding
+from pipeline.data.expectation_suite import RuleFinding
 from pipeline.data.overlap import Overlap, Repeated
 from pipeline.data.quarantine import Aside
 from pipeline.data.reading import Split, row_unit
 from pipeline.data.rules import Held
 from pipeline.job import Job
-from pipeline.recipes.schema import text_columns
 
 HERE = Path(__file__).parent
 #: Great Expectations' pages load styles and scripts from content networks, and a logo from its maker's
@@ -50,7 +49,7 @@ class Example:
 class PageFinding:
     """A finding with the name of its file and rows to look at."""
 
-    finding: Finding
+    finding: RuleFinding
     file: str
     examples: list[Example]
 
@@ -128,7 +127,7 @@ def build_page(
             for split, rows in held.splits.items()
             for first, *more in [rows.parts]
         ],
-        findings=[_finding(held, text_columns(recipe), finding) for finding in held.findings],
+        findings=[_finding(held, recipe.text_columns, finding) for finding in held.findings],
         aside=sorted(held.aside, key=lambda item: (item.file, item.row))[:ASIDE],
         aside_count=len(held.aside),
         overlaps=[_overlap(item, listed, held) for item in overlaps],
@@ -138,7 +137,7 @@ def build_page(
     )
 
 
-def _finding(held: Held, texts: Sequence[str], finding: Finding) -> PageFinding:
+def _finding(held: Held, texts: Sequence[str], finding: RuleFinding) -> PageFinding:
     split = held.splits[finding.split]
     table = held.tables[finding.split].set_index("row")
     examples = []

@@ -21,7 +21,7 @@ from pipeline.store.manifest import file_digest
 
 ATTEMPTS = 5
 #: Seconds without a byte.
-PATIENCE = 30.0
+READ_TIMEOUT_SECONDS = 30.0
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _receive(url: str, part: Path) -> None:
     held = part.stat().st_size if part.is_file() and version.is_file() else 0
     if held:
         headers |= {"Range": f"bytes={held}-", "If-Range": version.read_text(encoding="utf-8")}
-    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE, follow_redirects=True) as response:
+    with httpx.stream("GET", url, headers=headers, timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise DownloadError("what came before is not the beginning of this file; it begins anew")

@@ -12,7 +12,7 @@ from pipeline.data.splits import split_rows
 from pipeline.models.base_model import Base, check_base
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import learn_tokenizer, load_tokenizer
-from pipeline.recipes.schema import SCRATCH, Recipe, text_columns
+from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
 
 
@@ -41,7 +41,7 @@ def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft:
 
 
 def _texts(recipe: Recipe, rows: pd.DataFrame) -> Iterator[str]:
-    for column in text_columns(recipe):
+    for column in recipe.text_columns:
         yield from rows[column]
 
 

@@ -33,7 +33,7 @@ RESULT_FORMAT = {
 LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
 
-class Finding(BaseModel):
+class RuleFinding(BaseModel):
     """What one expectation found in one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +87,7 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
     return OpenSuite(suite, target, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
 
 
-def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[Finding]:
+def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[RuleFinding]:
     """Run the suite's checkpoint on one file's rows; one finding an expectation.
 
     `table` has the columns of `pipeline.data.rules.checked_table`. Raises DataError naming the suite where an
@@ -126,7 +126,7 @@ def _all_breaking(
     opened: OpenSuite,
     table: pd.DataFrame,
     parameters: Mapping[str, Any],
-    finding: Finding,
+    finding: RuleFinding,
     outcome: ExpectationValidationResult,
 ) -> list[int]:
     """Every `row` that breaks a critical rule for single rows; the checkpoint's own result names only the first."""
@@ -186,7 +186,7 @@ def _checkpoint(context: FileDataContext, suite: str) -> gx.Checkpoint:
         )
 
 
-def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationValidationResult) -> Finding:
+def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationValidationResult) -> RuleFinding:
     config = outcome.expectation_config
     assert config is not None
     problem = _exception(outcome.exception_info)
@@ -197,7 +197,7 @@ def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationVal
     bad_rows = result.get("unexpected_count")
     examples = [int(item["row"]) for item in result.get("partial_unexpected_index_list") or [] if "row" in item]
     given = _plain({name: value for name, value in kwargs.items() if name in opened.asked.get(config.id or "", ())})
-    return Finding(
+    return RuleFinding(
         split=split,
         expectation=config.type,
         columns=[kwargs["column"]] if "column" in kwargs else list(kwargs.get("column_list", [])),

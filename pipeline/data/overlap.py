@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.data.input_files import SplitRows
 from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, write_table
 from pipeline.recipes.data_schema import exceeds
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 
 FILE = "overlap.tsv"
 WHITE = re.compile(r"\s+")
@@ -104,7 +104,7 @@ def write_overlap(recipe: Recipe, listed: Sequence[Repeated], path: Path) -> Non
 
 def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
     """`row`, `label`, `shown`, and the two keys by which texts are the same."""
-    columns = [rows[name].fillna("") for name in text_columns(recipe)]
+    columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
     return pd.DataFrame(
         {

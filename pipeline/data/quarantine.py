@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.expectation_suite import Finding
+from pipeline.data.expectation_suite import RuleFinding
 from pipeline.data.input_files import Part, SplitRows
 from pipeline.data.reading import row_unit, some_of, write_table
 from pipeline.recipes.data_schema import exceeds
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 
 FILE = "quarantine.tsv"
 #: Of rows that are alike the first may stay: it breaks nothing once the others are gone.
@@ -41,7 +41,7 @@ def unreadable_rows(split: SplitRows) -> list[Aside]:
     ]
 
 
-def breaking_rows(split: SplitRows, findings: Iterable[Finding]) -> dict[int, tuple[str, ...]]:
+def breaking_rows(split: SplitRows, findings: Iterable[RuleFinding]) -> dict[int, tuple[str, ...]]:
     """`row` to the critical rules for single rows that it breaks."""
     rules: dict[int, tuple[str, ...]] = {}
     for finding in findings:
@@ -52,7 +52,7 @@ def breaking_rows(split: SplitRows, findings: Iterable[Finding]) -> dict[int, tu
     return rules
 
 
-def _to_go(rows: pd.DataFrame, finding: Finding) -> Sequence[int]:
+def _to_go(rows: pd.DataFrame, finding: RuleFinding) -> Sequence[int]:
     if finding.expectation not in ALIKE:
         return finding.breaking
     alike = rows[rows["row"].isin(finding.breaking)]
@@ -62,7 +62,7 @@ def _to_go(rows: pd.DataFrame, finding: Finding) -> Sequence[int]:
 
 def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]]) -> list[Aside]:
     """The rows named by `rules`, to be written down."""
-    texts = text_columns(recipe)
+    texts = recipe.text_columns
     records = split.rows[split.rows["row"].isin(rules.keys())]
     made = []
     for record in records.to_dict("records"):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.errors import DataError
-from pipeline.recipes.schema import TEXTS, Recipe, text_columns
+from pipeline.recipes.schema import TEXTS, Recipe
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -70,7 +70,7 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
     """
     rows = read_rows(recipe, file)
     unit = row_unit(recipe)
-    for column in text_columns(recipe):
+    for column in recipe.text_columns:
         _refuse(file, "every row has a text", [f"{unit} {row}" for row in rows.loc[rows[column].isna(), "row"]])
     numbers = label_numbers(recipe, rows["label"])
     valid = numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)

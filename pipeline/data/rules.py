@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data.expectation_suite import Finding, OpenSuite, open_suite, run_suite
+from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
 from pipeline.data.input_files import SplitRows
 from pipeline.data.quarantine import (
     Aside,
@@ -23,7 +23,7 @@ from pipeline.data.quarantine import (
 )
 from pipeline.data.reading import SPLITS, Split, label_numbers, label_values, row_unit, some_of
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Held:
     "What is left of them; all of it where they are refused."
     tables: dict[Split, pd.DataFrame]
     "`checked_table` of each."
-    findings: list[Finding]
+    findings: list[RuleFinding]
     "Of the rows in `splits`."
     aside: list[Aside]
     problems: list[str]
@@ -94,7 +94,7 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
     the rows to go, since the test file stays as it is); `contradicts` (the text stands in this file under another
     label too).
     """
-    texts, rows = text_columns(recipe), tables[split]
+    texts, rows = recipe.text_columns, tables[split]
     is_test = split == "test"
     known = pd.MultiIndex.from_frame(tables["train"][texts])
     pairs = rows[[*texts, "label"]].drop_duplicates()
@@ -124,7 +124,7 @@ def _criticals(recipe: Recipe, held: Held) -> list[str]:
     return [sentence(recipe, held, item) for item in held.findings if not item.passed and item.severity == "critical"]
 
 
-def sentence(recipe: Recipe, held: Held, finding: Finding) -> str:
+def sentence(recipe: Recipe, held: Held, finding: RuleFinding) -> str:
     """File, rows and rule of a rule that does not hold."""
     split = held.splits[finding.split]
     more = len(split.parts) - 1

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +34,7 @@ def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
 
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The rows of the train file on each side. Raises DataError where a side is left empty."""
-    sides = np.array([side_of(texts, recipe.data) for texts in train[text_columns(recipe)].itertuples(index=False)])
+    sides = np.array([side_of(texts, recipe.data) for texts in train[recipe.text_columns].itertuples(index=False)])
     splits: dict[str, pd.DataFrame] = {side: train[sides == side].reset_index(drop=True) for side in SIDES}
     for side, rows in splits.items():
         if rows.empty:

@@ -18,7 +18,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.champions import load_rival
 from pipeline.job import Job
 from pipeline.recipes.data_schema import ArrivalsSpec
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
     except DataError:
         return None
     numbers = label_numbers(recipe, rows["label"])
-    usable = numbers.notna() & rows[text_columns(recipe)].notna().all(axis=1)
+    usable = numbers.notna() & rows[recipe.text_columns].notna().all(axis=1)
     if recipe.score_range is not None:
         usable &= numbers.between(*recipe.score_range)
     return finished(recipe, rows[usable], numbers[usable]).reset_index(drop=True) if usable.any() else None

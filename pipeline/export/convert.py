@@ -20,7 +20,7 @@ from pipeline.export.onnx_session import ask, batches_of, feeds_of, open_session
 from pipeline.export.parity import Parity, beyond, measure_parity
 from pipeline.job import Job
 from pipeline.models.trained import Trained, load_trained
-from pipeline.recipes.schema import Recipe, text_columns
+from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
 from pipeline.store.releases import Card, Golden, Variant
@@ -164,7 +164,7 @@ def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golde
     golden = tuple(
         Golden(texts=texts, expected=tuple(float(value) for value in np.atleast_1d(answer)))
         for texts, answer in zip(
-            chosen[text_columns(model.recipe)].itertuples(index=False, name=None), answers, strict=True
+            chosen[model.recipe.text_columns].itertuples(index=False, name=None), answers, strict=True
         )
     )
     low, high = model.recipe.score_range or (0.0, 1.0)

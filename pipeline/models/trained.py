@@ -21,7 +21,7 @@ from pipeline.models.tokenizer import load_tokenizer
 from pipeline.progress import progress
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Calibration
+from pipeline.store.releases import ScoreLine
 
 #: Tokens, padding included, in one batch of a forward pass without gradients.
 TOKENS = 8192
@@ -45,8 +45,8 @@ class Trained:
     recipe: Recipe
     module: nn.Module
     tokenizer: PreTrainedTokenizerFast
-    calibration: Calibration | None
-    euclidean: Calibration | None
+    calibration: ScoreLine | None
+    euclidean: ScoreLine | None
     device: torch.device
 
     def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
@@ -100,7 +100,7 @@ def run_rows(
     return np.stack([value for value in outputs if value is not None])
 
 
-def to_score(recipe: Recipe, calibration: Calibration | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def to_score(recipe: Recipe, calibration: ScoreLine | None, answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Calibrate a regression's answers and clip them to the score range; probabilities pass through."""
     if recipe.score_range is None:
         return answers
@@ -132,7 +132,7 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
         update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
     )
     lines = [trained.figures.get(name) for name in ("calibration", "euclidean")]
-    calibration, euclidean = (Calibration(**line) if line else None for line in lines)
+    calibration, euclidean = (ScoreLine(**line) if line else None for line in lines)
     tokenizer = load_tokenizer(directory)
     where = device or best_device()
     module = build_model(as_trained, directory, tokenizer).to(where).eval()

@@ -130,6 +130,11 @@ class Recipe(Strict):
         """The metrics of this kind, the deciding one first."""
         return METRICS[self.kind]
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Our names of the text columns: `text`, and for pairs `text_pair`."""
+        return list(TEXTS[: len(self.data.texts)])
+
     @model_validator(mode="after")
     def _kind_has_its_fields(self) -> Self:
         if self.kind == "classification" and len(self.labels) < 2:
@@ -194,8 +199,3 @@ class Recipe(Strict):
                 tested = ", ".join(capabilities) or "nothing"
                 raise ValueError(f"`gate.behaviour.{name}`: not tested in behaviour/{self.name}.toml ({tested})")
         return self
-
-
-def text_columns(recipe: Recipe) -> list[str]:
-    """`text`, and for pairs `text_pair`."""
-    return list(TEXTS[: len(recipe.data.texts)])

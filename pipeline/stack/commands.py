@@ -13,7 +13,7 @@ from pipeline.stack.airflow_home import airflow_home
 from pipeline.stack.follow_run import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
 from pipeline.stack.lifecycle import DAG
 from pipeline.stack.processes import is_running, read_record
-from pipeline.stack.run_report import STAGES, Outcome, is_sample, made_by, outcomes, summary
+from pipeline.stack.run_report import STAGES, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
 from pipeline.store.artifacts import Artifact
 
@@ -42,7 +42,7 @@ def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
     return _status(state, results, progress)
 
 
-def _status(state: str, results: list[Outcome], progress: Progress) -> int:
+def _status(state: str, results: list[RecipeOutcome], progress: Progress) -> int:
     refused = [item.recipe for item in results if item.decision and not item.decision.promote]
     if refused:
         progress.say(

@@ -18,7 +18,7 @@ from pipeline.stack.terminal import Progress, clock
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: Seconds between two looks, and how many may fail in a row before we give up on Airflow.
 POLL_SECONDS = 2.0
-PATIENCE = 30
+FAILED_POLLS = 30
 
 
 @dataclass
@@ -125,7 +125,7 @@ def follow(api: AirflowApi, dag: str, run: str, follower: Follower) -> str:
             failures = 0
         except ServiceError:
             failures += 1
-            if failures > PATIENCE:
+            if failures > FAILED_POLLS:
                 raise
             state = OPEN[0]
         if state not in OPEN:

@@ -20,7 +20,7 @@ from pipeline.atomic_files import read_state, replace_state
 
 MARK = "SAEBYEOK_STACK"
 #: Seconds that processes get to finish after each signal, the first one gentle.
-PATIENCE = 20.0
+STOP_SECONDS = 20.0
 
 
 class Member(BaseModel):
@@ -113,7 +113,7 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     ]
 
 
-def stop(record: Record, patience: float = PATIENCE) -> int:
+def stop(record: Record, patience: float = STOP_SECONDS) -> int:
     """Stop all that carries the record's mark: asked first, then told, then killed. Returns how many there were.
 
     The recorded processes are asked first, as they stop their children in good order themselves; and among

@@ -30,7 +30,7 @@ STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecipeOutcome:
     """What one recipe's tasks made in a run, by stage; a stage that made nothing is absent."""
 
     recipe: str
@@ -48,7 +48,7 @@ class Outcome:
         return stage in self.made and self.made[stage].manifest.run != self.run
 
 
-def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[Outcome]:
+def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[RecipeOutcome]:
     """The outcome of every recipe of a run."""
     found = []
     for recipe in recipe_names():
@@ -57,7 +57,7 @@ def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[Outcome]
             if artifact := made_by(api, store, dag, run, f"{recipe}.{stage}"):
                 made[stage] = artifact
         if made:
-            found.append(Outcome(recipe, run, made))
+            found.append(RecipeOutcome(recipe, run, made))
     return found
 
 
@@ -77,7 +77,7 @@ def is_sample(validated: Artifact | None) -> bool:
     return validated is not None and bool(validated.figures["sample"])
 
 
-def figures_text(outcome: Outcome, settings: Settings) -> Iterator[str]:
+def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
     """Figures against their thresholds, the decision, and where the reports are."""
     sample = " [trained on the shipped SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
     yield f"{outcome.recipe}{sample}"
@@ -160,7 +160,7 @@ def live_recipes(settings: Settings) -> dict[str, Any]:
         return {}
 
 
-def summary(settings: Settings, results: list[Outcome], *, succeeded: bool) -> Iterator[str]:
+def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool) -> Iterator[str]:
     """Everything that `up` says at its end, line by line."""
     live, store = live_recipes(settings), open_store(settings)
     for outcome in results:

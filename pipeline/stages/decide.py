@@ -17,7 +17,7 @@ from pipeline.evaluation.promotion_gate import (
 )
 from pipeline.evaluation.report import render_report
 from pipeline.job import Job
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
         return {"promote": decision.promote, "reason": decision.reason}
 
-    decided = produce(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
+    decided = find_or_build(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
     level = logging.INFO if decided.figures["promote"] else logging.ERROR
     log.log(level, "%s: %s Report: %s/report.html", recipe.name, decided.figures["reason"], decided.uri)
     return decided

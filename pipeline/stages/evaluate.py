@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.job import Job
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -39,4 +39,4 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
 
         return assess(recipe, validated, tokenized, trained, draft)
 
-    return produce(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
+    return find_or_build(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ArtifactError
 from pipeline.job import Job
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.manifest import make_key
 
@@ -44,4 +44,4 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
 
         return convert(job, f"{recipe.name}-{digest}", validated, trained, evaluated, decided, draft)
 
-    return produce(job, "release", VERSION, fields=fields, inputs=inputs, build=build)
+    return find_or_build(job, "release", VERSION, fields=fields, inputs=inputs, build=build)

@@ -18,7 +18,7 @@ from pipeline.tracking.tracker import Tracker
 log = logging.getLogger(__name__)
 
 
-def produce(
+def find_or_build(
     job: Job,
     kind: str,
     version: int,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.job import Job
 from pipeline.models.base_model import find_base
 from pipeline.recipes.schema import SCRATCH
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -40,4 +40,4 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
 
         return write_encoded(recipe, base, validated, draft)
 
-    return produce(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
+    return find_or_build(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)

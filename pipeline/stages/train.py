@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pipeline.errors import TrainingDivergedError
 from pipeline.job import Job
 from pipeline.recipes.schema import SCRATCH
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.manifest import make_key
 
@@ -76,7 +76,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
         try:
-            artifact = produce(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
+            artifact = find_or_build(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
         except TrainingDivergedError:
             # From its checkpoints it would diverge again.
             shutil.rmtree(work, ignore_errors=True)

@@ -14,7 +14,7 @@ from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.models.base_model import Base, find_base
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.manifest import make_key
 
@@ -56,7 +56,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
             raise _rejection(_publish(job, key, fields, draft, problems))
         return figures
 
-    made = produce(job, "validate", VERSION, fields=fields, inputs={}, build=build)
+    made = find_or_build(job, "validate", VERSION, fields=fields, inputs={}, build=build)
     for warning in made.figures["warnings"]:
         log.warning("%s: %s", job.recipe.name, warning)
     return made

@@ -13,7 +13,7 @@ from pipeline.recipes.kinds import ROUTES, Inputs, Kind, Route
 from pipeline.store.artifacts import Artifact
 
 
-class Calibration(BaseModel):
+class ScoreLine(BaseModel):
     """From a cosine to a score: `slope * cosine + intercept`, clipped to the score range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,8 +66,8 @@ class Card(BaseModel):
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
     similar_at: float | None
-    calibration: Calibration | None = Field(description="from a bi-encoder's cosines")
-    euclidean: Calibration | None = Field(default=None, description="from the distances of its vectors, which are unit")
+    calibration: ScoreLine | None = Field(description="from a bi-encoder's cosines")
+    euclidean: ScoreLine | None = Field(default=None, description="from the distances of its vectors, which are unit")
     max_length: int = Field(description="tokens, special ones included")
     variants: dict[Literal["cpu", "cuda"], tuple[Variant, ...]] = Field(
         description="files for each device, within the recipe's bounds where those were measured, the surest first"

@@ -23,7 +23,7 @@ from pipeline.tracking.wandb_api import find_account, find_project, tear_down
 log = logging.getLogger(__name__)
 
 #: Seconds that a stage which is done waits for the rest of its run to arrive.
-PATIENCE = 60.0
+FINISH_TIMEOUT_SECONDS = 60.0
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -70,7 +70,7 @@ def recorded(
 
     The run is W&B's active one inside the block. It is always finished, as failed where the block raised; the
     block's exception passes through unchanged. Nothing of W&B raises from here, and the block itself never waits
-    for a network: another process follows what is written, and gets `PATIENCE` seconds once the block is done.
+    for a network: another process follows what is written, and gets `FINISH_TIMEOUT_SECONDS` once the block is done.
     What has not arrived by then stays for `saebyeok sync`, and so does all of it without `follow`.
     """
     with ExitStack() as stack:
@@ -124,7 +124,7 @@ class _Recording:
         if self.upload is None:
             return
         try:
-            self.upload.finish(PATIENCE)
+            self.upload.finish(FINISH_TIMEOUT_SECONDS)
         except Exception as error:  # noqa: BLE001 - as above
             log.warning(
                 "Weights & Biases: %s; the run is kept in %s, `saebyeok sync` uploads it later",

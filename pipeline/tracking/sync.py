@@ -19,7 +19,7 @@ from pipeline.tracking.upload import move_champions, start_upload
 from pipeline.tracking.wandb_api import Hosted, find_account, find_address, find_project, tear_down
 
 #: Seconds for one run with its artifacts; a large model on a slow line needs many.
-PATIENCE = 900.0
+UPLOAD_TIMEOUT_SECONDS = 900.0
 #: What goes first: others are made from it.
 FIRST = tuple(TYPES)
 
@@ -161,7 +161,7 @@ def _upload_one(settings: Settings, run: RunDirectory) -> SyncedRun:
                 run.mark("linked")
                 return SyncedRun(run=run.name, state="empty", message="its stage was killed at once")
             if not run.done:
-                start_upload(run).finish(PATIENCE)
+                start_upload(run).finish(UPLOAD_TIMEOUT_SECONDS)
     except BlockingIOError:
         return SyncedRun(run=run.name, state="busy", message="its stage is at work, or another sync")
     except (SaebyeokError, OSError) as error:

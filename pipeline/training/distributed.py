@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 #: Seconds that processes have for a checkpoint when they are to stop.
 GRACE = 60
 #: How long one waits for the others before it takes them for dead.
-PATIENCE = timedelta(minutes=10)
+START_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,9 @@ def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | Sae
 def _meet() -> None:
     if best_device().type == "cuda":
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl", timeout=START_TIMEOUT)
     else:
-        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+        torch.distributed.init_process_group("gloo", timeout=START_TIMEOUT)
 
 
 def _end_with_parent() -> None:

@@ -47,7 +47,7 @@ from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.trained import answers_of, distances_of, to_score
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import Calibration
+from pipeline.store.releases import ScoreLine
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behind
 from pipeline.training.cls_only import compute_first_row
@@ -292,7 +292,7 @@ def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
     return {name: fit_line(values, labels).model_dump() for name, values in by.items()}
 
 
-def fit_line(values: Numbers, labels: Numbers) -> Calibration:
+def fit_line(values: Numbers, labels: Numbers) -> ScoreLine:
     """The line from cosine (or distance) to score that fits best (least squares).
 
     Raises TrainingDivergedError where all values are one.
@@ -302,4 +302,4 @@ def fit_line(values: Numbers, labels: Numbers) -> Calibration:
             "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
         )
     slope, intercept = np.polyfit(values, labels, 1)
-    return Calibration(slope=float(slope), intercept=float(intercept))
+    return ScoreLine(slope=float(slope), intercept=float(intercept))

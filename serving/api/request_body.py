@@ -15,7 +15,7 @@ from serving.schemas import ErrorType
 ANY_WRAPPER = 47
 #: So many times the limit is read of a body that is too large before it is refused: a client that is told while it
 #: still sends may see a broken connection and not the answer.
-PATIENCE = 4
+DRAINED_LIMITS = 4
 CLOSE: Mapping[str, str] = {"Connection": "close"}
 
 
@@ -66,7 +66,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         size += len(part)
         parts.append(part)
         if came > limit or size > limit:
-            await _drain(receive, PATIENCE * limit if more else 0)
+            await _drain(receive, DRAINED_LIMITS * limit if more else 0)
             raise _too_large(limit)
     if unpacker is not None and not (unpacker.eof and not unpacker.unused_data):
         raise ApiError(ErrorType.MALFORMED, "the compressed body ends too early, or is followed by something else")

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at the deployment log; a bucket charges for each.
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
 #: Looks between two attempts to load a release that could not be loaded.
-PATIENCE = 20
+LOAD_RETRY_POLLS = 20
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class Follower:
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)
             name = type(error).__name__
             self._problems[ref] = LoadProblem(release=ref, type=name, message=str(error), retryable=retryable)
-            self._rests[ref] = PATIENCE
+            self._rests[ref] = LOAD_RETRY_POLLS
             return None
         self._problems.pop(ref, None)
         self._rests.pop(ref, None)

@@ -17,7 +17,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import Settings
-from pipeline.store.releases import Calibration, Card
+from pipeline.store.releases import Card, ScoreLine
 from serving.engine.observer import Observer
 from serving.engine.session import Device, Floats, open_variant
 from serving.schemas import Method
@@ -120,7 +120,7 @@ class Engine:
         """How it can compare pairs, its own way first; empty where it compares none."""
         if self.card.objective != "bi-encoder":
             return ("cross-encoder",) if self.card.route == "/similarity" else ()
-        lines: dict[Method, Calibration | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
+        lines: dict[Method, ScoreLine | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
         return tuple(method for method, line in lines.items() if line)
 
     @property

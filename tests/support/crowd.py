@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 #: How many there are of each.
 STEADY, RUDE = 8, 2
 #: Share of questions after which a steady user hangs up and comes anew; seconds to wait for an answer.
-ANEW, PATIENCE = 0.05, 60.0
+ANEW, ANSWER_SECONDS = 0.05, 60.0
 
 
 class Answer(NamedTuple):
@@ -86,7 +86,7 @@ class Crowd:
             asked = time.monotonic()
             try:
                 writer.write(request)
-                status, body = await asyncio.wait_for(read_answer(reader), PATIENCE)
+                status, body = await asyncio.wait_for(read_answer(reader), ANSWER_SECONDS)
                 release = body.get("release", str(body))
                 values = tuple(result["probabilities"]["positive"] for result in body.get("results", ()))
             except (OSError, EOFError, TimeoutError) as error:

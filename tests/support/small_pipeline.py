@@ -21,7 +21,7 @@ from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.stages.decide import decide
 from pipeline.stages.evaluate import evaluate
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.stages.tokenize import tokenize
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
@@ -89,7 +89,7 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
         }
 
     digest = {name: int(pd.util.hash_pandas_object(table).sum()) for name, table in rows.items()}
-    return produce(job, "validate", 1, fields=digest, inputs={}, build=build)
+    return find_or_build(job, "validate", 1, fields=digest, inputs={}, build=build)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tokenizers.processors import BertProcessing
 from pipeline.recipes.kinds import Inputs, Kind
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision
-from pipeline.store.releases import Calibration, Card, Golden, Variant
+from pipeline.store.releases import Card, Golden, ScoreLine, Variant
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
 Objective = Literal["cross-encoder", "bi-encoder"]
@@ -75,7 +75,7 @@ class TinyModel:
     def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
         kind, inputs, objective = HEADS[self.head]
         classes = classifies(self.head)
-        calibration = Calibration(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
+        calibration = ScoreLine(slope=2.5, intercept=2.5) if self.head == "bi-encoder" else None
         files = {"cpu": ("model.int8.onnx", "int8"), "cuda": ("model.fp16.onnx", "fp16")}
         return Card(
             id=f"{recipe}-{key}",
@@ -89,7 +89,7 @@ class TinyModel:
             score_range=None if classes else (0.0, 5.0),
             similar_at=None if classes else 3.0,
             calibration=calibration,
-            euclidean=Calibration(slope=-2.5, intercept=5.0) if calibration else None,
+            euclidean=ScoreLine(slope=-2.5, intercept=5.0) if calibration else None,
             max_length=MAX_LENGTH,
             variants={
                 name: (Variant(file=file, precision=precision, parity=None),)

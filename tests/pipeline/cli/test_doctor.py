@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.cli import doctor
-from pipeline.cli.doctor import Finding, diagnose
+from pipeline.cli.doctor import Diagnosis, diagnose
 from pipeline.devices import cuda_devices
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
@@ -55,7 +55,7 @@ def answers() -> Iterator[Callable[[dict[str, int]], str]]:
         server.server_close()
 
 
-def found(findings: list[Finding], check: str) -> Finding:
+def found(findings: list[Diagnosis], check: str) -> Diagnosis:
     (finding,) = [item for item in findings if item.check == check]
     return finding
 
@@ -155,7 +155,7 @@ def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
 
 
 def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die() -> Iterator[Finding]:
+    def die() -> Iterator[Diagnosis]:
         raise RuntimeError("the driver is broken")
 
     monkeypatch.setattr(doctor, "check_gpu", die)

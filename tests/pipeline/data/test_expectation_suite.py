@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.expectation_suite import Finding, OpenSuite, open_suite, run_suite
+from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
 from pipeline.data.reading import SPLITS, Split, read_rows, source_file
 from pipeline.data.rules import checked_table, suite_parameters
 from pipeline.data.suite_files import suite_path
@@ -175,7 +175,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
     return {name: open_suite(PROJECT, tmp_path_factory.mktemp(name), name) for name in BREAKS}
 
 
-def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[Finding]:
+def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[RuleFinding]:
     """The rules of the recipe's suite that the files in `data` break."""
     rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
     table = checked_table(recipe, rows, split)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data.expectation_suite import Finding
+from pipeline.data.expectation_suite import RuleFinding
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
 from pipeline.data.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
 from pipeline.data.reading import Broken, Reading
@@ -52,7 +52,7 @@ def test_unreadable_rows_are_set_aside_with_file_line_and_rule() -> None:
     assert unreadable_rows(split) == [Aside("one", 2, ("it can be read",), "", "text", "")]
 
 
-def finding(**changes: Any) -> Finding:
+def finding(**changes: Any) -> RuleFinding:
     """A critical rule for single rows that rows 2 and 4 of the train file break."""
     found: dict[str, Any] = {
         "split": "train",
@@ -64,7 +64,7 @@ def finding(**changes: Any) -> Finding:
         "by_row": True,
         "breaking": [2, 4],
     }
-    return Finding.model_construct(**found | changes)
+    return RuleFinding.model_construct(**found | changes)
 
 
 @pytest.fixture

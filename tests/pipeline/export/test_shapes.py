@@ -20,7 +20,7 @@ from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.trained import Trained
 from pipeline.recipes.loading import load_recipe
-from pipeline.store.releases import Calibration
+from pipeline.store.releases import ScoreLine
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import SENTENCES
 
@@ -59,7 +59,7 @@ def model_of(base: Path, head: str, pooling: str) -> Trained:
         for name, parameter in module.named_parameters():
             if "position_embeddings" in name or "token_type" in name:
                 parameter.normal_(0, 0.3)
-    line = Calibration(slope=2.5, intercept=2.5) if objective == "bi-encoder" else None
+    line = ScoreLine(slope=2.5, intercept=2.5) if objective == "bi-encoder" else None
     model = Trained(recipe, module, tokenizer, line, None, torch.device("cpu"))
     if head == "cross-encoder":
         # Scores around the middle of their range: outside they would be cut, and all alike.

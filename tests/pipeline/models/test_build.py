@@ -17,7 +17,7 @@ from pipeline.models.build import build_model
 from pipeline.models.heads import correlation_loss
 from pipeline.models.tokenizer import learn_tokenizer
 from pipeline.models.trained import Trained, answers_of, distances_of, to_score
-from pipeline.store.releases import Calibration
+from pipeline.store.releases import ScoreLine
 from tests.support.small_pipeline import small_recipe
 
 pytestmark = pytest.mark.torch
@@ -41,7 +41,7 @@ def untrained(name: str, **overrides: object) -> Trained:
         for parameter in module.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(15)
-    calibration = Calibration(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
+    calibration = ScoreLine(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
     return Trained(recipe, module, TOKENIZER, calibration, None, torch.device("cpu"))
 
 
@@ -109,7 +109,7 @@ def test_probabilities_of_large_logits_do_not_overflow() -> None:
 def test_a_score_is_calibrated_and_then_clipped() -> None:
     recipe = small_recipe("klue-sts")
     cosines = np.array([-1.0, 0.2, 1.0])
-    line = Calibration(slope=4.0, intercept=2.0)
+    line = ScoreLine(slope=4.0, intercept=2.0)
     assert to_score(recipe, line, cosines).tolist() == pytest.approx([0.0, 2.8, 5.0])
     assert to_score(recipe, None, np.array([-3.0, 4.5, 7.0])).tolist() == [0.0, 4.5, 5.0]
 

@@ -13,7 +13,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.tracking.tracker import Tracker
 
@@ -30,7 +30,7 @@ class Stage:
         self.runs = 0
 
     def __call__(self, job: Job, *, version: int = 1, fields: dict[str, Any] | None = None, **inputs: Artifact) -> Any:
-        return produce(job, "train", version, fields=fields or {"seed": 7}, inputs=inputs, build=self.build)
+        return find_or_build(job, "train", version, fields=fields or {"seed": 7}, inputs=inputs, build=self.build)
 
     def build(self, directory: Path, _: Tracker) -> dict[str, Any]:
         self.runs += 1
@@ -83,7 +83,7 @@ def test_a_stage_that_fails_leaves_nothing(make_job: Callable[..., Job], recipe:
         raise DataError("nothing to train on")
 
     with pytest.raises(DataError, match="nothing to train on"):
-        produce(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
+        find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
     assert store.newest("train", "nsmc") is None
     assert Stage()(make_job(recipe)).figures == {"run": 1}
 
@@ -93,7 +93,7 @@ def test_a_disk_that_fills_up_in_a_stage_may_be_tried_again(make_job: Callable[.
         raise OSError(errno.ENOSPC, "No space left on device", str(directory / "checkpoint"))
 
     with pytest.raises(StoreError, match="the disk is full"):
-        produce(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
+        find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
 
 
 def test_other_errors_of_a_stage_pass_as_they_are(make_job: Callable[..., Job], recipe: Recipe) -> None:
@@ -101,7 +101,7 @@ def test_other_errors_of_a_stage_pass_as_they_are(make_job: Callable[..., Job], 
         return {"text": (directory / "absent.txt").read_text()}
 
     with pytest.raises(FileNotFoundError):
-        produce(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
+        find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
 
 
 def test_the_manifest_says_where_an_artifact_comes_from(make_job: Callable[..., Job], recipe: Recipe) -> None:
@@ -115,7 +115,7 @@ def test_what_is_made_is_one_tracked_run_and_what_is_reused_is_none(
 ) -> None:
     job = make_job(recipe)
     for _ in range(2):
-        produce(job, "release", 1, fields={"seed": 7}, inputs={}, build=lambda *_: {"latency_ms": 1.5})
+        find_or_build(job, "release", 1, fields={"seed": 7}, inputs={}, build=lambda *_: {"latency_ms": 1.5})
     (record,) = (job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")
     content = record.read_bytes()
     for part in (b"nsmc-export", b"seed", b"latency_ms"):

@@ -256,7 +256,7 @@ def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE", 6.0)
+    monkeypatch.setattr(tracking, "FINISH_TIMEOUT_SECONDS", 6.0)
     wandb_online.fail = lambda operation, body: failure if wandb_online.counts["UpsertBucket"] else None
     with tracked(job, "train", {"seed": 7}) as tracker:
         use(tracker, picture)

@@ -19,7 +19,7 @@ from pipeline.errors import SettingsError, TrackingError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT
-from pipeline.stages.find_or_build import produce
+from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.run_directories import RunDirectory, run_directories
@@ -46,7 +46,7 @@ def make_data(job: Job) -> Artifact:
         (draft / "train.parquet").write_text(ROW)
         return {"train_rows": 1, "warnings": [f"odd: {ROW}"]}
 
-    return produce(job, "validate", 1, fields={"seed": job.run}, inputs={}, build=build)
+    return find_or_build(job, "validate", 1, fields={"seed": job.run}, inputs={}, build=build)
 
 
 def make_release(job: Job, data: Artifact) -> Artifact:
@@ -57,8 +57,8 @@ def make_release(job: Job, data: Artifact) -> Artifact:
         (draft / "card.json").write_text(json.dumps({"golden": [ROW]}))
         return {"accuracy": 0.9}
 
-    trained = produce(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
-    return produce(job, "release", 1, fields={}, inputs={"trained": trained}, build=build)
+    trained = find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    return find_or_build(job, "release", 1, fields={}, inputs={"trained": trained}, build=build)
 
 
 def publish_release(job: Job, content: bytes) -> Artifact:
@@ -291,7 +291,7 @@ def test_data_that_only_the_store_knows_are_there_before_what_was_made_from_them
     monkeypatch.setenv("WANDB_MODE", "disabled")
     data = make_data(job)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    produce(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
     synced = go(job)
     assert (synced.recorded, synced.failed) == ((data.ref,), 0), synced
     assert offline.names(offline.find_run("nsmc-train").uses) == {"nsmc-data"}

@@ -13,7 +13,7 @@ from pipeline.errors import ArtifactError, SaebyeokError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
-from serving.deployed.follower import PATIENCE, Follower, LogSource
+from serving.deployed.follower import LOAD_RETRY_POLLS, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
 from serving.engine.engine import EngineOptions
 from serving.schemas import WorkerState
@@ -74,7 +74,7 @@ def test_what_could_not_be_loaded_is_tried_again_later(
     follower.step()
     assert follower.snapshot.deployment is None
     hidden.rename(model)
-    for _ in range(PATIENCE + 1):
+    for _ in range(LOAD_RETRY_POLLS + 1):
         follower.step()
     assert follower.snapshot.deployment is not None
     assert follower.source.workers()[0].problems == []
