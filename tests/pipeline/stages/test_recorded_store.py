@@ -1,0 +1,57 @@
+"""A store that commit 93b5202 wrote is read and reused.
+
+`tests/recorded/store-93b5202.tar.xz` is the store of `saebyeok run RECIPE --overrides tests/recorded/RECIPE.toml` for both
+recipes on the shipped sample, made by that commit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.job import open_job
+from pipeline.recipes.overrides import read_overrides
+from pipeline.settings import ROOT, Settings
+from pipeline.stages.stage import STAGES, run_stage
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.decisions import read_decision
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
+
+RECORDED = ROOT / "tests" / "recorded"
+RECIPES = ("nsmc", "klue-sts")
+
+
+@pytest.fixture
+def recorded(settings: Settings, store: Store) -> Store:
+    """The recorded store, unpacked where this test's settings look for it."""
+    with tarfile.open(RECORDED / "store-93b5202.tar.xz") as archive:
+        archive.extractall(Path(store.uri), filter="data")
+    return store
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_stage_reuses_recorded_artifact(recipe: str, recorded: Store, settings: Settings) -> None:
+    # The first decision was made before there was a champion.
+    shutil.rmtree(Path(recorded.uri) / "deployments")
+    job = open_job(recipe, settings=settings, overrides=read_overrides(RECORDED / f"{recipe}.toml"))
+    made: dict[str, Artifact] = {}
+    for stage in STAGES:
+        (key,) = recorded.list(f"{stage.kind}/{recipe}")
+        step = run_stage(job, stage, [made[kind] for kind in stage.inputs])
+        assert (step.artifact.key, step.reused) == (key, True), stage.name
+        made[stage.kind] = step.artifact
+
+
+def test_recorded_deployments_are_read(recorded: Store) -> None:
+    log = DeploymentLog(recorded)
+    assert log.numbers() == [1, 2]
+    for recipe in RECIPES:
+        champion = log.champion(recipe)
+        assert champion is not None
+        assert champion.path.is_dir()
+        assert read_card(champion).recipe == recipe
+        assert read_decision(recorded.open(recorded.refs("decide", recipe)[0])).promote
