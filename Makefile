@@ -63,6 +63,7 @@ test: venv lint
 lint:
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
+	.venv/bin/lint-imports --no-logo
 
 types:
 	.venv/bin/mypy

@@ -14,7 +14,7 @@ from pipeline.job import open_store
 from pipeline.settings import load_settings
 from pipeline.stages.stage import STAGES
 from pipeline.store.deployments import DeploymentLog
-from serving.deployed.follower import PATIENCE as TRIED_AGAIN
+from serving.deployed.follower import LOAD_RETRY_POLLS as TRIED_AGAIN
 from serving.deployed.follower import Follower, LogSource
 from serving.engine.engine import EngineOptions
 from tests.support.cli import Place, sets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import tomllib
@@ -32,16 +33,26 @@ def read_selections(path: Path) -> dict[str, Selection]:
 
 
 def make_key(root: Path, module: str, selection: Selection) -> str:
-    """Short digest of what a result depends on: the module, its tests and what all tests share, and this tool."""
-    named = {root / module, root / "tests" / "conftest.py", *(root / "tests").glob("*.py")}
-    named |= {root / "tests" / "mutants" / name for name in ("mutations.py", "worker.py")}
+    """Return a short digest of what a result depends on: the code of the module and of its tests, and the mutators.
+
+    Comments and docstrings do not count, so that a reworded one makes no result stale.
+    """
+    named = {root / module, root / "tests" / "mutants" / "mutations.py"}
     for test in selection.tests:
         path = root / test.partition("::")[0]
-        named |= set(path.rglob("*.py")) if path.is_dir() else {path, path.parent / "conftest.py"}
+        named |= set(path.rglob("*.py")) if path.is_dir() else {path}
     digest = hashlib.sha256(json.dumps(asdict(selection)).encode())
-    for path in sorted(path for path in named if path.is_file() and not path.name.startswith("test_mutants")):
-        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    for path in sorted(path for path in named if path.is_file()):
+        digest.update(f"{path.relative_to(root)}\0{_code(path)}\0".encode())
     return digest.hexdigest()[:10]
+
+
+def _code(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
+    return ast.unparse(tree)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules
 #: What the ground floor may use beside Python itself: it runs on every side.
 GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
 #: What of the pipeline may know the service, which is otherwise reached over HTTP alone.
-MAY_IMPORT_SERVING = {"pipeline.deployment.bento", "pipeline.cli", "pipeline.deployment.deployer"}
+MAY_IMPORT_SERVING = {"pipeline.cli", "pipeline.deployment", "pipeline.stages.deploy"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "stages": {"ground", "stages"},

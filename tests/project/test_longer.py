@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.settings import ROOT
-from tests import freshness
+from tests.support import freshness
 from tests.support.freshness import Freshness, dependencies, summary
 from tests.support.long_runs import DOCUMENT, TARGETS, Row, name_of, read_table, write_table
 

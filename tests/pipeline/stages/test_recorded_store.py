@@ -1,7 +1,7 @@
 """A store that commit 93b5202 wrote is read and reused.
 
-`tests/recorded/store-93b5202.tar.xz` is the store of `saebyeok run RECIPE --overrides tests/recorded/RECIPE.toml` for both
-recipes on the shipped sample, made by that commit.
+`tests/recorded/store-93b5202.tar.xz` is the store that `saebyeok run RECIPE --overrides tests/recorded/RECIPE.toml` of
+that commit wrote for both recipes on the shipped sample.
 """
 
 from __future__ import annotations
