@@ -9,12 +9,13 @@
 # make mutants         how many faults, put in on purpose, the tests notice: the scores; MODULE=pipeline/evaluation/promotion_gate.py tries one
 # make long-tests      the last results of the longer tests: how many commits ago, and what changed since
 # make soak            answers under load while the deployment changes and users go away (longer)
+# make test-cpu        tests that depend on the CPU, under each kind that this one can play (longer)
 # make venv            only the virtual environment
 # Any SAEBYEOK_* setting can be given: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak mutants venv venv-up
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv venv-up
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -93,6 +94,10 @@ long-tests: venv
 
 soak: venv
 	$(pytest) -p tests.support.long_runs -m soak tests/soak
+
+# What depends on the CPU, under each kind that this machine can play (docs/cpus.md).
+test-cpu: venv
+	@mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" .venv/bin/python -m tests.cpus
 
 # Goes on where it was cut off. JOBS=2 tries two mutants at once; MATCH=name those of one function; SURVIVORS=1 those
 # that survived the last time.

@@ -18,7 +18,7 @@ from pipeline.export.onnx_session import open_session
 from pipeline.models.trained import Trained
 from pipeline.recipes.loading import load_recipe
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 SIZE, PLACES = 200, 24
 

@@ -24,7 +24,7 @@ from pipeline.store.releases import ScoreLine
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import SENTENCES
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 LAYERS = 2
 SHAPES: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from pipeline.models.trained import run_rows
 from pipeline.pretraining.spec import load_encoder
 from pipeline.recipes.loading import load_recipe
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 #: A sentence, one that says nearly the same, and one that does not.
 TRIPLETS = [

@@ -31,7 +31,7 @@ from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 #: What is measured of each exported file.
 FIGURES = ("largest_difference", "mean_difference", "changed_labels", "metric_change", "metric_error")
@@ -223,6 +223,15 @@ def test_files_are_as_small_as_their_precision(road: Road) -> None:
     # Two bytes a weight, and the graph itself.
     assert 2 * numbers * 0.9 < sizes["fp16"] < 2 * numbers + 60_000
     assert sizes["int8"] < 4 * numbers
+
+
+def test_sums_of_int8_products_fit_in_16_bits(road: Road) -> None:
+    # CPUs with AVX2 alone add two products of an activation (0 to 255) and a weight in 16 bits, and cut off the rest.
+    graph = onnx.load(road.released.path / "model.int8.onnx").graph
+    int8 = [item for item in graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 2]
+    assert len(int8) >= 4
+    largest = max(int(np.abs(onnx.numpy_helper.to_array(item).astype(int)).max()) for item in int8)
+    assert 2 * 255 * largest <= 2**15 - 1
 
 
 def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None:

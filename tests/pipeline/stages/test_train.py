@@ -29,7 +29,7 @@ from pipeline.training.checkpoints import COMPLETE, Watch, newest_checkpoint, se
 from pipeline.training.fine_tune import fit_line
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 
 class Killed(BaseException):

@@ -21,7 +21,7 @@ from pipeline.training.batch_threads import Batch, BatchThreads, pieces_of
 from pipeline.training.fine_tune import _sharing
 from tests.support.small_pipeline import SHAPE, Road, open_road, small_recipe, weights
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 
 @pytest.fixture

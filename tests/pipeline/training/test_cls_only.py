@@ -17,7 +17,7 @@ from transformers import (
 
 from pipeline.training.cls_only import compute_first_row
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

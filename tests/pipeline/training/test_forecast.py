@@ -14,7 +14,7 @@ from pipeline.training import forecast
 from pipeline.training.forecast import Forecast, forecasts
 from tests.support.small_pipeline import Road, small_recipe
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 SLOW = "this CPU has no bf16: training runs in fp32, which takes longer; the time needed follows"
 

@@ -32,7 +32,7 @@ from pipeline.training.packing import attend_by_rows, attend_on_cuda, can_pack, 
 from tests.support.small_pipeline import SHAPE as SCRATCH
 from tests.support.small_pipeline import Road, open_road, small_recipe, weights
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 50,

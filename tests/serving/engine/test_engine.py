@@ -24,6 +24,8 @@ from serving.engine.session import Device
 from serving.schemas import Method
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
+pytestmark = pytest.mark.cpu
+
 # int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
 COMPANY = 0.05
 
