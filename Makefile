@@ -97,7 +97,7 @@ soak: venv
 
 # What depends on the CPU, under each kind that this machine can play (docs/cpus.md).
 test-cpu: venv
-	@mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" .venv/bin/python -m tests.cpus
+	@mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" .venv/bin/python -m tests.support.cpus
 
 # Goes on where it was cut off. JOBS=2 tries two mutants at once; MATCH=name those of one function; SURVIVORS=1 those
 # that survived the last time.

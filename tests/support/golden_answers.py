@@ -1,4 +1,4 @@
-"""The golden answers of releases as JSON, from a process of its own: `python -m tests.answers DIRECTORY ...`."""
+"""The golden answers of releases as JSON, from a process: `python -m tests.support.golden_answers DIRECTORY ...`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from serving.engine import Engine, EngineOptions
-from serving.golden import engine_answers
+from serving.engine.engine import Engine, EngineOptions
+from serving.engine.golden import engine_answers
 
 
 def answers(directory: Path) -> dict[str, list[list[float]]]:

@@ -1,4 +1,4 @@
-"""The tests marked `cpu` under each kind of CPU that this machine can play: `python -m tests.cpus`, or `make test-cpu`.
+"""The tests marked `cpu` under each kind of CPU that this machine can play: `make test-cpu`.
 
 torch and oneDNN take their instructions from the environment. ONNX Runtime reads them from the CPU, so a few tests
 (`emulated`) ask its kernels in a process under qemu-user, which is slow. A kind that this machine cannot play is

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests import cpus
-from tests.cpus import KINDS, Kind, command_of, flags_of, main, reason_to_skip
+from tests.support import cpus
+from tests.support.cpus import KINDS, Kind, command_of, flags_of, main, reason_to_skip
 
 CPUINFO = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f\n\nprocessor\t: 1\nflags\t\t: fpu\n"
 HERE, VNNI, AVX2, EMULATED = KINDS

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.convert import GRAPH_BOUND
-from pipeline.releases import read_card
+from pipeline.export.convert import GRAPH_BOUND
 from pipeline.settings import ROOT
-from tests.answers import answers
-from tests.cpus import HASWELL, QEMU
-from tests.releases import TinyModel
-from tests.tiny import Road
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.releases import read_card
+from tests.support.cpus import HASWELL, QEMU
+from tests.support.golden_answers import answers
+from tests.support.small_pipeline import Road
+from tests.support.tiny_releases import TinyModel
 
 pytestmark = [
     pytest.mark.torch,
@@ -44,7 +44,13 @@ def haswell(releases: list[Artifact]) -> list[Answers]:
 
 def on_haswell(*releases: Artifact) -> list[Answers]:
     """What these releases answer where there is AVX2 alone."""
-    command = [*HASWELL, sys.executable, "-m", "tests.answers", *(str(release.path) for release in releases)]
+    command = [
+        *HASWELL,
+        sys.executable,
+        "-m",
+        "tests.support.golden_answers",
+        *(str(release.path) for release in releases),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found: list[Answers] = json.loads(done.stdout)
