@@ -164,7 +164,7 @@ def write_docs(site: Path, target: Path, page: Page) -> None:
 
     Great Expectations' own index is drawn by a script from a content network, so `page` replaces it.
     """
-    style = (HERE / "datadocs.css").read_text(encoding="utf-8")
+    style = (HERE / "data_docs.css").read_text(encoding="utf-8")
     links: dict[str, str] = {}
     for path in sorted(site.rglob("*.html")):
         relative = path.relative_to(site)
@@ -174,7 +174,7 @@ def write_docs(site: Path, target: Path, page: Page) -> None:
         (target / relative).write_text(offline(path.read_text(encoding="utf-8"), style), encoding="utf-8")
         links[relative.parts[2] if relative.parts[0] == "validations" else "suite"] = relative.as_posix()
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((HERE / "datadocs.html").read_text(encoding="utf-8"))
+    template = environment.from_string((HERE / "data_docs.html").read_text(encoding="utf-8"))
     failed = [item for item in page.findings if not item.finding.passed]
     text = template.render(page=page, failed=failed, links=links, head=POLICY + f"<style>{style}</style>")
     (target / "index.html").write_text(text, encoding="utf-8")
