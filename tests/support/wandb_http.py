@@ -53,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         with place.lock:
             place.asked.append(operation)
             place.bodies.append(body)
+        place.meanwhile(operation)
         failure = place.fail(operation, body)
         if failure is None and not self._allowed():
             failure = REFUSE

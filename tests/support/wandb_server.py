@@ -78,6 +78,8 @@ class WandbServer:
     #: Operations whose body ended before it was all there.
     torn: list[str] = field(default_factory=list)
     fail: Callable[[str, bytes], int | None] = lambda operation, body: None
+    #: Called with the operation before it is answered; what waits in it makes the server slow.
+    meanwhile: Callable[[str], object] = lambda operation: None
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,8 +97,10 @@ def test_a_hub_that_hangs_is_given_up(hub: Hub, store: Store, monkeypatch: pytes
     monkeypatch.setattr("pipeline.models.base_model.REACH_TIMEOUT", 0.2)
     released = threading.Event()
     hub.meanwhile = released.wait
+    started = time.monotonic()
     with pytest.raises(HubUnreachableError, match="timed out") as caught:
         resolve_base("team/encoder", store)
+    assert time.monotonic() - started < 8
     released.set()
     assert caught.value.retryable
 

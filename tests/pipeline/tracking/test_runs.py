@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -186,9 +187,14 @@ def test_without_the_package_a_stage_goes_on(
     assert len(warnings(caplog)) == 1
 
 
-def test_online_all_of_a_run_arrives(job: Job, picture: Path, wandb_online: WandbServer) -> None:
+def test_online_all_of_a_run_arrives_at_a_slow_server(job: Job, picture: Path, wandb_online: WandbServer) -> None:
+    recorded = threading.Event()
+    wandb_online.meanwhile = lambda operation: operation == "Viewer" or recorded.wait(60)
     with tracked(job, "train", {"seed": 7}) as tracker:
         use(tracker, picture)
+        # None of it has been answered.
+        assert wandb_online.runs == {}
+        recorded.set()
     run = wandb_online.find_run("nsmc-train")
     assert (run.config["seed"], run.summary["accuracy"], run.exit_code) == (7, 0.9, 0)
     assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
@@ -199,10 +205,14 @@ def test_online_all_of_a_run_arrives(job: Job, picture: Path, wandb_online: Wand
     assert [item.done for item in run_directories(job.settings.home)] == [True]
 
 
-def test_online_a_stage_that_fails_is_a_run_that_failed(job: Job, wandb_online: WandbServer) -> None:
+def test_online_a_failed_stage_is_a_failed_run_after_a_retry(job: Job, wandb_online: WandbServer) -> None:
+    wandb_online.fail = lambda operation, body: (
+        LIMIT if operation == "UpsertBucket" and wandb_online.counts[operation] == 1 else None
+    )
     with pytest.raises(ZeroDivisionError), tracked(job, "train", {}):
         raise ZeroDivisionError
     assert wandb_online.find_run("nsmc-train").exit_code == 1
+    assert [item.done for item in run_directories(job.settings.home)] == [True]
 
 
 def test_a_server_that_is_away_means_offline(
