@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-
 from tests.service import eventually
 from tests.wandb_server import KEY, Run, WandbServer, wandb_server
 

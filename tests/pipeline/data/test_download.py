@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,66 +17,13 @@ from pipeline.recipes.data_schema import Download
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
-
-CONTENT = ("id\tdocument\tlabel\n" + "".join(f"{n}\t{n}번째 후기\t{n % 2}\n" for n in range(20_000))).encode()
-OTHER = CONTENT.replace("후기".encode(), "평점".encode())
-
-
-def sum_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-@dataclass
-class Server:
-    """What it answers, and what it was asked."""
-
-    content: bytes = CONTENT
-    cut: int | None = None
-    "Answers end after so many bytes, though more were promised."
-    ranges: bool = True
-    tag: str | None = "auto"
-    length: bool = True
-    status: int = 200
-    asked: list[str | None] = field(default_factory=list)
-    "The Range of each request."
-    url: str = ""
-
-    def wanted(self, content: bytes | None = None) -> Download:
-        return Download(url=self.url, sha256=None if content is None else sum_of(content))
+from tests.support.downloads import CONTENT, OTHER, Server, serve_file, sum_of
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.asked.append(self.headers["range"])
-            tag = f'"{sum_of(state.content)[:8]}"' if state.tag == "auto" else state.tag
-            first = 0
-            if state.ranges and self.headers["range"] and self.headers["if-range"] == tag:
-                first = int(self.headers["range"].removeprefix("bytes=").rstrip("-"))
-            body = state.content[first:]
-            self.send_response(206 if first and state.status == 200 else state.status)
-            if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(state.content) - 1}/{len(state.content)}")
-            if tag:
-                self.send_header("ETag", tag)
-            if state.length:
-                self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[: state.cut])
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        state.url = f"http://127.0.0.1:{running.server_port}/reviews.txt"
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield state
-        running.shutdown()
-        thread.join()
+    with serve_file() as running:
+        yield running
 
 
 @pytest.fixture
@@ -143,6 +87,65 @@ def test_without_a_version_nothing_is_joined(server: Server, target: Path, tag: 
     download(server.wanted(), target)
     assert target.read_bytes() == OTHER
     assert set(server.asked) == {None}
+
+
+def test_a_download_goes_on_by_the_time_of_the_last_change(server: Server, target: Path) -> None:
+    server.tag, server.headers = None, {"Last-Modified": "Sat, 21 Nov 2026 03:00:00 GMT"}
+    server.cut = 300_000
+    download(server.wanted(CONTENT), target)
+    assert target.read_bytes() == CONTENT
+    assert server.asked[1] == "bytes=300000-"
+
+
+def test_a_part_that_is_the_whole_file_begins_anew(server: Server, target: Path) -> None:
+    server.cut = 1_000
+    with pytest.raises(DownloadError):
+        download(server.wanted(CONTENT), target)
+    server.cut = None
+    # As where the process was killed between the last byte and the check.
+    target.with_name("reviews.txt.part").write_bytes(CONTENT)
+    server.asked.clear()
+    download(server.wanted(CONTENT), target)
+    assert target.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-", None]
+
+
+def test_another_part_than_was_asked_for_is_not_joined(server: Server, target: Path) -> None:
+    server.cut = 1_000
+    with pytest.raises(DownloadError):
+        download(server.wanted(), target)
+    server.cut, server.shift = None, 10
+    download(server.wanted(), target)
+    assert target.read_bytes() == CONTENT
+    assert server.asked[-2:] == ["bytes=5000-", None]
+
+
+def test_a_silent_server_is_asked_again(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.download.PATIENCE", 0.5)
+    server.silent, server.cut = True, 400_000
+    started = time.monotonic()
+    download(server.wanted(CONTENT), target)
+    assert target.read_bytes() == CONTENT
+    assert server.asked[:2] == [None, "bytes=400000-"]
+    assert time.monotonic() - started < 20
+
+
+def test_a_redirect_is_followed(server: Server, target: Path) -> None:
+    download(Download(url=server.url.replace("reviews", "moved"), sha256=sum_of(CONTENT)), target)
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_chunked_answer_is_believed_with_its_end(server: Server, target: Path, whole: bool) -> None:
+    server.length, server.tag, server.headers = False, None, {"Transfer-Encoding": "chunked"}
+    server.content = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT) + (b"0\r\n\r\n" if whole else b"")
+    if whole:
+        download(server.wanted(CONTENT), target)
+        assert target.read_bytes() == CONTENT
+    else:
+        with pytest.raises(DownloadError, match="incomplete chunked read"):
+            download(server.wanted(), target)
+        assert not target.exists()
 
 
 def test_another_file_than_the_recipe_names_is_not_used(server: Server, target: Path) -> None:
