@@ -24,7 +24,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import tracked
-from pipeline.tracking.sync import Synced, sync
+from pipeline.tracking.sync import State, Synced, SyncedRun, sync
 from pipeline.tracking.wandb_api import RETRIES
 from tests.support.running_service import eventually
 from tests.support.wandb_http import DROP, ERROR, HANG, REFUSE
@@ -228,6 +228,20 @@ def test_a_server_that_does_not_answer_is_one_error(
     with pytest.raises(TrackingError, match=says):
         go(job)
     assert offline.asked == ["Viewer"]
+
+
+@pytest.mark.parametrize(
+    ("states", "problems", "failed"),
+    [
+        (["uploaded", "busy", "empty"], (), 0),
+        (["failed", "not tried", "uploaded"], (), 2),
+        (["failed"], ("champions: away",), 2),
+    ],
+)
+def test_synced_counts_what_has_not_arrived(states: list[State], problems: tuple[str, ...], failed: int) -> None:
+    runs = tuple(SyncedRun(run=state, state=state) for state in states)
+    synced = Synced(address="a", project="p", runs=runs, recorded=(), champions={}, problems=problems)
+    assert synced.failed == failed
 
 
 def test_without_a_key_it_says_what_to_set(job: Job, monkeypatch: pytest.MonkeyPatch, tracking_on: None) -> None:

@@ -1,0 +1,70 @@
+"""The process that uploads a run: how long it is waited for, and what is said when it has not done its work."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import TrackingError
+from pipeline.ledger import RunDirectory
+from pipeline.upload import Upload
+
+Start = Callable[[str], Upload]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(script)`: a process in the place of the upload, whose standard error is the log."""
+    (tmp_path / "upload").mkdir()
+    started = []
+
+    def run(script: str) -> Upload:
+        with (tmp_path / "upload" / "log.txt").open("wb") as log:
+            process = subprocess.Popen([sys.executable, "-S", "-c", script], stdin=subprocess.PIPE, stderr=log)
+        started.append(process)
+        return Upload(RunDirectory(tmp_path), process)
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def mark(upload: Upload, *marks: str) -> None:
+    for name in marks:
+        upload.run.mark(name)
+
+
+def test_an_upload_out_of_time_is_ended(start: Start) -> None:
+    upload = start("import time; time.sleep(600)")
+    mark(upload, "uploaded", "linked")
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=r"^uploading took longer than 0\.1 s$"):
+        upload.finish(0.1)
+    assert time.monotonic() - started < 60
+    assert upload.process.returncode == -9
+
+
+def test_a_finished_upload_says_nothing(start: Start) -> None:
+    upload = start("")
+    mark(upload, "uploaded", "linked")
+    upload.finish(60)
+
+
+@pytest.mark.parametrize("marks", [(), ("uploaded",), ("linked",)])
+def test_an_upload_without_all_its_marks_is_an_error(start: Start, marks: tuple[str, ...]) -> None:
+    upload = start("")
+    mark(upload, *marks)
+    with pytest.raises(TrackingError, match=r"^the upload died$"):
+        upload.finish(60)
+
+
+def test_a_failed_upload_is_named_by_the_last_line_of_its_log(start: Start) -> None:
+    upload = start("import sys; sys.stderr.write('wandb: hello\\nerror: the key is refused\\n\\n'); sys.exit(1)")
+    with pytest.raises(TrackingError, match=r"^the key is refused$"):
+        upload.finish(60)
