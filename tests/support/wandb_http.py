@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 #: Statuses that a server may answer with instead of an answer.
 REFUSE, FORBID, LIMIT, ERROR, AWAY = 401, 403, 429, 500, 503
-#: What else it may do: never answer; drop the connection; answer a byte at a time, for ever.
-HANG, DROP, DRIP = 0, -1, -2
+#: What else it may do: never answer; drop the connection; answer a byte at a time, for ever; be a portal's login page.
+HANG, DROP, DRIP, PORTAL = 0, -1, -2, -3
 RETRY_AFTER = 1
 MESSAGES = {REFUSE: "user is not logged in", FORBID: "permission denied", LIMIT: "rate limit exceeded"}
 
@@ -87,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.place.released.wait()
         elif failure == DRIP:
             self._drip()
+        elif failure == PORTAL:
+            self._answer(200, "<html>Welcome to our network</html>")
 
     def _drip(self) -> None:
         self.send_response(200)
@@ -96,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b" ")
 
     def _answer(self, status: int, document: Any) -> None:
-        content = json.dumps(document).encode()
+        content = document.encode() if isinstance(document, str) else json.dumps(document).encode()
         self.send_response(status)
         if status == LIMIT:
             self.send_header("Retry-After", str(RETRY_AFTER))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -19,15 +17,15 @@ import wandb
 
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import ROOT, library_environment
+from pipeline.settings import ROOT
 from pipeline.tracking import runs as tracking
 from pipeline.tracking.run_directories import run_directories
-from pipeline.tracking.runs import choose_mode, tracked
+from pipeline.tracking.runs import tracked
 from pipeline.tracking.sync import sync
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.wandb_api import RETRIES
 from tests.support.running_service import eventually
-from tests.support.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, REFUSE
+from tests.support.wandb_http import DROP, HANG, LIMIT
 from tests.support.wandb_server import KEY, WandbServer
 
 pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
@@ -228,35 +226,6 @@ def test_a_server_that_is_away_means_offline(
     assert "saebyeok sync" in warning
 
 
-@pytest.mark.parametrize(
-    ("failure", "says"),
-    [
-        (REFUSE, "refuses this WANDB_API_KEY (401)"),
-        (FORBID, "refuses this WANDB_API_KEY (403)"),
-        (LIMIT, "429"),
-        (ERROR, "500"),
-        (HANG, "timed out"),
-        (DROP, "disconnected"),
-        (DRIP, "timed out"),
-    ],
-)
-def test_a_server_that_does_not_answer_is_asked_once(
-    wandb_online: WandbServer,
-    failure: int,
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
-    wandb_online.fail = lambda operation, body: failure
-    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
-    assert wandb_online.asked == ["Viewer"]
-    (warning,) = warnings(caplog)
-    assert says in warning
-    assert "saebyeok sync" in warning
-    assert KEY not in warning
-
-
 @pytest.mark.parametrize("failure", [LIMIT, HANG, DROP])
 def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
     job: Job,
@@ -319,95 +288,3 @@ def test_a_killed_stage_leaves_no_process_behind(job: Job, wandb_online: WandbSe
         stage.kill()
     assert stage.returncode == -signal.SIGKILL
     eventually("all its processes have ended", lambda: not list(processes_of(home)))
-
-
-@pytest.mark.parametrize(
-    ("environment", "mode"),
-    [
-        ({}, "offline"),
-        ({"WANDB_MODE": "online"}, "offline"),
-        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
-        ({"WANDB_MODE": "disabled"}, "disabled"),
-    ],
-)
-def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
-    environment: dict[str, str], mode: str
-) -> None:
-    assert choose_mode(environment) == mode
-
-
-def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
-    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "online"
-
-
-def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
-    assert choose_mode({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}) == "offline"
-    (warning,) = warnings(caplog)
-    assert "WANDB_API_KEY" in warning
-    assert "saebyeok sync" in warning
-    assert "1" * 40 not in warning
-
-
-# In a process of its own: torch's import and the killed helper stay out of the other tests.
-TRAINING = """
-import sys, time
-import psutil, torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from pipeline.job import open_job
-from pipeline.settings import load_settings
-from pipeline.tracking import tracked
-
-class Line(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-
-    def forward(self, x, labels):
-        return {"loss": ((self.layer(x) - labels) ** 2).mean()}
-
-class KillWandb(TrainerCallback):
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == 2:
-            for child in psutil.Process().children():
-                if "wandb-core" in child.name():
-                    child.kill()
-                    child.wait()
-
-rows = [{"x": torch.ones(1), "labels": torch.ones(1)} for _ in range(8)]
-settings = load_settings()
-arguments = TrainingArguments(str(settings.home / "out"), report_to="none", logging_steps=1, max_steps=4,
-    per_device_train_batch_size=2, use_cpu=True, disable_tqdm=True, save_strategy="no")
-for kill in (False, True):
-    job = open_job("nsmc", settings=settings, sample=True)
-    with tracked(job, "train", {}) as tracker:
-        callbacks = tracker.trainer_callbacks()
-        Trainer(Line(), arguments, train_dataset=rows, callbacks=callbacks + ([KillWandb()] if kill else [])).train()
-        # That the process has gone is noticed by a write some moments later.
-        waits = 600 if kill else 0
-        while tracker.active and waits:
-            tracker.log({"x": 1.0})
-            time.sleep(0.1)
-            waits -= 1
-        print("killed" if kill else "let", "active", tracker.active)
-    if not kill:
-        (record,) = settings.home.rglob("offline-run-*/run-*.wandb")
-        print("recorded", b"train/loss" in record.read_bytes())
-"""
-
-
-def test_the_trainer_logs_into_the_run_and_survives_its_death(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    environment = {**os.environ, **library_environment(home), "SAEBYEOK_HOME": str(home)}
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(TRAINING)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    for line in ("let active True", "recorded True", "killed active False"):
-        assert line in result.stdout
-    assert result.stderr.count("Weights & Biases: stopped logging") == 1

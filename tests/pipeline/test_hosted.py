@@ -1,0 +1,101 @@
+"""Whether Weights & Biases is asked, and what is said of a server that does not answer as it must."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import SettingsError, TrackingError
+from pipeline.hosted import find_account, find_address, find_project
+from pipeline.tracking import choose_mode
+from tests.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, PORTAL, REFUSE
+from tests.wandb_server import ENTITY, KEY, WandbServer
+
+pytestmark = pytest.mark.server
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_MODE": "online"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "dryrun"}, "offline"),
+        ({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}, "disabled"),
+        ({"WANDB_MODE": "disabled"}, "disabled"),
+    ],
+)
+def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
+    environment: dict[str, str], mode: str
+) -> None:
+    assert choose_mode(environment) == mode
+
+
+def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "online"
+
+
+def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
+    assert choose_mode({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    (warning,) = warnings(caplog)
+    assert "WANDB_API_KEY" in warning
+    assert "saebyeok sync" in warning
+    assert "1" * 40 not in warning
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (REFUSE, "refuses this WANDB_API_KEY (401)"),
+        (FORBID, "refuses this WANDB_API_KEY (403)"),
+        (LIMIT, "429"),
+        (ERROR, "500"),
+        (HANG, "timed out"),
+        (DROP, "disconnected"),
+        (DRIP, "timed out"),
+        (PORTAL, "does not answer as it must"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_asked_once(
+    wandb_online: WandbServer,
+    failure: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pipeline.hosted.REACH_TIMEOUT", 0.5)
+    wandb_online.fail = lambda operation, body: failure
+    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    assert wandb_online.asked == ["Viewer"]
+    (warning,) = warnings(caplog)
+    assert says in warning
+    assert "saebyeok sync" in warning
+    assert KEY not in warning
+
+
+def test_the_entity_is_the_keys_own_unless_another_is_named(wandb_online: WandbServer) -> None:
+    environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"{wandb_online.url}/"}
+    assert find_account(environment) == ENTITY
+    assert find_account(environment | {"WANDB_ENTITY": "other"}) == "other"
+    assert find_address(environment) == wandb_online.url
+
+
+def test_a_server_that_knows_nobody_refuses_the_key(wandb_online: WandbServer) -> None:
+    wandb_online.accounts = False
+    with pytest.raises(TrackingError, match="refuses this WANDB_API_KEY"):
+        find_account({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url})
+
+
+@pytest.mark.parametrize("environment", [{}, {"WANDB_API_KEY": ""}])
+def test_without_a_key_nobody_is_asked(environment: dict[str, str], wandb_online: WandbServer) -> None:
+    with pytest.raises(SettingsError, match="WANDB_API_KEY is not set"):
+        find_account({"WANDB_BASE_URL": wandb_online.url} | environment)
+    assert wandb_online.asked == []
+
+
+def test_the_project_is_ours_unless_another_is_named() -> None:
+    assert find_project({"WANDB_PROJECT": ""}) == "saebyeok"
+    assert find_project({"WANDB_PROJECT": "other"}) == "other"
