@@ -128,13 +128,19 @@ def _replay(run: RunDirectory, entity: str, project: str, *, live: bool) -> None
     marker.unlink(missing_ok=True)
     command = ["beta", "sync", "--live", "--yes"] if live else ["sync"]
     cli([*command, "--entity", entity, "--project", project, str(run.path)], standalone_mode=False)
-    problems = _problems(run.path / "upload")
-    # W&B itself never takes a torn file for synced.
-    torn = bool(problems) and all(TORN.fullmatch(problem) for problem in problems)
-    if not torn and (problems or not marker.exists()):
-        # W&B marks a run as synced also where files of it were given up.
+    if shortfall := find_shortfall(_problems(run.path / "upload"), synced=marker.exists()):
         marker.unlink(missing_ok=True)
-        raise TrackingError(problems[0] if problems else "W&B says in its log why it did not upload the run")
+        raise TrackingError(shortfall)
+
+
+def find_shortfall(problems: list[str], *, synced: bool) -> str | None:
+    """Return why not all of a run has arrived, by the errors in W&B's log and its own mark, or None if all has.
+
+    W&B marks a run as synced also if files of it were given up, and never marks one whose own file is torn.
+    """
+    if lost := [problem for problem in problems if not TORN.fullmatch(problem)]:
+        return lost[0]
+    return None if problems or synced else "W&B says in its log why it did not upload the run"
 
 
 def _problems(place: Path) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import TrackingError
 from pipeline.ledger import RunDirectory
-from pipeline.upload import Upload
+from pipeline.upload import Upload, find_shortfall
 
 Start = Callable[[str], Upload]
 
@@ -68,3 +68,24 @@ def test_a_failed_upload_is_named_by_the_last_line_of_its_log(start: Start) -> N
     upload = start("import sys; sys.stderr.write('wandb: hello\\nerror: the key is refused\\n\\n'); sys.exit(1)")
     with pytest.raises(TrackingError, match=r"^the key is refused$"):
         upload.finish(60)
+
+
+TORN = "runsync: incomplete transaction log: error reading: unexpected EOF"
+LOST = "filetransfer: uploader: error uploading"
+
+
+@pytest.mark.parametrize(
+    ("problems", "synced", "says"),
+    [
+        ([], True, None),
+        ([TORN], False, None),
+        ([], False, "did not upload the run"),
+        ([LOST], True, LOST),
+        ([TORN, LOST], False, LOST),
+        ([LOST, TORN], True, LOST),
+        ([TORN + " of another kind"], False, "of another kind"),
+    ],
+)
+def test_a_shortfall_is_any_problem_but_a_torn_end(problems: list[str], synced: bool, says: str | None) -> None:
+    found = find_shortfall(problems, synced=synced)
+    assert found is None if says is None else found is not None and says in found
