@@ -255,7 +255,7 @@ RECORDS = """
 import sys
 from pipeline.job import open_job
 from pipeline.settings import load_settings
-from pipeline.tracking import tracked
+from pipeline.tracking.runs import tracked
 
 job = open_job("nsmc", settings=load_settings(), sample=True)
 with tracked(job, "train", {}) as tracker:

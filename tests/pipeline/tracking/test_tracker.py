@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Artifact, Store
-from pipeline.ledger import Story
-from pipeline.tracker import STEP, Tracker
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.tracking.run_directories import Story
+from pipeline.tracking.tracker import STEP, Tracker
 
 
 class Noted:

@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from tests.service import eventually
-from tests.wandb_server import KEY, Run, WandbServer, wandb_server
+
+from tests.support.running_service import eventually
+from tests.support.wandb_server import KEY, Run, WandbServer, wandb_server
 
 pytestmark = pytest.mark.server
 

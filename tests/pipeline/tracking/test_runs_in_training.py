@@ -21,7 +21,7 @@ import psutil, torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from pipeline.job import open_job
 from pipeline.settings import load_settings
-from pipeline.tracking import tracked
+from pipeline.tracking.runs import tracked
 
 class Line(torch.nn.Module):
     def __init__(self):

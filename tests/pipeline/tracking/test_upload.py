@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import TrackingError
-from pipeline.ledger import RunDirectory
-from pipeline.upload import Upload, find_shortfall
+from pipeline.tracking.run_directories import RunDirectory
+from pipeline.tracking.upload import Upload, find_shortfall
 
 Start = Callable[[str], Upload]
 

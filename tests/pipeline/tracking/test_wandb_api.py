@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import SettingsError, TrackingError
-from pipeline.hosted import find_account, find_address, find_project
-from pipeline.tracking import choose_mode
-from tests.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, PORTAL, REFUSE
-from tests.wandb_server import ENTITY, KEY, WandbServer
+from pipeline.tracking.runs import choose_mode
+from pipeline.tracking.wandb_api import find_account, find_address, find_project
+from tests.support.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, PORTAL, REFUSE
+from tests.support.wandb_server import ENTITY, KEY, WandbServer
 
 pytestmark = pytest.mark.server
 
@@ -66,7 +66,7 @@ def test_a_server_that_does_not_answer_is_asked_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("pipeline.hosted.REACH_TIMEOUT", 0.5)
+    monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
     wandb_online.fail = lambda operation, body: failure
     assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
     assert wandb_online.asked == ["Viewer"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import RunDirectory, Story, run_directories
+from pipeline.tracking.run_directories import RunDirectory, Story, run_directories
 
 STORY = Story(stage="train", store="s3://b/p", texts=True, uses=("validate/a/b/c",), made="release/a/b/d", crowns=True)
 
