@@ -121,7 +121,7 @@ def test_another_part_than_was_asked_for_is_not_joined(server: Server, target: P
 
 
 def test_a_silent_server_is_asked_again(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.download.PATIENCE", 0.5)
+    monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 0.5)
     server.silent, server.cut = True, 400_000
     started = time.monotonic()
     download(server.wanted(CONTENT), target)
