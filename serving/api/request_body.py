@@ -66,7 +66,8 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         size += len(part)
         parts.append(part)
         if came > limit or size > limit:
-            await _drain(receive, DRAINED_LIMITS * limit if more else 0)
+            if more:
+                await _drain(receive, DRAINED_LIMITS * limit)
             raise _too_large(limit)
     if unpacker is not None and not (unpacker.eof and not unpacker.unused_data):
         raise ApiError(ErrorType.MALFORMED, "the compressed body ends too early, or is followed by something else")

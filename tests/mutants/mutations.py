@@ -166,7 +166,8 @@ def _numbers(node: cst.Integer | cst.Float) -> Changes:
 def _strings(node: cst.SimpleString) -> Changes:
     # A text with spaces is for people; without any it is a key, a name or a path.
     value = node.evaluated_value
-    if value and not any(chr(letter).isspace() for letter in value.encode() if isinstance(value, str)):
+    text = value if isinstance(value, str) else value.decode("latin-1")
+    if text and not any(letter.isspace() for letter in text):
         yield node, cst.SimpleString(repr(value + ("XX" if isinstance(value, str) else b"XX")))  # type: ignore[operator]
 
 

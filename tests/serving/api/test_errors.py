@@ -78,10 +78,13 @@ def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
     [
         ("{}", "pairs: Field required", None),
         ('["a"]', "Input should be a valid dictionary or instance of Asked", None),
+        ("7", "Input should be a valid dictionary or instance of Asked", None),
+        (json.dumps([0] * 17), "Input should be a valid dictionary or instance of Asked", None),
         ('{"pairs": 1}', "pairs: Input should be a valid list", None),
         ('{"pairs": [["a", "b"], 1]}', "pairs.1: Input should be a valid list", 1),
         ('{"pairs": [["a"], ["a", 1]]}', "pairs.1.1: Input should be a valid string", 1),
         ('{"pairs": [[1, 2], ["a", 3]]}', "pairs.0.0: Input should be a valid string (and 2 more)", 0),
+        ('{"pairs": [[1, 2]]}', "pairs.0.0: Input should be a valid string (and 1 more)", 0),
         ('{"pairs": [], "recipe": 7}', "recipe: Input should be a valid string", None),
         ('{"pairs": [], "x": 1}', "x: there is no such key; it may have pairs, recipe", None),
         ('{"x": 1, "y": 2}', "pairs: Field required (and 2 more)", None),

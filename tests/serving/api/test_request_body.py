@@ -86,6 +86,11 @@ def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
         ({"content-type": ""}, "the body must be JSON: `Content-Type: application/json`", {}),
         ({"content-type": "application/json; charset=cp949"}, "JSON is UTF-8; leave the charset out", {}),
         ({"content-type": "application/json; charset=utf-16"}, "JSON is UTF-8; leave the charset out", {}),
+        (
+            {"content-type": "application/json; charset=cp949; charset=utf-8"},
+            "JSON is UTF-8; leave the charset out",
+            {},
+        ),
         *(
             (
                 {"content-encoding": encoding},
@@ -139,7 +144,17 @@ def test_limit_holds_for_the_packed_body_too(encoding: str) -> None:
     packed = PACKERS[encoding](os.urandom(LIMIT))
     assert len(packed) > LIMIT
     assert refusal(sent(packed), content_encoding=encoding).kind is ErrorType.TOO_LARGE
+    # Before anyone looks at what is in it.
+    assert refusal(sent(bytes(LIMIT + 1)), content_encoding=encoding).kind is ErrorType.TOO_LARGE
     assert len(sent(packed).read(len(packed), content_encoding=encoding)) == LIMIT
+
+
+@pytest.mark.parametrize("size", [LIMIT * 2, 7])
+def test_limit_holds_for_a_packed_body_of_nothing(size: int) -> None:
+    # As many empty blocks as there are bytes in the limit; RFC 1951, 3.2.4, between the head and the sum of RFC 1950.
+    packed = b"\x78\x9c" + b"\0\0\0\xff\xff" * (LIMIT // 5) + b"\1\0\0\xff\xff" + (1).to_bytes(4, "big")
+    assert zlib.decompress(packed) == b""
+    assert refusal(sent(*cut(packed, size)), content_encoding="deflate").kind is ErrorType.TOO_LARGE
 
 
 @packings
@@ -156,6 +171,36 @@ def test_bomb_is_not_unpacked_beyond_the_limit(encoding: str, size: int, before:
     tracemalloc.stop()
     assert error.kind is ErrorType.TOO_LARGE
     assert peak < BOMB / 10, "nothing near the whole of it was in memory at once"
+
+
+class Counting:
+    """zlib's object that unpacks, and how many bytes all of them have given so far."""
+
+    given = 0
+
+    def __init__(self, wrapper: int) -> None:
+        self.inner = make_unpacker(wrapper)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def decompress(self, part: bytes, most: int) -> bytes:
+        found = self.inner.decompress(part, most)
+        Counting.given += len(found)
+        return found
+
+
+make_unpacker = zlib.decompressobj
+
+
+@pytest.mark.parametrize("before", [0, 1, LIMIT - 1, LIMIT])
+def test_bomb_is_unpacked_by_one_byte_too_many(monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    monkeypatch.setattr(Counting, "given", 0)
+    packer = zlib.compressobj()
+    first = packer.compress(bytes(before)) + packer.flush(zlib.Z_FULL_FLUSH)
+    refusal(sent(first, *cut(packer.compress(bytes(BOMB)) + packer.flush(), 100)), content_encoding="deflate")
+    assert Counting.given == LIMIT + 1
 
 
 @packings

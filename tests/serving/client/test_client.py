@@ -193,8 +193,13 @@ def test_nobody_there_is_a_sentence(classify: Classify) -> None:
 @both
 def test_what_took_too_long_is_not_asked_again(classify: Classify) -> None:
     # Listens, and never answers.
-    with Server() as deaf, pytest.raises(NoAnswerError, match="did not answer in time"):
-        classify(deaf.url, timeout=0.05, backoff=AT_ONCE)
+    with Server() as deaf:
+        with pytest.raises(NoAnswerError, match="did not answer in time"):
+            classify(deaf.url, timeout=0.05, backoff=AT_ONCE)
+        deaf.socket.setblocking(False)
+        deaf.socket.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            deaf.socket.accept()
 
 
 def test_connections_of_ones_own_are_used_and_closed(server: Server) -> None:
