@@ -62,18 +62,24 @@ class Service:
         self.settings = settings
         self.log = settings.home / "service.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.client = ServiceClient(settings.service_url, deploy_token(settings))
-        environment = {
+        self.command = command or [sys.executable, "-m", "serving"]
+        self.environment = {
             **os.environ,
             "SAEBYEOK_HOME": str(settings.home),
             "SAEBYEOK_SERVICE_URL": settings.service_url,
             **(env or {}),
         }
-        with self.log.open("w") as log:
+        self.cwd = cwd
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again if it was stopped."""
+        self.client = ServiceClient(self.settings.service_url, deploy_token(self.settings))
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                command or [sys.executable, "-m", "serving"],
-                cwd=cwd,
-                env=environment,
+                self.command,
+                cwd=self.cwd,
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
