@@ -1,4 +1,4 @@
-"""Arrivals: each day's file held alone against the days before it; one that is out of line is left out."""
+"""Arrivals: check each daily file against the days before it, and leave out files that differ too much."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pipeline.recipes.schema import Recipe
 if TYPE_CHECKING:
     from pipeline.models.tokenizer import WordCounter
 
-#: With fewer arrivals before it there is nothing that is usual.
+#: Minimum number of earlier arrivals for a comparison.
 LEAST = 3
 
 
 class Measure(BaseModel):
-    """One figure of an arrival, beside what is usual."""
+    """One measured figure of an arrival and its usual value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Measure(BaseModel):
 
 
 class Arrival(BaseModel):
-    """What was made of one day's file."""
+    """The result of checking one daily file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,25 +51,25 @@ class Arrival(BaseModel):
 
     @property
     def level(self) -> Level:
-        """The worst of its measures."""
+        """The worst level among its measures."""
         levels = {measure.level for measure in self.measures}
         return "critical" if "critical" in levels else "warning" if "warning" in levels else "ok"
 
     def sentence(self, level: Level) -> str:
-        """The file, and each of its measures of that level."""
+        """Return one line with the file name and each measure of `level`."""
         odd = [f"{item.name}: {item.found} (usual: {item.usual})" for item in self.measures if item.level == level]
         return f"{self.file}: {'; '.join(odd)}"
 
 
 @dataclass
 class _Known:
-    """What the arrivals so far, and the published files, are like."""
+    """Ids and texts of the published files and the accepted arrivals, and the most recent arrivals."""
 
     ids: set[str]
     texts: set[tuple[str, ...]]
     test_ids: set[str]
     test_texts: set[str]
-    "As `near_key` has them."
+    "Keys from `near_key`."
     recent: list[pd.DataFrame] = field(default_factory=list)
 
 
@@ -80,16 +80,17 @@ def check_arrivals(
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
 ) -> list[tuple[Arrival, Part | None]]:
-    """Each file, oldest first, held against the accepted ones before it; its rows where it is accepted.
+    """Return the check of each file and its rows (None if rejected).
 
-    `doubts` is what else was found of files, by name: the champion's answers to them
-    (`pipeline.evaluation.champion_trial`), and rules that all files together break because of them
-    (`pipeline.data.data_gate`). `base` reads them; it is None if a vocabulary is learnt.
+    Files come oldest first; each is compared with the accepted files before it. `doubts` maps a file's name to
+    measures from other checks: the champion's accuracy on it (`pipeline.evaluation.champion_trial`), and rules that
+    fail because of it when all files are combined (`pipeline.data.data_gate`). `base` provides the tokenizer; None if
+    the recipe learns its own vocabulary.
     """
     spec = recipe.data.arrivals
     if spec is None or not files:
         return []
-    # Here and not at the top: a finished validation is found again without transformers.
+    # Imported here so that reusing a finished validation does not import transformers.
     from pipeline.models.tokenizer import WordCounter
 
     table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
@@ -130,7 +131,7 @@ def _check(
     table = _measured(recipe, part)
     table[["words", "unknown"]] = np.array(words.count(table["joined"]), dtype=int).reshape(-1, 2)
     measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
-    # Of a file without a readable row everything has been said.
+    # A file without readable rows has already failed; there is nothing to compare.
     if len(known.recent) >= LEAST and len(table):
         measures += _compared(recipe, spec, table, known)
     measures += doubts.get(file.name, [])
@@ -139,7 +140,7 @@ def _check(
 
 
 def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
-    """`id`, `texts` (a tuple), `joined`, `number` (label, NaN where not understood)."""
+    """Return the columns `id`, `texts` (a tuple), `joined`, and `number` (the label; NaN if invalid)."""
     rows = part.reading.rows
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
@@ -159,13 +160,13 @@ def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
 
 
 def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
-    # Not `isin`: it would make a column of all that is known, for every day again.
+    # Not `isin`: it would build a column of all known rows again for every day.
     again = [id_ in known.ids or texts in known.texts for id_, texts in zip(table["id"], table["texts"], strict=True)]
     return _share("rows seen before", again, spec.seen)
 
 
 def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
-    """What is learnt from rows of the test file is remembered there and not understood."""
+    """Measure data leakage: the share of rows that also occur in the test file."""
     of_test = [
         id_ in known.test_ids or near_key(texts) in known.test_texts
         for id_, texts in zip(table["id"], table["texts"], strict=True)
@@ -174,7 +175,7 @@ def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
 
 
 def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
-    """The texts that say something: that one document is as empty as another means nothing."""
+    """Return the non-blank texts: two blank rows are not a repetition."""
     return {texts for texts in table["texts"] if any(text.strip() for text in texts)}
 
 
@@ -208,7 +209,7 @@ def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.S
     counts = [[int((side == number).sum()) for number in range(len(recipe.labels))] for side in (new, old)]
     present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
     chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
-    # The label that moved most says it.
+    # Report the label whose share changed most.
     shares = [[count / max(1, sum(side)) for count in side] for side in counts]
     moved = max(
         range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
@@ -224,9 +225,10 @@ def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Me
 
 
 def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measure:
-    # By the ranks of rows: the words of one are of a kind, and a single text in another script has dozens.
+    # Rank rows instead of counting words: the unknown words of one row are not independent, and a single text in
+    # another script has dozens.
     shares = [side["unknown"] / side["words"].clip(lower=1) for side in (new, old)]
-    # Where nobody has any, there are no ranks.
+    # Without unknown words there are no ranks to compare.
     chance = float(stats.mannwhitneyu(*shares, alternative="greater").pvalue) if new["unknown"].any() else 1.0
     found, usual = (f"{side['unknown'].sum() / max(1, side['words'].sum()):.2%}" for side in (new, old))
     return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance))

@@ -1,4 +1,4 @@
-"""The front page of the data docs: what it shows, gathered from what was found."""
+"""The front page of the data docs: gather its content from the findings, and write it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from pipeline.data.rules import Held
 from pipeline.job import Job
 
 HERE = Path(__file__).parent
-#: Great Expectations' pages load styles and scripts from content networks, and a logo from its maker's
-#: bucket with the project's id in the address: unstyled without a network, and telemetry with one.
+#: Great Expectations' pages load styles and scripts from CDNs, and a logo whose address contains the project's id.
+#: Offline they are unstyled; online they send telemetry.
 OUTSIDE = re.compile(
     r"<script\b.*?</script>|<style\b.*?</style>|<link\b[^>]*>|<img\b[^>]*>|<footer\b.*?</footer>"
     r'|\son[a-z]+="[^"]*"',
     re.DOTALL | re.IGNORECASE,
 )
-#: What a page may load: nothing. The rows that it shows were written by anybody.
+#: Pages may load nothing: the rows that they show are untrusted.
 POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
 
 
-#: Rows shown of the quarantine, and of each kind of overlap; the files beside the page have all.
+#: Number of rows shown of the quarantine and of each kind of overlap; the TSV files contain all.
 ASIDE, REPEATED = 50, 5
 
 
@@ -47,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class PageFinding:
-    """A finding with the name of its file and rows to look at."""
+    """A finding with the name of its file and example rows."""
 
     finding: RuleFinding
     file: str
@@ -56,7 +56,7 @@ class PageFinding:
 
 @dataclass(frozen=True)
 class PageFile:
-    """One of the published files; `arrivals` is how many more were read with it."""
+    """A published file; `arrivals` is the number of arrivals that were read with it."""
 
     split: Split
     name: str
@@ -67,7 +67,7 @@ class PageFile:
 
 @dataclass(frozen=True)
 class PageOverlap:
-    """One kind of overlap, and rows of it to look at."""
+    """One kind of overlap and example rows."""
 
     overlap: Overlap
     rows: list[Repeated]
@@ -75,7 +75,7 @@ class PageOverlap:
 
 @dataclass(frozen=True)
 class PageDay:
-    """One arrival, and its measures by name."""
+    """An arrival and its measures by name."""
 
     arrival: Arrival
     measures: dict[str, Measure]
@@ -83,7 +83,7 @@ class PageDay:
 
 @dataclass(frozen=True)
 class Page:
-    """What the front page shows."""
+    """Content of the front page."""
 
     title: str
     recipe: str
@@ -100,7 +100,7 @@ class Page:
     overlaps: list[PageOverlap]
     days: list[PageDay]
     measures: list[str]
-    "Names of the measures of the days."
+    "Names of the arrivals' measures."
 
 
 def build_page(
@@ -111,7 +111,7 @@ def build_page(
     listed: Sequence[Repeated],
     problems: Sequence[str],
 ) -> Page:
-    """Gather the page; `problems` are why the run stops, empty where it goes on."""
+    """Return the content of the page; `problems` are the reasons why the run stops, empty if it continues."""
     recipe = job.recipe
     return Page(
         title=recipe.title,
@@ -131,7 +131,7 @@ def build_page(
         aside=sorted(held.aside, key=lambda item: (item.file, item.row))[:ASIDE],
         aside_count=len(held.aside),
         overlaps=[_overlap(item, listed, held) for item in overlaps],
-        # The newest first: that is the one that somebody looks for.
+        # Newest first: readers look for the latest day.
         days=[PageDay(item, {measure.name: measure for measure in item.measures}) for item in reversed(arrivals)],
         measures=list(dict.fromkeys(measure.name for item in arrivals for measure in item.measures)),
     )
@@ -160,9 +160,9 @@ def _shown(value: Any) -> str:
 
 
 def write_docs(site: Path, target: Path, page: Page) -> None:
-    """Write the data docs of `site` to `target`, made to open from the file system, behind `index.html`.
+    """Write the data docs of `site` to `target`, with `page` as `index.html`; they open from the file system.
 
-    Great Expectations' own index is drawn by a script from a content network, so `page` replaces it.
+    `page` replaces Great Expectations' own index, which needs a script from a CDN.
     """
     style = (HERE / "data_docs.css").read_text(encoding="utf-8")
     links: dict[str, str] = {}
@@ -181,6 +181,6 @@ def write_docs(site: Path, target: Path, page: Page) -> None:
 
 
 def offline(html: str, style: str) -> str:
-    """A Great Expectations page in `style`, without scripts or anything from outside."""
+    """Return a Great Expectations page with the style sheet `style`, and without scripts and external resources."""
     html = OUTSIDE.sub("", html)
     return html.replace("</head>", f"{POLICY}<style>{style}</style>\n</head>", 1)

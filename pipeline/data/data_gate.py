@@ -1,4 +1,4 @@
-"""Every check of the data gate, and what is written down of it."""
+"""Data gate: run all checks on the data and write the findings."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from pipeline.models.base_model import Base
 
 @dataclass(frozen=True)
 class Gate:
-    """All that was found in the data."""
+    """All findings about the data."""
 
     held: Held
     arrivals: list[Arrival]
     arrived: list[Part]
-    "Those that are used."
+    "Arrivals that were accepted."
     overlaps: list[Overlap]
     listed: list[Repeated]
     problems: list[str]
-    "What does not hold for the published files with what arrived, in sentences."
+    "One sentence for each failed check of the published files combined with the accepted arrivals."
 
 
 def check_data(
     job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None, draft: Path
 ) -> tuple[dict[str, Any], list[str]]:
-    """Hold all files against all rules; writes what `validate` names into `draft`.
+    """Check all files against all rules and write the files of a `validate` artifact into `draft`.
 
-    `base` is the model that is to read what arrived, None where a vocabulary is learnt. Its figures, or sentences why
-    the run must stop: then only what was found is written. Raises DataError where a file cannot be read.
+    Returns the stage's figures and the problems, one sentence each. If there are problems, the run must stop: the
+    figures are empty and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
+    accuracy on it. `base` provides the tokenizer; None if the recipe learns its own vocabulary. Raises DataError if a
+    file cannot be read.
     """
     recipe = job.recipe
     published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
     doubts = {name: [fall] for name, fall in falls.items()}
     with job.store.draft() as project:
         gate = _check(job, published, inputs.arrivals, doubts, base, project / "0")
-        # What a day's file spoils in the whole must cost that day, and not every night from then on.
+        # An arrival that breaks a rule of the combined data is left out, so that it does not stop every later run.
         while found := _spoilers(job, published, gate, project / f"{len(doubts)}-spoilers"):
             for name, measure in found.items():
                 doubts.setdefault(name, []).append(measure)
@@ -73,7 +75,7 @@ def _check(
     base: Base | None,
     project: Path,
 ) -> Gate:
-    """Every arrival alone, then those that are left and the published files together."""
+    """Check every arrival alone, then the accepted arrivals combined with the published files."""
     checked = check_arrivals(job.recipe, published, files, doubts, base)
     arrived = [part for _, part in checked if part is not None]
     return _together(job, published, [arrival for arrival, _ in checked], arrived, project)
@@ -93,7 +95,7 @@ def _together(
 
 
 def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Path) -> dict[str, Measure]:
-    """The arrivals, by name, with which rules break that hold without them; empty where none is to blame."""
+    """Return the arrivals, by name, that break rules that hold without them; empty if no arrival is the cause."""
     excess = {
         part.file.name: Measure(
             name="rows that break a rule",
@@ -106,7 +108,7 @@ def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Pa
     }
     if excess or not gate.problems or not gate.arrived:
         return excess
-    # What breaks with all of them and not without any: somewhere between it begins.
+    # These rules fail with all arrivals and hold with none. Bisect to find the first day that breaks them.
     brought = _broken(gate) - _broken(_together(job, published, [], [], project / "0"))
     if not brought:
         return {}
@@ -116,19 +118,19 @@ def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Pa
         tried = _together(job, published, [], gate.arrived[:middle], project / str(middle))
         low, high, worst = (low, middle, tried) if brought & _broken(tried) else (middle, high, worst)
     found = "; ".join(worst.problems)
-    with_it = Measure(name="with it", found=found, usual="every critical rule holds", level="critical")
+    with_it = Measure(name="combined data", found=found, usual="every critical rule holds", level="critical")
     return {gate.arrived[high - 1].file.name: with_it}
 
 
 def _broken(gate: Gate) -> set[str]:
-    """What does not hold, by name: critical rules, kinds of overlap, files with too many rows to set aside."""
+    """Return the names of failed critical rules, exceeded overlaps, and files with too many rows to set aside."""
     missed = [item for item in gate.held.findings if item.severity == "critical" and not item.passed]
     rules = {f"{item.split} {item.rule}" for item in missed}
     return rules | gate.held.excess.keys() | {item.name for item in gate.overlaps if not item.passed}
 
 
 def _write_findings(job: Job, inputs: Inputs, gate: Gate, problems: list[str], draft: Path) -> None:
-    """Data docs, what was set aside, what overlaps, and all findings for programs."""
+    """Write the data docs, the quarantined rows, the overlapping rows and `validation.json`."""
     recipe, held = job.recipe, gate.held
     page = build_page(job, held, gate.arrivals, gate.overlaps, gate.listed, problems)
     write_docs(build_site(held.suite), draft / "docs", page)
@@ -148,19 +150,19 @@ def _write_findings(job: Job, inputs: Inputs, gate: Gate, problems: list[str], d
 
 
 def _arrival_problems(inputs: Inputs, arrivals: Sequence[Arrival]) -> list[str]:
-    """A sentence where the newest arrival is out of line: a night that would learn nothing of its day stops.
+    """Return a sentence if the newest arrival failed its checks: a run without new data must stop.
 
-    Older ones are left out, and the run goes on: the nights after a bad day must not wait for somebody to come.
+    Older arrivals that failed are left out and the run continues, so a bad day does not block later runs.
     """
     if not arrivals or arrivals[-1].level != "critical":
         return []
-    return [f"{inputs.arrivals[-1].path}: the newest arrival is out of line: {arrivals[-1].sentence('critical')}"]
+    return [f"{inputs.arrivals[-1].path}: the newest arrival failed its checks: {arrivals[-1].sentence('critical')}"]
 
 
 def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     return [
         f"{held.splits[item.split].parts[0].file.path}: {item.normalised:,} of {item.rows:,} rows {item.words} "
-        f"(normalised; exactly: {item.exact:,}); data.overlap.{item.kind} allows {item.bound:.1%}"
+        f"(normalised; exact: {item.exact:,}); data.overlap.{item.kind} allows {item.bound:.1%}"
         for item in overlaps
         if not item.passed
     ]
@@ -170,8 +172,8 @@ def _figures(job: Job, inputs: Inputs, gate: Gate) -> dict[str, Any]:
     held = gate.held
     left_out = [f"left out: {item.sentence('critical')}" for item in gate.arrivals if item.level == "critical"]
     odd = [item.sentence("warning") for item in gate.arrivals if item.level == "warning"]
-    ignored = [f"{name} is not read: the name of an arrival is its date, YYYY-MM-DD" for name in inputs.ignored]
-    aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside into {quarantine.FILE}"
+    ignored = [f"{name} was ignored: name an arrival by its date, YYYY-MM-DD" for name in inputs.ignored]
+    aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside in {quarantine.FILE}"
     rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
     return {
         "train_rows": len(held.splits["train"].rows),

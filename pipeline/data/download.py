@@ -1,4 +1,4 @@
-"""Sources: published files downloaded or taken from the hub, cached, and held to one content from then on."""
+"""Sources: download the published files, or load them from the hub, cache them, and verify their SHA-256."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.store.manifest import file_digest
 
 ATTEMPTS = 5
-#: Seconds without a byte.
+#: Longest wait for the next bytes, in seconds.
 READ_TIMEOUT_SECONDS = 30.0
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
@@ -28,15 +28,17 @@ log = logging.getLogger(__name__)
 
 
 def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
-    """Have both published files of `recipe` below `directory`, from `source`: `download` or `hub`.
+    """Ensure that both published files of `recipe` exist below `directory`; `source` is `download` or `hub`.
 
-    A file that is there already is held to its SHA-256: the recipe's, or the one recorded when it first came.
-    Raises RecipeError where the recipe names no such source, DownloadError where it does not answer, DataError
-    where what it gives is not the file that was wanted.
+    An existing file is verified against its SHA-256: the recipe's, or the one recorded at the first download.
+    Raises RecipeError if the recipe does not define the source, DownloadError if the source cannot be reached, and
+    DataError if its content has another SHA-256.
     """
     if recipe.source is None or (source == "hub" and recipe.source.hub is None):
         table = "[source.hub]" if source == "hub" else "[source.train] and [source.test]"
-        raise RecipeError(f"recipe {recipe.name} has no {table}; set SAEBYEOK_DATA to a directory with its files")
+        raise RecipeError(
+            f"recipe {recipe.name} has no {table}; add it, or set SAEBYEOK_DATA to a directory with the files"
+        )
     names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
     for split in SPLITS:
         target = directory / names[split]
@@ -49,7 +51,10 @@ def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
 
 
 def download(wanted: Download, target: Path) -> None:
-    """Have the file of `wanted` at `target`; what was cut off goes on where it ended, also in another run."""
+    """Ensure that the file of `wanted` exists at `target`; an interrupted download is resumed, also by a later run.
+
+    Raises DownloadError after `ATTEMPTS` failures, and DataError if the content has another SHA-256.
+    """
     known = wanted.sha256 or _recorded(target)
     if _is_there(target, known):
         return
@@ -62,8 +67,8 @@ def download(wanted: Download, target: Path) -> None:
             log.warning("%s, attempt %d of %d: %s", wanted.url, attempt, ATTEMPTS, error)
             if attempt == ATTEMPTS:
                 raise DownloadError(
-                    f"{wanted.url} could not be downloaded ({type(error).__name__}: {error}); what came is kept and "
-                    "the next run goes on from there; or set SAEBYEOK_DATA to a directory with the file"
+                    f"{wanted.url} could not be downloaded ({type(error).__name__}: {error}). Run again to resume the "
+                    "download, or set SAEBYEOK_DATA to a directory with the file"
                 ) from error
     _keep(part, target, known, wanted.url)
 
@@ -82,34 +87,34 @@ def _is_there(target: Path, known: str | None) -> bool:
         return False
     if file_digest(target) == known:
         return True
-    log.warning("%s has changed since it came; it is fetched again", target)
+    log.warning("%s has changed since it was downloaded; downloading it again", target)
     return False
 
 
 def _keep(part: Path, target: Path, known: str | None, whence: str) -> None:
-    """Put a whole file in its place. Raises DataError where it is another than it was or must be."""
+    """Move a complete download to `target`. Raises DataError if its SHA-256 is not `known`."""
     digest = file_digest(part)
     _validator(part).unlink(missing_ok=True)
     if known is not None and digest != known:
         part.unlink()
         raise DataError(
-            f"{whence} gave a file with SHA-256 {digest}, and {known} is wanted: it has changed, or was spoilt on the "
-            "way, and is not used. If the change is meant, write the new sum into the recipe, or delete "
-            f"{_record(target)} where the recipe has none"
+            f"{whence}: the file has SHA-256 {digest}, not {known} as expected. It has changed or was corrupted in "
+            "transit, and was discarded. If the change is intended, write the new SHA-256 into the recipe; if the "
+            f"recipe has none, delete {_record(target)}"
         )
-    # The sum first: a file without one would be taken for changed, and one that has a sum is held to it.
+    # Write the checksum first: a file without a checksum counts as changed.
     _record(target).write_text(digest + "\n", encoding="utf-8")
     part.replace(target)
     log.info("%s: %s", target, whence)
 
 
 def _validator(part: Path) -> Path:
-    """Holds what tells the version of the file that `part` is the beginning of."""
+    """Return the file that holds the version (ETag or date) of the download in `part`."""
     return part.with_name(part.name + ".version")
 
 
 def _receive(url: str, part: Path) -> None:
-    """Receive `url` into `part` to its end, going on where it ends if the server still has that version."""
+    """Download `url` into `part`; resume at the end of `part` if the server still has the same version."""
     headers = {"Accept-Encoding": "identity"}
     version = _validator(part)
     held = part.stat().st_size if part.is_file() and version.is_file() else 0
@@ -118,26 +123,26 @@ def _receive(url: str, part: Path) -> None:
     with httpx.stream("GET", url, headers=headers, timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
-            raise DownloadError("what came before is not the beginning of this file; it begins anew")
+            raise DownloadError("the partial download does not belong to this file; it was deleted")
         response.raise_for_status()
         total = _begin(response, part, held)
         with part.open("ab") as file:
-            # As it comes: a chunk that were filled up first would be lost where the answer is cut off.
+            # Without a chunk size: a partly filled chunk would be lost if the connection breaks.
             for chunk in response.iter_raw():
                 file.write(chunk)
     if total is not None and part.stat().st_size != total:
-        raise DownloadError(f"{part.stat().st_size:,} of {total:,} bytes came")
+        raise DownloadError(f"received {part.stat().st_size:,} of {total:,} bytes")
 
 
 def _begin(response: httpx.Response, part: Path, held: int) -> int | None:
-    """Cut `part` to where the answer begins; the size of the whole file, where the answer says it."""
+    """Truncate `part` to the start of the response; return the size of the complete file, or None if unknown."""
     found = RANGE.fullmatch(response.headers.get("content-range", ""))
     if response.status_code == httpx.codes.PARTIAL_CONTENT and found and int(found[1]) == held:
         return int(found[2])
     part.write_bytes(b"")
     if response.status_code == httpx.codes.PARTIAL_CONTENT:
-        raise DownloadError("the server sent another part than was asked for")
-    # A weak one does not tell one byte from another.
+        raise DownloadError("the server sent a different byte range than requested")
+    # A weak ETag does not guarantee identical bytes.
     tag = response.headers.get("etag", "")
     version = tag if tag and not tag.startswith("W/") else response.headers.get("last-modified", "")
     if version:
@@ -146,14 +151,15 @@ def _begin(response: httpx.Response, part: Path, held: int) -> int | None:
         _validator(part).unlink(missing_ok=True)
     length = response.headers.get("content-length")
     if not length and "chunked" not in response.headers.get("transfer-encoding", ""):
-        raise DownloadError("the server does not say where the file ends, so a part could be taken for the whole")
+        raise DownloadError("the server sends no Content-Length, so an incomplete download could not be detected")
     return int(length) if length else None
 
 
 def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> None:
-    """Have a split of a data set of the hub at `target`, written in the recipe's own format.
+    """Ensure that a split of a hub data set exists at `target`, in the recipe's format.
 
-    Raises DataError where `datasets` is not installed or the split has changed since it first came.
+    Raises DataError if `datasets` is not installed or the split has changed since it was first loaded, and
+    DownloadError if the hub cannot be reached.
     """
     known = _recorded(target)
     if _is_there(target, known):
@@ -167,9 +173,9 @@ def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> N
     whence = f"hub data set {hub.dataset}, split {getattr(hub, split)}"
     try:
         rows = datasets.load_dataset(hub.dataset, hub.config, split=getattr(hub, split), revision=hub.revision)
-    except Exception as error:  # the client lets its transport's own errors through
+    except Exception as error:  # the client also raises errors of its HTTP library
         raise DownloadError(
-            f"{whence} could not be had ({type(error).__name__}: {error}); check the network"
+            f"{whence} could not be loaded ({type(error).__name__}: {error}); check the network"
         ) from error
     part = target.with_name(target.name + ".part")
     part.write_text(_as_file(recipe, list(rows)), encoding="utf-8", newline="\n")
@@ -182,7 +188,7 @@ def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> str:
     names = list(columns_of(recipe).values())
     missing = [name for name in names if rows and name not in rows[0]]
     if missing:
-        raise DataError(f"the hub's data set has no column {', '.join(missing)}; it has: {', '.join(rows[0])}")
-    # What would end a cell or a line cannot stand in the published format either.
+        raise DataError(f"the hub data set has no column {', '.join(missing)}; it has: {', '.join(rows[0])}")
+    # The published format has no escapes for tabs and line feeds.
     cells = ([re.sub(r"[\t\n]", " ", "" if row[name] is None else str(row[name])) for name in names] for row in rows)
     return "\n".join(["\t".join(names), *("\t".join(row) for row in cells)]) + "\n"

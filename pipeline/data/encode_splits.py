@@ -17,7 +17,7 @@ from pipeline.store.artifacts import Artifact
 
 
 def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
-    """Write the tokenizer and every side's token ids into `draft`; figures as `tokenize` says."""
+    """Write the tokenizer and the token ids of every split into `draft`; return the figures of `tokenize`."""
     splits = split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
     splits["test"] = pd.read_parquet(validated.path / "test.parquet")
     if base is None:
@@ -25,7 +25,7 @@ def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft:
     else:
         directory = base.fetch()
         tokenizer = load_tokenizer(directory)
-        # Here and not when training starts: no GPU has been taken yet.
+        # Check here, before training reserves a GPU.
         check_base(directory, max_length=recipe.model.max_length, tokens=len(tokenizer))
     tokenizer.save_pretrained(draft / "tokenizer")
     encoder = Encoder(tokenizer, recipe.model.max_length, recipe.model.objective)

@@ -1,4 +1,4 @@
-"""Expectation suites: Great Expectations run on one table in a copy of the project, read into findings."""
+"""Expectation suites: run Great Expectations on a table in a copy of its project, and return findings."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from pipeline.data.reading import Split
 from pipeline.data.suite_files import suite_path
 from pipeline.errors import DataError
 
-#: What a suite without a checkpoint of its own is run with.
+#: Result format for a suite without its own checkpoint.
 RESULT_FORMAT = {
     "result_format": "SUMMARY",
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
-#: Never copied: what a person made in the project by hand, and Python's leavings.
+#: Never copied: local results of manual runs, and Python files.
 LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
 
 class RuleFinding(BaseModel):
-    """What one expectation found in one file."""
+    """The result of one expectation on one file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,17 +46,17 @@ class RuleFinding(BaseModel):
     severity: Literal["critical", "warning", "info"]
     passed: bool
     given: dict[str, Any]
-    "Its arguments that come from the recipe, as the suite's `$PARAMETER`s."
+    "Arguments that the recipe supplies through the suite's `$PARAMETER`s."
     found: str
     rows: int
     bad_rows: int | None
-    "Rows that break the rule, also where the rule tolerates that many; None for rules about the whole table."
+    "Number of rows that break the rule, even if `mostly` tolerates them; None for rules about the whole table."
     examples: list[int]
-    "`row` of the first of them."
+    "`row` of the first rows that break it."
     by_row: bool
-    "Whether every single row must obey it; else it speaks of the whole file, or of a share of its rows."
+    "Whether every row must obey the rule; if not, it is about the whole file or a share of its rows."
     breaking: list[int] = Field(default=[], exclude=True)
-    "`row` of all of them, where it is critical, by row and does not hold."
+    "`row` of all rows that break it; only for a critical rule by row that fails."
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class OpenSuite:
     "The copy."
     context: FileDataContext
     asked: Mapping[str, set[str]]
-    "The arguments of each expectation, by its id, that the recipe gives."
+    "Expectation id to the names of the arguments that the recipe supplies."
 
 
 def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
     """Copy the Great Expectations project to `target` and open its suite there; the original is only read.
 
-    Two runs that write one data docs site get in each other's way. A suite written by hand has no
-    ids; it is given some in the copy. Raises DataError where the suite cannot be used as it stands.
+    The copy keeps concurrent runs from writing to the same data docs site. A suite written by hand has no
+    ids; they are added in the copy. Raises DataError if the suite is missing or invalid.
     """
     shutil.copytree(project, target, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     rules = _read_rules(suite_path(project, suite))
@@ -88,10 +88,10 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
 
 
 def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: Mapping[str, Any]) -> list[RuleFinding]:
-    """Run the suite's checkpoint on one file's rows; one finding an expectation.
+    """Run the suite's checkpoint on the rows of one file; return one finding per expectation.
 
-    `table` has the columns of `pipeline.data.rules.checked_table`. Raises DataError naming the suite where an
-    expectation cannot be evaluated at all.
+    `table` has the columns of `pipeline.data.rules.checked_table`. Raises DataError with the suite's name if an
+    expectation cannot be evaluated.
     """
     try:
         result = _checkpoint(opened.context, opened.name).run(
@@ -110,9 +110,9 @@ def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: 
 
 
 def build_site(opened: OpenSuite) -> Path:
-    """Great Expectations' data docs of the suite and its runs, without an index; the directory.
+    """Build Great Expectations' data docs of the suite and its runs, without an index; return the directory.
 
-    Once, and not as an action of each checkpoint: every build compiles all its templates again.
+    Built once, not as an action of each checkpoint, because every build compiles all templates again.
     """
     pages: list[Any] = [
         *opened.context.validation_results_store.list_keys(),
@@ -129,7 +129,7 @@ def _all_breaking(
     finding: RuleFinding,
     outcome: ExpectationValidationResult,
 ) -> list[int]:
-    """Every `row` that breaks a critical rule for single rows; the checkpoint's own result names only the first."""
+    """Return every `row` that breaks a critical rule for single rows; the checkpoint's result lists only the first."""
     if finding.passed or not finding.by_row or finding.severity != "critical":
         return []
     if finding.bad_rows == len(finding.examples):
@@ -148,9 +148,9 @@ def _all_breaking(
 
 
 def _read_rules(path: Path) -> list[dict[str, Any]]:
-    """The expectations of a suite, an id each. Raises DataError for one that does not exist.
+    """Return the expectations of a suite, each with an id. Raises DataError for an unknown expectation.
 
-    Great Expectations itself logs those and goes on without them: a rule misspelt would be a rule less.
+    Great Expectations only logs unknown expectations and skips them, so a misspelt rule would never be checked.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def _read_rules(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is not JSON: {error}") from error
     rules = document.get("expectations") if isinstance(document, dict) else None
     if not rules:
-        raise DataError(f"{path} has no `expectations`: such a suite would let any file pass")
+        raise DataError(f"{path} has no `expectations`, so it would accept any file; add at least one expectation")
     rules = [{"id": str(uuid.uuid4()), "kwargs": {}} | rule for rule in rules]
     for number, rule in enumerate(rules, 1):
         try:
@@ -217,7 +217,7 @@ def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationVal
 def _found(observed: Any, bad_rows: Any) -> str:
     if bad_rows is not None:
         return {0: "no row breaks it", 1: "1 row breaks it"}.get(bad_rows, f"{bad_rows:,} rows break it")
-    if observed is None or observed != observed:  # NaN: the mean of nothing
+    if observed is None or observed != observed:  # NaN: the mean of an empty column
         return "nothing to measure"
     if isinstance(observed, int | float):
         return f"{observed:,}" if isinstance(observed, int) else f"{observed:.4g}"
@@ -225,12 +225,12 @@ def _found(observed: Any, bad_rows: Any) -> str:
 
 
 def _exception(info: Mapping[str, Any]) -> str:
-    """The message of what an expectation raised; empty where it raised nothing."""
-    # Great Expectations gives one such mapping, or one for each metric that failed.
+    """Return the message of the exception that an expectation raised; empty if none."""
+    # Great Expectations returns one such mapping, or one for each failed metric.
     records = [info] if "raised_exception" in info else list(info.values())
     return "; ".join(str(item["exception_message"]) for item in records if item.get("raised_exception"))
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON holds it."""
+    """Return `value` converted to JSON types."""
     return json.loads(json.dumps(value, default=str, ensure_ascii=False))

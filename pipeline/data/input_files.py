@@ -1,4 +1,4 @@
-"""The files of a run: the published ones, and what had arrived before its date; a split's rows know file and line."""
+"""Input files of a run: the published files and the arrivals dated before it; maps rows to file and line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATED = re.compile(r"(\d{4}-\d{2}-\d{2})\.\w+")
 
 @dataclass(frozen=True)
 class InputFile:
-    """A data file; `name` is its path below the data directory, `date` the day on which it arrived (if it did)."""
+    """A data file; `name` is its path below the data directory, `date` its arrival day (None for published files)."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Inputs:
-    """All files that a run may read; `ignored` are names among the arrivals that are no dates."""
+    """All files that a run may read; `ignored` are files in the arrivals directory whose name is not a date."""
 
     published: dict[Split, InputFile]
     arrivals: tuple[InputFile, ...]
@@ -42,25 +42,25 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a split, as it was read."""
+    """One file of a split and its content."""
 
     file: InputFile
     reading: Reading
 
     @property
     def count(self) -> int:
-        """Rows of the file, with those that cannot be read."""
+        """Number of rows in the file, including unreadable ones."""
         return len(self.reading.rows) + len(self.reading.broken)
 
     @property
     def last(self) -> int:
-        """Line or item of its last row."""
+        """Line or item number of its last row."""
         return max([0, *map(int, self.reading.rows["row"].tail(1)), *(item.row for item in self.reading.broken)])
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of all files of a split, one table; `row` counts on from file to file (in the first it is the line)."""
+    """The rows of all files of a split in one table; `row` numbers continue across files (in the first: the line)."""
 
     split: Split
     parts: tuple[Part, ...]
@@ -71,17 +71,17 @@ class SplitRows:
         return [0, *accumulate(part.last for part in self.parts)][:-1]
 
     def place(self, row: int) -> tuple[InputFile, int]:
-        """File, and line or item in it, of a `row`."""
+        """Return the file of `row`, and its line or item number there."""
         number = bisect_right(self._before, row - 1) - 1
         return self.parts[number].file, row - self._before[number]
 
     def without(self, rows: Iterable[int]) -> SplitRows:
-        """The same without these rows."""
+        """Return a copy without `rows`."""
         return replace(self, rows=self.rows[~self.rows["row"].isin(set(rows))].reset_index(drop=True))
 
 
 def join_parts(split: Split, parts: Sequence[Part]) -> SplitRows:
-    """One split of its files."""
+    """Combine the files of a split."""
     before = [0, *accumulate(part.last for part in parts)][:-1]
     tables = [part.reading.rows for part in parts]
     numbered = [table.assign(row=table["row"] + shift) for table, shift in zip(tables, before, strict=True)]
@@ -89,14 +89,14 @@ def join_parts(split: Split, parts: Sequence[Part]) -> SplitRows:
 
 
 def read_part(recipe: Recipe, file: InputFile) -> Part:
-    """Read one file. Raises DataError for what no row can help."""
+    """Read one file. Raises DataError if its encoding or structure is invalid or it has no rows."""
     return Part(file, read_file(recipe, file.path))
 
 
 def find_files(recipe: Recipe, directory: Path, cutoff: date) -> Inputs:
-    """The files of `recipe` below `directory`: the published ones, and arrivals dated before `cutoff`, oldest first.
+    """Return the files of `recipe` below `directory`: published files, and arrivals dated before `cutoff` by date.
 
-    Raises DataError where a published file is missing or one day has two files.
+    Raises DataError if a published file is missing or a day has two files.
     """
     names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
     paths = {split: source_file(recipe, directory, split) for split in SPLITS}
@@ -119,7 +119,7 @@ def _dated(recipe: Recipe, directory: Path) -> tuple[dict[date, Path], list[str]
         if day is None:
             ignored.append(path.relative_to(directory).as_posix())
         elif day in dated:
-            raise DataError(f"{dated[day]} and {path} are of the same day; rule: one file a day; remove one of them")
+            raise DataError(f"{dated[day]} and {path} have the same date; rule: one file per day; remove one of them")
         else:
             dated[day] = path
     return dated, ignored

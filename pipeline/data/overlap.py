@@ -1,4 +1,4 @@
-"""Overlap: the same text twice, under two labels, or in train and test; exact, and as good as the same."""
+"""Overlap: duplicate texts, texts with two labels, and test texts in train; exact and normalised."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ RUN = re.compile(r"(.)\1{2,}")
 Kind = Literal["test_in_train", "two_labels", "duplicates"]
 WORDS: dict[Kind, str] = {
     "test_in_train": "have a text that is in the train file",
-    "two_labels": "have a text that stands under another label too",
+    "two_labels": "have a text that also occurs with another label",
     "duplicates": "repeat an earlier text of their file",
 }
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """One kind of overlap in one split: rows by the exact text and by the normalised one, against its bound."""
+    """One kind of overlap in one split: number of rows by exact and by normalised text, and the bound."""
 
     kind: Kind
     split: Split
@@ -45,18 +45,18 @@ class Overlap:
 
     @property
     def name(self) -> str:
-        """The kind, with the split where both have it."""
+        """The kind, prefixed with the split if the kind is measured in both."""
         return self.kind if self.kind == "test_in_train" else f"{self.split}_{self.kind}"
 
     @property
     def words(self) -> str:
-        """What the rows do."""
+        """The predicate of a sentence about the rows."""
         return WORDS[self.kind]
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """A row whose text stands elsewhere too, as good as the same or (`match`) exactly."""
+    """A row whose text also occurs elsewhere, exactly or only after normalisation (`match`)."""
 
     kind: str
     match: Literal["exact", "normalised"]
@@ -64,23 +64,23 @@ class Repeated:
     row: int
     label: str
     other: str
-    "File and row of the first such text, in train for a test row."
+    "File and row of the first such text (in train, for a test row)."
     other_label: str
     text: str
 
 
 def normalise(text: str) -> str:
-    """NFC, without white space, a character at most twice in a row: 재밌어 ㅋㅋㅋㅋ and 재밌어ㅋㅋ are one."""
+    """Return `text` in NFC, without white space, runs of a character cut to two: 재밌어 ㅋㅋㅋㅋ equals 재밌어ㅋㅋ."""
     return RUN.sub(r"\1\1", WHITE.sub("", unicodedata.normalize("NFC", text)))
 
 
 def near_key(texts: Iterable[str]) -> str:
-    """What texts that are as good as the same have in common; those of a pair in either order."""
+    """Return the key that near-duplicates share; the order of a pair does not matter."""
     return "\x1f".join(sorted(map(normalise, texts)))
 
 
 def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[list[Overlap], list[Repeated]]:
-    """Every kind of overlap, and each row of it."""
+    """Return every kind of overlap, and the rows of all kinds."""
     tables = {split: _keyed(recipe, rows.rows) for split, rows in splits.items()}
     asked: list[tuple[Kind, Split]] = [("test_in_train", "test")]
     asked += [(kind, split) for split in SPLITS for kind in ("two_labels", "duplicates")]
@@ -97,13 +97,13 @@ def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[
 
 
 def write_overlap(recipe: Recipe, listed: Sequence[Repeated], path: Path) -> None:
-    """Write the rows down for a person, tab-separated, as the quarantine is."""
+    """Write the rows to a tab-separated file, in the format of the quarantine."""
     names = ["kind", "match", "file", row_unit(recipe), "label", "same as", "its label", "text"]
     write_table(path, names, [tuple(map(str, astuple(item))) for item in listed])
 
 
 def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
-    """`row`, `label`, `shown`, and the two keys by which texts are the same."""
+    """Return `row`, `label`, `written`, `shown`, and the keys `exact` and `near`, by which texts are compared."""
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
     return pd.DataFrame(
@@ -131,7 +131,7 @@ def _listed(
 ) -> list[Repeated]:
     among = among[among["near"].isin(rows["near"])]
     if kind == "two_labels":
-        # Beside the first row of a text stands the first one that says otherwise.
+        # List each row with the first row of the same text that has another label.
         firsts = among.drop_duplicates(["near", "label"])
         options = {key: group.to_dict("records") for key, group in firsts.groupby("near")}
     else:

@@ -1,4 +1,4 @@
-"""Quarantine: rows that break a rule for single rows are set aside, up to the recipe's bound."""
+"""Quarantine: set aside rows that break a rule for single rows, up to the recipe's bound."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pipeline.recipes.data_schema import exceeds
 from pipeline.recipes.schema import Recipe
 
 FILE = "quarantine.tsv"
-#: Of rows that are alike the first may stay: it breaks nothing once the others are gone.
+#: Uniqueness rules: keep the first of equal rows, which breaks no rule after the others are removed.
 ALIKE = {"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"}
 
 
 @dataclass(frozen=True)
 class Aside:
-    """A row that was set aside: where it stands, the rules that it breaks, and what it says."""
+    """A row that was set aside: its file and row number, the rules that it breaks, and its content."""
 
     file: str
     row: int
@@ -33,7 +33,7 @@ class Aside:
 
 
 def unreadable_rows(split: SplitRows) -> list[Aside]:
-    """The rows of every file that cannot be read."""
+    """Return the unreadable rows of every file."""
     return [
         Aside(part.file.name, item.row, (item.rule,), "", item.text, "")
         for part in split.parts
@@ -42,7 +42,7 @@ def unreadable_rows(split: SplitRows) -> list[Aside]:
 
 
 def breaking_rows(split: SplitRows, findings: Iterable[RuleFinding]) -> dict[int, tuple[str, ...]]:
-    """`row` to the critical rules for single rows that it breaks."""
+    """Map each `row` to the critical rules for single rows that it breaks."""
     rules: dict[int, tuple[str, ...]] = {}
     for finding in findings:
         if finding.split != split.split or finding.passed or not finding.by_row or finding.severity != "critical":
@@ -61,7 +61,7 @@ def _to_go(rows: pd.DataFrame, finding: RuleFinding) -> Sequence[int]:
 
 
 def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]]) -> list[Aside]:
-    """The rows named by `rules`, to be written down."""
+    """Return the rows whose number is a key of `rules`, with their file, rules and content."""
     texts = recipe.text_columns
     records = split.rows[split.rows["row"].isin(rules.keys())]
     made = []
@@ -73,14 +73,14 @@ def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]
 
 
 def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> dict[str, int]:
-    """Name and rows of every file of which more would be set aside than the recipe allows."""
+    """Map each file that exceeds the recipe's bound to its number of rows to set aside."""
     counts = Counter(item.file for item in aside)
     names = {part.file.name for part in parts if exceeds(counts[part.file.name], part.count, recipe.data.quarantine)}
     return {name: count for name, count in counts.items() if name in names}
 
 
 def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str, int]) -> list[str]:
-    """A sentence for every file that `beyond_bound` names."""
+    """Return one sentence for each file in `excess`."""
     bound = recipe.data.quarantine
     sentences = []
     for part in parts:
@@ -89,14 +89,14 @@ def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str,
             continue
         rows = "rows breaks a rule for single rows" if count == 1 else "rows break a rule for single rows"
         sentences.append(
-            f"{part.file.path}: {count:,} of {part.count:,} {rows}, and at most {int(round(bound * part.count, 6)):,} "
+            f"{part.file.path}: {count:,} of {part.count:,} {rows}, but at most {int(round(bound * part.count, 6)):,} "
             f"({bound:.1%}, data.quarantine) may be set aside"
         )
     return sentences
 
 
 def unreadable_sentences(recipe: Recipe, parts: Sequence[Part]) -> list[str]:
-    """File, rows and rule of what cannot be read."""
+    """Return one sentence for each file and reading rule that is broken, with the first rows."""
     sentences = []
     for part in parts:
         for rule, count in Counter(item.rule for item in part.reading.broken).items():
@@ -110,7 +110,7 @@ def unreadable_sentences(recipe: Recipe, parts: Sequence[Part]) -> list[str]:
 
 
 def write_aside(recipe: Recipe, aside: Sequence[Aside], path: Path) -> None:
-    """Write them down for a person: tab-separated, a header, what is no printable character escaped."""
+    """Write the rows to a tab-separated file with a header; tabs, line ends and backslashes are escaped."""
     cells = [(item.file, str(item.row), "; ".join(item.rules), item.id, item.text, item.label) for item in aside]
     write_table(path, ["file", row_unit(recipe), "rule", "id", "text", "label"], cells)
 

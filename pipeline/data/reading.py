@@ -1,4 +1,4 @@
-"""Data files into tables: how a published file is read, driven by the recipe alone."""
+"""Read data files into tables, as the recipe describes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that cannot be read: its line or item, the rule that it breaks, what it says, and what of it is wrong."""
+    """An unreadable row: its line or item number, the rule that it breaks, its text, and a detail of the fault."""
 
     row: int
     rule: str
@@ -38,17 +38,19 @@ class Broken:
 
 @dataclass(frozen=True)
 class Reading:
-    """A file as it stands: the rows of `read_rows`, and those that cannot be read."""
+    """The content of a file: its readable rows, and the unreadable ones."""
 
     rows: pd.DataFrame
     broken: tuple[Broken, ...]
 
 
 def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
-    """Where the file of `split` is. Raises DataError saying what SAEBYEOK_DATA should hold."""
+    """Return the path of the file of `split`. Raises DataError if the file or the directory is missing."""
     wanted = f"recipe {recipe.name} reads {recipe.data.train} and {recipe.data.test} below it"
     if not directory.is_dir():
-        raise DataError(f"{directory} is not a directory; set SAEBYEOK_DATA to the one with the data files: {wanted}")
+        raise DataError(
+            f"{directory} is not a directory; set SAEBYEOK_DATA to the directory of the data files: {wanted}"
+        )
     file = directory / (recipe.data.train if split == "train" else recipe.data.test)
     if not file.is_file():
         raise DataError(f"{file} is missing; SAEBYEOK_DATA is {directory}, and {wanted}")
@@ -56,17 +58,17 @@ def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
 
 
 def read_split(recipe: Recipe, directory: Path, split: Split) -> pd.DataFrame:
-    """Read one split: `id` str, `text` str, `text_pair` str (pairs), `label` (int or float), `source` str (if any).
+    """Read one split: `id` str, `text` str, `text_pair` str (pairs), `label` (int or float), `source` str (optional).
 
-    Raises DataError naming file, rows and rule.
+    Raises DataError with file, rows and rule.
     """
     return read_labelled(recipe, source_file(recipe, directory, split))
 
 
 def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
-    """Read any labelled file of the recipe's format, to the columns of `read_split`.
+    """Read any labelled file in the recipe's format; return the columns of `read_split`.
 
-    Raises DataError naming file, rows and rule where a text or a label is not there or not valid.
+    Raises DataError with file, rows and rule if a text or a label is missing or invalid.
     """
     rows = read_rows(recipe, file)
     unit = row_unit(recipe)
@@ -81,13 +83,13 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
 
 
 def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> pd.DataFrame:
-    """The table of `read_split` from `read_rows` and valid `label_numbers`."""
+    """Return the table of `read_split`, from the rows of `read_rows` and their valid `label_numbers`."""
     labels = numbers.astype("int64" if recipe.kind == "classification" else "float64")
     return rows.drop(columns="row").assign(label=labels)
 
 
 def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
-    """Read a file whose every row can be read: the rows of `read_file`. Raises DataError naming rows and rule."""
+    """Return the rows of `read_file`. Raises DataError with rows and rule if any row is unreadable."""
     reading = read_file(recipe, file)
     for rule in dict.fromkeys(item.rule for item in reading.broken):
         broken = [item for item in reading.broken if item.rule == rule]
@@ -96,31 +98,31 @@ def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
 
 
 def read_file(recipe: Recipe, file: Path) -> Reading:
-    """Read a file as it stands: `row` int (line of a TSV, item of a JSON list, from 1), all else str or null.
+    """Read a file without validation: `row` int (line of a TSV, item of a JSON list, from 1), others str or null.
 
-    Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (if any). Carriage returns inside a
-    text and empty texts are kept. Raises DataError for what no row can help: encoding, structure, no rows.
+    Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (optional). Carriage returns inside a
+    text and empty texts are kept. Raises DataError if the encoding or the structure is invalid or there are no rows.
     """
     content = _decoded(file)
     reading = _tsv(recipe, file, content) if recipe.data.format == "tsv" else _json(recipe, file, content)
     if reading.rows.empty and not reading.broken:
-        raise DataError(f"{file} has no rows; rule: at least one, after the header in a TSV; copy the file there again")
+        raise DataError(f"{file} has no rows; rule: at least one (in a TSV, after the header); copy the file again")
     return reading
 
 
 def columns_of(recipe: Recipe) -> dict[str, str]:
-    """Our names of the columns to the file's."""
+    """Map Saebyeok's column names to those of the file."""
     names = {"id": recipe.data.id, **dict(zip(TEXTS, recipe.data.texts, strict=False)), "label": recipe.data.label}
     return names | ({"source": recipe.data.source} if recipe.data.source else {})
 
 
 def row_unit(recipe: Recipe) -> str:
-    """What a row is called in messages."""
+    """Return the word for a row in messages."""
     return "line" if recipe.data.format == "tsv" else "item"
 
 
 def label_values(recipe: Recipe) -> dict[str, int]:
-    """Each way in which a file may write a class, to its number: the name, or the number itself."""
+    """Map each spelling of a class in a file, its name or its number, to its number."""
     names = {name: number for number, name in enumerate(recipe.labels)}
     if any(name.isdigit() for name in names):
         return names
@@ -128,27 +130,27 @@ def label_values(recipe: Recipe) -> dict[str, int]:
 
 
 def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
-    """Class numbers or scores as float; NaN where a label is not understood."""
+    """Return class numbers or scores as float; NaN if a label is invalid."""
     if recipe.kind == "classification":
         return labels.map(label_values(recipe)).astype("float64")
     return pd.to_numeric(labels, errors="coerce").astype("float64")
 
 
 def label_rule(recipe: Recipe) -> str:
-    """What a label may be, in words."""
+    """Return the rule for valid labels as text."""
     if recipe.score_range is not None:
         return "every `{}` is a number from {:g} to {:g}".format(recipe.data.label, *recipe.score_range)
     return f"every `{recipe.data.label}` is one of {', '.join(label_values(recipe))}"
 
 
 def some_of(places: Sequence[str], count: int | None = None) -> str:
-    """The first few of `places`, and how many more there are."""
+    """Return the first few of `places` and the number of further ones; `count` is the total, if not their number."""
     more = (len(places) if count is None else count) - min(len(places), SHOWN)
     return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
 
 
 def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a tab-separated file that a person can open: what would end a cell or a line is escaped."""
+    """Write a tab-separated file; tabs, line ends and backslashes in cells are escaped."""
     lines = ["\t".join(cell.translate(ESCAPES) for cell in row) for row in (names, *rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
@@ -165,17 +167,20 @@ def _decoded(file: Path) -> str:
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
     if not content.strip():
-        raise DataError(f"{file} is empty: it has no line 1; copy the published file there again")
+        raise DataError(f"{file} is empty; copy the published file again")
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             raise DataError(
-                f"{file}: line 1 begins with a byte order mark ({encoding}); rule: UTF-8 without one; save it so"
+                f"{file}: line 1 begins with a byte order mark ({encoding}); rule: UTF-8 without a byte order mark; "
+                "save the file in this encoding"
             )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         lines = [f"line {number}" for number, line in enumerate(content.split(b"\n"), 1) if not _decodes(line, "utf-8")]
-        hint = "; it can be read as CP949: iconv -f CP949 -t UTF-8 converts it" if _decodes(content, "cp949") else ""
+        hint = (
+            "; it can be read as CP949: convert it with iconv -f CP949 -t UTF-8" if _decodes(content, "cp949") else ""
+        )
         raise DataError(
             f"{file}: {len(lines):,} {'line is' if len(lines) == 1 else 'lines are'} not UTF-8: {some_of(lines)}{hint}"
         ) from error
@@ -190,9 +195,9 @@ def _decodes(content: bytes, encoding: str) -> bool:
 
 
 def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
-    """Tab-separated with a header, no quoting; only a line feed ends a line."""
+    """Parse tab-separated lines with a header; no quoting, and only a line feed ends a line."""
     lines = content.removesuffix("\n").split("\n")
-    if lines[0].endswith("\r"):  # written on Windows: there the carriage return belongs to the line end
+    if lines[0].endswith("\r"):  # CRLF line ends: the carriage return is not part of the text
         lines = [line.removesuffix("\r") for line in lines]
     header = lines[0].split("\t")
     wanted = columns_of(recipe)
@@ -204,7 +209,7 @@ def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
                 f"rule: {', '.join(wanted.values())}; found: {', '.join(header)[:200]}"
             )
     cells = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2)]
-    rule = f"{len(header) - 1} tabs a line, for the columns {', '.join(header)}"
+    rule = f"{len(header) - 1} tabs per line, for the columns {', '.join(header)}"
     broken = [Broken(n, rule, "\t".join(row), f" ({len(row) - 1})") for n, row in cells if len(row) != len(header)]
     whole = [(number, row) for number, row in cells if len(row) == len(header)]
     table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
@@ -215,7 +220,7 @@ def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
 
 
 def _json(recipe: Recipe, file: Path, content: str) -> Reading:
-    """A list of objects."""
+    """Parse a JSON list of objects."""
     try:
         items = json.loads(content)
     except json.JSONDecodeError as error:
@@ -225,7 +230,7 @@ def _json(recipe: Recipe, file: Path, content: str) -> Reading:
             f"{file}: line {error.lineno} is not JSON: {cut}{error.msg}; rule: one list of objects"
         ) from error
     if not isinstance(items, list):
-        raise DataError(f"{file}: line 1 begins a {type(items).__name__}; rule: one list of objects, a row each")
+        raise DataError(f"{file}: the file contains a {type(items).__name__}; rule: one list of objects, one per row")
     names = columns_of(recipe)
     rules = [_broken_rule(item, names) for item in items]
     broken = [
@@ -242,7 +247,7 @@ def _json(recipe: Recipe, file: Path, content: str) -> Reading:
 
 
 def _broken_rule(item: Any, names: dict[str, str]) -> str | None:
-    """The first rule of reading that an item of a JSON list breaks."""
+    """Return the first reading rule that an item of a JSON list breaks; None if it is readable."""
     if not isinstance(item, dict):
         return "every item is an object"
     for name, key in names.items():
@@ -259,7 +264,7 @@ _ABSENT = object()
 
 
 def _at(item: Any, key: str) -> Any:
-    """The value at a dotted key, or `_ABSENT`."""
+    """Return the value at a dotted key, or `_ABSENT`."""
     for part in key.split("."):
         if not isinstance(item, dict) or part not in item:
             return _ABSENT
@@ -272,7 +277,7 @@ def _is_null(value: Any) -> bool:
 
 
 def _is_plain(value: Any, allowed: tuple[type, ...]) -> bool:
-    # A lone surrogate (half an emoji, from a text cut at a fixed length) cannot be written as UTF-8.
+    # A lone surrogate (half an emoji, from a text cut at a fixed length) cannot be encoded as UTF-8.
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
     return isinstance(value, allowed) and not isinstance(value, bool)

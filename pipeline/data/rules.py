@@ -1,4 +1,4 @@
-"""The rules: a suite on both splits, the rows that break it set aside, and the suite again on what is left."""
+"""Rules: run a suite on both splits, set aside the rows that break it, and run it again on the rest."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ from pipeline.recipes.schema import Recipe
 
 @dataclass(frozen=True)
 class Held:
-    """What came of holding the splits against the suite."""
+    """The result of checking the splits against the suite."""
 
     splits: dict[Split, SplitRows]
-    "What is left of them; all of it where they are refused."
+    "The rows that are kept; all rows if the data is refused."
     tables: dict[Split, pd.DataFrame]
-    "`checked_table` of each."
+    "`checked_table` of each split."
     findings: list[RuleFinding]
-    "Of the rows in `splits`."
+    "Findings about the rows in `splits`."
     aside: list[Aside]
     problems: list[str]
-    "Why the run must stop, in sentences."
+    "Reasons why the run must stop, one sentence each."
     suite: OpenSuite
-    "As it was run on these rows."
+    "The suite that produced `findings`."
     excess: Mapping[str, int]
-    "Rows to be set aside, by the name of each file of which they are more than the recipe allows."
+    "Name of each file that exceeds the recipe's bound to its number of rows to set aside."
 
 
 def hold(job: Job, splits: Mapping[Split, SplitRows], project: Path) -> Held:
-    """Run the suite in copies of the project below `project`; once, and again where rows were set aside.
+    """Run the suite in copies of the project below `project`; run it again if rows are set aside.
 
-    Rows that break a critical rule for single rows go, up to the recipe's bound. What is left must obey every
-    critical rule: a figure of the whole file is that of the rows that are kept.
+    Rows that break a critical rule for single rows are set aside, up to the recipe's bound. The remaining rows must
+    obey every critical rule. Figures of the whole file are computed on these remaining rows.
     """
     recipe = job.recipe
     held = _run(job, dict(splits), project / "all")
@@ -87,12 +87,11 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
 
 
 def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: Split) -> pd.DataFrame:
-    """The table that a suite is run on: the rows of `split` (of `data.read_rows`), and what is derived from them.
+    """Return the table that a suite checks: the rows of `split` (see `read_rows`) and derived columns.
 
-    Derived: `split`; `label_number` (class number or score, NaN where not understood); `in_train` (of test rows,
-    whether the exact text occurs in train); `id_in_test` (of train rows, whether the id occurs in test: those are
-    the rows to go, since the test file stays as it is); `contradicts` (the text stands in this file under another
-    label too).
+    Derived: `split`; `label_number` (class number or score; NaN if invalid); `in_train` (test rows: whether the
+    exact text occurs in train); `id_in_test` (train rows: whether the id occurs in test; the train row is set aside,
+    because the test file stays unchanged); `contradicts` (whether the text occurs in this file with another label).
     """
     texts, rows = recipe.text_columns, tables[split]
     is_test = split == "test"
@@ -110,7 +109,7 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
 
 
 def suite_parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
-    """What a suite may ask for as `{"$PARAMETER": name}`."""
+    """Return the values that a suite may refer to as `{"$PARAMETER": name}`."""
     parameters: dict[str, Any] = {
         "min_rows": recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows,
         "labels": list(label_values(recipe)),
@@ -125,7 +124,7 @@ def _criticals(recipe: Recipe, held: Held) -> list[str]:
 
 
 def sentence(recipe: Recipe, held: Held, finding: RuleFinding) -> str:
-    """File, rows and rule of a rule that does not hold."""
+    """Return a sentence with file, rows and rule for a rule that fails."""
     split = held.splits[finding.split]
     more = len(split.parts) - 1
     file = f"{split.parts[0].file.path}{f' with {more} arrivals' if more else ''}"

@@ -1,4 +1,4 @@
-"""Train, validation and gate splits, cut from the train file by a hash of the text."""
+"""Train, validation and gate splits of the train file, assigned by a hash of the text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SIDES: tuple[Side, ...] = ("train", "validation", "gate")
 
 
 def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
-    """The side on which a training row falls: a function of its text alone, so it stays there night after night.
+    """Return the split of a training row, which depends on its text alone and so is the same in every run.
 
-    The order of a pair, Unicode form and outer white space do not matter.
+    The order of a pair, the Unicode form and leading or trailing white space do not matter.
     """
     plain = sorted(unicodedata.normalize("NFC", text).strip() for text in texts)
     digest = hashlib.blake2b("\x1f".join(plain).encode(), digest_size=8).digest()
@@ -33,11 +33,11 @@ def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
 
 
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of the train file on each side. Raises DataError where a side is left empty."""
+    """Return the rows of the train file in each split. Raises DataError if a split is empty."""
     sides = np.array([side_of(texts, recipe.data) for texts in train[recipe.text_columns].itertuples(index=False)])
     splits: dict[str, pd.DataFrame] = {side: train[sides == side].reset_index(drop=True) for side in SIDES}
     for side, rows in splits.items():
         if rows.empty:
             change = "lower data.validation_share" if side == "train" else f"raise data.{side}_share"
-            raise DataError(f"{recipe.data.train}: no rows fall on the {side} side; {change} or add rows")
+            raise DataError(f"{recipe.data.train}: the {side} split has no rows; {change} or add rows")
     return splits

@@ -189,7 +189,7 @@ def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
 ) -> None:
     file = write_day(data, DAYS, change(reviews_of(DAYS)))
     night = replace(job, cutoff=day_of(DAYS + 1))
-    with pytest.raises(DataError, match="the newest arrival is out of line: .*" + measure) as caught:
+    with pytest.raises(DataError, match="the newest arrival failed its checks: .*" + measure) as caught:
         validate(night, data)
     assert str(caught.value).startswith(str(file))
     write_day(data, DAYS + 1, reviews_of(DAYS + 1))
@@ -206,11 +206,11 @@ def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
     [
         ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 0.5%\)"),
         ({}, lambda rows: [("" if n < 9 else a, b, c) for n, (a, b, c) in enumerate(rows)], "rows that break a rule"),
-        ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "with it: .*1 row in 1,0"),
+        ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "combined.*1 row in 1,0"),
         (
             {"data.overlap.duplicates": 0.01},
             lambda rows: [(a, rows[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(rows)],
-            "with it: .*data.overlap.duplicates allows 1.0%",
+            "combined data: .*data.overlap.duplicates allows 1.0%",
         ),
     ],
     ids=["repeated ids", "empty ids", "empty documents", "duplicates"],
@@ -221,7 +221,7 @@ def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL | overrides)
     spoilt = write_day(data, 2, change(reviews_of(2)))
     job = make_job(recipe)
-    with pytest.raises(DataError, match=f"newest arrival is out of line: .*{found}"):
+    with pytest.raises(DataError, match=f"newest arrival failed its checks: .*{found}"):
         validate(replace(job, cutoff=day_of(3)), data)
     made = validate(replace(job, cutoff=day_of(DAYS)), data)
     assert made.figures["train_rows"] == 60 + (DAYS - 1) * ROWS
@@ -278,7 +278,7 @@ def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content
     file = write_day(data, DAYS, reviews_of(DAYS), "utf-8" if content == "empty" else content)
     if content == "empty":
         file.write_bytes(b"")
-    with pytest.raises(DataError, match="out of line: .*reading: "):  # noqa: RUF043
+    with pytest.raises(DataError, match="failed its checks: .*reading: "):  # noqa: RUF043
         validate(replace(job, cutoff=day_of(DAYS + 1)), data)
 
 
@@ -329,7 +329,7 @@ def test_names_that_are_no_date_are_not_read_and_said(job: Job, data: Path) -> N
 
 def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
     (data / "nsmc" / "daily" / f"{day_of(2)}.tsv").write_text("what?")
-    with pytest.raises(DataError, match="same day; rule: one file a day"):
+    with pytest.raises(DataError, match="same date; rule: one file per day"):
         find_files(recipe, data, day_of(DAYS))
 
 

@@ -79,7 +79,7 @@ def test_directory_named_as_a_day_is_not_read(recipe: Recipe, data: Path) -> Non
 
 def test_day_with_two_files_is_an_error_that_names_both(recipe: Recipe, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-08-01.tsv").write_text("what?")
-    with pytest.raises(DataError, match=r"2015-08-01\.tsv and .*2015-08-01\.txt are of the same day; rule: one file"):
+    with pytest.raises(DataError, match=r"2015-08-01\.tsv and .*2015-08-01\.txt have the same date; rule: one file"):
         find_files(recipe, data, date(2016, 1, 1))
 
 

@@ -100,7 +100,7 @@ def test_beyond_the_recipes_bound_the_run_stops(
     train, test = reviews(60, 1), reviews(30, 5000)
     change(train, test)
     write_reviews(tmp_path, train, test)
-    with pytest.raises(DataError, match=rf"rows .* \(normalised; exactly: \d\); data\.overlap\.{key} allows"):
+    with pytest.raises(DataError, match=rf"rows .* \(normalised; exact: \d\); data\.overlap\.{key} allows"):
         validate(make_job(recipe), tmp_path)
     generous = {"data.overlap.test_in_train": 0.5, "data.overlap.two_labels": 0.5, "data.overlap.duplicates": 0.5}
     made = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | generous)), tmp_path)

@@ -33,7 +33,7 @@ def aside(path: Path) -> list[dict[str, str]]:
         (("", "이름 없는 후기", "1"), "no id is empty"),
         (("3", "또 3번", "1"), "every id occurs once"),
         (("77", "긴" * 10_001, "1"), "a document has at most 10,000 characters"),
-        (("77", "탭이\t하나 더", "1"), "2 tabs a line, for the columns id, document, label"),
+        (("77", "탭이\t하나 더", "1"), "2 tabs per line, for the columns id, document, label"),
     ],
 )
 def test_one_bad_review_is_set_aside_and_the_run_goes_on(
@@ -47,7 +47,7 @@ def test_one_bad_review_is_set_aside_and_the_run_goes_on(
     table = pd.read_parquet(made.path / "train.parquet")
     assert table["id"].tolist() == [id for id, _, _ in [*reviews(30, 1), *reviews(30, 100)]]
     assert made.figures["quarantined"] == 1
-    assert made.figures["warnings"][0] == "1 row was set aside into quarantine.tsv"
+    assert made.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
     front = (made.path / "docs" / "index.html").read_text("utf-8")
     assert "set aside" in front
     assert row[1][:30].replace("\t", "") in front.replace("\t", "")
@@ -106,7 +106,7 @@ def test_beyond_the_bound_the_run_stops_and_says_file_rows_rule_and_bound(
     text = str(caught.value)
     assert 'the rule "no id is empty": line 63 (id )' in text
     assert "line 62 (id 98, label 7)" in text
-    assert "2 of 62 rows break a rule for single rows, and at most 1 (2.0%, data.quarantine) may be set aside" in text
+    assert "2 of 62 rows break a rule for single rows, but at most 1 (2.0%, data.quarantine) may be set aside" in text
     assert store.newest("validate", "nsmc") is None
     rejected = store.newest("rejected-data", "nsmc")
     assert rejected is not None
@@ -135,4 +135,4 @@ def test_more_bad_rows_than_the_page_shows_are_all_set_aside(make_job: MakeJob, 
     made = validate(make_job(recipe), tmp_path)
     assert [item["id"] for item in aside(made.path)] == [id for id, _, _ in bad]
     assert made.figures["train_rows"] == 60
-    assert "; the first 50" in (made.path / "docs" / "index.html").read_text("utf-8")
+    assert "The first 50 are listed" in (made.path / "docs" / "index.html").read_text("utf-8")

@@ -42,7 +42,7 @@ def test_file_may_lose_rows_up_to_its_bound(bound: float, rows: int, allowed: in
     assert excess == {"one": allowed + 1}
     verb = "rows breaks" if allowed == 0 else "rows break"
     assert excess_sentences(recipe, parts, excess) == [
-        f"/data/one: {allowed + 1} of {rows} {verb} a rule for single rows, and at most {allowed} ({bound:.1%}, "
+        f"/data/one: {allowed + 1} of {rows} {verb} a rule for single rows, but at most {allowed} ({bound:.1%}, "
         "data.quarantine) may be set aside"
     ]
 

@@ -102,7 +102,7 @@ def test_json_is_read_by_dotted_keys(sts: Recipe, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is empty: it has no line 1"),
+        (b"", "is empty; copy the published file again"),
         (b" \n", "is empty"),
         (HEADER, "has no rows"),
         (b"\xef\xbb\xbf" + HEADER.encode() + b"1\ta\t1\n", r"line 1 begins with a byte order mark \(UTF-8\)"),
@@ -137,7 +137,7 @@ def test_a_bad_tsv_is_refused(nsmc: Recipe, tmp_path: Path, content: str | bytes
     ("items", "sentence"),
     [
         ([], "has no rows"),
-        ({"rows": []}, "line 1 begins a dict; rule: one list of objects"),
+        ({"rows": []}, "the file contains a dict; rule: one list of objects"),
         ([pair(1), "pair 2"], 'rule "every item is an object": item 2'),
         ([pair(1), {"guid": "2"}], 'rule "every item has `sentence1`": item 2'),
         ([pair(1), pair(2, labels={"label": 3})], 'rule "every item has `labels.real-label`": item 2'),

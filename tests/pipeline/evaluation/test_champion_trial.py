@@ -104,7 +104,7 @@ def test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone(
 ) -> None:
     data = arrived(half_turned)
     job = replace(road.job, cutoff=NIGHT)
-    with pytest.raises(DataError, match=r"out of line: [^;]*: champion: 4?5?\d\.\d% right \(usual: "):
+    with pytest.raises(DataError, match=r"failed its checks: [^;]*: champion: 4?5?\d\.\d% right \(usual: "):
         validate(job, data, champion)
     assert validate(job, data, None).figures["cutoff"] == str(DAY), "nothing else sees it"
 

@@ -264,7 +264,7 @@ def test_a_larger_gate_takes_no_row_from_the_gate() -> None:
 def test_an_empty_side_is_an_error_that_says_what_to_do(side: str, advice: str) -> None:
     texts = [f"리뷰 {number}" for number in range(200)]
     rows = pd.DataFrame({"text": [text for text in texts if side_of((text,), REVIEWS.data) != side]})
-    with pytest.raises(DataError, match=rf"no rows fall on the {side} side; {advice}"):
+    with pytest.raises(DataError, match=rf"the {side} split has no rows; {advice}"):
         split_rows(REVIEWS, rows)
 
 
