@@ -1,4 +1,4 @@
-"""Where things are and how they are reached: read once from `SAEBYEOK_*` variables, then passed down."""
+"""Settings: paths, addresses and limits, read once from `SAEBYEOK_*` environment variables and passed down."""
 
 from __future__ import annotations
 
@@ -12,102 +12,106 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pipeline.errors import SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
-#: A checkout keeps what it writes in itself; an installed package has no such place and takes the current directory.
+#: In a checkout the home is below it; for an installed package it is below the current directory.
 DEFAULT_HOME = (ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()) / ".saebyeok"
 
 
 class Settings(BaseSettings):
-    """Every setting, from the environment (`SAEBYEOK_HOME`, `SAEBYEOK_STORE`, ...)."""
+    """All settings, from the environment (`SAEBYEOK_HOME`, `SAEBYEOK_STORE`, ...)."""
 
     model_config = SettingsConfigDict(env_prefix="SAEBYEOK_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    home: Path = Field(default=DEFAULT_HOME, description="all that is written goes below this directory")
-    store: str = Field(default="", description="artifact store: a directory or s3://bucket/prefix; empty: HOME/store")
-    data: Path | None = Field(default=None, description="directory with the published files; empty: the shipped sample")
+    home: Path = Field(default=DEFAULT_HOME, description="Directory for all files that are written.")
+    store: str = Field(default="", description="Artifact store: a directory or s3://bucket/prefix. Empty = HOME/store.")
+    data: Path | None = Field(default=None, description="Directory of the published files. Empty = the shipped sample.")
     source: Literal["directory", "download", "hub"] = Field(
         default="directory",
-        description="where the published files come from: the directory SAEBYEOK_DATA, "
-        "or a download or the Hugging Face hub into HOME/data",
+        description="Source of the published files: `directory` (SAEBYEOK_DATA), `download` (the publishers) "
+        "or `hub` (Hugging Face). The last two write to HOME/data.",
     )
-    profile: str = Field(default="embedded", description="recipe profile: embedded or full")
-    keep_deployments: int = Field(
-        default=7, ge=2, description="deployments that can be rolled back to; what only older ones need is deleted"
+    profile: str = Field(default="embedded", description="Recipe profile: `embedded` or `full`.")
+    keep_deployments: int = Field(default=7, ge=2, description="Number of newest deployments to keep for rollbacks.")
+    keep_days: float = Field(default=2.0, ge=0, description="Minimum age in days of an artifact before it is deleted.")
+    expectations: Path = Field(
+        default=ROOT / "expectations", description="Directory of the Great Expectations project."
     )
-    keep_days: float = Field(default=2.0, ge=0, description="days for which whatever a run made is kept, at least")
-    expectations: Path = Field(default=ROOT / "expectations", description="the Great Expectations project")
     service_url: str = Field(
-        default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="where the BentoML service answers"
+        default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="URL of the BentoML service."
     )
-    airflow_url: str = Field(default="http://127.0.0.1:8080", description="where Airflow's UI and REST API answer")
-    deploy_token: SecretStr | None = Field(default=None, description="secret for staging; empty: HOME/deploy.token")
+    airflow_url: str = Field(default="http://127.0.0.1:8080", description="URL of Airflow's UI and REST API.")
+    deploy_token: SecretStr | None = Field(
+        default=None, description="Secret for staging releases. Empty = HOME/deploy.token."
+    )
     deploy_seconds: float = Field(
         default=180.0,
         gt=0,
-        description="seconds in which all workers of the service must load a release, and again to switch to it",
+        description="Time limit in seconds for all service workers to load a release, and again to switch to it.",
     )
     alert_webhook: SecretStr | None = Field(
-        default=None, description="URL that alerts are posted to as JSON; empty: none"
+        default=None, description="URL that receives alerts as JSON. Empty = no alerts."
     )
     wandb_texts: bool = Field(
-        default=False, description="send rows of the data to Weights & Biases too, not only figures"
+        default=False, description="Upload rows of the data to Weights & Biases, not only figures."
     )
     threads: int = Field(
         default=0,
         ge=0,
-        description="CPU threads for training and inference; 0: one a core (one to train a model from scratch)",
+        description="CPU threads for training and inference. 0 = one per core "
+        "(a single thread when training from scratch).",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="what answers: a GPU where one works, the CPU, or a GPU and nothing else"
+        default="auto", description="Inference device: `auto` (a GPU if one works, else the CPU), `cpu` or `cuda`."
     )
     batch_tokens: int = Field(
         default=0,
         ge=0,
-        description="tokens, padding included, that are computed at once in a thread; 0: 256 on a CPU, 16,384 on a GPU",
+        description="Maximum tokens per inference batch and thread, padding included. "
+        "0 = automatic (CPU 256, GPU 16,384).",
     )
-    workers: int = Field(default=2, ge=1, le=64, description="processes of the service that share its port")
+    workers: int = Field(default=2, ge=1, le=64, description="Worker processes of the service.")
 
     api_keys: SecretStr | None = Field(
         default=None,
-        description="keys that open the service, of 16 characters or more each, with commas between them: a new one is "
-        "added before the old one is taken away; empty: it is open",
+        description="API keys of the service, comma-separated, at least 16 characters each. To rotate a key, add the "
+        "new one before removing the old one. Empty = no authentication.",
     )
-    max_inputs: int = Field(default=1_000, ge=1, description="texts or pairs of a request to the service; more: 422")
-    max_characters: int = Field(default=10_000, ge=1, description="characters of each of its texts; more: 422")
+    max_inputs: int = Field(default=1_000, ge=1, description="Maximum texts or pairs per request. More = 422.")
+    max_characters: int = Field(default=10_000, ge=1, description="Maximum characters per text. More = 422.")
     max_body_bytes: int = Field(
-        default=2 * 1024**2, ge=1024, description="bytes of its body, before and after it is decompressed; more: 413"
+        default=2 * 1024**2, ge=1024, description="Maximum bytes of a body, as received and decompressed. More = 413."
     )
     max_concurrent: int = Field(
         default=0,
         ge=0,
-        description="batches of requests that each process of the service computes at once; 0: one a thread",
+        description="Maximum concurrent batches per worker process. 0 = one per thread.",
     )
-    max_queue: int = Field(default=256, ge=0, description="requests that wait in each process; the next one: 429")
+    max_queue: int = Field(default=256, ge=0, description="Maximum queued requests per worker process. More = 429.")
     request_seconds: float = Field(
-        default=30.0, gt=0, description="seconds for a request; a body that is not there by then: 408, no answer: 504"
+        default=30.0, gt=0, description="Time limit in seconds per request. Body not received = 408, no answer = 504."
     )
 
     @property
     def store_uri(self) -> str:
-        """The artifact store's URI, a local directory below `home` unless set."""
+        """Return the URI of the artifact store: `store`, or a local directory below `home` if `store` is empty."""
         return self.store or str(self.home / "store")
 
     @property
     def deploy_token_file(self) -> Path:
-        """The file that holds the deploy token where `SAEBYEOK_DEPLOY_TOKEN` is not set."""
+        """Return the path of the file that holds the deploy token if `SAEBYEOK_DEPLOY_TOKEN` is not set."""
         return self.home / "deploy.token"
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment. Raises SettingsError naming variable and rule."""
+    """Read the settings from the environment. Raises SettingsError, with variable and rule, if a value is invalid."""
     try:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError("; ".join(_explain(item) for item in error.errors())) from error
     if settings.data is not None and settings.source != "directory":
         raise SettingsError(
-            f"SAEBYEOK_DATA ({settings.data}) and SAEBYEOK_SOURCE ({settings.source}) name two places; set one of them"
+            f"SAEBYEOK_DATA ({settings.data}) and SAEBYEOK_SOURCE ({settings.source}) name two sources; set only one"
         )
-    # Absolute, since tasks and workers run in directories of their own.
+    # Absolute, because tasks and workers run in other directories.
     return settings.model_copy(
         update={
             "home": settings.home.expanduser().resolve(),
@@ -134,7 +138,7 @@ def _absolute(path: str) -> str:
 
 
 def library_environment(home: Path) -> dict[str, str]:
-    """Variables that keep every library's caches below `home` and its telemetry off."""
+    """Return environment variables that keep the caches of all libraries below `home` and disable telemetry."""
     return {
         "AIRFLOW_HOME": str(home / "airflow"),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
@@ -147,9 +151,9 @@ def library_environment(home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": str(home / "matplotlib"),
-        # Threads that spin at a barrier starve Airflow, the service and each other of the cores.
+        # Threads that spin at a barrier take the cores from Airflow, the service and each other.
         "OMP_WAIT_POLICY": "PASSIVE",
-        # From 1.29 on, ONNX Runtime sends events from Linux too; only this, before its import, stops all of them.
+        # ONNX Runtime 1.29 and newer send events on Linux. Only this variable, set before the import, stops them all.
         "ORT_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "TORCHINDUCTOR_CACHE_DIR": str(home / "torchinductor"),

@@ -215,7 +215,7 @@ def test_downloads_lie_below_home(settings: Settings, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SAEBYEOK_SOURCE", "download")
     assert load_settings().data == settings.home / "data" / "download"
     monkeypatch.setenv("SAEBYEOK_DATA", str(tmp_path))
-    with pytest.raises(SettingsError, match="name two places; set one of them"):
+    with pytest.raises(SettingsError, match="name two sources; set only one"):
         load_settings()
 
 
