@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import subprocess
 import sys
@@ -10,13 +11,23 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline import __version__
 from pipeline.errors import ArtifactError
 from pipeline.settings import ROOT
 from pipeline.store import manifest
-from pipeline.store.manifest import FileEntry, attempt_name, code_version, file_digest, make_key, verify_files
+from pipeline.store.manifest import (
+    FileEntry,
+    Input,
+    Manifest,
+    attempt_name,
+    code_version,
+    file_digest,
+    make_key,
+    verify_files,
+)
+from tests.support.strict import check_strict
 
 NOW = datetime(2026, 11, 29, 12, 30, 15, 123456, UTC)
 MICROSECOND = timedelta(microseconds=1)
@@ -59,9 +70,7 @@ def test_a_model_counts_by_its_content() -> None:
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
-    code = (
-        "from pipeline.store.manifest import make_key; print(make_key('t', 1, {'b': 1, 'a': [1.5, None]}, {'x': 'y'}))"
-    )
+    code = "from pipeline.store.manifest import make_key; print(make_key('t', 1, {'b': 1, 'a': [1.5, None]}, {'x': 'y'}))"
     keys = set()
     for seed in ("1", "2"):
         environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
@@ -73,6 +82,34 @@ def test_a_value_without_a_stable_text_cannot_be_part_of_a_key() -> None:
     with pytest.raises(TypeError, match="set cannot be part of a key"):
         make_key("train", 1, {"labels": {"a", "b"}}, {})
     assert make_key("train", 1, {"base": Path("models/x")}, {}) == make_key("train", 1, {"base": "models/x"}, {})
+
+
+# --- records ------------------------------------------------------------------------------------
+
+ENTRY = FileEntry(sha256="0", size=0)
+INPUT = Input(ref="train/nsmc/k/1", key="k")
+MANIFEST = Manifest(
+    kind="train", recipe="nsmc", run="r", key="k", created=NOW, code="0.1.0", inputs={"tokenized": INPUT},
+    fields={"seed": 7}, figures={"r": float("nan"), "loss": float("-inf")}, files={"deep/a.bin": ENTRY},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [ENTRY, INPUT, MANIFEST], ids=lambda record: type(record).__name__)
+def test_a_record_is_strict(record: BaseModel) -> None:
+    check_strict(record)
+
+
+def test_a_manifest_survives_its_file() -> None:
+    read = Manifest.model_validate_json(MANIFEST.model_dump_json())
+    assert read.model_dump(exclude={"figures"}) == MANIFEST.model_dump(exclude={"figures"})
+    assert math.isnan(read.figures["r"])
+    assert read.figures["loss"] == -math.inf
+
+
+@pytest.mark.parametrize("name", ["../escaped", "deep/../../escaped", "/etc/passwd", ".", ""])
+def test_a_file_name_that_leads_out_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"file name '{name}' leads out of the artifact"):
+        Manifest.model_validate({**dict(MANIFEST), "files": {"a.bin": ENTRY, name: ENTRY}})
 
 
 # --- names of attempts --------------------------------------------------------------------------
@@ -146,8 +183,8 @@ def test_a_file_has_no_less_than_no_bytes() -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory that the package is said to lie in; no checkout yet."""
-    (tmp_path / "pipeline").mkdir()
-    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "pipeline" / "manifest.py"))
+    (tmp_path / "pipeline" / "store").mkdir(parents=True)
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "pipeline" / "store" / "manifest.py"))
     return tmp_path
 
 

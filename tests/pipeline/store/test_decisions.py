@@ -1,0 +1,122 @@
+"""What was decided about a model, and that a person said no to it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pipeline.errors import ArtifactError
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.decisions import (
+    Check,
+    Decision,
+    Estimate,
+    decision_lines,
+    find_rejection,
+    read_decision,
+    record_rejection,
+)
+from tests.support.strict import check_strict
+
+
+def decided_by(store: Store, key: str = "k1") -> Artifact:
+    with store.draft() as draft:
+        return store.publish(draft, "decide", "nsmc", key, run="night", inputs={}, fields={}, figures={})
+
+
+def decision(*, promote: bool = True, champion: str | None = None, kind: str = "floor") -> Decision:
+    check = {"kind": kind, "name": "accuracy", "value": 0.9, "bound": 0.8, "passed": promote}
+    reason = f"{'Promoted' if promote else 'Refused'}: it is so"
+    return Decision.model_validate(
+        {"promote": promote, "reason": reason, "champion": champion, "best": None, "notes": (), "checks": (check,)}
+    )
+
+
+def test_a_rejection_is_found_for_its_decision_alone(store: Store) -> None:
+    first, second = decided_by(store), decided_by(store)
+    assert find_rejection(store, first, decision()) is None
+    record_rejection(store, first, "scheduled__1", "ann rejected it")
+    newest = record_rejection(store, first, "scheduled__2", "bob rejected it")
+    found = find_rejection(store, first, decision())
+    assert found is not None
+    assert (found.ref, found.figures, found.manifest.run) == (newest.ref, {"by": "bob rejected it"}, "scheduled__2")
+    assert (found.key, found.manifest.recipe, found.input_ref("decided")) == (first.key, "nsmc", first.ref)
+    assert find_rejection(store, second, decision()) is None, "of the same key, but decided anew"
+    assert find_rejection(store, decided_by(store, "k2"), decision()) is None
+
+
+@pytest.mark.parametrize(
+    ("judged", "counts"),
+    [
+        (decision(), True),
+        (decision(promote=False), False),
+        # The champion's own model was compared with nothing.
+        (decision(champion="release/nsmc/k/1"), False),
+        (decision(champion="release/nsmc/k/1", kind="comparison"), True),
+    ],
+)
+def test_a_rejection_counts_for_what_would_be_promoted(store: Store, judged: Decision, counts: bool) -> None:
+    decided = decided_by(store)
+    record_rejection(store, decided, "scheduled__1", "ann rejected it")
+    assert (find_rejection(store, decided, judged) is not None) == counts
+
+
+# --- decisions ----------------------------------------------------------------------------------
+
+
+def test_records_are_strict() -> None:
+    check_strict(Estimate(value=0.1, low=0.0, high=0.2))
+    check_strict(decision())
+    check_strict(decision().checks[0])
+
+
+def test_a_check_may_have_no_estimate_and_no_miss() -> None:
+    check = Check(kind="floor", name="accuracy", value=0.9, bound=0.8, passed=True)
+    assert (check.estimate, check.miss) == (None, None)
+
+
+def test_a_decision_is_told_gate_by_gate() -> None:
+    judged = Decision.model_validate(
+        {**decision(promote=False).model_dump(), "notes": ["seen"], "checks": [
+            {"kind": "floor", "name": "accuracy", "value": 0.91236, "bound": 0.8, "passed": True},
+            {"kind": "floor", "name": "r", "value": 0.1, "bound": 0.25, "passed": False},
+        ]}
+    )  # fmt: skip
+    assert list(decision_lines(judged)) == [
+        "passed      accuracy: 0.9124 against 0.8000",
+        "FAILED      r: 0.1000 against 0.2500",
+        "note        seen",
+    ]
+
+
+def test_a_decision_is_the_champions_own_without_comparison() -> None:
+    assert decision(champion="release/nsmc/k/1").is_champion
+    assert not decision(champion="release/nsmc/k/1", kind="comparison").is_champion
+    assert not decision().is_champion, "without a champion there is nothing to compare either"
+
+
+def test_a_reason_is_told_without_its_verdict() -> None:
+    assert decision().why == decision(promote=False).why == "It is so"
+
+
+def test_a_figure_that_is_not_a_number_survives_the_file(store: Store) -> None:
+    check = {"kind": "floor", "name": "r", "value": float("nan"), "bound": 0.8, "passed": False}
+    estimate = {"value": float("inf"), "low": float("-inf"), "high": float("nan")}
+    judged = Decision.model_validate(decision().model_dump() | {"checks": [check | {"estimate": estimate}]})
+    with store.draft() as draft:
+        (draft / "decision.json").write_text(judged.model_dump_json())
+        made = store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
+    (read,) = read_decision(made).checks
+    assert read.estimate is not None
+    assert math.isnan(read.value)
+    assert (read.estimate.value, read.estimate.low) == (math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"promote": true}'])
+def test_a_damaged_decision_is_loud(store: Store, content: bytes) -> None:
+    with store.draft() as draft:
+        (draft / "decision.json").write_bytes(content)
+        made = store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
+    with pytest.raises(ArtifactError, match=rf"{made.uri}: decision\.json is missing or damaged"):
+        read_decision(made)

@@ -1,0 +1,315 @@
+"""The log of deployments: append-only, one winner a number, and loud where it is damaged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import ArtifactError, ConflictError, RefusedError, StoreError
+from pipeline.settings import ROOT
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import Deployment, DeploymentLog
+from tests.support.stores import run_together
+from tests.support.strict import check_strict
+
+
+def make_release(store: Store, key: str = "k1") -> Artifact:
+    with store.draft() as draft:
+        return store.publish(draft, "release", "nsmc", key, run="test", inputs={}, fields={}, figures={})
+
+
+def test_before_the_first_deployment_there_is_no_champion(open_again: Callable[[], Store]) -> None:
+    log = DeploymentLog(open_again())
+    assert log.numbers() == []
+    assert log.latest() is None
+    assert log.champion("nsmc") is None
+
+
+def test_the_highest_number_is_live_and_the_log_is_history(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    first, second = make_release(store, "k1"), make_release(store, "k2")
+    log = DeploymentLog(store)
+    log.append({"nsmc": first.ref}, after=0, run="night-1", reason="first")
+    made = log.append({"nsmc": second.ref}, after=1, run="night-2", reason="better")
+    elsewhere = DeploymentLog(open_again())
+    assert elsewhere.numbers() == [1, 2]
+    assert elsewhere.latest() == made
+    assert elsewhere.get(1).releases == {"nsmc": first.ref}
+    assert (elsewhere.get(1).run, elsewhere.get(1).reason) == ("night-1", "first")
+    champion = elsewhere.champion("nsmc")
+    assert champion is not None
+    assert champion.ref == second.ref
+    assert elsewhere.champion("klue-sts") is None
+
+
+def test_a_late_run_cannot_deploy_over_another(open_again: Callable[[], Store]) -> None:
+    log = DeploymentLog(open_again())
+    log.append({"nsmc": "release/nsmc/a/1"}, after=0, run="quick", reason="r")
+    log.append({"nsmc": "release/nsmc/b/1"}, after=1, run="quick", reason="r")
+    for after in (0, 1, 5):
+        with pytest.raises(ConflictError, match="another run deployed meanwhile") as caught:
+            log.append({"nsmc": "release/nsmc/late/1"}, after=after, run="late", reason="r")
+        assert not caught.value.retryable
+    assert log.numbers() == [1, 2]
+    latest = log.latest()
+    assert latest is not None
+    assert latest.run == "quick"
+
+
+def test_a_number_that_does_not_exist_is_said(open_again: Callable[[], Store]) -> None:
+    log, before = DeploymentLog(open_again()), datetime.now(UTC)
+    assert before <= log.append({}, after=0, run="r", reason="r").created <= datetime.now(UTC)
+    with pytest.raises(ArtifactError, match=r"no deployment 7; there are: \[1\]"):
+        log.get(7)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"number": 2}', b"[]", b'\xff\xfe{"number": 2}'],
+    ids=["empty", "cut off", "incomplete", "list", "bytes"],
+)
+def test_a_damaged_record_is_loud(open_again: Callable[[], Store], content: bytes) -> None:
+    store = open_again()
+    log = DeploymentLog(store)
+    log.append({"nsmc": make_release(store).ref}, after=0, run="r", reason="r")
+    store.create("deployments/000002.json", content)
+    for use in (log.latest, lambda: log.champion("nsmc"), lambda: log.get(2)):
+        with pytest.raises(ArtifactError, match=r"deployments/000002\.json is damaged"):
+            use()
+    assert log.get(1).number == 1
+
+
+def test_a_record_under_another_number_is_damaged(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    log = DeploymentLog(store)
+    record = log.append({}, after=0, run="r", reason="r")
+    store.create("deployments/000002.json", record.model_dump_json().encode())
+    with pytest.raises(ArtifactError, match=r"000002\.json is damaged: it is the record of 1"):
+        log.latest()
+
+
+def test_a_champion_that_is_named_and_missing_is_loud(open_again: Callable[[], Store]) -> None:
+    log = DeploymentLog(open_again())
+    log.append({"nsmc": "release/nsmc/gone/1"}, after=0, run="r", reason="r")
+    with pytest.raises(ArtifactError, match=r"release/nsmc/gone/1: no such artifact"):
+        log.champion("nsmc")
+
+
+def test_a_log_in_a_bucket_that_is_not_there_is_loud(bucket: Any, tmp_path: Path) -> None:
+    # Not "no champion yet": a gate would let anything pass.
+    log = DeploymentLog(Store("s3://mistyped-bucket/models", tmp_path))
+    with pytest.raises(StoreError, match="no such bucket"):
+        log.champion("nsmc")
+
+
+def test_files_that_are_no_records_are_passed_over(open_again: Callable[[], Store]) -> None:
+    store = open_again()
+    log = DeploymentLog(store)
+    log.append({}, after=0, run="r", reason="r")
+    for stray in (".000009.json.ab12", "000009.json~", "notes.txt", "9.json"):
+        store.create(f"deployments/{stray}", b"stray")
+    assert log.numbers() == [1]
+    assert log.append({}, after=1, run="r", reason="r").number == 2
+
+
+#: Deploys once after every number, as often as it takes until somebody wrote the last one.
+WRITER = """
+import sys
+from pathlib import Path
+from pipeline.store.artifacts import Store
+from pipeline.errors import ConflictError
+from pipeline.store.deployments import DeploymentLog
+
+log = DeploymentLog(Store(sys.argv[1], Path(sys.argv[2])))
+print("ready", flush=True)
+name = sys.stdin.readline().strip()
+for number in range(4):
+    try:
+        log.append({"nsmc": name}, after=number, run=name, reason="race")
+        print(number + 1)
+    except ConflictError:
+        while max(log.numbers(), default=0) <= number:
+            pass
+"""
+
+
+def test_of_processes_that_deploy_at_once_one_wins_each_number(store: Store, tmp_path: Path) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, store.uri, str(tmp_path)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for index, writer in enumerate(writers):
+        assert writer.stdin is not None
+        writer.stdin.write(f"writer-{index}\n")
+        writer.stdin.flush()
+    won = {}
+    for index, writer in enumerate(writers):
+        output, _ = writer.communicate(timeout=60)
+        assert writer.returncode == 0
+        for number in output.split():
+            assert int(number) not in won, "two writers believe that they made the same deployment"
+            won[int(number)] = f"writer-{index}"
+    log = DeploymentLog(store)
+    assert log.numbers() == [1, 2, 3, 4] == sorted(won)
+    assert {number: log.get(number).run for number in log.numbers()} == won
+
+
+def test_of_threads_that_deploy_at_once_one_wins(open_again: Callable[[], Store]) -> None:
+    def deploy(name: str) -> bool:
+        try:
+            DeploymentLog(open_again()).append({"nsmc": name}, after=0, run=name, reason="race")
+        except ConflictError:
+            return False
+        return True
+
+    names = [f"writer-{number}" for number in range(4)]
+    won = run_together([lambda name=name: deploy(name) for name in names])
+    log = DeploymentLog(open_again())
+    assert won.count(True) == 1
+    assert [log.get(number).run for number in log.numbers()] == [names[won.index(True)]]
+
+
+def test_a_run_overtaken_at_the_last_moment_does_not_deploy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, link = DeploymentLog(store), os.link
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        log.append({"nsmc": "theirs"}, after=0, run="theirs", reason="r")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    with pytest.raises(ConflictError, match="deployment 1 exists already: another run deployed meanwhile") as caught:
+        log.append({"nsmc": "mine"}, after=0, run="mine", reason="r")
+    assert not caught.value.retryable
+    assert [log.get(number).run for number in log.numbers()] == ["theirs"]
+
+
+def test_a_record_is_strict_and_counted_from_one() -> None:
+    record = Deployment(number=1, created=datetime.now(UTC), run="r", reason="r", releases={})
+    check_strict(record)
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        Deployment.model_validate({**dict(record), "number": 0})
+
+
+# --- the way to what is live --------------------------------------------------------------------
+
+
+def log_of(store: Store, *maps: dict[str, str]) -> DeploymentLog:
+    log = DeploymentLog(store)
+    for number, releases in enumerate(maps):
+        log.append(releases, after=number, run=f"night-{number + 1}", reason="r")
+    return log
+
+
+A, B, C, D = ({"nsmc": name} for name in "ABCD")
+
+
+@pytest.mark.parametrize(
+    ("maps", "target"),
+    [
+        ([A, B], 1),
+        ([A, B, C], 2),
+        # 3 goes back to A: before it came nothing, whatever was tried meanwhile.
+        ([A, B, A], None),
+        ([A, B, C, B], 1),
+        ([A, B, C, A], None),
+        ([A, B, A, C], 3),
+        ([A, B, C, B, D], 4),
+        # Twice the same in a row is once.
+        ([A, B, B], 1),
+        ([A, A], None),
+        ([A], None),
+        ([], None),
+    ],
+)
+def test_one_back_is_the_map_before_on_the_way(store: Store, maps: list[dict[str, str]], target: int | None) -> None:
+    log = log_of(store, *maps)
+    if target is None:
+        with pytest.raises(RefusedError, match="there is no deployment before this one to roll back to"):
+            log.one_back()
+    else:
+        assert log.one_back().number == target
+
+
+def test_one_back_leaves_no_recipe_without_a_release(store: Store) -> None:
+    both = {"nsmc": "A", "klue-sts": "S", "extra": "E"}
+    log = log_of(store, A, both)
+    with pytest.raises(RefusedError, match=r"deployment 1, .* has no release of extra, klue-sts, so .* name it: 1$"):
+        log.one_back()
+
+
+def test_one_back_may_bring_a_recipe_back(store: Store) -> None:
+    assert log_of(store, {"nsmc": "A", "klue-sts": "S"}, B).one_back().number == 1
+
+
+def test_a_rollback_chain_goes_back_step_by_step(store: Store) -> None:
+    log = log_of(store, A, B, C)
+    for expected, live in ((2, B), (1, A)):
+        target = log.one_back()
+        assert target.number == expected
+        log.append(target.releases, after=log.numbers()[-1], run="rollback", reason="r")
+        latest = log.latest()
+        assert latest is not None
+        assert latest.releases == live
+    with pytest.raises(RefusedError):
+        log.one_back()
+
+
+@pytest.mark.parametrize(
+    ("names", "served"),
+    [("", ""), ("A", "A"), ("ABC", "ABC"), ("ABA", "A"), ("ABCB", "AB"), ("ABCBD", "ABD"), ("AAB", "AB")],
+)
+def test_what_was_served_on_the_way_is_listed(store: Store, names: str, served: str) -> None:
+    assert log_of(store, *({"nsmc": name} for name in names)).served("nsmc") == list(served)
+
+
+def test_what_was_served_is_listed_by_recipe(store: Store) -> None:
+    log = log_of(store, A, {"nsmc": "A", "klue-sts": "S"}, {"nsmc": "B", "klue-sts": "S"}, {"klue-sts": "T"})
+    assert log.served("nsmc") == ["A", "B"]
+    assert log.served("klue-sts") == ["S", "T"]
+    assert log.served("other") == []
+
+
+def test_a_gap_in_the_log_is_no_end(store: Store) -> None:
+    log = log_of(store, A, B, C)
+    (Path(store.uri) / "deployments" / "000002.json").unlink()
+    assert log.numbers() == [1, 3]
+    assert log.one_back().number == 1
+    assert log.served("nsmc") == ["A", "C"]
+    with pytest.raises(ConflictError, match="deployment 3 is live, not 2"):
+        log.append(D, after=2, run="r", reason="r")
+    assert log.append(D, after=3, run="r", reason="r").number == 4
+
+
+def test_numbers_go_on_beyond_six_digits(store: Store) -> None:
+    log = DeploymentLog(store)
+    record = Deployment(number=999_999, created=datetime.now(UTC), run="r", reason="r", releases=A)
+    store.create("deployments/999999.json", record.model_dump_json().encode())
+    assert log.append(B, after=999_999, run="r", reason="r").number == 1_000_000
+    latest = log.latest()
+    assert latest is not None
+    assert latest.releases == B
+    assert log.one_back().number == 999_999
+
+
+def test_a_record_says_when_it_was_made(store: Store) -> None:
+    before = datetime.now(UTC)
+    made = log_of(store, A).get(1)
+    assert before <= made.created <= datetime.now(UTC)
