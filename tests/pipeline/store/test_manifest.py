@@ -70,7 +70,9 @@ def test_a_model_counts_by_its_content() -> None:
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
-    code = "from pipeline.store.manifest import make_key; print(make_key('t', 1, {'b': 1, 'a': [1.5, None]}, {'x': 'y'}))"
+    code = (
+        "from pipeline.store.manifest import make_key; print(make_key('t', 1, {'b': 1, 'a': [1.5, None]}, {'x': 'y'}))"
+    )
     keys = set()
     for seed in ("1", "2"):
         environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
