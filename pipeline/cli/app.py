@@ -1,4 +1,4 @@
-"""The command line: every stage and the whole road without Airflow, and the served models."""
+"""The command line: run single stages or the whole pipeline without Airflow, and query the served models."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from pipeline.progress import progress
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
 
-# Libraries take seconds to import: each command imports what it needs, so that `--help` stays quick.
+# Libraries take seconds to import. Each command imports only the ones it needs, so that `--help` stays quick.
 
-WHOLE, STAGE = "The whole road", "One stage"
+WHOLE, STAGE = "The whole pipeline", "Single stages"
 
 app = typer.Typer(
     name="saebyeok",
     help="Retrain Korean BERT models and serve them.",
     no_args_is_help=True,
-    # Its installer would write outside the checkout and SAEBYEOK_HOME.
+    # The completion installer writes outside the checkout and SAEBYEOK_HOME.
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -35,11 +35,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; usage errors are one line (and a document with `--json`), too."""
+    """Run the command line. A usage error prints one line on standard error, and a document with `--json`."""
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
-        if not error.format_message():  # no arguments: the help has been shown
+        if not error.format_message():  # no arguments: typer has already printed the help
             sys.exit(USAGE)
         sys.exit(usage_error(error, claim_stdout(), "--json" in sys.argv))
     except typer.Abort:
@@ -57,7 +57,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def root(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to standard error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
@@ -85,7 +85,7 @@ def run(
     overrides: opt.Overrides = None,
     as_json: opt.Json = False,
 ) -> None:
-    """All stages: validate, tokenize, train, evaluate, decide, export, deploy. Exits with 3 where a gate refuses."""
+    """Run all stages: validate, tokenize, train, evaluate, decide, export, deploy. Exit code 3: a gate refused."""
     with session(as_json=as_json, data=data) as current:
         from pipeline.cli.output import print_run, run_document
         from pipeline.cli.run import run_all
@@ -168,9 +168,9 @@ def _add_stages(**helps: str) -> None:
 
 
 _add_stages(
-    validate="Check the data files against the recipe's expectations, and keep them with their data docs.",
-    tokenize="Split and tokenize what was validated.",
-    train="Fine-tune on what was tokenized.",
+    validate="Check the data files against the recipe's expectations, and store them with their data docs.",
+    tokenize="Split and tokenize the validated data.",
+    train="Fine-tune the base model on the tokenized data.",
 )
 
 
@@ -179,7 +179,11 @@ def evaluate(
     recipe: opt.RecipeName,
     file: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A labelled file of the recipe's format: judge what is served."),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="A labelled file in the recipe's format, to evaluate the deployed release on.",
+        ),
     ] = None,
     release: opt.Release = None,
     profile: opt.Profile = None,
@@ -192,11 +196,11 @@ def evaluate(
     overrides: opt.Overrides = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Judge what was trained on the test file; with --file, the deployed release on any labelled file."""
+    """Evaluate the trained model on the test file, or with --file the deployed release on any labelled file."""
     if file is None:
         if release:
             raise typer.BadParameter(
-                "only with --file; the stage judges what was trained (--input)", param_hint="--release"
+                "needs --file; without it the stage evaluates a trained model (--input)", param_hint="--release"
             )
         stage = _stage_command("evaluate")
         given: dict[str, Any] = {"inputs": inputs, "sets": sets, "overrides": overrides}
@@ -218,9 +222,9 @@ def evaluate(
 
 
 _add_stages(
-    decide="Hold what was evaluated against floors and champion, and write the report.",
-    export="Turn what was trained into ONNX files that answer alike: a release.",
-    deploy="Make a release live that was decided for.",
+    decide="Check the evaluation against the thresholds and the champion, and write the report.",
+    export="Export the trained model to ONNX files, check parity and latency, and create a release.",
+    deploy="Deploy an approved release.",
 )
 
 
@@ -229,22 +233,24 @@ def _open_engine(current: Session, job: Any, ref: str | None) -> Engine:
     from serving.engine.engine import EngineOptions
     from serving.engine.variants import open_fastest
 
-    # What is served is what is judged: the same files through the same code.
+    # Uses the service's own engine, so that the evaluated model is exactly the served one.
     return open_fastest(champion(job.store, job.recipe.name, ref).path, EngineOptions.from_settings(current.settings))
 
 
 @app.command(rich_help_panel=SERVED)
 def predict(
     recipe: opt.RecipeName,
-    file: Annotated[str, typer.Argument(metavar="[FILE]", help="Texts, one a line; - is standard input.")] = "-",
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="File with one text per line; - reads standard input.")
+    ] = "-",
     release: opt.Release = None,
     store: opt.StoreUri = None,
 ) -> None:
-    """Ask the deployed release: one text a line in (pairs: a tab between, or ["a", "b"]), one JSON document a line out.
+    """Predict with the deployed release: read one text per line and print one JSON document per line.
 
-    Files of any size are answered as they are read. A line that is no input gets `line` and `error` in its place and
-    is named on standard error; the others are answered, and the exit code is 1 in the end. A line has 65,536 bytes at
-    most.
+    Write a pair as two texts with a tab between them, or as ["a", "b"]. Files of any size are processed as they are
+    read. For an invalid line the output document has `line` and `error`, the error is also printed on standard error,
+    and the exit code is 1 after the last line. A line has at most 65,536 bytes.
     """
     with session() as current:
         from pipeline.cli.predict import CHUNK, open_lines, predict_lines, read_lines
@@ -252,10 +258,10 @@ def predict(
         job = opt.open_job_of(current.settings, recipe, store=store)
         with open_lines(file) as stream:
             engine = _open_engine(current, job, release)
-            # Somebody who types wants an answer a line.
+            # A user who types expects an answer after each line.
             chunk = 1 if stream.isatty() else CHUNK
             bad = 0
-            # Answers that go to a terminal say themselves how far it is.
+            # On a terminal the answers themselves show the progress.
             with progress("answering", bar=not current.stdout.isatty()) as advance:
                 for document in predict_lines(engine, read_lines(stream), chunk):
                     if "error" in document:

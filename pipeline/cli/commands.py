@@ -1,4 +1,4 @@
-"""Commands that look after what is served and the machine it is served from."""
+"""Commands for deployments, encoders, recipe tuning, this machine and the local stack."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pipeline.cli.console import say, session
 from pipeline.errors import FAILED
 
 STACK = "The local stack"
-SERVED, OWN, BETTER, PLACE = "What is served", "An encoder of your own", "A better recipe", "This machine"
+SERVED, OWN, BETTER, PLACE = "Deployed models", "Pretraining", "Hyperparameter search", "This machine"
 
 
 def add_to(app: typer.Typer) -> None:
-    """Register them."""
+    """Register the commands with `app`."""
     for panel, functions in (
         (SERVED, (releases, rollback)),
         (OWN, (pretrain,)),
@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
-    """Deployments, the newest first, and which is live."""
+    """List the deployments, newest first, and mark the live one."""
     with session(as_json=as_json) as current:
         from pipeline.cli.output import deployments_document, print_deployments
         from pipeline.job import open_store
@@ -42,7 +42,7 @@ def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 
 
 def rollback(
-    deployment: Annotated[int | None, typer.Argument(help="Number of a deployment; empty: the one before.")] = None,
+    deployment: Annotated[int | None, typer.Argument(help="Number of a deployment. Default: the previous one.")] = None,
     store: opt.StoreUri = None,
     run_id: opt.RunId = None,
     as_json: opt.Json = False,
@@ -64,23 +64,31 @@ def rollback(
 def pretrain(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="Raw texts, one a line; .gz, too."),
+        typer.Argument(
+            metavar="FILE...", exists=True, dir_okay=False, help="Raw text files, one text per line; .gz files too."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="What was cut off there goes on.")],
-    encoder: Annotated[str, typer.Option(help="Which: mini, or a TOML file like its own.")] = "mini",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Output directory. An interrupted run in it is resumed.")
+    ],
+    encoder: Annotated[
+        str, typer.Option(help="Encoder configuration: mini, or a TOML file in the same format.")
+    ] = "mini",
     start: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", exists=True, file_okay=False, help="An encoder made before, to go on from."),
+        typer.Option(metavar="DIR", exists=True, file_okay=False, help="Pretrained encoder to continue from."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Instead of the encoder's own.")] = None,
-    save_steps: Annotated[int, typer.Option(min=1, help="Steps between two checkpoints.")] = 500,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of steps. Default: the encoder configuration's.")
+    ] = None,
+    save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
     as_json: opt.Json = False,
 ) -> None:
-    """Train a vocabulary and an encoder on raw texts; DIR/encoder is a base model for `--base-model`."""
+    """Pretrain a vocabulary and an encoder on raw texts; use DIR/encoder as `--base-model`."""
     with session(as_json=as_json) as current:
         from pipeline.pretraining.spec import load_encoder
 
-        # Before what takes seconds to import: a mistake is told at once.
+        # Before the imports that take seconds, so that a mistake is reported at once.
         spec = load_encoder(encoder, steps=steps)
         from pipeline.pretraining.pretrain import pretrain as train_encoder
 
@@ -97,18 +105,22 @@ def pretrain(
 
 def tune(
     recipe: opt.RecipeName,
-    trials: Annotated[int, typer.Option(min=1, help="How many in all, those that ended before included.")] = 20,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Total number of trials, including finished ones from earlier runs.")
+    ] = 20,
     fields: Annotated[
         list[str] | None,
         typer.Option(
             "--search",
             metavar="KEY=LOW..HIGH|A,B",
-            help="Fields to try instead of the usual ones: train.learning_rate=1e-4..1e-3, train.epochs=1,2,3.",
+            help="Field to search instead of the defaults: train.learning_rate=1e-4..1e-3, train.epochs=1,2,3.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="Where the best goes, for `--overrides`. Empty: in HOME."),
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="File for the best values, for `--overrides`. Default: in HOME."
+        ),
     ] = None,
     profile: opt.Profile = None,
     data: opt.Data = None,
@@ -119,10 +131,10 @@ def tune(
     overrides: opt.Overrides = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Search for better hyperparameters on the validation side; cut off, the same again goes on.
+    """Search for better hyperparameters on the validation split. Rerun the command to resume an interrupted search.
 
-    Without --search it tries learning rate, epochs, batch size, warm-up, weight decay and, of a base model, layer
-    decay, around the recipe's own. The recipe as it is comes first.
+    The first trial uses the recipe unchanged. Without --search, the search varies learning rate, epochs, batch size,
+    warm-up, weight decay and, for a pretrained base model, layer decay around the recipe's values.
     """
     with session(as_json=as_json, data=data) as current:
         from pipeline.tuning.space import open_search
@@ -137,10 +149,10 @@ def tune(
             store=store,
             cutoff=date.date() if date else None,
         )
-        # Before what takes seconds to import: a mistake is told at once.
+        # Before the imports that take seconds, so that a mistake is reported at once.
         search = open_search(job, chosen, fields or [])
         for key, field in search.space.items():
-            say(f"searching {key}: {field} (the recipe: {search.own[key]})")
+            say(f"searching {key}: {field} (recipe: {search.own[key]})")
         from pipeline.cli.output import print_tuned
         from pipeline.tuning.search import tune as tune_recipe
 
@@ -152,7 +164,7 @@ def tune(
 
 
 def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
-    """Check this machine: versions, GPU, disk, ports, store, service, tracking; and say what to do."""
+    """Check this machine (versions, GPU, disk, ports, store, service, tracking) and suggest fixes."""
     with session(as_json=as_json) as current:
         from pipeline.cli.doctor import diagnose
         from pipeline.cli.output import print_findings
@@ -169,10 +181,12 @@ def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 
 def prune(
     store: opt.StoreUri = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the artifacts that would be deleted, without deleting them.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Delete what no deployment that is kept and no night to come needs (SAEBYEOK_KEEP_DEPLOYMENTS, _KEEP_DAYS)."""
+    """Delete artifacts that no retained deployment or future run needs (SAEBYEOK_KEEP_DEPLOYMENTS, _KEEP_DAYS)."""
     with session(as_json=as_json) as current:
         from pipeline.deployment.retention import delete_outdated, find_outdated
         from pipeline.job import open_store
@@ -191,10 +205,10 @@ def prune(
 
 
 def sample(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is absent.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory to write to; created if absent.")],
     as_json: opt.Json = False,
 ) -> None:
-    """Write the sample data that ships with Saebyeok, in the published files' format."""
+    """Write Saebyeok's synthetic sample data, in the format of the published files."""
     with session(as_json=as_json) as current:
         from pipeline.sample import write_sample
 
@@ -202,13 +216,13 @@ def sample(
         if as_json:
             current.document({"directory": str(written)})
         else:
-            current.line(f"sample data in {written}; for instance: saebyeok run nsmc --data {written}")
+            current.line(f"wrote sample data to {written}; next, for example: saebyeok run nsmc --data {written}")
 
 
 def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
-    """Send Weights & Biases what was recorded offline: runs, data sets and releases, and who is champion.
+    """Upload offline records to Weights & Biases: runs, data sets, releases and the champion of each recipe.
 
-    What is there already is not sent again. Exits with 1 where something failed; the next call goes on from there.
+    Completed uploads are skipped. Exit code 1: an upload failed; rerun the command to continue.
     """
     with session(as_json=as_json) as current:
         from pipeline.cli.output import print_synced
@@ -226,11 +240,13 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 
 def up(
     data: opt.Data = None,
-    run: Annotated[bool, typer.Option(help="Run the DAG once and wait for it, or only start what serves.")] = True,
+    run: Annotated[
+        bool, typer.Option(help="Run the DAG once and wait for it, or only start Airflow and the service.")
+    ] = True,
 ) -> None:
-    """Start Airflow and the service, retrain every recipe once, and say what came out.
+    """Start Airflow and the service, retrain every recipe once, and print the results.
 
-    What runs already is used as it is. Exits with 1 where a task failed and with 3 where a gate refused.
+    Running processes are reused. Exit code 1: a task failed. Exit code 3: a gate refused a model.
     """
     with session(data=data) as current:
         from pipeline.stack import commands
@@ -239,7 +255,7 @@ def up(
 
 
 def down() -> None:
-    """Stop what `up` started, and nothing else."""
+    """Stop the processes that `up` started, and no others."""
     with session() as current:
         from pipeline.stack import commands
 
@@ -247,7 +263,7 @@ def down() -> None:
 
 
 def status() -> None:
-    """Say what of the local stack runs. Exits with 1 where not all of it does."""
+    """Show which processes of the local stack run. Exit code 1: not all of them do."""
     with session() as current:
         from pipeline.stack import commands
 

@@ -1,4 +1,4 @@
-"""What a command prints: its result on standard output and nothing else there, all the rest on standard error."""
+"""Output of a command: only its result goes to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ GATES = (GoldenMismatchError, LatencyError, ParityError, RefusedError)
 
 @dataclass(frozen=True)
 class Session:
-    """One command: its settings, and where its result goes."""
+    """One running command: its settings and the stream for its result."""
 
     settings: Settings
     stdout: TextIO
     as_json: bool
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print the one JSON document of `--json`."""
+        """Print the single JSON document of `--json`."""
         print_json(document, self.stdout)
 
     def write(self, document: Mapping[str, Any]) -> None:
-        """Print one document of many, a line each."""
+        """Print one of many JSON documents, on one line."""
         self.line(json.dumps(document, ensure_ascii=False))
 
     def line(self, text: str = "") -> None:
-        """Print one line of the result, never wrapped."""
+        """Print one line of the result, unwrapped."""
         self.stdout.write(f"{text}\n")
         self.stdout.flush()
 
     def tables(self) -> Console:
-        """A rich console on standard output."""
+        """Return a rich console on standard output."""
         from rich.console import Console
 
         return Console(file=self.stdout, markup=False, highlight=False)
@@ -69,9 +69,9 @@ class Session:
 
 @contextmanager
 def session(*, as_json: bool = False, data: Path | None = None, share: bool = False) -> Iterator[Session]:
-    """Settings and output of one command; its errors become one line and an exit code.
+    """Yield the settings and the output of one command, and turn its errors into one line and an exit code.
 
-    An unforeseen error keeps its traceback. `share` leaves standard output to whoever prints there.
+    An unexpected error keeps its traceback. With `share`, other code may print to standard output too.
     """
     stdout = sys.stdout if share else claim_stdout()
     try:
@@ -80,10 +80,12 @@ def session(*, as_json: bool = False, data: Path | None = None, share: bool = Fa
         _say_error(stdout, as_json, type(error).__name__, str(error), retryable=error.retryable)
         raise typer.Exit(exit_code(error)) from error
     except KeyboardInterrupt as error:
-        _say_error(stdout, as_json, "Interrupted", "interrupted; what was finished is kept, run it again to go on")
+        _say_error(
+            stdout, as_json, "Interrupted", "interrupted; finished stages are kept, rerun the command to continue"
+        )
         raise typer.Exit(INTERRUPTED) from error
     except BrokenPipeError as error:
-        # The reader has what it wanted (`saebyeok predict ... | head`); nothing more can be written there.
+        # The reader closed the pipe (`saebyeok predict ... | head`), which is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
         raise typer.Exit(0) from error
     except typer.Exit:
@@ -97,7 +99,7 @@ def session(*, as_json: bool = False, data: Path | None = None, share: bool = Fa
 
 
 def exit_code(error: SaebyeokError) -> int:
-    """Of the process that ends with `error`."""
+    """Return the exit code for `error`."""
     if isinstance(error, ASKED_WRONGLY):
         return USAGE
     return REFUSED if isinstance(error, GATES) else FAILED
@@ -115,10 +117,10 @@ def _open(stdout: TextIO, as_json: bool, data: Path | None) -> Session:
 
 
 def claim_stdout() -> TextIO:
-    """The real standard output; from now on, whoever else writes there writes to standard error.
+    """Return the real standard output, and redirect everything else that writes to it to standard error.
 
-    Also C code and child processes, which know file descriptor 1 only. For the rest of the process:
-    libraries print while they shut down, too.
+    The redirection includes C code and child processes, which use file descriptor 1. It lasts until the process ends,
+    because libraries also print while they shut down.
     """
     stream = sys.stdout
     try:
@@ -134,7 +136,7 @@ def claim_stdout() -> TextIO:
 
 
 def finite(value: Any) -> Any:
-    """`value` with None for every number that JSON has no word for: NaN, as Pearson's r of a constant, and infinity."""
+    """Return `value` with None for each NaN (such as Pearson's r of a constant) and infinity, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -143,14 +145,14 @@ def finite(value: Any) -> Any:
 
 
 def print_json(document: Mapping[str, Any], stdout: TextIO) -> None:
-    """Print one JSON document, indented where a person reads it."""
+    """Print one JSON document, indented if `stdout` is a terminal."""
     indent = 2 if stdout.isatty() else None
     stdout.write(json.dumps(finite(document), ensure_ascii=False, indent=indent, allow_nan=False, default=str) + "\n")
     stdout.flush()
 
 
 def usage_error(error: typer.TyperException, stdout: TextIO, as_json: bool) -> int:
-    """Say what was asked wrongly, as one line and with `as_json` as a document; the exit code."""
+    """Print a usage error as one line, and with `as_json` as a document, and return the exit code."""
     context = getattr(error, "ctx", None)
     hint = f" (see `{context.command_path} --help`)" if context else ""
     say(f"error: {error.format_message()}{hint}")
@@ -177,7 +179,7 @@ def say(text: str) -> None:
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """Warnings of all libraries, and with `verbose` what Saebyeok itself does."""
+    """Log the warnings of all libraries to standard error, and with `verbose` Saebyeok's own INFO messages."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("pipeline", "serving"):
         logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they are made into."""
+"""Options that several commands share, and the conversion of their values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from pipeline.job import Job
     from pipeline.settings import Settings
 
-RECIPE_PANEL = "Recipe (empty keeps its own)"
+RECIPE_PANEL = "Recipe (default: the recipe's own value)"
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe: nsmc, klue-sts.")]
 Profile = Annotated[str | None, typer.Option(help="Recipe profile: embedded (CPU, minutes) or full (GPU).")]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Directory with the published files; none here or in SAEBYEOK_DATA: the sample."),
+    typer.Option(metavar="DIR", help="Directory with the published files. Default: SAEBYEOK_DATA, else the sample."),
 ]
-StoreUri = Annotated[str | None, typer.Option("--store", metavar="URI", help="A directory or s3://bucket/prefix.")]
+StoreUri = Annotated[
+    str | None, typer.Option("--store", metavar="URI", help="Artifact store: a directory or s3://bucket/prefix.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,44 +39,50 @@ Overrides = Annotated[
         metavar="FILE",
         exists=True,
         dir_okay=False,
-        help="Recipe fields from a TOML file, such as `saebyeok tune` writes; --set wins.",
+        help="TOML file with recipe fields, such as `saebyeok tune` writes. --set overrides it.",
         rich_help_panel=RECIPE_PANEL,
     ),
 ]
 BaseModel = Annotated[
-    str | None, typer.Option(help="mini, a hub id, a local directory, or scratch.", rich_help_panel=RECIPE_PANEL)
+    str | None,
+    typer.Option(help="Base model: mini, a hub id, a local directory, or scratch.", rich_help_panel=RECIPE_PANEL),
 ]
 Epochs = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
 LearningRate = Annotated[float | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
 BatchSize = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
-MaxLength = Annotated[int | None, typer.Option(help="Tokens, special ones included.", rich_help_panel=RECIPE_PANEL)]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(help="Maximum number of tokens per input, special tokens included.", rich_help_panel=RECIPE_PANEL),
+]
 Seed = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
-Force = Annotated[bool, typer.Option("--force", help="Do it again even if it is done.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else there.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again even if the store has a finished result.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
 Date = Annotated[
     datetime | None,
     typer.Option(
         "--date",
         formats=["%Y-%m-%d"],
-        help="The run's day in Seoul: it knows what arrived before it. Empty: today.",
+        help="Date of the run in Seoul; the run sees only data that arrived before it. Default: today.",
         show_default=False,
     ),
 ]
-RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="Id of the run; empty makes one.")]
+RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="Id of the run. Default: a new one.")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="REF", help="An input artifact, such as train/nsmc/<key>/<attempt>; else newest."),
+    typer.Option(
+        "--input", metavar="REF", help="Input artifact, such as train/nsmc/<key>/<attempt>. Default: the newest."
+    ),
 ]
 Release = Annotated[
-    str | None, typer.Option(metavar="REF", help="A release to ask instead of the deployed one, by its ref.")
+    str | None, typer.Option(metavar="REF", help="Ref of the release to use. Default: the deployed one.")
 ]
 
 
 def overrides(sets: Sequence[str] | None, file: Path | None = None, **short: Any) -> dict[str, Any]:
-    """Recipe overrides from `--overrides FILE`, `--set KEY=VALUE` and the options with names of their own.
+    """Return the recipe overrides from `--overrides FILE`, `--set KEY=VALUE` and the dedicated options (`short`).
 
-    Later ones win. Values are TOML (`7`, `0.1`, `true`, `[1, 2]`), and text where they are no TOML.
-    Raises RecipeError where the file is not TOML.
+    Later sources win. A value is parsed as TOML (`7`, `0.1`, `true`, `[1, 2]`) and kept as text if it is not TOML.
+    Raises RecipeError if the file is not TOML, typer.BadParameter if an item of `sets` is not KEY=VALUE.
     """
     chosen = read_overrides(file) if file else {}
     for item in sets or ():
@@ -86,7 +94,7 @@ def overrides(sets: Sequence[str] | None, file: Path | None = None, **short: Any
 
 
 def open_job_of(settings: Settings, name: str, **chosen: Any) -> Job:
-    """`pipeline.job.open_job`, imported only when a command runs."""
+    """Return `pipeline.job.open_job(name, ...)`; the module is imported only when a command runs."""
     from pipeline.job import open_job
 
     return open_job(name, settings=settings, **chosen)

@@ -1,4 +1,4 @@
-"""What a run says of itself: progress while it goes, and its outcome for people and for programs."""
+"""Output of the commands: progress while a run goes on, and results as text for people and JSON for programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.tracking.sync import Synced
 
 @dataclass
 class RunOutcome:
-    """A run as far as it went; the artifacts by their kind."""
+    """The completed steps of a run, its decision and its deployment."""
 
     job: Job
     steps: list[Step] = field(default_factory=list)
@@ -30,23 +30,23 @@ class RunOutcome:
 
     @property
     def made(self) -> dict[str, Artifact]:
-        """Kind to artifact."""
+        """Return the artifacts of the completed steps, by kind."""
         return {step.stage.kind: step.artifact for step in self.steps}
 
 
 def say_start(name: str, number: int, total: int, recipe: str) -> None:
-    """Announce a stage on standard error."""
+    """Print the start of a stage on standard error."""
     say(f"[{number}/{total}] {recipe} {name} ...")
 
 
 def say_done(step: Step) -> None:
-    """Say how a stage ended on standard error."""
-    how = "reused" if step.reused else "made"
+    """Print the result of a stage on standard error."""
+    how = "reused" if step.reused else "built"
     say(f"      {how} in {clock(step.seconds)}: {step.artifact.ref}")
 
 
 def step_document(step: Step) -> dict[str, Any]:
-    """A stage for `--json`."""
+    """Return the document of a stage for `--json`."""
     return {
         "stage": step.stage.name,
         "ref": step.artifact.ref,
@@ -56,7 +56,7 @@ def step_document(step: Step) -> dict[str, Any]:
 
 
 def run_document(outcome: RunOutcome) -> dict[str, Any]:
-    """A whole run for `--json`."""
+    """Return the document of a whole run for `--json`."""
     recipe, made, decision = outcome.job.recipe, outcome.made, outcome.decision
     release = made.get("release")
     return {
@@ -79,13 +79,13 @@ def run_document(outcome: RunOutcome) -> dict[str, Any]:
 
 
 def report_address(outcome: RunOutcome) -> str:
-    """The report of the run: the release's, which has parity and latency too, or that of the decision."""
+    """Return the URI of the run's report: the release's, which adds parity and latency, else the decision's."""
     made = outcome.made
     return f"{made.get('release', made['decide']).uri}/report.html"
 
 
 def figures_document(outcome: RunOutcome) -> dict[str, dict[str, float]]:
-    """Metric to value, 95% interval and floor, on the test file."""
+    """Return by metric the value, 95% interval and threshold (`floor`) on the test file."""
     recipe, test = outcome.job.recipe, outcome.made["evaluate"].figures["test"]
     return {
         metric: {name: test[metric][name] for name in ("value", "low", "high")} | {"floor": recipe.gate.floors[metric]}
@@ -94,7 +94,7 @@ def figures_document(outcome: RunOutcome) -> dict[str, dict[str, float]]:
 
 
 def print_run(session: Session, outcome: RunOutcome) -> None:
-    """A whole run for people, on standard output."""
+    """Print a whole run on standard output, for people."""
     from rich.table import Table
 
     recipe, decision, made = outcome.job.recipe, outcome.decision, outcome.made
@@ -104,7 +104,7 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     session.line(f"{recipe.name} ({recipe.profile}{sample}): {'PROMOTED' if decision.promote else 'REFUSED'}")
     session.line(decision.why)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("metric on the test file", "value", "95% interval", "floor"):
+    for name in ("metric on the test file", "value", "95% interval", "threshold"):
         table.add_column(name, justify="left" if name.startswith("metric") else "right")
     for metric, figure in figures_document(outcome).items():
         interval = f"{figure['low']:.4f} to {figure['high']:.4f}"
@@ -118,19 +118,19 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     session.line(f"data docs   {made['validate'].uri}/docs/index.html")
     session.line(f"run         {outcome.job.run}")
     if outcome.deployment is not None:
-        which = "now live as" if outcome.deployed_now else "live already as"
+        which = "now live as" if outcome.deployed_now else "already live as"
         session.line(f"release     {read_card(made['release']).id}, {which} deployment {outcome.deployment.number}")
 
 
 def print_stage(session: Session, document: Mapping[str, Any]) -> None:
-    """One stage for people."""
+    """Print the result of one stage on standard output, for people."""
     if "deployment" in document:
         trained = ", trained on sample data" if document["sample"] else ""
         session.line(f"deployment {document['deployment']} is live{trained}")
         for name, ref in sorted(document["releases"].items()):
             session.line(f"  {name}: {ref}")
         return
-    how = "reused" if document["reused"] else "made"
+    how = "reused" if document["reused"] else "built"
     sample = ", on sample data" if document["sample"] else ""
     session.line(f"{document['stage']} {how} in {clock(document['seconds'])}{sample}")
     if "promoted" in document:
@@ -151,23 +151,23 @@ def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def print_tuned(session: Session, document: Mapping[str, Any]) -> None:
-    """What a search has found, for people."""
+    """Print the result of a hyperparameter search, for people."""
     best, own, metric = document["best"], document["own"], document["metric"]
     sample = ", sample data" if document["sample"] else ""
     itself = "failed" if own["value"] is None else f"{own['value']:.4f}"
     session.line(
         f"{document['recipe']} ({document['profile']}{sample}): {metric} {best['value']:.4f} on {document['rows']:,} "
-        f"validation rows, trial {best['number']} of {len(document['trials'])}; the recipe itself: {itself}"
+        f"validation rows, trial {best['number']} of {len(document['trials'])}; recipe: {itself}"
     )
     for key, value in best["values"].items():
-        session.line(f"  {key}: {value} (the recipe: {own['values'][key]})")
-    session.line(f"written to {document['out']}")
+        session.line(f"  {key}: {value} (recipe: {own['values'][key]})")
+    session.line(f"wrote {document['out']}")
     command = f"saebyeok run {document['recipe']} --profile {document['profile']} --overrides {document['out']}"
-    session.line(f"to judge it on the test file: {command}")
+    session.line(f"to evaluate it on the test file: {command}")
 
 
 def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
-    """Metrics on a labelled file, for people."""
+    """Print the metrics on a labelled file, for people."""
     sample = ", trained on sample data" if document["sample"] else ""
     session.line(f"{document['release']}{sample}, on {document['rows']:,} rows of {document['file']}")
     for name, value in document["metrics"].items():
@@ -175,14 +175,14 @@ def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
 
 
 def deployments_document(store: Store) -> dict[str, Any]:
-    """All deployments, the newest first; `live` is the number of the one that is served, or null."""
+    """Return all deployments, newest first, for `--json`; `live` is the number of the live one, or null."""
     records = DeploymentLog(store)
     deployments = [records.get(number).model_dump(mode="json") for number in reversed(records.numbers())]
     return {"live": deployments[0]["number"] if deployments else None, "deployments": deployments}
 
 
 def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
-    """All deployments for people."""
+    """Print all deployments, for people."""
     if document["live"] is None:
         session.line("nothing is deployed yet; `saebyeok run nsmc` trains and deploys")
     for item in document["deployments"]:
@@ -194,7 +194,7 @@ def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
 
 
 def print_synced(session: Session, synced: Synced) -> None:
-    """The pass for people."""
+    """Print the result of `saebyeok sync`, for people."""
     for run in synced.runs:
         session.line(f"{run.state:<10} {run.run}{f': {run.message}' if run.message else ''}")
     for recipe, ref in synced.champions.items():
@@ -202,12 +202,12 @@ def print_synced(session: Session, synced: Synced) -> None:
     for problem in synced.problems:
         session.line(f"failed     {problem}")
     done = sum(run.state == "uploaded" for run in synced.runs)
-    state = f"{synced.failed} failed; run it again to go on" if synced.failed else "nothing is left to do"
+    state = f"{synced.failed} failed; rerun the command to continue" if synced.failed else "nothing left to upload"
     session.line(f"{done} runs uploaded to {synced.project} at {synced.address}, {state}")
 
 
 def print_findings(session: Session, findings: list[Diagnosis]) -> None:
-    """All findings for people."""
+    """Print all findings of `saebyeok doctor`, for people."""
     for finding in findings:
         session.line(f"{finding.state:<8} {finding.check:<12} {finding.text}")
         if finding.do:

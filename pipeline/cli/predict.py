@@ -1,4 +1,4 @@
-"""The served model on any text: predictions as JSON lines, and metrics on a labelled file."""
+"""Run the served model on any text: predictions as JSON lines, and metrics on a labelled file."""
 
 from __future__ import annotations
 
@@ -21,41 +21,44 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: Inputs handed to the engine at once: enough to sort by length, and a bar that moves.
+#: Inputs per call of the engine: enough to sort by length, few enough that the progress bar moves.
 CHUNK = 2048
-#: Bytes of a line of input; of a longer one no more is kept, so that a file without ends of lines fills no memory.
+#: Maximum bytes of an input line. The rest of a longer line is dropped, so that one without an end fits in memory.
 LONGEST = 2**16
 
 
 class Answer(Protocol):
-    """Values (inputs, labels) of probabilities or (inputs, 1) of scores, and which inputs were cut short."""
+    """Probabilities (inputs, labels) or scores (inputs, 1), and a flag (inputs,) for each truncated input."""
 
     @property
     def values(self) -> NDArray[np.float32]:
-        """See the class."""
+        """Return the array that the class describes."""
 
     @property
     def truncated(self) -> NDArray[np.bool_]:
-        """See the class."""
+        """Return the array that the class describes."""
 
 
 class Engine(Protocol):
-    """What is needed of `serving.engine.engine.Engine`, which only the command line may import."""
+    """The part of `serving.engine.engine.Engine` that this module uses; only the command line may import the engine."""
 
     card: Card
 
     def problem(self, item: tuple[str, ...]) -> str | None:
-        """Why an input cannot be answered, or None where it can."""
+        """Return the reason why the model cannot read `item`, or None if it can."""
 
     def answer(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
-        """Answers in the order of `inputs`, one text or pair each."""
+        """Return the answers in the order of `inputs`, each one text or pair."""
 
 
 def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
-    """The release that is served for `recipe`, or the one at `ref`. Raises ArtifactError where there is none."""
+    """Return the deployed release of `recipe`, or the release at `ref`.
+
+    Raises ArtifactError if there is none, or if the release at `ref` belongs to another recipe.
+    """
     release = store.open(ref) if ref else DeploymentLog(store).champion(recipe)
     if release is None:
-        raise ArtifactError(f"nothing is deployed for {recipe} in {store.uri}; run `saebyeok run {recipe}` first")
+        raise ArtifactError(f"no release of {recipe} is deployed in {store.uri}; run `saebyeok run {recipe}` first")
     card = read_card(release)
     if card.recipe != recipe:
         raise ArtifactError(f"{release.ref} is a release of {card.recipe}, not of {recipe}")
@@ -63,9 +66,10 @@ def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
 
 
 def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
-    """Metrics of the engine's release on a labelled file of the recipe's format, with `rows` and `release`.
+    """Return the metrics of the engine's release on a labelled file, with `rows` and `release`, for `--json`.
 
-    Raises DataError naming file, rows and rule.
+    The file is in the recipe's format. Raises DataError with file, rows and rule if the file is invalid,
+    ArtifactError if the labels of release and recipe differ.
     """
     import numpy as np
 
@@ -74,8 +78,8 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
 
     if engine.card.labels != recipe.labels:
         raise ArtifactError(
-            f"{engine.card.id} knows the labels {', '.join(engine.card.labels)} and recipe {recipe.name} now has "
-            f"{', '.join(recipe.labels)}; run `saebyeok run {recipe.name}` to train on these"
+            f"release {engine.card.id} has the labels {', '.join(engine.card.labels)}, but recipe {recipe.name} now "
+            f"has {', '.join(recipe.labels)}; run `saebyeok run {recipe.name}` to train with these labels"
         )
     rows = read_labelled(recipe, file)
     inputs = list(rows[recipe.text_columns].itertuples(index=False, name=None))
@@ -100,22 +104,20 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
 
 @contextmanager
 def open_lines(file: str) -> Iterator[BinaryIO]:
-    """A file, or standard input where it is `-`. Raises DataError where it cannot be read."""
+    """Yield `file` opened for reading, or standard input for `-`. Raises DataError if the file cannot be read."""
     if file == "-":
         yield sys.stdin.buffer
         return
     try:
         stream = Path(file).expanduser().open("rb")
     except OSError as error:
-        raise DataError(
-            f"{file} cannot be read ({error.strerror}); name a text file, or - for standard input"
-        ) from error
+        raise DataError(f"cannot read {file} ({error.strerror}); name a text file, or - for standard input") from error
     with stream:
         yield stream
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines of `stream` as they come; of one that is too long, the first `LONGEST` bytes and one more."""
+    """Yield the lines of `stream` as they arrive. Of a longer line, yield only the first `LONGEST` + 1 bytes."""
     while line := stream.readline(LONGEST + 1):
         yield line
         while len(line) > LONGEST and not line.endswith(b"\n"):
@@ -123,9 +125,9 @@ def read_lines(stream: BinaryIO) -> Iterator[bytes]:
 
 
 def predict_lines(engine: Engine, lines: Iterable[bytes], chunk: int) -> Iterator[dict[str, Any]]:
-    """One document a line, in order; a line that is no input gets `line` (from 1) and `error`.
+    """Yield one document per line, in order; an invalid line yields `line` (counted from 1) and `error`.
 
-    At most `chunk` lines are read ahead of the answers.
+    Reads at most `chunk` lines ahead of the answers.
     """
     numbered = enumerate(lines, start=1)
     while batch := list(islice(numbered, chunk)):
@@ -145,19 +147,19 @@ def _parsed(line: bytes, engine: Engine) -> tuple[str, ...] | DataError:
 
 def _input_of(line: bytes, card: Card) -> tuple[str, ...] | DataError:
     if len(line) > LONGEST:
-        return DataError(f"the line is longer than {LONGEST:,} bytes; each holds one input")
+        return DataError(f"the line is longer than {LONGEST:,} bytes; write one input per line")
     try:
-        # A byte order mark can only be at the start of the first line; it belongs to no text.
+        # `utf-8-sig` drops a byte order mark, which the first line may start with.
         text = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         return DataError(f"not UTF-8 (byte {error.start + 1} of the line); convert the file to UTF-8")
     if not text.strip():
-        return DataError("the line is empty; each holds one input")
+        return DataError("the line is empty; write one input per line")
     if card.inputs == "text":
         return (text,)
     pair = _json_pair(text) if text.lstrip().startswith("[") else tuple(text.split("\t"))
     if pair is None or len(pair) != 2 or not all(part.strip() for part in pair):
-        return DataError('not a pair; write two sentences with a tab between them, or ["a", "b"]')
+        return DataError('not a pair; write two texts with a tab between them, or ["a", "b"]')
     return pair
 
 
@@ -165,7 +167,7 @@ def _json_pair(text: str) -> tuple[str, ...] | None:
     try:
         pair = json.loads(text)
     except ValueError:
-        # A sentence may start with a bracket, too.
+        # Not JSON: a plain text may start with a bracket too.
         return tuple(text.split("\t"))
     return tuple(pair) if isinstance(pair, list) and all(isinstance(part, str) for part in pair) else None
 

@@ -1,4 +1,4 @@
-"""The whole road of one recipe, and one stage of it."""
+"""Run the whole pipeline of one recipe, or a single stage."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.store.releases import read_card
 
 
 def run_all(job: Job) -> RunOutcome:
-    """Every stage in order, saying on standard error how it goes; ends after a decision that refuses.
+    """Run every stage in order, report progress on standard error, and return the outcome.
 
-    Raises RefusedError where a person has rejected the model.
+    Stops after the decision if the gate refuses the model. Raises RefusedError if a person has rejected the model.
     """
     outcome = RunOutcome(job)
     for stage in STAGES:
@@ -44,8 +44,8 @@ def _may_go_on(outcome: RunOutcome) -> bool:
     outcome.decision = decision = read_decision(decided)
     if rejection := find_rejection(outcome.job.store, decided, decision):
         raise RefusedError(
-            f"{rejection.figures['by']} in run {rejection.manifest.run}, so it is not served; --force makes it anew, "
-            "and `saebyeok export` and `saebyeok deploy` serve it all the same"
+            f"{rejection.figures['by']} in run {rejection.manifest.run}, so the model is not deployed. Use --force to "
+            "train it again, or `saebyeok export` and `saebyeok deploy` to deploy it anyway"
         )
     return decision.promote
 
@@ -58,12 +58,12 @@ def _deploy(outcome: RunOutcome) -> None:
     release, decision = (outcome.made[kind] for kind in DEPLOY_INPUTS)
     outcome.deployment = run_deploy(job, release, decision, require_service=False)
     outcome.deployed_now = before is None or outcome.deployment.number > before.number
-    how = "recorded as" if outcome.deployed_now else "live already:"
+    how = "recorded as" if outcome.deployed_now else "already live as"
     say(f"      {how} deployment {outcome.deployment.number} in {clock(time.monotonic() - started)}")
 
 
 def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:
-    """One stage on the inputs named by `refs` or the newest ones, as a document for `--json`."""
+    """Run one stage on the inputs named by `refs`, or on the newest ones, and return its document for `--json`."""
     if name == "deploy":
         return _deploy_one(job, refs)
     (stage,) = [stage for stage in STAGES if stage.name == name]

@@ -325,10 +325,10 @@ def test_predict_reads_standard_input_and_writes_json_lines(saebyeok: Saebyeok, 
     documents = [json.loads(line) for line in result.out.splitlines()]
     assert [item.get("text", item.get("error")) for item in documents] == [
         "정말 좋은 영화",
-        "the line is empty; each holds one input",
+        "the line is empty; write one input per line",
         "지루했다",
     ]
-    assert result.err == "error: - line 2: the line is empty; each holds one input\n"
+    assert result.err == "error: - line 2: the line is empty; write one input per line\n"
 
 
 def test_predict_reads_a_file_and_asks_a_named_release(saebyeok: Saebyeok, deployed: Artifact, tmp_path: Path) -> None:

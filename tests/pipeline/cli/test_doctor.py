@@ -110,8 +110,8 @@ def test_a_home_that_cannot_be_made_is_a_problem(quiet: Settings, tmp_path: Path
     ("statuses", "state", "says"),
     [
         ({"/livez": 200, "/readyz": 200}, "ok", "is ready"),
-        ({"/livez": 200, "/readyz": 503}, "problem", "alive and not ready"),
-        ({}, "problem", "is not the service"),
+        ({"/livez": 200, "/readyz": 503}, "problem", "alive but not ready"),
+        ({}, "problem", ", not the service"),
     ],
 )
 def test_the_service_is_asked(
@@ -151,7 +151,7 @@ def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
     for mark in ("uploaded", "linked"):
         RunDirectory(directories[0]).mark(mark)
     waiting = [item for item in diagnose(quiet) if item.check == "tracking" and item.do == "saebyeok sync"]
-    assert [item.text for item in waiting] == ["2 recorded runs are not at Weights & Biases"]
+    assert [item.text for item in waiting] == ["2 offline runs are not uploaded to Weights & Biases yet"]
 
 
 def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/
 @pytest.mark.parametrize(
     ("document", "line"),
     [
-        (STAGE | {"sample": True}, "train made in 3.2 s, on sample data"),
-        (STAGE | {"sample": False}, "train made in 3.2 s"),
+        (STAGE | {"sample": True}, "train built in 3.2 s, on sample data"),
+        (STAGE | {"sample": False}, "train built in 3.2 s"),
         (DEPLOYMENT | {"sample": True}, "deployment 4 is live, trained on sample data"),
         (DEPLOYMENT | {"sample": False}, "deployment 4 is live"),
     ],

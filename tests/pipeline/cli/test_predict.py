@@ -135,7 +135,7 @@ def test_a_line_that_is_too_long_is_told_and_left_out(size: int, text_engine: En
     assert found[2]["text"] == "last"
     assert len(found) == 3
     assert found[1].get("error") == (
-        "the line is longer than 65,536 bytes; each holds one input" if size > LONGEST else None
+        "the line is longer than 65,536 bytes; write one input per line" if size > LONGEST else None
     )
 
 
@@ -168,14 +168,14 @@ def test_no_lines_are_no_answers(text_engine: Engine) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.txt cannot be read"), open_lines(str(tmp_path / "gone.txt")):
+    with pytest.raises(DataError, match=r"cannot read .*gone\.txt"), open_lines(str(tmp_path / "gone.txt")):
         pass
 
 
 def test_the_champion_is_what_the_newest_deployment_names(
     classifier: TinyModel, other_classifier: TinyModel, store: Store
 ) -> None:
-    with pytest.raises(ArtifactError, match="nothing is deployed for nsmc"):
+    with pytest.raises(ArtifactError, match="no release of nsmc is deployed"):
         champion(store, "nsmc")
     first = classifier.publish(store, "nsmc", key="a")
     second = other_classifier.publish(store, "nsmc", key="b")

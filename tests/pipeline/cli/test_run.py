@@ -76,7 +76,7 @@ def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: 
     decided = again.store.open(refs(first)["decide"])
     record_rejection(again.store, decided, "scheduled__x", "admin rejected it")
     refused = again.call("run", "nsmc", code=REFUSED)
-    assert refused["error"]["message"].startswith("admin rejected it in run scheduled__x, so it is not served")
+    assert refused["error"]["message"].startswith("admin rejected it in run scheduled__x, so the model is not deployed")
     assert again.call("releases")["live"] is None
 
 

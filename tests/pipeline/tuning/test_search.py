@@ -306,7 +306,7 @@ def test_the_command_line_searches_and_takes_what_it_found(home: Path, tmp_path:
     assert found.returncode == 0, found.stderr
     assert " validation rows, trial " in found.stdout
     assert f"--overrides {out}" in found.stdout
-    assert "searching train.learning_rate: 0.001 to 0.01 (by orders of magnitude) (the recipe: 0.003)" in found.stderr
+    assert "searching train.learning_rate: 0.001 to 0.01 (by orders of magnitude) (recipe: 0.003)" in found.stderr
     trained = place.call("train", "nsmc", "--overrides", str(out))
     assert trained["reused"], "it is the training of the best trial"
     assert f"accuracy {trained['figures']['validation']['accuracy']:.4f} on" in found.stdout
