@@ -1,8 +1,8 @@
-"""Delete by day what no rollback and no night to come can need.
+"""Delete artifacts that no rollback, comparison or future run can need, once per day.
 
-Kept, each with all that it was made from: the releases of the newest deployments (`SAEBYEOK_KEEP_DEPLOYMENTS`), of
-every recipe the best release before them, and whatever the last days made (`SAEBYEOK_KEEP_DAYS`). Decisions and their
-reports stay for good. What was deleted is remembered: a rollback to it says so.
+Retained, each with all its inputs: the releases of the newest deployments (`SAEBYEOK_KEEP_DEPLOYMENTS`), the best
+earlier release of every recipe, and all artifacts of the last days (`SAEBYEOK_KEEP_DAYS`). Decisions and their reports
+are never deleted. A rollback to a deleted release fails with a message that says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wiring import TASK_DEFAULTS, airflow_errors, daily, task_settings
 @task
 @airflow_errors()
 def prune() -> int:
-    """Delete what is outdated; returns the bytes that it took."""
+    """Delete the outdated artifacts and return their size in bytes."""
     settings = task_settings()
     from pipeline.deployment.retention import delete_outdated, find_outdated
     from pipeline.job import open_store
@@ -29,17 +29,17 @@ def prune() -> int:
 
 
 @dag(
-    # At noon, when the night's run has long ended.
+    # At noon, long after the nightly run has ended.
     schedule=daily("12:00"),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,
     tags=["saebyeok"],
-    description="Delete what no rollback and no night to come can need",
+    description="Delete artifacts that no rollback, comparison or future run can need",
     default_args={**TASK_DEFAULTS, "retry_delay": timedelta(minutes=5), "execution_timeout": timedelta(hours=2)},
 )
 def retention() -> None:
-    """One task."""
+    """Create the task."""
     prune()
 
 

@@ -1,8 +1,8 @@
 """Serve an earlier deployment again.
 
-Triggered by hand. Empty takes back the newest deployment; a number serves just what that one served. The releases
-are staged and asked their golden sentences first, and what then goes live is recorded as a new deployment:
-the log only grows, so a rollback can itself be rolled back.
+Trigger this DAG by hand. Without a number it undoes the newest deployment; with a number it serves the releases of that
+deployment. The releases are first staged and checked with their golden sentences, and then recorded as a new
+deployment: the log only grows, so a rollback can itself be rolled back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHAMPIONS = "saebyeok-rolled-back"
 @task(outlets=[AssetAlias(CHAMPIONS)])
 @airflow_errors()
 def rollback() -> str:
-    """Record and serve the deployment that was asked for; updates the asset of each recipe whose model changed."""
+    """Record and serve the chosen deployment, and update the asset of each recipe whose model changed."""
     settings = task_settings()
     context = get_current_context()
     from pipeline.deployment.deployer import rollback
@@ -50,7 +50,7 @@ def rollback() -> str:
             minimum=1,
             title="Deployment",
             description="Number of the deployment to serve again; `saebyeok releases` lists them. "
-            "Empty: the one before the newest.",
+            "Default: the one before the newest.",
         )
     },
     doc_md=__doc__,
@@ -59,7 +59,7 @@ def rollback() -> str:
     default_args={**TASK_DEFAULTS, "retry_delay": timedelta(seconds=30), "execution_timeout": timedelta(hours=1)},
 )
 def rollback_dag() -> None:
-    """One task."""
+    """Create the task."""
     rollback()
 
 

@@ -1,4 +1,4 @@
-"""What the DAG files share: errors in Airflow's terms, jobs from the trigger form, alerts, links."""
+"""Code that the DAG files share: Airflow errors, jobs from the trigger form, alerts, links."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where the plugin serves files of artifacts (`plugins/saebyeok_artifacts.py`).
+#: Path below which the plugin serves files of artifacts (`plugins/saebyeok_artifacts.py`).
 ARTIFACTS = "/saebyeok"
 
 
 def daily(clock: str) -> CronTriggerTimetable:
-    """Every day at `clock` (such as 03:00) in Seoul."""
+    """Return the schedule: every day at `clock` (such as 03:00) in Seoul."""
     hour, minute = map(int, clock.split(":"))
-    # By default the slot that has just passed would be run when the DAG is unpaused, up to a tenth of a day late.
+    # By default, unpausing the DAG would run an interval that was missed less than a tenth of a day ago.
     return CronTriggerTimetable(f"{minute} {hour} * * *", timezone="Asia/Seoul", run_immediately=timedelta(0))
 
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
-    """Leave to Airflow's retries only the errors that a retry can help.
+    """Turn every error that a retry cannot fix into AirflowFailException, so that Airflow does not retry it.
 
-    A worker that was killed never gets here: Airflow itself tries that task again.
+    A killed worker never gets here; Airflow itself retries its task.
     """
     try:
         yield
@@ -53,21 +53,21 @@ def airflow_errors() -> Iterator[None]:
             raise
         raise AirflowFailException(str(error)) from error
     except Exception as error:
-        # Unforeseen, so a bug or a machine that is not as it must be: the same again would only hide it.
+        # Unexpected: a bug or a broken machine. A retry would only hide it.
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 
 
 def task_settings() -> Settings:
-    """The settings of this machine, with every library's caches kept below `SAEBYEOK_HOME`."""
+    """Return the settings of this machine, with every library's caches kept below `SAEBYEOK_HOME`."""
     settings = load_settings()
     keep_libraries_home(settings)
-    # It writes some two hundred lines about itself when it is imported.
+    # It logs about 200 lines about itself when it is imported.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return settings
 
 
 def task_job(recipe: str) -> Job:
-    """The job of the running task, with what the trigger form asked for."""
+    """Return the job of the running task, with the values of the trigger form."""
     context = get_current_context()
     params = context["params"]
     return open_job(
@@ -82,28 +82,29 @@ def task_job(recipe: str) -> Job:
 
 
 def run_date(context: Mapping[str, Any]) -> date:
-    """The day in Seoul that a run is for, so that a backfilled night knows what was known then.
+    """Return the date of a run in Seoul, so that a backfilled run sees only the data available on its date.
 
-    A run that was triggered by hand may have no logical date: then the moment from which on it may run.
+    A run that was triggered by hand may have no logical date; its `run_after` counts instead.
     """
     return day_in_seoul(context.get("logical_date") or context["dag_run"].run_after)
 
 
 def skip(reason: str) -> AirflowSkipException:
-    """What to raise to skip the running task; Airflow itself does not log why."""
+    """Return the exception that skips the running task, and log the reason, which Airflow itself does not log."""
     log.warning("skipped: %s", reason)
     return AirflowSkipException(reason)
 
 
 def make(job: Job, stage: Stage, *refs: str) -> str:
-    """Run `stage` on the artifacts at `refs`; the ref of what it made, or had made before."""
+    """Run `stage` on the artifacts at `refs` and return the ref of its artifact, built or reused."""
     return stage.run(job, *map(job.store.open, refs)).ref
 
 
 def make_told(job: Job, stage: Stage, *refs: str) -> str:
-    """As `make`, but made anew where the command line had it refused: whoever gets alerts has not been told of that.
+    """Run `make`, and rebuild the result if it is a refusal that a run on the command line got.
 
-    Only what refuses is looked at: `validate` by its error, `decide` by its decision.
+    No alert was sent about that refusal, so it must not be reused here. A refusal is an error of `validate` or a
+    decision of `decide`.
     """
     try:
         made = job.store.open(make(job, stage, *refs))
@@ -116,17 +117,17 @@ def make_told(job: Job, stage: Stage, *refs: str) -> str:
 
 
 def as_number(value: float | str | None) -> float | None:
-    """A number that the form may have sent as text; empty is None."""
+    """Return a number that the form may have sent as text, or None if it is empty."""
     return float(value) if value not in (None, "") else None
 
 
 def champion_asset(recipe: str) -> Asset:
-    """The asset that stands for the model of `recipe` that is being served; other DAGs may follow it."""
+    """Return the asset for the live model of `recipe`, on which other DAGs can be scheduled."""
     return Asset(name=f"champion-{recipe}", uri=f"saebyeok://champion/{recipe}", group="champion")
 
 
 def promotion(store: Store, recipe: str, release: str) -> Deployment | None:
-    """The deployment by which `release` became what it is now, the champion of `recipe`; None where it is not."""
+    """Return the deployment that made `release` the current champion of `recipe`, or None if it is not the champion."""
     records = DeploymentLog(store)
     found = None
     for number in reversed(records.numbers()):
@@ -138,28 +139,28 @@ def promotion(store: Store, recipe: str, release: str) -> Deployment | None:
 
 
 def artifact_url(ref: str, file: str) -> str:
-    """Address of a file of an artifact, below Airflow's own."""
+    """Return the path of an artifact's file on Airflow's host."""
     prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     return f"{prefix}{ARTIFACTS}/{ref}/{file}"
 
 
 def with_host(path: str) -> str:
-    """`path` on Airflow's own host, for a reader who is not in its UI; as it is where Airflow was not told its host."""
+    """Return the URL of `path` on Airflow's host, for links outside its UI, or `path` itself if the host is not set."""
     return urljoin(str(conf.get("api", "base_url", fallback="")), path)
 
 
 class ArtifactLink(BaseOperatorLink):
-    """A button on the task that opens a file of the artifact whose ref the task returned (or pushed)."""
+    """A button on the task that opens a file of the artifact whose ref the task returned or pushed."""
 
     file = ""
-    #: XCom key under which a task that fails may leave the ref.
+    #: XCom key under which a failing task may push the ref.
     xcom_ref = "artifact"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The file's address, or nothing where the task returned no artifact.
+        """Return the path of the file, or an empty string if the task returned no artifact.
 
-        Called by the worker once the task has ended; `ti_key` is then the running task instance, and
-        Airflow keeps the answer beside the task's result.
+        The worker calls this when the task has ended. `ti_key` is then the running task instance, and Airflow stores
+        the link with the task's result.
         """
         pull = ti_key.xcom_pull  # type: ignore[attr-defined]
         ref = pull(task_ids=ti_key.task_id) or pull(task_ids=ti_key.task_id, key=self.xcom_ref)
@@ -167,23 +168,23 @@ class ArtifactLink(BaseOperatorLink):
 
 
 class DataDocsLink(ArtifactLink):
-    """Great Expectations' data docs of a validation."""
+    """Link to the Great Expectations data docs of a validation."""
 
     name = "Data docs"
     file = "docs/index.html"
 
 
 class ReportLink(ArtifactLink):
-    """The report of a decision, or of a release."""
+    """Link to the report of a decision or a release."""
 
     name = "Report"
     file = "report.html"
 
 
 def alert(event: str, text: str, facts: Mapping[str, Any]) -> None:
-    """Log `text` as an error and post it to `SAEBYEOK_ALERT_WEBHOOK` where that is set; never raises.
+    """Log `text` as an error and post it to `SAEBYEOK_ALERT_WEBHOOK` if that is set. Never raises an error.
 
-    The JSON has `event`, `text` (which chat services show as it is) and `facts`.
+    The JSON has `event`, `text` (which chat services display) and the keys of `facts`.
     """
     log.error("%s", text)
     try:
@@ -194,16 +195,16 @@ def alert(event: str, text: str, facts: Mapping[str, Any]) -> None:
 
         body = {"event": event, "text": text, **facts}
         httpx.post(webhook.get_secret_value(), json=body, timeout=10).raise_for_status()
-    except Exception as error:  # noqa: BLE001 - an alert that cannot be sent must not fail what it is about
-        log.warning("the alert could not be sent to SAEBYEOK_ALERT_WEBHOOK: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - an alert that cannot be sent must not fail the task
+        log.warning("could not send the alert to SAEBYEOK_ALERT_WEBHOOK: %s", type(error).__name__)
 
 
 def alert_failure(context: Context) -> None:
-    """`on_failure_callback` of every task: called once no retry is left."""
+    """Send an alert; Airflow calls this `on_failure_callback` of every task when no retry is left."""
     instance = context["ti"]
     facts = {"dag": instance.dag_id, "run": context["run_id"], "task": instance.task_id}
     alert("failed", f"{instance.dag_id}: {instance.task_id} failed: {context.get('exception')}", facts)
 
 
-#: What the tasks of every DAG have in common.
+#: Default arguments of the tasks of every DAG.
 TASK_DEFAULTS = {"owner": "saebyeok", "retries": 2, "on_failure_callback": alert_failure}

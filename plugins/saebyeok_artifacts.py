@@ -1,4 +1,4 @@
-"""Airflow plugin: serve reports and data docs of artifacts below `/saebyeok`, for the links on the tasks."""
+"""Airflow plugin that serves the reports and data docs of artifacts below `/saebyeok`, for the links on the tasks."""
 
 import hashlib
 import re
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 DOCS = re.compile(r"docs/.+")
 REPORT = re.compile(r"report\.html")
-#: What may be read, by kind of artifact.
+#: Files that may be read, by kind of artifact.
 READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": REPORT, "release": REPORT}
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-#: Who may read this DAG may read what it made.
+#: Users who may read this DAG may read its artifacts.
 DAG_ID = "nightly_retrain"
 TYPES = {
     "css": "text/css; charset=utf-8",
@@ -26,8 +26,8 @@ TYPES = {
     "svg": "image/svg+xml",
 }
 HEADERS = {
-    # The pages quote lines of data files: should one get through as a script, it does not run, and as it
-    # would be in an origin of its own, without the reader's session, there is nothing to ask Airflow for.
+    # The pages quote lines of data files. If one gets through as a script, the sandbox keeps it from running, and
+    # gives the page an origin of its own, without the reader's Airflow session.
     "Content-Security-Policy": "sandbox allow-popups allow-downloads; "
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
     "X-Content-Type-Options": "nosniff",
@@ -36,14 +36,14 @@ HEADERS = {
 
 
 class NotServedError(Exception):
-    """There is no such artifact or file, or it is not for reading here."""
+    """The artifact or file does not exist, or may not be read here."""
 
 
 def read_file(kind: str, recipe: str, key: str, attempt: str, path: str) -> tuple[bytes, str]:
-    """Content and media type of one file of an artifact.
+    """Return content and media type of one file of an artifact.
 
-    Only a name that the manifest lists can be had, so no path leads out of the artifact.
-    Raises NotServedError, and StoreError where the store cannot be reached.
+    Only files that the manifest lists are served, so no path leads out of the artifact. Raises NotServedError if the
+    file is absent, damaged or not readable here, StoreError if the store cannot be reached.
     """
     from pipeline.errors import ArtifactError
     from pipeline.job import open_store
@@ -66,7 +66,7 @@ def read_file(kind: str, recipe: str, key: str, attempt: str, path: str) -> tupl
 
 @cache
 def build_app() -> "FastAPI":
-    """The application that Airflow mounts; reading asks for the session of a user who may read the DAG."""
+    """Return the application that Airflow mounts; only users who may read the DAG can read its files."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.core_api.security import requires_access_dag
     from fastapi import Depends, FastAPI, HTTPException, Request, Response
@@ -85,7 +85,7 @@ def build_app() -> "FastAPI":
         try:
             content, media_type = read_file(kind, recipe, key, attempt, path)
         except NotServedError:
-            raise HTTPException(404, "There is no such page; its artifact may have been removed.") from None
+            raise HTTPException(404, "Page not found. Its artifact may have been deleted.") from None
         except StoreError as error:
             raise HTTPException(503, str(error)) from error
         return Response(content, media_type=media_type, headers=HEADERS)
@@ -104,12 +104,12 @@ async def artifacts(
     receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
     send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
 ) -> None:
-    """The application, made when it is first asked: every Airflow process loads plugins, one serves them."""
+    """Serve a request; the application is built on the first one, because only one Airflow process serves plugins."""
     await build_app()(scope, receive, send)
 
 
 class SaebyeokPlugin(AirflowPlugin):
-    """Registers the application."""
+    """Registers the application with Airflow."""
 
     name = "saebyeok"
     fastapi_apps = [{"app": artifacts, "url_prefix": "/saebyeok", "name": "Saebyeok's artifacts"}]  # noqa: RUF012

@@ -109,11 +109,11 @@ def test_person_is_asked_about_a_new_model(
     assert (question.options, question.defaults, question.multiple) == (["Approve", "Reject"], ["Reject"], False)
     assert question.subject == "nsmc: serve the new model?"
     lines = question.body.splitlines()
-    assert lines[0] == "Its gates would let it pass: All is well."
+    assert lines[0] == "The model passed its gates: All is well."
     assert lines.count("- accuracy on the test file: **0.8571** (at least 0.84)") == (2 if compared else 1)
     assert ("There is no champion yet." in lines) == (champion is None)
     report = f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html"
-    assert lines[-1].startswith(f"[Open the report]({report}). Without an answer within 12 hours it is rejected")
+    assert lines[-1].startswith(f"[Open the report]({report}). Without an answer within 12 hours the model is rejected")
 
 
 def test_approved_model_goes_on(approve: Callable[[str], Approval], in_task: InTask, store: Store, hook: Hook) -> None:
@@ -148,7 +148,7 @@ def test_rejected_model_is_remembered_told_and_skipped(
     rejection = find_rejection(store, decided, read_decision(decided))
     assert rejection is not None
     assert (rejection.manifest.run, rejection.figures) == (RUN, {"by": by})
-    text = f"nsmc: the new model is not served, the served one stays: {by}."
+    text = f"nsmc: the new model is not deployed, the current model stays live: {by}."
     assert hook.bodies == [{"event": "rejected", "text": text, "recipe": "nsmc", "run": RUN}]
 
 

@@ -86,7 +86,7 @@ def test_store_that_is_away_is_no_missing_page(
 ) -> None:
     ref = publish(store, "validate", DOCS).ref
     assert reader.get("/saebyeok/validate/nsmc/00ff/none/docs/index.html").json()["detail"] == (
-        "There is no such page; its artifact may have been removed."
+        "Page not found. Its artifact may have been deleted."
     )
     (Path(store.uri).parent / "file").write_text("no directory")
     monkeypatch.setenv("SAEBYEOK_STORE", str(Path(store.uri).parent / "file"))

@@ -27,7 +27,7 @@ def test_form_offers_what_the_command_line_offers(form: ParamsDict) -> None:
     for name in form:
         param = form.get_param(name)
         assert param.schema["title"]
-        assert param.description.endswith(" Empty: the recipe's own." if name in OVERRIDES else ".")
+        assert param.description.endswith(" Default: the recipe's value." if name in OVERRIDES else ".")
 
 
 def test_form_proposes_values(form: ParamsDict) -> None:

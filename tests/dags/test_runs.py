@@ -44,9 +44,9 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     monkeypatch.setenv("SAEBYEOK_DATA", str(data))
     first, again = (airflow("nightly_retrain", recipes=["nsmc"]) for _ in range(2))
     assert (first.state, again.state) == ("failed", "success")
-    assert "klue-sts was not chosen" in caplog.text
+    assert "klue-sts is not among the chosen recipes" in caplog.text
     assert set(again.tasks.values()) == {"skipped"}
-    assert f"nothing new since run {first.id}, which was stopped here: {train}" in caplog.text
+    assert f"data unchanged since run {first.id}, which was stopped here: {train}" in caplog.text
     assert first.tasks["nsmc.validate"] == "failed"
     assert first.tasks["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in first.tasks.items() if task.startswith("klue-sts.")} == {"skipped"}

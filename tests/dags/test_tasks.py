@@ -63,7 +63,7 @@ def test_unknown_parameter_fails_at_once(nightly: ModuleType, in_task: InTask) -
     from airflow.sdk.exceptions import AirflowFailException
 
     in_task(epoch=3, aproval=True)
-    with pytest.raises(AirflowFailException, match="no such parameter: aproval, epoch; there are: recipes, profile, "):
+    with pytest.raises(AirflowFailException, match="unknown parameter: aproval, epoch; known: recipes, profile, "):
         nightly.validate.function("nsmc")
 
 
@@ -71,7 +71,7 @@ def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InT
     from airflow.sdk.exceptions import AirflowSkipException
 
     in_task(recipes=["klue-sts"])
-    with pytest.raises(AirflowSkipException, match="nsmc was not chosen: this run is for klue-sts"):
+    with pytest.raises(AirflowSkipException, match="nsmc is not among the chosen recipes: klue-sts"):
         nightly.validate.function("nsmc")
 
 
@@ -79,7 +79,7 @@ def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InT
     ("first", "ending", "text"),
     [
         (RUN, "AirflowFailException", "^line 3 breaks a rule$"),
-        ("manual__before", "AirflowSkipException", "nothing new since run manual__before, .*: line 3 breaks a rule"),
+        ("manual__before", "AirflowSkipException", "data unchanged since run manual__before, .*: line 3 breaks a rule"),
     ],
 )
 def test_rejected_data_fail_their_first_run_and_skip_the_next(
@@ -120,7 +120,7 @@ def test_gate_alerts_on_the_first_refusal(
     assert hook.bodies == [
         {
             "event": "refused",
-            "text": f"nsmc: the new model was refused, the served one stays. {reason}",
+            "text": f"nsmc: the new model was refused, the current model stays live. {reason}",
             "recipe": "nsmc",
             "run": RUN,
             "reason": reason,
@@ -134,7 +134,9 @@ def test_gate_skips_a_refusal_of_an_earlier_run(nightly: ModuleType, in_task: In
 
     in_task(approval=True)
     decided = make_decided(store, promote=False, run="before")
-    with pytest.raises(AirflowSkipException, match="nothing new since run before, which ended so: Refused: it is wor"):
+    with pytest.raises(
+        AirflowSkipException, match="nothing changed since run before, which ended with: Refused: it is wor"
+    ):
         nightly.gate.function("nsmc", decided.ref)
     assert hook.bodies == []
 
@@ -147,7 +149,7 @@ def test_gate_skips_a_rejected_model_unless_asked_again(
     decided = make_decided(store)
     record_rejection(store, decided, "before", "kim rejected it")
     in_task()
-    with pytest.raises(AirflowSkipException, match=r"^kim rejected it in run before; to be asked again, .*Force$"):
+    with pytest.raises(AirflowSkipException, match=r"^kim rejected it in run before\. To be asked again, .*Force$"):
         nightly.gate.function("nsmc", decided.ref)
     in_task(approval=True)
     assert nightly.gate.function("nsmc", decided.ref) is True
@@ -181,7 +183,7 @@ def test_deploy_of_the_champion_wakes_nobody(
     release = classifier.publish(store, "nsmc", key="a" * 16)
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="before", reason="test")
     context = in_task()
-    with pytest.raises(AirflowSkipException, match=f"nothing new since run before: {release.ref} is live already"):
+    with pytest.raises(AirflowSkipException, match=f"nothing changed since run before: {release.ref} is already live"):
         nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
     assert context["outlet_events"][nightly.champion_asset("nsmc")].extra == {}
 

@@ -110,7 +110,7 @@ def test_an_alert_that_cannot_be_sent_is_no_failure(
     wiring.alert("failed", "train failed", {})
     messages = [record.getMessage() for record in caplog.records if record.name == "wiring"]
     assert messages[0] == "train failed"
-    assert "could not be sent" in messages[1]
+    assert "could not send the alert" in messages[1]
 
 
 def test_the_promotion_is_the_first_deployment_of_the_last_unbroken_line(wiring: ModuleType, store: Store) -> None:
