@@ -76,23 +76,23 @@ def test_texts_are_logged_with_the_switch_and_a_run(run: Noted | None, texts: bo
 
 
 def test_a_story_tells_what_was_used_and_made(store: Store) -> None:
-    data = publish(store, "validate")
+    data, other = publish(store, "validate"), publish(store, "validate")
     tokens = publish(store, "tokenize", validated=data)
     release = publish(store, "release", tokens=tokens)
     run = Noted()
     tracker = Tracker(run, texts=True)
     tracker.uses({"tokenized": tokens})
-    tracker.uses({"validated": data})
+    tracker.uses({"validated": data, "drawn": other})
     tracker.makes(tokens)
     tracker.makes(release)
     attempt = release.ref.rsplit("/", 1)[1]
     assert run.calls == [
         ("update", {"made_from": {"tokenized": tokens.ref}}),
-        ("update", {"made_from": {"validated": data.ref}}),
+        ("update", {"made_from": {"validated": data.ref, "drawn": other.ref}}),
         ("update", {"made": tokens.ref}),
         ("update", {"made": release.ref}),
         ("artifact", "nsmc", [attempt]),
     ]
     assert tracker.story("export", store, crowns=True) == Story(
-        stage="export", store=store.uri, texts=True, uses=(data.ref,), made=release.ref, crowns=True
+        stage="export", store=store.uri, texts=True, uses=(data.ref, other.ref), made=release.ref, crowns=True
     )
