@@ -1,8 +1,8 @@
-"""What the targets of longer tests add to pytest: a table of results in the docs, by which they go on.
+"""pytest plugin of the longer tests: a table of results in the docs, from which an interrupted run resumes.
 
-Each test's last result is written to docs/long-tests.md as soon as it is there. A test that passed at the commit
-that is checked out is not run again, so that a run that was cut off goes on where it was; FRESH=1 runs all.
-Where files differ from the commit, the table says so, and nothing is taken as done.
+The last result of each test is written to docs/long-tests.md as soon as the test ends. A test that passed at the
+current commit is not run again; FRESH=1 runs all. If files differ from the commit, the table says "with changes" and
+all tests run.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PASSED, CHANGED = "passed", " with changes"
 INTRODUCTION = """\
 # Longer tests
 
-The last result of each, written by the runs themselves. What passed at the commit that is checked out is not run again;
-`FRESH=1` runs all. `make long-tests` says of each result how many commits ago it was made and which of the files that
-its test depends on have changed since; `make test` ends with a warning where some have. `make soak
-SAEBYEOK_SOAK_MINUTES=600` makes the soak a long one; cut off, it goes on counting.
+The last result of each longer test, written by the runs themselves. A test that passed at the current commit is not run
+again; `FRESH=1` runs all. `make long-tests` lists the age of each result in commits and the changed files that its test
+depends on. `make test` ends with a warning if such files have changed. `make soak SAEBYEOK_SOAK_MINUTES=600` runs a
+long soak test; rerun the command to resume it.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """One test and its last result, as the table has it."""
+    """A row of the table: one test and its last result."""
 
     target: str
     test: str
@@ -55,7 +55,7 @@ class Row:
 
 @cache
 def commit() -> str:
-    """The commit that is checked out, and whether files differ from it (the table itself aside)."""
+    """Return the current commit, followed by " with changes" if files other than the table differ from it."""
     state = _git("status", "--porcelain", "--", ".", f":!{DOCUMENT.relative_to(ROOT)}")
     return _git("rev-parse", "--short=10", "HEAD") + (CHANGED if state else "")
 
@@ -65,38 +65,38 @@ def _git(*arguments: str) -> str:
 
 
 def is_fresh() -> bool:
-    """Whether nothing of earlier runs counts."""
+    """Return whether to ignore the results of earlier runs."""
     return bool(os.environ.get("FRESH")) or commit().endswith(CHANGED)
 
 
 def name_of(nodeid: str) -> tuple[str, str]:
-    """Target and readable name: `tests/soak/test_swaps.py::test_no_one_notices` is `swaps: no one notices`."""
+    """Return target and readable name: `tests/soak/test_swaps.py::test_no_one_notices` is `swaps: no one notices`."""
     path, _, function = nodeid.partition("::")
     words = f"{Path(path).stem.removeprefix('test_')}: {function.removeprefix('test_')}".replace("_", " ")
     return TARGETS[Path(path).parent.name], words
 
 
 def _plain(name: tuple[str, str]) -> tuple[str, str]:
-    """The name without parameters."""
+    """Return the name without parameters."""
     return name[0], name[1].partition("[")[0]
 
 
 def read_table(text: str) -> dict[tuple[str, str], Row]:
-    """The rows of a document, by target and test."""
+    """Return the rows of a document, by target and test."""
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     rows = [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
     return {row.name: row for row in rows}
 
 
 def write_table(rows: dict[tuple[str, str], Row]) -> str:
-    """The document with these rows."""
+    """Return the document with these rows."""
     table = [COLUMNS, ("---",) * len(COLUMNS), *(rows[name].cells() for name in sorted(rows))]
     return f"{INTRODUCTION}\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table)
 
 
 @dataclass
 class Book:
-    """The plugin: skips what is done, and writes each result down."""
+    """The plugin: skips tests that have passed and records each result."""
 
     done: set[str] = field(default_factory=set)
     reports: dict[str, list[pytest.TestReport]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Book:
         rows = self._rows()
         names = {_plain(name_of(item.nodeid)) for item in items}
         targets = {target for target, _ in names}
-        # A test that is gone has no result.
+        # Drop the results of deleted tests.
         self._write({name: row for name, row in rows.items() if _plain(name) in names or row.target not in targets})
         for item in items:
             row = rows.get(name_of(item.nodeid))
@@ -149,5 +149,5 @@ def _row(nodeid: str, reports: list[pytest.TestReport]) -> Row:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the book where this module is named: `pytest -p tests.support.long_runs`."""
+    """Register the plugin when this module is named: `pytest -p tests.support.long_runs`."""
     config.pluginmanager.register(Book())
