@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,21 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def open_again(uri: str, tmp_path: Path) -> Callable[[], Store]:
     """Opens the same store as another process on the same machine would."""
     return lambda: Store(uri, tmp_path / "cache")
+
+
+@pytest.fixture
+def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
+    """Sets the clock by which artifacts are made, so far from the right one."""
+
+    def set_clock(error: timedelta) -> None:
+        class Wrong(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Any:
+                return datetime.now(tz) + error
+
+        monkeypatch.setattr("pipeline.store.artifacts.datetime", Wrong)
+
+    return set_clock
 
 
 @pytest.fixture

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DataError, RecipeError, SettingsError
-from pipeline.job import OVERRIDES, data_directory, keep_libraries_home, make_home, new_run_id, open_job
+from pipeline.job import (
+    OVERRIDES,
+    data_directory,
+    day_in_seoul,
+    full_keys,
+    is_by_hand,
+    keep_libraries_home,
+    make_home,
+    new_run_id,
+    open_job,
+    open_store,
+)
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
@@ -88,3 +99,61 @@ def test_run_ids_sort_by_time_and_differ() -> None:
     assert early.startswith("cli-20260102T030405-")
     assert early < late
     assert new_run_id() != new_run_id()
+
+
+@pytest.mark.parametrize(
+    ("moment", "day"),
+    [
+        # Midnight in Seoul is 15:00 UTC.
+        (datetime(2026, 1, 2, 14, 59, 59, 999_999, UTC), date(2026, 1, 2)),
+        (datetime(2026, 1, 2, 15, 0, 0, 0, UTC), date(2026, 1, 3)),
+        (datetime(2026, 1, 2, 23, 0, 0, 0, timezone(timedelta(hours=-10))), date(2026, 1, 3)),
+    ],
+)
+def test_a_day_is_that_of_seoul(moment: datetime, day: date) -> None:
+    assert day_in_seoul(moment) == day
+
+
+def test_a_job_knows_todays_data_unless_it_is_backfilled(settings: Settings) -> None:
+    before = day_in_seoul(datetime.now(UTC))
+    assert before <= open_job("nsmc", settings=settings).cutoff <= day_in_seoul()
+    assert open_job("nsmc", settings=settings, cutoff=date(2026, 1, 2)).cutoff == date(2026, 1, 2)
+
+
+def test_a_job_is_by_hand_and_not_forced_unless_said(settings: Settings) -> None:
+    job, forced = open_job("nsmc", settings=settings), open_job("nsmc", settings=settings, run="night", force=True)
+    assert (job.force, forced.force) == (False, True)
+    assert is_by_hand(job.run)
+    assert forced.run == "night"
+    assert not is_by_hand("scheduled__2026-01-02T00:00:00+00:00")
+    assert not is_by_hand("manual__cli-x")
+
+
+def test_what_keeps_the_recipes_own_is_left_out() -> None:
+    named = {"epochs": 0, "seed": None, "base_model": "", "train.warmup": 0.0, "max_length": False}
+    assert full_keys(named) == {"train.epochs": 0, "train.warmup": 0.0, "model.max_length": False}
+
+
+def test_a_store_is_named_by_its_settings_or_by_hand(settings: Settings) -> None:
+    assert open_store(settings).uri == settings.store_uri == str(settings.home / "store")
+    named = open_store(settings, "s3://bucket/prefix")
+    assert named.uri == "s3://bucket/prefix"
+    # What it fetches stays at home.
+    with named.draft() as draft:
+        assert draft.is_relative_to(settings.home / "cache" / "store")
+
+
+def test_a_home_is_made_and_kept(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "deep" / "home")
+    make_home(settings)
+    (settings.home / "kept").touch()
+    make_home(settings)
+    assert (settings.home / "kept").exists()
+
+
+def test_a_home_that_may_not_be_written_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, whatever the mode says.
+    for allowed in (os.W_OK, os.X_OK):
+        monkeypatch.setattr(os, "access", lambda path, mode, allowed=allowed: not mode & ~allowed)
+        with pytest.raises(SettingsError, match=f"SAEBYEOK_HOME is {tmp_path}, which cannot be written: name another"):
+            make_home(Settings(home=tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.manifest import make_key
 from pipeline.tracking.tracker import Tracker
 
 
@@ -68,6 +70,17 @@ def test_force_makes_a_new_attempt_and_it_wins(make_job: Callable[..., Job], rec
     assert later.ref == forced.ref != first.ref
 
 
+def test_force_takes_effect_though_the_clock_was_set_back(
+    make_job: Callable[..., Job], recipe: Recipe, set_clock: Callable[[timedelta], None]
+) -> None:
+    stage = Stage()
+    first = stage(make_job(recipe))
+    set_clock(timedelta(hours=-1))
+    forced = stage(make_job(recipe, force=True))
+    assert stage(make_job(recipe)).ref == forced.ref != first.ref
+    assert stage.runs == 2
+
+
 def test_a_forced_input_makes_its_followers_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
     before, after = Stage(), Stage()
     after(make_job(recipe), fields={"seed": 1}, tokenized=before(make_job(recipe)))
@@ -108,6 +121,7 @@ def test_the_manifest_says_where_an_artifact_comes_from(make_job: Callable[..., 
     manifest = Stage()(make_job(recipe, run="manual__2026-01-01T00:00:00+00:00")).manifest
     assert (manifest.kind, manifest.recipe, manifest.run) == ("train", "nsmc", "manual__2026-01-01T00:00:00+00:00")
     assert manifest.fields == {"seed": 7}
+    assert manifest.key == make_key("train", 1, {"seed": 7}, {})
 
 
 def test_what_is_made_is_one_tracked_run_and_what_is_reused_is_none(

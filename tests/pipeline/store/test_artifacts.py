@@ -6,9 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,21 +34,6 @@ def overwrite(uri: str, request: pytest.FixtureRequest) -> Overwrite:
             (Path(uri) / ref).write_bytes(content)
 
     return in_bucket if uri.startswith("s3://") else on_disk
-
-
-@pytest.fixture
-def set_clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
-    """Sets the clock by which artifacts are made, so far from the right one."""
-
-    def set_clock(error: timedelta) -> None:
-        class Wrong(datetime):
-            @classmethod
-            def now(cls, tz: tzinfo | None = None) -> Any:
-                return datetime.now(tz) + error
-
-        monkeypatch.setattr("pipeline.store.artifacts.datetime", Wrong)
-
-    return set_clock
 
 
 def newest_ref(store: Store) -> str | None:
@@ -210,6 +194,23 @@ def test_hidden_names_and_the_folders_own_marker_are_not_listed(
     if uri.startswith("s3://"):
         request.getfixturevalue("bucket").put("deployments/", b"")
     assert open_again().list("deployments") == ["000001.json"]
+
+
+def test_an_artifact_is_where_it_always_was(uri: str, open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+    # Named by hand: existing stores are read.
+    made = publish(open_again())
+    ref = "train/nsmc/k9/20250102T030405678901-ab12"
+    for name in ("docs/manifest.json", "tokenizer.json", "weights.bin"):
+        assert open_again().create(f"{ref}/{name}", FILES[name])
+    assert open_again().create(f"{ref}/manifest.json", made.manifest.model_dump_json().encode())
+    found = find(open_again(), "k9")
+    assert found is not None
+    assert found.ref == ref
+    assert read_all(found) == FILES
+    assert open_again().create(f"pruned/{ref}", b"2025-02-03")
+    overwrite(f"{ref}/manifest.json", None)
+    with pytest.raises(PrunedError, match="was deleted on 2025-02-03"):
+        open_again().open(ref)
 
 
 def test_a_stray_file_is_passed_over(open_again: Callable[[], Store]) -> None:
