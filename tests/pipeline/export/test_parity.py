@@ -70,8 +70,9 @@ def test_metric_that_rises_counts_as_one_that_falls() -> None:
 def test_score_at_the_cut_counts_as_similar() -> None:
     labels = np.array([0.0, 3.0, 5.0])
     for score, changed in ((3.0, 0.0), (2.999, 1 / 3)):
-        found = measure_parity(PAIRS, labels, np.array([1.0, 3.5, 4.0]), np.array([1.0, score, 4.0]))
-        assert found["changed_labels"] == pytest.approx(changed)
+        above, at = np.array([1.0, 3.5, 4.0]), np.array([1.0, score, 4.0])
+        assert measure_parity(PAIRS, labels, above, at)["changed_labels"] == pytest.approx(changed)
+        assert measure_parity(PAIRS, labels, at, above)["changed_labels"] == pytest.approx(changed)
 
 
 def test_error_of_an_accuracy_change_is_that_of_paired_rows() -> None:
@@ -79,7 +80,7 @@ def test_error_of_an_accuracy_change_is_that_of_paired_rows() -> None:
     assert flipped(200, lost=9, won=4)["metric_error"] == pytest.approx(math.sqrt((13 / 200 - (5 / 200) ** 2) / 200))
 
 
-@pytest.mark.parametrize("noise", [0.001, 0.1, 1.0])
+@pytest.mark.parametrize("noise", [0.001, 0.1, 1.0, 4.0])
 def test_error_of_a_correlation_change_is_the_jackknifes(noise: float) -> None:
     draw = np.random.default_rng(3)
     labels = draw.uniform(0, 5, 400)
