@@ -1,4 +1,4 @@
-"""`python -m serving`: start the service where SAEBYEOK_SERVICE_URL says, everything it writes below HOME."""
+"""`python -m serving`: start the service at SAEBYEOK_SERVICE_URL; it writes only below HOME."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from serving.api.auth import api_keys, deploy_token
 
 
 def command(settings: Settings) -> list[str]:
-    """The `bentoml serve` command line. Raises SettingsError where the URL names no host and port."""
+    """Return the `bentoml serve` command line. Raises SettingsError if the URL has no host or port."""
     url = urlsplit(settings.service_url)
     try:
         host, port = url.hostname, url.port
     except ValueError as error:
-        raise SettingsError(f"SAEBYEOK_SERVICE_URL: {error} (it is {settings.service_url!r})") from error
+        raise SettingsError(f"SAEBYEOK_SERVICE_URL {settings.service_url!r} is invalid: {error}") from error
     if url.scheme != "http" or host is None or port is None:
         raise SettingsError(f"SAEBYEOK_SERVICE_URL must look like http://127.0.0.1:3000, not {settings.service_url!r}")
     # BentoML binds addresses, not names.
@@ -27,7 +27,7 @@ def command(settings: Settings) -> list[str]:
 
 
 def main() -> None:
-    """Become the service."""
+    """Replace this process by the service."""
     try:
         settings = load_settings()
         deploy_token(settings)

@@ -1,4 +1,4 @@
-"""What the service reads and writes, as pydantic models: the source of its OpenAPI document."""
+"""Requests and responses of the service as pydantic models, from which the OpenAPI document is generated."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.recipes.kinds import Inputs, Kind, Route
 
-SAMPLE = "the release was trained on the shipped sample, not on real data"
-TRUNCATED = "the {0} was longer than the model reads; its end was left out"
-UNKNOWN = "share of the {0}'s tokens, of those that were read, which the model does not know: 1 where it knows nothing"
+SAMPLE = "whether the release was trained on the shipped sample data instead of real data"
+TRUNCATED = "whether the {0} was longer than the model's maximum and its end was cut off"
+UNKNOWN = "share of the {0}'s tokens that are unknown to the model, from 0 to 1; tokens that were cut off do not count"
 
-#: Addresses a staged or live release by id or ref.
+#: Header that addresses a staged or live release by id or ref.
 RELEASE_HEADER = "X-Saebyeok-Release"
 
 Method = Literal["cross-encoder", "cosine", "euclidean"]
 
-# The first item that does not fit is enough: a body of a million of them would be answered with a million errors.
+# Stop at the first invalid item: a body with a million of them would cause a million errors.
 Texts = Annotated[list[str], FailFast()]
 Pair = Annotated[list[str], FailFast(), Field(min_length=2, max_length=2)]
 Pairs = Annotated[list[Pair], FailFast()]
@@ -28,18 +28,18 @@ RecipeName = Annotated[str, Field(max_length=100)]
 
 
 class Request(BaseModel):
-    """An unknown key is an error: a typo must not be answered as if it had not been there.
+    """A request body. Unknown keys are rejected, so that a misspelt key is not silently ignored.
 
-    How many inputs of which length are taken is the service's setting: it checks them, and its OpenAPI document says
-    them.
+    The limits on the number and length of inputs are settings: the service checks them, and its OpenAPI document
+    contains them.
     """
 
-    # Texts are not for logs.
+    # Keep texts out of the logs.
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class ClassifyRequest(Request):
-    """Texts to classify, or pairs of texts: one of the two, as the release reads."""
+    """Texts or pairs of texts to classify; which of the two depends on the release."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["texts"]}, {"required": ["pairs"]}]})
 
@@ -47,9 +47,11 @@ class ClassifyRequest(Request):
     pairs: Pairs = Field(
         default_factory=list,
         examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]],
-        description="instead of `texts`, where a release classifies pairs (`inputs` in `/releases`)",
+        description="instead of `texts`, if the release classifies pairs (`inputs` in `/releases`)",
     )
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+    recipe: RecipeName | None = Field(
+        default=None, description="may be omitted or null if only one deployed recipe fits"
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -62,11 +64,13 @@ class SimilarityRequest(Request):
     """Pairs of sentences to compare."""
 
     pairs: Pairs = Field(examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]])
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+    recipe: RecipeName | None = Field(
+        default=None, description="may be omitted or null if only one deployed recipe fits"
+    )
     method: Method | None = Field(
         default=None,
-        description="left out or null: the release's own. A cross-encoder reads both sentences at once; a bi-encoder "
-        "compares their vectors by cosine or euclidean distance, of which `/releases` says which it has",
+        description="omitted or null: the release's default. A cross-encoder reads both sentences together; a "
+        "bi-encoder compares their vectors by cosine or Euclidean distance. `/releases` lists the available methods",
     )
 
 
@@ -74,18 +78,22 @@ class ScoreRequest(Request):
     """Texts to score."""
 
     texts: Texts = Field(examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+    recipe: RecipeName | None = Field(
+        default=None, description="may be omitted or null if only one deployed recipe fits"
+    )
 
 
 class EmbedRequest(Request):
-    """Texts to turn into vectors."""
+    """Texts to embed."""
 
     texts: Texts = Field(examples=[["오늘은 비가 온다", "오늘은 비가 내린다"]])
-    recipe: RecipeName | None = Field(default=None, description="left out or null: the only one that fits")
+    recipe: RecipeName | None = Field(
+        default=None, description="may be omitted or null if only one deployed recipe fits"
+    )
 
 
 class Response(BaseModel):
-    """What every answer says of the release that gave it."""
+    """Fields of every response about the release that computed it."""
 
     recipe: str
     release: str
@@ -93,7 +101,7 @@ class Response(BaseModel):
 
 
 class ClassifyResult(BaseModel):
-    """The answer to one text or pair."""
+    """The class of one text or pair."""
 
     label: str
     score: float = Field(description="probability of `label`")
@@ -103,37 +111,39 @@ class ClassifyResult(BaseModel):
 
 
 class ClassifyResponse(Response):
-    """One result a text or pair, in the order of the request."""
+    """One result per text or pair, in the order of the request."""
 
     results: list[ClassifyResult]
 
 
 class SimilarityResult(BaseModel):
-    """The answer to one pair."""
+    """The similarity of one pair."""
 
-    score: float = Field(description="in the recipe's range, 0 (unlike) to 5 (same meaning) for KLUE-STS")
-    similar: bool = Field(description="the score reaches the recipe's cut")
+    score: float = Field(
+        description="within the recipe's score range; for KLUE-STS from 0 (unrelated) to 5 (equivalent)"
+    )
+    similar: bool = Field(description="whether the score is at least the recipe's threshold")
     truncated: bool = Field(description=TRUNCATED.format("pair"))
     unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("pair"))
 
 
 class SimilarityResponse(Response):
-    """One result a pair, in the order of the request."""
+    """One result per pair, in the order of the request."""
 
-    method: Method = Field(description="how the pairs were compared")
+    method: Method = Field(description="method of the comparison")
     results: list[SimilarityResult]
 
 
 class ScoreResult(BaseModel):
     """The score of one text."""
 
-    score: float = Field(description="in the recipe's range: `score_range` in `/releases`")
+    score: float = Field(description="within the recipe's score range (`score_range` in `/releases`)")
     truncated: bool = Field(description=TRUNCATED.format("text"))
     unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("text"))
 
 
 class ScoreResponse(Response):
-    """One result a text, in the order of the request."""
+    """One result per text, in the order of the request."""
 
     results: list[ScoreResult]
 
@@ -141,20 +151,20 @@ class ScoreResponse(Response):
 class EmbedResult(BaseModel):
     """The vector of one text."""
 
-    vector: list[float] = Field(description="of length 1, so that the dot product of two is their cosine")
+    vector: list[float] = Field(description="unit vector; the dot product of two vectors is their cosine similarity")
     truncated: bool = Field(description=TRUNCATED.format("text"))
     unknown_share: float = Field(ge=0, le=1, description=UNKNOWN.format("text"))
 
 
 class EmbedResponse(Response):
-    """One result a text, in the order of the request."""
+    """One result per text, in the order of the request."""
 
-    dimensions: int = Field(description="numbers of each vector")
+    dimensions: int = Field(description="number of dimensions of each vector")
     results: list[EmbedResult]
 
 
 class ErrorType(StrEnum):
-    """The one table of errors: the type, as `error.type` has it, and the HTTP status that goes with it."""
+    """All error types (`error.type`) and their HTTP status."""
 
     status: int
 
@@ -173,7 +183,7 @@ class ErrorType(StrEnum):
     TIMEOUT = "timeout", 504
 
     def __new__(cls, value: str, status: int) -> Self:
-        """The member `value`, which is answered with `status`."""
+        """Create the member `value` with HTTP status `status`."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.status = status
@@ -181,35 +191,37 @@ class ErrorType(StrEnum):
 
     @classmethod
     def of(cls, status: int) -> ErrorType:
-        """The type that goes with a status which somebody else chose; one of no row is the nearest that is told."""
+        """Return the type for an HTTP status; for an unlisted status INTERNAL (5xx) or INVALID_REQUEST."""
         known = next((kind for kind in cls if kind.status == status), None)
         return known or (cls.INTERNAL if status >= 500 else cls.INVALID_REQUEST)
 
 
 class ErrorBody(BaseModel):
-    """What went wrong."""
+    """Type, message and location of an error."""
 
     type: ErrorType
     message: str
-    index: int | None = Field(default=None, description="which text or pair, counted from 0, where it is about one")
+    index: int | None = Field(
+        default=None, description="index of the text or pair that caused the error, from 0; null if none did"
+    )
 
 
 class ErrorResponse(BaseModel):
-    """The shape of every error."""
+    """The body of every error response."""
 
     error: ErrorBody
 
 
 class StageRequest(Request):
-    """A release to load beside those that are live."""
+    """A release to load in addition to the live ones."""
 
     release: Annotated[str, Field(max_length=500)] = Field(
-        description="its ref in the store: release/<recipe>/<key>/<attempt>"
+        description="ref of the release in the store: release/<recipe>/<key>/<attempt>"
     )
 
 
 class StagedResponse(BaseModel):
-    """Refs of the releases that the workers are to keep staged."""
+    """Refs of all releases that the workers must keep staged."""
 
     staged: list[str]
 
@@ -224,62 +236,63 @@ class LoadProblem(BaseModel):
 
 
 class WorkerState(BaseModel):
-    """What one worker process says of itself."""
+    """State of one worker process."""
 
     pid: int
     started: datetime
     heartbeat: datetime
-    deployment: int = Field(description="number of the deployment that it serves; 0: none yet")
-    live: dict[str, str] = Field(description="recipe to the ref of the release that answers users")
-    staged: list[str] = Field(description="refs of the staged releases that it has loaded")
+    deployment: int = Field(description="number of the deployment that the worker serves; 0: none yet")
+    live: dict[str, str] = Field(description="recipe to the ref of its live release")
+    staged: list[str] = Field(description="refs of the staged releases that the worker has loaded")
     problem: str | None = Field(
-        default=None, description="why it cannot follow the deployments at the moment; null: it can"
+        default=None, description="why the worker currently cannot read the deployments; null if it can"
     )
     problems: list[LoadProblem]
 
 
 class LiveRelease(BaseModel):
-    """A deployed release, from its card."""
+    """A deployed release, as its card describes it."""
 
-    release: str = Field(description="id, as every answer names it")
+    release: str = Field(description="id of the release, as in every response")
     ref: str
     title: str
     kind: Kind
-    inputs: Inputs = Field(description="what it reads: single texts, or pairs of them")
-    route: Route = Field(description="where it is asked")
+    inputs: Inputs = Field(description="input of the model: single texts or pairs of texts")
+    route: Route = Field(description="route that serves the release")
     labels: list[str]
-    score_range: tuple[float, float] | None = Field(description="lowest and highest score; null: it classifies")
+    score_range: tuple[float, float] | None = Field(description="lowest and highest score; null for classification")
     similar_at: float | None = Field(
-        description="the score from which a pair is `similar`, or a text counts as positive in F1; null: it classifies"
+        description="lowest score of a `similar` pair, or of a positive text in F1; null for classification"
     )
-    max_length: int = Field(description="tokens that the model reads of a text, or of both of a pair")
-    methods: list[Method] = Field(description="how it compares pairs, its own way first; empty where it compares none")
-    vectors: bool = Field(description="whether `/embed` has vectors of it")
+    max_length: int = Field(description="maximum number of tokens per text, or per pair")
+    methods: list[Method] = Field(description="methods to compare pairs, the default first; empty if it compares none")
+    vectors: bool = Field(description="whether the release can embed texts (`/embed`)")
     sample: bool = Field(description=SAMPLE)
     figures: dict[str, float] = Field(description="metrics on the test file")
-    provider: str = Field(description="what ONNX Runtime really runs on")
-    variant: str = Field(description="which of its files that is: its precision, and whether it computes no padding")
+    provider: str = Field(description="execution provider that ONNX Runtime uses")
+    variant: str = Field(description="file that runs: its precision, prefixed with `packed` if it computes no padding")
     rates: dict[str, float] = Field(
-        description="golden sentences a second of each of its files, when they were loaded; empty: there is but one"
+        description="golden sentences per second of each file, measured at load time; empty if there is only one file"
     )
     created: datetime
 
 
 class ReadyResponse(BaseModel):
-    """What is ready to answer."""
+    """Readiness of the worker that answers."""
 
     deployment: int
-    providers: dict[str, str] = Field(description="recipe to what ONNX Runtime really runs it on")
+    providers: dict[str, str] = Field(description="recipe to the execution provider that ONNX Runtime uses for it")
     follows: bool = Field(
-        default=True, description="whether it can follow the deployments at the moment; `/releases` says why not"
+        default=True,
+        description="whether the worker can currently read the deployments; `/releases` gives the reason if not",
     )
 
 
 class ReleasesResponse(BaseModel):
-    """What is deployed, as the answering worker sees it, and what every live worker says."""
+    """The deployment of the worker that answers, and the state of all live workers."""
 
-    store: str | None = Field(description="digest of the store whose deployments it follows; null: a Bento's own")
-    deployment: int = Field(description="0 before the first deployment")
+    store: str | None = Field(description="digest of the store whose deployments are served; null for a Bento")
+    deployment: int = Field(description="number of the deployment; 0 before the first")
     created: datetime | None
     run: str | None
     reason: str | None

@@ -1,4 +1,4 @@
-"""The BentoML service: routes over whatever is deployed."""
+"""The BentoML service and its model routes."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from serving.schemas import (
     SimilarityResponse,
 )
 
-#: Lies beside the packages in a Bento, and nowhere else: the deployment that was baked in.
+#: The deployment built into a Bento; the file exists only there, next to the packages.
 BAKED = Path(__file__).resolve().parent.parent / "deployment.json"
-# BentoML reads the number of workers while it imports this module.
+# Loaded on import: BentoML reads the number of workers while it imports this module.
 SETTINGS = load_settings()
 keep_libraries_home(SETTINGS)
 
@@ -52,14 +52,14 @@ CONTROL = control_app(describe(SETTINGS))
 
 
 def end_with_parent() -> None:
-    """Have Linux end this worker when BentoML's supervisor dies: it is in a session of its own, and would stay."""
+    """Make Linux stop this worker when BentoML's supervisor dies; in its own session it would keep running."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
-    """What this worker serves: the deployment baked into a Bento, or else the log in the store."""
+    """Return the state that the routes share; it serves the Bento's own deployment, or follows the store's log."""
     options = EngineOptions.from_settings(settings, threads=threads)
     keys = api_keys(settings)
     if BAKED.is_file():
@@ -70,7 +70,7 @@ def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
 
 
 def admit(header: str | None) -> None:
-    """Raise ApiError unless an Authorization header opens the service."""
+    """Raise ApiError unless `header` (`Authorization`) grants access to the service."""
     live: Live = CONTROL.state.live
     live.admit(header)
 
@@ -85,7 +85,7 @@ class Saebyeok:
     """Korean BERT models, retrained overnight and served by morning."""
 
     def __init__(self) -> None:
-        """Load what is deployed before the first request is taken."""
+        """Load the deployed releases before the first request is accepted."""
         end_with_parent()
         log_as_json()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
@@ -94,34 +94,34 @@ class Saebyeok:
         self._live = open_live(SETTINGS, threads, metrics)
         self._live.follower.start()
         CONTROL.state.live = self._live
-        # What is loaded now stays: the collector need not walk it again during requests.
+        # The loaded objects are permanent: exclude them from garbage collection during requests.
         gc.collect()
         gc.freeze()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """Withdraw this worker's acknowledgement."""
+        """Remove this worker's state and stop its threads."""
         self._live.follower.close()
         self._sharing.close()
 
     async def __is_ready__(self) -> bool:
-        """Whether a deployment is loaded."""
+        """Return whether a deployment is loaded."""
         return self._live.follower.snapshot.deployment is not None
 
     def readiness(self) -> ReadyResponse:
-        """What answers, and on what."""
+        """Return the deployment and the execution provider of each recipe."""
         now = self._live.follower.snapshot
         number = now.deployment.number if now.deployment else 0
         providers = {recipe: engine.provider for recipe, engine in now.live.items()}
         return ReadyResponse(deployment=number, providers=providers, follows=self._live.follower.problem is None)
 
     def __metrics__(self, text: str) -> str:
-        """What BentoML answers at /metrics: `text` is what it has collected of all workers."""
+        """Return the response of `/metrics`; `text` holds the metrics that BentoML collected from all workers."""
         return text + served(self._live.releases())
 
     @bentoml.api(route="/classify", input_spec=posted(ClassifyRequest))  # type: ignore[untyped-decorator]
     async def classify(self, body: ClassifyRequest, /, ctx: bentoml.Context) -> ClassifyResponse:
-        """Class and probabilities of each text or pair."""
+        """Return class and probabilities of each text or pair."""
         paired = "pairs" in body.model_fields_set
         inputs = [tuple(pair) for pair in body.pairs] if paired else [(text,) for text in body.texts]
         self._check(inputs, ctx)
@@ -137,7 +137,7 @@ class Saebyeok:
 
     @bentoml.api(route="/similarity", input_spec=posted(SimilarityRequest))  # type: ignore[untyped-decorator]
     async def similarity(self, body: SimilarityRequest, /, ctx: bentoml.Context) -> SimilarityResponse:
-        """How alike the two sentences of each pair are."""
+        """Return the similarity of each pair of sentences."""
         pairs = [(left, right) for left, right in body.pairs]
         self._check(pairs, ctx)
         engine = self._engine(Need("regression", "pair", body.method), body.recipe, ctx)
@@ -150,7 +150,7 @@ class Saebyeok:
 
     @bentoml.api(route="/score", input_spec=posted(ScoreRequest))  # type: ignore[untyped-decorator]
     async def score(self, body: ScoreRequest, /, ctx: bentoml.Context) -> ScoreResponse:
-        """The score of each text."""
+        """Return the score of each text."""
         inputs = [(text,) for text in body.texts]
         self._check(inputs, ctx)
         engine = self._engine(Need("regression", "text"), body.recipe, ctx)
@@ -161,7 +161,7 @@ class Saebyeok:
 
     @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
     async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:
-        """The vector of each text, from a bi-encoder."""
+        """Return the vector of each text, computed by a bi-encoder."""
         self._check([(text,) for text in body.texts], ctx)
         engine = self._engine(Need(vectors=True), body.recipe, ctx)
         answer = await self._sharing.answer(engine.vectors, body.texts, alone=self._alone(ctx))
@@ -171,19 +171,19 @@ class Saebyeok:
         return EmbedResponse.model_validate(document)
 
     def _check(self, inputs: Sequence[tuple[str, ...]], ctx: bentoml.Context) -> None:
-        """Raise ApiError where the inputs are too many or one is too long; their number is for the log."""
+        """Raise ApiError if there are too many inputs or one is too long; record their number for the log."""
         ctx.request.state.inputs = len(inputs)
         if len(inputs) > SETTINGS.max_inputs:
-            text = f"{len(inputs)} inputs are too many: at most {SETTINGS.max_inputs} a request"
+            text = f"{len(inputs)} inputs are too many: at most {SETTINGS.max_inputs} per request"
             raise ApiError(ErrorType.INVALID_REQUEST, text)
         for index, texts in enumerate(inputs):
             longest = max(map(len, texts))
             if longest > SETTINGS.max_characters:
-                text = f"{longest} characters are too many: at most {SETTINGS.max_characters} a text"
+                text = f"{longest} characters are too many: at most {SETTINGS.max_characters} per text"
                 raise ApiError(ErrorType.INVALID_REQUEST, text, index)
 
     def _alone(self, ctx: bentoml.Context) -> bool:
-        """Whether it is a deployment that asks: golden sentences are answered as they were made, without company."""
+        """Return whether the deployer asks: golden sentences must be computed alone, as their answers were."""
         return self._live.deploys(ctx.request.headers.get("authorization"))
 
     def _engine(self, need: Need, recipe: str | None, ctx: bentoml.Context) -> Engine:
@@ -195,13 +195,13 @@ class Saebyeok:
 
 
 def _named(engine: Engine) -> dict[str, Any]:
-    """What every answer says of the release that gave it."""
+    """Return the fields of a response that describe its release."""
     card = engine.card
     return {"recipe": card.recipe, "release": card.id, "sample": card.sample}
 
 
 def _readings(answer: Answer) -> Iterator[dict[str, Any]]:
-    """What every result says of how its input was read."""
+    """Yield the fields of each result that describe how its input was read."""
     for truncated, share in zip(answer.truncated.tolist(), answer.unknown_share.tolist(), strict=True):
         yield {"truncated": truncated, "unknown_share": share}
 

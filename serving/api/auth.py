@@ -1,4 +1,4 @@
-"""The deploy token, which opens staging and staged releases, and the API keys, which open the rest."""
+"""Authorization: the deploy token for staging and staged releases, and API keys for all other routes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHORTEST_KEY = 16
 
 
 def deploy_token(settings: Settings) -> str:
-    """The token of `settings`, or the one in HOME/deploy.token, which is made where it does not exist.
+    """Return the token of `settings`, or the one in HOME/deploy.token, which is created if it does not exist.
 
-    Raises SettingsError where the file is empty, cannot be read or is not text.
+    Raises SettingsError if the file is empty, unreadable or not text.
     """
     if settings.deploy_token is not None:
         return settings.deploy_token.get_secret_value()
@@ -28,7 +28,7 @@ def deploy_token(settings: Settings) -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(32) + "\n")
         try:
-            # A link appears whole or not at all, and only one of several processes makes it.
+            # A link is atomic, and only one of several processes can create it.
             os.link(beside, path)
         except FileExistsError:
             pass
@@ -37,27 +37,27 @@ def deploy_token(settings: Settings) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}; set SAEBYEOK_DEPLOY_TOKEN or make it readable") from error
+        raise SettingsError(f"{path}: {error.strerror}; set SAEBYEOK_DEPLOY_TOKEN or make the file readable") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} is not text; remove it and a new token is made") from error
+        raise SettingsError(f"{path} is not text; delete it to create a new token") from error
     if not token:
-        raise SettingsError(f"{path} is empty; remove it and a new token is made, or set SAEBYEOK_DEPLOY_TOKEN")
+        raise SettingsError(f"{path} is empty; delete it to create a new token, or set SAEBYEOK_DEPLOY_TOKEN")
     return token
 
 
 def api_keys(settings: Settings) -> tuple[str, ...]:
-    """The keys of `settings`; none leaves the service open. Raises SettingsError where one is too short."""
+    """Return the API keys of `settings`; without keys the service is open. Raises SettingsError for a short key."""
     text = settings.api_keys.get_secret_value() if settings.api_keys else ""
     keys = tuple(text.replace(",", " ").split())
     if any(len(key) < SHORTEST_KEY for key in keys):
-        raise SettingsError(f"SAEBYEOK_API_KEYS: each key must have {SHORTEST_KEY} characters or more")
+        raise SettingsError(f"SAEBYEOK_API_KEYS: each key must have at least {SHORTEST_KEY} characters")
     return keys
 
 
 def is_authorized(header: str | None, *secrets: str) -> bool:
-    """Whether an `Authorization` header carries one of `secrets`; it takes the same time however much of which."""
+    """Return whether an `Authorization` header contains one of `secrets`; takes the same time for any header."""
     scheme, _, given = (header or "").partition(" ")
-    # Digests are of one length, so that not even that of a secret shows; each is compared, also after a match.
+    # Compare digests, which have equal lengths, and compare all of them, so that timing reveals nothing.
     digest = sha256(given.strip().encode()).digest()
     matches = [hmac.compare_digest(digest, sha256(secret.encode()).digest()) for secret in secrets]
     return scheme.lower() == "bearer" and any(matches)

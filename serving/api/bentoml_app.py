@@ -1,4 +1,4 @@
-"""How the service sits in BentoML: its application without what costs much here and gives nothing, and our front."""
+"""Integration with BentoML: its application without expensive, unused middleware, behind Saebyeok's own."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ log = logging.getLogger(__name__)
 
 
 class FrontedService(Service, Generic[Inner]):  # type: ignore[misc]
-    """A service whose outermost middleware is ours, and whose application is `Application`."""
+    """A BentoML service with `Front` as its outermost middleware and `Application` as its application."""
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        """The ASGI application of a worker, which BentoML gives to uvicorn next."""
+        """Return the ASGI application of a worker, which BentoML passes to uvicorn."""
         self.inject_config()
         use_protocol()
         return Front(Application(self, is_main=is_main)())
 
 
 class Counted:
-    """BentoML's count of requests, of those to `PATHS`: it has a series for each path, and anyone can make up more."""
+    """Limit BentoML's request metrics to `PATHS`: it keeps a series per path, and clients can invent paths."""
 
     def __init__(self, app: ASGIApp, *, count: Middleware) -> None:
-        """`count` is what counts, around `app`."""
+        """Wrap `app`; `count` is BentoML's middleware that counts requests."""
         self._app = app
         self._counted: ASGIApp = count.cls(app, *count.args, **count.kwargs)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count the request where its path is known, and pass it on."""
+        """Pass the request on, and count it if its path is known."""
         known = scope["type"] != "http" or scope["path"] in PATHS
         await (self._counted if known else self._app)(scope, receive, send)
 
 
 class Application(ServiceAppFactory):  # type: ignore[misc]
-    """BentoML's application: its routes, metrics, limits and context, but bodies are read and written by us.
+    """BentoML's application with its routes, metrics, limits and context; Saebyeok reads and writes the bodies.
 
     Every API takes one pydantic model and returns another.
     """
 
     @property
     def middlewares(self) -> list[Middleware]:
-        """BentoML's, without a second deadline, a second line in the log, series without end and unread spans."""
+        """BentoML's middlewares without its timeout, access log, unlimited metric series and unused tracing."""
         needless = {"TimeoutMiddleware", "AccessLogMiddleware"}
         if BentoMLContainer.config.tracing.exporter_type.get() is None:
             needless.add("OpenTelemetryMiddleware")
@@ -68,15 +68,15 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
         ]
 
     async def readyz(self, request: Request) -> Response:
-        """What the service says of its readiness, once BentoML finds it ready."""
+        """Return the service's readiness, after BentoML's own check."""
         await super().readyz(request)
         ready: BaseModel = self._service_instance.readiness()
         return Response(to_json(ready), media_type="application/json")
 
     async def api_endpoint_wrapper(self, name: str, request: Request) -> Response:
-        """The answer of the API `name`. Raises ApiError, which BentoML would answer in a shape of its own.
+        """Return the response of the API `name`. Raises ApiError if the body is invalid or computing fails.
 
-        BentoML would also log every wrong body with a traceback that has the texts in it.
+        BentoML's own wrapper would answer errors in another format, and log invalid bodies including their texts.
         """
         api = self.service.apis[name]
         body = parse(api.input_spec, await request.body())
@@ -91,11 +91,11 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
 
 
 class Posted(IOMixin):  # type: ignore[misc]
-    """What tells BentoML, its documents and its clients that a body is the one argument."""
+    """Base of input models: tells BentoML, its documents and its clients that the body is the only argument."""
 
     __root_input__ = True
 
 
 def posted(model: type[BaseModel]) -> type[Posted]:
-    """The input of an API that takes a `model`."""
+    """Return the input specification of an API that takes a `model`."""
     return cast("type[Posted]", create_model(f"Posted{model.__name__}", __base__=(Posted, model)))

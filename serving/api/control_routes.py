@@ -1,4 +1,4 @@
-"""The routes beside the models': what is deployed, staging, and the OpenAPI document."""
+"""Control routes: the deployed releases, staging, the OpenAPI document and the pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 @dataclass(frozen=True)
 class Need:
-    """What a request asks of a release."""
+    """Requirements of a request on a release."""
 
     kind: Kind | None = None
     inputs: Inputs | None = None
@@ -36,7 +36,7 @@ class Need:
     vectors: bool = False
 
     def unmet_by(self, engine: Engine) -> str | None:
-        """What the release of `engine` is instead; None where it fits."""
+        """Describe how the release of `engine` differs from the requirements; None if it meets them."""
         card = engine.card
         if self.kind not in (None, card.kind):
             return f"a {card.kind} release, not {self.kind}"
@@ -49,7 +49,7 @@ class Need:
         return None
 
     def __str__(self) -> str:
-        """The kind of release, as part of a sentence."""
+        """Return the kind of release, as part of a sentence."""
         if self.vectors:
             return "release with sentence vectors"
         reads = [f"reads {READS[self.inputs]}"] if self.inputs else []
@@ -59,53 +59,53 @@ class Need:
 
 
 class Live:
-    """What the routes share: the follower, the token that opens staging, and the keys that open the rest."""
+    """State that the routes share: the follower, the deploy token and the API keys."""
 
     def __init__(self, follower: Follower, token: str, keys: tuple[str, ...]) -> None:
-        """`token` is the deploy token; empty closes staging for good. Without `keys` the rest is open."""
+        """`token` is the deploy token; if empty, staging is disabled. Without `keys` all other routes are open."""
         self.follower = follower
         self._token = token
         self._keys = (*keys, *filter(None, [token])) if keys else ()
 
     def authorize(self, header: str | None) -> None:
-        """Raise ApiError UNAUTHORIZED unless an Authorization header carries the deploy token."""
+        """Raise ApiError UNAUTHORIZED unless an Authorization header contains the deploy token."""
         if not self.deploys(header):
-            text = "this needs `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN"
+            text = "this request requires `Authorization: Bearer <deploy token>`; see SAEBYEOK_DEPLOY_TOKEN"
             raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
 
     def deploys(self, header: str | None) -> bool:
-        """Whether an Authorization header carries the deploy token."""
+        """Return whether an Authorization header contains the deploy token."""
         return header is not None and bool(self._token) and is_authorized(header, self._token)
 
     def admit(self, header: str | None) -> None:
-        """Raise ApiError UNAUTHORIZED where there are keys and the header has neither one of them nor the token."""
+        """Raise ApiError UNAUTHORIZED if there are keys and the header contains neither a key nor the token."""
         if self._keys and not is_authorized(header, *self._keys):
-            text = "this needs `Authorization: Bearer <key>`, with one of the service's API keys"
+            text = "this request requires `Authorization: Bearer <key>` with one of the service's API keys"
             raise ApiError(ErrorType.UNAUTHORIZED, text, headers=CHALLENGE)
 
     def select(self, need: Need, recipe: str | None) -> Engine:
-        """The live engine for users: that of `recipe`, or of the only recipe that meets `need`.
+        """Return the live engine of `recipe`, or of the only recipe that meets `need`.
 
-        Raises ApiError UNAVAILABLE (nothing is deployed), NOT_FOUND (none fits) or INVALID_REQUEST (several, or another
-        kind).
+        Raises ApiError UNAVAILABLE if nothing is deployed, NOT_FOUND if none fits, and INVALID_REQUEST if several fit
+        or `recipe` does not meet `need`.
         """
         live = self.follower.snapshot.live
         if not live:
-            raise ApiError(ErrorType.UNAVAILABLE, "no release is deployed yet; GET /releases says what is")
+            raise ApiError(ErrorType.UNAVAILABLE, "no release is deployed yet; deploy one, then try again")
         if recipe is not None:
             return _named(recipe, live, need)
         fitting = {name: engine for name, engine in live.items() if need.unmet_by(engine) is None}
         if not fitting:
-            raise ApiError(ErrorType.NOT_FOUND, f"no {need} is deployed; GET /releases says what is")
+            raise ApiError(ErrorType.NOT_FOUND, f"no {need} is deployed; GET /releases lists the deployed releases")
         if len(fitting) > 1:
             known = ", ".join(sorted(fitting))
-            raise ApiError(ErrorType.INVALID_REQUEST, f"several recipes could answer: name one of {known} in `recipe`")
+            raise ApiError(ErrorType.INVALID_REQUEST, f"several recipes fit; set `recipe` to one of {known}")
         return next(iter(fitting.values()))
 
     def addressed(self, name: str, need: Need) -> Engine:
-        """The engine of a staged (or live) release, by ref or id. Raises ApiError NOT_FOUND or INVALID_REQUEST."""
+        """Return the engine of a staged or live release by ref or id. Raises ApiError NOT_FOUND or INVALID_REQUEST."""
         snapshot = self.follower.snapshot
-        # Staged ones first: two attempts at one key share their id.
+        # Staged releases first: two attempts at one key share their id.
         for ref, engine in [*snapshot.staged.items(), *snapshot.engines().items()]:
             if name in (ref, engine.card.id):
                 if unmet := need.unmet_by(engine):
@@ -114,7 +114,7 @@ class Live:
         raise ApiError(ErrorType.NOT_FOUND, f"release {name} is neither staged nor live in this worker")
 
     def releases(self) -> ReleasesResponse:
-        """What is deployed here, and what the workers say."""
+        """Return the current deployment and the state of all workers."""
         snapshot = self.follower.snapshot
         deployment = snapshot.deployment
         return ReleasesResponse(
@@ -134,20 +134,20 @@ class Live:
         )
 
     def stage(self, ref: str, *, add: bool) -> StagedResponse:
-        """Add or remove a staged release. Raises ApiError INVALID_REQUEST (not a ref) or CONFLICT (a Bento)."""
+        """Add or remove a staged release. Raises ApiError INVALID_REQUEST for an invalid ref, CONFLICT in a Bento."""
         try:
             model_tag(ref)
         except ArtifactError as error:
             raise ApiError(ErrorType.INVALID_REQUEST, str(error)) from error
         staging = self.follower.source.staging
         if staging is None:
-            text = "this service runs a Bento with its releases baked in: it cannot stage another"
+            text = "this service runs a Bento, which contains its releases; it cannot stage others"
             raise ApiError(ErrorType.CONFLICT, text)
         return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
 
 
 def control_app(document: Mapping[str, Any]) -> Starlette:
-    """The ASGI application of these routes; its `state.live` must be set before the first request.
+    """Return the ASGI application of these routes; set its `state.live` before the first request.
 
     `document` is the OpenAPI document.
     """

@@ -1,4 +1,4 @@
-"""Logs as JSON, one object a line, with the id of the request that they are about and without its texts."""
+"""JSON logs: one object per line, with the request's id and without its texts."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TextIO
 
 from pydantic_core import to_json
 
-#: Id of the request that is being answered; empty where none is.
+#: Id of the current request; empty outside a request.
 REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID", default="")
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, `id`, whatever a record has as `details`, and the traceback as `error`."""
+    """Format records with `time`, `level`, `logger`, `message`, `id`, their `details`, and the traceback as `error`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
+        """Return the record as one line of JSON."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -35,22 +35,22 @@ class JsonLines(logging.Formatter):
 
 
 class OnceATurn:
-    """A stream that writes what is logged in one turn of the event loop at its end: a line alone costs a system call.
+    """A stream that collects the lines of one turn of the event loop and writes them in one system call.
 
-    Requests that share a batch are answered in one turn. What other threads log is written at once, after all before.
+    Requests that share a batch are answered in one turn. Lines of other threads are written immediately, in order.
     """
 
     def __init__(self, stream: TextIO) -> None:
-        """`stream` is where it goes in the end."""
+        """`stream` is the stream to write to."""
         self._stream = stream
         self._lines: deque[str] = deque()
 
     def write(self, line: str) -> None:
-        """Take a line."""
+        """Add a line."""
         self._lines.append(line)
 
     def flush(self) -> None:
-        """See that it is written."""
+        """Write the lines at the end of this turn, or immediately outside the event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -68,10 +68,10 @@ class OnceATurn:
 
 
 def log_as_json() -> None:
-    """Have what BentoML has set up write JSON lines, and one a request."""
-    # Of which thread and process a line is says nothing here, and is asked of the system for each.
+    """Make BentoML's log handlers write JSON lines, and log each request."""
+    # Thread and process are not logged; do not query them for every record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    # BentoML gives all its loggers one handler, the root's; its filter adds what only its own lines have.
+    # All of BentoML's loggers share the root's handler; its filter adds fields for BentoML's own format only.
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setFormatter(JsonLines())

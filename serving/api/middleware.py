@@ -1,4 +1,4 @@
-"""What every request goes through: its id, its line in the log, the one shape of errors, keys, limits and deadline."""
+"""Middleware for every request: request id, access log, error format, API keys, limits and timeout."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ from serving.schemas import ErrorType
 log = logging.getLogger("saebyeok.requests")
 
 REQUEST_ID_HEADER = "X-Request-Id"
-#: A client's own id is taken if it looks like one.
+#: Pattern of ids that are accepted from clients.
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-#: Probes ask every few seconds; only what they do not like is logged.
+#: Called every few seconds; only their errors are logged.
 PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
-#: Answered without a key: health, the OpenAPI document and the pages that call the rest.
+#: Paths without API keys: health, the OpenAPI document and the pages.
 OPEN = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
 OPEN_BELOW = ("/static_content/", "/page/")
-#: Routes that read a body.
+#: Routes with a request body.
 BODIES = {(method, path) for method, path in [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
-#: All that is answered but for what lies below `OPEN_BELOW`.
+#: All known paths, except those below `OPEN_BELOW`.
 PATHS = frozenset({*OPEN, *(path for _, path in BODIES), "/releases", "/metrics", "/schema.json"})
-#: Seconds after which it is looked whether the client is still there: most are answered by then.
+#: Seconds before the first check for a disconnected client; most requests are answered by then.
 LOOK_AFTER = 0.05
-#: What nginx says in its logs of a client that has gone; nobody sees it.
+#: nginx's status for a client that closed the connection; only the log and the metrics contain it.
 GONE = 499
-NOT_READY = "no deployment is loaded: deploy a release, then ask again; GET /releases says what is known"
+NOT_READY = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
 
 
 @dataclass
 class Exchange:
-    """One request's answer as it goes out; errors that have another shape are kept back and put into the one."""
+    """The response to one request; errors in another format are buffered and converted to `ErrorResponse`."""
 
     scope: Scope
     receive: Receive
     send: Send
     id: str
-    #: Whether the client waits to be asked for its body (`Expect: 100-continue`), and nobody has asked.
+    #: Whether the client waits for `100 Continue` before it sends its body, and has not been asked for it.
     unasked: bool
     status: int = 0
     started: Message | None = None
     kept: bytearray = field(default_factory=bytearray)
 
     async def ask(self) -> Message:
-        """Return what the server receives next; it asks a client that waits for that."""
+        """Return the next message from the server, which sends `100 Continue` to a waiting client."""
         self.unasked = False
         return await self.receive()
 
     async def pass_on(self, message: Message) -> None:
-        """Send a message of the application, or keep it until the error is whole."""
+        """Send a message of the application, or buffer it until the error is complete."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (REQUEST_ID_HEADER.lower().encode(), self.id.encode())]
             if self.unasked and Headers(raw=message["headers"]).get("connection") is None:
-                # It may leave the body out, and the server would read its next request as that.
+                # The client may omit the body; the server would then read its next request as the body.
                 message["headers"].append((b"connection", b"close"))
             if self.status >= 400 and self.status != GONE:
                 self.started = message
@@ -96,14 +96,14 @@ class Exchange:
 
 
 class Front:
-    """Outermost ASGI middleware, around BentoML's own: ids, the log, and one shape for whatever anyone answers."""
+    """Outermost ASGI middleware, around BentoML's own: request ids, access log, and one format for all errors."""
 
     def __init__(self, app: ASGIApp) -> None:
-        """`app` is the whole of BentoML's."""
+        """`app` is BentoML's complete application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; what goes wrong there, and is not answered yet, is answered here."""
+        """Pass a request on; respond to an exception if no response has started."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -123,17 +123,17 @@ class Front:
 
 
 class Gate:
-    """Innermost ASGI middleware: keys, media types, the size of bodies, the deadline, and clients that go away."""
+    """Innermost ASGI middleware: API keys, media types, body size, timeout, and disconnected clients."""
 
     def __init__(self, app: ASGIApp, *, admit: Callable[[str | None], None], body_bytes: int, seconds: float) -> None:
-        """`admit` raises ApiError unless an `Authorization` header opens the service; `seconds` is for a request."""
+        """`admit` raises ApiError unless an `Authorization` header grants access; `seconds` is the request timeout."""
         self._app = app
         self._admit = admit
         self._body_bytes = body_bytes
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body whole and pass the request on, or say why not."""
+        """Read the complete body and pass the request on, or respond with an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -142,7 +142,7 @@ class Gate:
         except ApiError as error:
             await error.response()(scope, receive, send)
         except ClientGoneError:
-            # It goes nowhere; BentoML's metrics and the log want an end.
+            # Nobody receives this; BentoML's metrics and the log need an end of the request.
             await send({"type": "http.response.start", "status": GONE, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
@@ -164,18 +164,18 @@ class Gate:
             if not patience.expired():
                 raise
             if watch is None:
-                text = f"the body was not there after {self._seconds:g} seconds"
+                text = f"the body did not arrive within {self._seconds:g} seconds"
                 raise ApiError(ErrorType.TOO_SLOW, text, headers=CLOSE) from error
-            # An answer that has begun cannot become another one: the server closes the connection.
+            # A response that has started cannot be replaced: the server closes the connection.
             if not watch.begun:
-                raise ApiError(ErrorType.TIMEOUT, f"no answer in {self._seconds:g} seconds") from error
+                raise ApiError(ErrorType.TIMEOUT, f"no response within {self._seconds:g} seconds") from error
 
 
 class Watch:
-    """Runs the application for one request, and cancels it when the client goes away before it is answered."""
+    """Run the application for one request, and cancel it if the client disconnects before the response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
-        """`receive` is the server's, with nothing left in it of a body that the application is to read."""
+        """`receive` is the server's, after the body has been read from it."""
         self.begun = False
         self._gone = False
         self._receive = receive
@@ -183,7 +183,7 @@ class Watch:
         self._looking: asyncio.Task[None] | None = None
 
     async def run(self, app: ASGIApp, scope: Scope, body: bytes | None) -> None:
-        """Have `app` answer; `body` is what it reads, None where it reads none. Raises ClientGoneError."""
+        """Run `app` with `body` (None: no body). Raises ClientGoneError if the client disconnects."""
         task = asyncio.current_task()
         assert task is not None
         timer = asyncio.get_running_loop().call_later(LOOK_AFTER, self._look, task)
@@ -225,7 +225,7 @@ class Watch:
 
 def _request_id(scope: Scope) -> str:
     given = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    # No secret, and the system's own randomness costs as much as reading the request.
+    # Not a secret; the system's random generator would take as long as reading the request.
     return given if SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
@@ -238,7 +238,7 @@ def _is_shaped(body: bytes) -> bool:
 
 
 def _told(status: int, body: bytes, path: str) -> ApiError:
-    """What BentoML or Starlette answered, which is text, or JSON with `error`."""
+    """Return the error for a response of BentoML or Starlette, whose body is text, or JSON with `error`."""
     if path == "/readyz" and status == ErrorType.UNAVAILABLE.status:
         return ApiError(ErrorType.UNAVAILABLE, NOT_READY)
     try:

@@ -1,6 +1,6 @@
 """The OpenAPI document.
 
-`python -m serving.api.openapi` writes serving/openapi.json, as it is with the default settings.
+`python -m serving.api.openapi` writes serving/openapi.json for the default settings.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from serving.schemas import (
 COMMITTED = Path(__file__).parents[1] / "openapi.json"
 REFERENCE = "#/components/schemas/{model}"
 ABOUT = """\
-Korean BERT models, retrained overnight and served by morning. Every error has the shape of ErrorResponse; its type
-follows from its status. What is wrong with one input is said with its index. Every answer has an `X-Request-Id`."""
-#: What can happen to any request, to one with a body, and to one that a model answers.
+Korean BERT models, retrained overnight and served by morning. Every error response is an ErrorResponse, with one type
+per status. An error about a single input includes its index. Every response has an `X-Request-Id`."""
+#: Errors of any request; below: of routes with keys, with a body, of the models, and of staging.
 ANY = (ErrorType.INTERNAL, ErrorType.TIMEOUT)
 KEYED = (ErrorType.UNAUTHORIZED,)
 BODY = (
@@ -50,18 +50,18 @@ MODEL = (*KEYED, *BODY, ErrorType.NOT_FOUND, ErrorType.OVERLOADED, ErrorType.UNA
 STAGING = (*KEYED, *BODY, ErrorType.CONFLICT)
 MEANING = {
     ErrorType.MALFORMED: "The body is not JSON, or cannot be decompressed",
-    ErrorType.UNAUTHORIZED: "No API key, or none that is known",
+    ErrorType.UNAUTHORIZED: "The API key or deploy token is missing or unknown",
     ErrorType.NOT_FOUND: "No such recipe or release is deployed",
-    ErrorType.METHOD_NOT_ALLOWED: "The route has other methods",
-    ErrorType.TOO_SLOW: "The body was not there in time",
-    ErrorType.CONFLICT: "The service runs a Bento, which cannot stage",
+    ErrorType.METHOD_NOT_ALLOWED: "The route does not support this method",
+    ErrorType.TOO_SLOW: "The body did not arrive in time",
+    ErrorType.CONFLICT: "The service runs a Bento, which cannot stage releases",
     ErrorType.TOO_LARGE: "The body is too large",
-    ErrorType.UNSUPPORTED_MEDIA_TYPE: "The body is not JSON by its headers, or compressed in an unknown way",
-    ErrorType.INVALID_REQUEST: "The body is JSON and not what it should be, or asks what the release cannot do",
-    ErrorType.OVERLOADED: "The queue is full; Retry-After says when to try again",
+    ErrorType.UNSUPPORTED_MEDIA_TYPE: "The headers declare a body that is not JSON, or an unsupported compression",
+    ErrorType.INVALID_REQUEST: "The body does not match the schema, or the release does not support the request",
+    ErrorType.OVERLOADED: "The queue is full; retry after the seconds in Retry-After",
     ErrorType.INTERNAL: "An unexpected error",
     ErrorType.UNAVAILABLE: "No release is deployed yet",
-    ErrorType.TIMEOUT: "No answer in time",
+    ErrorType.TIMEOUT: "The response was not ready in time",
 }
 REQUESTS = (ClassifyRequest, SimilarityRequest, ScoreRequest, EmbedRequest, StageRequest)
 ANSWERS = (
@@ -77,7 +77,7 @@ ANSWERS = (
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """The document of a service with these settings: its limits are in the schemas."""
+    """Return the document of a service with these settings; its schemas contain the limits."""
     _, schemas = models_json_schema(
         [*((model, "validation") for model in REQUESTS), *((model, "serialization") for model in ANSWERS)],
         ref_template=REFERENCE,
@@ -90,7 +90,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "components": {
             "schemas": _limited(schemas["$defs"], settings),
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "an API key, where the service has any"},
+                "key": {"type": "http", "scheme": "bearer", "description": "an API key, if the service has any"},
                 "token": {"type": "http", "scheme": "bearer", "description": "the deploy token"},
             },
         },
@@ -116,7 +116,7 @@ def _paths() -> dict[str, Any]:
     asks = "`X-Saebyeok-Release` addresses a staged or live release, with the deploy token."
     answers: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
         "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
-        "/similarity": ("How alike the two sentences of each pair are", SimilarityRequest, SimilarityResponse),
+        "/similarity": ("The similarity of each pair of sentences", SimilarityRequest, SimilarityResponse),
         "/score": ("The score of each text, from a regression over single texts", ScoreRequest, ScoreResponse),
         "/embed": ("The vector of each text, from a bi-encoder", EmbedRequest, EmbedResponse),
     }
@@ -125,10 +125,12 @@ def _paths() -> dict[str, Any]:
         path: {"post": _operation(path[1:], summary, answer, MODEL, optional, body=body) | {"description": asks}}
         for path, (summary, body, answer) in answers.items()
     }
-    # Of its two lists one may be there: an example made up from the schema would have both.
+    # Only one of the two lists is allowed; an example generated from the schema would contain both.
     posted = paths["/classify"]["post"]["requestBody"]["content"]["application/json"]
     posted["example"] = {"texts": (ClassifyRequest.model_fields["texts"].examples or [[]])[0]}
-    paths["/releases"] = {"get": _operation("releases", "What is deployed", ReleasesResponse, KEYED, optional)}
+    paths["/releases"] = {
+        "get": _operation("releases", "The deployed releases and the workers", ReleasesResponse, KEYED, optional)
+    }
     token: list[dict[str, Any]] = [{"token": []}]
     paths["/releases/stage"] = {
         "post": _operation("stage", "Stage a release", StagedResponse, STAGING, token, status=202, body=StageRequest),
@@ -139,7 +141,9 @@ def _paths() -> dict[str, Any]:
     plain = {"text/plain": {"schema": {"type": "string"}}}
     lives = _described("livez", "Whether the service runs", [{}], {"200": _success(plain)} | _errors(()))
     unavailable = (ErrorType.UNAVAILABLE,)
-    ready = _operation("readyz", "Whether a release is deployed, and what runs it", ReadyResponse, unavailable, [{}])
+    ready = _operation(
+        "readyz", "Whether a deployment is loaded, and on which provider", ReadyResponse, unavailable, [{}]
+    )
     return paths | {"/livez": {"get": lives}, "/readyz": {"get": ready}}
 
 
@@ -162,11 +166,11 @@ def _described(name: str, summary: str, security: list[dict[str, Any]], response
 
 
 def _success(content: dict[str, Any]) -> dict[str, Any]:
-    return {"description": "The answer", "content": content}
+    return {"description": "Success", "content": content}
 
 
 def _errors(kinds: tuple[ErrorType, ...]) -> dict[str, Any]:
-    """Responses for errors of these kinds, by status."""
+    """Return the responses for errors of these kinds, by status."""
     return {
         str(kind.status): {"description": f"`{kind}`: {MEANING[kind]}", "content": _content(ErrorResponse)}
         | (

@@ -1,4 +1,4 @@
-"""The page at `/` and that of the API docs: files beside this module, which load nothing from elsewhere."""
+"""The page at `/` and the API docs: files next to this module that load nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 PAGE = Path(__file__).with_name("page")
 DOCS = Path(__file__).with_name("docs.html")
-#: The page runs no script but its own, asks nobody but this service, and is framed by nobody.
+#: The page may run only its own scripts, call only this service, and not be framed.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -19,13 +19,13 @@ HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # After an update none of its files may be of the version before.
+    # After an update all files must be of the same version.
     "Cache-Control": "no-cache",
 }
 
 
 def page_routes() -> list[BaseRoute]:
-    """A route for `/`, one for each file that it loads, and `/docs`."""
+    """Return routes for `/`, for each file that it loads, and for `/docs`."""
     files = [path for path in sorted(PAGE.iterdir()) if path.name != "index.html"]
     return [
         _file("/", PAGE / "index.html", HEADERS),

@@ -1,4 +1,4 @@
-"""Requests on their way to the engines: who is computed at once, who together, who waits, and who is to come back."""
+"""Dynamic batching: which requests run now, share a batch, wait in the queue, or are told to retry."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from serving.api.errors import ApiError
 from serving.engine.engine import Answer
 from serving.schemas import ErrorType
 
-#: What is asked of an engine, `Engine.answer` or `Engine.vectors`: texts or pairs to their answers, in order.
+#: `Engine.answer` or `Engine.vectors`: computes texts or pairs, in order.
 Ask = Callable[..., Answer]
-#: Inputs of one batch, unless a single request has more; an engine cuts it into sub-batches of like length.
+#: Maximum inputs per batch, unless a single request has more; an engine splits it into sub-batches by length.
 MOST = 128
-#: Share of the newest batch in the mean of how long a request takes.
+#: Weight of the newest batch in the moving average of the seconds per request.
 NEWEST = 0.1
-#: Seconds; more is no advice.
+#: Maximum Retry-After, in seconds.
 LONGEST_ADVICE = 60
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Waiting:
-    """A request that nobody has computed yet, since when it is there, and with what it may share a batch."""
+    """A queued request, the time since which it waits, and the properties that decide which batch it may join."""
 
     ask: Ask
     options: dict[str, Any]
@@ -38,20 +38,23 @@ class Waiting:
     since: float
 
     def goes_with(self, other: Waiting) -> bool:
-        """Whether one call can answer both: it is the same method of the same engine, told the same."""
+        """Return whether one batch can compute both: same method, engine and options, and neither must be alone."""
         return not (self.alone or other.alone) and self.ask == other.ask and self.options == other.options
 
 
 class Sharing:
-    """The threads of one event loop, the batches that they compute, and the queue before them.
+    """The batching threads of one event loop and their queue.
 
-    Nobody waits for company, but what comes while all threads compute goes together. A request that is cancelled while
-    it waits is never computed; one that fails beside others is asked again alone. No engine is held longer than by its
-    last request.
+    A request runs immediately if a thread is free; requests that arrive while all threads are busy share a batch. A
+    request that is cancelled while it waits is never computed. If a batch fails, its requests are computed again one
+    by one. An engine is referenced only until its last request is done.
     """
 
     def __init__(self, threads: int, queue: int, begun: Callable[[float], object]) -> None:
-        """`threads` batches are computed at once, `queue` requests may wait; `begun` is told each one's seconds."""
+        """Compute up to `threads` batches concurrently and queue up to `queue` requests.
+
+        `begun` is called with the seconds that each request waited.
+        """
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="batch")
         self._threads = threads
         self._queue = queue
@@ -61,9 +64,9 @@ class Sharing:
         self._mean = 0.0
 
     async def answer(self, ask: Ask, inputs: Sequence[Any], *, alone: bool = False, **options: Any) -> Answer:
-        """`ask(inputs, **options)`, computed together with other requests that ask the same unless it is to be `alone`.
+        """Return `ask(inputs, **options)`; unless `alone`, it may share a batch with requests of the same `ask`.
 
-        Raises what `ask` raises, and ApiError OVERLOADED where the queue is full.
+        Raises the error of `ask`, and ApiError OVERLOADED if the queue is full.
         """
         if self._running == self._threads:
             self._admit()
@@ -73,21 +76,21 @@ class Sharing:
         return await request.answer
 
     def close(self) -> None:
-        """Wait for what has begun."""
+        """Wait for running batches."""
         self._pool.shutdown()
 
     def _admit(self) -> None:
         if len(self._waiting) >= self._queue:
-            # Who has gone keeps nobody out.
+            # Cancelled requests do not count.
             self._waiting = deque(request for request in self._waiting if not request.answer.cancelled())
         if len(self._waiting) >= self._queue:
-            # When the queue will have moved, as far as the last requests tell.
+            # Estimate of the time until the queue is empty, from the duration of recent requests.
             seconds = math.ceil(self._mean * len(self._waiting) / self._threads)
             headers = {"Retry-After": str(min(max(1, seconds), LONGEST_ADVICE))}
             raise ApiError(ErrorType.OVERLOADED, "the queue is full; try again later", headers=headers)
 
     def _start(self) -> None:
-        """Have free threads compute what waits."""
+        """Start batches on free threads."""
         while self._running < self._threads and (batch := self._next()):
             self._running += 1
             now = perf_counter()
@@ -97,7 +100,7 @@ class Sharing:
             computed.add_done_callback(partial(self._finish, batch, now))
 
     def _next(self) -> list[Waiting]:
-        """The request that waits longest, and those that can go with it, taken from the queue."""
+        """Remove the oldest request and all that can share its batch from the queue, and return them."""
         batch: list[Waiting] = []
         left: deque[Waiting] = deque()
         count = 0
@@ -118,7 +121,7 @@ class Sharing:
         self._running -= 1
         seconds = (perf_counter() - began) / len(batch)
         self._mean += NEWEST * (seconds - self._mean) if self._mean else seconds
-        # First, so that the thread has work while the answers are written.
+        # Start the next batch first, so that the thread works while the responses are written.
         self._start()
         for request, answer in zip(batch, computed.result(), strict=True):
             if request.answer.cancelled():
@@ -130,14 +133,14 @@ class Sharing:
 
 
 def _compute(batch: Sequence[Waiting]) -> list[Answer | Exception]:
-    """The answer to each request, or why there is none."""
+    """Return the answer to each request, or the exception that it caused."""
     first = batch[0]
     try:
         answer = first.ask([item for request in batch for item in request.inputs], **first.options)
-    except Exception as error:  # noqa: BLE001 - handed to who asked
+    except Exception as error:  # noqa: BLE001 - raised in the request's own task
         if len(batch) == 1:
             return [error]
-        # One of them: the others shall not pay for it.
+        # One request caused the error; the others must not fail with it.
         return [found for request in batch for found in _compute([request])]
     parts: list[Answer | Exception] = []
     start = 0

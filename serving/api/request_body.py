@@ -1,4 +1,4 @@
-"""Reading what a client sends: counted while it comes, unpacked no further than the limit."""
+"""Read request bodies: count bytes on arrival, and decompress only up to the limit."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from starlette.types import Receive
 from serving.api.errors import ApiError
 from serving.schemas import ErrorType
 
-#: gzip or zlib, whichever the first bytes say.
+#: zlib's `wbits` for gzip or zlib, detected from the first bytes.
 ANY_WRAPPER = 47
-#: So many times the limit is read of a body that is too large before it is refused: a client that is told while it
-#: still sends may see a broken connection and not the answer.
+#: A too large body is read up to this multiple of the limit before it is refused: a client that is still sending may
+#: see a broken connection instead of the response.
 DRAINED_LIMITS = 4
 CLOSE: Mapping[str, str] = {"Connection": "close"}
 
 
 class ClientGoneError(Exception):
-    """Nobody is there any more to be answered."""
+    """The client closed the connection."""
 
 
 def check_media_type(headers: Headers) -> None:
-    """Raise ApiError UNSUPPORTED_MEDIA_TYPE where a body says that it is no JSON, or packed in an unknown way.
+    """Raise ApiError UNSUPPORTED_MEDIA_TYPE unless the headers declare JSON and a supported compression.
 
-    `curl -d` says that JSON is a form; there are no forms here.
+    Form data is accepted as JSON, because `curl -d` declares it by default.
     """
     kind, _, parameters = headers.get("content-type", "application/json").partition(";")
     if kind.strip().lower() not in ("application/json", "application/x-www-form-urlencoded"):
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: `Content-Type: application/json`")
     charset = parameters.lower().replace('"', "").replace(" ", "").partition("charset=")[2]
     if charset not in ("", "utf-8", "utf8"):
-        raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "JSON is UTF-8; leave the charset out")
+        raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "JSON must be UTF-8; omit the charset")
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", "gzip", "deflate"):
         raise ApiError(
             ErrorType.UNSUPPORTED_MEDIA_TYPE,
-            "the body may be compressed by gzip or deflate, and by one of them once",
+            "the body may be compressed once, by gzip or deflate",
             headers={"Accept-Encoding": "gzip, deflate"},
         )
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body, unpacked; `limit`, in bytes, holds for it as it comes and as it is unpacked.
+    """Return the complete, decompressed body; neither compressed nor decompressed may it exceed `limit` bytes.
 
-    Raises ApiError TOO_LARGE, or MALFORMED where it cannot be unpacked, and ClientGoneError.
+    Raises ApiError TOO_LARGE, ApiError MALFORMED if it cannot be decompressed, and ClientGoneError.
     """
     packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
-    # Who asks first need not send it.
+    # A client that sends `Expect` learns this before it sends the body.
     if "expect" in headers and int(headers.get("content-length", "0")) > limit:
         raise _too_large(limit)
     unpacker = zlib.decompressobj(ANY_WRAPPER) if packed else None
@@ -70,7 +70,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
                 await _drain(receive, DRAINED_LIMITS * limit)
             raise _too_large(limit)
     if unpacker is not None and not (unpacker.eof and not unpacker.unused_data):
-        raise ApiError(ErrorType.MALFORMED, "the compressed body ends too early, or is followed by something else")
+        raise ApiError(ErrorType.MALFORMED, "the compressed body is truncated or followed by other data")
     return b"".join(parts)
 
 
@@ -86,7 +86,7 @@ def _unpack(unpacker: zlib._Decompress, part: bytes, most: int) -> bytes:
 
 
 async def _drain(receive: Receive, most: int) -> None:
-    """Read on and forget, until the body ends or `most` bytes have come."""
+    """Read and discard until the body ends or `most` bytes have arrived."""
     while most > 0:
         message = await receive()
         most -= len(message.get("body", b""))

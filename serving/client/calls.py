@@ -1,4 +1,4 @@
-"""A call of the service: what is sent, when it is sent again, and what its answer means. Nothing here does I/O."""
+"""Calls of the service: requests, retries and the meaning of responses, without I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from serving.schemas import (
 )
 
 Model = TypeVar("Model", bound=BaseModel)
-#: What came of one attempt.
+#: Result of one attempt.
 Outcome = httpx.Response | httpx.RequestError
 
 
@@ -30,7 +30,7 @@ class CallError(SaebyeokError):
     """The service answered with an error."""
 
     def __init__(self, text: str, *, status: int, type: str, message: str, index: int | None) -> None:
-        """`type`, `message` and `index` (of the text or pair, from 0) are the service's, `status` is HTTP's."""
+        """`status` is HTTP's; `type`, `message` and `index` (of the text or pair, from 0) are the service's."""
         super().__init__(text)
         self.status = status
         self.type = type
@@ -39,20 +39,20 @@ class CallError(SaebyeokError):
 
 
 class RefusedCallError(CallError, RefusedError):
-    """The service refuses the request (400, 401, 404, ...), and would again."""
+    """The service refused the request (400, 401, 404, ...); a retry would fail again."""
 
 
 class FailedCallError(CallError, ServiceError):
-    """The service is overloaded or broken (429, 5xx), also after the last attempt; a later call may succeed."""
+    """The service was overloaded or failed (429, 5xx), also in the last attempt; a later call may succeed."""
 
 
 class NoAnswerError(ServiceError):
-    """Nothing answered, or not in time, or not as Saebyeok does."""
+    """The service did not answer, or not in time, or the response is not Saebyeok's."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[Model]):
-    """One request. Each may be sent again: none of them does more the second time."""
+    """One request; all requests are idempotent, so each may be retried."""
 
     method: str
     path: str
@@ -61,7 +61,10 @@ class Call(Generic[Model]):
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, url: str, outcome: Outcome) -> Model:
-        """The answer that came from `url`. Raises RefusedCallError, FailedCallError or NoAnswerError."""
+        """Return the parsed response of the service at `url`.
+
+        Raises RefusedCallError, FailedCallError or NoAnswerError.
+        """
         place = f"{url}{self.path}"
         if isinstance(outcome, httpx.TimeoutException):
             raise NoAnswerError(f"{place} did not answer in time") from outcome
@@ -72,13 +75,13 @@ class Call(Generic[Model]):
         try:
             return self.answer.model_validate_json(outcome.content)
         except ValidationError as error:
-            raise NoAnswerError(f"{place} gave an answer that is not Saebyeok's: {error}") from error
+            raise NoAnswerError(f"{place} returned a response that is not Saebyeok's: {error}") from error
 
 
 def classify_call(
     texts: Sequence[str] | None, recipe: str | None, pairs: Sequence[Sequence[str]] | None = None
 ) -> Call[ClassifyResponse]:
-    """Classes of `texts` or of `pairs`."""
+    """Return the call that classifies `texts` or `pairs`."""
     body: dict[str, Any] = {"recipe": recipe}
     if texts is not None:
         body["texts"] = list(texts)
@@ -90,53 +93,53 @@ def classify_call(
 def similarity_call(
     pairs: Sequence[Sequence[str]], recipe: str | None, method: Method | None = None
 ) -> Call[SimilarityResponse]:
-    """How alike the two of each of `pairs` are."""
+    """Return the call that compares the sentences of each pair."""
     body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe, "method": method}
     return Call("POST", "/similarity", SimilarityResponse, body)
 
 
 def score_call(texts: Sequence[str], recipe: str | None) -> Call[ScoreResponse]:
-    """Scores of `texts`."""
+    """Return the call that scores `texts`."""
     return Call("POST", "/score", ScoreResponse, {"texts": list(texts), "recipe": recipe})
 
 
 def embed_call(texts: Sequence[str], recipe: str | None) -> Call[EmbedResponse]:
-    """Vectors of `texts`."""
+    """Return the call that embeds `texts`."""
     return Call("POST", "/embed", EmbedResponse, {"texts": list(texts), "recipe": recipe})
 
 
 def releases_call() -> Call[ReleasesResponse]:
-    """What is deployed."""
+    """Return the call that lists the deployed releases."""
     return Call("GET", "/releases", ReleasesResponse)
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """When a call is sent again: after `first` seconds, then after twice as many each time, `retries` times."""
+    """Exponential backoff: retry after `first` seconds, then double the delay; at most `retries` retries."""
 
     retries: int = 3
     first: float = 0.2
-    #: Seconds. A service that asks for more patience than this is not waited for.
+    #: Maximum delay in seconds. A call is not retried if the service asks for a longer one.
     longest: float = 30.0
 
     def pause(self, attempt: int, outcome: Outcome) -> float | None:
-        """Seconds to wait after attempt number `attempt` (from 1) before another one; None: there is none."""
+        """Return the seconds to wait after attempt number `attempt` (from 1); None if there is no retry."""
         asked = _asked_pause(outcome) if attempt <= self.retries else None
         if asked is None or asked > self.longest:
             return None
         step: float = min(self.longest, self.first * 2 ** (attempt - 1))
-        # Clients that were refused together must not come back together.
+        # Random, so that clients that were refused together do not retry together.
         return asked + step * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
 def _asked_pause(outcome: Outcome) -> float | None:
-    """Seconds that the service asks for before another attempt; None where another one is of no use."""
+    """Return the seconds that the service asks to wait (0 if it does not say); None if a retry is useless."""
     if isinstance(outcome, httpx.Response):
         if outcome.status_code not in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
             return None
         after = outcome.headers.get("Retry-After", "")
         return float(after) if after.isdecimal() else 0.0
-    # A worker that dies or restarts loses its connections, and another one answers. What took too long would again.
+    # Retry a lost connection: another worker answers if one dies or restarts. Do not retry a timeout.
     return 0.0 if isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError) else None
 
 
@@ -146,7 +149,7 @@ def _error(place: str, response: httpx.Response) -> CallError:
         error = ErrorResponse.model_validate_json(response.content).error
         kind, message, index = error.type, error.message, error.index
     except ValidationError:
-        pass  # a proxy's, not the service's
+        pass  # a proxy's response
     may_pass = response.status_code == httpx.codes.TOO_MANY_REQUESTS or response.is_server_error
     error_class = FailedCallError if may_pass else RefusedCallError
     text = f"{place}: {message}"

@@ -6,10 +6,10 @@
         for result in client.classify(["정말 재미있게 봤어요"]).results:
             print(result.label, result.score)
 
-Connections are kept and used again, and a client may be shared by threads (or tasks): make one, not one a request.
-A call is repeated where the service is overloaded (429), not available (503) or gone, at the pace that it asks for.
-What is left is raised: RefusedCallError where the request is at fault, FailedCallError where the service is,
-NoAnswerError where there is none; the first two are CallError, with `status`, `type`, `message` and `index`.
+A client reuses its connections and may be shared by threads (or tasks): create one, not one per request.
+A call is retried if the service is overloaded (429), unavailable (503) or unreachable, after the delay it asks for.
+Errors: RefusedCallError if the request is invalid, FailedCallError if the service fails, NoAnswerError if there is no
+valid response. The first two are subclasses of CallError, with `status`, `type`, `message` and `index`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ TIMEOUT = 60.0
 
 
 class Client:
-    """Calls one service."""
+    """Client of one service."""
 
     def __init__(
         self,
@@ -73,9 +73,9 @@ class Client:
         backoff: Backoff | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        """`timeout` is in seconds, for each attempt.
+        """`timeout` is the limit of each attempt, in seconds.
 
-        `http` brings connections of your own (a proxy, certificates) and their timeout; it is closed with the client.
+        `http` is your own HTTP client (for a proxy or certificates) with its own timeout; it is closed with this one.
         """
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
@@ -83,15 +83,15 @@ class Client:
         self._http = http or httpx.Client(timeout=timeout)
 
     def __enter__(self) -> Self:
-        """The client itself."""
+        """Return the client."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the client."""
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close all connections."""
         self._http.close()
 
     def classify(
@@ -101,25 +101,25 @@ class Client:
         *,
         pairs: Sequence[Sequence[str]] | None = None,
     ) -> ClassifyResponse:
-        """Class and probabilities of each text, or of each of `pairs`; `recipe` chooses where several could answer."""
+        """Return class and probabilities of each text or pair; `recipe` is needed if several deployed recipes fit."""
         return self._ask(classify_call(texts, recipe, pairs))
 
     def similarity(
         self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None
     ) -> SimilarityResponse:
-        """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
+        """Return the similarity of each pair of sentences, by the release's default `method` unless given."""
         return self._ask(similarity_call(pairs, recipe, method))
 
     def score(self, texts: Sequence[str], recipe: str | None = None) -> ScoreResponse:
-        """The score of each text, where a regression over single texts is deployed."""
+        """Return the score of each text; requires a deployed regression release for single texts."""
         return self._ask(score_call(texts, recipe))
 
     def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
-        """The vector of each text, of length 1, where a bi-encoder is deployed."""
+        """Return the unit vector of each text; requires a deployed bi-encoder."""
         return self._ask(embed_call(texts, recipe))
 
     def releases(self) -> ReleasesResponse:
-        """What is deployed."""
+        """Return the deployed releases and the state of the workers."""
         return self._ask(releases_call())
 
     def _ask(self, call: Call[Model]) -> Model:
@@ -140,7 +140,7 @@ class Client:
 
 
 class AsyncClient:
-    """Calls one service from asyncio."""
+    """Client of one service for asyncio."""
 
     def __init__(
         self,
@@ -151,22 +151,22 @@ class AsyncClient:
         backoff: Backoff | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        """As for `Client`."""
+        """Take the parameters of `Client`."""
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
         self._backoff = backoff or Backoff()
         self._http = http or httpx.AsyncClient(timeout=timeout)
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
+        """Return the client."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the client."""
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close all connections."""
         await self._http.aclose()
 
     async def classify(
@@ -176,25 +176,25 @@ class AsyncClient:
         *,
         pairs: Sequence[Sequence[str]] | None = None,
     ) -> ClassifyResponse:
-        """Class and probabilities of each text, or of each of `pairs`; `recipe` chooses where several could answer."""
+        """Return class and probabilities of each text or pair; `recipe` is needed if several deployed recipes fit."""
         return await self._ask(classify_call(texts, recipe, pairs))
 
     async def similarity(
         self, pairs: Sequence[Sequence[str]], recipe: str | None = None, method: Method | None = None
     ) -> SimilarityResponse:
-        """How alike the two sentences of each pair are, by the release's own `method` unless another is named."""
+        """Return the similarity of each pair of sentences, by the release's default `method` unless given."""
         return await self._ask(similarity_call(pairs, recipe, method))
 
     async def score(self, texts: Sequence[str], recipe: str | None = None) -> ScoreResponse:
-        """The score of each text, where a regression over single texts is deployed."""
+        """Return the score of each text; requires a deployed regression release for single texts."""
         return await self._ask(score_call(texts, recipe))
 
     async def embed(self, texts: Sequence[str], recipe: str | None = None) -> EmbedResponse:
-        """The vector of each text, of length 1, where a bi-encoder is deployed."""
+        """Return the unit vector of each text; requires a deployed bi-encoder."""
         return await self._ask(embed_call(texts, recipe))
 
     async def releases(self) -> ReleasesResponse:
-        """What is deployed."""
+        """Return the deployed releases and the state of the workers."""
         return await self._ask(releases_call())
 
     async def _ask(self, call: Call[Model]) -> Model:

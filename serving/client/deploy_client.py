@@ -1,4 +1,4 @@
-"""The deployer's client: what applications may ask, and with the deploy token staging and staged releases."""
+"""The deployer's client: all calls of applications, plus staging and staged releases with the deploy token."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class ServiceClient(Client):
-    """Talks to one service of this project's. Every method raises ServiceError where it does not answer as it must.
+    """Client of one Saebyeok service. Methods raise ServiceError if the service does not answer or fails.
 
-    RefusedError is for what the service refuses (and would again), SettingsError for a wrong deploy token.
+    They raise RefusedError if the service refuses a request, and SettingsError for a wrong deploy token.
     """
 
     def __init__(self, url: str, token: str = "", timeout: float = TIMEOUT) -> None:
-        """`token` is the deploy token, needed to stage and to ask a release by name; `timeout` is in seconds."""
-        # A connection a request: a kept one would always reach the same worker, and die with it.
+        """`token` is the deploy token, needed to stage and to address a release; `timeout` is in seconds."""
+        # One connection per request: a kept connection always reaches the same worker, and dies with it.
         limits = httpx.Limits(max_keepalive_connections=0)
         super().__init__(url, token, http=httpx.Client(timeout=timeout, limits=limits, trust_env=False))
 
     def is_live(self) -> bool:
-        """Whether a service answers at the URL at all."""
+        """Return whether a service answers at the URL."""
         return self._probe("/livez")
 
     def is_ready(self) -> bool:
-        """Whether the worker that answers has a deployment loaded."""
+        """Return whether the worker that answers has loaded a deployment."""
         return self._probe("/readyz")
 
     def serves(self, store: Store) -> bool:
-        """Whether a service answers that follows the deployments of `store`; one of another store is warned of."""
+        """Return whether a service of `store` answers; log a warning if it serves another store."""
         if not self.is_live():
             return False
         followed = self.releases().store
-        # A Bento follows none, and says itself why it takes no release.
+        # A Bento follows no store; it explains itself when it refuses a release.
         if followed in (None, store.digest):
             return True
         log.warning(
-            "the service at %s is of another store than %s, and is left alone: start this store's own where "
-            "SAEBYEOK_SERVICE_URL says, which may be another port",
+            "the service at %s serves another store than %s and is not used; set SAEBYEOK_SERVICE_URL to another port "
+            "and start a service for this store there",
             self.url,
             store.uri,
         )
@@ -74,7 +74,7 @@ class ServiceClient(Client):
         *,
         pairs: Sequence[Sequence[str]] | None = None,
     ) -> ClassifyResponse:
-        """Classes of `texts` or of `pairs`; `release` addresses a staged or live release by id or ref."""
+        """Classify `texts` or `pairs`; `release` addresses a staged or live release by id or ref."""
         return self._ask(_addressed(classify_call(texts, recipe, pairs), release))
 
     def similarity(
@@ -84,19 +84,19 @@ class ServiceClient(Client):
         method: Method | None = None,
         release: str | None = None,
     ) -> SimilarityResponse:
-        """How alike the two of each of `pairs` are; `release` addresses a staged or live release by id or ref."""
+        """Return the similarity of each pair; `release` addresses a staged or live release by id or ref."""
         return self._ask(_addressed(similarity_call(pairs, recipe, method), release))
 
     def score(self, texts: Sequence[str], recipe: str | None = None, release: str | None = None) -> ScoreResponse:
-        """Scores of `texts`; `release` addresses a staged or live release by id or ref."""
+        """Score `texts`; `release` addresses a staged or live release by id or ref."""
         return self._ask(_addressed(score_call(texts, recipe), release))
 
     def stage(self, ref: str) -> list[str]:
-        """Have every worker load the release at `ref` beside the live ones; the staged refs."""
+        """Tell every worker to load the release at `ref` in addition to the live ones; return all staged refs."""
         return self._ask(Call("POST", "/releases/stage", StagedResponse, {"release": ref})).staged
 
     def unstage(self, ref: str) -> list[str]:
-        """Have every worker drop the staged release at `ref`; the staged refs."""
+        """Tell every worker to unload the staged release at `ref`; return the remaining staged refs."""
         return self._ask(Call("DELETE", "/releases/stage", StagedResponse, {"release": ref})).staged
 
     def _probe(self, path: str) -> bool:
@@ -107,10 +107,10 @@ class ServiceClient(Client):
         try:
             return super()._ask(call)
         except NoAnswerError as error:
-            raise ServiceError(f"{error}; start it, or set SAEBYEOK_SERVICE_URL") from error
+            raise ServiceError(f"{error}; start the service, or set SAEBYEOK_SERVICE_URL") from error
         except CallError as error:
             if error.status == httpx.codes.UNAUTHORIZED:
-                raise SettingsError(f"{error}; the service was started with another token") from error
+                raise SettingsError(f"{error}; the service was started with another deploy token") from error
             raise
 
 
@@ -119,7 +119,10 @@ def _addressed(call: Call[Model], release: str | None) -> Call[Model]:
 
 
 def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -> Ask:
-    """Answers of the service as rows of numbers: of release `ref`, or without one of whatever users get."""
+    """Return a function that gets answers from the service as rows of numbers.
+
+    It addresses the release at `ref`; without a `ref`, it uses the live release of the card's recipe.
+    """
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         answer: ClassifyResponse | SimilarityResponse | ScoreResponse

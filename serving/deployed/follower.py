@@ -1,4 +1,4 @@
-"""What a worker serves: an immutable snapshot, replaced in one assignment as deployments are recorded."""
+"""Follow the deployment log: load new releases and replace the worker's immutable snapshot in one assignment."""
 
 from __future__ import annotations
 
@@ -25,57 +25,57 @@ from serving.schemas import LoadProblem, WorkerState
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the deployment log; a bucket charges for each.
+#: Polling interval of the deployment log in seconds; a bucket charges for each request.
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
-#: Looks between two attempts to load a release that could not be loaded.
+#: Number of polls before a failed release is loaded again.
 LOAD_RETRY_POLLS = 20
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What answers: `live` is recipe to engine, `staged` ref to engine."""
+    """The loaded engines: `live` maps recipe to engine, `staged` maps ref to engine."""
 
     deployment: Deployment | None = None
     live: Mapping[str, Engine] = field(default_factory=dict)
     staged: Mapping[str, Engine] = field(default_factory=dict)
 
     def engines(self) -> dict[str, Engine]:
-        """Every loaded engine by the ref of its release."""
+        """Return every loaded engine by the ref of its release."""
         refs = self.deployment.releases if self.deployment else {}
         return {**self.staged, **{refs[recipe]: engine for recipe, engine in self.live.items()}}
 
 
 class Source(Protocol):
-    """Where a worker learns what to serve."""
+    """Source of the deployment that a worker serves."""
 
     poll: float
     store: str | None
     staging: StagedList | None
 
     def latest(self) -> Deployment | None:
-        """The deployment to serve."""
+        """Return the deployment to serve, or None before the first."""
 
     def directory(self, ref: str) -> Path:
-        """A release's directory on this machine."""
+        """Return a release's directory on this machine."""
 
     def record(self, ref: str) -> Path | None:
-        """Where the workers of this machine keep what was measured of the release, where they meet."""
+        """Return the file in which the workers of this machine share the release's measured speed, if they do."""
 
     def report(self, state: WorkerState) -> None:
-        """Acknowledge."""
+        """Publish this worker's state, which acknowledges its deployment."""
 
     def workers(self) -> list[WorkerState]:
-        """What the live workers of this machine have acknowledged."""
+        """Return the states of the live workers of this machine."""
 
     def close(self) -> None:
-        """Withdraw the acknowledgement."""
+        """Withdraw this worker's state."""
 
 
 class LogSource:
-    """The deployment log in the store; releases are imported, and workers meet, below HOME."""
+    """The deployment log in the store; releases and the workers' states are kept below HOME."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
-        """Registers this worker: from here on a deployment waits for it."""
+        """Register this worker; from now on a deployment waits for it."""
         self.poll = POLL_LOCAL if store.local else POLL_REMOTE
         self.store: str | None = store.digest
         self.staging: StagedList | None = StagedList(settings.home / "service")
@@ -86,15 +86,15 @@ class LogSource:
         self._file = WorkerFile(self._directory)
 
     def latest(self) -> Deployment | None:
-        """The newest deployment, or None before the first."""
+        """Return the newest deployment, or None before the first."""
         return self._log.latest()
 
     def directory(self, ref: str) -> Path:
-        """The release's directory in this machine's model store."""
+        """Return the release's directory in this machine's model store."""
         return import_release(self._store.open(ref), self._settings)
 
     def record(self, ref: str) -> Path:
-        """A file below HOME."""
+        """Return a file below HOME."""
         return measured_file(self._settings, ref)
 
     def report(self, state: WorkerState) -> None:
@@ -102,7 +102,7 @@ class LogSource:
         self._file.write(state)
 
     def workers(self) -> list[WorkerState]:
-        """The states of all live workers."""
+        """Return the states of all live workers."""
         return live_workers(self._directory)
 
     def close(self) -> None:
@@ -111,52 +111,52 @@ class LogSource:
 
 
 class BakedSource:
-    """The one deployment that a Bento carries: nothing to follow, nothing written."""
+    """The fixed deployment of a Bento; it follows no log and writes nothing."""
 
     poll = 3600.0
     store: str | None = None
     staging: StagedList | None = None
 
     def __init__(self, deployment: Deployment) -> None:
-        """`deployment` is the one that was baked in."""
+        """`deployment` is the one in the Bento."""
         self._deployment = deployment
         self._state: WorkerState | None = None
 
     def latest(self) -> Deployment:
-        """The baked deployment."""
+        """Return the Bento's deployment."""
         return self._deployment
 
     def directory(self, ref: str) -> Path:
-        """The release's directory among the Bento's models."""
+        """Return the release's directory among the Bento's models."""
         return imported_release(ref)
 
     def record(self, ref: str) -> None:
-        """Nowhere: a Bento writes nothing."""
+        """Return None: a Bento writes nothing."""
 
     def report(self, state: WorkerState) -> None:
         """Keep the state in memory."""
         self._state = state
 
     def workers(self) -> list[WorkerState]:
-        """Only this one: a Bento's workers do not meet."""
+        """Return this worker's state only: a Bento's workers share nothing."""
         return [self._state] if self._state else []
 
     def close(self) -> None:
-        """Nothing to withdraw."""
+        """Do nothing."""
 
 
 class Follower:
-    """Keeps `snapshot` at what `source` says, from a thread of its own."""
+    """Keep `snapshot` up to date with `source`, in a background thread."""
 
     def __init__(
         self, source: Source, options: EngineOptions, observe: Callable[[Card], Observer] = unobserved
     ) -> None:
-        """`options` are those of each engine, and `observe` makes its observer."""
+        """`options` apply to each engine; `observe` creates its observer."""
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
         self.problem: str | None = None
-        "Why the last look at the log failed or could not be acknowledged; None if it succeeded."
+        "Why the last poll failed or its state could not be published; None if it succeeded."
         self._options = options
         self._observe = observe
         self._started = datetime.now(UTC)
@@ -168,12 +168,12 @@ class Follower:
         self._attempt(lambda: self._report(None))
 
     def start(self) -> None:
-        """Load what is deployed now, then go on in the background."""
+        """Load the current deployment, then follow the log in the background."""
         self.step()
         self._thread.start()
 
     def close(self) -> None:
-        """Stop following; what is loaded goes on answering."""
+        """Stop following; loaded releases keep answering."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -184,20 +184,20 @@ class Follower:
             self.step()
 
     def step(self) -> None:
-        """Look once: load what is wanted, move to it where all of it is there, acknowledge.
+        """Poll once: load new releases, switch to the newest deployment if all its releases loaded, publish the state.
 
-        Raises nothing, since the loaded releases must go on answering: a failure stands in `problem`, is logged once,
-        and the next look tries again.
+        Raises nothing, because the loaded releases must keep answering: a failure is stored in `problem`, logged once,
+        and retried at the next poll.
         """
         moved = self._attempt(self._move)
         reported = self._attempt(lambda: self._report(moved))
         self.problem = moved or reported
         if self._logged and self.problem is None:
-            log.info("looks succeed again, at deployment %s", self._number)
+            log.info("polling succeeds again, at deployment %s", self._number)
             self._logged.clear()
 
     def _attempt(self, action: Callable[[], None]) -> str | None:
-        """Why `action` failed, or None. Looks come several times per second: one kind of error is logged once."""
+        """Run `action`; return its error as text, or None. Each kind of error is logged once, not at every poll."""
         try:
             action()
         except Exception as error:
@@ -217,7 +217,7 @@ class Follower:
         staged = self.source.staging.read() if self.source.staging else []
         engines = self.snapshot.engines()
         wanted = {*staged, *(newest.releases.values() if newest else ())}
-        # What is staged again gets another chance at once.
+        # Forget the failures of releases that are not wanted: if staged again, they are loaded immediately.
         self._problems = {ref: problem for ref, problem in self._problems.items() if ref in wanted}
         self._rests = {ref: rest for ref, rest in self._rests.items() if ref in wanted}
         for ref in sorted(wanted - engines.keys()):
@@ -237,14 +237,14 @@ class Follower:
             log.info("staged: %s", ", ".join(after.staged) or "nothing")
 
     def _load(self, ref: str) -> Engine | None:
-        """The engine of `ref`; one that failed is left alone for a while."""
+        """Load the engine of `ref`; return None if it fails, or failed within the last `LOAD_RETRY_POLLS` polls."""
         if self._rests.get(ref, 0) > 0:
             self._rests[ref] -= 1
             return None
         try:
             directory, record = self.source.directory(ref), self.source.record(ref)
             engine = open_fastest(directory, self._options, self._observe, record)
-        except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop those that can
+        except Exception as error:  # noqa: BLE001 - a release that cannot be loaded must not stop the others
             log.warning("%s cannot be loaded: %s", ref, error)
             retryable = isinstance(error, OSError) or getattr(error, "retryable", False)
             name = type(error).__name__

@@ -1,4 +1,4 @@
-"""Releases in this machine's own BentoML model store: copied from the store, checked by digest."""
+"""Releases in this machine's BentoML model store: copied from the store and verified by digest."""
 
 from __future__ import annotations
 
@@ -25,55 +25,55 @@ from pipeline.store.store_errors import full_disk_errors
 log = logging.getLogger(__name__)
 
 _MANIFEST = TypeAdapter(Manifest)
-#: What a part of a ref may look like; it becomes a directory's name.
+#: Valid part of a ref; it becomes part of a directory name.
 PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def model_tag(ref: str) -> str:
-    """The BentoML tag of the release at `ref` (`release/nsmc/<key>/<attempt>`).
+    """Return the BentoML tag of the release at `ref` (`release/nsmc/<key>/<attempt>`).
 
-    Raises ArtifactError where `ref` does not look like that.
+    Raises ArtifactError if `ref` does not have this form.
     """
     parts = ref.split("/")
     if len(parts) != 4 or parts[0] != "release" or not all(map(PART.fullmatch, parts)):
-        raise ArtifactError(f"{ref!r} is not the ref of a release; one looks like release/nsmc/<key>/<attempt>")
+        raise ArtifactError(f"{ref!r} is not the ref of a release; its form is release/<recipe>/<key>/<attempt>")
     _, recipe, key, attempt = parts
     return f"saebyeok-{recipe}:{key}-{attempt}".lower()
 
 
 def home_models(settings: Settings) -> ModelStore:
-    """The model store below HOME, whatever BENTOML_HOME is in this process."""
+    """Return the model store below HOME, regardless of BENTOML_HOME."""
     path = settings.home / "bentoml" / "models"
     path.mkdir(parents=True, exist_ok=True)
     return ModelStore(path)
 
 
 def remove_damaged(items: ModelStore | BentoStore) -> None:
-    """Remove what cannot be read from a store of BentoML's: models or Bentos, and the names of the newest.
+    """Remove unreadable models or Bentos from a BentoML store, and the `latest` files.
 
-    A kill or a power loss leaves such ones. BentoML reads all versions of a model or Bento in order to write or delete
-    one, so a single damaged file would stop it for good. The caller keeps others from writing meanwhile.
+    A kill or a power loss can damage them. BentoML reads all versions of a model or Bento before it writes or deletes
+    one, so a single damaged file would block it permanently. The caller must hold the lock against other writers.
     """
     directory = Path(items._path)
     for path in sorted(item for item in directory.glob("*/*") if item.is_dir()):
         try:
             items.get(f"{path.parent.name}:{path.name}")
         except Exception as error:  # noqa: BLE001 - YAML, cattrs and BentoML each have errors of their own
-            log.warning("%s is damaged and removed: %s", path, error)
+            log.warning("%s is damaged and was removed: %s", path, error)
             shutil.rmtree(path)
     for newest in directory.glob("*/latest"):
-        # Written again with the next version, and found out where it is missing.
+        # BentoML works without this file, and writes it again with the next version.
         newest.unlink()
 
 
 def import_release(release: Artifact, settings: Settings) -> Path:
-    """The release's directory in this machine's model store, imported where it is not there or has changed.
+    """Return the release's directory in this machine's model store; import it if it is missing or has changed.
 
-    Raises ArtifactError where the release in the store is not what its manifest says.
+    Raises ArtifactError if the release in the store does not match its manifest.
     """
     tag = model_tag(release.ref)
     models = home_models(settings)
-    # Workers start and load at the same time; only one may write a tag.
+    # Workers load concurrently; only one may write a tag.
     with locked(settings.home / "service" / "import.lock"):
         remove_damaged(models)
         found = _find(tag, models)
@@ -97,12 +97,12 @@ def import_release(release: Artifact, settings: Settings) -> Path:
 
 
 def measured_file(settings: Settings, ref: str) -> Path:
-    """Where it is kept how fast the files of the release at `ref` are on this machine."""
+    """Return the path of the file that records the speed of each file of the release at `ref` on this machine."""
     return settings.home / "service" / "rates" / f"{model_tag(ref).replace(':', '-')}.json"
 
 
 def forget_models(settings: Settings, refs: Iterable[str]) -> None:
-    """Delete the releases at `refs` from this machine's model store, where they are in it."""
+    """Delete the releases at `refs` from this machine's model store, if present."""
     models = home_models(settings)
     with locked(settings.home / "service" / "import.lock"):
         remove_damaged(models)
@@ -115,23 +115,23 @@ def forget_models(settings: Settings, refs: Iterable[str]) -> None:
 
 
 def imported_release(ref: str) -> Path:
-    """The directory of a release that a Bento carries, without the store that it came from.
+    """Return the directory of a release inside a Bento.
 
-    Raises ArtifactError where it is missing or not what its own manifest says.
+    Raises ArtifactError if it is missing or does not match its manifest.
     """
     tag = model_tag(ref)
     directory = _find(tag)
     if directory is None:
-        raise ArtifactError(f"model {tag} is not in the Bento; build it again with `saebyeok deploy`")
+        raise ArtifactError(f"model {tag} is not in the Bento; rebuild the Bento with `saebyeok deploy`")
     manifest = read_state(directory / MANIFEST, _MANIFEST)
     if manifest is None:
-        raise ArtifactError(f"model {tag}: its {MANIFEST} cannot be read; build the Bento again with `saebyeok deploy`")
+        raise ArtifactError(f"model {tag}: its {MANIFEST} cannot be read; rebuild the Bento with `saebyeok deploy`")
     _verify(directory, manifest, tag)
     return directory
 
 
 def _find(tag: str, models: ModelStore | None = None) -> Path | None:
-    """The directory of `tag` in `models`, or in the store that BentoML itself chose (a Bento's own)."""
+    """Return the directory of `tag` in `models`, or in BentoML's default store (inside a Bento: the Bento's own)."""
     try:
         model = bentoml.models.get(tag) if models is None else bentoml.models.get(tag, _model_store=models)
     except NotFound:

@@ -1,4 +1,4 @@
-"""What the workers of one machine tell each other, in small files below HOME/service."""
+"""State that the workers of one machine share, in small files below HOME/service."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pydantic import TypeAdapter
 from pipeline.atomic_files import locked, read_state, replace_state
 from serving.schemas import WorkerState
 
-#: More staged releases than this at once are leftovers of deployments that died: the oldest goes.
+#: Maximum number of staged releases. More are left over from crashed deployments; the oldest is dropped.
 MAX_STAGED = 8
 _REFS = TypeAdapter(list[str])
 _STATE = TypeAdapter(WorkerState)
 
 
 class WorkerFile:
-    """One worker's acknowledgement: its state beside a lock that it holds as long as it lives."""
+    """The state file of one worker, and a lock file that the worker holds while it lives."""
 
     def __init__(self, directory: Path) -> None:
         """`directory` is shared by the workers of one machine."""
@@ -30,19 +30,19 @@ class WorkerFile:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def write(self, state: WorkerState) -> None:
-        """Say how things stand. Raises OSError."""
-        # It is read only as long as this process lives, so it need not outlast a power loss.
+        """Write the worker's state. Raises OSError if the disk refuses it."""
+        # Others read it only while this process lives, so it need not survive a power loss.
         replace_state(self._state, state.model_dump_json(), durable=False)
 
     def close(self) -> None:
-        """Take the files away."""
+        """Remove the files."""
         self._state.unlink(missing_ok=True)
         Path(self._lock.name).unlink(missing_ok=True)
         self._lock.close()
 
 
 def live_workers(directory: Path) -> list[WorkerState]:
-    """States of the workers that are alive, by pid; what dead ones left behind is removed."""
+    """Return the states of all live workers, sorted by pid; remove the files of dead workers."""
     states = []
     for path in sorted(directory.glob("*.json")):
         lock = path.with_suffix(".lock")
@@ -67,7 +67,7 @@ def _is_held(lock: Path) -> bool:
 
 
 class StagedList:
-    """Refs of the releases that every worker of this machine is to keep loaded beside the live ones."""
+    """Refs of the releases that every worker of this machine must keep loaded in addition to the live ones."""
 
     def __init__(self, directory: Path) -> None:
         """`directory` is shared by the workers of one machine."""
@@ -75,18 +75,18 @@ class StagedList:
         self._lock = directory / "staged.lock"
 
     def read(self) -> list[str]:
-        """The refs, oldest first."""
+        """Return the refs, oldest first."""
         return read_state(self._path, _REFS) or []
 
     def add(self, ref: str) -> list[str]:
-        """Add `ref`; the list afterwards."""
+        """Add `ref` and return the new list."""
         with locked(self._lock):
             refs = [*(item for item in self.read() if item != ref), ref][-MAX_STAGED:]
             replace_state(self._path, _REFS.dump_json(refs).decode())
             return refs
 
     def remove(self, ref: str) -> list[str]:
-        """Remove `ref`; the list afterwards."""
+        """Remove `ref` and return the new list."""
         with locked(self._lock):
             refs = [item for item in self.read() if item != ref]
             replace_state(self._path, _REFS.dump_json(refs).decode())

@@ -1,7 +1,7 @@
-"""Small batches on a GPU: their memory stays where it is, so that CUDA can replay what it has once recorded.
+"""CUDA graphs for small batches: record the kernels of a few fixed shapes once, then replay them.
 
-Starting the kernels of a model one by one takes longer than they take where a batch is small. A CUDA graph starts them
-at once, and wants the same shapes and the same memory each time: batches are filled up to one of few shapes.
+For a small batch, launching a model's kernels one by one takes longer than running them. A CUDA graph launches all at
+once, but needs the same shapes and the same memory each time, so batches are padded to one of a few shapes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Feed = Mapping[str, NDArray[np.int32]]
 
 LANE = ThreadPoolExecutor(1, thread_name_prefix="cuda")
 
-#: Rows of the shapes, and the shortest length; lengths double from there to the longest that the model reads.
+#: Rows of the shapes, and the shortest length in tokens; lengths double up to the model's maximum.
 ROWS, SHORTEST = (1, 2, 4, 8), 16
-#: Runs of a shape before it is asked for: one that finds its kernels, one that is recorded, one that is replayed.
+#: Runs of a shape before its first request: one selects kernels, one records, one replays.
 WARM_UP = 3
 
 
@@ -31,7 +31,7 @@ class Shape:
     """Memory for batches of one shape, bound to a session."""
 
     def __init__(self, session: ort.InferenceSession, rows: int, length: int, device: str, number: int) -> None:
-        """`number` tells the session's graphs apart."""
+        """`number` identifies the graph within the session."""
         self._session, self._binding = session, session.io_binding()
         self._options = ort.RunOptions()
         self._options.add_run_config_entry("gpu_graph_id", str(number))
@@ -41,14 +41,14 @@ class Shape:
             self._inputs[item.name] = ort.OrtValue.ortvalue_from_numpy(_filled(item.name, empty, 0), device, 0)
             self._binding.bind_ortvalue_input(item.name, self._inputs[item.name])
         (output,) = session.get_outputs()
-        # Where it lies is chosen in the first run, and kept: the shape of the output is known only then.
+        # The first run determines the output's shape and allocates its memory, which is then reused.
         self._binding.bind_output(output.name, device, 0)
         self._session.run_with_iobinding(self._binding, _unrecorded())
         self._output = self._binding.get_outputs()[0]
         self._binding.bind_ortvalue_output(output.name, self._output)
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
-        """The output for a batch of at most this shape, (rows of the batch, ...)."""
+        """Return the output for a batch of at most this shape, (rows of the batch, ...)."""
         rows, length = feed["input_ids"].shape
         for name, value in self._inputs.items():
             filled = np.zeros(value.shape(), dtype=np.int32)
@@ -57,15 +57,15 @@ class Shape:
         self._binding.synchronize_inputs()
         self._session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
-        # A copy: the next batch is written to the same place.
+        # Copy: the next batch overwrites this memory.
         return np.array(self._output.numpy()[:rows], dtype=np.float32)
 
 
 class Bound:
-    """A session that replays small batches and computes larger ones as they come."""
+    """A session that replays graphs for small batches and runs larger ones directly."""
 
     def __init__(self, session: ort.InferenceSession, longest: int, device: str) -> None:
-        """`longest` is what the model reads, tokens; all shapes are recorded here, so that no request waits for it."""
+        """Record all shapes, so that no request waits for it; `longest` is the model's maximum length in tokens."""
         self._session = session
         lengths = [min(SHORTEST, longest)]
         while lengths[-1] < longest:
@@ -85,12 +85,12 @@ class Bound:
         return shapes
 
     def places(self, rows: int, length: int) -> int:
-        """Tokens that are computed for a batch of that shape, with those that fill it up."""
+        """Return the number of tokens computed for a batch of that shape, padding included."""
         filled_rows, filled_length = self._key(rows, length) or (rows, length)
         return filled_rows * filled_length
 
     def run(self, feed: Feed) -> NDArray[np.float32]:
-        """The output for a batch of any shape, (rows, ...)."""
+        """Return the output for a batch of any shape, (rows, ...)."""
         return in_lane(lambda: self._run(feed))
 
     def _run(self, feed: Feed) -> NDArray[np.float32]:
@@ -101,27 +101,27 @@ class Bound:
         return np.asarray(output, dtype=np.float32)
 
     def _key(self, rows: int, length: int) -> tuple[int, int] | None:
-        """The smallest shape that a batch fits into, or None where it is too large for all of them."""
+        """Return the smallest shape that fits the batch, or None if it is too large for all."""
         return next((key for key in self._keys if key[0] >= rows and key[1] >= length), None)
 
 
 def in_lane(work: Callable[[], T]) -> T:
-    """What `work` returns, from the one thread of this process that uses CUDA.
+    """Run `work` in the only thread of this process that uses CUDA, and return its result.
 
-    ONNX Runtime keeps graphs for each thread, and while one is recorded nothing else in the process may use the GPU.
+    ONNX Runtime keeps graphs per thread, and nothing else in the process may use the GPU while a graph is recorded.
     """
     return LANE.submit(work).result()
 
 
 def _filled(name: str, values: NDArray[np.int32], rows: int) -> NDArray[np.int32]:
-    """`values` with one token in each row from `rows` on: of nothing but padding there is no mean."""
+    """Put one token into each unused row, from `rows` on: the mean of a row without tokens is undefined."""
     if name != "token_type_ids":
         values[rows:, 0] = 1
     return values
 
 
 def _unrecorded() -> ort.RunOptions:
-    """Options of a run that no graph is made of."""
+    """Return options for a run without a CUDA graph."""
     options = ort.RunOptions()
     options.add_run_config_entry("gpu_graph_id", "-1")
     return options

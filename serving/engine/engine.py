@@ -1,4 +1,4 @@
-"""An engine: one release in memory, answering texts through ONNX Runtime."""
+"""Engine: one release in memory, computed by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from serving.engine.observer import Observer
 from serving.engine.session import Device, Floats, open_variant
 from serving.schemas import Method
 
-#: Largest padded sub-batch, in tokens. On a core, small ones keep the activations in its cache; a GPU wants to be full.
+#: Largest padded sub-batch, in tokens: small enough for a core's cache, large enough to use a GPU fully.
 TOKEN_BUDGET: dict[Device, int] = {"cpu": 256, "cuda": 16_384}
-#: Share of it that may be padding: so much costs a small model on a core about as much as another call does.
+#: Maximum share of padding. On a core, computing this much padding in a small model costs about one more call.
 PADDING = 1 / 16
 
 
@@ -32,8 +32,7 @@ PADDING = 1 / 16
 class Answer:
     """`values` is (inputs, labels) probabilities, (inputs, 1) scores or (inputs, hidden) vectors.
 
-    `tokens` are those of each input that were read, special ones aside, and `unknown` how many of them the model does
-    not know.
+    `tokens` (inputs,) counts the tokens read, without special ones; `unknown` (inputs,) counts those that are [UNK].
     """
 
     values: Floats
@@ -43,19 +42,19 @@ class Answer:
 
     @property
     def unknown_share(self) -> NDArray[np.float64]:
-        """Share of each input's tokens that the model does not know, (inputs,); 0 where there are none."""
+        """Share of unknown tokens of each input, (inputs,); 0 for an input without tokens."""
         return self.unknown / np.maximum(self.tokens, 1)
 
     def part(self, rows: slice) -> Answer:
-        """The answer to some of the inputs."""
+        """Return the answer to the inputs in `rows`."""
         return Answer(self.values[rows], self.truncated[rows], self.tokens[rows], self.unknown[rows])
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine computes: `threads` 0 is one a core, `device` None the best that works.
+    """Options of an engine: `threads` 0 is one per core, `device` None is a GPU if one works, else the CPU.
 
-    `batch_tokens` is the largest padded sub-batch, 0 what suits the device.
+    `batch_tokens` is the largest padded sub-batch in tokens; 0 is the device's default.
     """
 
     threads: int = 0
@@ -64,7 +63,7 @@ class EngineOptions:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, threads: int | None = None) -> EngineOptions:
-        """As the settings say; `threads` where this process has but a share of them."""
+        """Return the options from the settings; `threads` replaces theirs, if several workers share the cores."""
         return cls(
             threads=settings.threads if threads is None else threads,
             device=None if settings.device == "auto" else settings.device,
@@ -82,9 +81,9 @@ class Engine:
         *,
         variant: int = 0,
     ) -> None:
-        """Load the release in `directory`, of its device's files that of number `variant`. Nobody observes it yet.
+        """Load the release in `directory`: file number `variant` of those for the device. No observer is set.
 
-        Raises ArtifactError where card, tokenizer or model cannot be loaded, or not on the device that was asked for.
+        Raises ArtifactError if card, tokenizer or model cannot be loaded, or the requested device cannot be used.
         """
         options = options or EngineOptions()
         try:
@@ -100,24 +99,24 @@ class Engine:
         self.device, self._running = open_variant(directory, self.card, options.device, variant)
         self.variant = self.card.variants[self.device][variant]
         self.rates: dict[str, float] = {}
-        "Golden sentences a second of each file for the device, where they were compared."
-        # Where token types are the same for every token, they are part of the weights.
+        "Golden sentences per second of each file for the device, if they were compared."
+        # If all tokens have the same type, the export folds the type into the weights.
         self._with_types = any(item.name == "token_type_ids" for item in self._running.session.get_inputs())
         self._budget = options.batch_tokens or TOKEN_BUDGET[self.device]
         self._pool = ThreadPoolExecutor(options.threads or os.cpu_count() or 1, thread_name_prefix="engine")
 
     def observed_by(self, observer: Observer) -> None:
-        """Tell `observer` of all work from now on."""
+        """Report all further work to `observer`."""
         self._observer = observer
 
     @property
     def provider(self) -> str:
-        """What ONNX Runtime really runs on."""
+        """The execution provider that ONNX Runtime uses."""
         return str(self._running.session.get_providers()[0])
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """How it can compare pairs, its own way first; empty where it compares none."""
+        """Methods to compare pairs, the default first; empty if the release compares none."""
         if self.card.objective != "bi-encoder":
             return ("cross-encoder",) if self.card.route == "/similarity" else ()
         lines: dict[Method, ScoreLine | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
@@ -125,23 +124,26 @@ class Engine:
 
     @property
     def has_vectors(self) -> bool:
-        """Whether it makes vectors of single texts."""
+        """Whether it can embed single texts."""
         return self.card.objective == "bi-encoder"
 
     def classify(self, texts: Sequence[str]) -> Floats:
-        """Class probabilities, (texts, labels). For classification releases only (ValueError)."""
+        """Return class probabilities, (texts, labels). Raises ValueError if the release is not a classifier."""
         return self.answer([(text,) for text in texts], kind="classification").values
 
     def score(self, inputs: Sequence[tuple[str, ...]]) -> Floats:
-        """Scores in the recipe's range, (inputs,), of texts or pairs. For regression releases only (ValueError)."""
+        """Return scores of texts or pairs, (inputs,), in the recipe's range. Raises ValueError if not a regression."""
         return self.answer(inputs, kind="regression").values[:, 0]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors, (texts, hidden). For bi-encoders only (ValueError)."""
+        """Return unit vectors, (texts, hidden). Raises ValueError if the release is not a bi-encoder."""
         return self.vectors(texts).values
 
     def vectors(self, texts: Sequence[str]) -> Answer:
-        """Unit vectors, (texts, hidden), and what was read of each text. For bi-encoders only (ValueError)."""
+        """Return unit vectors, (texts, hidden), with the token counts of each text.
+
+        Raises ValueError if the release is not a bi-encoder, and BadInputError for the first invalid text.
+        """
         if not self.has_vectors:
             raise ValueError(f"{self.card.id} has no sentence vectors: its objective is {self.card.objective}")
         for index, text in enumerate(texts):
@@ -152,10 +154,10 @@ class Engine:
     def answer(
         self, inputs: Sequence[tuple[str, ...]], kind: str | None = None, method: Method | None = None
     ) -> Answer:
-        """Answers in the order of `inputs`, one text or pair each, and what was read of each.
+        """Return answers in the order of `inputs` (texts or pairs), with the token counts of each.
 
-        `method` is one of `methods`, the first unless given. Raises ValueError where the release is not of `kind` or
-        has not `method`, and as `check` does.
+        `method` is one of `methods`, by default the first. Raises ValueError if the release is not of `kind` or does
+        not have `method`, and BadInputError for the first invalid input.
         """
         card = self.card
         if kind not in (None, card.kind):
@@ -170,13 +172,13 @@ class Engine:
         return replace(raw, values=values)
 
     def check(self, inputs: Sequence[tuple[str, ...]]) -> None:
-        """Raise BadInputError for the first of `inputs` that is not one text, or two of a pair, of whole characters."""
+        """Raise BadInputError for the first of `inputs` that is not a valid text (or pair of texts)."""
         for index, item in enumerate(inputs):
             if problem := self.problem(item):
                 raise BadInputError(problem, index)
 
     def problem(self, item: tuple[str, ...]) -> str | None:
-        """Why `item` cannot be answered, or None where it can."""
+        """Return why `item` is invalid, or None if it is valid."""
         return _problem(item, 2 if self.card.inputs == "pair" else 1)
 
     def _compare(self, pairs: Sequence[tuple[str, ...]], method: Method) -> Answer:
@@ -197,12 +199,12 @@ class Engine:
         return np.asarray(np.clip(scores, low, high), dtype=np.float32)
 
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
-        """The model's raw output, rows in the order of `inputs`."""
+        """Return the model's raw output, rows in the order of `inputs`."""
         began = perf_counter()
-        # Hangul that comes taken apart (NFD, as from macOS) is put together: vocabularies have it whole.
+        # Compose decomposed Hangul (NFD, as from macOS): vocabularies contain composed syllables.
         composed = [tuple(normalize("NFC", text) for text in item) for item in inputs]
         plain = [item[0] if len(item) == 1 else item for item in composed]
-        # Fast: it leaves out the offsets, which nobody reads.
+        # The fast variant omits offsets, which are not needed.
         encodings = self._tokenizer.encode_batch_fast(plain)
         self._observer.tokenized(perf_counter() - began)
         truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
@@ -238,19 +240,19 @@ class Engine:
 
     @property
     def _width(self) -> int:
-        """Columns of the model's output where it says so; 1 where it is dynamic and there is no row to see."""
+        """Number of output columns; if the model's output is dynamic, one per label (at least 1)."""
         width = self._running.session.get_outputs()[0].shape[-1]
         return width if isinstance(width, int) else max(1, len(self.card.labels))
 
 
 def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers in groups of like length: at most `budget` tokens (or one row), of which `PADDING` may be padding."""
+    """Yield row numbers grouped by length: at most `budget` tokens (or one row), of them at most `PADDING` padding."""
     order = np.argsort(lengths, kind="stable")
     ordered = lengths[order].tolist()
     start = padding = 0
     for end in range(1, len(ordered) + 1):
         if end < len(ordered):
-            # Sorted, so the row at `end` would be the longest of its group.
+            # Sorted: the row at `end` would be the longest of its group.
             padding += (ordered[end] - ordered[end - 1]) * (end - start)
             if ordered[end] * (end + 1 - start) <= budget and padding <= PADDING * budget:
                 continue
@@ -259,8 +261,8 @@ def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.
 
 
 def _spread(rows: Iterable[list[int]], real: NDArray[np.bool_], filler: int) -> NDArray[np.int32]:
-    """`rows` in an array (rows, length) where `real` is true, and `filler` elsewhere."""
-    # All at once: an assignment a row costs more than all the rest of it.
+    """Return an array (rows, length) with the values of `rows` where `real` is true, and `filler` elsewhere."""
+    # One assignment for all rows: one per row would dominate the cost.
     spread = np.full(real.shape, filler, dtype=np.int32)
     spread[real] = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
     return spread
@@ -275,7 +277,7 @@ def _problem(item: tuple[str, ...], width: int) -> str | None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            return f"half of a character at {error.start} (a lone surrogate), which no text has"
+            return f"invalid text: half of a character (a lone surrogate) at index {error.start}"
     return None
 
 

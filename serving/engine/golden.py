@@ -1,4 +1,4 @@
-"""Golden sentences: what a release must answer, wherever it is loaded."""
+"""Golden sentences: expected answers that verify a release wherever it is loaded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pipeline.errors import GoldenMismatchError
 from pipeline.store.releases import Card
 from serving.engine.engine import Engine
 
-#: From sentences (or pairs) to rows of numbers: class probabilities, or one score.
+#: Function from sentences (or pairs) to rows of numbers: class probabilities, or one score.
 Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]
 
 
 def check_golden(card: Card, ask: Ask) -> None:
-    """Compare the answers of `ask` with the card's, one sentence (or pair) at a time, as they were made.
+    """Compare the answers of `ask` with the card's, one sentence (or pair) at a time, as at export.
 
-    Raises GoldenMismatchError naming sentence, answer and what was expected.
+    Raises GoldenMismatchError with the sentence, its answer and the expected one.
     """
     if not card.golden:
-        raise GoldenMismatchError(f"{card.id}: its card has no golden sentences, so nothing vouches for it")
+        raise GoldenMismatchError(f"{card.id}: its card has no golden sentences, so it cannot be verified")
     for golden in card.golden:
         answer = ask([golden.texts])[0]
         same = len(answer) == len(golden.expected)
@@ -32,7 +32,7 @@ def check_golden(card: Card, ask: Ask) -> None:
 
 
 def engine_answers(engine: Engine) -> Ask:
-    """Answers of an engine in this process."""
+    """Return a function that gets answers from an engine in this process."""
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         rows: list[list[float]] = engine.answer(inputs).values.tolist()

@@ -1,4 +1,4 @@
-"""What an engine says of its work while it does it, for whoever measures."""
+"""Observer: an engine's reports about its work, for metrics."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pipeline.store.releases import Card
 
 
 class Observer:
-    """Is told by all threads of an engine; this one takes no notice."""
+    """Receive reports from all threads of an engine; this base class ignores them."""
 
     def tokenized(self, seconds: float) -> None:
-        """The texts of one call took `seconds` to become tokens."""
+        """Report that tokenizing the texts of one call took `seconds`."""
 
     def computed(self, rows: int, tokens: int, padding: int, seconds: float) -> None:
-        """A sub-batch of `rows` texts or pairs, of `tokens` real and `padding` filled-in tokens, took `seconds`."""
+        """Report that a sub-batch of `rows` texts or pairs, with `tokens` real and `padding` tokens, took `seconds`."""
 
 
 def unobserved(_: Card) -> Observer:
-    """The observer of an engine that nobody measures."""
+    """Return an observer that ignores all reports."""
     return Observer()

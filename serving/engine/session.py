@@ -25,21 +25,21 @@ PROVIDERS: dict[Device, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExec
 
 @dataclass(frozen=True)
 class Running:
-    """A session, and what replays small batches of it where that is had."""
+    """A session, with the CUDA graphs of its small batches if available."""
 
     session: ort.InferenceSession
     bound: Bound | None = None
     device: Device = "cpu"
 
     def run(self, feed: Feed) -> Floats:
-        """The model's output for one padded batch, (rows, ...)."""
+        """Return the model's output for one padded batch, (rows, ...)."""
         if self.bound is not None:
             return self.bound.run(feed)
         outputs = in_lane(lambda: self._outputs(feed)) if self.device == "cuda" else self._outputs(feed)
         return np.asarray(outputs[0], dtype=np.float32)
 
     def places(self, rows: int, length: int) -> int:
-        """Tokens that are computed for a padded batch of that shape, by a file that computes padding."""
+        """Return the number of tokens computed for a padded batch of that shape, by a file that computes padding."""
         return self.bound.places(rows, length) if self.bound else rows * length
 
     def _outputs(self, feed: Feed) -> Sequence[Any]:
@@ -50,32 +50,32 @@ class Running:
 def open_variant(directory: Path, card: Card, device: Device | None, variant: int) -> tuple[Device, Running]:
     """Open file number `variant` of a release on `device` (None: a GPU if one works, else the CPU).
 
-    Raises ArtifactError if CUDA is asked for and cannot be used.
+    Raises ArtifactError if CUDA is requested and cannot be used.
     """
     if device != "cpu" and card.variants.get("cuda") and (device == "cuda" or cuda_devices() > 0):
         running = _open_cuda(directory, card, card.variants["cuda"][variant])
-        # Without its libraries ONNX Runtime falls back to the CPU and says so only here.
+        # Without its CUDA libraries ONNX Runtime falls back to the CPU; only this list shows it.
         if running.session.get_providers()[0] == PROVIDERS["cuda"]:
             return "cuda", running
         if device == "cuda":
-            raise ArtifactError(f"{card.id}: CUDA was asked for and ONNX Runtime cannot use it; see its log above")
-        log.warning("%s: this machine has a GPU and ONNX Runtime cannot use it; the CPU answers", card.id)
+            raise ArtifactError(f"{card.id}: CUDA was requested, but ONNX Runtime cannot use it; see its log above")
+        log.warning("%s: this machine has a GPU, but ONNX Runtime cannot use it; running on the CPU", card.id)
     elif device == "cuda":
-        raise ArtifactError(f"{card.id}: CUDA was asked for and the release has no file for it")
+        raise ArtifactError(f"{card.id}: CUDA was requested, but the release has no file for it")
     if not card.variants.get("cpu"):
         raise ArtifactError(f"{card.id}: the release has no file for a CPU")
     return "cpu", Running(_session(directory, card, "cpu", card.variants["cpu"][variant].file))
 
 
 def _open_cuda(directory: Path, card: Card, chosen: Variant) -> Running:
-    # Without padding the number of tokens is known on the GPU alone and read from there, which no graph can do.
+    # A packed model reads the number of tokens back from the GPU, which a CUDA graph cannot do.
     if not chosen.packed:
         try:
             session = _session(directory, card, "cuda", chosen.file, recorded=True)
             if session.get_providers()[0] == PROVIDERS["cuda"]:
                 return Running(session, Bound(session, card.max_length, "cuda"), "cuda")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common base but Exception
-            log.warning("%s: small batches are not replayed as CUDA graphs (%s)", card.id, error)
+            log.warning("%s: CUDA graphs are disabled for small batches (%s)", card.id, error)
     return Running(_session(directory, card, "cuda", chosen.file), device="cuda")
 
 
@@ -83,7 +83,7 @@ def _session(directory: Path, card: Card, device: Device, file: str, *, recorded
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # Spinning threads of several processes would take the cores from each other.
+    # Spinning threads of several processes would compete for the cores.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     if device == "cuda":

@@ -1,4 +1,4 @@
-"""Which of a release's files runs on this machine: the one that is fastest here, and answers as its card says."""
+"""Variants: choose the file of a release that is fastest on this machine and answers as its card expects."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from serving.engine.session import Device
 
 log = logging.getLogger(__name__)
 
-#: Rounds in which the files take turns, and the least of which counts; one more goes before, to warm up.
+#: Timed rounds, in which the files take turns; the fastest counts. One more round before them warms up.
 ROUNDS = 5
 
 
 class Record(BaseModel):
-    """What was measured of a release's files on this machine, for its other workers: they are to serve the same one."""
+    """Measured speed of a release's files on this machine, shared so that all workers serve the same file."""
 
     device: Device
     runtime: str
@@ -41,10 +41,10 @@ def open_fastest(
     observe: Callable[[Card], Observer] = unobserved,
     record: Path | None = None,
 ) -> Engine:
-    """Load the release in `directory` as `Engine` does, from the file that answers its golden sentences fastest.
+    """Load the release in `directory` from the file that answers its golden sentences fastest.
 
-    Its `rates` say what was measured, now or before as the file `record` tells. A file of the release after the first
-    that cannot be loaded or run, or answers them otherwise than the card says, is left out.
+    The engine's `rates` are the measured speeds, from now or from the file `record`. A file after the first is skipped
+    if it cannot be loaded or run, or its answers differ from the card. Raises ArtifactError as `Engine` does.
     """
     first = Engine(directory, options)
     engine = first
@@ -63,7 +63,7 @@ def open_fastest(
 
 
 def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
-    """What is recorded of the files for the device of `first`; None where nothing is that can be read."""
+    """Return the recorded speeds for the device of `first`; None if there is no valid record."""
     found = read_state(record, _RECORD) if record else None
     if found is None:
         return None
@@ -73,21 +73,21 @@ def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
 
 
 def _keep(record: Path, measured: Record) -> None:
-    """Write what was measured for the other workers; a full disk costs them a measurement, and no release."""
+    """Write the measured speeds for the other workers; a full disk only makes them measure again."""
     try:
         replace_state(record, measured.model_dump_json())
     except OSError as error:
-        log.warning("%s: what was measured cannot be kept: %s", record, error)
+        log.warning("%s: the measured speeds cannot be saved: %s", record, error)
 
 
 def _named(name: str, first: Engine, directory: Path, options: EngineOptions | None) -> Engine:
-    """The engine of the file called `name`, or `first` where that one does not work now."""
+    """Return the engine of the file `name`, or `first` if that file does not work now."""
     number = [variant.name for variant in first.card.variants[first.device]].index(name)
     return (_other(first, directory, options, number) if number else None) or first
 
 
 def _other(first: Engine, directory: Path, options: EngineOptions | None, number: int) -> Engine | None:
-    """The engine of the file of that number, if it answers as the card says on the device of `first`."""
+    """Return the engine of file `number`, if it answers as the card expects on the device of `first`; else None."""
     try:
         other = Engine(directory, options, variant=number)
         check_golden(other.card, engine_answers(other))
@@ -98,7 +98,10 @@ def _other(first: Engine, directory: Path, options: EngineOptions | None, number
 
 
 def _measure(first: Engine, directory: Path, options: EngineOptions | None) -> tuple[Engine, dict[str, float]]:
-    """The fastest engine of the release, and golden sentences a second of each: all at once, then one by one."""
+    """Return the fastest engine of the release, and the golden sentences per second of each file.
+
+    Each round answers all sentences in one call, then each alone.
+    """
     numbers = range(1, len(first.card.variants[first.device]))
     engines = [first, *filter(None, (_other(first, directory, options, number) for number in numbers))]
     inputs = [golden.texts for golden in first.card.golden]
@@ -113,5 +116,5 @@ def _measure(first: Engine, directory: Path, options: EngineOptions | None) -> t
     rates = {engine.variant.name: 2 * len(inputs) / took for engine, took in zip(engines, seconds, strict=True)}
     best = engines[seconds.index(min(seconds))]
     told = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
-    log.info("%s: golden sentences a second: %s; %s serves", best.card.id, told, best.variant.name)
+    log.info("%s: golden sentences per second: %s; using %s", best.card.id, told, best.variant.name)
     return best, rates

@@ -90,7 +90,7 @@ def waited(browser: Browser, running: Service, classifier: TinyModel, sentence_e
     """What the page said before the first deployment; it has then filled by itself, and both recipes are live."""
     page = browser.new_page()
     page.goto(running.settings.service_url)
-    page.get_by_text("nothing is deployed yet").wait_for(timeout=SOON)
+    page.get_by_text("no release is deployed yet").wait_for(timeout=SOON)
     said = page.locator("main").inner_text()
     store = open_store(running.settings)
     releases = {
@@ -133,7 +133,7 @@ def test_it_answers_as_one_types(opened: Opened, running: Service) -> None:
     for label, share in wanted.probabilities.items():
         assert re.search(rf"{label}\s+{share:.1%}", said)
     assert "nsmc-" + "a" * 16 in said
-    assert "made-up sample" in said
+    assert "synthetic sample" in said
     assert "Only the beginning was read" not in said
     asked = [url for url in opened.asked if url.endswith("/classify")]
     assert len(asked) < len(TEXT), "it was debounced"
@@ -194,7 +194,7 @@ def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
     field.fill("가" * 10_001)
     problem = opened.page.locator("#texts .problem")
     problem.wait_for(timeout=SOON)
-    assert "at most 10000 a text" in problem.inner_text()
+    assert "at most 10000 per text" in problem.inner_text()
     field.fill("가")
     opened.answer("texts")
 
@@ -207,7 +207,7 @@ def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
         times=1,
     )
     opened.page.get_by_label("Korean text").fill(TEXT)
-    opened.page.get_by_text("too many requests. Asking again in 1 s.").wait_for(timeout=SOON)
+    opened.page.get_by_text("too many requests. Trying again in 1 s.").wait_for(timeout=SOON)
     opened.answer("texts")
 
 
@@ -223,23 +223,23 @@ def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened, guarded: str) ->
 
     opened.page.route(re.compile(guarded), guard)
     opened.page.get_by_label("Korean text").fill(TEXT)
-    opened.page.get_by_text("The service wants an API key.").wait_for(timeout=SOON)
+    opened.page.get_by_text("The service requires an API key.").wait_for(timeout=SOON)
     key = opened.page.get_by_label("API key")
     key.fill("wrong")
     key.press("Enter")
-    opened.page.get_by_text("The service does not know this API key.").wait_for(timeout=SOON)
+    opened.page.get_by_text("The service does not accept this API key.").wait_for(timeout=SOON)
     key.fill("s3cret")
     key.press("Enter")
     opened.answer("texts")
     key.wait_for(state="hidden", timeout=SOON)
     assert opened.page.locator("#state").is_hidden()
-    opened.page.get_by_text("Call it from").first.click()
+    opened.page.get_by_text("Call the service with").first.click()
     assert "s3cret" not in opened.page.locator("main").inner_text()
     assert opened.page.locator("#texts").get_by_text("Bearer $API_KEY").is_visible()
 
 
 def test_what_is_served_is_shown(opened: Opened) -> None:
-    said = opened.page.get_by_role("region", name="What is served").inner_text()
+    said = opened.page.get_by_role("region", name="Deployed releases").inner_text()
     for part in ("Deployment 1", "It is the first.", "nsmc-" + "a" * 16, "klue-sts-" + "b" * 16, "0.5000", "32 tokens"):
         assert part in said
     assert said.count("sample data") == 1
@@ -249,7 +249,7 @@ def test_the_code_that_it_shows_runs(opened: Opened, running: Service) -> None:
     text = 'It\'s "$HOME" \\ `ls`\n정말 😀'
     opened.page.get_by_label("Korean text").fill(text)
     opened.answer("texts")
-    opened.page.get_by_text("Call it from").first.click()
+    opened.page.get_by_text("Call the service with").first.click()
     code = [block.inner_text() for block in opened.page.locator("#texts pre").all()]
     curl = subprocess.run(["bash", "-c", code[0]], capture_output=True, check=True)
     python = subprocess.run([sys.executable, "-c", code[1]], capture_output=True, text=True, check=True)
@@ -339,8 +339,8 @@ def test_a_service_that_goes_and_comes_back_is_noticed(
     before = Opened(page, [], []).answer("texts")
     assert running.stop() == 0
     page.get_by_label("Korean text").fill(SENTENCES[1])
-    page.get_by_text("The service does not answer. This page goes on asking.").wait_for(timeout=SOON)
-    assert "No answer came." in page.locator("#texts .answer").inner_text()
+    page.get_by_text("The service does not answer. This page keeps trying.").wait_for(timeout=SOON)
+    assert "The request is repeated" in page.locator("#texts .answer").inner_text()
     # The other tests of this file use it too, whichever comes first.
     running.start()
     running.wait_live()

@@ -265,7 +265,7 @@ def test_the_service_of_a_store_is_told_from_that_of_another(
     assert running.client.serves(store)
     assert caplog.text == ""
     assert not running.client.serves(Store(str(tmp_path / "store"), tmp_path / "cache"))
-    assert f"the service at {running.client.url} is of another store than {tmp_path / 'store'}" in caplog.text
+    assert f"the service at {running.client.url} serves another store than {tmp_path / 'store'}" in caplog.text
     answer = httpx.get(f"{running.settings.service_url}/releases").text
     assert store.digest in answer
     assert str(running.settings.home) not in answer

@@ -1,4 +1,4 @@
-/* What the page shows: answers, releases, and the same request as a program makes it. */
+/* Draw answers, releases and the equivalent calls from programs. */
 
 const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
 
@@ -6,7 +6,7 @@ const percent = (share) => `${(share * 100).toFixed(1)}%`;
 const number = (value) => String(Math.round(value * 100) / 100);
 export const day = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
-/** An element with text, other elements and attributes; custom properties (`--share`) go to its style. */
+/** Create an element with text, child elements and attributes; custom properties (`--share`) are set in its style. */
 export function element(name, content = [], attributes = {}) {
   const made = document.createElement(name);
   made.append(...[content].flat());
@@ -20,7 +20,7 @@ export function element(name, content = [], attributes = {}) {
 export const warning = (text) => element("p", text, { class: "warning" });
 export const problem = (text) => element("p", text, { class: "problem" });
 
-/** A classification: its parts for the page, and a sentence for who listens. */
+/** Draw a classification; return its elements, and a sentence for screen readers. */
 export function drawClasses({ label, score, probabilities }) {
   const bars = Object.entries(probabilities).map(([name, share]) => {
     const track = element("span", element("i", [], { "--share": share }), { class: "track", "aria-hidden": "true" });
@@ -31,7 +31,7 @@ export function drawClasses({ label, score, probabilities }) {
   return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
 }
 
-/** A score, likewise; on a scale where the release has one. That of a pair has a verdict too. */
+/** Draw a score in the same form: on a scale if the release has a score range, with a verdict for a pair. */
 export function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
   const pair = similar !== undefined;
   const figure = number(score) + (range ? ` of ${range[1]}` : "");
@@ -50,7 +50,7 @@ export function drawScore({ score, similar }, { score_range: range, similar_at: 
   return { parts, sentence: said.join(", ") };
 }
 
-/** A deployed release with its figures. */
+/** Draw a deployed release with its metrics. */
 export function describeRelease([recipe, release]) {
   const title = element("h3", [release.title, element("span", recipe, { class: "quiet" })]);
   if (release.sample) title.append(element("span", "sample data", { class: "chip" }));
@@ -60,13 +60,13 @@ export function describeRelease([recipe, release]) {
     ...figures,
     ["Reads", `${release.max_length} tokens`],
     ["Runs on", `${release.provider.replace("ExecutionProvider", "")}, ${release.variant}`],
-    ["Made", day(release.created), { class: "wide" }],
+    ["Created", day(release.created), { class: "wide" }],
   ];
   const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));
   return element("article", [title, element("dl", list)], { class: "release" });
 }
 
-/** A request as a shell makes it; a key is named, never shown. */
+/** Return a request as a curl command; it refers to the API key, but never shows it. */
 export function curlCall(url, body, keyed) {
   const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
   const lines = [`curl ${url}`, "-H 'Content-Type: application/json'"];
@@ -74,11 +74,11 @@ export function curlCall(url, body, keyed) {
   return [...lines, `-d '${quoted}'`].join(" \\\n  ");
 }
 
-/** The same as Python makes it. */
+/** Return the same request in Python. */
 export function pythonCall(url, body, keyed) {
   const lines = ["import httpx", "", "answer = httpx.post(", `    "${url}",`];
   if (keyed) lines.splice(0, 1, "import os", "", "import httpx");
   if (keyed) lines.push('    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"},');
-  // A JSON text is a Python literal as long as it holds no null, true or false.
+  // JSON without null, true and false is a valid Python literal.
   return [...lines, `    json=${JSON.stringify(body)},`, ")", "answer.raise_for_status()", 'print(answer.json()["results"])'].join("\n");
 }

@@ -1,19 +1,19 @@
-/* The page at `/`: asks the service it came from, as a person types. */
+/* The page at `/`: calls its service while the user types. */
 
 import { curlCall, describeRelease, day, drawClasses, drawScore, element, problem, pythonCall, warning } from "./draw.js";
 
-const TYPING = 250; // milliseconds of rest before a text is sent
-const SETTLED = 900; // milliseconds of rest before an answer is read out
-const LOOK = { live: 15_000, waiting: 3_000 }; // milliseconds between two looks at what is deployed
-const PATIENCE = 30_000; // milliseconds for an answer
-const REST = 1_000; // milliseconds before what had no answer is asked again, with the service back
+const TYPING = 250; // milliseconds without typing before a text is sent
+const SETTLED = 900; // milliseconds before a screen reader reads an answer
+const LOOK = { live: 15_000, waiting: 3_000 }; // milliseconds between requests for the deployed releases
+const PATIENCE = 30_000; // timeout of a request in milliseconds
+const REST = 1_000; // milliseconds before a failed request is repeated once the service is back
 const BUSY = new Set([429, 503]);
 const SAMPLE =
-  "Trained on the small made-up sample that Saebyeok ships: the answer shows that the road works, and says nothing about real texts.";
+  "Trained on the small synthetic sample that ships with Saebyeok. The answer shows that the pipeline works, not how well the model performs.";
 
 const find = (selector, within = document) => within.querySelector(selector);
 
-/** What the service refused or could not do; `wait` is in seconds where it says when to ask again. */
+/** An error response of the service; `wait` is the delay before a retry in seconds. */
 class Refusal extends Error {
   constructor(status, message, wait) {
     super(message);
@@ -23,9 +23,9 @@ class Refusal extends Error {
 }
 
 let key = "";
-let locked = false; // whether the service wants a key, or another one
+let locked = false; // whether the service requires a key, or rejected the current one
 
-/** The service's answer. Throws Refusal where it answers with an error, TypeError or TimeoutError where not at all. */
+/** Return the service's response. Throws Refusal for an error response, TypeError or TimeoutError without a response. */
 async function send(path, body, signal) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   const options = { headers, cache: "no-store" };
@@ -42,7 +42,7 @@ async function send(path, body, signal) {
   throw new Refusal(response.status, document.error?.message ?? `status ${response.status}`, wait);
 }
 
-/** What a panel is called where it asks a release of that kind, by what is read, and how the answer is drawn. */
+/** Heading of a panel and the function that draws its answer, by input and kind of the release. */
 const WAYS = {
   text: {
     classification: { heading: "Classify a text", draw: drawClasses },
@@ -54,7 +54,7 @@ const WAYS = {
   },
 };
 
-/** A place to ask releases that read alike: its fields, its answer, and how to ask the same from a program. */
+/** Panel for all releases with the same input: its fields, the answer, and the equivalent calls from programs. */
 class Panel {
   constructor(id, inputs, read) {
     this.section = find(`#${id}`);
@@ -78,7 +78,7 @@ class Panel {
     this.ask(0);
   }
 
-  /** Take over what is deployed; asks again where another release answers now. */
+  /** Update the deployed releases; repeat the request if the release has changed. */
   update(recipes) {
     const mine = Object.entries(recipes).filter(([, item]) => item.inputs === this.inputs);
     const before = this.release?.release;
@@ -102,7 +102,7 @@ class Panel {
     return { path: `.${this.release.route}`, ...WAYS[this.inputs][this.release.kind] };
   }
 
-  /** The request's body, or null where a field is empty. */
+  /** The request's body, or null if a field is empty. */
   get body() {
     const texts = this.fields.map((field) => field.value);
     if (texts.some((text) => !text.trim())) return null;
@@ -117,7 +117,7 @@ class Panel {
     clearTimeout(this.saying);
   }
 
-  /** Ask for what the fields hold in `delay` milliseconds; whatever was asked before is of no interest any more. */
+  /** Send the content of the fields after `delay` milliseconds; cancel the previous request. */
   ask(delay) {
     this.stop();
     find("h2", this.section).textContent = this.way.heading;
@@ -148,7 +148,7 @@ class Panel {
     const { parts, sentence } = draw(result, this.recipes[answer.recipe] ?? {});
     if (result.truncated) {
       const most = this.recipes[answer.recipe]?.max_length;
-      parts.push(warning(`Only the beginning was read: the model takes ${most ?? "so many"} tokens, and this is longer.`));
+      parts.push(warning(`The text was cut off: the model reads at most ${most ?? "its maximum of"} tokens.`));
     }
     if (answer.sample) parts.push(warning(SAMPLE));
     const by = [`${Math.max(1, Math.round(took))} ms, by release `, element("code", answer.release)];
@@ -158,21 +158,21 @@ class Panel {
   fail(error) {
     if (!(error instanceof Refusal)) {
       look();
-      this.settle([problem("No answer came. It is asked again as soon as the service is back.")]);
+      this.settle([problem("The service did not answer. The request is repeated as soon as it is back.")]);
       this.failed = true;
     } else if (error.status === 401) {
       lock();
-      this.settle([problem("The service wants an API key.")]);
+      this.settle([problem("The service requires an API key.")]);
       this.failed = true;
     } else if (BUSY.has(error.status)) {
-      this.settle([problem(`${error.message}. Asking again in ${error.wait} s.`)]);
+      this.settle([problem(`${error.message}. Trying again in ${error.wait} s.`)]);
       this.timer = setTimeout(() => this.request(), error.wait * 1000);
     } else {
       this.settle([problem(error.message)]);
     }
   }
 
-  /** Ask again what had no answer because the service was away or locked. */
+  /** Repeat a request that failed because the service was unreachable or required a key. */
   retry() {
     if (this.failed && !locked && this.release) this.ask(REST);
   }
@@ -188,7 +188,7 @@ class Panel {
     this.saying = setTimeout(() => (this.spoken.textContent = sentence), SETTLED);
   }
 
-  /** The same request as a program makes it. */
+  /** Show the equivalent calls with curl and Python. */
   explain() {
     if (!this.release) return;
     const example = this.section.querySelector(".examples button");
@@ -205,7 +205,7 @@ const panels = [
   new Panel("pairs", "pair", ([left, right]) => ({ pairs: [[left, right]] })),
 ];
 
-/** Say how the service is; nothing where all is well. */
+/** Show the state of the service; an empty text hides it. */
 function tell(text, tone = "") {
   const state = find("#state");
   state.hidden = !text;
@@ -216,13 +216,13 @@ function tell(text, tone = "") {
 function lock() {
   locked = true;
   find("#key").hidden = false;
-  tell(key ? "The service does not know this API key." : "This service wants an API key.", "warn");
+  tell(key ? "The service does not accept this API key." : "This service requires an API key.", "warn");
 }
 
 function showDeployment(deployed) {
   const empty = deployed.deployment === 0;
   find("#key").hidden = !locked;
-  if (empty) tell("The service runs, and nothing is deployed yet. This page fills by itself as soon as a release is.", "warn");
+  if (empty) tell("The service runs, but no release is deployed yet. This page updates automatically.", "warn");
   else if (!locked) tell("");
   find("#panels").hidden = find("#served").hidden = empty;
   find("#deployment").textContent = empty
@@ -238,7 +238,7 @@ function showDeployment(deployed) {
 
 let looking;
 
-/** See what is deployed, and go on seeing. */
+/** Request the deployed releases now and periodically. */
 async function look() {
   clearTimeout(looking);
   let live = false;
@@ -246,11 +246,11 @@ async function look() {
     live = showDeployment(await send("releases"));
   } catch (error) {
     if (error instanceof Refusal && error.status === 401) lock();
-    else if (error instanceof Refusal) tell(`The service is not well: ${error.message}`, "bad");
-    else tell("The service does not answer. This page goes on asking.", "bad");
+    else if (error instanceof Refusal) tell(`The service reports an error: ${error.message}`, "bad");
+    else tell("The service does not answer. This page keeps trying.", "bad");
   }
   clearTimeout(looking);
-  // A page that nobody sees asks nothing.
+  // A hidden page sends no requests.
   if (document.visibilityState === "visible") looking = setTimeout(look, live ? LOOK.live : LOOK.waiting);
 }
 
@@ -264,7 +264,7 @@ find("#key").addEventListener("submit", (event) => {
 });
 for (const code of document.querySelectorAll(".code")) {
   const button = find("button", code);
-  // Browsers lend the clipboard to https and to this machine alone.
+  // Browsers allow the clipboard only for HTTPS and localhost.
   button.hidden = !navigator.clipboard;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(find("pre", code).textContent);
@@ -272,5 +272,5 @@ for (const code of document.querySelectorAll(".code")) {
     setTimeout(() => (button.textContent = "Copy"), 2_000);
   });
 }
-tell("Asking what is deployed …");
+tell("Loading the deployed releases …");
 look();

@@ -120,7 +120,7 @@ def test_json_is_read_by_dotted_keys(sts: Recipe, tmp_path: Path) -> None:
         ("1\t좋다\t1\n2\t싫다\t0\n", "header, has no column `id`"),
         (
             HEADER + "1\ta\t1\n2\tb\n3\tc\td\t0\n",
-            r'2 rows break the rule "2 tabs a line.*": line 3 \(1\), line 4 \(3\)',
+            r'2 rows break the rule "2 tabs per line.*": line 3 \(1\), line 4 \(3\)',
         ),
         (HEADER + "1\ta\t1\n\n", r"1 row breaks the rule .*: line 3 \(0\)"),
         (HEADER + "1\ta\t7\n2\tb\t1\n", r"every `label` is one of 0, 1, negative, positive\": line 2 \('7'\)"),

@@ -219,7 +219,7 @@ def test_the_service_of_another_store_is_left_alone(
     with pytest.raises(ServiceError, match="no service answers for"):
         put(ours, release)
     assert put(ours, release, service=False).number == 1
-    assert "is of another store than" in caplog.text
+    assert "serves another store than" in caplog.text
     assert service.client.releases().deployment == 0
 
 

@@ -104,14 +104,14 @@ def test_token_that_cannot_be_linked_leaves_nothing_behind(settings: Settings, m
 def test_token_file_that_is_empty_is_an_error(settings: Settings, content: bytes) -> None:
     settings.home.mkdir(parents=True)
     settings.deploy_token_file.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"deploy.token is empty; remove it .* or set SAEBYEOK_DEPLOY_TOKEN"):
+    with pytest.raises(SettingsError, match=r"deploy.token is empty; delete it .* or set SAEBYEOK_DEPLOY_TOKEN"):
         deploy_token(settings)
 
 
 def test_token_file_that_cannot_be_read_is_an_error(settings: Settings) -> None:
     settings.deploy_token_file.mkdir(parents=True)
     with pytest.raises(
-        SettingsError, match=r"deploy.token: Is a directory; set SAEBYEOK_DEPLOY_TOKEN or make it readable"
+        SettingsError, match=r"deploy.token: Is a directory; set SAEBYEOK_DEPLOY_TOKEN or make the file readable"
     ):
         deploy_token(settings)
 
@@ -141,7 +141,7 @@ def test_api_keys_are_told_apart(settings: Settings, text: str | None, keys: tup
 
 @pytest.mark.parametrize("text", [KEY[1:], f"{KEY},{KEY[1:]}", f"{KEY[1:]},{KEY}", "열다섯 글자보다 짧다"])
 def test_api_key_that_is_too_short_is_an_error(settings: Settings, text: str) -> None:
-    with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS: each key must have 16 characters or more") as caught:
+    with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS: each key must have at least 16 characters") as caught:
         api_keys(settings.model_copy(update={"api_keys": SecretStr(text)}))
     assert text not in str(caught.value)
 

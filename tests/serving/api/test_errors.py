@@ -57,7 +57,7 @@ def test_message_is_cut_at_500_characters(length: int, told: int) -> None:
 def test_error_that_nobody_foresaw_says_nothing_of_it() -> None:
     error = unexpected()
     assert error.kind is ErrorType.INTERNAL
-    assert str(error) == "an unexpected error; the log has it under this request's id"
+    assert str(error) == "an unexpected error; the service's log contains it under this request's id"
 
 
 def test_body_that_fits_is_read() -> None:
@@ -86,7 +86,7 @@ def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
         ('{"pairs": [[1, 2], ["a", 3]]}', "pairs.0.0: Input should be a valid string (and 2 more)", 0),
         ('{"pairs": [[1, 2]]}', "pairs.0.0: Input should be a valid string (and 1 more)", 0),
         ('{"pairs": [], "recipe": 7}', "recipe: Input should be a valid string", None),
-        ('{"pairs": [], "x": 1}', "x: there is no such key; it may have pairs, recipe", None),
+        ('{"pairs": [], "x": 1}', "x: unknown key; allowed: pairs, recipe", None),
         ('{"x": 1, "y": 2}', "pairs: Field required (and 2 more)", None),
     ],
 )
@@ -100,6 +100,6 @@ def test_body_of_many_keys_is_told_their_number_alone(count: int) -> None:
     error = refusal(json.dumps({f"k{number}": 1 for number in range(count)}))
     assert error.kind is ErrorType.INVALID_REQUEST
     if count > 16:
-        assert str(error) == f"the body has {count} keys: it may have pairs, recipe"
+        assert str(error) == f"the body has {count} keys; allowed: pairs, recipe"
     else:
         assert str(error) == f"pairs: Field required (and {count} more)"

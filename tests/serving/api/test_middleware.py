@@ -196,7 +196,7 @@ async def test_error_of_the_one_shape_is_not_touched(status: int) -> None:
 
 
 async def test_readiness_that_fails_says_what_to_do() -> None:
-    told = "no deployment is loaded: deploy a release, then ask again; GET /releases says what is known"
+    told = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
     assert (await ask_front(answering(503, b"x"), path="/readyz")).error == (503, "unavailable", told)
     assert (await ask_front(answering(503, b"x"), path="/livez")).error == (503, "unavailable", "x")
     assert (await ask_front(answering(500, b"x"), path="/readyz")).error == (500, "internal", "x")
@@ -216,7 +216,7 @@ async def test_exception_is_told_without_details(caplog: pytest.LogCaptureFixtur
         raise ValueError("비밀")
 
     call = await ask_front(app)
-    assert call.error == (500, "internal", "an unexpected error; the log has it under this request's id")
+    assert call.error == (500, "internal", "an unexpected error; the service's log contains it under this request's id")
     assert REQUEST_ID.get() == ""
     (record,) = [record for record in caplog.records if record.exc_info]
     assert record.exc_info is not None
@@ -354,7 +354,7 @@ async def test_gate_gives_a_body_once() -> None:
 async def test_body_that_does_not_come_is_too_slow() -> None:
     for messages in ([], [part(b"a", more=True)]):
         call = await Call(messages=messages).through(gate(echo, seconds=0.02))
-        assert call.error == (408, "too_slow", "the body was not there after 0.02 seconds")
+        assert call.error == (408, "too_slow", "the body did not arrive within 0.02 seconds")
         assert call.answered["connection"] == "close"
 
 
@@ -364,7 +364,7 @@ async def waits(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_answer_that_does_not_come_is_a_timeout() -> None:
     call = await Call().through(gate(waits, seconds=0.02))
-    assert call.error == (504, "timeout", "no answer in 0.02 seconds")
+    assert call.error == (504, "timeout", "no response within 0.02 seconds")
     assert "connection" not in call.answered
     # Where no body is read the application is all there is to wait for.
     assert (await Call(method="GET").through(gate(waits, seconds=0.02))).status == 504

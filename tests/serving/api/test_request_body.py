@@ -84,17 +84,17 @@ def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
         ({"content-type": "text/plain"}, "the body must be JSON: `Content-Type: application/json`", {}),
         ({"content-type": "application/json5"}, "the body must be JSON: `Content-Type: application/json`", {}),
         ({"content-type": ""}, "the body must be JSON: `Content-Type: application/json`", {}),
-        ({"content-type": "application/json; charset=cp949"}, "JSON is UTF-8; leave the charset out", {}),
-        ({"content-type": "application/json; charset=utf-16"}, "JSON is UTF-8; leave the charset out", {}),
+        ({"content-type": "application/json; charset=cp949"}, "JSON must be UTF-8; omit the charset", {}),
+        ({"content-type": "application/json; charset=utf-16"}, "JSON must be UTF-8; omit the charset", {}),
         (
             {"content-type": "application/json; charset=cp949; charset=utf-8"},
-            "JSON is UTF-8; leave the charset out",
+            "JSON must be UTF-8; omit the charset",
             {},
         ),
         *(
             (
                 {"content-encoding": encoding},
-                "the body may be compressed by gzip or deflate, and by one of them once",
+                "the body may be compressed once, by gzip or deflate",
                 {"Accept-Encoding": "gzip, deflate"},
             )
             for encoding in ("br", "gzip, gzip", "", "x-gzip")
@@ -206,7 +206,7 @@ def test_bomb_is_unpacked_by_one_byte_too_many(monkeypatch: pytest.MonkeyPatch, 
 @packings
 def test_packed_body_that_is_not_whole_is_malformed(encoding: str) -> None:
     good = PACKERS[encoding](b"hello")
-    ends = "the compressed body ends too early, or is followed by something else"
+    ends = "the compressed body is truncated or followed by other data"
     for body in (b"", good[:-1], good[:4], good + b"x"):
         for parts in ([body], cut(body, 3) or [b""]):
             error = refusal(sent(*parts), content_encoding=encoding)

@@ -62,7 +62,7 @@ def test_service_of_this_store_or_of_a_bento_serves(
     assert client.serves(service.store)
     other = Store(str(tmp_path / "other"), tmp_path / "cache")
     assert not client.serves(other)
-    assert f"is of another store than {other.uri}" in caplog.text
+    assert f"serves another store than {other.uri}" in caplog.text
     for follower in service.followers:
         follower.source.store = None
     assert client.serves(other)
@@ -84,7 +84,7 @@ def test_what_is_no_release_is_refused_for_good(client: ServiceClient) -> None:
 def test_wrong_deploy_token_is_a_matter_of_settings(service: InProcess, release: Artifact) -> None:
     with ServiceClient(service.settings.service_url, "wrong") as client:
         for ask in (lambda: client.stage(release.ref), lambda: client.classify(["가"], release=release.ref)):
-            with pytest.raises(SettingsError, match="the service was started with another token"):
+            with pytest.raises(SettingsError, match="the service was started with another deploy token"):
                 ask()
         # What applications may ask needs no token.
         assert client.releases().deployment == 0

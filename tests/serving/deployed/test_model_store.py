@@ -89,7 +89,7 @@ def test_import_over_a_damaged_record_makes_it_again(
     found = import_release(releases[0], settings)
     damage_file(found / "model.yaml", damage)
     assert import_release(releases[0], settings) == found
-    assert caplog.text.count(f"{found} is damaged and removed") == 1
+    assert caplog.text.count(f"{found} is damaged and was removed") == 1
     assert tags(settings) == {model_tag(releases[0].ref)}
 
 

@@ -113,7 +113,7 @@ def test_what_a_release_cannot_do_is_refused(release: Path) -> None:
         ((), "not one text"),
         ("가", "not one text"),
         ((7,), "not int"),
-        (("좋\ud83d다",), "half of a character at 1"),
+        (("좋\ud83d다",), "at index 1"),
     ],
 )
 def test_a_bad_input_is_named(bad: Any, why: str, release: Path) -> None:
