@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.api.errors import ApiError
 from serving.api.logs import REQUEST_ID
-from serving.api.middleware import BODIES, Front, Gate
+from serving.api.middleware import LOOK_AFTER, PATHS, Front, Gate
 from serving.schemas import ErrorType
 
 pytestmark = pytest.mark.asyncio
@@ -119,6 +119,7 @@ async def test_request_id_that_looks_like_one_is_taken(given: str) -> None:
 
     call = await ask_front(app, headers=[(b"x-request-id", given.encode())])
     assert (call.answered["x-request-id"], seen) == (given, [given])
+    assert call.sent[0]["headers"] == [(b"x-request-id", given.encode())], "names are lower-case in ASGI"
     assert REQUEST_ID.get() == ""
 
 
@@ -244,6 +245,8 @@ def line(caplog: pytest.LogCaptureFixture) -> dict[str, Any] | None:
 
 async def test_each_request_has_a_line(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
+    ids: list[str] = []
+    monkeypatch.setattr(caplog.handler, "filters", [lambda record: ids.append(REQUEST_ID.get()) is None])
     clock = iter([10.0, 10.0123456] * 4)
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     await ask_front(answering(200, b""), path="/" + "a" * 300, method="GET")
@@ -256,6 +259,7 @@ async def test_each_request_has_a_line(caplog: pytest.LogCaptureFixture, monkeyp
     await ask_front(counts)
     wanted = {"method": "POST", "route": "/classify", "status": 422, "milliseconds": 12.35, "inputs": 0}
     assert line(caplog) == wanted, "the status that was sent"
+    assert [len(found) for found in ids] == [32, 32], "the formatter finds the request's id"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
@@ -289,6 +293,20 @@ async def test_client_that_waits_in_vain_is_closed(status: int) -> None:
 async def test_client_that_was_asked_for_its_body_stays() -> None:
     call = await ask_front(reading, headers=EXPECT)
     assert (call.asked, "connection" in call.answered) == (1, False)
+
+
+#: The routes whose body is read, and all other paths of the service.
+READ = [
+    ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
+    ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
+]  # fmt: skip
+OTHERS = {
+    "/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/releases", "/metrics", "/schema.json",
+}  # fmt: skip
+
+
+async def test_paths_that_are_counted_are_those_of_the_service() -> None:
+    assert {path for _, path in READ} | OTHERS == PATHS
 
 
 def refuse(header: str | None) -> None:
@@ -325,7 +343,7 @@ async def test_gate_asks_for_a_key_elsewhere(path: str) -> None:
     assert (await Call(path).through(gate(echo, refuse))).error == (401, "unauthorized", "it was None")
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(BODIES))
+@pytest.mark.parametrize(("method", "path"), READ)
 async def test_gate_reads_the_body_of_a_route_that_has_one(method: str, path: str) -> None:
     call = await Call(path, method, messages=[part(b"ab", more=True), part(b"c")]).through(gate(echo))
     assert call.body == b"abc|False"
@@ -389,7 +407,8 @@ async def test_timeout_of_the_application_is_not_the_gates() -> None:
 
 def went(call: Call) -> bool:
     """Whether the server was told of an end that nobody sees."""
-    return [message.get("status", message.get("body")) for message in call.sent] == [499, b""]
+    start = {"type": "http.response.start", "status": 499, "headers": []}
+    return call.sent == [start, {"type": "http.response.body", "body": b""}]
 
 
 @pytest.mark.parametrize("messages", [[GONE], [part(b"a", more=True), GONE]])
@@ -435,26 +454,76 @@ async def test_server_that_stops_is_no_client_that_goes() -> None:
     assert call.sent == []
 
 
-async def test_client_is_not_looked_for_once_it_is_answered() -> None:
-    looks, go = Call(), asyncio.Event()
+async def test_client_that_only_sends_on_is_answered() -> None:
+    go = asyncio.Event()
+    call = Call(messages=[part(b"{}"), part(b"x", more=True), part(b"y")])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await looks.looked.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
         await go.wait()
-        await send({"type": "http.response.body", "body": b"ok"})
+        await answering(200, b"ok")(scope, receive, send)
 
-    task = await run(looks.through(gate(app)))
-    await looks.looked.wait()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert {item.get_coro().__qualname__ for item in asyncio.all_tasks()} & {"Watch._wait"} == set()  # type: ignore[union-attr]
+    task = await run(call.through(gate(app)))
+    await asyncio.wait_for(call.looked.wait(), 30)
     go.set()
     await task
-    assert looks.body == b"ok"
+    assert (call.status, call.body) == (200, b"ok")
 
 
-async def test_client_that_is_answered_soon_is_never_looked_for() -> None:
-    call = await Call().through(gate(echo))
-    await asyncio.sleep(0.1)
-    assert call.asked == 1, "the timer was taken back"
+def lookers() -> int:
+    """How many tasks wait for a client to go."""
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return names.count("Watch._wait")
+
+
+async def settled() -> int:
+    """How many of them are left, once those that were cancelled have ended."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return lookers()
+
+
+async def test_client_is_not_looked_for_once_its_answer_begins() -> None:
+    left: list[int] = []
+
+    class Busy(Call):
+        async def send(self, message: Message) -> None:
+            left.append(await settled())
+            await super().send(message)
+
+    call = Busy()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await call.looked.wait()
+        left.append(lookers())
+        await answering(200, b"ok")(scope, receive, send)
+
+    assert (await call.through(gate(app))).body == b"ok"
+    assert left == [1, 0, 0]
+
+
+async def test_client_is_not_looked_for_once_the_application_fails() -> None:
+    call = Call()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await call.looked.wait()
+        raise ApiError(ErrorType.NOT_FOUND, "no")
+
+    assert (await call.through(gate(app))).error == (404, "not_found", "no")
+    assert await settled() == 0
+
+
+async def begins(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.sleep(2 * LOOK_AFTER)
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+    raise ApiError(ErrorType.NOT_FOUND, "no")
+
+
+@pytest.mark.parametrize("app", [echo, begins, fails])
+async def test_client_that_is_answered_soon_is_never_looked_for(app: ASGIApp) -> None:
+    call = await Call().through(gate(app))
+    await asyncio.sleep(2 * LOOK_AFTER)
+    assert call.asked == 1
