@@ -1,1 +1,1 @@
-"""The local stack: Airflow and the service as detached processes on loopback, started and stopped by record."""
+"""The local stack: Airflow and the service as detached processes on loopback, recorded so that they can be stopped."""

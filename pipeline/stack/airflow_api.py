@@ -1,4 +1,4 @@
-"""Airflow's REST API, as far as the stack needs it."""
+"""Client of the part of Airflow's REST API that the stack needs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ServiceError, StackError
 
-#: States in which a DAG run is still to end.
+#: States of a DAG run that has not ended.
 OPEN = ("queued", "running")
 
 
 class Task(BaseModel):
-    """One task of a DAG run, as Airflow sees it now."""
+    """One task of a DAG run, as Airflow reports it; `duration` is in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -28,16 +28,16 @@ class Task(BaseModel):
 
 
 class AirflowApi:
-    """A client that signs in on its first request."""
+    """A client of Airflow's REST API that signs in on its first request."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        """`url` is where Airflow's UI answers."""
+        """Create a client for the Airflow UI at `url`."""
         self.url = url.rstrip("/")
         self._credentials = {"username": user, "password": password}
         self._http = httpx.Client(base_url=self.url, timeout=30)
 
     def __enter__(self) -> Self:
-        """Itself; its connections are closed at the end of the block."""
+        """Return the client; its connections are closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,7 +45,7 @@ class AirflowApi:
         self._http.close()
 
     def health(self) -> dict[str, str]:
-        """The status of each component (`healthy`, `unhealthy` or absent); empty while it does not answer."""
+        """Return the status of each component: `healthy`, `unhealthy` or `absent`. Empty if Airflow does not answer."""
         try:
             answer = self._http.get("/api/v2/monitor/health")
             document = answer.json() if answer.status_code == 200 else {}
@@ -54,29 +54,29 @@ class AirflowApi:
         return {name: part.get("status") or "absent" for name, part in document.items() if isinstance(part, dict)}
 
     def ensure_pool(self, name: str, slots: int, description: str) -> None:
-        """Make the pool unless there is one: an operator may have given it more slots."""
+        """Create the pool unless it exists; an operator may have given an existing one more slots."""
         if self._get(f"/api/v2/pools/{quote(name)}", missing=True) is None:
             body = {"name": name, "slots": slots, "description": description, "include_deferred": False}
             self._call("POST", "/api/v2/pools", body)
 
     def has_dag(self, dag: str) -> bool:
-        """Whether Airflow has read that DAG."""
+        """Return whether Airflow has read the DAG."""
         return self._get(f"/api/v2/dags/{dag}", missing=True) is not None
 
     def import_errors(self) -> list[str]:
-        """Why DAG files could not be read."""
+        """Return the stack traces of DAG files that Airflow could not import."""
         return [error["stack_trace"] for error in self._get("/api/v2/importErrors")["import_errors"]]
 
     def unpause(self, dag: str) -> None:
-        """Let the DAG run when it is due."""
+        """Unpause the DAG, so that it runs on its schedule."""
         self._call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
 
     def active_run(self, dag: str) -> str | None:
-        """Id of a run that is queued or running."""
+        """Return the id of the oldest queued or running run, or None if there is none."""
         return self._first_run(dag, OPEN, "run_after")
 
     def newest_run(self, dag: str, state: str) -> str | None:
-        """Id of the newest run that ended in `state`."""
+        """Return the id of the newest run that ended in `state`, or None if there is none."""
         return self._first_run(dag, (state,), "-run_after")
 
     def _first_run(self, dag: str, states: tuple[str, ...], order: str) -> str | None:
@@ -84,21 +84,24 @@ class AirflowApi:
         return str(runs["dag_runs"][0]["dag_run_id"]) if runs["dag_runs"] else None
 
     def trigger(self, dag: str, conf: Mapping[str, Any], note: str) -> str:
-        """Start a run. Returns its id."""
+        """Trigger a run and return its id."""
         body = {"logical_date": None, "conf": dict(conf), "note": note}
         return str(self._call("POST", f"/api/v2/dags/{dag}/dagRuns", body)["dag_run_id"])
 
     def run_state(self, dag: str, run: str) -> str:
-        """`queued`, `running`, `success` or `failed`."""
+        """Return the state of a run: `queued`, `running`, `success` or `failed`."""
         return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}")["state"])
 
     def tasks(self, dag: str, run: str) -> list[Task]:
-        """Every task of a run."""
+        """Return all tasks of a run."""
         answer = self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances", {"limit": 500})
         return [Task.model_validate(task) for task in answer["task_instances"]]
 
     def task_order(self, dag: str) -> list[str]:
-        """The task ids of a DAG, each after those it waits for, those of a group together as far as can be."""
+        """Return the task ids of a DAG in topological order, tasks that become ready together sorted by name.
+
+        Raises StackError if the tasks form a cycle.
+        """
         answer = self._get(f"/api/v2/dags/{dag}/tasks")
         waiting = {task["task_id"]: set(task["downstream_task_ids"]) for task in answer["tasks"]}
         ordered: list[str] = []
@@ -106,14 +109,14 @@ class AirflowApi:
             blocked = set().union(*waiting.values())
             ready = [name for name in waiting if name not in blocked]
             if not ready:
-                raise StackError(f"the tasks of {dag} wait for each other in a circle")
+                raise StackError(f"the tasks of {dag} form a cycle")
             ordered += sorted(ready)
             for name in ready:
                 del waiting[name]
         return ordered
 
     def returned(self, dag: str, run: str, task: str) -> Any:
-        """What a task returned, or None where it returned nothing."""
+        """Return the return value of a task, or None if it returned nothing."""
         path = f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances/{task}/xcomEntries/return_value"
         entry = self._get(path, missing=True)
         return entry["value"] if entry else None
@@ -130,7 +133,10 @@ class AirflowApi:
         params: Mapping[str, Any] | None = None,
         missing: bool = False,
     ) -> Any:
-        """One request; None for a 404 where that may be. Raises ServiceError and StackError."""
+        """Send one request and return its JSON; with `missing`, return None for a 404.
+
+        Raises ServiceError if Airflow does not answer, StackError if it refuses the request.
+        """
         try:
             self._sign_in()
             answer = self._http.request(method, path, json=body, params=params)
@@ -146,5 +152,5 @@ class AirflowApi:
         if "authorization" not in self._http.headers:
             answer = self._http.post("/auth/token", json=self._credentials)
             if answer.is_error:
-                raise StackError(f"Airflow at {self.url} refused the password of HOME/airflow ({answer.status_code})")
+                raise StackError(f"Airflow at {self.url} refused the password in HOME/airflow ({answer.status_code})")
             self._http.headers["authorization"] = f"Bearer {answer.json()['access_token']}"

@@ -1,4 +1,4 @@
-"""Airflow's home below SAEBYEOK_HOME: its configuration, its keys and its one user."""
+"""Airflow's home below SAEBYEOK_HOME: its configuration, its keys and its single user."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.stack.preflight import address
 
 USER = "admin"
-WRITTEN = "# Written anew by every `saebyeok up`.\n"
+WRITTEN = "# Rewritten by every `saebyeok up`.\n"
 LOCAL_SETTINGS = """import sys
 
 from pipeline.stack.preload import preload
 
-# Airflow takes what is named here for settings of its own.
+# Airflow imports the names in `__all__` as its own settings.
 __all__ = []
 
 preload(sys.argv)
 """
-#: Tasks at a time: one training (the pool sees to that) beside the light stages of the other recipe.
+#: Tasks at a time: one training (the pool has one slot) and light stages of other recipes.
 PARALLELISM = 3
-#: Sockets live in the temporary directory, and the path of a Unix socket ends at 107 bytes.
+#: Maximum length of TMPDIR: it contains Unix sockets, whose paths have at most 107 bytes.
 LONGEST_TEMPORARY = 60
 _WORDS = TypeAdapter(dict[str, str])
 
 
 def prepare(settings: Settings) -> None:
-    """Write what Airflow reads at start, keeping the keys of before."""
+    """Write Airflow's configuration files; existing keys are kept."""
     home = airflow_home(settings)
     keys = _kept(home / "keys.json", _new_keys)
     parser = configparser.ConfigParser(interpolation=None)
@@ -45,28 +45,28 @@ def prepare(settings: Settings) -> None:
     text = io.StringIO()
     parser.write(text)
     write_private(home / "airflow.cfg", f"{WRITTEN}{text.getvalue()}")
-    # Airflow imports it in each of its processes, from there.
+    # Each Airflow process imports `airflow_local_settings` from this folder.
     (home / "config").mkdir(mode=0o700, exist_ok=True)
     write_private(home / "config" / "airflow_local_settings.py", f"{WRITTEN}{LOCAL_SETTINGS}")
 
 
 def read_password(settings: Settings) -> str:
-    """The password of Airflow's one user, made where there is none yet."""
+    """Return the password of Airflow's single user; it is created if absent."""
     return _kept(password_file(settings), lambda: {USER: secrets.token_urlsafe(12)})[USER]
 
 
 def airflow_home(settings: Settings) -> Path:
-    """AIRFLOW_HOME."""
+    """Return AIRFLOW_HOME."""
     return Path(library_environment(settings.home)["AIRFLOW_HOME"])
 
 
 def password_file(settings: Settings) -> Path:
-    """Where the user's password is."""
+    """Return the path of the file with the user's password."""
     return airflow_home(settings) / "simple_auth_manager_passwords.json.generated"
 
 
 def configuration(settings: Settings, keys: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """`airflow.cfg`, by section: SQLite and LocalExecutor on loopback, all files below AIRFLOW_HOME."""
+    """Return `airflow.cfg` by section: SQLite and LocalExecutor on loopback, all files below AIRFLOW_HOME."""
     home = airflow_home(settings)
     host, port = address(settings.airflow_url)
     return {
@@ -93,20 +93,20 @@ def configuration(settings: Settings, keys: Mapping[str, str]) -> dict[str, dict
         "logging": {"base_log_folder": str(home / "logs")},
         "dag_processor": {
             "dag_bundle_storage_path": str(home / "bundles"),
-            # The machine is small: one process reads the two DAG files.
+            # One process is enough for so few DAG files.
             "parsing_processes": "1",
         },
-        # An executor lets go of a task that has ended, or waits for a person, up to this many seconds later. By default
-        # it is five: it would hold a place that the next task could have, and a person might answer before.
+        # Seconds until the executor releases a task that has ended or waits for a person. With the default of 5 the
+        # task blocks a slot longer, and a person might answer before the release (see dags/approval.py).
         "workers": {"min_heartbeat_interval": "1"},
         "usage_data_collection": {"enabled": "False"},
     }
 
 
 def stack_environment(settings: Settings) -> dict[str, str]:
-    """What the stack's processes see: this environment, with every library and setting pointed below HOME.
+    """Return the environment of the stack's processes: the current one, with all libraries and settings below HOME.
 
-    Variables of another Airflow on this machine (`AIRFLOW__DATABASE__...`) must not reach this one.
+    Variables of another Airflow on this machine (`AIRFLOW__DATABASE__...`) are left out.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
     kept |= library_environment(settings.home) | setting_variables(settings)
@@ -120,7 +120,7 @@ def stack_environment(settings: Settings) -> dict[str, str]:
 
 
 def setting_variables(settings: Settings, *, secret: bool = False) -> dict[str, str]:
-    """The settings as `SAEBYEOK_*` variables, for processes that read them anew; secret ones on demand."""
+    """Return the settings as `SAEBYEOK_*` variables, for processes that read them again; secrets only with `secret`."""
     variables = {}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
@@ -132,7 +132,7 @@ def setting_variables(settings: Settings, *, secret: bool = False) -> dict[str, 
 
 
 def _kept(path: Path, make: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """The JSON file at `path`, made where it is absent, damaged or lacks a key; nobody else may read it."""
+    """Return the JSON file at `path`; create it if it is absent, damaged or lacks a key. Only this user may read it."""
     made, kept = make(), read_state(path, _WORDS)
     if kept is None or not made.keys() <= kept.keys():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -148,5 +148,5 @@ def _new_keys() -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace `path`, readable by this user only from the first byte on."""
+    """Replace the file at `path`; it is readable by this user only, from the first byte on."""
     replace_state(path, text, mode=0o600)

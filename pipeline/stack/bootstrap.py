@@ -1,6 +1,6 @@
-"""Makes `.venv` and installs into it from constraints.txt, saying how far it is. Standard library only.
+"""Create `.venv`, install the versions of constraints.txt into it, and show the progress. Standard library only.
 
-Run as `python3.11 -m pipeline.stack.bootstrap [--up]`; with `--up` it first checks what starting the stack needs.
+Run it as `python3.11 -m pipeline.stack.bootstrap [--up]`; with `--up` it first checks whether the stack can start.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed.sha256"
 EXTRAS = "airflow,celery,train,serve,dev"
-#: Where the stack listens unless it is told otherwise (`pipeline.settings` says the same; it wants pydantic).
+#: Default addresses of the stack. They repeat those of `pipeline.settings`, which needs pydantic.
 URLS = {"SAEBYEOK_AIRFLOW_URL": "http://127.0.0.1:8080", "SAEBYEOK_SERVICE_URL": "http://127.0.0.1:3000"}
 
 
 def main(arguments: list[str]) -> int:
-    """Check, then install what is not installed. Returns the exit status."""
+    """Check the conditions, then install unless already installed. Returns the exit code."""
     home = Path(preflight.text_setting("SAEBYEOK_HOME", str(ROOT / ".saebyeok"))).expanduser()
     installed = is_installed()
     problem = next(problems(home, starting="--up" in arguments, installed=installed), None)
@@ -41,12 +41,12 @@ def main(arguments: list[str]) -> int:
     try:
         return install(log, Progress(sys.stdout))
     except KeyboardInterrupt:
-        sys.stderr.write("\nsaebyeok: interrupted; what was installed is kept, run it again to go on\n")
+        sys.stderr.write("\nsaebyeok: interrupted; installed packages are kept, rerun the command to continue\n")
         return 130
 
 
 def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
-    """What would make the installation or the start fail, the cheapest to know first."""
+    """Yield the problems that would make the installation or the start fail, cheapest checks first."""
     data = os.environ.get("SAEBYEOK_DATA")
     checks: list[Callable[[], str | None]] = [
         lambda: preflight.writing_problem(ROOT),
@@ -55,7 +55,7 @@ def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
     ]
     if starting and data:
         checks.append(lambda: preflight.data_problem(Path(data).expanduser(), ROOT / "pipeline" / "recipes"))
-    # With a record of a running stack the ports may be held by that very stack: `saebyeok up` knows.
+    # If a stack is recorded, it may itself hold the ports; `saebyeok up` checks that.
     if starting and not (home / "stack.json").exists():
         urls = {name: preflight.text_setting(name, default) for name, default in URLS.items()}
         for name, url in urls.items():
@@ -65,7 +65,7 @@ def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
 
 
 def stamp() -> str:
-    """Digest of all that decides what is installed."""
+    """Return a digest of everything that decides which packages are installed."""
     digest = hashlib.sha256(f"{EXTRAS} {sys.version_info[:2]}".encode())
     for name in ("pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
@@ -73,27 +73,27 @@ def stamp() -> str:
 
 
 def is_installed() -> bool:
-    """Whether `.venv` holds what pyproject.toml and constraints.txt ask for now."""
+    """Return whether `.venv` matches the current pyproject.toml and constraints.txt."""
     return STAMP.is_file() and STAMP.read_text() == stamp() and (VENV / "bin" / "python").exists()
 
 
 def install(log: Path, progress: Progress) -> int:
-    """Make the venv and install into it; pip's own words go to `log`. Returns the exit status."""
+    """Create the virtual environment and install into it; pip's output goes to `log`. Returns the exit code."""
     pins = sum(1 for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     progress.step(f"preparing {VENV} with Python {sys.version.split()[0]}")
     try:
         make_venv()
     except (OSError, subprocess.CalledProcessError) as error:
         sys.stderr.write(
-            f"saebyeok: the virtual environment could not be made ({error}): "
-            "Debian and Ubuntu keep that in a package of its own, python3.11-venv\n"
+            f"saebyeok: could not create the virtual environment ({error}): "
+            "on Debian and Ubuntu, install the package python3.11-venv\n"
         )
         return 1
-    progress.step(f"installing about {pins} packages from constraints.txt; all of pip's words: {log}")
+    progress.step(f"installing about {pins} packages from constraints.txt; pip's output: {log}")
     status = run_pip(log, progress)
     if status != 0:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-        sys.stderr.write("\n".join(["", *tail, f"saebyeok: pip failed (status {status}); the whole log is {log}\n"]))
+        sys.stderr.write("\n".join(["", *tail, f"saebyeok: pip failed (exit code {status}); full log: {log}\n"]))
         return 1
     STAMP.write_text(stamp())
     progress.step("installed")
@@ -101,19 +101,19 @@ def install(log: Path, progress: Progress) -> int:
 
 
 def make_venv() -> None:
-    """Make `.venv`, or keep it where its Python still runs."""
+    """Create `.venv`, or keep it if its Python and pip still run."""
     python = str(VENV / "bin" / "python")
     if not Path(python).exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:  # noqa: S603
         venv.EnvBuilder(clear=True, symlinks=True, with_pip=True).create(VENV)
 
 
 def run_pip(log: Path, progress: Progress) -> int:
-    """Install everything, saying how far it is. Returns pip's exit status."""
+    """Install everything and show the progress. Returns pip's exit code."""
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input", "--progress-bar=off"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "-c", "constraints.txt", "-e", f".[{EXTRAS}]"]
     temporary = log.parent.parent / "tmp"
     temporary.mkdir(exist_ok=True)
-    # Wheels are unpacked in the temporary directory: the system's may be too small, and is not ours.
+    # pip unpacks wheels in the temporary directory; the system's may be too small, and is outside HOME.
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"}
     with log.open("w", encoding="utf-8") as file:
         pip = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)  # noqa: S603
@@ -122,36 +122,36 @@ def run_pip(log: Path, progress: Progress) -> int:
             progress.show(pip_progress(log.read_text(encoding="utf-8", errors="replace"), count_installed))
             time.sleep(0.5)
     except KeyboardInterrupt:
-        # It was interrupted with us; what it has begun it undoes itself.
+        # pip got the interrupt too, and undoes its unfinished step itself.
         pip.wait()
         raise
     return pip.returncode
 
 
 def count_installed() -> int:
-    """Packages that `.venv` holds by now."""
+    """Return the number of packages in `.venv` so far."""
     return sum(1 for _ in VENV.glob("lib/python*/site-packages/*.dist-info"))
 
 
 def pip_progress(log: str, installed: Callable[[], int]) -> str:
-    """Where pip stands, from all that it has said so far."""
+    """Return pip's progress as text, from its output so far."""
     if found := re.search(r"^Installing collected packages: (.+)", log, re.M):
         packages = found[1].count(",") + 1
-        # pip itself was there before.
+        # pip itself is among the installed packages, but not in the list.
         return f"unpacked {min(installed(), packages)} of {packages} packages (the longest step)"
     lines = re.findall(
         r"^(?:Collecting |Processing \S*/| +Downloading )([A-Za-z0-9_]+(?:[.-][A-Za-z_][A-Za-z0-9_]*)*)(.*)", log, re.M
     )
     packages = {canonical(name) for name, _ in lines}
     if not packages:
-        return "asking for what is needed"
+        return "resolving the packages"
     name, rest = lines[-1]
     size = re.search(r"\(([\d.]+ [MG]B)\)", rest)
     return f"fetched {len(packages) - 1} packages, at {canonical(name)}{f' ({size[1]})' if size else ''}"
 
 
 def canonical(name: str) -> str:
-    """A package's name as everyone spells it."""
+    """Return a package's normalised name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

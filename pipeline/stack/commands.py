@@ -1,4 +1,4 @@
-"""What `saebyeok up`, `down` and `status` do."""
+"""The commands `saebyeok up`, `down` and `status`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipeline.store.artifacts import Artifact
 
 
 def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
-    """Start what does not run, run the DAG once (or follow the run that is at work), and say what came out.
+    """Start the stack, run the DAG once (or follow the run in progress), and print the results.
 
-    Returns the exit status: 0, FAILED or REFUSED.
+    Returns the exit code: 0, FAILED, REFUSED, or INTERRUPTED after Ctrl-C.
     """
     progress = Progress(out)
     api = control.up(settings, progress)
@@ -33,7 +33,7 @@ def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
     try:
         state = follow(api, DAG, name, _follower(settings, api, name, progress))
     except KeyboardInterrupt:
-        progress.say("\nStill running. Follow it again: make up. Look at it: make status. Stop all of it: make down.")
+        progress.say("\nThe run continues. Follow it again: make up. Check it: make status. Stop the stack: make down.")
         return INTERRUPTED
     results = outcomes(api, open_store(settings), DAG, name)
     failed = [task for task in api.tasks(DAG, name) if task.state == "failed"]
@@ -45,9 +45,7 @@ def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
 def _status(state: str, results: list[RecipeOutcome], progress: Progress) -> int:
     refused = [item.recipe for item in results if item.decision and not item.decision.promote]
     if refused:
-        progress.say(
-            f"\nA gate refused {' and '.join(refused)}: see the reason above. What was served before still is."
-        )
+        progress.say(f"\nA gate refused {' and '.join(refused)}; see the reason above. The current model stays live.")
     if state != "success":
         return FAILED
     return REFUSED if refused else 0
@@ -73,7 +71,7 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
 
 
 def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:
-    """What a stage came to, in a few words; `sample` says that it is all about the shipped sample."""
+    """Return the result of a stage in a few words; `sample` tells whether it used the shipped sample."""
     words = ["reused from the store"] if artifact.manifest.run != run else []
     if stage == "evaluate":
         figures = artifact.figures["test"]
@@ -84,30 +82,30 @@ def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:
 
 
 def _failures(settings: Settings, run: str, failed: list[Task]) -> list[str]:
-    """The end of the log of each task that failed."""
+    """Return the reason and the last log lines of each failed task."""
     lines = []
     for task in failed:
         log = task_log(airflow_home(settings) / "logs", DAG, run, task)
-        lines += ["", f"{task.task_id} FAILED: {failure_reason(log)}", "  the end of its log:"]
+        lines += ["", f"{task.task_id} FAILED: {failure_reason(log)}", "  last lines of its log:"]
         lines += [f"    {line[:300]}" for line in read_task_log(log)[-8:]]
-        lines.append(f"  the whole log: {log}")
+        lines.append(f"  full log: {log}")
     return lines
 
 
 def down(settings: Settings, out: TextIO) -> None:
-    """Stop what `up` started."""
+    """Stop the processes that `up` started."""
     control.down(settings, Progress(out))
 
 
 def status(settings: Settings, out: TextIO) -> int:
-    """Say what runs. Returns 0 where all of it does, else FAILED."""
+    """Print which processes run. Returns 0 if all of them do, else FAILED."""
     progress = Progress(out)
     record = read_record(control.record_path(settings))
     if record is None:
-        progress.say("nothing runs: no stack was started with this SAEBYEOK_HOME; start it with: make up")
+        progress.say("no stack was started with this SAEBYEOK_HOME; start one: make up")
         return FAILED
     if not record.members:
-        progress.say("stack.json was damaged; some of the stack runs, and `saebyeok up` starts it anew")
+        progress.say("stack.json is damaged; parts of the stack still run, and `saebyeok up` restarts it")
     well = bool(record.members)
     for name, member in record.members.items():
         running = is_running(member, record.mark)
@@ -128,5 +126,5 @@ def _airflow_status(settings: Settings) -> str:
                 return "does not answer"
             run = api.active_run(DAG)
     except SaebyeokError as error:
-        return f"does not answer as it should ({error})"
-    return f"is at work on {run}" if run else "waits for the next run"
+        return f"gives an error ({error})"
+    return f"is running {run}" if run else "waits for the next run"

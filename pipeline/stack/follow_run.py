@@ -1,4 +1,4 @@
-"""Following a run of the DAG over REST: what each recipe is at, since when, and what comes next."""
+"""Follow a run of the DAG over REST: the current task of each recipe, its duration, and the next task."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from pipeline.stack.airflow_api import OPEN, AirflowApi, Task
 from pipeline.stack.terminal import Progress, clock
 
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
-#: Seconds between two looks, and how many may fail in a row before we give up on Airflow.
+#: Seconds between polls, and the number of consecutive failed polls after which following the run fails.
 POLL_SECONDS = 2.0
 FAILED_POLLS = 30
 
 
 @dataclass
 class Follower:
-    """Says what changes in a run; each look at it is a list of tasks."""
+    """Prints the changes in a run; each look is a list of its tasks."""
 
     order: list[str]
     progress: Progress
-    #: What a task that has ended came to, in a few words.
+    #: Result of a finished task, in a few words.
     outcome: Callable[[str], str]
-    #: Why a task failed, in a few words.
+    #: Reason why a task failed, in a few words.
     reason: Callable[[Task], str]
-    #: How far a running task is, in a few words, or nothing.
+    #: Progress of a running task, in a few words, or an empty string.
     detail: Callable[[Task], str]
     clock: Callable[[], float] = time.monotonic
     _states: dict[str, tuple[str | None, int]] = field(default_factory=dict)
     _begun: dict[str, float] = field(default_factory=dict)
 
     def look(self, tasks: Iterable[Task]) -> None:
-        """Say what has changed since the last look, then where it stands."""
+        """Print the changes since the last look, then the current state."""
         found = {task.task_id: task for task in tasks}
         current = [found[name] for name in self.order if name in found]
         for task in current:
@@ -49,7 +49,7 @@ class Follower:
         self.progress.show(self.standing(current))
 
     def standing(self, tasks: list[Task]) -> str:
-        """One line: what each group is at."""
+        """Return one line with the current task of each group."""
         parts = []
         for group in dict.fromkeys(split(task.task_id)[0] for task in tasks):
             own = [task for task in tasks if split(task.task_id)[0] == group]
@@ -74,17 +74,17 @@ class Follower:
             outcome = self.outcome(task.task_id)
             text = f"done in {clock(task.duration or 0)}{f', {outcome}' if outcome else ''}{self._next(task.task_id)}"
         elif task.state in ("failed", "up_for_retry"):
-            what = "FAILED" if task.state == "failed" else "failed, and is tried again"
+            what = "FAILED" if task.state == "failed" else "failed, will be retried"
             text = f"{what}: {in_a_line(self.reason(task))}"
         elif task.state == "skipped":
             text = "skipped"
         else:
-            # Waiting is said by `standing`; that nothing comes after a failed task needs no line for each.
+            # `standing` shows the waiting tasks, and a failed task needs no line for each task after it.
             return
         self.progress.step(f"{group:<10} {name:<9} {text}")
 
     def _next(self, task: str) -> str:
-        """The task of the same group that comes next, as the end of a sentence."""
+        """Return the next task of the same group, as the end of a sentence, or an empty string."""
         group = split(task)[0]
         rest = self.order[self.order.index(task) + 1 :]
         following = next((name for name in rest if split(name)[0] == group), None)
@@ -92,30 +92,30 @@ class Follower:
 
 
 def split(task: str) -> tuple[str, str]:
-    """Group and name of a task id; a task outside every group is its own."""
+    """Return group and name of a task id; a task outside every group is its own group."""
     group, _, name = task.rpartition(".")
     return group or task, name
 
 
 def in_a_line(text: str) -> str:
-    """The first and the last line of a text, which is where a sentence and a cause stand."""
+    """Return the first and the last line of a text, which hold the message and the cause."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""
 
 
 def waiting_for(task: Task) -> str:
-    """Why a task that has not started has not."""
+    """Return the reason why a task has not started yet."""
     if task.state in ("scheduled", "queued") and task.pool != "default_pool":
-        return f"waits for its turn in pool {task.pool}"
+        return f"waits for a slot in pool {task.pool}"
     if task.state == "up_for_retry":
-        return "waits to be tried again"
+        return "waits for a retry"
     return "comes next" if task.state is None else task.state.replace("_", " ")
 
 
 def follow(api: AirflowApi, dag: str, run: str, follower: Follower) -> str:
-    """Follow a run to its end. Returns its state, `success` or `failed`.
+    """Follow a run to its end and return its state, `success` or `failed`.
 
-    Raises ServiceError where Airflow stops answering for good.
+    Raises ServiceError if more than `FAILED_POLLS` consecutive polls fail.
     """
     failures = 0
     while True:
@@ -134,12 +134,12 @@ def follow(api: AirflowApi, dag: str, run: str, follower: Follower) -> str:
 
 
 def task_log(logs: Path, dag: str, run: str, task: Task) -> Path:
-    """Where Airflow keeps the log of a task's last try."""
+    """Return the path of the log of a task's last try."""
     return logs / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task.task_id}" / f"attempt={task.try_number}.log"
 
 
 def steps_done(log: Path) -> str:
-    """The newest `step N of M` of a training's log, `row N of M` of another's, or nothing."""
+    """Return the newest `step N of M` (training) or `row N of M` (other tasks) in a log, or an empty string."""
     with suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 20_000))
         found = re.findall(r"(?:step|row) \d+ of \d+", file.read().decode("utf-8", errors="replace"))
@@ -148,7 +148,7 @@ def steps_done(log: Path) -> str:
 
 
 def read_task_log(log: Path) -> list[str]:
-    """The lines of a task's log as text: level and message, and an error's sentence below."""
+    """Return the lines of a task's log as text, `level: message` with errors below; empty if it cannot be read."""
     lines = []
     with suppress(OSError):
         for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -158,20 +158,20 @@ def read_task_log(log: Path) -> list[str]:
                 lines.append(line)
                 continue
             lines.append(f"{event.get('level', '')}: {event.get('event', '')}".removeprefix(": "))
-            # The first is what was raised, the others what it came from.
+            # The first is the raised exception, the others are its causes.
             causes = {error["exc_value"]: describe(error) for error in reversed(event.get("error_detail") or [])}
             lines += [f"  {text}" for text in reversed(causes.values())]
     return [line for line in lines if "::group::" not in line and "::endgroup::" not in line]
 
 
 def describe(error: dict[str, str]) -> str:
-    """An exception of a task's log; the DAG's own wrapping carries nothing but the sentence."""
+    """Return type and message of an exception in a task's log; only the message for AirflowFailException."""
     wrapped = error["exc_type"] == "AirflowFailException"
     return error["exc_value"] if wrapped else f"{error['exc_type']}: {error['exc_value']}"
 
 
 def failure_reason(log: Path) -> str:
-    """The sentence that a task failed with, from its log."""
+    """Return the error message that a task failed with, from its log."""
     lines = read_task_log(log)
     for line, following in pairwise(lines):
         if line.startswith("error: Task failed"):

@@ -1,4 +1,4 @@
-"""Starting, stopping and asking the local stack."""
+"""Start, stop and check the local stack."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from pipeline.stack.processes import (
 from pipeline.stack.terminal import Progress, clock
 
 DAG = "nightly_retrain"
-#: All DAGs that ship; both are switched on, so that a roll-back does not wait in the queue.
+#: All DAGs of the project. `up` unpauses all of them, so that a triggered rollback runs at once.
 DAGS = (DAG, "retention", "rollback")
-#: Seconds until everything must answer; about 50 are usual on two cores.
+#: Seconds within which everything must answer; about 50 are usual on two cores.
 START_SECONDS = 300.0
-#: Variables of W&B's that the tasks inherit.
+#: W&B variables that the tasks inherit.
 WANDB = ("WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_ENTITY", "WANDB_MODE", "WANDB_PROJECT")
-#: What a running stack was started with: other settings or other code mean a restart.
+#: Folders of the code in a stack's fingerprint. `up` restarts a stack with other settings or other code.
 CODE = ("pipeline", "serving", "dags", "plugins", "expectations")
 
 
 def commands() -> dict[str, list[str]]:
-    """The processes of the stack by name; the first is stopped last."""
+    """Return the commands of the stack's processes by name; the first process is stopped last."""
     airflow = [str(Path(sys.executable).parent / "airflow")]
     return {
         "airflow-api": [*airflow, "api-server"],
-        # The API server reads the log files itself on the same machine: no log servers on more ports.
+        # The API server reads the log files directly on the same machine, so no log servers are needed.
         "airflow-scheduler": [*airflow, "scheduler", "--skip-serve-logs"],
         "airflow-dags": [*airflow, "dag-processor"],
         "airflow-triggerer": [*airflow, "triggerer", "--skip-serve-logs"],
@@ -59,22 +59,25 @@ def commands() -> dict[str, list[str]]:
 
 
 def record_path(settings: Settings) -> Path:
-    """Where what was started is recorded."""
+    """Return the path of the record of the started processes."""
     return settings.home / "stack.json"
 
 
 def open_api(settings: Settings) -> AirflowApi:
-    """A client of this stack's Airflow."""
+    """Return a client of this stack's Airflow."""
     return AirflowApi(settings.airflow_url, USER, read_password(settings))
 
 
 def up(settings: Settings, progress: Progress) -> AirflowApi:
-    """Have everything running and answering, the pool made and the DAGs on. Raises StackError."""
+    """Start the stack, wait until it answers, create the pool and unpause the DAGs. Returns a client of its Airflow.
+
+    A running stack with the same settings and code is reused. Raises StackError if something prevents the start.
+    """
     addresses = settings.airflow_url, settings.service_url
     problems = (
         preflight.writing_problem(settings.home),
         data_problem(settings),
-        # Here already: a running stack would be stopped for an address that is none.
+        # Check the addresses first, so that an invalid one does not stop a running stack.
         preflight.address_problem(addresses[0], "SAEBYEOK_AIRFLOW_URL"),
         preflight.address_problem(addresses[1], "SAEBYEOK_SERVICE_URL"),
         preflight.same_port_problem(*addresses),
@@ -101,7 +104,7 @@ def up(settings: Settings, progress: Progress) -> AirflowApi:
 
 
 def down(settings: Settings, progress: Progress) -> None:
-    """Stop what `up` started, and nothing else."""
+    """Stop the processes that `up` started, and no others. Raises StackError if some of them do not end."""
     path = record_path(settings)
     if not path.exists():
         progress.say("nothing to stop: no stack was started with this SAEBYEOK_HOME")
@@ -109,27 +112,29 @@ def down(settings: Settings, progress: Progress) -> None:
     with locked(settings):
         record = read_record(path)
         if record is None:
-            # Another `down` was quicker, or a damaged record is of processes that have ended.
+            # Another `down` was faster, or a damaged record belongs to processes that have ended.
             path.unlink(missing_ok=True)
             return
         progress.show("stopping Airflow and the service")
         count = stop(record)
         left = marked_processes(record.mark)
         if left:
-            raise StackError(f"these processes of the stack do not end: {', '.join(str(item.pid) for item in left)}")
+            raise StackError(f"processes of the stack do not end: pid {', '.join(str(item.pid) for item in left)}")
         path.unlink()
-    progress.step(f"stopped Airflow and the service ({count} processes)" if count else "all had ended before")
+    progress.step(
+        f"stopped Airflow and the service ({count} processes)" if count else "all processes had already ended"
+    )
 
 
 def _give_up(settings: Settings) -> None:
-    """Stop what could not be brought to answer: half a stack is of no use, and its ports would be taken."""
+    """Stop a stack that does not come up: half a stack is useless and occupies its ports."""
     if record := read_record(record_path(settings)):
         stop(record)
         record_path(settings).unlink(missing_ok=True)
 
 
 def data_problem(settings: Settings) -> str | None:
-    """Which published files are missing where data is named."""
+    """Return a message that names the missing published files, or None if none is missing or no data is set."""
     if settings.data is None or settings.source != "directory":
         return None
     return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes")
@@ -137,17 +142,17 @@ def data_problem(settings: Settings) -> str | None:
 
 @contextmanager
 def locked(settings: Settings) -> Iterator[None]:
-    """Keep two `up` or `down` from working at once. Raises StackError where another one is."""
+    """Hold the lock that `up` and `down` share. Raises StackError if another process holds it."""
     with (settings.home / "stack.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError("another `saebyeok up` or `down` is at work: wait for it") from None
+            raise StackError("another `saebyeok up` or `down` is running: wait until it ends") from None
         yield
 
 
 def fingerprint(settings: Settings) -> str:
-    """Digest of the settings and the code that the processes start with."""
+    """Return a digest of the settings and the code that the processes start with."""
     read = setting_variables(settings, secret=True)
     read |= {name: os.environ[name] for name in WANDB if name in os.environ}
     digest = hashlib.sha256(repr(sorted(read.items())).encode())
@@ -159,21 +164,21 @@ def fingerprint(settings: Settings) -> str:
 
 
 def _reusable(record: Record, settings: Settings) -> bool:
-    """Whether all of it runs and was started with what is asked for now."""
+    """Return whether all processes run and were started with the current settings and code."""
     running = all(is_running(member, record.mark) for member in record.members.values())
     return running and set(record.members) == set(commands()) and record.fingerprint == fingerprint(settings)
 
 
 def _clear(record: Record, api: AirflowApi, progress: Progress) -> None:
-    """Stop what is left of another start. Raises StackError where that would break off a run."""
+    """Stop the processes of an earlier start. Raises StackError if a run is in progress."""
     if api.health() and (run := api.active_run(DAG)):
         raise StackError(
-            f"the stack runs with other settings or code, and {run} is at work in it: "
-            "wait until it has ended (saebyeok status), or stop it with: make down"
+            f"the stack runs with other settings or code, and run {run} is in progress: "
+            "wait until it ends (saebyeok status), or stop the stack: make down"
         )
-    progress.show("stopping what was started with other settings or code, or has ended in part")
+    progress.show("stopping the old stack, which has other settings or code or is incomplete")
     stop(record)
-    progress.step("stopped what was started with other settings or code, or had ended in part")
+    progress.step("stopped the old stack, which had other settings or code or was incomplete")
 
 
 def _start(settings: Settings, progress: Progress) -> None:
@@ -199,11 +204,11 @@ def _start(settings: Settings, progress: Progress) -> None:
             members=members,
         )
         write_record(record_path(settings), record)
-    progress.step(f"started Airflow and the service; their logs: {logs}")
+    progress.step(f"started Airflow and the service; logs: {logs}")
 
 
 def _migrate(settings: Settings, environment: dict[str, str], log: Path, progress: Progress) -> None:
-    """Make or upgrade Airflow's database, once for each version of Airflow."""
+    """Create or upgrade Airflow's database, once per Airflow version. Raises StackError if that fails."""
     done = airflow_home(settings) / f"database-of-{version('apache-airflow-core')}"
     if done.exists():
         return
@@ -214,20 +219,20 @@ def _migrate(settings: Settings, environment: dict[str, str], log: Path, progres
             command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False
         ).returncode
     if status != 0:
-        raise StackError("\n".join([*last_lines(log, 10), f"Airflow's database could not be prepared; see {log}"]))
+        raise StackError("\n".join([*last_lines(log, 10), f"could not prepare Airflow's database; see {log}"]))
     done.touch()
     progress.step("prepared Airflow's database")
 
 
 def _wait(settings: Settings, api: AirflowApi, progress: Progress) -> None:
-    """Wait until everything answers. Raises StackError where a process ends or it takes too long."""
+    """Wait until everything answers. Raises StackError if a process ends or `START_SECONDS` pass."""
     begun = time.monotonic()
     record = read_record(record_path(settings))
     while waiting := _not_ready(settings, api):
         for name, member in record.members.items() if record else ():
             if record and not is_running(member, record.mark):
                 tail = "\n".join(last_lines(member.log, 12))
-                raise StackError(f"{tail}\n{name} has ended while starting; its log is {member.log}")
+                raise StackError(f"{tail}\n{name} ended while starting; see its log {member.log}")
         if time.monotonic() - begun > START_SECONDS:
             raise StackError(f"no answer after {clock(START_SECONDS)} from: {waiting}; see {settings.home / 'logs'}")
         progress.show(f"waiting for {waiting} (Airflow takes about a minute)")
@@ -235,7 +240,7 @@ def _wait(settings: Settings, api: AirflowApi, progress: Progress) -> None:
 
 
 def _not_ready(settings: Settings, api: AirflowApi) -> str:
-    """What does not answer yet, as text; empty when all does."""
+    """Return the components that do not answer yet, as text; empty if all answer."""
     health = api.health()
     parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
     missing = [name.replace("_", " ") for name in parts if health.get(name) != "healthy"]
@@ -244,7 +249,7 @@ def _not_ready(settings: Settings, api: AirflowApi) -> str:
 
 
 def service_answers(settings: Settings) -> bool:
-    """Whether the service is alive; without a deployment it is not ready yet."""
+    """Return whether the service is alive; without a deployment it is alive but not ready."""
     try:
         return httpx.get(f"{settings.service_url}/livez", timeout=5).status_code == 200
     except httpx.HTTPError:
@@ -252,7 +257,7 @@ def service_answers(settings: Settings) -> bool:
 
 
 def _switch_on(api: AirflowApi, progress: Progress) -> None:
-    """Make the pool, wait until the DAGs are read, and unpause them."""
+    """Create the pool, wait until Airflow has read the DAGs, and unpause them. Raises StackError if it cannot."""
     api.ensure_pool("gpu", 1, "One training at a time")
     begun = time.monotonic()
     while not all(api.has_dag(dag) for dag in DAGS):

@@ -1,4 +1,4 @@
-"""Imports what the stages build with where the local stack's task processes are forked from."""
+"""Import the stages' heavy libraries once, in the process from which the local stack forks its tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 
 from pipeline.devices import cuda_devices
 
-#: Seconds of imports each. Nothing of Saebyeok's own: a task must see the code as it is when the task starts.
+#: Modules that take seconds to import. None of Saebyeok's own: a task must use the code as of its own start.
 HEAVY = (
     "great_expectations",
     "matplotlib.figure",
@@ -21,14 +21,14 @@ HEAVY = (
     "transformers.models.bert.modeling_bert",
     "transformers.trainer",
 )
-#: The process that the executor's workers, and with them all tasks, are forked from.
+#: The process from which the executor's workers, and so all tasks, are forked.
 PARENT = "scheduler"
 
 
 def preload(arguments: Sequence[str]) -> None:
-    """Import `HEAVY` where `arguments` are those of the parent of all tasks, and there is no GPU.
+    """Import `HEAVY` if `arguments` are those of the parent of all tasks and the machine has no GPU.
 
-    What CUDA has set up does not survive a fork, and whether an import sets it up is not ours to say.
+    An initialised CUDA context does not survive a fork, and an import may initialise CUDA.
     """
     if list(arguments[1:2]) == [PARENT] and not cuda_devices():
         for name in HEAVY:

@@ -1,7 +1,7 @@
-"""Detached processes, recorded so that they and nothing else can be stopped later.
+"""Detached processes, recorded so that they, and no others, can be stopped later.
 
-A recorded pid may belong to a stranger by then: every process of the stack carries a random mark in its
-environment, its children inherit it, and only what carries the mark is ever signalled.
+A recorded pid may be reused by another program. So every process of the stack has a random mark in its environment,
+which its children inherit, and only processes with the mark are signalled.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pipeline.atomic_files import read_state, replace_state
 
 MARK = "SAEBYEOK_STACK"
-#: Seconds that processes get to finish after each signal, the first one gentle.
+#: Seconds that processes get to finish after each signal; the first signal is SIGTERM.
 STOP_SECONDS = 20.0
 
 
 class Member(BaseModel):
-    """A process that was started, and under what."""
+    """A started process: pid, start time and log file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pid: int
-    created: float = Field(description="when it started, seconds since the epoch")
+    created: float = Field(description="start time, seconds since the epoch")
     log: Path
 
 
 class Record(BaseModel):
-    """`HOME/stack.json`: what runs, or ran."""
+    """`HOME/stack.json`: the processes that were started."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mark: str
-    fingerprint: str = Field(description="digest of the settings and code that it was started with")
+    fingerprint: str = Field(description="digest of the settings and the code at the start")
     airflow_url: str
     service_url: str
     members: dict[str, Member] = {}
@@ -49,20 +49,21 @@ _RECORD = TypeAdapter(Record)
 
 
 def new_mark() -> str:
-    """A mark that no other process carries."""
+    """Return a mark that no other process has."""
     return secrets.token_hex(12)
 
 
 def read_record(path: Path) -> Record | None:
-    """The record of what was started with the home that holds `path`, or None.
+    """Return the record at `path`, or None if there is none.
 
-    A damaged one is made again from what runs: it knows the mark and the addresses, and no member by name.
+    A damaged record is rebuilt from the running processes of this home: it has the mark and the addresses, but no
+    members.
     """
     return read_state(path, _RECORD) or (_record_of_running(path.parent) if path.exists() else None)
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Replace the record, whole or not at all."""
+    """Replace the record atomically."""
     replace_state(path, record.model_dump_json(indent=1))
 
 
@@ -76,9 +77,9 @@ def _record_of_running(home: Path) -> Record | None:
 
 
 def start(command: Sequence[str], *, mark: str, log: Path, environment: Mapping[str, str], cwd: Path) -> Member:
-    """Start `command` in a session of its own, its output appended to `log`."""
+    """Start `command` in a new session, with its output appended to `log`, and return its record."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    # Airflow renames its processes, which by default overwrites the environment that the mark is read from.
+    # Airflow renames its processes, which by default overwrites the environment. SPT_NOENV keeps the mark readable.
     marked = {**environment, MARK: mark, "SPT_NOENV": "1"}
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603
@@ -90,13 +91,13 @@ def start(command: Sequence[str], *, mark: str, log: Path, environment: Mapping[
             cwd=cwd,
             start_new_session=True,
         )
-    # It outlives us on purpose: without a return code, Popen warns when it goes that the process still runs.
+    # The process outlives this one on purpose. Without a return code, Popen would warn that it still runs.
     process.returncode = 0
     return Member(pid=process.pid, created=psutil.Process(process.pid).create_time(), log=log)
 
 
 def is_running(member: Member, mark: str) -> bool:
-    """Whether the recorded process still runs and is the one that was recorded."""
+    """Return whether the recorded process still runs; another process with the same pid does not count."""
     try:
         process = psutil.Process(member.pid)
         return process.create_time() == member.created and _alive(process) and _mark_of(process) == mark
@@ -105,7 +106,7 @@ def is_running(member: Member, mark: str) -> bool:
 
 
 def marked_processes(mark: str) -> list[psutil.Process]:
-    """Every process of this user that carries `mark`, this one left out."""
+    """Return all processes of this user that have `mark`, except this one."""
     return [
         process
         for process in psutil.process_iter()
@@ -114,10 +115,11 @@ def marked_processes(mark: str) -> list[psutil.Process]:
 
 
 def stop(record: Record, patience: float = STOP_SECONDS) -> int:
-    """Stop all that carries the record's mark: asked first, then told, then killed. Returns how many there were.
+    """Stop all processes with the record's mark, and return their number.
 
-    The recorded processes are asked first, as they stop their children in good order themselves; and among
-    them the one that was started first, which the others talk to, after the others.
+    The recorded processes get SIGTERM first, because they stop their children in good order, and the one that was
+    started first gets it last, because the others depend on it. Then all that are left get SIGTERM, then SIGKILL.
+    `patience` is the time in seconds that the recorded processes get.
     """
     everything = marked_processes(record.mark)
     order = [member.pid for member in record.members.values()]
@@ -131,7 +133,7 @@ def stop(record: Record, patience: float = STOP_SECONDS) -> int:
 def _signal(processes: list[psutil.Process], method: str, patience: float) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
-            # psutil compares the start time too, and refuses where the pid has gone to another process.
+            # psutil also compares the start time, and refuses to signal another process with the same pid.
             getattr(process, method)()
     psutil.wait_procs(processes, timeout=patience)
 
@@ -141,7 +143,7 @@ def _mark_of(process: psutil.Process) -> str | None:
 
 
 def _environment(process: psutil.Process) -> dict[str, str]:
-    """The variables that a process was started with; none where it is another user's, or gone."""
+    """Return the environment that a process was started with; empty if it belongs to another user or has ended."""
     try:
         return dict(process.environ())
     except (psutil.Error, OSError):
@@ -155,7 +157,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The last lines of a log, as text."""
+    """Return the last `count` lines of a log; empty if it cannot be read."""
     with suppress(OSError):
         return log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
     return []

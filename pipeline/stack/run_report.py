@@ -1,4 +1,4 @@
-"""What a run came to: figures, answers of the service, and where everything is, as text for the end of `up`."""
+"""The report at the end of `up`: metrics, example requests with their answers, and addresses."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pipeline.store.decisions import Decision, decision_lines, read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import Card, read_card
 
-#: Settings that every later command must be given too.
+#: Settings that later commands must be run with too.
 VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}
-#: Tasks that return the ref of an artifact; the others return nothing, or a deployment.
+#: Tasks that return the ref of an artifact; the others return nothing or a deployment.
 STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export")
 
 
 @dataclass(frozen=True)
 class RecipeOutcome:
-    """What one recipe's tasks made in a run, by stage; a stage that made nothing is absent."""
+    """The artifacts of one recipe's tasks in a run, by stage; a stage without an artifact is absent."""
 
     recipe: str
     run: str
@@ -39,17 +39,17 @@ class RecipeOutcome:
 
     @property
     def decision(self) -> Decision | None:
-        """The decision of this run, or None where it did not come to one."""
+        """Return the decision of this run, or None if the run did not reach it."""
         artifact = self.made.get("decide")
         return read_decision(artifact) if artifact else None
 
     def is_reused(self, stage: str) -> bool:
-        """Whether the stage found its result in the store."""
+        """Return whether the stage reused an artifact from the store."""
         return stage in self.made and self.made[stage].manifest.run != self.run
 
 
 def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[RecipeOutcome]:
-    """The outcome of every recipe of a run."""
+    """Return the outcome of every recipe of a run."""
     found = []
     for recipe in recipe_names():
         made = {}
@@ -62,7 +62,7 @@ def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[RecipeOu
 
 
 def made_by(api: AirflowApi, store: Store, dag: str, run: str, task: str) -> Artifact | None:
-    """The artifact whose ref a task returned, or None where it returned none."""
+    """Return the artifact whose ref a task returned, or None if it returned none or the artifact is gone."""
     ref = api.returned(dag, run, task)
     if not isinstance(ref, str):
         return None
@@ -73,13 +73,13 @@ def made_by(api: AirflowApi, store: Store, dag: str, run: str, task: str) -> Art
 
 
 def is_sample(validated: Artifact | None) -> bool:
-    """Whether the shipped sample was validated, and so trained on; not where nothing was."""
+    """Return whether `validated` is the shipped sample; False if nothing was validated."""
     return validated is not None and bool(validated.figures["sample"])
 
 
 def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
-    """Figures against their thresholds, the decision, and where the reports are."""
-    sample = " [trained on the shipped SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
+    """Yield the lines about one recipe: metrics, checks of the gate, decision, and links to the reports."""
+    sample = " [trained on the synthetic SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
     yield f"{outcome.recipe}{sample}"
     evaluated = outcome.made.get("evaluate")
     if evaluated:
@@ -103,7 +103,7 @@ def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Call:
-    """One endpoint: its path, the body of a POST, and how much of the answer is worth showing."""
+    """One request: path, body of a POST, and the number of lines and characters of the answer to show."""
 
     path: str
     body: dict[str, Any] | None = None
@@ -112,7 +112,7 @@ class Call:
 
 
 def calls(store: Store, live: dict[str, Any]) -> list[Call]:
-    """One call for each endpoint, fitting what is deployed (`recipes` of `GET /releases`)."""
+    """Return one call per endpoint, for the deployed recipes in `live` (`recipes` of `GET /releases`)."""
     found = [Call("/livez"), Call("/readyz")]
     cards = {name: read_card(store.open(release["ref"])) for name, release in sorted(live.items())}
     for place, route in ROUTES.items():
@@ -123,14 +123,14 @@ def calls(store: Store, live: dict[str, Any]) -> list[Call]:
 
 
 def examples(card: Card) -> dict[str, Any]:
-    """A body to ask a release with: the two of its golden sentences (or pairs) that it answers most differently."""
+    """Return an example body for a release: its golden sentences (or pairs) with the lowest and the highest answer."""
     ordered = sorted(card.golden, key=lambda golden: golden.expected)
     chosen = [list(golden.texts) for golden in (ordered[0], ordered[-1])]
     return {"pairs": chosen} if card.inputs == "pair" else {"texts": [text for (text,) in chosen]}
 
 
 def ask(settings: Settings, call: Call) -> Iterator[str]:
-    """A `curl` command line for `call`, and the answer that the service gives to it now."""
+    """Yield a `curl` command line for `call`, and the service's current answer to it."""
     url = f"{settings.service_url}{call.path}"
     body = json.dumps(call.body, ensure_ascii=False) if call.body else None
     extra = f" -H 'content-type: application/json' -d {shlex.quote(body)}" if body else ""
@@ -152,7 +152,7 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
 
 
 def live_recipes(settings: Settings) -> dict[str, Any]:
-    """What the service has deployed, by recipe; empty where it does not say."""
+    """Return the deployed releases by recipe, as the service reports them; empty if it does not answer."""
     try:
         answer = httpx.get(f"{settings.service_url}/releases", timeout=10)
         return dict(answer.json()["recipes"]) if answer.is_success else {}
@@ -161,7 +161,7 @@ def live_recipes(settings: Settings) -> dict[str, Any]:
 
 
 def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool) -> Iterator[str]:
-    """Everything that `up` says at its end, line by line."""
+    """Yield the lines that `up` prints at its end."""
     live, store = live_recipes(settings), open_store(settings)
     for outcome in results:
         yield ""
@@ -174,28 +174,28 @@ def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool
         yield from ask(settings, call)
     yield ""
     yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
-    yield f"Nightly:     03:00 Asia/Seoul, as long as the stack is up; logs below {settings.home / 'logs'}"
+    yield f"Nightly:     03:00 Asia/Seoul, while the stack runs; logs: {settings.home / 'logs'}"
     if succeeded:
         yield from next_steps(settings, store, live)
 
 
 def next_steps(settings: Settings, store: Store, live: dict[str, Any]) -> Iterator[str]:
-    """What to try now."""
+    """Yield the lines that suggest next steps."""
     classifier = next((name for name, release in sorted(live.items()) if release["kind"] == "classification"), "nsmc")
     yield ""
-    yield f"What to try next{', each with the same variables before it' if VARIABLES & os.environ.keys() else ''}:"
-    yield f"  another run with other parameters    {settings.airflow_url}/dags/nightly_retrain (Trigger)"
+    yield f"Next steps{' (set the same environment variables)' if VARIABLES & os.environ.keys() else ''}:"
+    yield f"  run with other parameters            {settings.airflow_url}/dags/nightly_retrain (Trigger)"
     if can_roll_back(store):
-        yield "  back to the deployment before        .venv/bin/saebyeok rollback"
-    yield f"  the champion on labelled rows        .venv/bin/saebyeok evaluate {classifier} --file FILE --json"
+        yield "  roll back to the last deployment     .venv/bin/saebyeok rollback"
+    yield f"  evaluate on your labelled file       .venv/bin/saebyeok evaluate {classifier} --file FILE --json"
     if settings.data is None:
-        yield "  the real data                        make up DATA=DIR (nsmc/..., klue-sts/... as published)"
-    yield f"  all endpoints on one page            {settings.service_url}/docs"
-    yield "  is all well, and stop it             make status, make down"
+        yield "  use the real data                    make up DATA=DIR (nsmc/..., klue-sts/... as published)"
+    yield f"  browse the API                       {settings.service_url}/docs"
+    yield "  check or stop the stack              make status, make down"
 
 
 def can_roll_back(store: Store) -> bool:
-    """Whether there is a deployment to roll back to that has a release of every recipe that is live."""
+    """Return whether an earlier deployment exists that has a release of every live recipe."""
     try:
         DeploymentLog(store).one_back()
     except RefusedError:

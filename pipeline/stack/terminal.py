@@ -1,4 +1,4 @@
-"""Progress that a person can follow, on a terminal and in a log file alike. Standard library only."""
+"""Progress output for a terminal or a log file. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import shutil
 import time
 from typing import TextIO
 
-#: Seconds between two lines about the same thing where the output is no terminal.
+#: Minimum seconds between progress lines if the output is not a terminal.
 LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Lines that stay, and between them one that says where it stands.
+    """Prints permanent lines, and a status line after them.
 
-    That one is rewritten on a terminal; elsewhere it is a line now and then.
+    On a terminal the status line is overwritten; elsewhere it is printed every `LINE_SECONDS`.
     """
 
     def __init__(self, out: TextIO) -> None:
-        """Write to `out`, a terminal or not."""
+        """Create a progress output that writes to `out`."""
         self._out = out
         self._live = out.isatty()
         self._start = time.monotonic()
         self._last = self._start
 
     def step(self, text: str) -> None:
-        """A line that stays, with the time since the start before it."""
+        """Print a permanent line, prefixed with the time since the start."""
         self.say(f"{self._elapsed()}  {text}")
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Text that stays, as it is."""
+        """Print a permanent line without a prefix."""
         self._write(f"\r\033[K{text}\n" if self._live else f"{text}\n")
 
     def show(self, text: str) -> None:
-        """Where it stands: overwritten by what comes next, or left out where a line came just before."""
+        """Show the status line until the next output. Elsewhere than on a terminal, print it every `LINE_SECONDS`."""
         line = f"{self._elapsed()}  {text}"
         if self._live:
             self._write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
@@ -50,5 +50,5 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, as 1:05."""
+    """Return `seconds` as minutes and seconds, such as 1:05."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -93,7 +93,7 @@ def signed_in(settings: Settings) -> Iterator[httpx.Client]:
 
 def test_up_says_figures_answers_and_addresses(stack: Stack) -> None:
     for recipe, metric in (("nsmc", "accuracy"), ("klue-sts", "pearson")):
-        assert re.search(rf"^{recipe} \[trained on the shipped SAMPLE", stack.said, re.M)
+        assert re.search(rf"^{recipe} \[trained on the synthetic SAMPLE", stack.said, re.M)
         assert re.search(rf"^  {metric} +0\.\d+", stack.said, re.M)
     assert stack.said.count("\n  Promoted: ") == 2
     assert f"curl -s {stack.settings.service_url}/classify" in stack.said

@@ -30,7 +30,7 @@ def test_bootstrap_needs_no_package_and_stops_at_a_taken_port(tmp_path: Path, ta
 def test_bootstrap_stops_at_missing_data(tmp_path: Path) -> None:
     result = bootstrap_run(tmp_path, SAEBYEOK_DATA=str(tmp_path))
     assert result.returncode == 1
-    assert result.stderr.startswith(f"saebyeok: {tmp_path} has no ")
+    assert result.stderr.startswith(f"saebyeok: {tmp_path} lacks ")
 
 
 def test_make_says_which_python_it_needs() -> None:
@@ -66,7 +66,7 @@ def test_pips_log_becomes_progress() -> None:
         log += f"{line}\n"
         said.append(bootstrap.pip_progress(log, lambda: 2))
     assert said == [
-        "asking for what is needed",
+        "resolving the packages",
         "fetched 0 packages, at apache-airflow",
         "fetched 0 packages, at apache-airflow",
         "fetched 1 packages, at torch",

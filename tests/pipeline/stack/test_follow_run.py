@@ -53,7 +53,7 @@ def test_each_change_is_one_line_with_what_comes_next() -> None:
         "nsmc       validate  started",
         "nsmc       validate  done in 1:02, reused from the store; next: train",
         "nsmc       train     started",
-        "nsmc       train     failed, and is tried again: the loss became NaN ... see the log",
+        "nsmc       train     failed, will be retried: the loss became NaN ... see the log",
         "nsmc       train     started (try 2)",
         "nsmc       train     FAILED: the loss became NaN ... see the log",
     ]
@@ -68,7 +68,7 @@ def test_the_standing_line_says_stage_and_elapsed() -> None:
     assert follower.standing(training[::-1]) == "nsmc: train for 1:05 (step 3 of 9); next: deploy"
     assert follower.standing(look({})[::-1]) == "nsmc: validate comes next"
     queued = look({"nsmc.validate": "success", "nsmc.train": "scheduled"}, pool="gpu")
-    assert follower.standing(queued[::-1]) == "nsmc: train waits for its turn in pool gpu"
+    assert follower.standing(queued[::-1]) == "nsmc: train waits for a slot in pool gpu"
     assert follower.standing(look(dict.fromkeys(ORDER, "success"))) == "nsmc: ended"
 
 

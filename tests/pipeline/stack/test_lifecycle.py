@@ -75,7 +75,7 @@ def test_two_at_once_are_refused(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     with (
         control.locked(settings),
-        pytest.raises(StackError, match="another `saebyeok up` or `down` is at work"),
+        pytest.raises(StackError, match="another `saebyeok up` or `down` is running"),
         control.locked(settings),
     ):
         pass

@@ -40,14 +40,14 @@ def test_a_free_port_is_no_problem(taken_port: int) -> None:
 def test_what_is_no_address_is_a_sentence(url: str) -> None:
     problem = preflight.port_problem(url, "SAEBYEOK_AIRFLOW_URL")
     assert problem == (
-        f"SAEBYEOK_AIRFLOW_URL is {url!r}: name a host and a port from 1 to 65535, for instance http://127.0.0.1:8080"
+        f"SAEBYEOK_AIRFLOW_URL is {url!r}: set a host and a port from 1 to 65535, for example http://127.0.0.1:8080"
     )
 
 
 def test_two_servers_want_two_ports() -> None:
     problem = preflight.same_port_problem("http://127.0.0.1:8080", "http://localhost:8080")
     assert problem is not None
-    assert "name the same port" in problem
+    assert "have the same port" in problem
     assert preflight.same_port_problem(*bootstrap.URLS.values()) is None
 
 
@@ -61,7 +61,7 @@ def test_a_recipe_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_bytes(text.encode("latin-1"))
     problem = preflight.data_problem(tmp_path, tmp_path)
     assert problem is not None
-    assert problem.startswith(f"{tmp_path / 'own.toml'} is no recipe (")
+    assert problem.startswith(f"{tmp_path / 'own.toml'} is not a valid recipe (")
 
 
 def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
@@ -77,11 +77,10 @@ def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     assert preflight.writing_problem(tmp_path / "new" / "home") is None
     problem = preflight.writing_problem(tmp_path / "file" / "home")
     assert problem is not None
-    assert "cannot be written (Not a directory)" in problem
+    assert "is not writable (Not a directory)" in problem
 
 
 def test_a_data_directory_without_the_published_files_is_named(tmp_path: Path) -> None:
     problem = preflight.data_problem(tmp_path, ROOT / "pipeline" / "recipes")
     assert problem is not None
-    assert "no nsmc/ratings_train.txt" in problem
-    assert "no klue-sts/klue-sts-v1.1_dev.json" in problem
+    assert "lacks klue-sts/klue-sts-v1.1_train.json, klue-sts/klue-sts-v1.1_dev.json, nsmc/ratings_train.txt" in problem
