@@ -1,4 +1,4 @@
-"""Small state files: each is on the disk whole or not at all, and a damaged one stops nobody who reads it."""
+"""Small state files: written atomically, and treated as absent if damaged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def read_state(path: Path, kind: TypeAdapter[T]) -> T | None:
     """Return the content of the JSON file at `path`, or None if it is absent, unreadable or damaged.
 
-    Damage is logged once and not at every read: some of these files are read several times per second.
+    Damage is logged once, not at every read: some of these files are read several times per second.
     """
     try:
         return kind.validate_json(path.read_bytes())
@@ -36,10 +36,10 @@ def read_state(path: Path, kind: TypeAdapter[T]) -> T | None:
 
 
 def replace_state(path: Path, text: str, *, mode: int = 0o666, durable: bool = True) -> None:
-    """Replace the file at `path`: a reader sees the old or the new content, never a part.
+    """Replace the file at `path` atomically: a reader sees the old or the new content, never a part.
 
-    `mode` are its rights, less the umask. After a power loss the same holds if it is `durable`; otherwise the file may
-    be empty then. Raises OSError, and leaves nothing beside `path`.
+    `mode` is the file mode before the umask. With `durable` the replacement is also atomic across a power loss;
+    otherwise the file may then be empty. Raises OSError if it cannot be written, and leaves no temporary file.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -56,7 +56,7 @@ def replace_state(path: Path, text: str, *, mode: int = 0o666, durable: bool = T
 
 
 def warn_of_damage(path: Path, reason: str) -> None:
-    """Log that the state at `path` is damaged and counts as absent, once until it changes."""
+    """Log once per version of the file that the state at `path` is damaged and counts as absent."""
     try:
         changed = path.lstat().st_mtime_ns
     except OSError:
@@ -66,13 +66,13 @@ def warn_of_damage(path: Path, reason: str) -> None:
 
 @lru_cache(maxsize=256)
 def _warn_once(path: Path, changed: int, reason: str) -> None:
-    # `changed` tells a later damage of the same kind from this one.
+    # `changed` is part of the cache key, so that later damage with the same reason is logged again.
     log.warning("%s is damaged and counts as absent: %s", path, reason)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between the processes of this machine; the kernel drops it when one dies."""
+    """Hold an exclusive lock between the processes of this machine; the kernel releases it if the process dies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,24 +1,24 @@
-"""Bounds on figures of few rows: what chance may add to them."""
+"""Bounds on counts in small samples, with an allowance for chance."""
 
 from __future__ import annotations
 
 from statistics import NormalDist
 
-#: Chance that rows of which no more than the bound is bad are refused all the same. One night in a thousand is once in
-#: three years; `python -m benchmarks.parity` shows what it costs in bad rows that pass.
+#: Probability of refusing rows whose true share of bad rows is within the bound. With one run per day, 1 in 1,000 is
+#: once in three years; `python -m benchmarks.parity` shows how many bad rows pass as a result.
 CHANCE = 1e-3
-#: Standard errors from a figure to the end of its one-sided interval of that chance: 3.09.
+#: Standard errors from a figure to the end of its one-sided interval at level `CHANCE`: 3.09.
 ERRORS = NormalDist().inv_cdf(1 - CHANCE)
 
 
 def most_of(rows: int, share: float) -> int:
-    """Return how many of `rows` may be bad where at most `share` (0 to 1) of all such rows may.
+    """Return the largest number of `rows` that may be bad if the true share may be at most `share` (0 to 1).
 
-    It is never fewer than `share` of `rows`. On few rows it is more: the largest count that such a share reaches by
-    chance in more than `CHANCE` of all samples of so many rows (exact one-sided binomial test). Of 1,000 rows a share
-    of 0.001 allows 5, of 100 rows 2. A share of 0 allows none.
+    This is the largest count that a sample of `rows` rows with that share reaches by chance with a probability above
+    `CHANCE` (exact one-sided binomial test), and never below `share` of `rows`. A share of 0.001 allows 5 of 1,000
+    rows and 2 of 100 rows. A share of 0 allows none.
     """
-    # Here and not at the top: it takes half a second, and whoever only reads a bound has no need of it.
+    # Imported here because it takes half a second, and most importers of this module do not need it.
     from scipy.stats import binom
 
     return int(binom.isf(CHANCE, rows, share))

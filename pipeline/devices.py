@@ -1,4 +1,4 @@
-"""Which accelerators this machine has, asked of the driver: neither torch nor ONNX Runtime is imported."""
+"""Number of CUDA devices, from the driver itself, without importing torch or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 
 
 def cuda_devices() -> int:
-    """How many CUDA devices the driver finds; 0 without a driver."""
+    """Return the number of CUDA devices that the driver finds; 0 without a driver."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,97 +1,97 @@
-"""What can go wrong: each error says what, where and what to do, and whether a retry can help."""
+"""Saebyeok's errors. Each message says what happened, where and what to do; the class says whether a retry can help."""
 
 from __future__ import annotations
 
-#: Exit codes: what failed on purpose, what was asked for wrongly (as the shell's own tools), a gate that refused.
+#: Exit codes: an expected failure, a usage error (2, as in shell tools), a refusal by a gate, Ctrl-C (128 + SIGINT).
 FAILED, USAGE, REFUSED, INTERRUPTED = 1, 2, 3, 130
 
 
 class SaebyeokError(Exception):
-    """Base of every error that Saebyeok raises on purpose; its text is fit for a user to read."""
+    """Base of every error that Saebyeok raises on purpose; its message is written for users."""
 
-    #: Whether the same call may succeed later with nothing changed. Airflow retries only those.
+    #: Whether the same call may succeed later without any change. Airflow retries only these errors.
     retryable = False
 
 
 class RecipeError(SaebyeokError):
-    """A recipe (or an override of one) is not valid: the text names file, key and what is allowed."""
+    """A recipe or an override is invalid. The message names file, key and allowed values."""
 
 
 class SettingsError(SaebyeokError):
-    """A setting is missing or not valid: the text names the variable and what is allowed."""
+    """A setting is missing or invalid. The message names the variable and the allowed values."""
 
 
 class DataError(SaebyeokError):
-    """A data file is absent, unreadable or breaks a rule: the text names file, rows and rule."""
+    """A data file is absent, unreadable or breaks a rule. The message names file, rows and rule."""
 
 
 class RejectedDataError(DataError):
-    """Data broke rules; what was found is the artifact at `ref`, made by the first run that they stopped."""
+    """The data gate rejected the data. The artifact at `ref` has the findings, from the first run that it stopped."""
 
     def __init__(self, text: str, ref: str = "", run: str = "") -> None:
-        """`text` is for a user, `run` the identifier of that run."""
+        """Create the error with its message `text` for users, and the id of that first run, `run`."""
         super().__init__(text)
         self.ref = ref
         self.run = run
 
 
 class DownloadError(DataError):
-    """A published file could not be had from where it is published."""
+    """A published file could not be downloaded."""
 
     retryable = True
 
 
 class ArtifactError(SaebyeokError):
-    """An artifact is absent, incomplete or not what its manifest says."""
+    """An artifact is absent, incomplete or does not match its manifest."""
 
 
 class PrunedError(ArtifactError):
-    """An artifact was deleted on purpose: no deployment that is kept needed it."""
+    """An artifact was deleted by retention, because no retained deployment needed it."""
 
 
 class StoreError(SaebyeokError):
-    """The store could not be reached or written: disk full, bucket away."""
+    """The store could not be reached or written, for example because the disk is full."""
 
     retryable = True
 
 
 class BaseModelError(SaebyeokError):
-    """The base model cannot be loaded as named."""
+    """The base model cannot be loaded by its name."""
 
 
 class HubUnreachableError(BaseModelError):
-    """The base model is on the hub and the hub did not answer."""
+    """The hub that has the base model did not answer."""
 
     retryable = True
 
 
 class TrainingDivergedError(SaebyeokError):
-    """The loss became NaN or infinite: the same data and settings would diverge again."""
+    """The training diverged (NaN or infinite loss). The same data and settings would diverge again."""
 
 
 class TerminatedError(SaebyeokError):
-    """Training was stopped from outside after a checkpoint was written; the same again goes on from it."""
+    """Training was stopped from outside after writing a checkpoint; a rerun resumes from it."""
 
     retryable = True
 
 
 class ProcessError(SaebyeokError):
-    """One of the processes that train a model together died; the same again goes on from the newest checkpoint."""
+    """A process of a distributed training died; a rerun resumes from the newest checkpoint."""
 
     retryable = True
 
 
 class BadInputError(SaebyeokError):
-    """One of several inputs is none that a model could read: `index` says which, counted from 0."""
+    """The model cannot read one of several inputs; `index` is its position, counted from 0."""
 
     def __init__(self, text: str, index: int = 0) -> None:
-        """`text` says what is wrong with it."""
+        """Create the error; `text` says why the input is invalid."""
         super().__init__(text)
         self.index = index
 
 
 class BrokenModelError(SaebyeokError):
-    """A trained model answers with what is no number."""
+    """A trained model outputs NaN or infinity."""
 
 
 class ParityError(SaebyeokError):
@@ -105,28 +105,28 @@ class LatencyError(SaebyeokError):
 
 
 class ConflictError(SaebyeokError):
-    """Another run got there first: the record exists, or the champion has changed since."""
+    """Another run was faster: the record exists already, or the champion has changed in the meantime."""
 
 
 class RefusedError(SaebyeokError):
-    """What was asked is not allowed as things stand: a gate said no, or the service refused the request."""
+    """A gate refused the model, or the service refused the request."""
 
 
 class ServiceError(SaebyeokError):
-    """The service did not answer, or not as it must."""
+    """The service did not answer, or gave an invalid answer."""
 
     retryable = True
 
 
 class GoldenMismatchError(SaebyeokError):
-    """A staged or live release answered a golden sentence differently from its card."""
+    """A staged or live release gave an answer to a golden sentence that differs from its card."""
 
 
 class TrackingError(SaebyeokError):
-    """Weights & Biases did not answer, refused, or did not take all of what it was sent."""
+    """Weights & Biases did not answer, refused the request, or did not store all of the upload."""
 
     retryable = True
 
 
 class StackError(SaebyeokError):
-    """The local stack could not be started, stopped or asked."""
+    """The local stack could not be started, stopped or queried."""

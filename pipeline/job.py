@@ -1,4 +1,4 @@
-"""A job: one recipe in one run, with the store and settings that every stage is given."""
+"""Job: one recipe in one run, with the store and the settings that every stage gets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
 from pipeline.store.artifacts import Store
 
-#: What a run may be asked for by a short name (command line, trigger form), and the recipe field it sets.
+#: Short names of overrides (command line, trigger form), and the recipe fields that they set.
 OVERRIDES = {
     "base_model": "model.base",
     "max_length": "model.max_length",
@@ -26,34 +26,34 @@ OVERRIDES = {
     "batch_size": "train.batch_size",
     "seed": "train.seed",
 }
-#: What is said of a HOME that cannot be made or written.
-UNUSABLE = "which cannot be written: name another directory, or mend its permissions"
-#: Whose days they are by which data arrive.
+#: End of the error message about a HOME that cannot be created or written.
+UNUSABLE = "which is not writable. Choose another directory or fix its permissions"
+#: Time zone that decides which day an arrival belongs to.
 SEOUL = ZoneInfo("Asia/Seoul")
-#: How the ids of runs begin that Airflow did not start.
+#: Prefix of the ids of runs that Airflow did not start.
 BY_HAND = "cli-"
 
 
 def day_in_seoul(moment: datetime | None = None) -> date:
-    """The day in Seoul of `moment` (with a time zone), or of now."""
+    """Return the date in Seoul at `moment` (timezone-aware), or now."""
     return (moment or datetime.now(UTC)).astimezone(SEOUL).date()
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is given beside its inputs."""
+    """The arguments of a stage in addition to its input artifacts."""
 
     recipe: Recipe
     settings: Settings
     store: Store
     run: str
     force: bool = False
-    #: The run's date in Seoul: what arrived before it is known to it, and nothing later.
+    #: Date of the run in Seoul; the run sees only data that arrived before it.
     cutoff: date = field(default_factory=day_in_seoul)
 
 
 def open_store(settings: Settings, uri: str | None = None) -> Store:
-    """The store of `settings`, or the one at `uri`."""
+    """Return the store at `uri`, or the store of `settings`."""
     return Store(uri or settings.store_uri, settings.home / "cache" / "store")
 
 
@@ -69,12 +69,11 @@ def open_job(
     sample: bool | None = None,
     cutoff: date | None = None,
 ) -> Job:
-    """A job for recipe `name`; reads the recipe only, and writes nothing.
+    """Return a job for recipe `name`; reads only the recipe, and writes nothing.
 
-    `overrides` are short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's own.
-    `store` is a URI. `sample` says whether the data are the shipped sample, for a machine that has no data;
-    None looks at `settings.data`. `cutoff` is the run's date in Seoul, None today's.
-    Raises RecipeError naming file, key and what is allowed.
+    `overrides` maps short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's value.
+    `store` is a URI. `sample` tells whether the data is the shipped sample; None checks `settings.data`. `cutoff` is
+    the date of the run in Seoul; None is today. Raises RecipeError with file, key and allowed values.
     """
     recipe = load_recipe(
         name,
@@ -86,12 +85,12 @@ def open_job(
 
 
 def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` by dotted keys alone, without those that keep the recipe's own."""
+    """Return `overrides` with dotted keys only, without the ones that keep the recipe's value (None or "")."""
     return {OVERRIDES.get(key, key): value for key, value in overrides.items() if value not in (None, "")}
 
 
 def make_home(settings: Settings) -> None:
-    """Make HOME where it is absent. Raises SettingsError where that cannot be, or it cannot be written."""
+    """Create HOME if it is absent. Raises SettingsError if it cannot be created or is not writable."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
         writable = os.access(settings.home, os.W_OK | os.X_OK)
@@ -102,10 +101,10 @@ def make_home(settings: Settings) -> None:
 
 
 def data_directory(settings: Settings) -> tuple[Path, bool]:
-    """The directory of the published files, and whether they are the shipped sample.
+    """Return the directory of the published files, and whether they are the shipped sample.
 
-    With no data named the sample is written below `home` (once; it is seeded, so always the same).
-    Raises DataError where `settings.data` is not a directory.
+    Without `settings.data` the sample is written below `home`, once; it is seeded, so it is always the same.
+    Raises DataError if `settings.data` is not a directory.
     """
     if settings.data is None:
         from pipeline.sample import write_sample
@@ -113,8 +112,8 @@ def data_directory(settings: Settings) -> tuple[Path, bool]:
         return write_sample(settings.home / "sample"), True
     if not settings.data.is_dir():
         raise DataError(
-            f"data directory {settings.data} does not exist; name one that holds the published files "
-            "(SAEBYEOK_DATA, --data), or none for the sample"
+            f"data directory {settings.data} does not exist; set SAEBYEOK_DATA or --data to the directory of the "
+            "published files, or unset it to use the sample"
         )
     return settings.data, _names_sample(settings)
 
@@ -128,16 +127,16 @@ def _names_sample(settings: Settings) -> bool:
 
 
 def keep_libraries_home(settings: Settings) -> None:
-    """Point every library's caches below `SAEBYEOK_HOME`; call before the libraries are imported."""
+    """Keep every library's caches below `SAEBYEOK_HOME`; call this before the libraries are imported."""
     for name, value in library_environment(settings.home).items():
         os.environ.setdefault(name, value)
 
 
 def new_run_id(now: datetime | None = None) -> str:
-    """A run id for a pass that Airflow did not start."""
+    """Return a new id for a run that Airflow did not start."""
     return f"{BY_HAND}{now or datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
 
 
 def is_by_hand(run: str) -> bool:
-    """Whether a run was started on the command line, where whoever started it saw what came of it, and nobody else."""
+    """Return whether a run was started on the command line, where only the person who started it saw its result."""
     return run.startswith(BY_HAND)

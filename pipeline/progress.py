@@ -1,4 +1,4 @@
-"""Progress of what is long: a bar where somebody watches, a line in the log now and then."""
+"""Progress of long operations: a bar on a terminal, and log lines at intervals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager, nullcontext
 
 log = logging.getLogger(__name__)
 
-#: Seconds before a bar appears, so that what is over at once shows none, and between two lines of the log.
+#: Seconds until the bar appears (a short operation shows none), and seconds between log lines.
 BAR_AFTER, LINE_EVERY = 1.0, 15.0
 
 
 def clock(seconds: float) -> str:
-    """A duration as people say it: `3.2 s`, `5 min 41 s`."""
+    """Return a duration in readable form: `3.2 s`, `5 min 41 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -24,11 +24,11 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def progress(what: str, total: int | None = None, *, bar: bool = True) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of rows that were done since its last call, of `total` where that is known.
+    """Yield a function to call with the number of rows processed since its last call.
 
-    `what` is done with them, as "encoding". Unless `bar` says no, one stands on standard error while that is a
-    terminal, and is gone afterwards; the log says `encoding: row 2048 of 150000`, which
-    `pipeline.stack.follow_run` reads.
+    `what` names the operation, such as "encoding"; `total` is the number of rows, if known. With `bar`, standard error
+    shows a bar while it is a terminal. The log gets lines such as `encoding: row 2048 of 150000`, which
+    `pipeline.stack.follow_run` parses.
     """
     said, done = time.monotonic(), 0
     with _bar(what, total) if bar and sys.stderr.isatty() else nullcontext() as draw:
@@ -48,8 +48,8 @@ def progress(what: str, total: int | None = None, *, bar: bool = True) -> Iterat
 
 @contextmanager
 def _bar(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of rows that are done."""
-    # Here and not at the top: only where somebody watches.
+    """Yield a function to call with the total number of processed rows."""
+    # Imported here because only a terminal needs it.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

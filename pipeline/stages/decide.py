@@ -27,21 +27,20 @@ VERSION = 3
 
 
 def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:
-    """Hold an evaluation against the recipe's gate: `decision.json` and `report.html`.
+    """Check an evaluation against the recipe's gate and return the decision: `decision.json` and `report.html`.
 
-    Every metric on the test file must reach its floor, and every capability its share of behavioural cases. Where
-    there is a champion, the first metric on the gate side must not be worse than the champion's by more than the
-    margin, nor than that of the best release that was served before it: the 5% quantile of the paired bootstrap of
-    the difference lies above minus the margin. Raises ArtifactError where the champion cannot
-    be read or answers with what is no number; earlier releases like that are named in the decision, which is made
-    without them.
+    Every metric on the test file must reach its threshold, and every capability its share of passed behavioural cases.
+    If there is a champion, the first metric on the gate split must not be worse than the champion's, or than that of
+    the best release before it, by more than the margin: the 5% quantile of the paired bootstrap of the difference must
+    be above minus the margin. Raises ArtifactError if the champion cannot be read or outputs NaN. An earlier release
+    with such a problem is left out, and the decision names it.
     """
     recipe = job.recipe
     best = _best(job, evaluated, champion)
     inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
     if best.release:
         inputs["best"] = best.release
-    # All of it: the report shows the whole recipe. What is asked in the behavioural tests is the evaluation's.
+    # All fields, because the report shows the whole recipe. The behavioural tests belong to the evaluation's key.
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from pipeline.tracking.runs import tracked
 
 
 def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
-    """Make `release` the champion of its recipe; the deployment that names it, its Bento built.
+    """Make `release` the champion of its recipe, build its Bento, and return the deployment.
 
-    Without a service that answers, `require_service` raises ServiceError; else the golden sentences are
-    asked of an engine in this process and the deployment is served when a service starts.
-    Raises RefusedError (the decision is no, or about another model), ConflictError (the champion is not the
-    one that was compared with), ArtifactError (a worker cannot load it), GoldenMismatchError (it answers
-    differently from its card; where it was live already, the previous map is recorded again) or ServiceError.
+    If no service answers, `require_service` raises ServiceError. Without it, an engine in this process checks the
+    golden sentences, and the service serves the deployment when it starts.
+    Raises RefusedError if the decision is a refusal or belongs to another model, ConflictError if the champion is not
+    the one that the release was compared with, ArtifactError if a worker cannot load the release, GoldenMismatchError
+    if its answers differ from its card (the previous deployment is restored if the release was live), or ServiceError.
     """
     keep_libraries_home(job.settings)
     with tracked(job, "deploy", {}, {"release": release, "decision": decision}) as tracker:
@@ -35,13 +35,13 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
     champion = _champion(records, job.recipe.name)
     latest = records.latest()
     if latest is not None and champion == release.ref:
-        log.info("%s is the champion already: deployment %d stays", read_card(release).id, latest.number)
+        log.info("%s is already the champion: deployment %d stays live", read_card(release).id, latest.number)
         with open_deployer(job.settings, job.store, job.run, require_service=False) as deployer:
             return deployer.complete(job.recipe.name, latest, release, verdict.champion)
     if champion != verdict.champion:
         raise ConflictError(
-            f"the champion of {job.recipe.name} is {champion or 'none'}, not {verdict.champion or 'none'}, with which "
-            "this release was compared: another run deployed meanwhile; run again to be compared with it"
+            f"the champion of {job.recipe.name} is {champion or 'none'}, but this release was compared with "
+            f"{verdict.champion or 'none'}: another run deployed in the meantime. Run again to compare with the new one"
         )
     with open_deployer(job.settings, job.store, job.run, require_service=require_service) as deployer:
         return deployer.replace(job.recipe.name, release, champion, verdict.reason)
@@ -49,10 +49,10 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
 
 def _check_decision(release: Artifact, decision: Artifact, verdict: Decision) -> None:
     if not verdict.promote:
-        raise RefusedError(f"{release.ref} is not to be deployed: {verdict.reason}")
+        raise RefusedError(f"release {release.ref} was refused: {verdict.reason}")
     judged = {item.ref for item in decision.manifest.inputs.values()}
     if not judged & {item.ref for item in release.manifest.inputs.values()}:
-        raise RefusedError(f"{decision.ref} is a decision about another model than {release.ref}")
+        raise RefusedError(f"decision {decision.ref} does not belong to release {release.ref}")
 
 
 def _champion(records: DeploymentLog, recipe: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Evaluate: what a trained model is worth on the untouched test file, and what it says on the gate side."""
+"""The evaluate stage: metrics of a trained model on the held-out test file, and its predictions on the gate split."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ VERSION = 3
 
 
 def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:
-    """Predictions and figures of a trained model.
+    """Return the predictions and metrics of a trained model.
 
-    `test.parquet` and `gate.parquet`: `id`, `text` (and `text_pair`), `label`, `prediction` (the label number, or
-    the score); for a classification `probability`, that of the label foreseen; test also `in_train`.
-    `plot.png`: confusion matrix or scatter; `reliability.png` for a classification; `mistakes.json`: the worst;
-    `behaviour.json`: the behavioural cases that failed.
-    Figures: `test`, `test_without_train_texts` (without the rows whose text is in train) and `gate`, each metric
-    with its 95% interval, and the number of rows; `slices`; `behaviour`, a capability each; `calibration` of a
-    classification; `similarity` of a bi-encoder: the metrics by cosine, which is what answers, and by Euclidean
-    distance. Texts of the data are in the files and never in the figures. Raises ArtifactError where
-    `tokenized` is of other rows, DataError where every test text is in train.
+    Files: `test.parquet` and `gate.parquet` with `id`, `text` (and `text_pair`), `label`, `prediction` (the label's
+    number, or the score), for a classification `probability` (of the predicted label), and for test `in_train`;
+    `plot.png` (confusion matrix or scatter plot); `reliability.png` for a classification; `mistakes.json` (the worst
+    mistakes); `behaviour.json` (the failed behavioural cases).
+    Figures: `test`, `test_without_train_texts` (without rows whose text is in train) and `gate`, with the 95% interval
+    of each metric and the number of rows; `slices`; `behaviour` per capability; `calibration` of a classification;
+    `similarity` of a bi-encoder, with the metrics by cosine (which the service uses) and by Euclidean distance.
+    Texts of the data are in the files, never in the figures. Raises ArtifactError if `tokenized` has other rows,
+    DataError if every test text is in train.
     """
     recipe = job.recipe
     fields = recipe.model_dump(include={"kind", "labels", "similar_at", "score_range"})
@@ -34,7 +34,7 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
     inputs = {"validated": validated, "tokenized": tokenized, "trained": trained}
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        # Here and not at the top: a finished evaluation is found again without torch.
+        # Imported here so that a finished evaluation is reused without torch.
         from pipeline.evaluation.measure import assess
 
         return assess(recipe, validated, tokenized, trained, draft)

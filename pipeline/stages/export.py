@@ -1,4 +1,4 @@
-"""Export: a trained model as fused ONNX, int8 or fp32 for the CPU, fp16 for CUDA, held against the original."""
+"""The export stage: fused ONNX, int8 or fp32 for the CPU and fp16 for CUDA, compared with the trained model."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ VERSION = 4
 
 
 def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
-    """A release: the ONNX files, `tokenizer.json`, `card.json` and `report.html`.
+    """Return a release: the ONNX files, `tokenizer.json`, `card.json` and `report.html`.
 
-    `model.int8.onnx`, left out where it is beyond the recipe's bound, and `model.fp32.onnx` are for CPUs; for CUDA are
-    `model.fp16.onnx` and `model.packed.onnx`, which computes no padding.
+    `model.int8.onnx` (left out if it exceeds the recipe's parity bound) and `model.fp32.onnx` are for CPUs,
+    `model.fp16.onnx` and `model.packed.onnx` (padding-free batches) for CUDA. The report shows `decided`.
 
-    `decided` is shown in the report. Each file but the last, which only CUDA can run, is compared on a CPU with the
-    trained model in fp32, on real sentences in padded batches. Raises ParityError beyond the recipe's bound,
-    LatencyError beyond its budget, ArtifactError where `decided` is about another evaluation.
+    Each file except `model.packed.onnx`, which needs CUDA, is compared on a CPU with the trained fp32 model, on real
+    sentences in padded batches. Raises ParityError if a difference exceeds the recipe's bound, LatencyError if the
+    model exceeds the latency budget, ArtifactError if `decided` belongs to another evaluation.
     """
     recipe = job.recipe
     if decided.input_ref("evaluated") != evaluated.ref:
-        raise ArtifactError(f"{decided.ref} is no decision about {evaluated.ref}; name the one that is, with --input")
+        raise ArtifactError(
+            f"decision {decided.ref} does not belong to evaluation {evaluated.ref}; name the matching one with --input"
+        )
     fields = {
         "export": recipe.export.model_dump(),
         "card": recipe.model_dump(include={"title", "labels", "score_range", "similar_at"}),
     }
     inputs = {"validated": validated, "trained": trained, "evaluated": evaluated}
-    # Of refs and not of keys: made again with force, other weights have another name.
+    # A digest of refs, not keys, so that a model retrained with force gets another name.
     digest = make_key("release", VERSION, fields, {name: item.ref for name, item in inputs.items()})
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        # Here and not at the top: a finished release is found again without torch.
+        # Imported here so that a finished release is reused without torch.
         from pipeline.export.convert import convert
 
         return convert(job, f"{recipe.name}-{digest}", validated, trained, evaluated, decided, draft)

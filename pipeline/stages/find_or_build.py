@@ -1,4 +1,4 @@
-"""What every stage does: find its artifact by its key, or build it in a tracked run and publish it."""
+"""The common part of all stages: find the artifact by its key, or build it in a tracked run and publish it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def find_or_build(
     inputs: Mapping[str, Artifact],
     build: Callable[[Path, Tracker], dict[str, Any]],
 ) -> Artifact:
-    """The artifact of this key: found again, or built by `build(directory, tracker)`, which returns its figures.
+    """Return the artifact with this key from the store, or build and publish it.
 
-    `version` is the stage's own, raised by hand when its meaning changes; `fields` is all that
-    it reads beside its inputs. With `force` a finished one is not looked for. Building is a W&B run.
+    `build(directory, tracker)` writes the files and returns the figures; it runs in a W&B run. `version` is the stage's
+    version, raised by hand when its meaning changes. `fields` are all values that the stage reads besides its inputs.
+    With `job.force` the artifact is always built.
     """
     key = make_key(kind, version, fields, {name: artifact.key for name, artifact in inputs.items()})
     found = None if job.force else job.store.find(kind, job.recipe.name, key, inputs)

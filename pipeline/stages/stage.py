@@ -1,4 +1,4 @@
-"""The stages in their order: how each is called, and where one that runs alone finds its inputs."""
+"""The stages in order: how to run each, and how to find the inputs of a single stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that makes an artifact of `kind` from artifacts of the kinds `inputs`, in its arguments' order."""
+    """A stage that builds an artifact of `kind` from artifacts of the kinds `inputs`, in the order of its arguments."""
 
     name: str
     kind: str
@@ -27,19 +27,19 @@ class Stage:
     call: Callable[..., Artifact]
 
     def run(self, job: Job, *inputs: Artifact) -> Artifact:
-        """The artifact.
+        """Run the stage and return its artifact.
 
-        Raises StoreError where a disk fills up, SettingsError where HOME cannot be written, and what the stage raises.
+        Raises StoreError if a disk is full, SettingsError if HOME is not writable, and the errors of the stage itself.
         """
         make_home(job.settings)
-        # A store knows its own disk; checkpoints, caches and the sample lie below HOME.
+        # The store reports its own full disk; this covers checkpoints, caches and the sample below HOME.
         with full_disk_errors(str(job.settings.home)):
             return self.call(job, *inputs)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A stage that has run, in `seconds`; `reused` where an earlier run had made its artifact."""
+    """A completed stage and its duration in seconds; `reused` if the artifact is from an earlier run."""
 
     stage: Stage
     artifact: Artifact
@@ -94,22 +94,22 @@ EVALUATE = Stage("evaluate", "evaluate", ("validate", "tokenize", "train"), _eva
 DECIDE = Stage("decide", "decide", ("evaluate",), _decide)
 EXPORT = Stage("export", "release", ("validate", "train", "evaluate", "decide"), _export)
 
-#: All that make an artifact; `deploy` follows them and makes a deployment.
+#: All stages that build an artifact; `deploy` follows them and records a deployment.
 STAGES = (VALIDATE, TOKENIZE, TRAIN, EVALUATE, DECIDE, EXPORT)
-#: What `deploy` needs.
+#: Kinds of the artifacts that `deploy` needs.
 DEPLOY_INPUTS = ("release", "decide")
 
 
 def run_stage(job: Job, stage: Stage, inputs: Sequence[Artifact]) -> Step:
-    """Run one stage on its inputs."""
+    """Run one stage on its inputs and return the completed step."""
     started = time.monotonic()
     artifact = stage.run(job, *inputs)
-    # A finished artifact carries the run that made it.
+    # The manifest names the run that built the artifact.
     return Step(stage, artifact, time.monotonic() - started, artifact.manifest.run != job.run)
 
 
 def run_deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
-    """Record the deployment of a release that was decided for."""
+    """Deploy an approved release and return the deployment. Raises what `pipeline.stages.deploy.deploy` raises."""
     from pipeline.stages.deploy import deploy
 
     with full_disk_errors(str(job.settings.home)):
@@ -117,16 +117,16 @@ def run_deploy(job: Job, release: Artifact, decision: Artifact, *, require_servi
 
 
 def find_inputs(job: Job, kinds: Sequence[str], refs: Sequence[str] = ()) -> list[Artifact]:
-    """The artifacts of `kinds`: those named by `refs`, then what they were made from, then the newest.
+    """Return the artifacts of `kinds`: the ones named by `refs`, else their ancestors, else the newest.
 
-    Raises ArtifactError where one is missing, is of another recipe or is not an input at all.
+    Raises ArtifactError if one is missing, belongs to another recipe or is not an input of the stage.
     """
     found: dict[str, Artifact] = {}
     for ref in refs:
         artifact = job.store.open(ref)
         _check_named(job, artifact, kinds)
         found |= {artifact.manifest.kind: artifact}
-    # The last ones are made from the first: together they must be of one lineage.
+    # Later kinds are built from earlier ones. Start with the last, so that all are of one lineage.
     for kind in reversed(kinds):
         if kind not in found:
             found[kind] = _made_from(found.values(), kind) or _newest(job, kind)
@@ -139,16 +139,16 @@ def _check_named(job: Job, artifact: Artifact, kinds: Sequence[str]) -> None:
         wanted = ", ".join(kinds) or "no artifacts"
         raise ArtifactError(f"--input {artifact.ref} is a {manifest.kind} artifact; this stage takes {wanted}")
     if manifest.recipe != job.recipe.name:
-        raise ArtifactError(f"--input {artifact.ref} is of recipe {manifest.recipe}, not {job.recipe.name}")
+        raise ArtifactError(f"--input {artifact.ref} belongs to recipe {manifest.recipe}, not {job.recipe.name}")
 
 
 def _made_from(artifacts: Iterable[Artifact], kind: str) -> Artifact | None:
-    """The artifact of `kind` among all that `artifacts` were made from."""
+    """Return the artifact of `kind` among the ancestors of `artifacts`, or None."""
     waiting = list(artifacts)
     while waiting:
         artifact = waiting.pop()
         for name, item in artifact.manifest.inputs.items():
-            # A decision was held against these, not made from them.
+            # A decision compares with these two; it is not built from them.
             if name in ("champion", "best"):
                 continue
             source = artifact.store.open(item.ref)
@@ -163,12 +163,12 @@ def _newest(job: Job, kind: str) -> Artifact:
     if artifact is None:
         (command,) = [stage.name for stage in STAGES if stage.kind == kind]
         raise ArtifactError(
-            f"{job.store.uri} has no {kind} artifact of {job.recipe.name} yet; "
+            f"store {job.store.uri} has no {kind} artifact of {job.recipe.name} yet; "
             f"run `saebyeok {command} {job.recipe.name}` first"
         )
     return artifact
 
 
 def refs_of(artifacts: Sequence[Artifact]) -> Mapping[str, str]:
-    """Kind to ref."""
+    """Return the refs of `artifacts` by kind."""
     return {artifact.manifest.kind: artifact.ref for artifact in artifacts}

@@ -1,4 +1,4 @@
-"""Tokenize: texts to token ids by the base model's own tokenizer, and the training texts into three sides."""
+"""The tokenize stage: split the training texts into train, validation and gate, and turn all texts into token ids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ VERSION = 3
 
 
 def tokenize(job: Job, validated: Artifact) -> Artifact:
-    """Token ids of every row, in `train`, `validation`, `gate` and `test` parquet files, and the tokenizer.
+    """Return the token ids of every row, in `train`, `validation`, `gate` and `test` parquet files, and the tokenizer.
 
-    Columns: `id`, `label`, `input_ids` (truncated at `max_length`, not padded), `length`; for a cross-encoder
-    `token_type_ids`; for a bi-encoder `input_ids_pair`. Figures: rows, share truncated, share of [UNK].
+    Columns: `id`, `label`, `input_ids` (truncated to `max_length`, not padded), `length`; for a cross-encoder
+    `token_type_ids`; for a bi-encoder `input_ids_pair`. Figures: rows, share of truncated rows, share of [UNK].
     """
     recipe = job.recipe
     base = find_base(job)
@@ -35,7 +35,7 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
     }
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        # Here and not at the top: finished tokens are found again without transformers.
+        # Imported here so that finished token ids are reused without transformers.
         from pipeline.data.encode_splits import write_encoded
 
         return write_encoded(recipe, base, validated, draft)

@@ -1,4 +1,4 @@
-"""Train: fine-tune the recipe's model, keep the epoch that is best on the validation side."""
+"""The train stage: fine-tune the recipe's model and keep the epoch with the best validation metric."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ VERSION = 5
 
 
 def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Artifact:
-    """Fine-tune on the training side; `model/` holds weights, configuration and tokenizer.
+    """Fine-tune on the training split and return the model; `model/` has weights, configuration and tokenizer.
 
-    Where the recipe says so it starts from the model of the release `champion`, which then is its input `start`; where
-    that is of another base model or kind, from the base model, with a warning. A champion that was made of the same
-    tokens in the same way is not trained further.
+    If the recipe's `train.start` is champion, training starts from the model of the release `champion`, which becomes
+    the input `start`. If that has another base model or kind, training starts from the base model, with a warning. A
+    champion that was trained on the same tokens with the same settings is returned as it is.
 
-    On a machine with several GPUs they share every batch that is large enough (`pipeline.models.hardware`).
+    Several GPUs share every batch that is large enough (`pipeline.models.hardware`).
 
-    A run that was cut off goes on from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`,
-    `padding` (share of what was computed), `parts` (in which a batch is computed, where memory was short),
-    `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`; of a bi-encoder `calibration` and
-    `euclidean`, the lines from cosines and distances to scores; on CUDA `gpu_memory_gib`, the most that was taken.
-    Raises TrainingDivergedError where the loss is no longer a number, TerminatedError at SIGTERM,
-    ProcessError where one of several processes dies.
+    An interrupted run resumes from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`, `padding`
+    (share of the computed tokens), `parts` (number of parts of a batch, if memory was short), `best_epoch`,
+    `validation`, `history`, `parameters`, `device`, `precision`; for a bi-encoder `calibration` and `euclidean`, the
+    lines from cosines and distances to scores; on CUDA `gpu_memory_gib`, the peak.
+    Raises TrainingDivergedError at a NaN or infinite loss, TerminatedError at SIGTERM, ProcessError if one of several
+    processes dies.
     """
     recipe = job.recipe
     fields = {
@@ -58,7 +58,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     if recipe.train.start == "champion" and champion is not None:
         start = champion.input("trained")
         if not _fits(start, fields, tokenized):
-            log.warning("the champion is of another base model or kind: training starts from the base model")
+            log.warning("the champion has another base model or kind: training starts from the base model")
         elif not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
             return start
         else:
@@ -67,7 +67,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
     def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
-        # Here and not at the top: a finished training is found again without torch.
+        # Imported here so that a finished training is reused without torch.
         from pipeline.training.fine_tune import fit_here
 
         return fit_here(job, inputs, draft, work, tracker)
@@ -78,25 +78,25 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         try:
             artifact = find_or_build(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
         except TrainingDivergedError:
-            # From its checkpoints it would diverge again.
+            # A training resumed from these checkpoints would diverge again.
             shutil.rmtree(work, ignore_errors=True)
             raise
-        # Checkpoints are for a retry only.
+        # Only a retry needs the checkpoints.
         shutil.rmtree(work, ignore_errors=True)
     return artifact
 
 
 def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:
-    """Whether a trained model has the base model of `tokenized` and its weights the shape that is trained."""
+    """Return whether a trained model has the base model of `tokenized` and weights of the required shape."""
     same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective", "pooling"))
     return same and start.figures["base"] == tokenized.figures["base"]
 
 
 @contextmanager
 def alone(work: Path, doing: str = "trains") -> Iterator[None]:
-    """Wait for another process that trains the same: its checkpoints are the same files, its result is ours too.
+    """Hold the lock on the directory `work`, and wait for another process that has it.
 
-    `doing` says what it does with `work`, for the log.
+    The other process writes the same checkpoints, and its result is reused. `doing` is its activity, for the log.
     """
     work.parent.mkdir(parents=True, exist_ok=True)
     path = work.with_name(f"{work.name}.lock")
@@ -108,7 +108,7 @@ def alone(work: Path, doing: str = "trains") -> Iterator[None]:
         lock.acquire()
     try:
         yield
-        # While it is held: whoever waits sees that the name is gone, and locks a new file.
+        # Delete while holding the lock: a waiting process notices that the name is gone, and locks a new file.
         path.unlink(missing_ok=True)
     finally:
         lock.release()

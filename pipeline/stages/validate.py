@@ -1,4 +1,4 @@
-"""The data gate: files that break a critical rule stop the run here, before a GPU is taken."""
+"""The validate stage (data gate): files that break a critical rule stop the run here, before it uses a GPU."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 
 
 def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Artifact:
-    """Check the files in `directory` that were there before the job's date; kind `validate`.
+    """Check the published files in `directory` and the arrivals before the job's date; return them as an artifact.
 
-    Files: `train.parquet` (with what arrived) and `test.parquet` (columns of `data.read_split`; test also
-    `in_train` bool: its exact text or pair occurs in train), `quarantine.tsv`, `overlap.tsv`, `validation.json`,
+    Files: `train.parquet` (arrivals included) and `test.parquet` (columns of `data.read_split`; test also `in_train`
+    bool: its exact text or pair is in train), `quarantine.tsv`, `overlap.tsv`, `validation.json`, and
     `docs/index.html` with the data docs. Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences),
     `sample`, `cutoff` (date of the newest arrival in train, or null), `arrivals` (in train), `left_out` (sentences),
-    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it does not know.
-    Raises DataError naming file, rows and rule; where rules refused it is a RejectedDataError, and the data docs are
-    an artifact of kind `rejected-data`. The same files are not looked through again: the error is that of the first
-    run that they stopped. If something arrived, also raises what `pipeline.models.base_model.find_base` and its
-    `fetch` raise.
+    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it was not trained on.
+    Raises DataError with file, rows and rule if a file cannot be used. If rules rejected the data, the error is a
+    RejectedDataError, and the data docs are an artifact of kind `rejected-data`. Unchanged files are not checked again:
+    the error is that of the first run that they stopped. If there are arrivals, also raises the errors of
+    `pipeline.models.base_model.find_base` and its `fetch`.
     """
     inputs = find_files(job.recipe, directory, job.cutoff)
     falls = try_champion(job, champion, inputs.arrivals)
@@ -48,7 +48,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
         raise _rejection(rejected)
 
     def build(draft: Path, _: Tracker) -> dict[str, Any]:
-        # Here and not at the top: a finished validation is found again without Great Expectations.
+        # Imported here so that a finished validation is reused without Great Expectations.
         from pipeline.data.data_gate import check_data
 
         figures, problems = check_data(job, inputs, falls, base, draft)
@@ -67,11 +67,11 @@ def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base |
     return {
         "files": {split: file.digest for split, file in inputs.published.items()},
         "arrivals": {file.name: file.digest for file in inputs.arrivals},
-        # Its tokenizer says which words of them are unknown.
+        # Its tokenizer decides which words of the arrivals are unknown.
         "base": base.identity if base else None,
-        # What the champion makes of them decides which are used. The rest of what it says is told and changes nothing.
+        # A critical fall of the champion's metric excludes an arrival. Its other results are only reported.
         "doubted": sorted(name for name, fall in falls.items() if fall.level == "critical"),
-        # How the training rows are cut later changes nothing here.
+        # The later split of the training rows does not matter here.
         "data": recipe.data.model_dump(mode="json", exclude={"validation_share", "gate_share"}),
         "kind": recipe.kind,
         "labels": list(recipe.labels),
@@ -82,7 +82,7 @@ def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base |
 
 
 def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:
-    """What was found, for the operator to open."""
+    """Publish the findings, for the operator to read."""
     return job.store.publish(
         draft,
         REJECTED,
@@ -96,5 +96,5 @@ def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentenc
 
 
 def _rejection(rejected: Artifact) -> RejectedDataError:
-    where = f"Every rule and the failing rows: {rejected.uri}/docs/index.html"
+    where = f"All rules and the failing rows: {rejected.uri}/docs/index.html"
     return RejectedDataError("\n".join([*rejected.figures["reasons"], where]), rejected.ref, rejected.manifest.run)

@@ -35,7 +35,7 @@ def recipe() -> Recipe:
 def test_a_home_that_cannot_be_made_is_a_sentence(home: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = Path(home.format(file=tmp_path / "file"))
-    with pytest.raises(SettingsError, match=f"SAEBYEOK_HOME is {path}, which cannot be written"):
+    with pytest.raises(SettingsError, match=f"SAEBYEOK_HOME is {path}, which is not writable"):
         make_home(Settings(home=path))
 
 
@@ -69,7 +69,7 @@ def test_a_store_and_a_profile_may_be_named(settings: Settings, tmp_path: Path) 
 
 
 def test_data_that_are_not_there_are_said(settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent does not exist; name one .*SAEBYEOK_DATA"):
+    with pytest.raises(DataError, match=r"absent does not exist; set SAEBYEOK_DATA"):
         data_directory(settings.model_copy(update={"data": tmp_path / "absent"}))
 
 

@@ -301,7 +301,7 @@ def test_the_champion_that_a_decision_was_held_against_is_not_what_it_decided(jo
 def test_an_input_that_does_not_fit_is_refused(job: Job, publish: Publish) -> None:
     with pytest.raises(ArtifactError, match="is a validate artifact; this stage takes tokenize"):
         find_inputs(job, TRAIN.inputs, [publish("validate").ref])
-    with pytest.raises(ArtifactError, match="is of recipe klue-sts, not nsmc"):
+    with pytest.raises(ArtifactError, match="belongs to recipe klue-sts, not nsmc"):
         find_inputs(job, TRAIN.inputs, [publish("tokenize", recipe="klue-sts").ref])
     with pytest.raises(ArtifactError, match="no such artifact"):
         find_inputs(job, TRAIN.inputs, ["tokenize/nsmc/none/none"])

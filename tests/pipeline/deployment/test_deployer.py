@@ -267,7 +267,7 @@ def test_the_champion_is_not_deployed_again(
     caplog.set_level("INFO")
     stale = make_decision(store, release, None)
     assert deploy(job_of(alone), release, stale, require_service=False) == first
-    assert "is the champion already" in caplog.text
+    assert "is already the champion" in caplog.text
     assert numbers(store) == [1]
 
 

@@ -136,7 +136,7 @@ def test_the_report_of_a_release_has_parity_and_latency_too(road: Road) -> None:
 
 
 def test_a_decision_about_another_evaluation_is_not_taken(reviews: Road, pairs: Road) -> None:
-    with pytest.raises(ArtifactError, match="is no decision about"):
+    with pytest.raises(ArtifactError, match="does not belong to evaluation"):
         export(reviews.job, reviews.validated, reviews.trained, reviews.evaluated, pairs.decided)
 
 

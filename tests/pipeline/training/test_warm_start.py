@@ -67,7 +67,7 @@ def test_a_champion_of_another_kind_is_no_start(
     with caplog.at_level(logging.WARNING):
         made = train(road.job, road.tokenized, release_of(republished(road.trained, **told)))
     assert made.ref == road.trained.ref
-    assert "of another base model or kind: training starts from the base model" in caplog.text
+    assert "has another base model or kind: training starts from the base model" in caplog.text
 
 
 def test_from_scratch_there_is_nothing_to_start_from() -> None:
