@@ -1,1 +1,1 @@
-"""Deploy a release, build its Bento, and delete what nothing can need any more."""
+"""Deploy a release, build its Bento, and delete outdated artifacts."""

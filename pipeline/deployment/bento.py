@@ -1,4 +1,4 @@
-"""Every deployment as a Bento: the service's code with just its releases baked in."""
+"""Build a Bento for every deployment: the service's code together with the deployment's releases."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from serving.deployed.model_store import forget_models, import_release, model_ta
 log = logging.getLogger(__name__)
 
 NAME = "saebyeok"
-#: The file that tells the service which deployment was baked in; serving.service reads it.
+#: File in the Bento with its deployment; serving.service reads it.
 BAKED = "deployment.json"
 
 
 def bento_tag(deployment: Deployment) -> str:
-    """The tag of a deployment's Bento: `saebyeok:<number>`."""
+    """Return the tag of a deployment's Bento: `saebyeok:<number>`."""
     return f"{NAME}:{deployment.number}"
 
 
 def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> str:
-    """Build the Bento of `deployment` unless it exists; its tag. It works without store and log.
+    """Build the Bento of `deployment` unless it exists, and return its tag. The Bento runs without store and log.
 
-    Raises ServiceError where BentoML fails: the deployment itself is not touched by that.
+    Raises ServiceError if BentoML fails; the deployment itself stays valid.
     """
     tag = bento_tag(deployment)
     with _writing(settings) as bentos:
@@ -65,15 +65,15 @@ def _make(settings: Settings, store: Store, deployment: Deployment, bentos: Bent
         write_context(directory, deployment, cards)
         _build(settings, directory, deployment, bentos)
     except OSError as error:
-        raise ServiceError(f"the Bento of deployment {deployment.number} could not be written: {error}") from error
+        raise ServiceError(f"could not write the Bento of deployment {deployment.number}: {error}") from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
 def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, Card]) -> None:
-    """Write all that `bentoml build` takes in: code, the map, a read-me, the build file with pinned requirements.
+    """Write the input of `bentoml build`: code, deployment, README, and the build file with pinned requirements.
 
-    `cards` are those of the releases, by recipe.
+    `cards` are the cards of the releases, by recipe.
     """
     shutil.rmtree(directory, ignore_errors=True)
     for source in service_modules():
@@ -82,12 +82,12 @@ def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, C
         shutil.copyfile(source, target)
     (directory / BAKED).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
     (directory / "README.md").write_text(_readme(deployment, cards), encoding="utf-8")
-    # JSON is YAML, and quotes Korean and colons by itself.
+    # JSON is valid YAML, and quotes Korean text and colons correctly.
     (directory / "bentofile.yaml").write_text(json.dumps(_build_file(deployment), indent=1), encoding="utf-8")
 
 
 def service_modules() -> list[Path]:
-    """Files of `serving` and of whatever it imports of the pipeline, and nothing more."""
+    """Return the files of `serving` and of the pipeline modules that it imports, sorted."""
     found: set[Path] = set()
     waiting = [path for path in (ROOT / "serving").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     while waiting:
@@ -101,7 +101,7 @@ def service_modules() -> list[Path]:
 
 
 def requirements(extra: str = "serve") -> list[str]:
-    """The base and `extra` requirements with all that they need, at the versions of constraints.txt."""
+    """Return the base and `extra` requirements with their dependencies, at the versions of constraints.txt."""
     pins = _pins(ROOT / "constraints.txt")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     waiting = [Requirement(item) for item in [*project["dependencies"], *project["optional-dependencies"][extra]]]
@@ -133,7 +133,7 @@ def _pins(path: Path) -> dict[str, str]:
 
 
 def _imported(path: Path) -> Iterator[Path]:
-    """Files below ROOT that a module imports, packages' own files included."""
+    """Yield the files below ROOT that a module imports, `__init__.py` files included."""
     for name in _imported_names(compile(path.read_bytes(), str(path), "exec")):
         parts = name.split(".")
         candidates = [ROOT.joinpath(*parts).with_suffix(".py"), ROOT.joinpath(*parts, "__init__.py")]
@@ -142,8 +142,8 @@ def _imported(path: Path) -> Iterator[Path]:
 
 
 def _imported_names(code: CodeType) -> Iterator[str]:
-    """Modules that code imports, and what it takes from them, which may be modules too."""
-    # From bytecode, since Python 3.11's `ast.parse` may fail in a thread while another one parses.
+    """Yield the names of imported modules, and of the names imported from them, which may be modules too."""
+    # From bytecode, because Python 3.11's `ast.parse` may fail in a thread while another thread parses.
     module = ""
     for step in dis.get_instructions(code):
         if step.opname == "IMPORT_NAME":
@@ -157,17 +157,17 @@ def _imported_names(code: CodeType) -> Iterator[str]:
 
 
 def home_bentos(settings: Settings) -> BentoStore:
-    """The Bento store below HOME, whatever BENTOML_HOME is in this process."""
+    """Return the Bento store below HOME, independent of BENTOML_HOME in this process."""
     path = settings.home / "bentoml" / "bentos"
     path.mkdir(parents=True, exist_ok=True)
     return BentoStore(path)
 
 
 def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterable[str]) -> None:
-    """Delete the Bentos of all deployments but `numbers`, and what this machine's model store has of `releases`."""
+    """Delete the Bentos of all deployments except `numbers`, and `releases` from this machine's BentoML model store."""
     kept = {str(number) for number in numbers}
     with _writing(settings) as bentos:
-        # Asked for by name, it would raise where there is none.
+        # Listed without a name, because `bentoml.list` raises an error if no Bento has that name.
         for bento in bentoml.list(_bento_store=bentos):
             if bento.tag.name == NAME and bento.tag.version not in kept:
                 bentoml.delete(bento.tag, _bento_store=bentos)
@@ -176,7 +176,7 @@ def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterab
 
 @contextlib.contextmanager
 def _writing(settings: Settings) -> Iterator[BentoStore]:
-    """The Bento store below HOME, all of it readable, with nobody else writing to it."""
+    """Yield the Bento store below HOME, without damaged Bentos and locked against other writers."""
     bentos = home_bentos(settings)
     with locked(settings.home / "service" / "bentos.lock"):
         remove_damaged(bentos)
@@ -195,19 +195,19 @@ def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
 def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: BentoStore) -> None:
     tag = bento_tag(deployment)
     with contextlib.suppress(NotFound):
-        # One of the same number is of another store's log.
+        # An existing Bento with this number belongs to the log of another store.
         bentoml.delete(tag, _bento_store=bentos)
-    # A process of its own: BentoML imports the copied service, which must not meet the one imported here.
+    # In a separate process, because BentoML imports the copied service, which would clash with the one imported here.
     environment = {**os.environ, **library_environment(settings.home), "SAEBYEOK_HOME": str(settings.home)}
-    # Files that BentoML finds by itself or that the build file names must not lie in a hidden directory, as
-    # HOME by default does; only the build file that the command line names may.
+    # BentoML ignores files in a hidden directory, which HOME is by default, unless the command line names them. So the
+    # command names the build file, and runs in its directory.
     command = [sys.executable, "-m", "bentoml", "build", "--bentofile", "bentofile.yaml"]
     command += ["--version", str(deployment.number), "."]
     result = subprocess.run(  # noqa: S603 - our own interpreter
         command, cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
-        raise ServiceError(f"the Bento {tag} could not be built: {(result.stderr or result.stdout).strip()[-800:]}")
+        raise ServiceError(f"could not build the Bento {tag}: {(result.stderr or result.stdout).strip()[-800:]}")
 
 
 def _build_file(deployment: Deployment) -> dict[str, object]:

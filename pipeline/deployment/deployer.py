@@ -1,4 +1,4 @@
-"""Deploy a release: staged, asked its golden sentences, recorded, served by every worker, asked again."""
+"""Deploy a release: stage it, check its golden sentences, record it, wait until all workers serve it, check again."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from serving.schemas import WorkerState
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two questions whether the workers have got there.
+#: Seconds between two polls of the workers.
 POLL = 0.1
-#: How the reason of a deployment begins that takes back another one.
+#: Prefix of the reason of a deployment that undoes another one.
 UNDOES = "undoes deployment"
 
 
 def rollback(settings: Settings, store: Store, run: str, number: int | None = None) -> Deployment:
-    """Record the map of deployment `number` again as a new deployment, through the same staged path.
+    """Deploy the releases of deployment `number` again, as a new deployment, and return it.
 
-    With no number it is the map before the current one; a second rollback goes one further back, and never
-    to a map that was rolled back from. Raises RefusedError where there is none or it is live already, and
-    what `deploy` raises.
+    Without a number, roll back to the previous deployment. A second rollback goes one step further back, and never to a
+    deployment that was rolled back from. The releases are staged and checked as in `deploy`. Raises RefusedError if
+    there is no such deployment or it is live already, and the errors of `deploy`.
     """
     keep_libraries_home(settings)
     records = DeploymentLog(store)
@@ -44,12 +44,12 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     if latest is None:
         raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
     if latest.run == run and not latest.reason.startswith(UNDOES):
-        # A retry of a rollback that was cut off after its record: going back once more would be one too many.
+        # A retry of a rollback that was interrupted after its record. Do not go back another step.
         with open_deployer(settings, store, run, require_service=False) as deployer:
             return deployer.finish_restore(latest, records.get(latest.number - 1))
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
-        raise RefusedError(f"deployment {latest.number} serves the releases of deployment {target.number} already")
+        raise RefusedError(f"deployment {latest.number} already serves the releases of deployment {target.number}")
     changed = _changed(store, target, latest)
     subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
     with (
@@ -63,7 +63,7 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
 
 @dataclass(frozen=True)
 class Deployer:
-    """Moves one machine's service from map to map; `client` is None where no service answers."""
+    """Switches one machine's service from one deployment to another; `client` is None if no service answers."""
 
     settings: Settings
     store: Store
@@ -72,11 +72,11 @@ class Deployer:
 
     @property
     def records(self) -> DeploymentLog:
-        """The deployment log."""
+        """Return the deployment log."""
         return DeploymentLog(self.store)
 
     def replace(self, recipe: str, release: Artifact, champion: str | None, reason: str) -> Deployment:
-        """Deploy `release` in place of `champion`."""
+        """Deploy `release` in place of `champion`, and return the deployment."""
         with self._staged([release]):
             record = self._append(recipe, release.ref, champion, reason)
             with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
@@ -84,16 +84,16 @@ class Deployer:
         return self._finish(record)
 
     def complete(self, recipe: str, record: Deployment, release: Artifact, champion: str | None) -> Deployment:
-        """Do what a run that was killed after it had recorded `record` has left undone."""
+        """Complete the deployment `record` of a run that was killed after it had recorded it."""
         self._unstage([release])
         if champion != release.ref:
-            # Decided against another champion: it is not known whether anybody asked the release once it was live.
+            # The decision was made against another champion, so the killed run may not have checked the live release.
             with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
                 self._verify_live(record, [release])
         return self._finish(record)
 
     def restore(self, target: Deployment, latest: Deployment, releases: Sequence[Artifact]) -> Deployment:
-        """Deploy the map of `target` in place of that of `latest`; `releases` are those that come back."""
+        """Deploy the releases of `target` in place of those of `latest`; `releases` are the ones that change."""
         reason = f"rollback to deployment {target.number}"
         with self._staged(releases):
             record = self.records.append(target.releases, after=latest.number, run=self.run, reason=reason)
@@ -101,7 +101,7 @@ class Deployer:
         return self._finish(record)
 
     def finish_restore(self, record: Deployment, previous: Deployment) -> Deployment:
-        """Do what a rollback from `previous` that was killed after it had recorded `record` has left undone."""
+        """Complete the rollback `record` from `previous`, of a run that was killed after it had recorded it."""
         releases = list(_changed(self.store, record, previous).values())
         self._unstage(releases)
         self._check_restored(record, previous, releases)
@@ -113,7 +113,7 @@ class Deployer:
 
     @contextmanager
     def _staged(self, releases: Sequence[Artifact]) -> Iterator[None]:
-        """Golden sentences are asked of the staged releases before the block runs."""
+        """Stage the releases and check their golden sentences before the block runs; unstage them afterwards."""
         if self.client is None:
             for release in releases:
                 engine = Engine(release.path, EngineOptions(device="cpu", threads=1))
@@ -139,12 +139,17 @@ class Deployer:
                 log.warning("%s stays staged: %s", release.ref, error)
 
     def _append(self, recipe: str, ref: str, champion: str | None, reason: str) -> Deployment:
-        """Record the next deployment; another recipe's deployment meanwhile is no conflict."""
+        """Record the next deployment. A simultaneous deployment of another recipe is not a conflict.
+
+        Raises ConflictError if the champion of `recipe` is no longer `champion`.
+        """
         while True:
             latest = self.records.latest()
             releases = latest.releases if latest else {}
             if releases.get(recipe) != champion:
-                raise ConflictError(f"the champion of {recipe} became {releases.get(recipe)} meanwhile; run again")
+                raise ConflictError(
+                    f"the champion of {recipe} became {releases.get(recipe)} in the meantime; run again"
+                )
             try:
                 after = latest.number if latest else 0
                 return self.records.append({**releases, recipe: ref}, after=after, run=self.run, reason=reason)
@@ -152,9 +157,9 @@ class Deployer:
                 log.info("deployment %d was recorded by another run; trying the next number", after + 1)
 
     def _verify_live(self, record: Deployment, releases: Sequence[Artifact]) -> None:
-        """Wait until every worker serves `record`, then ask the golden sentences as a user would."""
+        """Wait until every worker serves `record`, then check the golden sentences through the public routes."""
         if self.client is None:
-            log.info("no service answers: deployment %d will be served when it starts", record.number)
+            log.info("no service answers; it will serve deployment %d when it starts", record.number)
             return
         self._wait(f"move to deployment {record.number}", lambda worker: worker.deployment >= record.number)
         for release in releases:
@@ -172,11 +177,11 @@ class Deployer:
                 try:
                     self._wait(f"move back, to deployment {number}", lambda worker: worker.deployment >= number)
                 except SaebyeokError as second:
-                    log.warning("deployment %d is recorded, and: %s", number, second)
+                    log.warning("deployment %d is recorded, but: %s", number, second)
             raise
 
     def _put_back(self, recipe: str, failed: str, champion: str | None) -> Deployment | None:
-        """Record the map without `failed`, unless another run has replaced it already."""
+        """Record the deployment without `failed`, unless another run has replaced it already."""
         while (latest := self.records.latest()) is not None and latest.releases.get(recipe) == failed:
             releases = {name: ref for name, ref in latest.releases.items() if name != recipe}
             if champion is not None:
@@ -189,7 +194,7 @@ class Deployer:
         return None
 
     def _put_map_back(self, record: Deployment, previous: Deployment) -> Deployment | None:
-        """Record what `previous` served again, but for recipes that another run has deployed since `record`."""
+        """Record the releases of `previous` again, except for recipes that another run deployed since `record`."""
         while (latest := self.records.latest()) is not None:
             releases = dict(latest.releases)
             for recipe in record.releases.keys() | previous.releases.keys():
@@ -209,7 +214,7 @@ class Deployer:
         return record
 
     def _wait(self, what: str, done: Callable[[WorkerState], bool]) -> None:
-        """Wait until every live worker is `done`. Raises ServiceError where that takes too long."""
+        """Wait until every live worker is `done`. Raises ServiceError if that takes over `deploy_seconds`."""
         if self.client is None:
             return
         patience = self.settings.deploy_seconds
@@ -255,7 +260,7 @@ def _has_loaded(ref: str) -> Callable[[WorkerState], bool]:
 
 
 def _changed(store: Store, target: Deployment, latest: Deployment) -> dict[str, Artifact]:
-    """Recipe to the release that `target` names and `latest` does not."""
+    """Return the releases of `target` that differ from those of `latest`, by recipe."""
     return {
         recipe: store.open(ref) for recipe, ref in sorted(target.releases.items()) if latest.releases.get(recipe) != ref
     }

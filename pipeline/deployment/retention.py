@@ -1,4 +1,4 @@
-"""Retention: what no rollback, no comparison and no night to come can need is deleted: a store stays of a size."""
+"""Retention: delete artifacts that no rollback, comparison or future run can need, so that the store stops growing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.store.releases import read_card
 
 log = logging.getLogger(__name__)
 
-#: What may go. Decisions stay: they are small, and each says why a night ended as it did.
+#: Kinds that may be deleted. Decisions stay: they are small, and explain the result of each run.
 KINDS = ("validate", "rejected-data", "tokenize", "train", "evaluate", "release")
 
 
 @dataclass(frozen=True)
 class Outdated:
-    """What can be deleted: artifacts, with their bytes, and the numbers of the deployments that stay whole.
+    """Artifacts that can be deleted, and the numbers of the deployments that are retained.
 
-    `remains` are refs of artifacts whose deletion was cut off before.
+    `remains` are refs of artifacts whose deletion was interrupted.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -33,17 +33,17 @@ class Outdated:
 
     @property
     def size(self) -> int:
-        """Bytes of all of them."""
+        """Return the total size of the artifacts in bytes."""
         return sum(artifact.size for artifact in self.artifacts)
 
 
 def find_outdated(store: Store, settings: Settings) -> Outdated:
-    """What can be deleted of `store`.
+    """Return the artifacts of `store` that can be deleted.
 
-    Kept, each with all that it was made from: the releases of the newest `keep_deployments` deployments, of every
-    recipe the best release before them (the gate compares with it), whatever is younger than `keep_days`, and the
-    newest artifact of each kind. Raises ArtifactError where a deployment cannot be read, or the manifest of what is
-    kept: then it is not known what that needs.
+    Retained, each with all its inputs: the releases of the newest `keep_deployments` deployments, the best earlier
+    release of every recipe (the gate compares with it), artifacts younger than `keep_days`, and the newest artifact of
+    each kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its
+    inputs are then unknown.
     """
     records = DeploymentLog(store)
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
@@ -58,8 +58,8 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     if unknown := needed & damaged.keys():
         raise damaged[min(unknown)]
     for error in damaged.values():
-        # Nobody knows what it was: that is for a person.
-        log.warning("left alone: %s", error)
+        # Its content is unknown, so a person must decide.
+        log.warning("not deleted: %s", error)
     return Outdated(
         tuple(artifact for ref, artifact in everything.items() if ref not in needed),
         tuple(record.number for record in kept),
@@ -68,13 +68,14 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
 
 
 def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> None:
-    """Delete it from the store, and of this machine's BentoML stores what belongs to it.
+    """Delete the outdated artifacts from the store, and their copies from this machine's BentoML stores.
 
-    A deletion that is cut off is made whole by the next one.
+    The next call completes an interrupted deletion.
     """
     from pipeline.deployment.bento import forget_bentos
 
-    # First, since what is gone from the store is not found again. The store's come after those made from them.
+    # The BentoML copies first, because artifacts deleted from the store are not found again. In the store, delete an
+    # artifact after the ones that were built from it.
     releases = [item.ref for item in outdated.artifacts if item.manifest.kind == "release"]
     forget_bentos(settings, outdated.deployments, releases)
     for artifact in reversed(outdated.artifacts):
@@ -85,7 +86,7 @@ def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> Non
 
 
 def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactError]]:
-    """All that may go, by ref, inputs before what was made from them; and why the others cannot be read."""
+    """Return the artifacts of `KINDS` by ref, inputs first, and the errors of the ones that cannot be read."""
     found: dict[str, Artifact] = {}
     unread: dict[str, ArtifactError] = {}
     for ref in (ref for kind in KINDS for recipe in store.list(kind) for ref in store.refs(kind, recipe)):

@@ -1,4 +1,4 @@
-"""What a search has found: its trials, the best of them as a file of recipe overrides, and a document."""
+"""Results of a search: its trials, the best one as a file of recipe overrides, and a JSON document."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pipeline.tuning.space import Search
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that has ended; `value` is the metric, None where it failed, and `seconds` are those of its training.
+    """A finished trial. `value` is the metric, None if the trial failed; `seconds` is the duration of the training.
 
-    `own` is that of the recipe as it is.
+    `own` marks the trial of the unchanged recipe.
     """
 
     number: int
@@ -31,13 +31,16 @@ class Tried:
 
 
 def best_of(tried: Sequence[Tried]) -> Tried | None:
-    """The trial with the highest value, the first of equals; None where all failed."""
+    """Return the trial with the highest value, the first of equals, or None if all failed."""
     return max((item for item in tried if item.value is not None), key=lambda item: item.value or 0.0, default=None)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Says how a search goes, to a person line by line and in the file `out`; `rows` are those that it judges on."""
+    """Reports the progress of a search with `say`, and the best trial in the file `out`.
+
+    `rows` is the number of validation rows, `trials` the total number of trials.
+    """
 
     search: Search
     trials: int
@@ -47,35 +50,35 @@ class Report:
 
     @property
     def metric(self) -> str:
-        """The recipe's first."""
+        """Return the name of the metric that the search maximises: the recipe's first."""
         return self.search.job.recipe.metrics[0]
 
     def begin(self, number: int, values: Mapping[str, Any], *, own: bool) -> None:
-        """Announce a trial."""
+        """Print the start of a trial."""
         given = ", ".join(f"{key} {value}" for key, value in values.items())
-        what = "as it is" if own else "trial"
+        what = "unchanged" if own else "trial"
         self.say(f"[{number}/{self.trials}] {self.search.job.recipe.name} {what}: {given} ...")
 
     def end(self, tried: Sequence[Tried]) -> None:
-        """Say how the last trial ended, and write the best one. Raises StoreError where `out` cannot be written."""
+        """Print the result of the last trial, and write the best one. Raises StoreError if `out` cannot be written."""
         last, best = tried[-1], best_of(tried)
         if last.value is None:
             self.say(f"      failed: {last.problem}")
         elif best:
-            far = "the best so far" if best is last else f"the best is {best.value:.4f} (trial {best.number})"
+            far = "best so far" if best is last else f"the best is {best.value:.4f} (trial {best.number})"
             self.say(f"      {self.metric} {last.value:.4f} after {clock(last.seconds)} of training; {far}")
         if best:
             self._write(tried, best)
 
     def document(self, tried: Sequence[Tried], study: Path) -> dict[str, Any]:
-        """All of it, for `--json`. Raises TrainingDivergedError where every trial failed."""
+        """Return the document for `--json`. Raises TrainingDivergedError if every trial failed."""
         best = best_of(tried)
         if best is None:
             raise TrainingDivergedError(
-                f"all {len(tried)} trials failed, the last one so: {tried[-1].problem}. Search lower rates, such as "
-                "--search train.learning_rate=1e-6..1e-4"
+                f"all {len(tried)} trials failed, the last one with: {tried[-1].problem}. Search lower learning rates, "
+                "such as --search train.learning_rate=1e-6..1e-4"
             )
-        # Another file may be asked for than the last time.
+        # Write again, because this call may have another `out` than the earlier ones.
         self._write(tried, best)
         recipe = self.search.job.recipe
         return {
@@ -110,10 +113,12 @@ class Report:
         lines = [
             f"{recipe.name}, profile {recipe.profile}{', sample data' if recipe.sample else ''}: {self.metric} "
             f"{best.value:.4f} on {self.rows:,} validation rows,",
-            f"trial {best.number} of {len(tried)}, {failed} of which failed. The recipe itself reached {reached}"
-            f"{', and nothing was better' if best.own else ''}.",
-            "The best of many is flattered by the rows that it was chosen on, and another seed moves it, too.",
-            f"On the test file: saebyeok run {recipe.name} --profile {recipe.profile} --overrides {self.out}",
-            f"For every night: copy the tables into {recipe.name}.toml, [train] as [{place}.train] and so on.",
+            f"trial {best.number} of {len(tried)}, {failed} of which failed. The unchanged recipe reached {reached}"
+            f"{', and no trial was better' if best.own else ''}.",
+            "The best trial is overestimated, because it was selected on the validation rows. Ignore gains within "
+            "seed-to-seed variation.",
+            f"To evaluate it on the test file: saebyeok run {recipe.name} --profile {recipe.profile} "
+            f"--overrides {self.out}",
+            f"To use it in every run: copy the tables into {recipe.name}.toml, [train] as [{place}.train] and so on.",
         ]
         return "".join(f"# {' '.join(line.split())}\n" for line in lines)

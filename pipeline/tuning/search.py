@@ -1,4 +1,4 @@
-"""Tune: search for better hyperparameters, judged on the validation side; the best are a file of overrides."""
+"""Hyperparameter search on the validation split; the best values become a file of recipe overrides."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from pipeline.tuning.space import Choices, Search, Span
 log = logging.getLogger(__name__)
 
 VERSION = 1
-#: Attributes of trials in the study: that it is of the recipe as it is, and all that is kept of one that has ended.
+#: Attributes of trials in the study: the mark of the unchanged recipe's trial, and the results of a finished trial.
 OWN, TRIED = "own", "tried"
 
 
 def tune(search: Search, trials: int, out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
-    """Try until `trials` have ended, the recipe as it is first, and write the best so far to `out` after each.
+    """Run trials until `trials` are finished, the unchanged recipe first, and write the best to `out` after each.
 
-    All is kept in `HOME/tune/<recipe>-<profile>-<key>`, where the same search (recipe, data, fields and bounds) goes
-    on. A trial that was cut off is tried again, from its checkpoint, and counts once. `out` is `best.toml` there where
-    it is None. `say` is given lines for a person.
+    The state is in `HOME/tune/<recipe>-<profile>-<key>`; a search with the same recipe, data, fields and bounds resumes
+    from it. An interrupted trial resumes from its checkpoint and counts once. If `out` is None, it is `best.toml` in
+    that directory. `say` prints progress lines.
 
-    Returns what `--json` prints: `Report.document`. Raises TrainingDivergedError where every trial failed,
-    TerminatedError at SIGTERM, StoreError where `out` cannot be written, and what the stages raise.
+    Returns the document for `--json` (`Report.document`). Raises TrainingDivergedError if every trial failed,
+    TerminatedError at SIGTERM, StoreError if `out` cannot be written, and the errors of the stages.
     """
     job = search.job
     with _terminable():
@@ -63,7 +63,7 @@ def tune(search: Search, trials: int, out: Path | None, say: Callable[[str], Non
 
 
 def _key(search: Search, tokenized: Artifact) -> str:
-    """What all trials that can be compared with each other have in common."""
+    """Return the key of the search: a digest of everything that comparable trials have in common."""
     recipe = search.job.recipe
     read = {"kind", "labels", "score_range", "similar_at", "model", "train"}
     fields = {
@@ -78,7 +78,7 @@ def _key(search: Search, tokenized: Artifact) -> str:
 
 
 def _open_study(directory: Path) -> optuna.Study:
-    """The study in `directory`, with no trial under way; nobody else may have it open."""
+    """Return the study in `directory`, without a running trial; no other process may have it open."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
     journal = directory / "journal.log"
@@ -86,24 +86,24 @@ def _open_study(directory: Path) -> optuna.Study:
     storage = JournalStorage(JournalFileBackend(str(journal)))
     study = optuna.create_study(storage=storage, study_name=directory.name, direction="maximize", load_if_exists=True)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # Cut off: it does not count, and the next one is given the same values.
+        # An interrupted trial does not count; the next trial gets the same values.
         study.tell(trial.number, state=TrialState.FAIL)
     return study
 
 
 def _mend(journal: Path) -> None:
-    """Take away what a kill has left: a lock, and half a line, after which nothing could be read any more."""
+    """Repair the journal after a kill: remove its lock, and an incomplete last line, which would make it unreadable."""
     journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
     if journal.is_file():
         whole = journal.read_bytes().rfind(b"\n") + 1
         if whole < journal.stat().st_size:
-            log.warning("%s ends in half a line: removed", journal)
+            log.warning("removed an incomplete last line from %s", journal)
             os.truncate(journal, whole)
 
 
 def _try_all(study: optuna.Study, search: Search, validated: Artifact, report: Report) -> None:
     if ended := len(_tried(study)):
-        report.say(f"      going on from {ended} trials that have ended")
+        report.say(f"      resuming after {ended} finished trials")
     for number in range(ended + 1, report.trials + 1):
         trial = _ask(study, search, number)
         own = OWN in trial.user_attrs
@@ -114,10 +114,10 @@ def _try_all(study: optuna.Study, search: Search, validated: Artifact, report: R
 
 
 def _ask(study: optuna.Study, search: Search, number: int) -> Trial:
-    """The next trial.
+    """Return the next trial.
 
-    With a sampler of its own, so that what it is given follows from the trials that have ended and from nothing else:
-    a search that was cut off goes on as one that was not.
+    Each trial has its own seeded sampler, so that its values depend only on the finished trials: a resumed search
+    continues exactly as an uninterrupted one.
     """
     study.sampler = TPESampler(seed=search.job.recipe.train.seed + number)
     if number == 1 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -130,7 +130,7 @@ def _values(trial: Trial, search: Search, *, own: bool) -> dict[str, Any]:
     if not own:
         return {key: _suggest(trial, key, field) for key, field in search.space.items()}
     for key, field in search.space.items():
-        # Of a field where the recipe lies outside the bounds its trial teaches the sampler nothing.
+        # If the recipe's value is outside the bounds of a field, the sampler cannot use it.
         if field.holds(search.own[key]):
             _suggest(trial, key, field)
     return search.own
@@ -142,7 +142,7 @@ def _suggest(trial: Trial, key: str, field: Span | Choices) -> Any:
     if isinstance(field.low, int) and isinstance(field.high, int):
         return trial.suggest_int(key, field.low, field.high, log=field.log)
     value = trial.suggest_float(key, field.low, field.high, log=field.log)
-    # Three digits, as a person would write it: no training tells more of them apart.
+    # Three significant digits, as a person would write it; more make no difference to a training.
     return min(max(float(f"{value:.3g}"), field.low), field.high)
 
 
@@ -159,7 +159,7 @@ def _try(study: optuna.Study, trial: Trial, values: dict[str, Any], search: Sear
 
 
 def _tried(study: optuna.Study) -> list[Tried]:
-    """The trials that have ended, in their order."""
+    """Return the finished trials, in order."""
     ended = [trial for trial in study.get_trials(deepcopy=False) if _has_ended(trial)]
     return [
         Tried(number, OWN in trial.user_attrs, value=trial.value, **trial.user_attrs[TRIED])
@@ -173,14 +173,14 @@ def _has_ended(trial: FrozenTrial) -> bool:
 
 
 class _Terminated(BaseException):
-    """SIGTERM on its way up: as an Exception, libraries that go on after any of those would swallow it."""
+    """SIGTERM as an exception. Not an Exception, because libraries that catch Exception would swallow it."""
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """While this is open SIGTERM is a TerminatedError; a training under way first writes a checkpoint."""
+    """Turn SIGTERM into TerminatedError while the block runs; a running training first writes a checkpoint."""
     if threading.current_thread() is not threading.main_thread():
-        # Signals are not ours to handle.
+        # Only the main thread can handle signals.
         yield
         return
 
@@ -191,7 +191,7 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     except _Terminated as error:
-        said = "stopped by SIGTERM; the same again goes on from the trials that have ended"
+        said = "Stopped by SIGTERM. Run the same command again to resume after the finished trials."
         raise TerminatedError(said) from error
     finally:
         signal.signal(signal.SIGTERM, before)

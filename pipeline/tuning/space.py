@@ -1,4 +1,4 @@
-"""Search: which fields of a recipe are tried, and between which bounds."""
+"""Search space: the recipe fields that a search varies, and their bounds."""
 
 from __future__ import annotations
 
@@ -14,52 +14,52 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.overrides import parse_value
 from pipeline.recipes.schema import SCRATCH, Recipe
 
-#: A range whose ends are so many times apart is searched by orders of magnitude (a little less than ten: 3e-4 / 3e-5).
+#: Ratio of upper to lower end from which a range is searched on a log scale. Below 10, because of rounding (3e-4 / 3e-5).
 WIDE = 9.99
-#: What may be searched. The data, their sides and the gates stay: trials on different rows say nothing of each other.
+#: Tables that may be searched. Data, splits and gates are fixed, because trials on different rows are not comparable.
 TABLES = ("train.", "model.")
-#: The luckiest seed is no better recipe.
+#: Fields that are never searched: a lucky seed does not make a better recipe.
 NEVER = ("train.seed",)
 EXAMPLES = "--search train.learning_rate=1e-4..1e-3 or --search train.epochs=1,2,3"
 
 
 @dataclass(frozen=True)
 class Span:
-    """The numbers from `low` to `high`, whole ones where both are; with `log` by orders of magnitude."""
+    """The numbers from `low` to `high`, both included; integers if both ends are. With `log`, on a log scale."""
 
     low: float
     high: float
     log: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` lies in it."""
+        """Return whether `value` is in the range."""
         return bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}{' (by orders of magnitude)' if self.log else ''}"
+        return f"{self.low:g} to {self.high:g}{' (log scale)' if self.log else ''}"
 
 
 @dataclass(frozen=True)
 class Choices:
-    """One of these numbers or texts."""
+    """A fixed set of numbers or texts."""
 
     values: tuple[Any, ...]
 
     def holds(self, value: Any) -> bool:
-        """Whether `value` is one of them."""
+        """Return whether `value` is one of the choices."""
         return value in self.values
 
     def __str__(self) -> str:
         return ", ".join(str(value) for value in self.values)
 
 
-#: Dotted recipe fields to what is tried of each.
+#: Dotted recipe fields and the values to try for each.
 Space = Mapping[str, Span | Choices]
 
 
 @dataclass(frozen=True)
 class Search:
-    """Fields of the recipe of `job`, which was made with `overrides` (dotted keys)."""
+    """The search space over the recipe of `job`, which was opened with `overrides` (dotted keys)."""
 
     job: Job
     overrides: Mapping[str, Any]
@@ -67,18 +67,18 @@ class Search:
 
     @property
     def own(self) -> dict[str, Any]:
-        """What the recipe itself has for the fields that are searched."""
+        """Return the recipe's own values of the searched fields."""
         return {key: _own_value(self.job.recipe, key) for key in self.space}
 
     def job_with(self, values: Mapping[str, Any]) -> Job:
-        """The job with `values` in its recipe. Raises RecipeError where they do not go together."""
+        """Return the job with `values` in its recipe. Raises RecipeError if the values are not valid together."""
         return replace(self.job, recipe=_load(self.job.recipe, self.overrides, values))
 
 
 def open_search(job: Job, overrides: Mapping[str, Any], items: Sequence[str]) -> Search:
-    """A search of the fields that `items` name (`KEY=LOW..HIGH`, `KEY=A,B,C`), or without any of the default ones.
+    """Return a search over the fields in `items` (`KEY=LOW..HIGH`, `KEY=A,B,C`), or over the default fields if empty.
 
-    `overrides` are those that `job` was made with. Raises RecipeError, which names the item and what to write instead.
+    `overrides` are the ones that `job` was opened with. Raises RecipeError with the invalid item and a valid form.
     """
     known = full_keys(overrides)
     return Search(job, known, _read_space(items, job.recipe, known) or default_space(job.recipe))
@@ -89,7 +89,7 @@ def _load(recipe: Recipe, overrides: Mapping[str, Any], values: Mapping[str, Any
 
 
 def _own_value(recipe: Recipe, key: str) -> Any:
-    """None where the recipe leaves the field or its table out."""
+    """Return the recipe's value of a field, or None if the field or its table is absent."""
     try:
         return attrgetter(key)(recipe)
     except AttributeError:
@@ -97,7 +97,7 @@ def _own_value(recipe: Recipe, key: str) -> Any:
 
 
 def default_space(recipe: Recipe) -> Space:
-    """The hyperparameters of fine-tuning around the recipe's own."""
+    """Return the default search space: the hyperparameters of fine-tuning, around the recipe's own values."""
     train = recipe.train
     batches = {max(1, train.batch_size // 2), train.batch_size, min(2 * train.batch_size, 4096)}
     space: dict[str, Span | Choices] = {
@@ -108,7 +108,7 @@ def default_space(recipe: Recipe) -> Space:
         "train.weight_decay": Span(0.0, max(0.1, train.weight_decay)),
     }
     if recipe.model.base != SCRATCH and train.tune == "full":
-        # From scratch no layer knows anything that it could forget.
+        # Layer decay protects pretrained layers, which a model from scratch lacks.
         space["train.layer_decay"] = Span(min(0.8, train.layer_decay), 1.0)
     return space
 
@@ -121,12 +121,12 @@ def _read_space(items: Sequence[str], recipe: Recipe, overrides: Mapping[str, An
             if not (separator and key and text):
                 raise RecipeError(f"is not KEY=LOW..HIGH or KEY=A,B,C; write {EXAMPLES}")
             if key in space:
-                raise RecipeError(f"`{key}` is there twice; name each field once")
+                raise RecipeError(f"`{key}` is given twice; name each field once")
             if not key.startswith(TABLES) or key in NEVER:
-                raise RecipeError(f"`{key}` is not searched: only fields of `train`, but its seed, and of `model` are")
+                raise RecipeError(f"`{key}` cannot be searched; name fields of `train` (except `seed`) or `model`")
             space[key] = field = _read_field(text, _own_value(recipe, key))
             for value in (field.low, field.high) if isinstance(field, Span) else field.values:
-                # The recipe's own rules: what no recipe may have is not tried either.
+                # Check the value against the recipe's own rules.
                 _load(recipe, overrides, {key: value})
         except RecipeError as error:
             raise RecipeError(f"--search {item}: {error}") from error
@@ -134,7 +134,7 @@ def _read_space(items: Sequence[str], recipe: Recipe, overrides: Mapping[str, An
 
 
 def _read_field(text: str, own: Any) -> Span | Choices:
-    # A text may have dots of its own: a base model in `../models`.
+    # A text may contain dots itself, such as a base model in `../models`.
     if ".." in text and not isinstance(own, str):
         return _read_span(text, whole=isinstance(own, int))
     return _read_choices(text, own)
@@ -143,11 +143,11 @@ def _read_field(text: str, own: Any) -> Span | Choices:
 def _read_span(text: str, *, whole: bool) -> Span:
     low, high = (parse_value(part.strip()) for part in text.split("..", 1))
     if whole and not (type(low) is type(high) is int):
-        raise RecipeError("the field takes whole numbers, so both ends must be some; write KEY=1..4")
+        raise RecipeError("the field takes whole numbers, so both ends must be whole numbers; write KEY=1..4")
     if not all(type(end) in (int, float) and math.isfinite(end) for end in (low, high)):
         raise RecipeError(f"both ends must be numbers; write {EXAMPLES}")
     if low >= high:
-        raise RecipeError(f"the lower end comes first and differs from the upper one; write KEY=LOW..HIGH ({EXAMPLES})")
+        raise RecipeError(f"the lower end must be below the upper end; write KEY=LOW..HIGH ({EXAMPLES})")
     log = low > 0 and high / low >= WIDE
     return Span(low, high, log) if whole else Span(float(low), float(high), log)
 
@@ -156,16 +156,16 @@ def _read_choices(text: str, own: Any) -> Choices:
     values = [parse_value(part.strip()) for part in text.split(",")]
     if isinstance(own, float):
         values = [float(value) if type(value) is int else value for value in values]
-    # Of True and 1, which are equal, the recipe's rules let only one through.
+    # True and 1 are equal, but the recipe's rules accept only one of them.
     chosen = tuple(dict.fromkeys(map(_scalar, values)))
     if len(chosen) < 2:
-        raise RecipeError("one value leaves nothing to search; write it as --set, or name several: KEY=A,B,C")
+        raise RecipeError("a single value leaves nothing to search; use --set, or name several values: KEY=A,B,C")
     return Choices(chosen)
 
 
 def _scalar(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str):
-        raise RecipeError(f"{value!r} is neither a number nor a text; only fields that hold one value are searched")
+        raise RecipeError(f"{value!r} is neither a number nor a text; only fields with a single value can be searched")
     return value
 
 

@@ -115,7 +115,7 @@ def test_champion_that_changes_while_staging_is_not_overwritten(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, third: Artifact
 ) -> None:
     service.on(STAGE, lambda: record(log, nsmc=third.ref))
-    with pytest.raises(ConflictError, match=f"the champion of nsmc became {third.ref} meanwhile"):
+    with pytest.raises(ConflictError, match=f"the champion of nsmc became {third.ref} in the meantime"):
         put(service.settings, challenger)
     assert latest(log).number == 2
     assert latest(log).releases == {"nsmc": third.ref}

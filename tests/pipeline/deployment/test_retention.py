@@ -256,8 +256,8 @@ def test_damaged_manifest_of_what_nobody_needs_is_left_alone(
     delete_outdated(store, settings, outdated)
     assert left(store, "train") == [2, 3, 5, 6]
     assert (Path(store.uri) / damaged.ref / "rows.txt").is_file()
-    assert [record.message for record in caplog.records if "left alone" in record.message] == [
-        f"left alone: {store.address(damaged.ref)}/manifest.json is damaged: "
+    assert [record.message for record in caplog.records if "not deleted" in record.message] == [
+        f"not deleted: {store.address(damaged.ref)}/manifest.json is damaged: "
         "Invalid JSON: EOF while parsing a value at line 1 column 0"
     ]
 

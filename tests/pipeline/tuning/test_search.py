@@ -121,7 +121,7 @@ def test_the_recipe_comes_first_and_the_best_is_written(home: Path, tmp_path: Pa
     assert trained.ref == found["best"]["ref"]
     comment = [line for line in out.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert f"accuracy {found['best']['value']:.4f} on" in comment[0]
-    assert f"of 3, 0 of which failed. The recipe itself reached accuracy {first['value']:.4f}" in comment[1]
+    assert f"of 3, 0 of which failed. The unchanged recipe reached accuracy {first['value']:.4f}" in comment[1]
 
 
 def test_only_the_validation_side_is_looked_at(home: Path) -> None:
@@ -198,14 +198,14 @@ def test_a_killed_process_loses_no_trial_and_goes_on_from_its_checkpoint(home: P
         eventually("a checkpoint", lambda: process.poll() is not None or checkpoints())
     again = place.raw(*arguments, "--json")
     assert again.returncode == 0, again.stderr
-    assert "going on from" in again.stderr
+    assert "resuming after" in again.stderr
     (trial,) = json.loads(again.stdout)["trials"]
     assert trial["own"]
 
 
 def test_sigterm_and_interrupt_end_it_in_good_order(home: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(TerminatedError, match="the same again goes on"):
+    with pytest.raises(TerminatedError, match="Run the same command again"):
         search(home, RATE, trials=2, say=at("[2/", terminate))
     assert signal.getsignal(signal.SIGTERM) is before
     # Whoever starts the tests in the background has them ignore an interrupt.
@@ -228,7 +228,7 @@ def test_what_a_kill_left_of_the_journal_does_not_stop_it(home: Path, caplog: py
         file.write('{"op_code": 4, "worker')
     second = search(home, *FEW, trials=3)
     assert second["trials"][:2] == first["trials"]
-    assert "ends in half a line: removed" in caplog.text
+    assert "removed an incomplete last line" in caplog.text
     assert len(search(home, *FEW, trials=4)["trials"]) == 4
 
 
@@ -240,19 +240,19 @@ def test_what_a_kill_left_of_the_journal_does_not_stop_it(home: Path, caplog: py
     [
         ("train.epochs", "is not KEY=LOW..HIGH or KEY=A,B,C; write --search train.learning_rate=1e-4..1e-3"),
         ("train.epochs=", "is not KEY=LOW..HIGH"),
-        ("train.epochs=3..1", "the lower end comes first"),
+        ("train.epochs=3..1", "the lower end must be below the upper end"),
         ("train.epochs=1..2.5", "the field takes whole numbers"),
         ("train.epochs=0..3", "`train.epochs` Input should be greater than or equal to 1 (it is 0)"),
         ("train.epochs=1,2,many", "`train.epochs` Input should be a valid integer"),
-        ("train.epochs=3", "one value leaves nothing to search; write it as --set"),
+        ("train.epochs=3", "a single value leaves nothing to search; use --set"),
         ("train.learning_rate=low..high", "both ends must be numbers"),
         ("train.learning_rate=1e-4..inf", "both ends must be numbers"),
         ("train.learning_rate=1e-4..0.5", "`train.learning_rate` Input should be less than or equal to 0.1"),
         ("train.speed=1..2", "unknown key `train.speed`; allowed there: batch_size"),
         ("train.speed=1,2", "unknown key `train.speed`; allowed there: batch_size"),
         ("train.tune=full,head", "from scratch it knows nothing"),
-        ("train.seed=1..9", "`train.seed` is not searched"),
-        ("data.validation_share=0.1..0.2", "`data.validation_share` is not searched"),
+        ("train.seed=1..9", "`train.seed` cannot be searched"),
+        ("data.validation_share=0.1..0.2", "`data.validation_share` cannot be searched"),
         ("model.scratch.heads=2,3", "hidden (32) must be a multiple of heads (3)"),
         ("model.max_length=[1],[2]", "[1] is neither a number nor a text"),
     ],
@@ -266,7 +266,7 @@ def test_a_field_that_cannot_be_searched_is_one_sentence(item: str, says: str, t
 
 
 def test_a_field_that_is_named_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"`train\.epochs` is there twice"):
+    with pytest.raises(RecipeError, match=r"`train\.epochs` is given twice"):
         open_search(open_in(tmp_path), TINY, ["train.epochs=1,2", "train.epochs=1..3"])
 
 
@@ -306,7 +306,7 @@ def test_the_command_line_searches_and_takes_what_it_found(home: Path, tmp_path:
     assert found.returncode == 0, found.stderr
     assert " validation rows, trial " in found.stdout
     assert f"--overrides {out}" in found.stdout
-    assert "searching train.learning_rate: 0.001 to 0.01 (by orders of magnitude) (recipe: 0.003)" in found.stderr
+    assert "searching train.learning_rate: 0.001 to 0.01 (log scale) (recipe: 0.003)" in found.stderr
     trained = place.call("train", "nsmc", "--overrides", str(out))
     assert trained["reused"], "it is the training of the best trial"
     assert f"accuracy {trained['figures']['validation']['accuracy']:.4f} on" in found.stdout
@@ -315,4 +315,4 @@ def test_the_command_line_searches_and_takes_what_it_found(home: Path, tmp_path:
 def test_bounds_that_make_no_sense_are_one_line(tmp_path: Path) -> None:
     refused = Place(tmp_path / "home").call("tune", "nsmc", "--search", "train.epochs=5..1", code=2)
     assert refused["error"]["type"] == "RecipeError"
-    assert "the lower end comes first" in refused["error"]["message"]
+    assert "the lower end must be below the upper end" in refused["error"]["message"]
