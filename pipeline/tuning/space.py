@@ -14,7 +14,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.overrides import parse_value
 from pipeline.recipes.schema import SCRATCH, Recipe
 
-#: Ratio of upper to lower end from which a range is searched on a log scale. Below 10, because of rounding (3e-4 / 3e-5).
+#: Ratio of upper to lower end from which a range is searched on a log scale. Below 10 because 3e-4 / 3e-5 rounds down.
 WIDE = 9.99
 #: Tables that may be searched. Data, splits and gates are fixed, because trials on different rows are not comparable.
 TABLES = ("train.", "model.")

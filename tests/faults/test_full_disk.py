@@ -108,7 +108,7 @@ def test_bento_on_a_full_disk_is_built_later(disk: Disk, tmp_path: Path, light: 
     store = open_store(settings)
     release = light.publish(store, "nsmc", key="a" * 16)
     made = DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="test")
-    with pytest.raises(ServiceError, match="could not (write|build)"):
+    with pytest.raises(ServiceError, match=r"could not (write|build)"):
         ensure_bento(settings, store, made)
     disk.resize(PLENTY)
     assert ensure_bento(settings, store, made) == "saebyeok:1"
