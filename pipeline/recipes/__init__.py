@@ -1,1 +1,1 @@
-"""The recipes that ship, one TOML file each, and their schema."""
+"""The shipped recipes, one TOML file each, and their schema."""

@@ -1,4 +1,4 @@
-"""Behavioural tests as they are written in TOML beside a recipe (Ribeiro et al. 2020, "Beyond Accuracy")."""
+"""Behavioural tests of a recipe, written in TOML (CheckList: Ribeiro et al. 2020, "Beyond Accuracy")."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from pydantic import Field, model_validator
 
 from pipeline.recipes.strict_model import Strict
 
-#: One text, or a pair; in it `{name}` stands for each of the words of that name in turn.
+#: One text or a pair. Each `{name}` in it is replaced by each of the words of that name in turn.
 Input = str | Annotated[tuple[str, str], Field(strict=False)]
-#: For `minimum` an input; for the other kinds an input and the input after the change.
+#: An input for `minimum`; for the other kinds, an input before and after a change.
 Case = Input | Annotated[tuple[Input, Input], Field(strict=False)]
-#: A filled case: the inputs that the model is asked, each one text or two.
+#: A case with its placeholders filled: the inputs for the model, each one text or a pair.
 Question = tuple[tuple[str, ...], ...]
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
-#: Filled cases of one test: more is a template gone wild.
+#: Maximum number of filled cases per test. More are a sign of a template mistake.
 MOST_CASES = 200
 
 
 class BehaviourTest(Strict):
-    """What a model must do on some cases.
+    """A behavioural test: an expectation about the model's answers to some cases.
 
-    `minimum`: the answer is `label`, or its score lies in `score`. `invariance`: the change does not change the
-    label, or moves the score by at most `within`. `direction`: the change moves the probability of `label`, or the
-    score, by at least `by` (up where that is positive, down where negative).
+    `minimum`: the answer is `label`, or its score is in the range `score`. `invariance`: the change does not change the
+    label, or changes the score by at most `within`. `direction`: the change moves the probability of `label`, or the
+    score, by at least `by` (up if `by` is positive, down if negative).
     """
 
-    capability: str = Field(min_length=1, description="the name under which `gate.behaviour` bounds it")
+    capability: str = Field(min_length=1, description="name of the capability; `gate.behaviour` has its bound")
     name: str = Field(min_length=1)
     kind: Literal["minimum", "invariance", "direction"]
     cases: tuple[Case, ...] = Field(min_length=1, strict=False)
@@ -42,7 +42,7 @@ class BehaviourTest(Strict):
     by: float | None = None
 
     def check(self, *, pair: bool, labels: tuple[str, ...]) -> None:
-        """Raise ValueError where the test does not suit a recipe of pairs or texts, with `labels` or scores."""
+        """Raise ValueError if the test does not fit a recipe of pairs or texts, with `labels` (empty: with scores)."""
         wanted = {
             "minimum": {"label"} if labels else {"score"},
             "invariance": set() if labels else {"within"},
@@ -68,29 +68,29 @@ class BehaviourTest(Strict):
                 raise ValueError(f"{self.name!r}: a case of kind {self.kind} is {wanted_form}, not {case!r}")
 
     def question(self, case: Case) -> Question:
-        """The inputs of one case."""
+        """Return the inputs of one case."""
         inputs = (case,) if self.kind == "minimum" or isinstance(case, str) else case
         return tuple((item,) if isinstance(item, str) else tuple(map(str, item)) for item in inputs)
 
 
 class Behaviour(Strict):
-    """`recipes/behaviour/<recipe>.toml`: tests, and the words that fill their cases."""
+    """`recipes/behaviour/<recipe>.toml`: tests, and the words that replace the placeholders in their cases."""
 
     words: dict[str, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(default={})
     tests: tuple[BehaviourTest, ...] = Field(default=(), strict=False)
 
     @property
     def capabilities(self) -> tuple[str, ...]:
-        """The capabilities that are tested, in the file's order."""
+        """Return the tested capabilities, in the order of the file."""
         return tuple(dict.fromkeys(test.capability for test in self.tests))
 
     @property
     def digest(self) -> str:
-        """What changes with any test, for a key."""
+        """Return a digest of all tests, for a stage key."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def questions(self, test: BehaviourTest) -> list[Question]:
-        """The filled cases of a test."""
+        """Return the filled cases of a test."""
         return [question for case in test.cases for question in self._filled(test.question(case))]
 
     def _filled(self, question: Question) -> Iterator[Question]:
@@ -104,15 +104,15 @@ class Behaviour(Strict):
         names = [test.name for test in self.tests]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two tests are called {name!r}")
+                raise ValueError(f"two tests have the name {name!r}; rename one")
         for test in self.tests:
             for name in PLACEHOLDER.findall(str(test.cases)):
                 if name not in self.words:
                     known = ", ".join(self.words) or "none"
-                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; there are: {known}")
+                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; known: {known}")
             count = len(self.questions(test))
             if count > MOST_CASES:
-                raise ValueError(f"{test.name!r} has {count} filled cases; at most {MOST_CASES}")
+                raise ValueError(f"{test.name!r} has {count} filled cases; at most {MOST_CASES} are allowed")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What a recipe says of its data: the files, how they are read, and the bounds of the data gate."""
+"""The data section of a recipe: the files, their format, and the bounds of the data gate."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Level = Literal["ok", "warning", "critical"]
 
 
 def exceeds(count: int, rows: int, share: float) -> bool:
-    """Return whether `count` of `rows` rows are a larger share than `share`; exactly `share` is not larger."""
-    # `count > share * rows` is not the same: in binary 0.29 * 100 is a little below 29.
+    """Return whether `count` of `rows` rows exceed the share `share`; a share of exactly `share` does not."""
+    # Not `count > share * rows`: in floating point 0.29 * 100 is slightly below 29.
     return count > 0 and count / rows > share
 
 
 class OverlapSpec(Strict):
-    """Largest shares of rows whose normalised text stands elsewhere too; beyond one of them a run stops."""
+    """Maximum shares of rows whose normalised text also occurs elsewhere. A larger share stops the run."""
 
-    test_in_train: Share = Field(description="of the test rows, those whose text is in train")
-    two_labels: Share = Field(description="of a file's rows, those whose text has another label too")
-    duplicates: Share = Field(description="of a file's rows, those that repeat an earlier text")
+    test_in_train: Share = Field(description="share of test rows whose text is in train")
+    two_labels: Share = Field(description="share of a file's rows whose text also has another label")
+    duplicates: Share = Field(description="share of a file's rows that repeat an earlier text")
 
 
 class Largest(Strict):
-    """Two bounds that a figure must not go above."""
+    """Two upper bounds of a figure."""
 
     warning: float
     critical: float
@@ -40,26 +40,26 @@ class Largest(Strict):
         return self
 
     def level_of(self, figure: float) -> Level:
-        """How far a figure is above what it should be."""
+        """Return the level of `figure`: ok, warning or critical."""
         return "critical" if figure > self.critical else "warning" if figure > self.warning else "ok"
 
 
 class Factors(Largest):
-    """How many times more, or fewer, than usual."""
+    """Maximum factors by which a number may be above or below the usual one."""
 
     warning: Annotated[float, Field(gt=1)]
     critical: Annotated[float, Field(gt=1)]
 
 
 class Shares(Largest):
-    """Largest shares of a file's rows."""
+    """Maximum shares of a file's rows."""
 
     warning: Share
     critical: Share
 
 
 class Chances(Strict):
-    """Smallest probabilities that a difference is chance; what is less likely is a warning, or critical."""
+    """p-values of a difference below which it is a warning, or critical."""
 
     warning: Share
     critical: Share
@@ -71,47 +71,47 @@ class Chances(Strict):
         return self
 
     def level_of(self, chance: float) -> Level:
-        """How odd what has this probability is; a probability that is no number is critical."""
+        """Return the level of a p-value: ok, warning or critical. NaN is critical."""
         if not chance >= self.critical:
             return "critical"
         return "ok" if chance >= self.warning else "warning"
 
 
 class ArrivalsSpec(Strict):
-    """Files that arrive day by day, named YYYY-MM-DD, and how far one may be from those before it."""
+    """Daily arrivals: files named YYYY-MM-DD, and how much one may differ from the earlier ones."""
 
     directory: str = Field(min_length=1)
-    recent: Annotated[int, Field(ge=3, description="so many arrivals before it are what is usual")]
-    rows: Factors = Field(description="number of rows, against the median")
-    seen: Shares = Field(description="rows whose id or text was there before")
+    recent: Annotated[int, Field(ge=3, description="number of earlier arrivals to compare with")]
+    rows: Factors = Field(description="number of rows, compared with the median")
+    seen: Shares = Field(description="rows whose id or text has occurred before")
     leaked: Shares = Field(description="rows whose id or normalised text is in the test file")
     labels: Chances = Field(description="share of each label (its mean, for scores)")
     lengths: Chances = Field(description="lengths of the texts")
     unknown: Chances = Field(
-        description="words that are [UNK] to the base model, or from scratch have letters rare in train"
+        description="words that are [UNK] for the base model or, from scratch, have letters that are rare in train"
     )
-    champion: Chances = Field(description="a fall of the champion, from what it reaches on the test file")
+    champion: Chances = Field(description="fall of the champion's metric, compared with the test file")
 
 
 class Download(Strict):
-    """Where a published file is to be had, and its SHA-256 where that is known."""
+    """URL of a published file, and its SHA-256 if known."""
 
     url: Annotated[str, Field(pattern=r"^https?://.+")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
 class HubData(Strict):
-    """A data set on the Hugging Face hub, whose columns are those of the published files."""
+    """A data set on the Hugging Face hub with the columns of the published files."""
 
     dataset: str = Field(min_length=1)
     config: str | None = None
     revision: str | None = None
-    train: str = Field(description="name of the split that is the train file")
-    test: str = Field(description="name of the split that is the test file")
+    train: str = Field(description="split to use as the train file")
+    test: str = Field(description="split to use as the test file")
 
 
 class SourceSpec(Strict):
-    """Where the published files come from, when not from a directory."""
+    """Sources of the published files, if they do not come from a directory."""
 
     train: Download
     test: Download
@@ -119,21 +119,21 @@ class SourceSpec(Strict):
 
 
 class DataSpec(Strict):
-    """The published files and how to read them."""
+    """The published files and their format."""
 
     format: Literal["tsv", "json"]
     train: str
     test: str
     id: str
     texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
-    label: str = Field(description="column of the label; a dot goes one level down in JSON")
+    label: str = Field(description="column of the label; a dot separates nested JSON keys")
     source: str | None = None
     suite: str
     min_train_rows: Positive
     min_test_rows: Positive
-    quarantine: Share = Field(description="largest share of a file's rows that may be set aside")
-    validation_share: Share = Field(description="share of the training texts on which epochs are chosen")
-    gate_share: Share = Field(description="share of the training texts on which champion and challenger meet")
+    quarantine: Share = Field(description="maximum share of a file's rows that may be quarantined")
+    validation_share: Share = Field(description="share of the training texts used to select the best epoch")
+    gate_share: Share = Field(description="share of the training texts used to compare champion and challenger")
     overlap: OverlapSpec
     arrivals: ArrivalsSpec | None = None
 

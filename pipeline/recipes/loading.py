@@ -15,7 +15,7 @@ RECIPES = Path(__file__).parent
 
 
 def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
-    """Names of the recipes that ship, sorted."""
+    """Return the names of the recipes in `directory`, sorted."""
     return tuple(sorted(path.stem for path in directory.glob("*.toml")))
 
 
@@ -27,27 +27,24 @@ def load_recipe(
     overrides: dict[str, Any] | None = None,
     directory: Path = RECIPES,
 ) -> Recipe:
-    """Read recipe `name` under `profile`; `overrides` are dotted keys to values (`train.epochs`: 2).
+    """Load recipe `name` with `profile`; `overrides` maps dotted keys to values (`train.epochs`: 2).
 
-    Later tables win: the recipe, `[profiles.<profile>]`, then where `sample` is set `[sample]` and
-    `[profiles.<profile>.sample]`, then `overrides`.
-    Raises RecipeError naming file, key and what is allowed.
+    Later tables win: the recipe, `[profiles.<profile>]`, if `sample` is set `[sample]` and
+    `[profiles.<profile>.sample]`, then `overrides`. Raises RecipeError with file, key and allowed values.
     """
     path = directory / f"{name}.toml"
     if not path.is_file():
         raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
     document = read_toml(path, path.name)
     if document.get("name") != name:
-        raise RecipeError(
-            f"{path.name}: `name` must be {name!r}, as the file is named (it is {document.get('name')!r})"
-        )
+        raise RecipeError(f"{path.name}: `name` must be {name!r}, like the file name (it is {document.get('name')!r})")
     merged = _merged(path.name, document, profile, sample)
     for key, value in (overrides or {}).items():
         merged = _merge(merged, _nested(key, value))
     if unknown := {"profile", "sample"} & merged.keys():
-        raise RecipeError(f"{path.name}: unknown key `{unknown.pop()}`: profile and sample are chosen by the run")
+        raise RecipeError(f"{path.name}: unknown key `{unknown.pop()}`: the run sets profile and sample")
     if "behaviour" in merged:
-        raise RecipeError(f"{path.name}: unknown key `behaviour`: behavioural tests stand in behaviour/{path.name}")
+        raise RecipeError(f"{path.name}: unknown key `behaviour`: behavioural tests belong in behaviour/{path.name}")
     tests = directory / "behaviour" / path.name
     merged["behaviour"] = read_toml(tests, f"behaviour/{path.name}") if tests.is_file() else {}
     try:

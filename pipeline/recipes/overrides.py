@@ -1,4 +1,4 @@
-"""Files of recipe overrides: tables as in a recipe, read into dotted keys and written from them."""
+"""Files of recipe overrides: read tables as in a recipe into dotted keys, and write them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pipeline.recipes.strict_model import read_toml
 
 
 def read_overrides(path: Path) -> dict[str, Any]:
-    """Dotted keys to values. Raises RecipeError where `path` is not TOML."""
+    """Return the overrides in the file `path` by dotted key. Raises RecipeError if it is not TOML."""
     return dict(_leaves(read_toml(path, str(path))))
 
 
 def format_overrides(overrides: Mapping[str, Any]) -> str:
-    """The TOML document of dotted keys (`train.epochs`: 2; tables too), which `read_overrides` reads."""
+    """Return the TOML document for overrides by dotted key (`train.epochs`: 2; nested tables too)."""
     tables: dict[str, list[str]] = {}
     for key, value in dict(_leaves(overrides)).items():
         table, _, name = key.rpartition(".")
-        # Numbers, booleans, texts and lists of them are the same in JSON and TOML.
+        # Numbers, booleans, texts and lists of them look the same in JSON and TOML.
         tables.setdefault(table, []).append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
-    # What is in no table stands before all tables.
+    # Sorting puts top-level keys (table "") first, as TOML requires.
     return "\n".join((f"[{table}]\n" if table else "") + "".join(tables[table]) for table in sorted(tables))
 
 
 def parse_value(text: str) -> Any:
-    """A value as a person types it: TOML (`7`, `0.1`, `true`, `[1, 2]`), and text where it is no TOML."""
+    """Return a typed value: parsed as TOML (`7`, `0.1`, `true`, `[1, 2]`), or the text itself if it is not TOML."""
     try:
         document = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:

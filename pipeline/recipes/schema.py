@@ -1,4 +1,4 @@
-"""Recipes: one data set and all that the pipeline must know of it, read from TOML into frozen models."""
+"""Schema of recipes: one data set with all settings of its pipeline, read from TOML into frozen models."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.recipes.data_schema import DataSpec, Positive, SourceSpec
 from pipeline.recipes.kinds import Inputs, Kind
 from pipeline.recipes.strict_model import Strict
 
-#: Names of the text columns, whatever the file calls them.
+#: Names of the text columns in artifacts, independent of the data file.
 TEXTS = ("text", "text_pair")
 
 
-#: `model.base` of a recipe whose encoder and vocabulary come from its own training data.
+#: `model.base` of a recipe that trains encoder and vocabulary from scratch on its own data.
 SCRATCH = "scratch"
 METRICS = {"classification": ("accuracy", "f1"), "regression": ("pearson", "f1")}
 
 
 class ScratchSpec(Strict):
-    """Shape of an encoder that starts from nothing but the training data."""
+    """Shape of an encoder that is trained from scratch."""
 
     vocabulary: Annotated[int, Field(ge=500, le=64_000)]
     layers: Annotated[int, Field(ge=1, le=24)]
@@ -38,11 +38,13 @@ class ScratchSpec(Strict):
 
 
 class ModelSpec(Strict):
-    """What is fine-tuned, and to which end."""
+    """The model to fine-tune, and its objective."""
 
     base: str = Field(min_length=1, description=f"'mini', a hub id, a local directory, or {SCRATCH!r}")
     objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
-    pooling: Literal["cls", "mean"] = Field(description="what a head or a comparison reads: [CLS], or the mean")
+    pooling: Literal["cls", "mean"] = Field(
+        description="vector of a text: the state of [CLS], or the mean of all states"
+    )
     max_length: Annotated[int, Field(ge=8, le=512)]
     scratch: ScratchSpec | None = None
 
@@ -56,44 +58,47 @@ class TrainSpec(Strict):
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0, le=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    tune: Literal["full", "head"] = Field(default="full", description="head: the base model itself stays as it is")
-    start: Literal["base", "champion"] = Field(default="base", description="from whose weights training starts")
+    tune: Literal["full", "head"] = Field(
+        default="full", description="full: all weights; head: only the head, with a frozen base model"
+    )
+    start: Literal["base", "champion"] = Field(default="base", description="model whose weights training starts from")
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=None, description="in the base model while it is tuned; without it, as its configuration says"
+        default=None, description="dropout in the base model during fine-tuning. Default: its configuration's"
     )
     frozen_layers: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="of the base model, from below, that stay as they are; its embeddings are the first"
+        default=0, description="number of lowest layers of the base model that stay frozen; embeddings are the first"
     )
     left_out: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of the tokens left out of a bi-encoder's texts, others each time"
+        default=0.0, description="share of random tokens to drop from a bi-encoder's texts, drawn again each time"
     )
     strangers: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.0, description="share of a bi-encoder's pairs whose second text is another pair's, scored lowest"
+        default=0.0,
+        description="share of a bi-encoder's pairs that get another pair's second text and the lowest score",
     )
     joined: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
-        description="share of a bi-encoder's pairs to which another is appended, scored by their mean",
+        description="share of a bi-encoder's pairs to concatenate with another pair; the score is the mean",
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=1.0, description="each layer's learning rate, from the head down, as a share of that above it"
+        default=1.0, description="learning rate of each layer as a share of the rate of the layer above it"
     )
 
 
 class GateSpec(Strict):
-    """What a model must reach to be released: a floor a metric and a capability, a margin against the champion."""
+    """Conditions for a release: thresholds per metric and per capability, and a margin against the champion."""
 
     floors: dict[str, float]
     behaviour: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        description="smallest share of passed cases a capability; an empty table for a recipe without behavioural tests"
+        description="minimum share of passed cases per capability; empty for a recipe without behavioural tests"
     )
     margin: Annotated[float, Field(gt=0, lt=1, description="non-inferiority margin on the recipe's first metric")]
 
 
 class ParityBound(Strict):
-    """How far an exported model may be from the trained one on real sentences."""
+    """Maximum differences between the exported and the trained model on real sentences."""
 
-    changed_labels: Annotated[float, Field(ge=0, le=1, description="largest share of changed labels")]
-    metric_change: Annotated[float, Field(ge=0, le=1, description="largest change of the first metric")]
+    changed_labels: Annotated[float, Field(ge=0, le=1, description="maximum share of changed labels")]
+    metric_change: Annotated[float, Field(ge=0, le=1, description="maximum change of the first metric")]
 
 
 class ExportSpec(Strict):
@@ -102,11 +107,11 @@ class ExportSpec(Strict):
     sentences: Annotated[int, Field(ge=100, description="real sentences on which parity is measured")]
     int8: ParityBound
     fp16: ParityBound
-    latency_ms: Annotated[float, Field(gt=0, description="largest p95 for one input, milliseconds")]
+    latency_ms: Annotated[float, Field(gt=0, description="maximum p95 latency of one input, in milliseconds")]
 
 
 class Recipe(Strict):
-    """One data set, end to end."""
+    """A recipe: one data set from validation to deployment."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
@@ -116,7 +121,7 @@ class Recipe(Strict):
     sample: bool = False
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
     score_range: tuple[float, float] | None = Field(default=None, strict=False)
-    similar_at: float | None = Field(default=None, description="scores from here up count as positive for F1")
+    similar_at: float | None = Field(default=None, description="lowest score that counts as positive for F1")
     data: DataSpec
     source: SourceSpec | None = None
     model: ModelSpec
@@ -127,12 +132,12 @@ class Recipe(Strict):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of this kind, the deciding one first."""
+        """Return the metrics of this kind; the first one decides."""
         return METRICS[self.kind]
 
     @property
     def text_columns(self) -> list[str]:
-        """Our names of the text columns: `text`, and for pairs `text_pair`."""
+        """Return the names of the text columns in artifacts: `text`, and for pairs also `text_pair`."""
         return list(TEXTS[: len(self.data.texts)])
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The base of models that are read from files, and what is said of a file that does not fit."""
+"""Base class of models that are read from files, and error messages for invalid files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.errors import RecipeError
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key, a value of another type, or a number that is none is an error."""
+    """A frozen model that rejects unknown keys, values of another type, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def read_toml(path: Path, name: str) -> dict[str, Any]:
-    """The document in `path`. Raises RecipeError, which calls it `name`, where it is not TOML."""
+    """Return the TOML document in the file `path`. Raises RecipeError, with `name` as its name, if it is not TOML."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -27,7 +27,10 @@ def read_toml(path: Path, name: str) -> dict[str, Any]:
 
 
 def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapping[str, str] | None = None) -> str:
-    """What in `file` does not fit `model`: key, and what is allowed; `own` are tables with files of their own."""
+    """Return the message about `file` for a validation error of `model`, with keys and allowed values.
+
+    `own` maps a table that has its own file to the name of that file.
+    """
     lines = []
     for item in error.errors():
         location = item["loc"]
@@ -48,7 +51,7 @@ def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapp
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    # A number is the place in a list of tables.
+    # A number in the location is an index into a list of tables.
     for part in (item for item in location[:-1] if isinstance(item, str)):
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]

@@ -1,4 +1,4 @@
-"""The sample that ships with Saebyeok: made-up reviews and sentence pairs for a first run."""
+"""The shipped sample: synthetic reviews and sentence pairs for a first run."""
 
 from pipeline.sample.generate import is_sample, write_sample
 

@@ -1,4 +1,4 @@
-"""Writes the sample: reviews and sentence pairs in the formats of NSMC and KLUE-STS."""
+"""Write the sample: reviews and sentence pairs in the formats of NSMC and KLUE-STS."""
 
 import json
 import os
@@ -10,16 +10,16 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.sample import pairs, reviews
 
-VERSION = 1  # raised by hand when a change of code makes the same phrases and seed give other files
+VERSION = 1  # raise it by hand when a code change alters the files for the same phrases and seed
 CARD = "SAMPLE.json"
 NOTE = "This is Saebyeok's shipped sample, generated from templates; it is not NSMC or KLUE-STS."
 
 
 def write_sample(directory: Path, seed: int = 7) -> Path:
-    """Write the sample under `directory`, or find it there already, and return `directory`.
+    """Write the sample to `directory`, unless it is there already, and return `directory`.
 
-    A file that this did not write is never overwritten: it raises DataError.
-    Any number of processes may call it at once; a killed one leaves whole files or none.
+    Raises DataError if a file of another origin would be overwritten. Several processes may call this at once; a killed
+    one leaves complete files or none.
     """
     card = _read_card(directory)
     inputs = _digest_inputs(seed)
@@ -31,7 +31,7 @@ def write_sample(directory: Path, seed: int = 7) -> Path:
     new = {"note": NOTE, "version": VERSION, "seed": seed, "inputs": inputs, "files": digests}
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file; name a directory for the sample")
-    # The card goes first: a file that it names with the right digest is then known as ours whenever we die.
+    # Write the card first: if the process dies, the next call recognises the files by the digests in the card.
     _write_whole(directory / CARD, (json.dumps(new, indent=1) + "\n").encode())
     for name, content in files.items():
         _write_whole(directory / name, content)
@@ -39,12 +39,12 @@ def write_sample(directory: Path, seed: int = 7) -> Path:
 
 
 def is_sample(directory: Path) -> bool:
-    """Whether `directory` holds the shipped sample, by its SAMPLE.json."""
+    """Return whether `directory` has the shipped sample, according to its SAMPLE.json."""
     return _read_card(directory).get("note") == NOTE
 
 
 def build_sample(seed: int) -> dict[str, bytes]:
-    """The sample's files by their path: the same bytes for the same seed, on any machine."""
+    """Return the sample's files by path; the same seed gives the same bytes on any machine."""
     taken: set[str] = set()
     train = reviews.make_reviews(seed, taken, "train")
     test = reviews.make_reviews(seed, taken, "test")
@@ -72,7 +72,7 @@ def _digest_inputs(seed: int) -> str:
 
 
 def _read_card(directory: Path) -> dict[str, Any]:
-    """The directory's SAMPLE.json; empty where there is none that can be read."""
+    """Return the directory's SAMPLE.json, or an empty dictionary if it is absent or damaged."""
     try:
         card = json.loads((directory / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,19 +81,19 @@ def _read_card(directory: Path) -> dict[str, Any]:
 
 
 def _present(directory: Path, card: dict[str, Any]) -> dict[str, str]:
-    """The digests of those of the card's files that are there."""
+    """Return the digests of the card's files that exist."""
     paths = {name: directory / name for name in card["files"]}
     return {name: sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
 
 
 def _clear_stale(directory: Path, card: dict[str, Any], digests: dict[str, str]) -> None:
-    """Remove what an older sample left; refuse where a file is neither its nor ours."""
+    """Remove files of an older sample. Raises DataError if a file belongs neither to it nor to this sample."""
     written = card.get("files", {})
     present = _present(directory, {"files": digests})
     for name, digest in present.items():
         if digest not in (digests[name], written.get(name)):
             raise DataError(
-                f"{directory / name} is not Saebyeok's sample and would be overwritten by it: "
+                f"{directory / name} is not from Saebyeok's sample, which would overwrite it: "
                 "move it away, or name another directory for the sample"
             )
     for name, digest in present.items():
@@ -102,7 +102,7 @@ def _clear_stale(directory: Path, card: dict[str, Any], digests: dict[str, str])
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that a reader or a kill never meets half a file."""
+    """Write the file atomically: a reader sees the old or the new content, also after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

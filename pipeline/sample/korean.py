@@ -1,4 +1,4 @@
-"""Just enough Korean grammar to fill a template: particles, verb endings, and seeded draws."""
+"""Korean grammar for filling templates (particles, verb endings), and seeded random draws."""
 
 import random
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ Side = Literal["train", "test"]
 FIRST_SYLLABLE, LAST_SYLLABLE, FINALS = 0xAC00, 0xD7A3, 28
 RIEUL = 8  # ㄹ among the final consonants
 
-# Particle as written in a template -> (after a consonant, after a vowel). Others are attached as they are.
+# Particle in a template -> (form after a consonant, form after a vowel). Other particles do not change.
 PARTICLES = {
     "은": ("은", "는"),
     "이": ("이", "가"),
@@ -25,7 +25,7 @@ PARTICLES = {
     "이에요": ("이에요", "예요"),
 }
 
-# A predicate's form as written in a template -> the ways to make it: (which stem, what follows).
+# Form of a predicate in a template -> ways to build it: (stem, ending).
 FORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "고": (("stem", "고"), ("past", "고")),
     "지만": (("stem", "지만"), ("past", "지만")),
@@ -42,28 +42,28 @@ FORMS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 class Dice:
-    """Seeded draws from `random()` alone: the one method whose sequence Python promises to keep."""
+    """Seeded draws that use only `random()`, the single method whose sequence Python guarantees across versions."""
 
     def __init__(self, *seed: object) -> None:
-        self._source = random.Random()  # noqa: S311 (a sample wants repeatable draws, not secret ones)
+        self._source = random.Random()  # noqa: S311 (the sample needs repeatable draws, not secret ones)
         self._source.seed(":".join(str(part) for part in seed), version=2)
 
     def roll(self) -> float:
-        """Draw a number from 0 up to 1."""
+        """Return a random number from 0 to below 1."""
         return self._source.random()
 
     def chance(self, probability: float) -> bool:
-        """Say yes with the probability."""
+        """Return True with the given probability."""
         return self.roll() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """Draw one of the items."""
+        """Return a random item."""
         return items[int(self.roll() * len(items))]
 
 
 @dataclass(frozen=True)
 class Predicate:
-    """A verb or adjective by the stems that its endings attach to."""
+    """A verb or adjective, as the stems to which its endings attach."""
 
     stem: str
     adnominal: str
@@ -72,18 +72,18 @@ class Predicate:
 
     @classmethod
     def parse(cls, text: str) -> "Predicate":
-        """Read `stem|adnominal|past` or `stem|adnominal|past|plain`."""
+        """Return the predicate written as `stem|adnominal|past` or `stem|adnominal|past|plain`."""
         stem, adnominal, past, *plain = text.split("|")
         return cls(stem, adnominal, past, plain[0] if plain else stem + "다")
 
     @property
     def negatable(self) -> bool:
-        """Whether `-지 않다` sounds natural: not after a phrase, nor after another negation."""
+        """Return whether `-지 않다` sounds natural; it does not after a phrase or another negation."""
         return " " not in self.stem and not self.stem.endswith(("없", "않"))
 
 
 def conjugate(predicate: Predicate, form: str, dice: Dice) -> str:
-    """One of the ways to write the predicate in the form."""
+    """Return a random way to write the predicate in the form."""
     which, ending = dice.pick(FORMS[form])
     stem: str = getattr(predicate, which)
     if ending.startswith("네") and _final(stem) == RIEUL:  # 들 + 네 is 드네
@@ -92,7 +92,7 @@ def conjugate(predicate: Predicate, form: str, dice: Dice) -> str:
 
 
 def attach(noun: str, particle: str) -> str:
-    """The noun with the particle in the shape that its last sound asks for."""
+    """Return the noun with the form of the particle that its last sound requires."""
     after_consonant, after_vowel = PARTICLES.get(particle, (particle, particle))
     final = _final(noun)
     closed = final > 0 and not (particle == "으로" and final == RIEUL)
@@ -100,12 +100,12 @@ def attach(noun: str, particle: str) -> str:
 
 
 def _final(text: str) -> int:
-    """The last syllable's final consonant, 0 for none; letters such as OST end in a vowel when read."""
+    """Return the number of the last syllable's final consonant, 0 for none; letters such as OST end in a vowel."""
     code = ord(text[-1])
     return (code - FIRST_SYLLABLE) % FINALS if FIRST_SYLLABLE <= code <= LAST_SYLLABLE else 0
 
 
 def on_side(items: Sequence[T], side: Side) -> list[T]:
-    """Five items in twenty are train's alone and one the test's, so that some words are new in the test."""
+    """Return the items of one side: of 20, 5 are only in train and 1 only in test, so that test has new words."""
     other = (5,) if side == "train" else (0, 1, 2, 3, 4)
     return [item for place, item in enumerate(items) if place * 7 % 20 not in other]

@@ -1,4 +1,4 @@
-"""Sentence pairs in KLUE-STS's format, made from `pairs.toml`, their likeness known by construction."""
+"""Sentence pairs in the format of KLUE-STS, generated from `pairs.toml`, with a known similarity."""
 
 import re
 import tomllib
@@ -16,9 +16,9 @@ SLOT = re.compile(r"\{([a-z]+)(?::([가-힣]+))?\}")
 MINOR = "{+}"
 
 ANNOTATORS = 7
-DRIFT, DISAGREEMENT = 0.4, 0.9  # how far a pair lies from its grade, and a vote from its pair
-PLAIN = 0.6  # sentences without a minor detail
-SAME_WORDING = 0.3  # where another wording is not what is being tried
+DRIFT, DISAGREEMENT = 0.4, 0.9  # spread of a pair's score around its grade, and of a vote around the pair's score
+PLAIN = 0.6  # share of sentences without a minor detail
+SAME_WORDING = 0.3  # share of pairs with the same wording, in grades that do not need another wording
 GRADES = (5, 5, 5, 4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 0, 0, 0)
 
 Values = dict[str, str]
@@ -26,7 +26,7 @@ Values = dict[str, str]
 
 @dataclass(frozen=True)
 class Act:
-    """One proposition: its wordings, and the minor details that may be added to each."""
+    """A proposition: its wordings, and the minor details that may be added to each."""
 
     say: list[str]
     minor: list[str]
@@ -34,7 +34,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Topic:
-    """What one side may say about a subject, and the details that matter in it."""
+    """The propositions of one side about a subject, and the details that matter in them."""
 
     name: str
     slots: dict[str, list[str]]
@@ -43,7 +43,7 @@ class Topic:
 
 @dataclass(frozen=True)
 class Saying:
-    """Everything that one sentence is made from."""
+    """All parts of one sentence."""
 
     topic: Topic
     act: Act
@@ -52,18 +52,18 @@ class Saying:
     minor: str
 
     def text(self) -> str:
-        """The sentence."""
+        """Return the sentence."""
         frame = self.wording.replace(MINOR, self.minor)
         return SLOT.sub(lambda slot: attach(self.values[slot[1]], slot[2] or ""), frame)
 
 
 def pair_frames(side: Side) -> list[str]:
-    """The side's wordings."""
+    """Return the wordings of the side."""
     return [wording for topic in _topics(side) for act in topic.acts for wording in act.say]
 
 
 def make_pairs(seed: int, side: Side) -> list[dict[str, Any]]:
-    """The side's pairs as KLUE-STS writes them, no pair twice in either order."""
+    """Return the pairs of the side in the format of KLUE-STS, no pair twice in either order."""
     topics, dice = _topics(side), Dice(seed, "pairs", side)
     rows: list[dict[str, Any]] = []
     taken: set[frozenset[str]] = set()
@@ -90,7 +90,7 @@ def _row(guid: str, topic: str, texts: tuple[str, str], score: float) -> dict[st
 
 
 def _score(grade: int, dice: Dice) -> float:
-    """The mean of seven annotators' votes, each a whole number from 0 to 5."""
+    """Return the mean of seven annotators' votes, each a whole number from 0 to 5."""
     centre = grade + DRIFT * (2 * dice.roll() - 1)
     votes = (round(centre + DISAGREEMENT * (2 * dice.roll() - 1)) for _ in range(ANNOTATORS))
     return sum(min(5, max(0, vote)) for vote in votes) / ANNOTATORS
@@ -117,38 +117,38 @@ def _change(values: Values, names: list[str], topic: Topic, dice: Dice) -> Value
 
 
 def _reworded(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """5: the same said in another way."""
+    """Return the second sentence of a pair of grade 5: the same content in another wording."""
     wording = dice.pick([wording for wording in one.act.say if wording != one.wording])
     return Saying(one.topic, one.act, wording, one.values, one.minor)
 
 
 def _detailed(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """4: a detail added, dropped or changed that matters little."""
+    """Return the second sentence of a pair of grade 4: a minor detail is added, dropped or changed."""
     minor = dice.pick([minor for minor in ("", *one.act.minor) if minor != one.minor])
     return Saying(one.topic, one.act, _wording(one, dice), one.values, minor)
 
 
 def _elsewhere(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """3: another place, time or number."""
+    """Return the second sentence of a pair of grade 3: another place, time or number."""
     values = _change(one.values, [dice.pick(list(one.values))], one.topic, dice)
     return Saying(one.topic, one.act, _wording(one, dice), values, one.minor)
 
 
 def _other_act(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """2: of the same place and time, but saying something else."""
+    """Return the second sentence of a pair of grade 2: the same place and time, but another content."""
     act = dice.pick([act for act in one.topic.acts if act is not one.act])
     return Saying(one.topic, act, dice.pick(act.say), one.values, _minor(act, dice))
 
 
 def _same_domain(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """1: only the topic in common."""
+    """Return the second sentence of a pair of grade 1: only the topic in common."""
     other = _other_act(one, topics, dice)
     values = _change(one.values, list(one.values), one.topic, dice)
     return Saying(other.topic, other.act, other.wording, values, other.minor)
 
 
 def _unrelated(one: Saying, topics: list[Topic], dice: Dice) -> Saying:
-    """0: nothing in common."""
+    """Return the second sentence of a pair of grade 0: nothing in common."""
     return _first([topic for topic in topics if topic is not one.topic], dice)
 
 

@@ -1,4 +1,4 @@
-"""Film reviews in NSMC's format, made from `reviews.toml`."""
+"""Film reviews in the format of NSMC, generated from `reviews.toml`."""
 
 import re
 import tomllib
@@ -22,7 +22,7 @@ HEADED, TAILED, MISSPELT, CRAMMED = 0.06, 0.4, 0.1, 0.12
 
 @dataclass(frozen=True)
 class Review:
-    """One line: its text, its label, and the frame that it was made from."""
+    """A review: its text, its label, and the frame from which it was generated."""
 
     text: str
     label: int
@@ -30,7 +30,7 @@ class Review:
 
 
 class Book:
-    """One side's share of the phrases: {group: {polarity: predicates}} and lists of words."""
+    """The phrases of one side: {group: {polarity: predicates}} and lists of words."""
 
     def __init__(self, raw: dict[str, Any], side: Side) -> None:
         self.frames: list[str] = raw["frames"][side]
@@ -52,14 +52,14 @@ class Book:
 
 
 class Filling:
-    """Fills one frame's slots; `{part2}` and `{say2}` speak of the same group, another than `{part}`'s."""
+    """Fills the slots of one frame; `{part2}` and `{say2}` share a group, which differs from that of `{part}`."""
 
     def __init__(self, book: Book, label: int, dice: Dice) -> None:
         self.book, self.label, self.dice = book, label, dice
         self.groups: dict[str, str] = {}
 
     def fill(self, frame: str) -> str:
-        """Put a phrase into each of the frame's slots."""
+        """Return the frame with a phrase in each of its slots."""
         return SLOT.sub(self._slot, frame)
 
     def _slot(self, match: re.Match[str]) -> str:
@@ -85,18 +85,18 @@ class Filling:
 
 
 def review_phrases() -> dict[str, Any]:
-    """All that `reviews.toml` holds."""
+    """Return the content of `reviews.toml`."""
     return tomllib.loads(PHRASES.read_text(encoding="utf-8"))
 
 
 def review_frames(side: Side) -> list[str]:
-    """The side's frames, the ambiguous ones last."""
+    """Return the frames of the side, ambiguous ones last."""
     raw = review_phrases()
     return [*raw["frames"][side], *raw["ambiguous"][side]]
 
 
 def make_reviews(seed: int, taken: set[str], side: Side) -> list[Review]:
-    """The side's reviews, no text twice and none that is in `taken`, to which they are added."""
+    """Return the reviews of the side, with distinct texts that are not in `taken`; add their texts to `taken`."""
     book, dice = Book(review_phrases(), side), Dice(seed, "reviews", side)
     reviews: list[Review] = []
     while len(reviews) < SIZES[side]:
@@ -108,7 +108,7 @@ def make_reviews(seed: int, taken: set[str], side: Side) -> list[Review]:
 
 
 def make_ids(seed: int, count: int) -> list[int]:
-    """Unique review ids of up to eight digits, in no order."""
+    """Return unique review ids of up to eight digits, in random order."""
     dice = Dice(seed, "ids")
     ids: dict[int, None] = {}
     while len(ids) < count:
@@ -126,7 +126,7 @@ def _review(book: Book, dice: Dice) -> Review:
 
 
 def _roughen(text: str, book: Book, dice: Dice) -> str:
-    """Typed in a hurry: exclamations, misspellings, missing spaces."""
+    """Return the text as if typed in a hurry: exclamations, misspellings, missing spaces."""
     if dice.chance(HEADED):
         text = dice.pick(book.neutral["head"]) + text
     found = [typo for typo in book.typos if typo[0] in text]

@@ -87,7 +87,7 @@ def test_a_recipe_may_have_no_behavioural_tests(tmp_path: Path) -> None:
             'cases = [["좋다", "나쁘다"]]',
             "a case of kind minimum is text, not ('좋다', '나쁘다')",
         ),
-        ('["좋지 않다"]', '["{very} 나쁘다"]', "no words for {very}; there are: "),
+        ('["좋지 않다"]', '["{very} 나쁘다"]', "no words for {very}; known: "),
         ('kind = "minimum"', 'kind = "invariance"', "a test of kind invariance takes nothing more, not label"),
         ('kind = "minimum"', 'kind = "direction"', "a test of kind direction takes by, label, not label"),
         (
@@ -135,13 +135,13 @@ def test_a_test_of_pairs_that_is_written_wrongly_is_refused(tmp_path: Path, old:
 
 def test_an_error_names_the_file_and_the_test(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE.replace('cases = ["좋지 않다"]', 'cases = ["{very} 나쁘다"]'))
-    assert said == "behaviour/nsmc.toml: 'praise that is denied': no words for {very}; there are: none"
+    assert said == "behaviour/nsmc.toml: 'praise that is denied': no words for {very}; known: none"
     assert refused(tmp_path, "nsmc", "tests = [").startswith("behaviour/nsmc.toml is not TOML: ")
 
 
 def test_two_tests_of_one_name_are_refused(tmp_path: Path) -> None:
     # A failed case names its test.
-    assert "two tests are called 'praise that is denied'" in refused(tmp_path, "nsmc", NEGATIVE + NEGATIVE)
+    assert "two tests have the name 'praise that is denied'" in refused(tmp_path, "nsmc", NEGATIVE + NEGATIVE)
 
 
 def test_a_template_gone_wild_is_refused(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_data_of_someone_else_is_never_overwritten(tmp_path, sampled):
     theirs = tmp_path / NSMC_TRAIN
     theirs.parent.mkdir(exist_ok=True)
     theirs.write_text("id\tdocument\tlabel\n1\t진짜 리뷰\t1\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"ratings_train\.txt is not Saebyeok's sample"):
+    with pytest.raises(DataError, match=r"ratings_train\.txt is not from Saebyeok's sample"):
         write_sample(tmp_path)
     assert "진짜 리뷰" in theirs.read_text(encoding="utf-8")
 
