@@ -1,4 +1,4 @@
-"""Artifacts: directories in a store, whole or absent, found again by a key made of their inputs."""
+"""Artifacts: complete directories in a store, found again by a key that is derived from their inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pipeline.store.store_errors import store_errors
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_digest", "verify_files"]
 
-#: Folder of the store that remembers what was deleted on purpose, at the ref that it had.
+#: Folder of the store with a record of each pruned artifact, under its ref.
 PRUNED = "pruned"
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Artifact:
 
     @property
     def key(self) -> str:
-        """The key that it is found by."""
+        """The key of the stage's inputs, by which the artifact is found."""
         return self.manifest.key
 
     @property
@@ -60,21 +60,21 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        """Its full address."""
+        """Its full URI."""
         return self.store.address(self.ref)
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """Total size of its files in bytes."""
         return sum(entry.size for entry in self.manifest.files.values())
 
     def input_ref(self, name: str) -> str | None:
-        """The ref of its input `name`, or None where it has none of that name."""
+        """Return the ref of its input `name`, or None if it has no such input."""
         found = self.manifest.inputs.get(name)
         return found.ref if found else None
 
     def input(self, name: str) -> Artifact:
-        """The artifact that is its input `name`. Raises ArtifactError where there is none any more."""
+        """Return the artifact that is its input `name`. Raises ArtifactError if it does not exist (any more)."""
         ref = self.input_ref(name)
         if ref is None:
             raise ArtifactError(f"{self.uri} was made without an input {name!r}")
@@ -82,16 +82,16 @@ class Artifact:
 
     @cached_property
     def path(self) -> Path:
-        """Its directory on this machine, fetched where the store is remote, every file verified.
+        """Its directory on this machine, downloaded if the store is remote, with every file verified.
 
-        Raises ArtifactError where a file is missing or not what the manifest says.
+        Raises ArtifactError if a file is missing or differs from the manifest.
         """
         return self.store.fetch(self)
 
     def read_json(self, name: str) -> Any:
-        """Parse one of its JSON files. Raises ArtifactError where there is none of that name."""
+        """Parse one of its JSON files. Raises ArtifactError if there is no such file."""
         if name not in self.manifest.files:
-            raise ArtifactError(f"{self.uri}: has no file {name}; it has: {', '.join(self.manifest.files)}")
+            raise ArtifactError(f"{self.uri} has no file {name}; it has: {', '.join(self.manifest.files)}")
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
 
@@ -99,9 +99,9 @@ class Store:
     """A local directory or an `s3://bucket/prefix` of artifacts."""
 
     def __init__(self, uri: str, cache_directory: Path) -> None:
-        """`cache_directory` holds what is fetched from a bucket, and drafts for it.
+        """`cache_directory` holds downloads from a bucket, and drafts for it.
 
-        Raises SettingsError where `uri` is neither a directory nor a bucket.
+        Raises SettingsError if `uri` is neither a directory nor a bucket.
         """
         self.uri = uri
         self._files = open_files(uri)
@@ -109,37 +109,37 @@ class Store:
 
     @property
     def local(self) -> bool:
-        """Whether the store is a directory of this machine."""
+        """Whether the store is a directory on this machine."""
         return isinstance(self._files, LocalFiles)
 
     @property
     def digest(self) -> str:
-        """What tells this store from others where its address is not to be shown: 16 hex digits of its SHA-256."""
+        """Identifier that does not reveal the store's address: 16 hex digits of the address's SHA-256."""
         place = str(self._files.root.resolve()) if isinstance(self._files, LocalFiles) else self.uri.rstrip("/")
         return hashlib.sha256(place.encode()).hexdigest()[:16]
 
     def address(self, ref: str) -> str:
-        """Full address of a path in the store."""
+        """Return the full URI of a path in the store."""
         return f"{self.uri.rstrip('/')}/{ref}"
 
     def open(self, ref: str) -> Artifact:
-        """The artifact at `ref`. Raises ArtifactError where there is none (PrunedError where that is on purpose)."""
+        """Return the artifact at `ref`. Raises ArtifactError if there is none (PrunedError if it was pruned)."""
         artifact = self._open(ref)
         if artifact is not None:
             return artifact
         day = self.read(f"{PRUNED}/{ref}")
         if day is not None:
-            raise PrunedError(f"{self.address(ref)} was deleted on {day.decode()}: no deployment that is kept needs it")
+            raise PrunedError(f"{self.address(ref)} was pruned on {day.decode()}: no retained deployment needs it")
         raise ArtifactError(f"{self.address(ref)}: no such artifact (it has no {MANIFEST})")
 
     def prune(self, artifact: Artifact) -> None:
-        """Delete an artifact and what was fetched of it, and remember that it was meant."""
-        # First, so that a deletion that is cut off is not taken for a loss.
+        """Delete an artifact and its local copy, and record the deletion."""
+        # Record first, so that an interrupted deletion does not look like data loss.
         self.create(f"{PRUNED}/{artifact.ref}", f"{datetime.now(UTC):%Y-%m-%d}".encode())
         self.sweep(artifact.ref)
 
     def sweep(self, ref: str) -> None:
-        """Delete the files at `ref`, also those that are left of a deletion that was cut off, and what was fetched."""
+        """Delete the files at `ref` and their local copy, also after an interrupted deletion."""
         self._files.remove(ref, first=MANIFEST)
         shutil.rmtree(self._cache / "artifacts" / ref, ignore_errors=True)
 
@@ -153,9 +153,9 @@ class Store:
             raise ArtifactError(f"{self.address(ref)}/{MANIFEST} is damaged: {error.errors()[0]['msg']}") from error
 
     def find(self, kind: str, recipe: str, key: str, inputs: Mapping[str, Artifact]) -> Artifact | None:
-        """The newest finished artifact of this key that was made from just these inputs.
+        """Return the newest complete artifact with this key and exactly these inputs, or None.
 
-        A damaged one is passed over with a warning, so that its stage makes it anew.
+        A damaged artifact is skipped with a warning, so that its stage builds it again.
         """
         wanted = {name: artifact.ref for name, artifact in inputs.items()}
         for attempt in reversed(self.list(f"{kind}/{recipe}/{key}")):
@@ -170,18 +170,18 @@ class Store:
         return None
 
     def _check_sizes(self, artifact: Artifact) -> None:
-        # Cheap enough for every look-up, also in a bucket; digests are checked when files are read.
+        # Sizes are cheap enough for every look-up, also in a bucket; digests are checked when files are read.
         sizes = self._files.sizes(artifact.ref)
         for name, entry in artifact.manifest.files.items():
             if sizes.get(name) != entry.size:
                 raise ArtifactError(f"{artifact.uri}: file {name} is {size_state(sizes.get(name), entry.size)}")
 
     def newest(self, kind: str, recipe: str) -> Artifact | None:
-        """The artifact of this kind that was made last, or None."""
+        """Return the most recent artifact of this kind, or None."""
         return next((artifact for ref in self.refs(kind, recipe) if (artifact := self._open(ref))), None)
 
     def refs(self, kind: str, recipe: str) -> list[str]:
-        """Refs of all attempts of this kind, finished or not, the newest first."""
+        """Return the refs of all attempts of this kind, complete or not, newest first."""
         refs = [
             f"{kind}/{recipe}/{key}/{name}"
             for key in self.list(f"{kind}/{recipe}")
@@ -190,28 +190,28 @@ class Store:
         return sorted(refs, key=lambda item: item.rsplit("/", 1)[1], reverse=True)
 
     def list(self, ref: str) -> list[str]:
-        """Names right below `ref`, sorted, hidden ones left out; empty where it does not exist."""
+        """Return the names directly below `ref`, sorted, without hidden ones; empty if `ref` does not exist."""
         return self._files.list(ref)
 
     def read(self, ref: str) -> bytes | None:
-        """Content of one file, or None where it does not exist."""
+        """Return the content of one file, or None if it does not exist."""
         return self._files.read(ref)
 
     def create(self, ref: str, content: bytes) -> bool:
-        """Write a small file that must not exist yet, whole or not at all; False where it exists."""
+        """Create a small file atomically; return False if it already exists."""
         return self._files.create(ref, content)
 
     def draft(self) -> AbstractContextManager[Path]:
-        """A directory to build an artifact in; gone afterwards unless published.
+        """Return a context manager with a directory to build an artifact in; it is deleted unless published.
 
-        Raises StoreError where it cannot be made, or where the disk fills up meanwhile.
+        Raises StoreError if the directory cannot be created or the disk is full.
         """
-        # A local store's drafts lie inside it: a rename is atomic only within one file system.
+        # Drafts of a local store are inside it: a rename is atomic only within one file system.
         parent = self._files.root / ".drafts" if isinstance(self._files, LocalFiles) else self._cache / "drafts"
         return open_draft(parent)
 
     def publish(self, draft: Path, kind: str, recipe: str, key: str, **fields: Any) -> Artifact:
-        """Make `draft` an artifact: files first, the manifest last. `fields` are the manifest's others."""
+        """Publish `draft` as an artifact: files first, the manifest last. `fields` are further manifest fields."""
         now = datetime.now(UTC)
         with store_errors(str(draft)):
             files = {
@@ -227,13 +227,13 @@ class Store:
         taken = [ref.rsplit("/", 1)[1] for ref in self.refs(kind, recipe)]
         ref = f"{kind}/{recipe}/{key}/{attempt_name(taken, now)}"
         self._files.put(draft, ref, last=MANIFEST)
-        # Read back, so that what a stage made and what it finds again are alike (a tuple is a list in both).
+        # Parse the written text, so that a new artifact equals a reused one (tuples become lists).
         return Artifact(self, ref, Manifest.model_validate_json(text))
 
     def fetch(self, artifact: Artifact) -> Path:
-        """The artifact's directory on this machine, every file verified; downloaded where the store is a bucket.
+        """Return the artifact's directory on this machine with every file verified; download it from a bucket.
 
-        Raises ArtifactError where a file is missing or not what the manifest says.
+        Raises ArtifactError if a file is missing or differs from the manifest.
         """
         files = artifact.manifest.files
         if isinstance(self._files, LocalFiles):
@@ -244,7 +244,7 @@ class Store:
             try:
                 verify_files(target, files, str(target))
             except ArtifactError as error:
-                log.warning("fetched again: %s", error)
+                log.warning("downloading again: %s", error)
                 shutil.rmtree(target, ignore_errors=True)
             else:
                 return target
@@ -263,6 +263,6 @@ class Store:
                 try:
                     draft.rename(target)
                 except OSError as error:
-                    # Another process fetched it meanwhile; its copy was verified too.
+                    # Another process has downloaded and verified it meanwhile.
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise

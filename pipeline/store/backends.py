@@ -1,4 +1,4 @@
-"""Where a store keeps its files: a local directory, or a prefix of an S3 bucket."""
+"""Storage backends: a local directory, or a prefix of an S3 bucket."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from pipeline.atomic_files import sync
 from pipeline.errors import SettingsError, StoreError
 from pipeline.store.store_errors import bucket_errors, store_errors
 
-#: Seconds before each further try of an exclusive write, while S3 answers that another one is under way.
+#: Pauses in seconds between attempts of an exclusive write, while S3 reports a concurrent write.
 CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8)
-#: An upload may take this long, and a second more for each so many bytes: half a megabit a second.
+#: Timeout of an upload: a fixed part, and the time at the minimum speed (half a megabit per second).
 UPLOAD_SECONDS = 300
 UPLOAD_BYTES_PER_SECOND = 64 * 1024
 
 
 class Files(ABC):
-    """The few operations that a store needs; a `ref` is a path below the root, with forward slashes.
+    """The storage operations of a store; a `ref` is a path below the root, with forward slashes.
 
-    Every method raises StoreError where the place cannot be reached or written.
+    Every method raises StoreError if the storage cannot be reached or written.
     """
 
     @abstractmethod
     def list(self, ref: str) -> list[str]:
-        """Names right below `ref`, sorted, hidden ones left out; empty where it does not exist."""
+        """Return the names directly below `ref`, sorted, without hidden ones; empty if `ref` does not exist."""
 
     @abstractmethod
     def sizes(self, ref: str) -> dict[str, int]:
-        """Every file below `ref`: its path from there, and its size in bytes."""
+        """Map each file below `ref`, by its path relative to `ref`, to its size in bytes."""
 
     @abstractmethod
     def read(self, ref: str) -> bytes | None:
-        """Content of one file, or None where it does not exist."""
+        """Return the content of one file, or None if it does not exist."""
 
     @abstractmethod
     def create(self, ref: str, content: bytes) -> bool:
-        """Write a small file that must not exist yet, whole or not at all; False where it exists."""
+        """Create a small file atomically; return False if it already exists."""
 
     @abstractmethod
     def remove(self, ref: str, first: str) -> None:
-        """Delete the directory `ref` where it exists, its file `first` before all others."""
+        """Delete the directory `ref` if it exists, its file `first` before all others."""
 
     @abstractmethod
     def put(self, directory: Path, ref: str, last: str) -> None:
@@ -56,10 +56,10 @@ class Files(ABC):
 
 
 class LocalFiles(Files):
-    """Files below a directory of this machine."""
+    """Files below a directory on this machine."""
 
     def __init__(self, root: Path) -> None:
-        """`root` is made when the first file is written."""
+        """`root` is created when the first file is written."""
         self.root = root
 
     @override
@@ -98,7 +98,7 @@ class LocalFiles(Files):
             try:
                 beside.write_bytes(content)
                 sync(beside)
-                # A link, unlike a rename, fails where the name is taken.
+                # A link, unlike a rename, fails if the name exists.
                 os.link(beside, path)
             except FileExistsError:
                 return False
@@ -128,40 +128,40 @@ class LocalFiles(Files):
             except FileNotFoundError:
                 return
             with suppress(OSError):
-                # Where it was the last of its key.
+                # Fails unless it was the last artifact of its key.
                 base.parent.rmdir()
 
     def _check_root(self) -> None:
-        # A file in the store's place must not look like an empty store; one in an artifact's place is a person's note.
+        # A file at the root must not look like an empty store; files below it may be a user's notes.
         if self.root.exists() and not self.root.is_dir():
-            raise StoreError(f"{self.root}: is a file; name a directory, or move the file away")
+            raise StoreError(f"{self.root} is a file; choose a directory, or move the file away")
 
 
 class BucketFiles(Files):
-    """Files below `s3://bucket/prefix`; credentials and endpoint are AWS's own variables."""
+    """Files below `s3://bucket/prefix`; credentials and endpoint come from AWS's standard variables."""
 
     def __init__(self, uri: str) -> None:
-        """Opens no connection yet. Raises SettingsError where the URI names no bucket."""
+        """Parse `uri` without opening a connection. Raises SettingsError if it has no bucket."""
         import fsspec
 
         self._fs, root = fsspec.core.url_to_fs(uri)
         self._root: str = root.rstrip("/")
         self._bucket = self._root.split("/")[0]
         if not self._bucket:
-            raise SettingsError(f"store {uri}: names no bucket; use s3://bucket/prefix")
+            raise SettingsError(f"store {uri} has no bucket; use s3://bucket/prefix")
 
     @override
     def list(self, ref: str) -> list[str]:
         base = f"{self._root}/{ref}"
         with bucket_errors(f"s3://{base}"):
-            # Another machine may have written since; without this s3fs answers from memory.
+            # s3fs caches listings, but another machine may have written since.
             self._fs.invalidate_cache()
             try:
                 paths = [path.rstrip("/") for path in self._fs.ls(base, detail=False)]
             except FileNotFoundError:
                 self._check_bucket()
                 return []
-        # A console leaves an empty object named like the folder itself.
+        # The S3 console creates an empty object with the folder's own name.
         names = {path.rsplit("/", 1)[1] for path in paths if path != base}
         return sorted(name for name in names if not name.startswith("."))
 
@@ -193,7 +193,7 @@ class BucketFiles(Files):
         raise StoreError(f"s3://{self._root}/{ref}: S3 reported conflicting writes {tries} times; run again")
 
     def _try_to_create(self, ref: str, content: bytes) -> bool | None:
-        """None where another write is under way, of which nobody knows yet what becomes."""
+        """Create the object; return whether this content was written, or None while another write is in progress."""
         path = f"{self._root}/{ref}"
         with bucket_errors(f"s3://{path}"):
             try:
@@ -203,7 +203,7 @@ class BucketFiles(Files):
                 if status == 409:
                     return None
                 if status == 412:
-                    # A request whose answer was lost is sent twice: what exists may be this very record.
+                    # A request without a response is sent twice: the existing object may be this one.
                     return self.read(ref) == content
                 raise
         return True
@@ -225,7 +225,7 @@ class BucketFiles(Files):
                     self._fs.rm(path, recursive=path == base)
 
     def get(self, ref: str, path: Path) -> bool:
-        """Copy one file to `path`; False where it does not exist."""
+        """Copy one file to `path`; return False if it does not exist."""
         with bucket_errors(f"s3://{self._root}/{ref}"):
             try:
                 self._fs.get_file(f"{self._root}/{ref}", str(path))
@@ -235,23 +235,23 @@ class BucketFiles(Files):
         return True
 
     def _check_bucket(self) -> None:
-        # A mistyped bucket must not look like an empty store: a gate would find no champion there.
+        # A misspelt bucket must not look like an empty store: the gate would find no champion.
         if not self._fs.exists(self._bucket):
-            raise StoreError(f"s3://{self._bucket}: no such bucket, or no access to it")
+            raise StoreError(f"s3://{self._bucket}: no such bucket, or no access to it; check its name and credentials")
 
 
 def open_files(uri: str) -> LocalFiles | BucketFiles:
-    """The files at a directory or `s3://bucket/prefix`. Raises SettingsError for anything else."""
+    """Return the backend for a directory or `s3://bucket/prefix`. Raises SettingsError for other URIs."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme == "file":
         return LocalFiles(Path(rest if separator else uri).expanduser().absolute())
     if scheme != "s3":
-        raise SettingsError(f"store {uri}: {scheme}:// is not known; use a directory or s3://bucket/prefix")
+        raise SettingsError(f"store {uri}: {scheme}:// is not supported; use a directory or s3://bucket/prefix")
     return BucketFiles(uri)
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and its parents, each on the disk before what goes into it."""
+    """Create a directory and its parents; each is flushed to disk before its content."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -260,8 +260,8 @@ def make_directory(path: Path) -> None:
 
 
 def upload_seconds(size: int) -> float:
-    """How long an upload of `size` bytes may take."""
-    # No timeout of S3's client covers an upload: it waits for "100 Continue", or to go on sending, for ever.
+    """Return the timeout in seconds for an upload of `size` bytes."""
+    # The S3 client has no timeout for uploads: it can wait forever for "100 Continue" or to send.
     return UPLOAD_SECONDS + size / UPLOAD_BYTES_PER_SECOND
 
 

@@ -1,4 +1,4 @@
-"""Decisions of the promotion gate and rejections by a person, as the store records them."""
+"""Decisions of the promotion gate and rejections by a reviewer, as recorded in the store."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.errors import ArtifactError
 from pipeline.store.artifacts import Artifact, Store
 
-#: Kind of the artifact that says that a person said no.
+#: Kind of the artifact that records a rejection by a reviewer.
 REJECTION = "rejection"
 
 
 class Estimate(BaseModel):
-    """A figure with its interval: 95%, of a difference 90% (whose lower end is what a margin is held against)."""
+    """A figure with its 95% interval; for a difference 90%, whose lower end is compared with the margin."""
 
     # See `Check`.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -26,9 +26,9 @@ class Estimate(BaseModel):
 
 
 class Check(BaseModel):
-    """One figure held against its bound."""
+    """One figure compared with its bound."""
 
-    # A value that is not a number stays one: as null the decision could not be read again.
+    # Keep NaN in JSON: with null, the decision could not be parsed again.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     kind: Literal["floor", "behaviour", "comparison"]
@@ -36,8 +36,8 @@ class Check(BaseModel):
     value: float
     bound: float
     passed: bool
-    estimate: Estimate | None = Field(default=None, description="what was measured, where that has an interval")
-    miss: str | None = Field(default=None, description="why it failed, where a figure below a bound does not say it")
+    estimate: Estimate | None = Field(default=None, description="the measured value with its interval, if it has one")
+    miss: str | None = Field(default=None, description="why it failed, if value and bound do not explain it")
 
 
 class Decision(BaseModel):
@@ -47,25 +47,25 @@ class Decision(BaseModel):
 
     promote: bool
     reason: str = Field(description="one sentence")
-    champion: str | None = Field(description="ref of the release that it was compared with")
-    best: str | None = Field(description="ref of the best release before the champion, which it was compared with too")
-    notes: tuple[str, ...] = Field(description="what else a person should know, a sentence each")
+    champion: str | None = Field(description="ref of the champion that it was compared with")
+    best: str | None = Field(description="ref of the best earlier release, if it was compared with that too")
+    notes: tuple[str, ...] = Field(description="further remarks for reviewers, one sentence each")
     checks: tuple[Check, ...]
 
     @property
     def is_champion(self) -> bool:
-        """Whether the model that was judged is the champion's own, so that there was nothing to compare."""
+        """Whether the evaluated model is the champion's own, so that there was nothing to compare."""
         return self.champion is not None and all(check.kind != "comparison" for check in self.checks)
 
     @property
     def why(self) -> str:
-        """The reason without its first word, for where the verdict itself stands above it."""
+        """The reason without the verdict at its start, for places that show the verdict separately."""
         text = self.reason.removeprefix("Promoted: ").removeprefix("Refused: ")
         return text[:1].upper() + text[1:]
 
 
 def read_decision(decided: Artifact) -> Decision:
-    """The decision of a `decide` artifact. Raises ArtifactError where it is missing or damaged."""
+    """Return the decision of a `decide` artifact. Raises ArtifactError if it is missing or damaged."""
     try:
         return Decision.model_validate(decided.read_json("decision.json"))
     except (FileNotFoundError, ValueError) as error:
@@ -73,7 +73,7 @@ def read_decision(decided: Artifact) -> Decision:
 
 
 def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Artifact:
-    """Remember that a person, or nobody in time, said no in `run` to the model of a decision; `by` says who."""
+    """Record that the model of a decision was rejected in `run`, by a reviewer or a timeout; `by` is a sentence."""
     with store.draft() as draft:
         return store.publish(
             draft,
@@ -88,9 +88,9 @@ def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Arti
 
 
 def find_rejection(store: Store, decided: Artifact, decision: Decision) -> Artifact | None:
-    """The newest rejection (its figure `by` is a sentence) of the model that `decision` would promote, if there is one.
+    """Return the newest rejection of the model that `decision` would promote, or None; its figure `by` is a sentence.
 
-    None of the champion's own model: it is served already.
+    The champion's own model cannot be rejected: it is already served.
     """
     if not decision.promote or decision.is_champion:
         return None
@@ -98,7 +98,7 @@ def find_rejection(store: Store, decided: Artifact, decision: Decision) -> Artif
 
 
 def decision_lines(decision: Decision) -> Iterator[str]:
-    """Each gate with what it held against what, and what else a person should know."""
+    """Yield one line for each check, with its value and bound, and one for each note."""
     for check in decision.checks:
         yield f"{'passed' if check.passed else 'FAILED':<11} {check.name}: {check.value:.4f} against {check.bound:.4f}"
     yield from (f"{'note':<11} {note}" for note in decision.notes)

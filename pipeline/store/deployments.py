@@ -1,4 +1,4 @@
-"""The append-only deployment log, and the releases that were served before the champion."""
+"""The append-only deployment log, and the releases that were live before the champion."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pipeline.store.artifacts import Artifact, Store
 
 DEPLOYMENTS = "deployments"
 RECORD = re.compile(r"\d{6,}\.json")
-#: What reading or asking the model of another night raises where that is damaged, lost or of older code: figures of
-#: another form, and torch's own errors, which are of no kind of theirs. Never StoreError: the store may come back.
+#: Errors raised by reading or running an earlier model that is damaged, lost or of an older version of the code; torch
+#: raises RuntimeError. StoreError is not among them: the store may be unavailable only temporarily.
 UNREADABLE = (
     ArtifactError,
     BaseModelError,
@@ -43,37 +43,37 @@ class DeploymentLog:
     """Numbered records in the store, each created exclusively; the highest number wins."""
 
     def __init__(self, store: Store) -> None:
-        """`store` is where releases live too."""
+        """Open the log in `store`, which also contains the releases."""
         self._store = store
 
     def numbers(self) -> list[int]:
-        """Numbers of all deployments, ascending; files that are no records are passed over."""
+        """Return the numbers of all deployments, ascending; other files are ignored."""
         names = self._store.list(DEPLOYMENTS)
         return sorted(int(name.removesuffix(".json")) for name in names if RECORD.fullmatch(name))
 
     def latest(self) -> Deployment | None:
-        """The deployment that is live, or None before the first."""
+        """Return the live deployment, or None before the first."""
         numbers = self.numbers()
         return self.get(numbers[-1]) if numbers else None
 
     def get(self, number: int) -> Deployment:
-        """Deployment `number`. Raises ArtifactError where there is none or it cannot be read."""
+        """Return deployment `number`. Raises ArtifactError if it does not exist or is damaged."""
         ref = f"{DEPLOYMENTS}/{number:06d}.json"
         content = self._store.read(ref)
         if content is None:
-            raise ArtifactError(f"no deployment {number}; there are: {self.numbers()}")
+            raise ArtifactError(f"there is no deployment {number}; existing deployments: {self.numbers()}")
         try:
             record = Deployment.model_validate_json(content)
         except ValidationError as error:
             raise ArtifactError(f"{self._store.address(ref)} is damaged: {error.errors()[0]['msg']}") from error
         if record.number != number:
-            raise ArtifactError(f"{self._store.address(ref)} is damaged: it is the record of {record.number}")
+            raise ArtifactError(f"{self._store.address(ref)} is damaged: it records deployment {record.number}")
         return record
 
     def append(self, releases: dict[str, str], *, after: int, run: str, reason: str) -> Deployment:
-        """Record the deployment that follows number `after` (0: none yet).
+        """Record the deployment after number `after` (0: none yet).
 
-        Raises ConflictError where another was recorded meanwhile: nothing is overwritten.
+        Raises ConflictError if another deployment was recorded meanwhile; nothing is overwritten.
         """
         newest = max(self.numbers(), default=0)
         if newest != after:
@@ -81,17 +81,17 @@ class DeploymentLog:
         record = Deployment(number=after + 1, created=datetime.now(UTC), run=run, reason=reason, releases=releases)
         content = record.model_dump_json(indent=1).encode()
         if not self._store.create(f"{DEPLOYMENTS}/{record.number:06d}.json", content):
-            raise ConflictError(f"deployment {record.number} exists already: another run deployed meanwhile")
+            raise ConflictError(f"deployment {record.number} already exists: another run deployed meanwhile")
         return record
 
     def one_back(self) -> Deployment:
-        """The deployment whose map came before the current one, on the path that leads to it.
+        """Return the deployment to roll back to: the one before the current map of releases.
 
-        Raises RefusedError where there is none, or where a recipe that is live would be left without a release.
+        Raises RefusedError if there is none, or if a live recipe would be left without a release.
         """
         path: list[Deployment] = []
         for record in map(self.get, self.numbers()):
-            # A map that comes again is a way back to it: what lay between was given up.
+            # A repeated map is a rollback; drop the deployments in between.
             known = next((place for place, item in enumerate(path) if item.releases == record.releases), len(path))
             path[known:] = [record]
         if len(path) < 2:
@@ -99,16 +99,16 @@ class DeploymentLog:
         target, missing = path[-2], sorted(path[-1].releases.keys() - path[-2].releases.keys())
         if missing:
             raise RefusedError(
-                f"deployment {target.number}, the one before, has no release of {', '.join(missing)}, so nothing would "
-                f"answer for it; to go there all the same, name it: {target.number}"
+                f"the previous deployment, {target.number}, has no release of {', '.join(missing)}, which would no "
+                f"longer be served; to roll back anyway, specify the number {target.number}"
             )
         return target
 
     def served(self, recipe: str) -> list[str]:
-        """Refs of the releases of `recipe` on the way to the one that is live, that one last.
+        """Return the refs of the releases of `recipe` that led to the live one, in order, the live one last.
 
-        A release that comes again is a way back to it: what lay between was given up, and is left out.
-        Raises ArtifactError where a record cannot be read.
+        A repeated release is a rollback: the releases in between are left out.
+        Raises ArtifactError if a record is damaged.
         """
         path: list[str] = []
         for record in map(self.get, self.numbers()):
@@ -118,9 +118,9 @@ class DeploymentLog:
         return path
 
     def champion(self, recipe: str) -> Artifact | None:
-        """The release that the newest deployment names for `recipe`, or None.
+        """Return the live release of `recipe`, or None if it has none.
 
-        Raises ArtifactError where it is named but cannot be read: a gate must not pass for want of a champion.
+        Raises ArtifactError if the release is unreadable: a gate must not pass because the champion is missing.
         """
         latest = self.latest()
         ref = latest.releases.get(recipe) if latest else None
@@ -128,26 +128,26 @@ class DeploymentLog:
 
 
 def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
-    """Releases of recipe `name` that were served before its champion, the best on its own night's gate side first.
+    """Return the releases of recipe `name` that were live before its champion, sorted by their gate metric, best first.
 
-    Only those of the sample, or only those of real data. Ones that were pruned are passed over; ones that cannot be
-    read are, too, and named in `notes`.
+    `sample` selects releases trained on sample data or on real data. Pruned releases are skipped; unreadable ones are
+    skipped and reported in `notes`.
     """
     try:
         earlier = DeploymentLog(store).served(name)[:-1]
     except ArtifactError as error:
-        notes.append(f"the deployment log cannot be read ({error}); no earlier release was compared with")
+        notes.append(f"the deployment log cannot be read ({error}); the model was not compared with earlier releases")
         return []
     ranked: list[tuple[float, Artifact]] = []
     for ref in earlier:
         try:
-            # Manifests alone: as many small files as there were deployments, and one model in the end.
+            # Read only manifests here, one small file per deployment; the caller loads one model.
             release = store.open(ref)
             figures = release.input("evaluated").figures
             value = float(figures["gate"][metric]["value"])
             fitting = figures["sample"] == sample and not math.isnan(value)
         except PrunedError:
-            # The best is never pruned, so it was none.
+            # The best release is never pruned, so a pruned one cannot be the best.
             continue
         except UNREADABLE as error:
             notes.append(unread_note(ref, error))
@@ -158,5 +158,5 @@ def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: li
 
 
 def unread_note(ref: str, error: Exception) -> str:
-    """Return the sentence in which a decision names an earlier release that cannot be read."""
-    return f"the earlier release {ref} cannot be read ({error}); it was not compared with"
+    """Return the note of a decision about an earlier release that cannot be read."""
+    return f"the earlier release {ref} cannot be read ({error}); the model was not compared with it"

@@ -1,4 +1,4 @@
-"""Drafts: directories in which artifacts are built, each locked for as long as somebody is at work in it."""
+"""Drafts: directories in which artifacts are built, each locked while its process works in it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 from pipeline.store.backends import make_directory
 from pipeline.store.store_errors import full_disk_errors, store_errors
 
-#: A draft in which nothing was written for this long, and that nobody holds, belongs to a run that was killed.
+#: An unlocked draft without a write for this long is left over from a killed run.
 STALE_DRAFT_SECONDS = 24 * 3600
 
 
 @contextmanager
 def open_draft(parent: Path) -> Iterator[Path]:
-    """A new directory below `parent`; gone afterwards unless it was moved.
+    """Yield a new directory below `parent`; it is deleted afterwards unless it was moved.
 
-    Raises StoreError where it cannot be made, or where the disk fills up meanwhile.
+    Raises StoreError if it cannot be created or the disk is full.
     """
     directory = parent / secrets.token_hex(8)
     with store_errors(str(parent)):
-        # The store's own directory may be new with its first draft.
+        # The first draft may also create the store's own directory.
         make_directory(parent)
         directory.mkdir()
         held = os.open(directory, os.O_RDONLY)
@@ -42,27 +42,27 @@ def open_draft(parent: Path) -> Iterator[Path]:
 
 
 def remove_stale_drafts(parent: Path, *, now: float) -> None:
-    """Remove drafts that killed runs left: nobody holds them, and they were written a day or more from `now` (seconds).
+    """Remove drafts of killed runs: unlocked, and last written a day or more before `now` (seconds since the epoch).
 
-    Also a day after it, for a clock may have been set back.
+    Drafts from a day or more after `now` are removed too, because the clock may have been set back.
     """
     for directory in parent.iterdir():
         try:
             touched = max(path.lstat().st_mtime for path in (directory, *directory.rglob("*")))
         except FileNotFoundError:
-            continue  # its run is at work there, or just published it
+            continue  # its run is writing there, or has just published it
         if abs(now - touched) > STALE_DRAFT_SECONDS and not _is_held(directory):
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else holds the directory; kept until the descriptor is closed, or its process ends."""
+    """Lock the directory until the descriptor is closed or the process ends; return False if another holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without locks: there the age alone decides
+        pass  # a file system without locks: only the age decides
     return True
 
 
@@ -70,7 +70,7 @@ def _is_held(directory: Path) -> bool:
     try:
         descriptor = os.open(directory, os.O_RDONLY)
     except OSError:
-        return True  # gone meanwhile, or another user's
+        return True  # deleted meanwhile, or owned by another user
     try:
         return not _lock(descriptor)
     finally:

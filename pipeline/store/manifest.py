@@ -1,4 +1,4 @@
-"""The manifest: what makes a directory an artifact, and the key that it is found by."""
+"""The manifest, which makes a directory an artifact, and the key by which the artifact is found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline import __version__
 from pipeline.errors import ArtifactError
 
 MANIFEST = "manifest.json"
-#: How the name of an attempt begins; ends in microseconds, so that names sort by time.
+#: Time format at the start of an attempt's name, down to microseconds, so that names sort by time.
 ATTEMPT_TIME = "%Y%m%dT%H%M%S%f"
 
 
@@ -32,7 +32,7 @@ class FileEntry(BaseModel):
 
 
 class Input(BaseModel):
-    """An artifact that another was made from."""
+    """An input of an artifact: another artifact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,9 +41,9 @@ class Input(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What makes a directory an artifact; written last."""
+    """The manifest of an artifact; written last, it marks the artifact as complete."""
 
-    # A figure that is not a number stays one: as null it would read as absent.
+    # Keep NaN in JSON: null would mean that the figure is absent.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     kind: str
@@ -63,19 +63,19 @@ class Manifest(BaseModel):
         for name in files:
             path = PurePosixPath(name)
             if not path.parts or path.is_absolute() or ".." in path.parts:
-                raise ValueError(f"file name {name!r} leads out of the artifact")
+                raise ValueError(f"file name {name!r} is not inside the artifact")
         return files
 
 
 def make_key(stage: str, version: int, fields: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """The key of a stage's result: 16 hex digits of the SHA-256 of all that decides it."""
+    """Return the key of a stage's result: 16 hex digits of the SHA-256 of stage, version, fields and inputs."""
     document = {"stage": stage, "version": version, "fields": fields, "inputs": dict(inputs)}
     text = json.dumps(document, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(value: object) -> Any:
-    # Not str(): the text of a set or of a plain object differs from process to process.
+    # Not str(): the text of a set or of a plain object differs between processes.
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Path):
@@ -84,9 +84,9 @@ def _plain(value: object) -> Any:
 
 
 def attempt_name(taken: Iterable[str], now: datetime) -> str:
-    """A name for an attempt made `now` (UTC): it sorts behind all of `taken`, those of the attempts that there are.
+    """Return a name for an attempt made `now` (UTC) that sorts after `taken`, the names of all existing attempts.
 
-    The clock alone would not do: it may be set back, or be another machine's.
+    The clock alone is not enough: it may be set back, or differ between machines.
     """
     newest = max(filter(None, map(_attempt_time, taken)), default=None)
     moment = max(now, newest + timedelta(microseconds=1)) if newest else now
@@ -96,42 +96,42 @@ def attempt_name(taken: Iterable[str], now: datetime) -> str:
 def _attempt_time(name: str) -> datetime | None:
     try:
         return datetime.strptime(name.partition("-")[0], ATTEMPT_TIME).replace(tzinfo=UTC)
-    except ValueError:  # somebody else's directory
+    except ValueError:  # not an attempt's directory
         return None
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify_files(directory: Path, files: Mapping[str, FileEntry], name: str) -> None:
-    """Raise ArtifactError unless every file of `files` is in `directory`, whole and unchanged."""
+    """Raise ArtifactError unless every file of `files` is in `directory`, complete and unchanged."""
     for relative, entry in files.items():
         path = directory / relative
         size = path.stat().st_size if path.is_file() else None
         if size != entry.size:
             raise ArtifactError(f"{name}: file {relative} is {size_state(size, entry.size)}")
         if file_digest(path) != entry.sha256:
-            raise ArtifactError(f"{name}: file {relative} has changed since it was made; run its stage with --force")
+            raise ArtifactError(f"{name}: file {relative} has changed since it was written; run its stage with --force")
 
 
 def size_state(size: int | None, expected: int) -> str:
-    """What is wrong with a file of `size` bytes (None: there is none), and what to do."""
+    """Return the fault of a file of `size` bytes (None: missing) and the remedy, as part of a sentence."""
     state = "missing" if size is None else f"{size} bytes long, not {expected}"
     return f"{state}; run its stage again"
 
 
 @cache
 def code_version() -> str:
-    """Package version, with the git commit where the code is a checkout."""
+    """Return the package version, with the git commit if the code is a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__
     command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return __version__
     return f"{__version__}+{result.stdout.strip()}" if result.returncode == 0 else __version__

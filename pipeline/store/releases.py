@@ -1,4 +1,4 @@
-"""Releases, and the append-only log of deployments that says which of them are live."""
+"""Releases: the card of an exported model, with its variants and golden sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.store.artifacts import Artifact
 
 
 class ScoreLine(BaseModel):
-    """From a cosine to a score: `slope * cosine + intercept`, clipped to the score range."""
+    """Linear map from a cosine or distance to a score, `slope * value + intercept`, clipped to the score range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,28 +22,28 @@ class ScoreLine(BaseModel):
     intercept: float
 
 
-#: Of the numbers of an exported file.
+#: Numeric precision of an exported file.
 Precision = Literal["int8", "fp16", "fp32"]
 
 
 class Variant(BaseModel):
-    """One exported file of a model and how far it is from the trained one."""
+    """One exported file of a model and its parity with the trained model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
     precision: Precision
     packed: bool = Field(default=False, description="computes no padding")
-    parity: dict[str, float] | None = Field(description="None where it was not measured, for want of a GPU")
+    parity: dict[str, float] | None = Field(description="None if it was not measured because there was no GPU")
 
     @property
     def name(self) -> str:
-        """What tells it from the others of its device."""
+        """Its name, unique among the variants of a device."""
         return f"packed {self.precision}" if self.packed else self.precision
 
 
 class Golden(BaseModel):
-    """A sentence (or pair) and what the exported model answers: class probabilities, or one score."""
+    """A sentence (or pair) and the exported model's answer: class probabilities, or one score."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,7 +52,7 @@ class Golden(BaseModel):
 
 
 class Card(BaseModel):
-    """`card.json` of a release: all that serving needs to know of the model."""
+    """`card.json` of a release: everything that serving needs to know about the model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,34 +66,36 @@ class Card(BaseModel):
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
     similar_at: float | None
-    calibration: ScoreLine | None = Field(description="from a bi-encoder's cosines")
-    euclidean: ScoreLine | None = Field(default=None, description="from the distances of its vectors, which are unit")
-    max_length: int = Field(description="tokens, special ones included")
+    calibration: ScoreLine | None = Field(description="map from a bi-encoder's cosines to scores")
+    euclidean: ScoreLine | None = Field(
+        default=None, description="map from the Euclidean distances of its unit vectors to scores"
+    )
+    max_length: int = Field(description="maximum number of tokens, special ones included")
     variants: dict[Literal["cpu", "cuda"], tuple[Variant, ...]] = Field(
-        description="files for each device, within the recipe's bounds where those were measured, the surest first"
+        description="files for each device, the most reliable first; measured ones are within the recipe's bounds"
     )
     golden: tuple[Golden, ...]
-    golden_tolerance: float = Field(description="largest difference of an answer, in the answer's own unit")
+    golden_tolerance: float = Field(description="maximum difference of an answer, in the answer's unit")
     figures: dict[str, float] = Field(description="metrics on the test file")
     trained: str = Field(description="ref of the trained artifact")
     created: datetime
 
     @property
     def route(self) -> Route:
-        """Where the service is asked for its answers."""
+        """The service's route for this release."""
         return ROUTES[self.kind, self.inputs]
 
     @field_validator("variants", mode="before")
     @classmethod
     def _several(cls, found: Any) -> Any:
-        """Older cards had one file for each device, and no list."""
+        """Convert cards of older versions, which have one file per device instead of a list."""
         if not isinstance(found, Mapping):
             return found
         return {device: (item,) if isinstance(item, Mapping | Variant) else item for device, item in found.items()}
 
 
 def read_card(release: Artifact) -> Card:
-    """The card of a release. Raises ArtifactError where it is missing or damaged."""
+    """Return the card of a release. Raises ArtifactError if it is missing or damaged."""
     try:
         return Card.model_validate(release.read_json("card.json"))
     except (FileNotFoundError, ValueError) as error:

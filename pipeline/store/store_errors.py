@@ -1,4 +1,4 @@
-"""What a disk or a bucket raises, turned into errors that say where it happened and what to do."""
+"""Convert errors of a disk or a bucket into StoreError with the location and a remedy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.errors import SaebyeokError, StoreError
 
 FULL = "the disk is full; free some space and run again"
 FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
-#: Bytes; with less than this free a disk is as good as full.
+#: A disk with fewer free bytes than this counts as full.
 FULL_BELOW = 256 * 1024
 
 
 @contextmanager
 def store_errors(where: str) -> Iterator[None]:
-    """Turn what the disk or the bucket raises into a StoreError that names `where`."""
+    """Convert errors of the disk or the bucket into a StoreError that names `where`."""
     try:
         yield
     except (OSError, BotoCoreError) as error:
@@ -29,8 +29,8 @@ def store_errors(where: str) -> Iterator[None]:
 
 @contextmanager
 def bucket_errors(where: str) -> Iterator[None]:
-    """Turn what S3's client raises into a StoreError that names `where`, also what it gave up to try again."""
-    # Here and not at the top: who has a bucket has imported it already.
+    """Convert errors of the S3 client, also after its last retry, into a StoreError that names `where`."""
+    # Imported here because only bucket stores need s3fs.
     from s3fs.core import S3_RETRYABLE_ERRORS
 
     with store_errors(where):
@@ -42,9 +42,9 @@ def bucket_errors(where: str) -> Iterator[None]:
 
 @contextmanager
 def full_disk_errors(where: str) -> Iterator[None]:
-    """Turn what a full disk at `where` (a directory) makes libraries raise into a StoreError.
+    """Convert errors that a full disk at `where` (a directory) causes in libraries into a StoreError.
 
-    Other errors pass as they are.
+    Other errors pass unchanged.
     """
     try:
         yield
@@ -57,13 +57,13 @@ def full_disk_errors(where: str) -> Iterator[None]:
 
 
 def _says_full(error: Exception) -> bool:
-    # Some libraries keep only the text: shutil of a tree, safetensors.
+    # Some errors keep only the text: those of `shutil.copytree` and of safetensors.
     number = error.errno if isinstance(error, OSError) else None
     return number in FULL_NUMBERS or any(os.strerror(known) in str(error) for known in FULL_NUMBERS)
 
 
 def _is_full(where: str) -> bool:
-    # And some not even that: torch says that a write has failed.
+    # Others do not mention the disk at all: torch only reports a failed write.
     try:
         return shutil.disk_usage(where).free < FULL_BELOW
     except OSError:
@@ -75,8 +75,8 @@ def _advice(error: Exception) -> str:
     if number in FULL_NUMBERS:
         return FULL
     if isinstance(error, PermissionError) or number == errno.EROFS:
-        return f"may not be read or written ({error}); check the rights, or name another store"
+        return f"cannot be read or written ({error}); fix its permissions, or choose another store"
     if isinstance(error, NoCredentialsError):
-        return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what else AWS offers"
-    # What ran out of time has no text of its own.
+        return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use another AWS method"
+    # Timeouts have no text.
     return str(error) or "no answer in time; run again"

@@ -122,7 +122,7 @@ def test_two_recipes_live_together_and_roll_back_step_by_step(
     # The same run again, as a retry: not one further back.
     assert rollback(settings, store, "first back", None) == fourth
     assert service.client.classify(["가"]).release == A
-    with pytest.raises(RefusedError, match=r"deployment 1, the one before, has no release of klue-sts.*name it: 1"):
+    with pytest.raises(RefusedError, match=r"the previous deployment, 1, has no release of klue-sts.*the number 1"):
         rollback(settings, store, "second back", None)
     fifth = rollback(settings, store, "to the first", 1)
     assert fifth.releases == first.releases

@@ -129,7 +129,7 @@ def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came
 
 def test_what_was_deleted_is_told_from_what_was_lost(settings: Settings, store: Store, nights: list[Artifact]) -> None:
     delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
-    with pytest.raises(PrunedError, match=r"was deleted on \d{4}-\d\d-\d\d: no deployment that is kept needs it"):
+    with pytest.raises(PrunedError, match=r"was pruned on \d{4}-\d\d-\d\d: no retained deployment needs it"):
         store.open(nights[0].ref)
     shutil.rmtree(nights[4].path)
     with pytest.raises(ArtifactError, match="no such artifact") as caught:

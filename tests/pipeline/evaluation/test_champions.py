@@ -270,7 +270,7 @@ def test_best_that_cannot_answer_gives_way_to_the_next(own: Road, how: str) -> N
     assert best.release.ref == low.ref
     (note,) = best.notes
     assert note.startswith(f"the earlier release {spoilt.ref} cannot be read (")
-    assert note.endswith("); it was not compared with")
+    assert note.endswith("); the model was not compared with it")
     # What to do about a champion like that is no advice here.
     assert "roll back" not in note
 

@@ -66,7 +66,7 @@ def test_a_damaged_copy_is_fetched_again(store: Store, content: bytes | None, ca
     if content is not None:
         copy.write_bytes(content)
     assert read_all(store.open(made.ref)) == FILES
-    assert "fetched again" in caplog.text
+    assert "downloading again" in caplog.text
 
 
 def test_what_is_damaged_in_the_bucket_is_not_kept(bucket: Bucket, store: Store, tmp_path: Path) -> None:

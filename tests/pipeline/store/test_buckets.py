@@ -86,7 +86,7 @@ def test_the_manifest_is_what_makes_an_artifact(bucket: Bucket, store: Store) ->
 
 def test_an_upload_that_fails_leaves_no_artifact(bucket: Bucket, store: Store) -> None:
     bucket.fail(refuse("403 Forbidden", "AccessDenied"), "PUT", "/weights.bin")
-    with pytest.raises(StoreError, match=r"may not be read or written \(AccessDenied\)") as caught:
+    with pytest.raises(StoreError, match=r"cannot be read or written \(AccessDenied\)") as caught:
         publish(store)
     assert "s3://" in str(caught.value)
     assert len(bucket.refs()) == len(FILES) - 1

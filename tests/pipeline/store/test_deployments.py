@@ -67,7 +67,7 @@ def test_a_late_run_cannot_deploy_over_another(open_again: Callable[[], Store]) 
 def test_a_number_that_does_not_exist_is_said(open_again: Callable[[], Store]) -> None:
     log, before = DeploymentLog(open_again()), datetime.now(UTC)
     assert before <= log.append({}, after=0, run="r", reason="r").created <= datetime.now(UTC)
-    with pytest.raises(ArtifactError, match=r"no deployment 7; there are: \[1\]"):
+    with pytest.raises(ArtifactError, match=r"no deployment 7; existing deployments: \[1\]"):
         log.get(7)
 
 
@@ -92,7 +92,7 @@ def test_a_record_under_another_number_is_damaged(open_again: Callable[[], Store
     log = DeploymentLog(store)
     record = log.append({}, after=0, run="r", reason="r")
     store.create("deployments/000002.json", record.model_dump_json().encode())
-    with pytest.raises(ArtifactError, match=r"000002\.json is damaged: it is the record of 1"):
+    with pytest.raises(ArtifactError, match=r"000002\.json is damaged: it records deployment 1"):
         log.latest()
 
 
@@ -195,7 +195,7 @@ def test_a_run_overtaken_at_the_last_moment_does_not_deploy(store: Store, monkey
         link(source, target)
 
     monkeypatch.setattr(os, "link", overtaken)
-    with pytest.raises(ConflictError, match="deployment 1 exists already: another run deployed meanwhile") as caught:
+    with pytest.raises(ConflictError, match="deployment 1 already exists: another run deployed meanwhile") as caught:
         log.append({"nsmc": "mine"}, after=0, run="mine", reason="r")
     assert not caught.value.retryable
     assert [log.get(number).run for number in log.numbers()] == ["theirs"]

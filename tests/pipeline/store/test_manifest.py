@@ -110,7 +110,7 @@ def test_a_manifest_survives_its_file() -> None:
 
 @pytest.mark.parametrize("name", ["../escaped", "deep/../../escaped", "/etc/passwd", ".", ""])
 def test_a_file_name_that_leads_out_is_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match=f"file name '{name}' leads out of the artifact"):
+    with pytest.raises(ValidationError, match=f"file name '{name}' is not inside the artifact"):
         Manifest.model_validate({**dict(MANIFEST), "files": {"a.bin": ENTRY, name: ENTRY}})
 
 
@@ -150,7 +150,7 @@ def test_files_are_told_by_their_sha256(tmp_path: Path) -> None:
         (None, r"^run: file deep/a\.bin is missing; run its stage again$"),
         (b"", r"^run: file deep/a\.bin is 0 bytes long, not 3; run its stage again$"),
         (b"abcd", r"^run: file deep/a\.bin is 4 bytes long, not 3; run its stage again$"),
-        (b"abd", r"^run: file deep/a\.bin has changed since it was made; run its stage with --force$"),
+        (b"abd", r"^run: file deep/a\.bin has changed since it was written; run its stage with --force$"),
     ],
 )
 def test_a_damaged_file_is_named(content: bytes | None, text: str, tmp_path: Path) -> None:

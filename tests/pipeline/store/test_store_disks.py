@@ -77,7 +77,7 @@ def test_a_store_that_may_not_be_written_is_said() -> None:
         store = Store(directory, Path(directory) / "cache")
         with unprivileged():
             for write in (lambda: publish(store), lambda: store.create("deployments/000001.json", b"{}")):
-                with pytest.raises(StoreError, match=r"may not be read or written .*check the rights"):
+                with pytest.raises(StoreError, match=r"cannot be read or written .*fix its permissions"):
                     write()
             assert find(store) is None
 
@@ -99,9 +99,9 @@ def test_a_file_where_the_store_should_be_is_said(tmp_path: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free some space and run again"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full; free some space and run again"),
-        (OSError(errno.EROFS, "Read-only file system"), "may not be read or written .*; check the rights"),
-        (PermissionError(errno.EACCES, "Permission denied"), "may not be read or written .*; check the rights"),
-        (PermissionError("Forbidden"), r"may not be read or written \(Forbidden\)"),
+        (OSError(errno.EROFS, "Read-only file system"), "cannot be read or written .*; fix its permissions"),
+        (PermissionError(errno.EACCES, "Permission denied"), "cannot be read or written .*; fix its permissions"),
+        (PermissionError("Forbidden"), r"cannot be read or written \(Forbidden\)"),
         (NoCredentialsError(), "no AWS credentials; set AWS_ACCESS_KEY_ID"),
         (EndpointConnectionError(endpoint_url="http://s3"), 'Could not connect to the endpoint URL: "http://s3"'),
         (OSError(errno.EIO, "Input/output error"), r"\[Errno 5\] Input/output error"),
