@@ -1,10 +1,10 @@
-"""The engine against transformers' fp32 on one core of a CPU: the same random model, the same sentences of NSMC.
+"""Compare the engine with transformers in fp32 on one CPU core: same random model, same NSMC sentences.
 
 python -m benchmarks.engine --data DIR [--shape 4x256 2x128] [--sentences 2000] [--rounds 5] [--json]
-The usual way is fp32 with sdpa, each sentence padded to 128 tokens, 32 at a time; the engine's is a release of int8.
-Both begin with texts. All of it is kept on one core, and times are those of the processor, so that what else runs
-counts less; the ways are interleaved. Random weights compute as long as learnt ones. Sentences that come one a request,
-32 at once, are answered one by one and by shared batches.
+`usual` is fp32 with sdpa, each sentence padded to 128 tokens, batches of 32; the engine has an int8 release. Both start
+from texts. The process is pinned to one core and times are CPU times, to reduce the effect of other load; the ways are
+interleaved. Random weights are as fast as trained ones. 32 concurrent requests of one sentence each are answered one by
+one (`alone`) and with dynamic batching (`shared`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 SHAPES = ("4x256", "2x128")
-#: Tokens of the vocabulary, and of each padded sentence.
+#: Size of the vocabulary, and tokens per padded sentence.
 VOCABULARY, LENGTH = 16_000, 128
-#: Sentences in a batch of the usual way, how many it answers a round, and requests at once.
+#: Sentences per batch and per round of the usual way, and concurrent requests.
 BATCH, USUAL, CLIENTS = 32, 96, 32
-#: Side of the matrices whose product is the peak, and how often it is taken.
+#: Size of the square matrices whose product gives the peak, and the number of its measurements.
 SQUARE, PRODUCTS = 1024, 8
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    # Before torch and the tokenizer count the cores.
+    # Must precede the imports of torch and the tokenizer, which count the cores.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     document = measure(arguments)
     if arguments.json:
@@ -50,15 +50,15 @@ def main() -> None:
     print(f"{document['machine']}, one of {document['cores']} cores; int8 peak {document['peak_gops']:.0f} GOP/s")
     for shape, found in document["shapes"].items():
         print(
-            f"{shape}: {found['engine']:,.0f} sentences a second, usual {found['usual']:,.1f}: {found['ratio']:.1f} "
+            f"{shape}: {found['engine']:,.0f} sentences per second, usual {found['usual']:,.1f}: {found['ratio']:.1f} "
             f"times (rounds: {found['ratios']}); {found['share_of_peak']:.0%} of the peak; "
             f"tokenizing {found['tokenizing']:.0%}, ONNX Runtime {found['session']:.0%}; "
-            f"one a request {found['alone']:,.0f}, shared {found['shared']:,.0f}"
+            f"one per request {found['alone']:,.0f}, shared {found['shared']:,.0f}"
         )
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Figures of each shape, and of the machine."""
+    """Return the figures of each shape and of the machine."""
     import torch
 
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[Any, Any, list[str]]:
-    """A recipe whose head reads [CLS], a tokenizer learnt on the data's train file, and the sentences to answer."""
+    """Return a recipe with [CLS] pooling, a tokenizer trained on the train file, and the sentences to classify."""
     from transformers.utils import logging
 
     from pipeline.data.reading import read_split
@@ -94,7 +94,7 @@ def prepare(arguments: argparse.Namespace) -> tuple[Any, Any, list[str]]:
 
 
 def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
-    """A random classifier in transformers' form; `directory` becomes its release."""
+    """Return a random transformers classifier and write its release to `directory`."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -119,10 +119,10 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
         directory / f"model.{name}.onnx" for name in ("fused", "fp32", "packed", "int8", "fp16")
     )
     write_graphs(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), fused, exact, packed)
-    # Random weights have no outliers to be seen.
+    # Random weights have no outlier channels.
     to_int8(exact, small, ())
     to_fp16(fused, half)
-    # The usual way has left its padding there.
+    # Remove the padding and truncation that transformers has set.
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
@@ -147,7 +147,7 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
         created=datetime.now(UTC),
     )
     (directory / "card.json").write_text(card.model_dump_json(), encoding="utf-8")
-    # The trace left it with eager attention.
+    # Tracing has switched the model to eager attention.
     module.set_attn_implementation("sdpa")
     return module
 
@@ -155,7 +155,7 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
 def one_shape(
     module: Any, tokenizer: Any, directory: Path, texts: Sequence[str], rounds: int, peak: float
 ) -> dict[str, Any]:
-    """Medians over the rounds, and each round's ratio; rates are sentences a second."""
+    """Return medians over the rounds and the ratio of each round; rates are in sentences per second."""
     from serving.engine.engine import Engine, EngineOptions
 
     engine = Engine(directory, EngineOptions(threads=1, device="cpu"))
@@ -186,14 +186,14 @@ def one_shape(
 
 
 def processor_seconds(way: Callable[[], object]) -> float:
-    """What the processor spends on `way`."""
+    """Return the CPU seconds of one call of `way`."""
     started = time.process_time()
     way()
     return time.process_time() - started
 
 
 def usual(module: Any, tokenizer: Any, texts: Sequence[str]) -> None:
-    """Answer `texts` with transformers, padded to 128 tokens."""
+    """Classify `texts` with transformers, padded to 128 tokens."""
     import torch
 
     with torch.inference_mode():
@@ -204,7 +204,7 @@ def usual(module: Any, tokenizer: Any, texts: Sequence[str]) -> None:
 
 
 def parts(directory: Path, texts: Sequence[str]) -> tuple[list[int], Callable[[], object], Callable[[], object]]:
-    """Lengths of `texts` in tokens, and two parts of what the engine does with them: tokenizing, ONNX Runtime's."""
+    """Return the lengths of `texts` in tokens, and two parts of the engine's work: tokenizing and ONNX Runtime."""
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -226,7 +226,7 @@ def parts(directory: Path, texts: Sequence[str]) -> tuple[list[int], Callable[[]
 
 
 def one_a_request(engine: Any, texts: Sequence[str], *, shared: bool) -> None:
-    """Answer `texts`, each a request of its own, 32 of which are there at any time, with one thread."""
+    """Answer `texts` as one request each, 32 of them concurrent, with one thread."""
     from serving.api.request_batching import Sharing
 
     async def all_of_them() -> None:
@@ -247,7 +247,7 @@ def one_a_request(engine: Any, texts: Sequence[str], *, shared: bool) -> None:
 
 
 def work(config: Any, length: int) -> float:
-    """Operations of the layers on a sentence of `length` tokens, the last layer's for [CLS] alone."""
+    """Return the operations of the layers for a sentence of `length` tokens; the last layer computes only [CLS]."""
     hidden, wide = config.hidden_size, config.intermediate_size
     queried, read = 2 * (2 * hidden * hidden + 2 * hidden * wide), 2 * 2 * hidden * hidden
     attended = 4 * hidden * length
@@ -256,7 +256,7 @@ def work(config: Any, length: int) -> float:
 
 
 def open_session(model: bytes) -> Any:
-    """A session of one thread."""
+    """Return an ONNX Runtime session with one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -265,7 +265,7 @@ def open_session(model: bytes) -> Any:
 
 
 def int8_peak() -> float:
-    """Operations a second of ONNX Runtime's product of int8 matrices on this core."""
+    """Return the operations per second of ONNX Runtime's int8 matrix product on this core."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,9 +1,9 @@
-"""The engine against torch on a GPU: the same random model of BERT-base's shape, the same sentences of NSMC.
+"""Compare the engine with torch on a GPU: same random model of BERT-base's size, same NSMC sentences.
 
 python -m benchmarks.engine_cuda --data DIR [--shape 12x768] [--sentences 20000] [--rounds 5] [--device cuda] [--json]
-The usual way is bf16 with sdpa, 64 sentences at a time as they come, padded to the longest of them; the engine's are a
-release's files for the device, each with all sentences in one call. All begin with texts and end with probabilities on
-the host; the ways are interleaved. One sentence a call is said in milliseconds, median. Over HTTP:
+`usual` is bf16 with sdpa, batches of 64 sentences in their order, padded to the longest sentence. The engine runs each
+of the release's files for the device, with all sentences in one call. All ways start from texts and end with
+probabilities on the host; the ways are interleaved. The median of one sentence per call is in milliseconds. Over HTTP:
 python -m benchmarks.service --data DIR --release DIR --clients 1 --sentences 1 --ways saebyeok
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.engine import LENGTH, build, prepare
 
-#: Sentences in a batch of the usual way, and calls of one sentence.
+#: Sentences per batch of the usual way, and number of calls with one sentence.
 BATCH, CALLS = 64, 200
 
 
@@ -39,16 +39,16 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(document, indent=1))
         return
-    print(f"{document['machine']}, {document['sentences']:,} sentences, usual {document['usual']:,.0f} a second")
+    print(f"{document['machine']}, {document['sentences']:,} sentences, usual {document['usual']:,.0f} per second")
     for name, found in document["engine"].items():
         print(
-            f"{name}: {found['rate']:,.0f} sentences a second, {found['ratio']:.1f} times (rounds: {found['ratios']}); "
-            f"one sentence {found['one_ms']:.2f} ms"
+            f"{name}: {found['rate']:,.0f} sentences per second, {found['ratio']:.1f} times "
+            f"(rounds: {found['ratios']}); one sentence {found['one_ms']:.2f} ms"
         )
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Sentences a second of each way, medians over the rounds."""
+    """Return the sentences per second of each way, medians over the rounds."""
     import torch
 
     from serving.engine.engine import Engine, EngineOptions
@@ -86,14 +86,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def seconds(way: Callable[[], object]) -> float:
-    """What `way` takes; its answers are on the host when it returns, so that the GPU has nothing left to do."""
+    """Return the seconds of one call of `way`, which returns when its answers are on the host."""
     started = time.perf_counter()
     way()
     return time.perf_counter() - started
 
 
 def usual(module: Any, tokenizer: Any, texts: Sequence[str], device: str) -> list[Any]:
-    """Answer `texts` with transformers in bf16, each batch padded to its longest."""
+    """Return the probabilities of `texts` by transformers in bf16, each batch padded to its longest text."""
     import torch
 
     found = []

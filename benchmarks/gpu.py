@@ -1,10 +1,10 @@
-"""Whether the ways of computing on a GPU give the CPU's answers: random models of two shapes, no data, no network.
+"""Compare the answers of all GPU code paths with the CPU: random models of two shapes, no data, no network.
 
 python -m benchmarks.gpu --check [--shapes 2x32 12x768] [--device cuda]
-Python 3.11 or 3.12 and torch 2.11 or newer; neither Airflow, W&B nor Great Expectations. A line per way: the largest
-difference from fp32 on the CPU, as a share of the largest answer or of a gradient's norm, and its bound. On a CPU the
-ways that need CUDA are named and not run, and layers are compiled by no compiler. Exit status 1: a difference is above
-its bound.
+Needs Python 3.11 or 3.12 and torch 2.11 or newer, but neither Airflow, W&B nor Great Expectations. Prints one line per
+way: the largest difference from fp32 on the CPU, as a share of the largest answer or of a gradient's norm, and its
+bound. On a CPU, the ways that need CUDA are listed but not run, and the compiled graphs run uncompiled. Exit status 1
+if a difference exceeds its bound.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from pipeline.training.packing import compile_layers, pack_rows
 
 TINY, BASE = "2x32", "12x768"
 VOCABULARY, LABELS, LENGTH = 1000, 16, 64
-#: Tokens of the rows of a batch: one of each extreme, and no two alike.
+#: Tokens per row of a batch: all different, from 2 to `LENGTH`.
 LENGTHS = (64, 3, 17, 40, 2, 29, 8, 51)
 #: Relative error of one rounding.
 ROUNDING = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-9}
-#: Roundings one after the other in a layer: four products of matrices with their biases, two of attention and its
-#: softmax, GELU, two sums and two norms. Before and after the layers: embeddings, their norm, pooler and classifier.
+#: Successive roundings in a layer: four matrix products with their biases, two of attention and its softmax, GELU, two
+#: sums and two norms. Outside the layers: embeddings, their norm, pooler and classifier.
 IN_LAYER, AROUND = 12, 4
-#: A backward pass goes through as many again, for the states and for the weights.
+#: A backward pass has the same number of roundings twice more, for the states and for the weights.
 THERE_AND_BACK = 3
-#: Roundings are as good as independent, so that their sum grows with the root of their number (Higham and Mary 2019);
-#: the largest of some thousand values is about four standard deviations from the mean.
+#: Rounding errors are nearly independent, so their sum grows with the square root of their number (Higham and Mary
+#: 2019); the largest of some thousand values is about four standard deviations from the mean.
 DEVIATIONS = 4
 
 
 @dataclass(frozen=True)
 class Found:
-    """One way, and how far it is from the CPU; `difference` is None where it is not run, and `reason` says why."""
+    """One way and its difference from the CPU; if it is not run, `difference` is None and `reason` is set."""
 
     way: str
     shape: str
@@ -60,7 +60,7 @@ class Found:
 
     @property
     def passed(self) -> bool:
-        """NaN never passes."""
+        """Return whether the difference is within the bound; NaN never is."""
         return self.difference is None or self.difference <= self.bound
 
     def __str__(self) -> str:
@@ -71,10 +71,10 @@ class Found:
 
 
 def bound(shape: str, precision: str, *, backward: bool = False) -> float:
-    """The largest relative difference that rounding explains, of a model of `shape` (layers x hidden).
+    """Return the largest relative difference that rounding explains, for a model of `shape` (layers x hidden).
 
-    Products of matrices in halves are summed in fp32, so that only their results are rounded; in fp32 each of the sums
-    is, as many times as the feed-forward is wide.
+    Half-precision matrix products are summed in fp32, so only their results are rounded; in fp32 each partial sum is
+    rounded, up to 4 x hidden of them (the width of the feed-forward).
     """
     layers, hidden = map(int, shape.split("x"))
     roundings = (IN_LAYER * layers + AROUND) * (THERE_AND_BACK if backward else 1)
@@ -85,7 +85,7 @@ def bound(shape: str, precision: str, *, backward: bool = False) -> float:
 
 @dataclass
 class Subject:
-    """A random model of one shape, a batch, and the CPU's answers in fp32."""
+    """A random model of one shape, a batch, and the answers of the CPU in fp32."""
 
     shape: str
     device: str
@@ -93,7 +93,7 @@ class Subject:
 
     @cached_property
     def model(self) -> Any:
-        """The model, in fp32 on the CPU."""
+        """Return the model, in fp32 on the CPU."""
         layers, hidden = map(int, self.shape.split("x"))
         torch.manual_seed(11)
         config = BertConfig(
@@ -106,18 +106,18 @@ class Subject:
             num_labels=LABELS,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
-            # BERT's own at its width: with more, tokens become alike and gradients of attention are lost in rounding.
+            # BERT's value at its width: larger values make tokens alike, and attention gradients vanish in rounding.
             initializer_range=0.55 / math.sqrt(hidden),
         )
         model = BertForSequenceClassification(config).eval()
-        # Attention far from even, so that a token that is seen where it should not be changes the answer.
+        # Sharp attention, so that a token that leaks past the mask changes the answer.
         for layer in model.bert.encoder.layer:
             layer.attention.self.query.weight.data *= 4
         return model
 
     @cached_property
     def batch(self) -> dict[str, Tensor]:
-        """Rows (8, 64) of `LENGTHS` tokens, padded on the right."""
+        """Return rows (8, 64) of `LENGTHS` tokens, padded on the right."""
         lengths = torch.tensor(LENGTHS)
         mask = (torch.arange(LENGTH) < lengths[:, None]).long()
         ids = torch.randint(5, VOCABULARY, mask.shape, generator=torch.Generator().manual_seed(3)) * mask
@@ -125,11 +125,11 @@ class Subject:
 
     @cached_property
     def reference(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """The CPU's logits and gradients, of padded rows in fp32."""
+        """Return the CPU's logits (8, labels) and gradients, for padded rows in fp32."""
         return learn(self.model, self.batch)
 
     def changed(self, *changes: Callable[[Any], None]) -> Any:
-        """A copy of the model on the device, changed by `changes` as a training changes it."""
+        """Return a copy of the model on the device, with `changes` applied as in a training."""
         model = copy.deepcopy(self.model)
         for change in (compute_first_row, *changes):
             change(model)
@@ -137,7 +137,7 @@ class Subject:
 
     @cached_property
     def graphs(self) -> dict[str, Path]:
-        """The files that a release has for CUDA, by name."""
+        """Return the release's ONNX files for CUDA, by name."""
         names = ("fused", "exact", "packed", "padded")
         files = {name: self.directory / f"{self.shape}.{name}.onnx" for name in names}
         recipe = load_recipe("nsmc", "embedded", overrides={"model.pooling": "cls"})
@@ -148,7 +148,7 @@ class Subject:
 
 
 def learn(model: Any, batch: dict[str, Tensor], precision: str = "fp32") -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits and the gradient of each parameter, on the CPU in fp32."""
+    """Return the logits and the gradient of each parameter, on the CPU in fp32."""
     device = next(model.parameters()).device
     half = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     model.zero_grad()
@@ -160,12 +160,15 @@ def learn(model: Any, batch: dict[str, Tensor], precision: str = "fp32") -> tupl
 
 
 def of_answers(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest answer."""
+    """Return the largest difference, as a share of the largest answer."""
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def of_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
-    """The largest difference in norm, as a share of a gradient's norm; of tiny ones, of 1% of the largest norm."""
+    """Return the largest norm of a gradient's difference, as a share of the gradient's norm.
+
+    Small gradients are compared with 1% of the largest norm. NaN if the parameters differ.
+    """
     if found.keys() != wanted.keys():
         return math.nan
     least = 0.01 * max(float(item.norm()) for item in wanted.values())
@@ -174,19 +177,19 @@ def of_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
 
 
 def of_training(subject: Subject, precision: str, *changes: Callable[[Any], None]) -> float:
-    """How far a step of training is from the CPU's: its answers or its gradients, whichever is farther."""
+    """Return the difference of a training step from the CPU: the larger one of answers and gradients."""
     logits, gradients = learn(subject.changed(*changes), subject.batch, precision)
     wanted, slopes = subject.reference
     return max(of_answers(logits, wanted), of_gradients(gradients, slopes))
 
 
 def compiled(subject: Subject) -> Callable[[Any], None]:
-    """`compile_layers` by torch's own compiler on CUDA; elsewhere its graphs are run as they are, uncompiled."""
+    """Return `compile_layers` with torch's compiler on CUDA; on other devices its graphs run uncompiled."""
     return lambda model: compile_layers(model, "inductor" if subject.device == "cuda" else "eager")
 
 
 def of_session(subject: Subject, name: str, *, replayed: bool = False) -> float:
-    """How far a release's file for CUDA is from the CPU; small batches of each shape, replayed with other rows each."""
+    """Return the difference of a release's CUDA file from the CPU; `replayed` uses small batches and CUDA graphs."""
     import onnxruntime as ort
 
     from serving.engine.cuda_graphs import Bound, in_lane
@@ -208,14 +211,14 @@ def of_session(subject: Subject, name: str, *, replayed: bool = False) -> float:
 
 
 def plain(session: Any) -> Callable[[Any], Any]:
-    """One run of a session, in the thread that CUDA is used from."""
+    """Return a function that runs a session once, in the thread that uses CUDA."""
     from serving.engine.cuda_graphs import in_lane
 
     return lambda feed: in_lane(lambda: session.run(None, feed)[0])
 
 
 def feeds(subject: Subject, *, replayed: bool) -> Iterator[tuple[slice, dict[str, Any]]]:
-    """The batch as a graph wants it, cut to its longest row: whole, or twice in parts of 1, 2, 4 and 8 rows."""
+    """Yield the rows and inputs of a graph, cut to the longest row: all rows, or twice in parts of 1, 2, 4, 8 rows."""
     count = len(LENGTHS)
     for rows in (1, 2, 4, 8) * 2 if replayed else (count,):
         for start in range(0, count, rows):
@@ -232,7 +235,7 @@ def feeds(subject: Subject, *, replayed: bool) -> Iterator[tuple[slice, dict[str
 
 @dataclass(frozen=True)
 class Way:
-    """One way of computing: its precision, and whether it runs on CUDA alone."""
+    """One way of computing: its precision, and whether it needs CUDA."""
 
     name: str
     precision: str
@@ -258,7 +261,7 @@ WAYS = (
 
 
 def check(shape: str, device: str, directory: Path) -> Iterator[Found]:
-    """Every way with a model of `shape`, layers x hidden."""
+    """Yield the result of every way for a model of `shape` (layers x hidden)."""
     subject = Subject(shape, device, directory)
     for way in WAYS:
         limit = bound(shape, way.precision, backward=way.backward)
@@ -269,7 +272,7 @@ def check(shape: str, device: str, directory: Path) -> Iterator[Found]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """Print a line per way and shape; the exit status."""
+    """Print a line per way and shape, and return the exit status: 1 if a difference exceeds its bound."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", required=True, help="compare each way with the CPU")
     parser.add_argument("--shapes", nargs="+", default=[TINY, BASE], help=f"layers x hidden (default: {TINY} {BASE})")

@@ -1,10 +1,11 @@
-"""Load on an HTTP service, from a process of its own: clients that ask again as soon as they are answered.
+"""Load generator for an HTTP service, in its own process: closed-loop clients that send the next request at once.
 
 python -m benchmarks.load --url URL --texts FILE [--sentences 1] [--clients 32] [--seconds 5] [--pid PID]
-Prints one JSON document: how many answers came, how long they took, what went wrong, and who used the cores meanwhile:
-this process, the service (PID and all below it) and all others. FILE is a JSON list of texts.
+Prints one JSON document: number of answers, latencies, errors, and the core usage of this process, of the service (PID
+and its descendants) and of all other processes. FILE is a JSON list of texts.
 
-Requests are made beforehand and answers only counted, so that of cores that are shared as little as can be is taken.
+Requests are prepared in advance and answers are only counted, so that the load generator takes little of the shared
+cores.
 """
 
 from __future__ import annotations
@@ -26,22 +27,22 @@ from urllib.parse import urlsplit
 import psutil
 import uvloop
 
-#: Requests that are made beforehand; asked again from the first when they are through.
+#: Prepared requests, sent in a cycle.
 PREPARED = 4096
-#: Seconds before the first answer that counts, and between a lost connection and the next.
+#: Seconds of warm-up, and seconds between a lost connection and the next one.
 WARM, PAUSE = 1.0, 0.02
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 def main() -> None:
-    """Put the load on and print what came of it."""
+    """Run the load and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", required=True)
     parser.add_argument("--texts", required=True, type=Path)
-    parser.add_argument("--sentences", type=int, default=1, help="of a request")
+    parser.add_argument("--sentences", type=int, default=1, help="sentences per request")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--pid", type=int, help="of the service: it and its children are told from all others")
+    parser.add_argument("--pid", type=int, help="process id of the service, to report its core usage")
     arguments = parser.parse_args()
     texts = json.loads(arguments.texts.read_text(encoding="utf-8"))
     crowd = Crowd(cycle(requests(arguments.url, texts, arguments.sentences)))
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def requests(url: str, texts: list[str], sentences: int) -> list[bytes]:
-    """Whole HTTP requests of so many texts each."""
+    """Return complete HTTP requests with `sentences` texts each."""
     place = urlsplit(url)
     prepared = []
     source = cycle(texts)
@@ -62,7 +63,7 @@ def requests(url: str, texts: list[str], sentences: int) -> list[bytes]:
 
 @dataclass
 class Crowd:
-    """All clients together: what they ask, and what came of it since the counting began."""
+    """All clients: their requests, and the latencies and errors since the end of the warm-up."""
 
     requests: Any
     seconds: array[float] = field(default_factory=lambda: array("d"))
@@ -70,7 +71,7 @@ class Crowd:
     over: bool = False
 
     async def measure(self, arguments: argparse.Namespace) -> dict[str, Any]:
-        """Requests, latencies in ms, errors, and cores in use."""
+        """Return the number of requests, latencies in ms, errors, and cores in use."""
         place = urlsplit(arguments.url)
         clients = [
             asyncio.ensure_future(self._keep_asking(place.hostname, place.port)) for _ in range(arguments.clients)
@@ -111,12 +112,12 @@ class Client(asyncio.Protocol):
     """One keep-alive connection."""
 
     def __init__(self, crowd: Crowd) -> None:
-        """`lost` is done when the connection is gone."""
+        """Create a client whose future `lost` is done when the connection is lost."""
         self._crowd = crowd
         self.lost = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
-        """Ask the first time."""
+        """Send the first request."""
         self._transport = transport
         self._ask()
 
@@ -126,7 +127,7 @@ class Client(asyncio.Protocol):
         self._transport.write(next(self._crowd.requests))
 
     def data_received(self, data: bytes) -> None:
-        """Count the answer once all of it is there, and ask again."""
+        """Count a complete answer and send the next request."""
         self._received += data
         if not self._whole:
             end = self._received.find(b"\r\n\r\n")
@@ -148,7 +149,7 @@ class Client(asyncio.Protocol):
         self._ask()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The question that was under way has no answer."""
+        """Count the lost connection as an error, unless the measurement is over."""
         if not self._crowd.over:
             self._crowd.errors["connection lost"] += 1
         if not self.lost.done():
@@ -157,7 +158,7 @@ class Client(asyncio.Protocol):
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds so far of this process, of the service, and of all processes on the cores that this one may use."""
+    """CPU seconds of this process, of the service, and of all processes on the cores that this one may use."""
 
     load: float
     service: float
@@ -165,7 +166,7 @@ class Usage:
 
     @classmethod
     def now(cls, pid: int | None) -> Usage:
-        """As of now; `pid` is the service's."""
+        """Return the usage up to now; `pid` is the service's process id."""
         cores = os.sched_getaffinity(0)
         busy = sum(
             item.user + item.nice + item.system + item.irq + item.softirq
@@ -175,15 +176,15 @@ class Usage:
         return cls(time.process_time(), tree_seconds(pid) if pid else 0.0, busy)
 
     def since(self, before: Usage, seconds: float) -> dict[str, float]:
-        """Cores in use on average over the `seconds` since then."""
+        """Return the average number of cores in use over the `seconds` since `before`."""
         load, service = self.load - before.load, self.service - before.service
-        # The machine counts in hundredths of a second: what is left can come out a little below nothing.
+        # The kernel counts in hundredths of a second, so the difference can be slightly negative.
         others = max(0.0, self.all - before.all - load - service)
         return {name: part / seconds for name, part in (("load", load), ("service", service), ("others", others))}
 
 
 def tree_seconds(pid: int) -> float:
-    """CPU seconds of a process and all below it that still run."""
+    """Return the CPU seconds of a process and its running descendants."""
     total = 0.0
     for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
         try:
@@ -195,7 +196,7 @@ def tree_seconds(pid: int) -> float:
 
 
 def percentiles(latencies: list[float]) -> dict[str, float]:
-    """p50, p95 and p99 in milliseconds of sorted seconds; nothing where there are none."""
+    """Return p50, p95 and p99 in milliseconds of sorted seconds; an empty dictionary if there are none."""
     if not latencies:
         return {}
     return {f"p{p}": 1000 * latencies[min(len(latencies) - 1, len(latencies) * p // 100)] for p in (50, 95, 99)}

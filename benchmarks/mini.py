@@ -1,8 +1,8 @@
-"""What the embedded profile reaches on the real data, over several seeds, beside a baseline without learning.
+"""Measure the embedded profile on the real data over several seeds, and a baseline without learning.
 
 python -m benchmarks.mini --data DIR [--recipe nsmc klue-sts] [--seeds 7 8 9] [--set K=V] [--json]
-Trains through the pipeline's own stages (finished ones are reused) and reports test figures and seconds, and how many
-of these equally good models the promotion gate would refuse, were another of them the champion.
+Trains with the stages of the pipeline (finished ones are reused) and reports test metrics and seconds. It also reports
+how many of these equivalent models the promotion gate would refuse if another of them were the champion.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=list(recipe_names()))
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value in the recipes")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     os.environ["SAEBYEOK_DATA"] = str(arguments.data.resolve())
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def show(recipe: str, found: dict[str, Any]) -> None:
-    """Print what `measure` found as a table."""
+    """Print the result of `measure` as a table."""
     print(recipe)
     for row in [*found["seeds"], *([found["baseline"]] if found["baseline"] else [])]:
         print(
@@ -67,7 +67,7 @@ def show(recipe: str, found: dict[str, Any]) -> None:
 
 
 def measure(settings: Settings, recipe: str, seeds: list[int], chosen: dict[str, Any]) -> dict[str, Any]:
-    """Figures of every seed, their mean and standard deviation, and the baseline where the recipe has one."""
+    """Return the metrics of every seed, their mean and standard deviation, and the baseline if the recipe has one."""
     jobs = [open_job(recipe, settings=settings, overrides=chosen | {"train.seed": seed}) for seed in seeds]
     judged = [one_seed(job, seed) for job, seed in zip(jobs, seeds, strict=True)]
     rows = [row for row, _ in judged]
@@ -82,7 +82,7 @@ def measure(settings: Settings, recipe: str, seeds: list[int], chosen: dict[str,
 
 
 def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
-    """Test figures and training seconds of one seed, and its evaluation."""
+    """Return the test metrics and training seconds of one seed, and its evaluation."""
     made: dict[str, Any] = {}
     for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
         made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
@@ -94,7 +94,7 @@ def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
 
 
 def compare_all(recipe: Recipe, evaluated: list[Artifact]) -> dict[str, Any] | None:
-    """What the gate makes of every seed against every other, as if that one were the champion."""
+    """Return the results of the promotion gate for all ordered pairs of seeds: challenger and champion."""
     import pandas as pd
 
     sides = [pd.read_parquet(item.path / "gate.parquet") for item in evaluated]
@@ -111,7 +111,10 @@ def compare_all(recipe: Recipe, evaluated: list[Artifact]) -> dict[str, Any] | N
 
 
 def baseline(job: Job) -> dict[str, Any] | None:
-    """Cosine of character n-gram TF-IDF vectors (1 to 3), brought to scores by a line through the train file."""
+    """Return the metrics of a baseline: cosine of character n-gram TF-IDF vectors (1 to 3), scaled to scores by a line.
+
+    The line is fitted on the train file. None if the recipe has no scores.
+    """
     if job.recipe.kind != "regression":
         return None
     import numpy as np

@@ -1,9 +1,10 @@
-"""Every night of the daily files in a row, each knowing only what had arrived before it; or with bad days planted.
+"""Simulate the nightly runs for all daily files, each with only the data from before its date, or with corrupted days.
 
 python -m benchmarks.nights --data DIR [--plant] [--rows 50000] [--json]
-Runs the whole road (`saebyeok run nsmc --date ...`) on the first `--rows` reviews of the train file and a fifth as many
-of the test file, with the embedded settings; only bounds that follow from the number of rows are others (`SETTINGS`).
-Goes on where it was cut off: a night whose line is in `results.jsonl` is not run again.
+Runs the whole pipeline (`saebyeok run nsmc --date ...`) on the first `--rows` reviews of the train file and a fifth of
+that number of the test file. `SETTINGS` differ from profile `embedded`: the small model from scratch, and bounds that
+depend on the number of rows.
+Rerun the command to resume: a run with a line in `results.jsonl` is not repeated.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import DeploymentLog
 
-#: A third of the reviews: other floors, and enough gate rows to tell a loss of the margin from chance.
+#: For a third of the reviews: lower thresholds, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
-    # A night of minutes: the small model from scratch.
+    # Runs of minutes: the small model from scratch.
     "model.base": SCRATCH,
     "model.pooling": "cls",
     "train.epochs": 1,
@@ -52,40 +53,40 @@ KEPT = 3
 
 @dataclass(frozen=True)
 class Known:
-    """Rows of the train file that are not used, and those of the first day's file."""
+    """Unused rows of the train file, and the rows of the first day's file."""
 
     spare: list[str]
     first: list[str]
 
 
 def flipped(lines: list[str], _: Known) -> bytes:
-    """The labels of 30% of the rows are turned round."""
+    """Return the day's file with the labels of 30% of the rows inverted."""
     chosen = set(random.Random(7).sample(range(len(lines)), round(0.3 * len(lines))))
     turned = [line[:-1] + str(1 - int(line[-1])) if number in chosen else line for number, line in enumerate(lines)]
     return as_file(turned)
 
 
 def tenfold(lines: list[str], known: Known) -> bytes:
-    """Ten times the rows, all of them new."""
+    """Return the day's file with ten times the rows, all of them new."""
     return as_file([*lines, *random.Random(7).sample(known.spare, 9 * len(lines))])
 
 
 def half_empty(lines: list[str], _: Known) -> bytes:
-    """Every other document is empty."""
+    """Return the day's file with every other document empty."""
     return as_file([blank(line) if number % 2 else line for number, line in enumerate(lines)])
 
 
 def other_encoding(lines: list[str], _: Known) -> bytes:
-    """CP949 instead of UTF-8."""
+    """Return the day's file in CP949 instead of UTF-8."""
     return as_file(lines).decode("utf-8").encode("cp949", errors="replace")
 
 
 def old_file(_: list[str], known: Known) -> bytes:
-    """The file of three weeks before, again."""
+    """Return the file of three weeks earlier."""
     return as_file(known.first)
 
 
-#: Day of the month to what is wrong with it.
+#: Day of the month to its corruption.
 PLANTED: dict[int, Callable[[list[str], Known], bytes]] = {
     6: flipped,
     10: tenfold,
@@ -97,7 +98,7 @@ PLANTED: dict[int, Callable[[list[str], Known], bytes]] = {
 
 @dataclass(frozen=True)
 class Scenario:
-    """A directory with the files of all nights, where the nights run, and what they left to say."""
+    """The settings of all runs, the file of their results, and the corrupted days."""
 
     settings: Settings
     results: Path
@@ -105,11 +106,11 @@ class Scenario:
 
 
 def main() -> None:
-    """Run the nights and print a line each, or one JSON document."""
+    """Run all nights and print a line each, or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files and nsmc/daily")
-    parser.add_argument("--rows", type=int, default=50_000, help="rows of the train file that are used")
-    parser.add_argument("--plant", action="store_true", help="plant the bad days")
+    parser.add_argument("--rows", type=int, default=50_000, help="number of rows of the train file to use")
+    parser.add_argument("--plant", action="store_true", help="corrupt five of the days")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     scenario = prepare(arguments.data, arguments.rows, plant=arguments.plant)
@@ -126,7 +127,7 @@ def main() -> None:
 
 
 def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
-    """The data directory of the scenario below SAEBYEOK_HOME, made anew, and settings that name it."""
+    """Rebuild the scenario's data directory below SAEBYEOK_HOME and return the scenario with its settings."""
     home = load_settings().home / "nights" / f"{rows}{'-planted' if plant else ''}"
     target = home / "data" / "nsmc"
     shutil.rmtree(target, ignore_errors=True)
@@ -151,7 +152,7 @@ def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
 
 
 def run_nights(scenario: Scenario) -> list[dict[str, Any]]:
-    """A night after each day that has a file; those that have a line already are not run again."""
+    """Run the night after each daily file, except those with a line in the results; return all lines."""
     done = {}
     if scenario.results.is_file():
         done = {night["date"]: night for night in map(json.loads, scenario.results.read_text().splitlines())}
@@ -167,7 +168,7 @@ def run_nights(scenario: Scenario) -> list[dict[str, Any]]:
 
 
 def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
-    """What became of one night, and what it cost; the store is pruned as it is by day."""
+    """Run one night, prune the store as the retention DAG does, and return outcome, seconds and store size."""
     day = str(job.cutoff - timedelta(days=1))
     log = DeploymentLog(job.store)
     before, started = log.latest(), time.monotonic()
@@ -198,14 +199,14 @@ def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
 
 
 def conclude(scenario: Scenario, nights: list[dict[str, Any]]) -> dict[str, Any]:
-    """What all nights together say."""
+    """Return the summary of all runs."""
     promoted = [night for night in nights if night["outcome"] == "promoted"]
     best = max(promoted, key=lambda night: float(night["gate"]))
     return {
         "promoted": len(promoted),
         "refused": sum(night["outcome"] == "refused" for night in nights),
         "caught": {night["planted"]: night["reason"] for night in nights if night["outcome"] == "caught"},
-        # A night that knew of its own day, or of a later one.
+        # Runs that read data of their own day or a later one.
         "leaks": [night["date"] for night in nights if (night.get("newest") or "") >= night["date"]],
         "best": best["date"],
         "last": promoted[-1]["date"],
@@ -216,7 +217,7 @@ def conclude(scenario: Scenario, nights: list[dict[str, Any]]) -> dict[str, Any]
 
 
 def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
-    """The last champion minus the best one on the gate rows of the last night, with its 90% interval."""
+    """Return the last champion minus the best one on the gate rows of the last run, with its 90% interval."""
     import pandas as pd
 
     from pipeline.evaluation.champions import load_rival
@@ -237,13 +238,13 @@ def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
 
 
 def thirds(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The first, the middle and the last third."""
+    """Return the first, the middle and the last third."""
     size = max(1, len(items) // 3)
     return [items[:size], items[size : 2 * size], items[2 * size :]]
 
 
 def line_of(night: dict[str, Any]) -> str:
-    """One night for people."""
+    """Return the line that is printed for one run."""
     figures = f"gate {night['gate']:.4f}  test {night['test']:.4f}" if "gate" in night else f"{'':<25}"
     planted = f"  [{night['planted']}]" if night["planted"] else ""
     cost = f"{night['seconds']:>6.1f} s {night['megabytes']:>6.1f} MB"
@@ -251,17 +252,17 @@ def line_of(night: dict[str, Any]) -> str:
 
 
 def read_lines(file: Path) -> list[str]:
-    """Rows of a published file as they stand, without the header."""
+    """Return the raw rows of a published file, without the header."""
     return [line for line in file.read_bytes().decode("utf-8").split("\n")[1:] if line]
 
 
 def as_file(lines: list[str]) -> bytes:
-    """A published file of these rows."""
+    """Return a file of these rows in the published format."""
     return "\n".join([HEADER, *lines, ""]).encode("utf-8")
 
 
 def blank(line: str) -> str:
-    """A row without its document."""
+    """Return a row with an empty document."""
     first, *_, last = line.split("\t")
     return f"{first}\t\t{last}"
 

@@ -1,10 +1,10 @@
-"""How often the bounds on an exported file refuse a good one, and how often a bad one passes.
+"""Simulate how often the bounds on an exported file refuse a good file, and how often a bad one passes.
 
 python -m benchmarks.parity [--nights 100000] [--json]
-Every night draws other rows, and the pipeline's own code judges them. A file is a good one if its true share of changed
-labels and its true change of the metric are at most the recipe's bounds. Of single texts, so many labels were right and
-are wrong that the accuracy changes by its bound too, or all that change were right. Of pairs, the scores have r = 0.8
-with the labels, and the file adds noise to them.
+Every night draws new rows, and the pipeline's own code judges them. A file is good if its true share of changed labels
+and its true change of the metric are at most the recipe's bounds. For single texts there are two cases: the changed
+labels include enough lost ones to change the accuracy by its bound, or all changed labels were right. For pairs, the
+scores have r = 0.8 with the labels, and the file adds noise to them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Numbers = np.ndarray[Any, Any]
 #: True share of changed labels, as multiples of the bound.
 TIMES = (0.2, 0.5, 1, 3, 5, 10, 20)
 ROWS = (100, 500, 1000, 5000)
-#: Nights of pairs, of which each is computed row by row, for one of single texts.
+#: Nights of pairs per night of single texts; pairs are slower because each night is computed row by row.
 PAIRED = 0.1
 SEED = 20_261_129
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def measure(nights: int, sizes: Sequence[int], multiples: Sequence[float] = TIMES) -> dict[str, Any]:
-    """Return the share of refused nights by recipe, file, rows and `multiples`; `lost` is which labels change."""
+    """Return the share of refused nights by recipe, file, rows and `multiples`; `lost` names the changed labels."""
     cases = []
     for recipe in (load_recipe(name, "full") for name in ("nsmc", "klue-sts")):
         ways = ("as many as the metric may", "all") if recipe.kind == "classification" else ("by noise",)
@@ -83,7 +83,7 @@ def _refused_labels(
     shares: tuple[float, float],
     nights: int,
 ) -> float:
-    """`shares` of the rows are right before only, and right afterwards only."""
+    """Return the refused share of nights in which `shares` of the rows are right only before, and only after."""
     drawn = draw.multinomial(rows, [*shares, 1 - sum(shares)], size=nights)[:, :2]
     counts, found = np.unique(drawn, axis=0, return_counts=True)
     refused = [
@@ -96,7 +96,7 @@ def _refused_labels(
 
 
 def _answers(rows: int, lost: int, won: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Labels, and probabilities before and after, of which `lost` were right and `won` are right now."""
+    """Return labels, and probabilities before and after: `lost` rows become wrong and `won` rows become right."""
     before, after = np.tile([0.2, 0.8], (rows, 1)), np.tile([0.2, 0.8], (rows, 1))
     before[:won] = after[won : won + lost] = [0.8, 0.2]
     return np.ones(rows, dtype=np.int64), before, after
@@ -105,7 +105,7 @@ def _answers(rows: int, lost: int, won: int) -> tuple[Numbers, Numbers, Numbers]
 def _refused_scores(
     draw: np.random.Generator, recipe: Recipe, bound: ParityBound, rows: int, share: float, nights: int
 ) -> float:
-    """Scores around 2.5, one wide; the noise lets about `share` of them cross `similar_at`."""
+    """Return the refused share for scores of mean 2.5 and deviation 1; about `share` of them cross `similar_at`."""
     assert recipe.similar_at is not None
     noise = share / NormalDist(2.5, 1).pdf(recipe.similar_at) / math.sqrt(2 / math.pi)
     refused = 0
@@ -120,7 +120,7 @@ def _refused_scores(
 
 
 def _is_refused(bound: ParityBound, changed: float, change: float, error: float, rows: int) -> bool:
-    # As `measure_parity` has it, but for F1 and what is not judged, which take most of its time.
+    # As in `measure_parity`, without F1 and the figures that are not judged, which take most of its time.
     parity = {"largest_difference": 0.0, "changed_labels": changed, "metric_change": abs(change), "metric_error": error}
     return beyond(parity, bound, rows) is not None
 

@@ -1,14 +1,14 @@
-"""Our service against the raw engine and against what else one would pick, with load from the same cores.
+"""Compare the service with the raw engine and with other ways to serve, with load from the same cores.
 
 python -m benchmarks.service --data DIR [--release DIR] [--sentences 1 32] [--clients 32] [--rounds 3] [--json]
-All answer from one release: the one that --release names (a directory in a store), or else the one that the pipeline's
-stages make of DIR (finished ones are reused; --set says otherwise than the recipe). Each has --processes processes, and
-these, the load generator and all else share --cores cores. In each round each is started anew, its labels are held
-against the engine's, and it is asked for NSMC's texts by clients that keep their connections.
+All servers use one release: --release (a directory in a store), or the release that the pipeline's stages build from
+the data (finished stages are reused; --set overrides recipe values). Each server has --processes processes, which share
+--cores cores with the load generator and everything else. Each round restarts every server, compares its labels with
+those of the engine, and sends NSMC's texts from clients with keep-alive connections.
 
-Sentences a second are said as shares of the raw engine's of the same round: of the engine called with one request's
-texts at a time; of the engine at its best, called with many; and, for a machine that others use too, per core that the
-serving processes had, against the engine called with one request's texts.
+Sentences per second are also given as shares of the raw engine's rate in the same round: of the engine called with the
+texts of one request at a time; of the engine at its best, with large calls; and, for machines under other load, per
+core that the serving processes used, compared with the engine called with the texts of one request.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 
-#: Texts of a call for the engine at its best.
+#: Texts per call for the engine at its best.
 BEST = 1024
 SHARES = ("of_engine", "of_best", "of_engine_per_core")
 
@@ -46,14 +46,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
     parser.add_argument("--release", type=Path, help="directory of a classification release in its store")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value in the recipe")
-    parser.add_argument("--sentences", nargs="+", type=int, default=[1, 32], help="of a request")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--sentences", nargs="+", type=int, default=[1, 32], help="sentences per request")
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="seconds per measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--cores", type=int, default=2, help="that all processes and the load generator share")
-    parser.add_argument("--ways", nargs="+", help="only these")
+    parser.add_argument("--cores", type=int, default=2, help="cores that all processes and the load generator share")
+    parser.add_argument("--ways", nargs="+", help="servers to measure (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
@@ -64,13 +64,13 @@ def main() -> None:
 
 
 def named_release(directory: Path) -> Artifact:
-    """The artifact in `directory`."""
+    """Return the artifact in `directory`."""
     directory = directory.resolve()
     return Store(str(directory.parents[3]), directory).open("/".join(directory.parts[-4:]))
 
 
 def make_release(arguments: argparse.Namespace) -> Artifact:
-    """The release that the stages make of the data, or have made."""
+    """Return the release of the data, built by the stages or reused."""
     os.environ["SAEBYEOK_DATA"] = str(arguments.data.resolve())
     settings = load_settings()
     keep_libraries_home(settings)
@@ -82,7 +82,7 @@ def make_release(arguments: argparse.Namespace) -> Artifact:
 
 
 def prepare(source: Artifact, home: Path, arguments: argparse.Namespace) -> Bench:
-    """A home in which the release is deployed, and the texts to ask."""
+    """Deploy the release in a new home, write the texts, and return both."""
     copied = home / "store" / source.ref
     shutil.copytree(source.path, copied)
     settings = load_settings().model_copy(update={"home": home, "store": ""})
@@ -90,7 +90,7 @@ def prepare(source: Artifact, home: Path, arguments: argparse.Namespace) -> Benc
     DeploymentLog(open_store(settings)).append(releases, after=0, run="benchmark", reason="to be measured")
     try:
         trained = source.store.open(read_card(source).trained)
-        # A pipeline of transformers would have its own head read [CLS] instead.
+        # transformers' pipeline supports only [CLS] pooling.
         checkpoint = trained.path / "model" if trained.manifest.fields["pooling"] == "cls" else None
     except ArtifactError:
         checkpoint = None
@@ -100,7 +100,7 @@ def prepare(source: Artifact, home: Path, arguments: argparse.Namespace) -> Benc
 
 
 def read_texts(data: Path) -> list[str]:
-    """The reviews of NSMC's test file in an order of their own, the same each time."""
+    """Return the reviews of NSMC's test file in a fixed random order."""
     lines = (data / "nsmc" / "ratings_test.txt").read_text(encoding="utf-8").split("\n")[1:]
     texts = [parts[1] for line in lines if len(parts := line.split("\t")) == 3 and parts[1].strip()]
     random.Random(7).shuffle(texts)
@@ -108,19 +108,19 @@ def read_texts(data: Path) -> list[str]:
 
 
 def measure(bench: Bench) -> dict[str, Any]:
-    """All rounds, and what they come to."""
+    """Return all rounds and their summary."""
     arguments = bench.arguments
     ways = [way for way in bench.ways() if not arguments.ways or way.name in arguments.ways]
     able = [way for way in ways if way.missing is None]
     rounds = []
     for number in range(arguments.rounds):
         found = {str(size): engine(bench, size) for size in [*arguments.sentences, BEST]}
-        # Which goes first changes, lest a machine that slows down favours one.
+        # Rotate the order, so that a machine that slows down does not favour one way.
         turned = able[number % len(able) :] + able[: number % len(able)]
         rounds.append({"engine": found} | {way.name: one_way(bench, way) for way in turned})
     return {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "shared": f"{arguments.processes} processes, the load generator and all else share {arguments.cores} cores",
+        "shared": f"{arguments.processes} processes, the load generator and the rest share {arguments.cores} cores",
         "release": bench.release.parent.parent.name + "/" + bench.release.parent.name,
         "clients": arguments.clients,
         "seconds": arguments.seconds,
@@ -131,7 +131,7 @@ def measure(bench: Bench) -> dict[str, Any]:
 
 
 def engine(bench: Bench, sentences: int) -> dict[str, Any]:
-    """The raw engine in as many processes, each called with so many texts at a time."""
+    """Return the figures of the raw engine in `--processes` processes, called with `sentences` texts at a time."""
     arguments = bench.arguments
     command = [sys.executable, "-m", "benchmarks.rivals.raw_engine", str(bench.texts), str(sentences)]
     command += [str(arguments.seconds)]
@@ -144,7 +144,7 @@ def engine(bench: Bench, sentences: int) -> dict[str, Any]:
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-    # Together, so that they share the cores all the while.
+    # Start them together, so that they share the cores for the whole time.
     outputs = [json.loads(found) for found in together(processes)]
     used = sum(item["cores"]["load"] for item in outputs)
     busy = statistics.mean(item["cores"]["load"] + item["cores"]["others"] for item in outputs)
@@ -156,7 +156,7 @@ def engine(bench: Bench, sentences: int) -> dict[str, Any]:
 
 
 def together(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Let them all begin; what each prints."""
+    """Start all processes at once and return their outputs."""
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -165,7 +165,7 @@ def together(processes: list[subprocess.Popen[str]]) -> list[str]:
 
 
 def one_way(bench: Bench, way: Way) -> dict[str, Any]:
-    """What one way does under each load."""
+    """Return the figures of one way under each load."""
     found: dict[str, Any] = {}
     with serving(bench, way) as (url, pid):
         found["agrees"] = agreement(bench, way, url)
@@ -179,7 +179,7 @@ def one_way(bench: Bench, way: Way) -> dict[str, Any]:
 
 
 def summarize(rounds: list[dict[str, Any]], sentences: int) -> dict[str, Any]:
-    """Medians of each way over the rounds, and its shares of the engine's speed, lowest and highest too."""
+    """Return the medians of each way over the rounds, and its share of the engine's rate with the range."""
     size, rows = str(sentences), {}
     for name in rounds[0]:
         runs = [found[name][size] for found in rounds]
@@ -203,12 +203,12 @@ def summarize(rounds: list[dict[str, Any]], sentences: int) -> dict[str, Any]:
 
 
 def speed(run: dict[str, Any]) -> float:
-    """Sentences a second."""
+    """Return the sentences per second."""
     return float(run["sentences_per_second"])
 
 
 def speed_per_core(run: dict[str, Any]) -> float:
-    """Sentences a second and core that the serving processes really had, which others on the machine take less from."""
+    """Return the sentences per second and core that the serving processes used, to reduce the effect of other load."""
     return speed(run) / float(run["cores"]["service"])
 
 
@@ -217,7 +217,7 @@ def show(document: dict[str, Any]) -> None:
     print(f"{document['machine']}; {document['shared']}")
     print(f"release {document['release']}, {document['clients']} clients, {len(document['rounds'])} rounds; medians")
     for size, rows in document["loads"].items():
-        print(f"\n{size} sentence(s) a request")
+        print(f"\n{size} sentence(s) per request")
         print(f"{'':<18}{'sentences/s':>12}  {'of the engine':<20}{'of its best':<20}{'per core of it':<20}", end="")
         print(f"{'p50':>7}{'p95':>8}{'p99':>8} ms{'errors':>14}   cores: service, load, others")
         for name, row in rows.items():
@@ -231,7 +231,7 @@ def show(document: dict[str, Any]) -> None:
 
 
 def spread(share: dict[str, float]) -> str:
-    """Median and range of a share."""
+    """Return the median and range of a share as text."""
     return f"{share['median']:.0%} ({share['low']:.0%} to {share['high']:.0%})"
 
 

@@ -1,9 +1,8 @@
-"""Training steps a second of `mini` on a CPU: one thread or one a core, alone and two trainings at once.
+"""Measure training steps per second of `mini` on a CPU: one thread or one per core, one training or two at once.
 
 python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--rounds 3] [--json]
-Several threads work within each product of matrices, or on a part of the batch each
-(`pipeline/training/batch_threads.py`). Batches are as large as the recipe's, the tokens are random; the ways are
-interleaved.
+Several threads share each matrix product, or compute a part of the batch each (`pipeline/training/batch_threads.py`).
+Batches have the recipe's size and random tokens; the ways are interleaved.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, library_environment
 from pipeline.training.batch_threads import Batch, BatchThreads
 
-#: Threads that share a batch, threads that share each of their products (0: one a core), and OpenMP's way to wait.
+#: Threads that share a batch, threads that share each matrix product (0: one per core), and OpenMP's wait policy.
 WAYS = {
     "one thread": (1, 1, "PASSIVE"),
     "a thread a core, passive": (1, 0, "PASSIVE"),
     "a thread a core, spinning": (1, 0, ""),
     "a thread a core, of a batch": (0, 1, "PASSIVE"),
 }
-#: Tokens of a batch's rows, padded to one another as `group_by_length` leaves them.
+#: Tokens per row of successive batches, padded as after `group_by_length`.
 LENGTHS = (10, 14, 20, 28, 50)
 WARM = 10
 
@@ -42,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nsmc")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each training, after its first steps")
+    parser.add_argument("--seconds", type=float, default=8.0, help="seconds per training, after the warm-up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
@@ -54,13 +53,13 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(document, indent=1))
         return
-    print(f"{document['machine']}; steps a second of each training, median of {arguments.rounds}")
+    print(f"{document['machine']}; steps per second of each training, median of {arguments.rounds}")
     for way, row in document["ways"].items():
         print(f"{way:<28} alone {row['alone']:5.1f}   two at once {row['two at once']:5.1f}")
 
 
 def measure(recipe: str, ways: list[str], seconds: float, rounds: int) -> dict[str, Any]:
-    """Median steps a second of each way; of two at once, the slower one's."""
+    """Return the median steps per second of each way; for two trainings at once, of the slower one."""
     seen: dict[str, dict[str, list[float]]] = {way: {"alone": [], "two at once": []} for way in ways}
     for _ in range(rounds):
         for way in ways:
@@ -74,7 +73,7 @@ def measure(recipe: str, ways: list[str], seconds: float, rounds: int) -> dict[s
 
 
 def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
-    """Steps a second of the slowest of so many processes at once."""
+    """Return the steps per second of the slowest of `trainings` concurrent processes."""
     policy = WAYS[way][-1]
     command = [sys.executable, "-m", "benchmarks.threads", "--one"]
     command += ["--recipe", recipe, "--ways", way, "--seconds", str(seconds)]
@@ -89,7 +88,7 @@ def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
 
 
 def train(name: str, way: str, seconds: float) -> float:
-    """Steps a second of one training."""
+    """Return the steps per second of one training."""
     import torch
     from torch import Tensor
     from transformers import AutoConfig, BertForSequenceClassification

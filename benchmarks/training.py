@@ -1,10 +1,10 @@
-"""Fine-tuning by our stage against the field's usual script: same rows, same epochs, one after the other and again.
+"""Compare fine-tuning by the train stage with the usual script: same rows, same epochs, interleaved rounds.
 
 python -m benchmarks.training --data DIR [--recipe nsmc] [--rows 20000] [--epochs 1] [--rounds 3] [--set K=V] [--json]
-The usual script is that of the transformers examples: its Trainer with its own settings, everything padded to the
-recipe's `max_length`, fp32, a thread a core. Both start from the same weights and are judged on the same test rows in
-fp32. Each round is a process of its own for either; on CUDA, wall times are said from the start of that process to the
-published artifact (ours) or the saved model (the usual one).
+The usual script is that of the transformers examples: its Trainer with default settings, everything padded to the
+recipe's `max_length`, fp32, one thread per core. Both start from the same weights and are evaluated on the same test
+rows in fp32. Each side runs in its own process per round. On CUDA, wall times are from the start of that process to the
+published artifact (ours) or the saved model (usual).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.cut import first_rows
 from pipeline.settings import ROOT
 
 SIDES = ("ours", "usual")
-#: Side of the square matrices whose product is the machine's rate, and how often it is taken.
+#: Size of the square matrices whose product gives the machine's rate, and the number of its measurements.
 SQUARE, PRODUCTS = 2048, 10
 
 
@@ -34,10 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="nsmc")
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of the train file that are used")
+    parser.add_argument("--rows", type=int, default=20_000, help="number of rows of the train file to use")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value in the recipe")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=7, help=argparse.SUPPRESS)
@@ -56,13 +56,13 @@ def main() -> None:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Medians of both sides over the rounds, and the ratios of each round."""
+    """Return the medians of both sides over the rounds, and the ratio of each round."""
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | {"SAEBYEOK_HOME": home, "WANDB_MODE": "disabled"}
         rounds = []
         for number in range(arguments.rounds):
             seeded = ["--seed", str(arguments.seed + number)]
-            # Which goes first changes, lest a machine that slows down favours one.
+            # Alternate the order, so that a machine that slows down does not favour one side.
             sides = SIDES if number % 2 else SIDES[::-1]
             rounds.append({side: run(["--side", side, *seeded], environment) for side in sides})
     ratios = [found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"] for found in rounds]
@@ -82,31 +82,31 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """What one training says of itself."""
+    """Run one training in its own process and return its figures."""
     started = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.training", *sys.argv[1:], *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    # Judging it is no part of the training.
+    # The evaluation is not part of the training time.
     found["wall_seconds"] = time.monotonic() - started - found.pop("other_seconds")
     return found
 
 
 def middle(found: list[dict[str, Any]]) -> dict[str, float]:
-    """The median of each figure."""
+    """Return the median of each figure."""
     names = [name for name, value in found[0].items() if isinstance(value, float)]
     return {name: statistics.median(item[name] for item in found) for name in names}
 
 
 def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train as one of the two does, judge the model, and say what it took."""
+    """Train as one of the two sides, evaluate the model, and return its figures."""
     from pipeline.cli.options import overrides
     from pipeline.job import keep_libraries_home, open_job
     from pipeline.settings import load_settings
     from pipeline.stages.stage import TOKENIZE, VALIDATE, run_stage
 
     if arguments.side == "usual":
-        # OpenMP is set up when torch is loaded: before Saebyeok's own settings of it are made (decision 7).
+        # OpenMP is configured when torch is loaded: load it before Saebyeok's own settings apply (decision 7).
         import torch  # noqa: F401
     data = cut_data(arguments.data.resolve(), load_settings().home / "data", arguments.recipe, arguments.rows)
     os.environ["SAEBYEOK_DATA"] = str(data)
@@ -136,7 +136,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
-    """The published files with the first `rows` rows of the train file, and without what arrived."""
+    """Copy the published files with the first `rows` rows of the train file and without arrivals; return `target`."""
     from pipeline.recipes.loading import load_recipe
 
     spec = load_recipe(recipe, "embedded").data
@@ -150,7 +150,7 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 
 
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
-    """The stage: the model, seconds of training, and the share of padding."""
+    """Train by the stage. Return the model, the seconds of training, and the share of padding."""
     from pipeline.models.trained import load_trained
     from pipeline.stages.stage import TRAIN, run_stage
 
@@ -159,7 +159,7 @@ def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
 
 
 def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
-    """The transformers examples' way: everything padded to `max_length`, its Trainer as it comes."""
+    """Train as the transformers examples do: everything padded to `max_length`, the Trainer with default settings."""
     import numpy as np
     import pandas as pd
     import torch
@@ -216,7 +216,7 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
 
 
 def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
-    """The recipe's first metric on the test rows, answered in fp32."""
+    """Return the recipe's first metric on the test rows, predicted in fp32."""
     import pandas as pd
 
     from pipeline.evaluation.metrics import compute_metrics
@@ -227,7 +227,7 @@ def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
 
 
 def work_of(trained: Any, length: float) -> float:
-    """Floating-point operations of a token, forward and backward, in inputs of `length`: all layers, every row."""
+    """Return the floating-point operations per token, forward and backward, for inputs of `length` tokens."""
     from pipeline.models.build import transformer_of
 
     inner = transformer_of(trained.module).base_model
@@ -237,7 +237,7 @@ def work_of(trained: Any, length: float) -> float:
 
 
 def matrix_rate(device: Any) -> float:
-    """Operations a second of this machine's products of bf16 matrices (of fp32 ones, where it has no bf16)."""
+    """Return the operations per second of this machine's bf16 matrix products (fp32 if it has no bf16)."""
     import torch
 
     from pipeline.models.hardware import has_bf16
@@ -256,7 +256,7 @@ def matrix_rate(device: Any) -> float:
 
 
 def wait(device: Any) -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until the GPU has finished its work."""
     import torch
 
     if device.type == "cuda":
@@ -264,7 +264,7 @@ def wait(device: Any) -> None:
 
 
 def device_name(device: Any) -> str:
-    """What computes, for people."""
+    """Return the name of the device."""
     import torch
 
     return torch.cuda.get_device_name() if device.type == "cuda" else "cpu"

@@ -1,8 +1,8 @@
-"""What Weights & Biases costs a stage: extra seconds where it is absent, answers, refuses, errs, hangs or dies.
+"""Measure the cost of Weights & Biases per stage, for a server that is absent, answers, refuses, fails, hangs or dies.
 
 python -m benchmarks.wandb_delay [--rounds 5] [--json]
-Each sample is a stage of one recorded table and a few points, in a process of its own as Airflow starts it, against a
-server on loopback; the ways are interleaved, and what they cost is told beside a stage with W&B disabled.
+Each sample is a stage that records one table and a few points, in its own process as Airflow starts it, with a
+server on loopback. The ways are interleaved; extra seconds are relative to a stage with W&B disabled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ started = time.perf_counter()
 find_or_build(job, "train", 1, fields={}, inputs={}, build=build)
 print(time.perf_counter() - started)
 """
-#: Where nothing listens.
+#: A port without a listener.
 CLOSED = "http://127.0.0.1:1"
 WAYS = {
     "disabled": "W&B disabled",
@@ -74,12 +74,12 @@ def main() -> None:
 
 
 def measure(rounds: int) -> dict[str, Any]:
-    """Median seconds of every way, what it costs beside `disabled`, and the requests of one stage."""
+    """Return the median seconds of every way, the extra seconds over `disabled`, and the requests of one stage."""
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     requests: dict[str, int] = {}
     for number in range(rounds):
         for way in WAYS:
-            # It costs all the patience that there is, every time.
+            # This way waits for the full timeout every time, so once is enough.
             if way != "dies" or number == 0:
                 spent, requests[way] = one_stage(way)
                 seconds[way].append(spent)
@@ -95,7 +95,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def one_stage(way: str) -> tuple[float, int]:
-    """Seconds of one stage, and how many requests reached the server."""
+    """Return the seconds of one stage and the number of requests that reached the server."""
     with tempfile.TemporaryDirectory(prefix="saebyeok-wandb-") as place, _server(way) as (environment, asked):
         home = Path(place)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "SAEBYEOK_"))}

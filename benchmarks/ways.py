@@ -1,4 +1,4 @@
-"""The ways to serve that `benchmarks.service` compares: started, awaited, held to the engine and stopped here."""
+"""The servers that `benchmarks.service` compares: start, readiness, comparison with the engine, stop."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ import psutil
 from benchmarks.rivals.engine import open_engine
 from pipeline.settings import ROOT, library_environment
 
-#: Texts that each is held to, and the share of its labels that must be the engine's: other batches, and fp32, differ.
+#: Number of texts to compare with the engine, and the minimum share of equal labels: other batches and fp32 differ.
 CHECKED, AGREEMENT = 64, 0.8
-#: Seconds until a server must answer; answers in a row, each on a connection of its own, after which all processes do.
+#: Seconds until a server must answer; successive answers, on new connections, after which all processes count as ready.
 DEADLINE, IN_A_ROW = 120.0, 12
 LITSERVE = "0.2.19"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to serve: how it is started on a port, and why it cannot be, where it cannot."""
+    """One way to serve: its command for a port, and the reason if it cannot be started."""
 
     name: str
     command: Callable[[int], list[str]]
@@ -41,7 +41,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all measurements share: a home with the release in it, the texts, and how much of the machine is used."""
+    """Shared by all measurements: a home with the release, the texts, and the command-line arguments."""
 
     home: Path
     release: Path
@@ -50,7 +50,7 @@ class Bench:
     arguments: argparse.Namespace
 
     def ways(self) -> list[Way]:
-        """All of them, ours first."""
+        """Return all ways, Saebyeok first."""
         python, rivals = sys.executable, "benchmarks.rivals"
 
         def bento(service: str) -> Callable[[int], list[str]]:
@@ -62,7 +62,7 @@ class Bench:
         no_litserve = (
             None if importlib.util.find_spec("litserve") else f"not installed: pip install litserve=={LITSERVE}"
         )
-        no_checkpoint = "the model that it was exported from is not in its store, or reads means (model.pooling)"
+        no_checkpoint = "the release's trained model is not in the store, or has mean pooling (model.pooling)"
         return [
             Way("saebyeok", lambda _: [python, "-m", "serving"]),
             Way("bentoml plain", bento("bentoml_plain:Plain"), None if self.checkpoint else no_checkpoint),
@@ -72,7 +72,7 @@ class Bench:
         ]
 
     def environment(self, port: int) -> dict[str, str]:
-        """What each process is told."""
+        """Return the environment of a process that serves on `port`."""
         threads = max(1, self.arguments.cores // self.arguments.processes)
         return {
             **os.environ,
@@ -90,7 +90,7 @@ class Bench:
 
 @contextmanager
 def serving(bench: Bench, way: Way) -> Iterator[tuple[str, int]]:
-    """The way's URL and process id, from when all its processes answer until they are gone."""
+    """Start a way, yield its URL and process id when all its processes answer, and stop it."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -113,7 +113,7 @@ def serving(bench: Bench, way: Way) -> Iterator[tuple[str, int]]:
 
 
 def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it answers so often in a row that all its processes do. Raises RuntimeError where that never comes."""
+    """Wait for `IN_A_ROW` successive answers. Raises RuntimeError if the server fails or `DEADLINE` passes."""
     row, deadline = 0, time.monotonic() + DEADLINE
     while row < IN_A_ROW:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -133,7 +133,7 @@ def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def agreement(bench: Bench, way: Way, url: str) -> float:
-    """Share of texts to which it gives the engine's label. Raises RuntimeError where it is another model's."""
+    """Return the share of texts with the engine's label. Raises RuntimeError if it is below `AGREEMENT`."""
     raw = open_engine(bench.release)
     names = list(raw.card.labels)
     texts = json.loads(bench.texts.read_text(encoding="utf-8"))[:CHECKED]
@@ -144,11 +144,11 @@ def agreement(bench: Bench, way: Way, url: str) -> float:
     given = labels_of(answer.json(), names)
     agrees = statistics.mean(ours == theirs for ours, theirs in zip(wanted, given, strict=True))
     if agrees < AGREEMENT:
-        raise RuntimeError(f"{way.name} gives {agrees:.0%} of the engine's labels: that is another model")
+        raise RuntimeError(f"{way.name} agrees with only {agrees:.0%} of the engine's labels: it serves another model")
     return agrees
 
 
 def labels_of(answer: Any, names: list[str]) -> list[str]:
-    """The labels of an answer: results with labels in them, or rows of probabilities."""
+    """Return the labels of an answer, which has results with labels or rows of probabilities."""
     rows = answer["results"] if isinstance(answer, dict) else answer
     return [row["label"] if isinstance(row, dict) else names[row.index(max(row))] for row in rows]

@@ -1,6 +1,6 @@
-"""The least that HTTP costs in Python: an ASGI function under uvicorn, and our engine behind a small micro-batcher.
+"""A lower bound for the cost of HTTP in Python: an ASGI function under uvicorn, and the engine with a micro-batcher.
 
-While one batch is computed, in a thread, requests gather for the next; nothing is checked, limited, counted or named.
+While one batch is computed in a thread, requests gather for the next. There are no checks, limits, metrics or ids.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from benchmarks.rivals.engine import open_engine
 from benchmarks.rivals.model import RELEASE
 
-#: Texts of a batch at most, unless one request has more.
+#: Maximum texts per batch, unless one request has more.
 MOST = 64
 
 
 class Batcher:
-    """Puts waiting requests together."""
+    """Combines waiting requests into batches."""
 
     def __init__(self) -> None:
         self._engine = open_engine(RELEASE)
@@ -29,7 +29,7 @@ class Batcher:
         self._running: asyncio.Task[None] | None = None
 
     async def answer(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Label and score of each text."""
+        """Return label and score of each text."""
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((texts, future))
         if self._running is None or self._running.done():
@@ -59,7 +59,7 @@ BATCHER = Batcher()
 
 
 async def app(scope: dict[str, Any], receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
-    """POST with `texts`."""
+    """Answer a POST request whose body has `texts`."""
     body = b""
     while True:
         message = await receive()

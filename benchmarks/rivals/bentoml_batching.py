@@ -1,4 +1,4 @@
-"""BentoML's own batching, as its guide has it: a batchable API over the ONNX file."""
+"""BentoML's own batching, as in its guide: a batchable API over the ONNX file."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 from benchmarks.rivals.model import PROCESSES, Model
 
 
-# Each request would write a line to the log, which takes a tenth of the time.
+# Without the access log, which takes a tenth of the time.
 @bentoml.service(workers=PROCESSES, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Batching:
-    """The exported model; answers are probabilities, since an array is what its batches are cut from at least cost."""
+    """The exported model. Answers are probabilities, because splitting a batch is cheapest for arrays."""
 
     def __init__(self) -> None:
         self.model = Model()
 
-    # It sheds what it expects to take longer than this, so it is generous.
+    # Generous, because BentoML sheds requests that it expects to exceed this latency.
     @bentoml.api(batchable=True, max_batch_size=64, max_latency_ms=10_000)
     def classify(self, texts: list[str]) -> np.ndarray:
-        """Class probabilities of each text."""
+        """Return the class probabilities (texts, labels)."""
         return self.model.probabilities(texts)

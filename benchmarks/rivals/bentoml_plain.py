@@ -1,4 +1,4 @@
-"""BentoML's plain way, as its first example has it: a synchronous API over a pipeline of transformers."""
+"""Plain BentoML, as in its first example: a synchronous API over a transformers pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Plain:
         import torch
         from transformers import pipeline
 
-        # As many processes as cores: more threads would take the cores from each other.
+        # One process per core: more threads would compete for the cores.
         torch.set_num_threads(1)
         checkpoint = os.environ["BENCHMARK_CHECKPOINT"]
         self.pipeline = pipeline(
@@ -27,6 +27,6 @@ class Plain:
 
     @bentoml.api
     def classify(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Label and score of each text."""
+        """Return label and score of each text."""
         found: list[dict[str, Any]] = self.pipeline(texts)
         return found

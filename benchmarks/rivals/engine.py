@@ -1,4 +1,4 @@
-"""Our engine as all that measure it open it: on the CPU, with one thread a process."""
+"""The engine as all benchmarks open it: on the CPU, with one thread per process."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from serving.engine.engine import Engine, EngineOptions
 
 
 def open_engine(release: Path) -> Engine:
-    """The engine of the release in that directory."""
+    """Return the engine of the release in directory `release`."""
     return Engine(release, EngineOptions(threads=1, device="cpu"))

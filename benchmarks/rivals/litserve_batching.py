@@ -1,4 +1,4 @@
-"""LitServe, as its guide to batching has it, over the ONNX file; its one argument is the port."""
+"""LitServe, as in its guide to batching, over the ONNX file; its only argument is the port."""
 
 import sys
 from typing import Any
@@ -9,32 +9,32 @@ from benchmarks.rivals.model import PROCESSES, Model
 
 
 class Classifier(litserve.LitAPI):
-    """The exported model; LitServe puts requests together, and their texts are one batch."""
+    """The exported model; LitServe combines requests, and their texts are one batch."""
 
     def setup(self, device: str) -> None:
-        """Load the model in each process that answers."""
+        """Load the model in each worker process."""
         self.model = Model()
 
     def decode_request(self, request: dict[str, Any]) -> list[str]:
-        """The texts of one request."""
+        """Return the texts of one request."""
         texts: list[str] = request["texts"]
         return texts
 
     def batch(self, inputs: list[list[str]]) -> list[list[str]]:
-        """Requests stay apart until their texts are put together."""
+        """Return the requests unchanged; `predict` combines their texts."""
         return inputs
 
     def predict(self, requests: list[list[str]]) -> list[list[dict[str, object]]]:
-        """Answers of each request."""
+        """Return the answers of each request."""
         found = iter(self.model.answers([text for texts in requests for text in texts]))
         return [[next(found) for _ in texts] for texts in requests]
 
     def unbatch(self, output: list[list[dict[str, object]]]) -> list[list[dict[str, object]]]:
-        """They are apart already."""
+        """Return the answers unchanged; `predict` has split them."""
         return output
 
     def encode_response(self, output: list[dict[str, object]]) -> dict[str, Any]:
-        """The answer to one request."""
+        """Return the response to one request."""
         return {"results": output}
 
 

@@ -1,4 +1,4 @@
-"""The exported model as one runs it without our engine: ONNX Runtime, one thread, each batch padded to its longest."""
+"""The exported model without the engine: ONNX Runtime, one thread, each batch padded to its longest text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-#: Texts of a padded batch; on a CPU larger ones gain nothing and fall out of its caches.
+#: Texts per padded batch; on a CPU larger ones are not faster and exceed its caches.
 BATCH = 32
 RELEASE = Path(os.environ["BENCHMARK_RELEASE"])
 PROCESSES = int(os.environ["BENCHMARK_PROCESSES"])
 CARD = json.loads((RELEASE / "card.json").read_text(encoding="utf-8"))
 LABELS: list[str] = CARD["labels"]
 MAX_LENGTH: int = CARD["max_length"]
-#: The file for the CPU, int8 where there is one.
+#: The file for the CPU: int8 if the release has it.
 FILE = RELEASE / CARD["variants"]["cpu"][0]["file"]
 
 
@@ -36,15 +36,15 @@ class Model:
         self._inputs = [item.name for item in self._session.get_inputs()]
 
     def probabilities(self, texts: list[str]) -> NDArray[np.float32]:
-        """Class probabilities, (texts, labels)."""
-        # Texts of like length together: without it most of a batch of reviews is padding.
+        """Return class probabilities (texts, labels)."""
+        # Batch texts of similar length: otherwise most of a batch of reviews is padding.
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         parts = [order[start : start + BATCH] for start in range(0, len(texts), BATCH)]
         found = np.concatenate([self._forward([texts[row] for row in part]) for part in parts])
         return found[np.argsort(order)]
 
     def answers(self, texts: list[str]) -> list[dict[str, object]]:
-        """Label and probability of each text."""
+        """Return label and probability of each text."""
         rows = self.probabilities(texts)
         best = rows.argmax(1).tolist()
         return [{"label": LABELS[at], "score": float(row[at])} for row, at in zip(rows, best, strict=True)]

@@ -1,6 +1,6 @@
-"""Our engine without HTTP, in one process: `python -m benchmarks.rivals.raw_engine TEXTS SENTENCES SECONDS`.
+"""The engine without HTTP, in one process: `python -m benchmarks.rivals.raw_engine TEXTS SENTENCES SECONDS`.
 
-Says `ready` once it is loaded and warm, waits for a line, and prints one JSON document.
+Prints `ready` after loading and warm-up, waits for a line, and prints one JSON document.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WARM = 20
 
 
 def main() -> None:
-    """Ask the engine the way a service's requests would, one after the other."""
+    """Call the engine as the requests of a service would, one after the other."""
     texts = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     sentences, seconds = int(sys.argv[2]), float(sys.argv[3])
     engine = open_engine(RELEASE)
