@@ -147,7 +147,7 @@ def _classes(recipe: Recipe, predictions: Numbers) -> Numbers:
 
 
 def _pearson(labels: Numbers, predictions: Numbers) -> float:
-    if len(labels) < 2 or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+    if not len(labels) or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return float("nan")
     return float(pearsonr(labels, predictions).statistic)
 

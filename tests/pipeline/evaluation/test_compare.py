@@ -132,6 +132,9 @@ def test_differences_are_the_same_on_every_machine() -> None:
     assert paired_difference(PAIRS, labels, near, far) == pytest.approx(expected, rel=1e-9)
     expected = {"value": 0.0025, "low": -0.0005, "high": 0.00545}
     assert paired_difference(REVIEWS, *won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
+    # Between 8 and 9 losses: half a row more or less of each sort would have moved it.
+    expected = {"value": -5 / 30, "low": -8.05 / 30, "high": -1 / 30}
+    assert paired_difference(REVIEWS, *won_and_lost(0, 5, 30)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:

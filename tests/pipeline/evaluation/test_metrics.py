@@ -85,6 +85,17 @@ def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
     assert math.isnan(compute_metrics(PAIRS, labels, scores)["pearson"])
 
 
+def test_two_rows_have_a_correlation_and_none_have_no_figure() -> None:
+    assert compute_metrics(PAIRS, array(1.0, 4.0), array(2.0, 2.5))["pearson"] == pytest.approx(1.0)
+    assert all(map(math.isnan, first_interval(PAIRS, array(), array()).values()))
+
+
+def test_correlations_of_resamples_are_none_where_one_side_is_constant() -> None:
+    labels = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
+    scores = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [4.0, 4.0, 4.0], [2.0, 1.0, 0.0]])
+    assert metrics._correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
+
+
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
 def test_figures_of_a_confusion_matrix_are_those_of_its_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
@@ -113,11 +124,13 @@ def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
 
 
 def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In blocks of seven resamples, the last one smaller.
+    # In blocks of seven resamples, the last ones smaller.
     monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
     labels, scores = noisy_scores(40, 1.0)
     found = metrics._resampled_rows(PAIRS, labels, scores)
-    drawn = np.concatenate(list(metrics._drawn_rows(40)))
+    blocks = list(metrics._drawn_rows(40))
+    assert {block.shape for block in blocks} == {(7, 40), (6, 40)}
+    drawn = np.concatenate(blocks)
     assert drawn.shape == (metrics.RESAMPLES, 40)
     for number in range(0, metrics.RESAMPLES, 37):
         rows = drawn[number]

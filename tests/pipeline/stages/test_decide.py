@@ -52,26 +52,26 @@ def test_refusal_is_an_error_with_the_address_of_its_report(reviews: Road, caplo
     assert record.getMessage() == f"nsmc: {decision.reason} Report: {decided.uri}/report.html"
 
 
-def test_promotion_is_no_error(pairs: Road, caplog: pytest.LogCaptureFixture) -> None:
+def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        decided = decide(held_to(pairs, LOW).job, pairs.evaluated, None)
+        decided = decide(held_to(reviews, LOW).job, reviews.evaluated, None)
     decision = read_decision(decided)
     assert decision.promote
     assert decided.figures == {"promote": True, "reason": decision.reason}
     assert re.fullmatch(
-        r"Promoted: Pearson r on the sample's test file is 0\.\d{4} \(floor 0\.05\), "
+        r"Promoted: accuracy on the sample's test file is 0\.\d{4} \(floor 0\.05\), "
         r"F1 on the sample's test file is 0\.\d{4} \(floor 0\.05\); "
-        r"all 6 behavioural bounds are met; there is no champion yet\.",
+        r"all 5 behavioural bounds are met; there is no champion yet\.",
         decision.reason,
     )
     (record,) = [item for item in caplog.records if item.name == "pipeline.evaluation.promotion_gate"]
     assert record.levelno == logging.INFO
 
 
-def test_figure_without_a_value_can_be_read_again(pairs: Road) -> None:
+def test_figure_without_a_value_can_be_read_again(reviews: Road) -> None:
     nothing = {"value": math.nan, "low": math.nan, "high": math.nan}
-    figures = pairs.evaluated.figures | {"test": pairs.evaluated.figures["test"] | {"pearson": nothing}}
-    decided = decide(held_to(pairs, LOW).job, republished(pairs.evaluated, figures=figures), None)
+    figures = reviews.evaluated.figures | {"test": reviews.evaluated.figures["test"] | {"accuracy": nothing}}
+    decided = decide(held_to(reviews, LOW).job, republished(reviews.evaluated, figures=figures), None)
     decision = read_decision(decided)
     assert not decision.promote
     assert math.isnan(decision.checks[0].value)
@@ -133,23 +133,6 @@ def test_another_champion_is_another_decision(reviews: Road, champion: Artifact)
         "evaluated": evaluated.ref,
         "champion": champion.ref,
     }
-
-
-def test_comparison_without_a_value_is_refused(pairs: Road) -> None:
-    # A champion that answers every pair alike has no correlation, and nothing is known to be as good as it.
-    calibration = pairs.trained.figures["calibration"] | {"slope": 0.0}
-    constant = republished(pairs.trained, figures=pairs.trained.figures | {"calibration": calibration})
-    decision = decide_on(held_to(pairs, LOW), release_of(constant))
-    (against,) = compared(decision)
-    assert not decision.promote
-    assert math.isnan(against.value)
-
-
-def test_champion_of_pairs_is_compared_by_its_scores(pairs: Road) -> None:
-    # The same model under another name: the difference is nothing, on any resample.
-    decision = decide_on(held_to(pairs, LOW), release_of(republished(pairs.trained)))
-    assert decision.promote
-    assert compared(decision)[0].value == pytest.approx(0.0, abs=1e-3)
 
 
 def test_champion_of_another_length_answers_in_its_own(reviews: Road) -> None:
