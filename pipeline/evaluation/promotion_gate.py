@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +14,6 @@ from pipeline.evaluation.champions import Best, load_rival, validation_of
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Check, Decision, Estimate
-
-if TYPE_CHECKING:
-    pass
-
-log = logging.getLogger(__name__)
 
 #: Gate rows below which two models are not compared: that they agree on a handful proves nothing.
 FEWEST = 30
@@ -61,7 +55,8 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference, miss=miss)
 
 
-def _gate_rows(evaluated: Artifact) -> pd.DataFrame:
+def gate_rows(evaluated: Artifact) -> pd.DataFrame:
+    """Return the gate rows of an evaluation, with its predictions."""
     return pd.read_parquet(evaluated.path / "gate.parquet")
 
 
@@ -98,16 +93,19 @@ def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact 
     """
     if champion is None or is_same_model(evaluated, champion):
         return []
-    if barred := _barred(recipe, evaluated, champion):
-        return [barred]
-    rows = _gate_rows(evaluated)
+    if bar := bar_challenger(recipe, evaluated, champion):
+        return [bar]
+    rows = gate_rows(evaluated)
     rivals = {"the champion": load_rival(recipe, champion).answers(recipe, rows), "the best before it": best.answers}
     labels, ours = rows["label"].to_numpy(), rows["prediction"].to_numpy()
     return [compare(recipe, labels, ours, theirs, whom) for whom, theirs in rivals.items() if theirs is not None]
 
 
-def _barred(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
-    """A check that fails whatever the two would answer: it replaces real data by the sample, or newer data by older."""
+def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
+    """Return a failed check if the challenger may not replace the champion, whatever the two would answer.
+
+    It may not if it knows the sample and the champion real data, or if the champion knows later days.
+    """
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # On the sample's own rows it would win, and real users would be answered by it.
         miss = "it was trained on the shipped sample, and the champion on real data"

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluation.champions import Best, find_best
 from pipeline.evaluation.promotion_gate import (
-    _barred,
-    _gate_rows,
+    bar_challenger,
     compare_with_rivals,
+    gate_rows,
     is_same_model,
-    log,
     make_decision,
 )
 from pipeline.evaluation.report import render_report
@@ -22,6 +21,8 @@ from pipeline.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
 
 VERSION = 3
 
@@ -57,10 +58,10 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
 
 
 def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
-    if champion is None or is_same_model(evaluated, champion) or _barred(job.recipe, evaluated, champion):
+    if champion is None or is_same_model(evaluated, champion) or bar_challenger(job.recipe, evaluated, champion):
         return Best()
     known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
-    best = find_best(job.recipe, job.store, known, _gate_rows(evaluated))
+    best = find_best(job.recipe, job.store, known, gate_rows(evaluated))
     for note in best.notes:
         log.warning("%s: %s", job.recipe.name, note)
     return best

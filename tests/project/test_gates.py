@@ -1,4 +1,4 @@
-"""The page of the gates: each names its proof, and the proof fails once the gate is broken (`tests.gates`)."""
+"""The page of the gates: each names its proof, and the proof fails once the gate is broken (`tests.support.gates`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pipeline.settings import ROOT
-from tests.gates import BREAKS, PAGE, proofs
+from tests.support.gates import BREAKS, PAGE, proofs
 
 
 def test_every_gate_names_its_proof_and_can_be_broken() -> None:
@@ -32,7 +32,14 @@ def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """How the cases of each proof end where its gate is broken; all gates that are asked for, in one process."""
     file = tmp_path_factory.mktemp("gates") / "ends.json"
     asked = [item.callspec.params["gate"] for item in request.session.items if "ends" in item.fixturenames]
-    options = ["-p", "tests.gates", f"--broken={file}", "-p", "no:cacheprovider", f"--basetemp={file.parent / 'tmp'}"]
+    options = [
+        "-p",
+        "tests.support.gates",
+        f"--broken={file}",
+        "-p",
+        "no:cacheprovider",
+        f"--basetemp={file.parent / 'tmp'}",
+    ]
     command = [sys.executable, "-m", "pytest", *options, *(proofs()[gate] for gate in asked)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     # 1: some tests failed, as they are to.
@@ -45,5 +52,4 @@ def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 @pytest.mark.airflow
 @pytest.mark.parametrize("gate", BREAKS)
 def test_broken_gate_fails_its_proof(gate: str, ends: dict[str, list[tuple[bool, str]]]) -> None:
-    # Not by an error of the break itself.
     assert any(noticed for noticed, _ in ends[gate]), f"{proofs()[gate]} with {BREAKS[gate]}: {ends[gate]}"

@@ -47,7 +47,7 @@ def test_refusal_is_an_error_with_the_address_of_its_report(reviews: Road, caplo
     assert not decision.promote
     assert decision.reason.startswith(f"Refused: accuracy on the sample's test file is {value:.4f}, below 0.99; F1 on")
     assert decided.figures == {"promote": False, "reason": decision.reason}
-    (record,) = [item for item in caplog.records if item.name == "pipeline.evaluation.promotion_gate"]
+    (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == logging.ERROR
     assert record.getMessage() == f"nsmc: {decision.reason} Report: {decided.uri}/report.html"
 
@@ -64,7 +64,7 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
         r"all 5 behavioural bounds are met; there is no champion yet\.",
         decision.reason,
     )
-    (record,) = [item for item in caplog.records if item.name == "pipeline.evaluation.promotion_gate"]
+    (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == logging.INFO
 
 

@@ -1,7 +1,7 @@
-"""The gates of docs/gates.md and how the core of each is broken, in memory, for its proof to fail.
+"""The gates of docs/gates.md, and how to break each in memory.
 
-As a plugin, `pytest -p tests.gates --broken FILE TESTS`, it runs each proof on its broken gate, and writes to FILE of
-each of its cases whether it noticed, and how it ended.
+The plugin `pytest -p tests.support.gates --broken FILE TESTS` runs each proof on its broken gate. For each case of the
+proof it writes to FILE whether the case noticed, and how it ended.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from typing import Any
 
 import pytest
 
+from pipeline.errors import RejectedDataError
 from pipeline.settings import ROOT
 
 PAGE = ROOT / "docs" / "gates.md"
 ROW = re.compile(r"^\| (?P<gate>[^|]+?) \|.*`(?P<proof>tests/\S+\.py::test_\w+)` \|$", re.MULTILINE)
 
 
-class MisfitError(Exception):
+class MisfitError(LookupError):
     """A break does not fit the code any more."""
 
 
-#: What is raised where a gate was broken carelessly: nothing is noticed then but that.
-CARELESS = (MisfitError, NameError, SyntaxError, ImportError, AttributeError, TypeError)
+#: How a proof fails that notices; by any other error of its own, a break or the machine may have failed instead.
+NOTICED: tuple[type[BaseException], ...] = (AssertionError, pytest.fail.Exception)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Break:
     where: str
     old: str
     new: str
+    #: How else the proof may notice.
+    error: type[Exception] = AssertionError
 
     def function(self) -> FunctionType:
         """The function that is broken."""
@@ -61,68 +64,89 @@ class Break:
 
 
 BREAKS: dict[str, Break] = {
-    "Reading": Break("pipeline.data:_decoded", 'content.decode("utf-8")\n', 'content.decode("utf-8", "replace")\n'),
-    "Suite (`expectations/`)": Break("pipeline.suites:_finding", "passed=bool(outcome.success)", "passed=True"),
+    "Reading": Break(
+        "pipeline.data.reading:_decoded", 'content.decode("utf-8")\n', 'content.decode("utf-8", "replace")\n'
+    ),
+    "Suite (`expectations/`)": Break(
+        "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
+    ),
     "Quarantine": Break(
-        "pipeline.quarantine:breaking_rows", "for row in _to_go(split.rows, finding):", "for row in ():"
+        "pipeline.data.quarantine:breaking_rows",
+        "for row in _to_go(split.rows, finding):",
+        "for row in ():",
+        RejectedDataError,
     ),
     "Quarantine's bound": Break(
-        "pipeline.quarantine:beyond_bound", "part.count, recipe.data.quarantine)", "part.count, 0.1)"
+        "pipeline.data.quarantine:beyond_bound", "part.count, recipe.data.quarantine)", "part.count, 0.1)"
     ),
-    "Overlap": Break("pipeline.datagate:_overlap_problems", "if not item.passed", "if False"),
-    "Date": Break("pipeline.inputs:find_files", "if day < cutoff", "if day <= cutoff"),
-    "Arrival": Break("pipeline.datagate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"),
+    "Overlap": Break("pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"),
+    "Date": Break("pipeline.data.input_files:find_files", "if day < cutoff", "if day <= cutoff"),
+    "Arrival": Break("pipeline.data.data_gate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"),
     "Arrival, encoding": Break(
-        "pipeline.arrivals:_check",
+        "pipeline.data.daily_arrivals:_check",
         'usual="it can be read", level="critical"',
         'usual="it can be read", level="warning"',
     ),
-    "Arrival, in the whole": Break("pipeline.datagate:check_data", "found := _spoilers(", "found := (lambda *_: {})("),
-    "Arrival, tried on the champion": Break("pipeline.trial:_compare", "spec.champion.level_of(chance)", '"ok"'),
-    "Test rows to learn from": Break("pipeline.checks:checked_table", "& (not is_test)", "& False"),
-    "Source": Break("pipeline.sources:_keep", "digest != known", "False"),
-    "Sides (in `tokenize`)": Break("pipeline.tokenize:split_rows", "if rows.empty:", "if False:"),
+    "Arrival, in the whole": Break(
+        "pipeline.data.data_gate:check_data", "found := _spoilers(", "found := (lambda *_: {})("
+    ),
+    "Arrival, tried on the champion": Break(
+        "pipeline.evaluation.champion_trial:_compare", "spec.champion.level_of(chance)", '"ok"'
+    ),
+    "Test rows to learn from": Break("pipeline.data.rules:checked_table", "& (not is_test)", "& False", ValueError),
+    "Source": Break("pipeline.data.download:_keep", "digest != known", "False"),
+    "Sides (in `tokenize`)": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
     "Divergence (in `train`)": Break(
-        "pipeline.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"
+        "pipeline.training.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"
     ),
     "Floors on the test file": Break(
-        "pipeline.decide:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
+        "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
     ),
     "Answers that are no numbers (in `evaluate`)": Break(
-        "pipeline.model:Trained.raw_answers", "if broken.any():", "if False:"
+        "pipeline.models.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
     ),
     "Floors of the sample": Break(
-        "pipeline.recipe:_merged",
+        "pipeline.recipes.loading:_merged",
         "return _merge(_merge(merged, sample_table), profile_sample) if sample else merged",
         'return merged | {"gate": merged["gate"] | {"floors": dict.fromkeys(merged["gate"]["floors"], 0.01)}}',
     ),
     "Behaviour (`recipes/behaviour/`)": Break(
-        "pipeline.decide:_behaviour", "passed=value >= bound", "passed=value >= bound - 0.02"
+        "pipeline.evaluation.promotion_gate:_behaviour", "passed=value >= bound", "passed=value >= bound - 0.02"
     ),
     "Champion, on the gate rows": Break(
-        "pipeline.decide:compare", "worst >= -recipe.gate.margin", 'difference["value"] >= -recipe.gate.margin'
+        "pipeline.evaluation.promotion_gate:compare",
+        "worst >= -recipe.gate.margin",
+        'difference["value"] >= -recipe.gate.margin',
     ),
-    "Too few gate rows": Break("pipeline.decide:compare", "and len(labels) >= FEWEST", "and len(labels) >= FEWEST - 1"),
-    "Best before the champion": Break("pipeline.champions:rank_served", ".served(name)[:-1]", ".served(name)[:0]"),
+    "Too few gate rows": Break(
+        "pipeline.evaluation.promotion_gate:compare", "and len(labels) >= FEWEST", "and len(labels) >= FEWEST - 1"
+    ),
+    "Best before the champion": Break(
+        "pipeline.store.deployments:rank_served", ".served(name)[:-1]", ".served(name)[:0]"
+    ),
     "Champion that cannot be read": Break(
-        "pipeline.decide:_comparisons",
-        "rows = _gate_rows(evaluated)\n",
-        "rows = _gate_rows(evaluated)\n    try: load_rival(recipe, champion)\n    except Exception: return []\n",
+        "pipeline.evaluation.promotion_gate:compare_with_rivals",
+        "rows = gate_rows(evaluated)\n",
+        "rows = gate_rows(evaluated)\n    try: load_rival(recipe, champion)\n    except Exception: return []\n",
     ),
-    "Order of data": Break("pipeline.decide:_older", "ours is not None and ours >= theirs", "True"),
-    "Sample and real data": Break("pipeline.decide:_barred", "if recipe.sample and", "if False and"),
+    "Order of data": Break("pipeline.evaluation.promotion_gate:_older", "ours is not None and ours >= theirs", "True"),
+    "Sample and real data": Break(
+        "pipeline.evaluation.promotion_gate:bar_challenger", "if recipe.sample and", "if False and"
+    ),
     "Approval, where asked for": Break(
         "approval:Approval._reject", 'record_rejection(store, store.open(self.decided), context["run_id"], who)', "pass"
     ),
     "Parity and latency (`export`)": Break(
-        "pipeline.convert:_write_variants", 'beyond(parity["fp16"], bounds.fp16, len(rows))', "None"
+        "pipeline.export.convert:_write_variants", 'beyond(parity["fp16"], bounds.fp16, len(rows))', "None"
     ),
-    "Nothing new in the test file (in `evaluate`)": Break("pipeline.assess:_measured", "if known.all():", "if False:"),
+    "Nothing new in the test file (in `evaluate`)": Break(
+        "pipeline.evaluation.measure:_measured", "if known.all():", "if False:", ValueError
+    ),
     "Another champion since (`deploy`)": Break(
-        "pipeline.deploy:Deployer._append", "releases.get(recipe) != champion", "False"
+        "pipeline.deployment.deployer:Deployer._append", "releases.get(recipe) != champion", "False"
     ),
     "Golden sentences (`deploy`)": Break(
-        "pipeline.deploy:Deployer._verify_live", "for release in releases:", "for _ in ():"
+        "pipeline.deployment.deployer:Deployer._verify_live", "for release in releases:", "for _ in ():"
     ),
 }
 
@@ -167,8 +191,9 @@ class Breaker:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
         if call.when == "call" and not (call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception)):
             error = call.excinfo.exconly() if call.excinfo else "passed"
-            noticed = call.excinfo is not None and not call.excinfo.errisinstance(CARELESS)
-            self.found.setdefault(self._gate(item), []).append((noticed, error))
+            gate = self._gate(item)
+            noticed = bool(call.excinfo and call.excinfo.errisinstance((*NOTICED, BREAKS[gate].error)))
+            self.found.setdefault(gate, []).append((noticed, error))
 
     def pytest_sessionfinish(self) -> None:
         self.file.write_text(json.dumps(self.found), encoding="utf-8")
