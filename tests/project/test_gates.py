@@ -12,6 +12,8 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support.gates import BREAKS, PAGE, proofs
 
+Ends = dict[str, list[tuple[bool, str]]]
+
 
 def test_every_gate_names_its_proof_and_can_be_broken() -> None:
     lines = PAGE.read_text(encoding="utf-8").splitlines()
@@ -20,36 +22,29 @@ def test_every_gate_names_its_proof_and_can_be_broken() -> None:
     assert proofs().keys() == BREAKS.keys()
 
 
-@pytest.mark.parametrize("gate", proofs())
-def test_the_proof_is_there(gate: str) -> None:
-    file, _, name = proofs()[gate].partition("::")
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+@pytest.mark.parametrize("proof", proofs())
+def test_proof_is_there(proof: str) -> None:
+    tree = ast.parse((ROOT / proofs()[proof]).read_text(encoding="utf-8"))
+    assert proof in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 @pytest.fixture(scope="module")
-def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[bool, str]]]:
-    """How the cases of each proof end where its gate is broken; all gates that are asked for, in one process."""
+def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ends:
+    """How the cases of each proof end where its gate is broken; all that are asked for, in one process."""
     file = tmp_path_factory.mktemp("gates") / "ends.json"
-    asked = [item.callspec.params["gate"] for item in request.session.items if "ends" in item.fixturenames]
-    options = [
-        "-p",
-        "tests.support.gates",
-        f"--broken={file}",
-        "-p",
-        "no:cacheprovider",
-        f"--basetemp={file.parent / 'tmp'}",
-    ]
-    command = [sys.executable, "-m", "pytest", *options, *(proofs()[gate] for gate in asked)]
+    asked = [item.callspec.params["proof"] for item in request.session.items if "ends" in item.fixturenames]
+    options = [f"--broken={file}", f"--basetemp={file.parent / 'tmp'}", "-p", "no:cacheprovider"]
+    tests = [f"{proofs()[proof]}::{proof}" for proof in asked]
+    command = [sys.executable, "-m", "pytest", "-p", "tests.support.gates", *options, *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    # 1: some tests failed, as they are to.
+    # As they are to: some tests failed.
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
-    found: dict[str, list[tuple[bool, str]]] = json.loads(file.read_text(encoding="utf-8"))
+    found: Ends = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
 @pytest.mark.torch
 @pytest.mark.airflow
-@pytest.mark.parametrize("gate", BREAKS)
-def test_broken_gate_fails_its_proof(gate: str, ends: dict[str, list[tuple[bool, str]]]) -> None:
-    assert any(noticed for noticed, _ in ends[gate]), f"{proofs()[gate]} with {BREAKS[gate]}: {ends[gate]}"
+@pytest.mark.parametrize("proof", BREAKS)
+def test_broken_gate_fails_its_proof(proof: str, ends: Ends) -> None:
+    assert any(noticed for noticed, _ in ends[proof]), f"{proof} passes with {BREAKS[proof]}: {ends[proof]}"

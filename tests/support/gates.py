@@ -24,7 +24,7 @@ from pipeline.errors import RejectedDataError
 from pipeline.settings import ROOT
 
 PAGE = ROOT / "docs" / "gates.md"
-ROW = re.compile(r"^\| (?P<gate>[^|]+?) \|.*`(?P<proof>tests/\S+\.py::test_\w+)` \|$", re.MULTILINE)
+PROOF = re.compile(r"\| `(tests/\S+\.py)::(test_\w+)` \|$", re.MULTILINE)
 
 
 class MisfitError(LookupError):
@@ -63,103 +63,118 @@ class Break:
         return inspect.unwrap(names[function.__name__]).__code__
 
 
+#: By the name of the test that proves the gate.
 BREAKS: dict[str, Break] = {
-    "Reading": Break(
+    "test_what_cannot_be_read_stops_the_run": Break(
         "pipeline.data.reading:_decoded", 'content.decode("utf-8")\n', 'content.decode("utf-8", "replace")\n'
     ),
-    "Suite (`expectations/`)": Break(
+    "test_a_file_made_to_break_one_rule_breaks_just_that_one": Break(
         "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
     ),
-    "Quarantine": Break(
+    "test_one_bad_review_is_set_aside_and_the_run_goes_on": Break(
         "pipeline.data.quarantine:breaking_rows",
         "for row in _to_go(split.rows, finding):",
         "for row in ():",
         RejectedDataError,
     ),
-    "Quarantine's bound": Break(
+    "test_beyond_the_bound_the_run_stops_and_says_file_rows_rule_and_bound": Break(
         "pipeline.data.quarantine:beyond_bound", "part.count, recipe.data.quarantine)", "part.count, 0.1)"
     ),
-    "Overlap": Break("pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"),
-    "Date": Break("pipeline.data.input_files:find_files", "if day < cutoff", "if day <= cutoff"),
-    "Arrival": Break("pipeline.data.data_gate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"),
-    "Arrival, encoding": Break(
+    "test_beyond_the_recipes_bound_the_run_stops": Break(
+        "pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"
+    ),
+    "test_only_what_arrived_before_the_day_is_known_on_it": Break(
+        "pipeline.data.input_files:find_files", "if day < cutoff", "if day <= cutoff"
+    ),
+    "test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next": Break(
+        "pipeline.data.data_gate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"
+    ),
+    "test_a_day_that_cannot_be_read_stops_its_night": Break(
         "pipeline.data.daily_arrivals:_check",
         'usual="it can be read", level="critical"',
         'usual="it can be read", level="warning"',
     ),
-    "Arrival, in the whole": Break(
+    "test_a_day_that_spoils_the_whole_costs_that_day_and_no_other": Break(
         "pipeline.data.data_gate:check_data", "found := _spoilers(", "found := (lambda *_: {})("
     ),
-    "Arrival, tried on the champion": Break(
+    "test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone": Break(
         "pipeline.evaluation.champion_trial:_compare", "spec.champion.level_of(chance)", '"ok"'
     ),
-    "Test rows to learn from": Break("pipeline.data.rules:checked_table", "& (not is_test)", "& False", ValueError),
-    "Source": Break("pipeline.data.download:_keep", "digest != known", "False"),
-    "Sides (in `tokenize`)": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
-    "Divergence (in `train`)": Break(
+    "test_a_row_with_an_id_of_the_test_file_is_set_aside_and_the_test_file_stays": Break(
+        "pipeline.data.rules:checked_table", "& (not is_test)", "& False", ValueError
+    ),
+    "test_another_file_than_the_recipe_names_is_not_used": Break(
+        "pipeline.data.download:_keep", "digest != known", "False"
+    ),
+    "test_an_empty_side_is_an_error_that_says_what_to_do": Break(
+        "pipeline.data.splits:split_rows", "if rows.empty:", "if False:"
+    ),
+    "test_a_loss_that_is_no_number_stops_for_good": Break(
         "pipeline.training.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"
     ),
-    "Floors on the test file": Break(
+    "test_floor_just_below_refuses_and_reached_promotes": Break(
         "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
     ),
-    "Answers that are no numbers (in `evaluate`)": Break(
+    "test_a_model_that_answers_no_numbers_is_not_judged": Break(
         "pipeline.models.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
     ),
-    "Floors of the sample": Break(
+    "test_same_answer_for_all_fails_floors_and_behaviour": Break(
         "pipeline.recipes.loading:_merged",
         "return _merge(_merge(merged, sample_table), profile_sample) if sample else merged",
         'return merged | {"gate": merged["gate"] | {"floors": dict.fromkeys(merged["gate"]["floors"], 0.01)}}',
     ),
-    "Behaviour (`recipes/behaviour/`)": Break(
+    "test_behaviour_just_below_refuses_and_reached_promotes": Break(
         "pipeline.evaluation.promotion_gate:_behaviour", "passed=value >= bound", "passed=value >= bound - 0.02"
     ),
-    "Champion, on the gate rows": Break(
+    "test_compare_refuses_three_losses_in_two_hundred": Break(
         "pipeline.evaluation.promotion_gate:compare",
         "worst >= -recipe.gate.margin",
         'difference["value"] >= -recipe.gate.margin',
     ),
-    "Too few gate rows": Break(
+    "test_compare_needs_thirty_rows": Break(
         "pipeline.evaluation.promotion_gate:compare", "and len(labels) >= FEWEST", "and len(labels) >= FEWEST - 1"
     ),
-    "Best before the champion": Break(
+    "test_small_losses_in_a_row_cannot_add_up": Break(
         "pipeline.store.deployments:rank_served", ".served(name)[:-1]", ".served(name)[:0]"
     ),
-    "Champion that cannot be read": Break(
+    "test_a_champion_that_cannot_be_read_stops_the_gate": Break(
         "pipeline.evaluation.promotion_gate:compare_with_rivals",
         "rows = gate_rows(evaluated)\n",
         "rows = gate_rows(evaluated)\n    try: load_rival(recipe, champion)\n    except Exception: return []\n",
     ),
-    "Order of data": Break("pipeline.evaluation.promotion_gate:_older", "ours is not None and ours >= theirs", "True"),
-    "Sample and real data": Break(
+    "test_older_data_never_overtake_the_champion": Break(
+        "pipeline.evaluation.promotion_gate:_older", "ours is not None and ours >= theirs", "True"
+    ),
+    "test_sample_never_replaces_real_data": Break(
         "pipeline.evaluation.promotion_gate:bar_challenger", "if recipe.sample and", "if False and"
     ),
-    "Approval, where asked for": Break(
+    "test_rejected_model_is_remembered_told_and_skipped": Break(
         "approval:Approval._reject", 'record_rejection(store, store.open(self.decided), context["run_id"], who)', "pass"
     ),
-    "Parity and latency (`export`)": Break(
+    "test_fp16_beyond_its_bound_is_not_released": Break(
         "pipeline.export.convert:_write_variants", 'beyond(parity["fp16"], bounds.fp16, len(rows))', "None"
     ),
-    "Nothing new in the test file (in `evaluate`)": Break(
+    "test_a_test_file_of_nothing_new_is_refused": Break(
         "pipeline.evaluation.measure:_measured", "if known.all():", "if False:", ValueError
     ),
-    "Another champion since (`deploy`)": Break(
+    "test_champion_that_changes_while_staging_is_not_overwritten": Break(
         "pipeline.deployment.deployer:Deployer._append", "releases.get(recipe) != champion", "False"
     ),
-    "Golden sentences (`deploy`)": Break(
+    "test_front_door_to_the_old_release_undoes_the_deployment": Break(
         "pipeline.deployment.deployer:Deployer._verify_live", "for release in releases:", "for _ in ():"
     ),
 }
 
 
 def proofs() -> dict[str, str]:
-    """Each gate of the page and the test that proves it, `file::function`."""
-    return {row["gate"]: row["proof"] for row in ROW.finditer(PAGE.read_text(encoding="utf-8"))}
+    """The tests that prove the gates of the page: name to file."""
+    return {name: file for file, name in PROOF.findall(PAGE.read_text(encoding="utf-8"))}
 
 
 @contextmanager
-def broken(gate: str) -> Iterator[None]:
-    """The gate is broken wherever its function is known."""
-    function, code = BREAKS[gate].function(), BREAKS[gate].code()
+def broken(proof: str) -> Iterator[None]:
+    """Break the gate of a proof, wherever its function is known."""
+    function, code = BREAKS[proof].function(), BREAKS[proof].code()
     sound = function.__code__
     function.__code__ = code
     try:
@@ -170,33 +185,29 @@ def broken(gate: str) -> Iterator[None]:
 
 @dataclass(eq=False)
 class Breaker:
-    """Runs each proof on its broken gate, until one of its cases fails."""
+    """Runs each proof on its broken gate, until one of its cases notices."""
 
     file: Path
-    gates: dict[str, str] = field(default_factory=lambda: {proof: gate for gate, proof in proofs().items()})
-    found: dict[str, list[tuple[bool, str]]] = field(default_factory=dict)
+    ends: dict[str, list[tuple[bool, str]]] = field(default_factory=dict)
 
-    def _gate(self, item: pytest.Item) -> str:
-        return self.gates[item.nodeid.partition("[")[0]]
-
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if any(noticed for noticed, _ in self.found.get(self._gate(item), ())):
+    def pytest_runtest_setup(self, item: pytest.Function) -> None:
+        if any(noticed for noticed, _ in self.ends.get(item.originalname, ())):
             pytest.skip("another case noticed it")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        with broken(self._gate(item)):
+    def pytest_runtest_call(self, item: pytest.Function) -> Iterator[None]:
+        with broken(item.originalname):
             return (yield)
 
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
-        if call.when == "call" and not (call.excinfo and call.excinfo.errisinstance(pytest.skip.Exception)):
-            error = call.excinfo.exconly() if call.excinfo else "passed"
-            gate = self._gate(item)
-            noticed = bool(call.excinfo and call.excinfo.errisinstance((*NOTICED, BREAKS[gate].error)))
-            self.found.setdefault(gate, []).append((noticed, error))
+    def pytest_runtest_makereport(self, item: pytest.Function, call: pytest.CallInfo[None]) -> None:
+        if call.when == "call":
+            errors = (*NOTICED, BREAKS[item.originalname].error)
+            noticed = bool(call.excinfo and call.excinfo.errisinstance(errors))
+            end = call.excinfo.exconly() if call.excinfo else "passed"
+            self.ends.setdefault(item.originalname, []).append((noticed, end))
 
     def pytest_sessionfinish(self) -> None:
-        self.file.write_text(json.dumps(self.found), encoding="utf-8")
+        self.file.write_text(json.dumps(self.ends), encoding="utf-8")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

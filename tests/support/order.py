@@ -19,6 +19,7 @@ LONGEST = (
     "tests/e2e/test_up.py",
     "tests/pipeline/stages/test_train.py",
     "tests/pipeline/stages/test_export.py",
+    "tests/project/test_gates.py",
     "tests/pipeline/tuning/test_search.py",
     "tests/pipeline/cli/test_run.py",
     "tests/benchmarks/test_training.py",
