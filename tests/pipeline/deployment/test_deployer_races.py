@@ -257,7 +257,7 @@ def test_undo_waits_until_users_have_the_champion_back(
     assert latest(log).reason == f"undoes deployment 2: {challenger.ref} failed once it was live"
     assert service.asked[-2:] == [LOOK, UNSTAGE]
     assert {worker.deployment for worker in service.followers[0].source.workers()} == {3}
-    assert "is recorded, and" not in caplog.text
+    assert "is recorded, but" not in caplog.text
 
 
 def test_front_door_to_the_old_release_undoes_the_deployment(

@@ -166,7 +166,7 @@ def test_what_diverges_fails_and_the_search_goes_on(home: Path, tmp_path: Path) 
     assert found["best"]["number"] == 1
     assert ", and nothing was better." in Path(found["out"]).read_text(encoding="utf-8")
     assert list((home / "work").glob("*/")) == [], "checkpoints of what would diverge again"
-    with pytest.raises(TrainingDivergedError, match=r"all 1 trials failed, .* Search lower rates"):
+    with pytest.raises(TrainingDivergedError, match=r"all 1 trials failed, .* Search lower learning rates"):
         search(home, bases, trials=1, **{"model.base": str(bad)})
 
 
