@@ -128,7 +128,7 @@ class Recipe(Strict):
     train: TrainSpec
     gate: GateSpec
     export: ExportSpec
-    behaviour: Behaviour = Field(description="read from behaviour/<name>.toml beside the recipe")
+    behaviour: Behaviour = Field(description="read from behaviour/<name>.toml, next to the recipe")
 
     @property
     def metrics(self) -> tuple[str, ...]:
