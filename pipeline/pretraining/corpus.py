@@ -1,4 +1,4 @@
-"""Raw lines to pretrain on: read, cleaned and encoded."""
+"""Pretraining corpus: read, clean and encode raw lines."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from torch.utils.data import Dataset
 
 from pipeline.errors import DataError
 
-#: Lines that the tokenizer is handed at once.
+#: Number of lines per call of the tokenizer.
 CHUNK = 10_000
-#: With fewer tokens, special ones included, there is nothing to tell a hidden one by.
+#: Minimum tokens of a line, special ones included; shorter lines give no context to predict a masked token.
 SHORTEST = 5
 
 
 def read_lines(files: Sequence[Path]) -> list[str]:
-    """The lines of text files, gzipped where they end in `.gz`, in their order: NFC, each once, no empty ones.
+    """Return the lines of text files (gzipped if named `.gz`) in order: in NFC, without duplicates and empty lines.
 
-    Raises DataError where a file cannot be read, is cut short or is not UTF-8, or where there is not one line.
+    Raises DataError if a file cannot be read, is truncated or is not UTF-8, or if there are no lines.
     """
     lines = dict.fromkeys(line for file in files for line in _clean(_lines_of(file)))
     if not lines:
-        raise DataError(f"{', '.join(map(str, files))}: no line with text; name files of one text a line")
+        raise DataError(f"{', '.join(map(str, files))}: no line contains text; give files with one text per line")
     return list(lines)
 
 
@@ -56,7 +56,7 @@ def _clean(lines: Iterable[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Corpus(Dataset[dict[str, Any]]):
-    """Encoded lines, one after the other in one array: `ids[starts[n]:starts[n + 1]]` is line `n`."""
+    """Encoded lines, concatenated in one array: `ids[starts[n]:starts[n + 1]]` is line `n`."""
 
     ids: np.ndarray[Any, Any]
     starts: np.ndarray[Any, Any]
@@ -69,12 +69,15 @@ class Corpus(Dataset[dict[str, Any]]):
 
     @property
     def lengths(self) -> np.ndarray[Any, Any]:
-        """Tokens of every line, special ones included."""
+        """Number of tokens per line (lines,), special ones included."""
         return np.diff(self.starts)
 
 
 def encode_lines(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) -> Corpus:
-    """`lines` as ids, cut at `max_length` tokens (special ones included); too short ones are left out."""
+    """Encode `lines`, truncated to `max_length` tokens (special ones included); lines that are too short are skipped.
+
+    Raises DataError if all lines are too short.
+    """
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     found = []
@@ -82,18 +85,18 @@ def encode_lines(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) ->
         encoded = tokenizer.encode_batch(lines[start : start + CHUNK])
         found += [np.array(item.ids, np.int32) for item in encoded if len(item.ids) >= SHORTEST]
     if not found:
-        raise DataError(f"no line has {SHORTEST} tokens or more; give longer texts")
+        raise DataError(f"no line has at least {SHORTEST} tokens; give longer texts")
     return Corpus(np.concatenate(found), np.concatenate([[0], np.cumsum([len(ids) for ids in found])]))
 
 
 @dataclass(frozen=True)
 class CollateLines:
-    """Lines to a batch, padded on the right; without a mask where all are as long."""
+    """Collate lines into a batch, padded on the right; without a mask if all have the same length."""
 
     pad: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """`input_ids` (batch, length), and `attention_mask` where there is padding."""
+        """Return `input_ids` (batch, length), and `attention_mask` (batch, length) if there is padding."""
         lines = [row["input_ids"] for row in rows]
         lengths = np.array([len(line) for line in lines])
         ids = np.full((len(lines), lengths.max()), self.pad, np.int64)

@@ -1,4 +1,4 @@
-"""What an encoder is pretrained by: hidden tokens (BERT), replaced ones (ELECTRA), or two views of a line (SimCSE)."""
+"""Pretraining objectives: masked tokens (BERT), replaced tokens (ELECTRA), or two views of a line (SimCSE)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from transformers import BertConfig, BertModel
 from pipeline.models.heads import mean_state
 from pipeline.pretraining.spec import EncoderSpec
 
-#: Of the tokens that are to be guessed, the share that is hidden behind [MASK], and that becomes another token; the
-#: rest stays as it is (Devlin et al. 2019, section 3.1).
+#: Of the tokens to predict, the share that is replaced by [MASK], and by a random token; the rest stays unchanged
+#: (Devlin et al. 2019, section 3.1).
 HIDDEN, OTHER = 0.8, 0.1
-#: What cosines are divided by before one view of a line is looked for among others (Gao et al. 2021, section 3).
+#: Temperature of the contrastive loss (Gao et al. 2021, section 3).
 TEMPERATURE = 0.05
-#: Weight of the discriminator's loss beside the generator's (Clark et al. 2020, section 3.1).
+#: Weight of the discriminator's loss relative to the generator's (Clark et al. 2020, section 3.1).
 DISCRIMINATOR = 50.0
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Which tokens are to be guessed, drawn anew each time."""
+    """Dynamic masking: draw the tokens to predict again in each call."""
 
     share: float
     mask: int
     special: int
-    "Ids below this one are special tokens: never guessed, and nothing becomes one."
+    "Ids below this one are special tokens: they are never predicted, and never used as replacement."
     vocabulary: int
 
     def __call__(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """`ids` (batch, length) with some of them hidden, and which are to be guessed (batch, length), at least one."""
+        """Return `ids` (batch, length) with some tokens masked, and a mask (batch, length) of those to predict.
+
+        At least one token of the batch is masked.
+        """
         words = ids >= self.special
         drawn = torch.rand(ids.shape, device=ids.device).masked_fill(~words, 1.0)
         chosen = (drawn < self.share) & words
@@ -46,31 +49,31 @@ class Masking:
 
 
 class Guess(nn.Module):
-    """Hidden states to a score for each token of the vocabulary, by the encoder's own embeddings."""
+    """Prediction head: hidden states to logits over the vocabulary, tied to the encoder's embeddings."""
 
     def __init__(self, hidden: int, embeddings: int, vocabulary: int) -> None:
-        """From states of `hidden` to embeddings of `embeddings` numbers."""
+        """`hidden` is the size of the states, `embeddings` the size of the token embeddings."""
         super().__init__()
         self.transform = nn.Sequential(nn.Linear(hidden, embeddings), nn.GELU(), nn.LayerNorm(embeddings))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, states: Tensor, table: Tensor) -> Tensor:
-        """Logits (n, vocabulary) for states (n, hidden) and the embeddings `table` (vocabulary, embeddings)."""
+        """Return logits (n, vocabulary) for states (n, hidden) and the embeddings `table` (vocabulary, embeddings)."""
         return functional.linear(self.transform(states), table, self.bias)
 
 
 class MaskedLanguage(nn.Module):
-    """Guess hidden tokens: masked-language modelling."""
+    """Masked language modelling: predict masked tokens."""
 
     def __init__(self, spec: EncoderSpec, config: BertConfig, masking: Masking) -> None:
-        """`config` is the encoder's."""
+        """`config` is the configuration of the encoder."""
         super().__init__()
         self.encoder = BertModel(config, add_pooling_layer=False)
         self.guess = Guess(config.hidden_size, config.hidden_size, config.vocab_size)
         self.masking = masking
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The loss of one draw, and the share of tokens that were guessed right."""
+        """Return the `loss` for one random masking, and `guessed`, the share of correctly predicted tokens."""
         masked, chosen = self.masking(input_ids)
         states = self.encoder(input_ids=masked, attention_mask=attention_mask).last_hidden_state[chosen]
         logits = self.guess(states, self.encoder.embeddings.word_embeddings.weight)
@@ -79,16 +82,19 @@ class MaskedLanguage(nn.Module):
 
 
 class ReplacedTokens(nn.Module):
-    """Tell which tokens a generator has replaced; it guesses hidden ones, and shares the encoder's embeddings."""
+    """Replaced token detection: the encoder detects the tokens that a small generator has replaced.
+
+    The generator predicts masked tokens and shares the encoder's embeddings.
+    """
 
     def __init__(self, spec: EncoderSpec, config: BertConfig, masking: Masking) -> None:
-        """`config` is the encoder's; the generator is as deep and `spec.generator` wide."""
+        """`config` is the encoder's; the generator has the same depth and hidden size `spec.generator`."""
         super().__init__()
         width = config.hidden_size
         self.encoder = BertModel(config, add_pooling_layer=False)
         self.tell = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
         self.narrow = nn.Linear(width, spec.generator)
-        # Its words come from the encoder's embeddings: its own table has one.
+        # The generator uses the encoder's embeddings, so its own table has only one row.
         small = BertConfig(
             **config.to_diff_dict()
             | {
@@ -104,7 +110,11 @@ class ReplacedTokens(nn.Module):
         self.masking = masking
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Both losses of one draw, weighed; the share of tokens guessed right, and of replaced ones told."""
+        """Return the weighted `loss` for one random masking, and the figures of both parts.
+
+        `guessed` is the share of correctly predicted tokens, `telling` the discriminator's loss, and `told` the share
+        of replaced tokens that were detected.
+        """
         masked, chosen = self.masking(input_ids)
         table = self.encoder.embeddings.word_embeddings.weight
         embedded = self.narrow(functional.embedding(masked, table))
@@ -127,19 +137,19 @@ class ReplacedTokens(nn.Module):
 
 
 class Contrastive(nn.Module):
-    """Find the other view of a line among those of other lines; views lack tokens, each other ones.
+    """Contrastive learning: match two views of the same line, each with different tokens removed.
 
-    Gao et al. 2021 (SimCSE), with words left out beside dropout.
+    SimCSE (Gao et al. 2021), with token deletion in addition to dropout.
     """
 
     def __init__(self, spec: EncoderSpec, config: BertConfig, masking: Masking) -> None:
-        """`config` is the encoder's; a token is left out where `masking` would have it guessed."""
+        """`config` is the encoder's; tokens are removed with the probability `masking.share`."""
         super().__init__()
         self.encoder = BertModel(config, add_pooling_layer=False)
         self.masking = masking
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """The loss of two views of each line, and the share of lines whose other view is the nearest."""
+        """Return the `loss` for two views of each line, and `found`, the share of lines whose other view is nearest."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         one, other = (self._vectors(*self.view(input_ids, mask)) for _ in range(2))
         cosines = one @ other.T / TEMPERATURE
@@ -148,7 +158,7 @@ class Contrastive(nn.Module):
         return {"loss": loss, "found": share_right(cosines, same)}
 
     def view(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`ids` (batch, length) without some of their words, and their mask; both as long as the longest is then."""
+        """Remove random tokens from `ids` (batch, length); return the shortened ids and mask, (batch, longest)."""
         words = (ids >= self.masking.special) & mask.bool()
         kept = mask.bool() & ~(words & (torch.rand(ids.shape, device=ids.device) < self.masking.share))
         lengths = kept.sum(1)
@@ -163,19 +173,19 @@ class Contrastive(nn.Module):
 
 @torch.no_grad()
 def share_right(logits: Tensor, asked: Tensor) -> Tensor:
-    """The share of rows of `logits` (n, vocabulary) in which nothing is above the token `asked` (n,) for."""
-    # Not `argmax`, which takes a twentieth of a step on a CPU.
+    """Return the share of rows of `logits` (n, vocabulary) whose maximum is at the index in `asked` (n,)."""
+    # Not `argmax`, which takes 5% of a step on a CPU.
     return (logits.gather(1, asked[:, None]).squeeze(1) >= logits.amax(-1)).float().mean()
 
 
 def draw(logits: Tensor) -> Tensor:
-    """One token (n,) of each row of `logits` (n, vocabulary), as likely as they say."""
+    """Sample one token (n,) for each row of `logits` (n, vocabulary), from the softmax distribution."""
     sums = logits.softmax(-1).cumsum(-1)
     points = torch.rand(len(sums), 1, device=sums.device) * sums[:, -1:]
     return torch.searchsorted(sums, points).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 
-#: Name in an encoder's TOML to the objective.
+#: Objective by its name in an encoder's TOML file.
 OBJECTIVES: dict[str, Callable[[EncoderSpec, BertConfig, Masking], nn.Module]] = {
     "masked-language": MaskedLanguage,
     "replaced-tokens": ReplacedTokens,

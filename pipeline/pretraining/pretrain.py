@@ -1,4 +1,4 @@
-"""Pretrain: an encoder and its vocabulary from raw lines."""
+"""Pretrain an encoder and its vocabulary on raw lines."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from pipeline.training.trainer import BatchTrainer
 
 log = logging.getLogger(__name__)
 
-#: Every line with a number that this divides is kept for the validation loss.
+#: Every line whose number is divisible by this is held out for the validation loss.
 HELD = 250
 #: Files of an encoder's directory.
 TOKENIZER, WEIGHTS, SAID = "tokenizer.json", "model.safetensors", "pretraining.json"
-#: Where what was cut off is kept, beside the encoder's directory.
+#: Directory of the checkpoints, next to the encoder's.
 CHECKPOINTS = "checkpoints"
 
 
@@ -53,19 +53,19 @@ def pretrain(
     threads: int,
     save_steps: int,
 ) -> dict[str, Any]:
-    """Pretrain on the lines of `files`; `directory/encoder` holds weights (fp16), configuration and tokenizer.
+    """Pretrain on the lines of `files`; write weights (fp16), configuration and tokenizer to `directory/encoder`.
 
-    `start` is the directory of an encoder that this has made before, whose weights and vocabulary it begins with.
+    `start` is the directory of an encoder from an earlier pretraining, whose weights and vocabulary are used.
 
-    Beside them are `curve.png`, the losses over the steps, and `pretraining.json`, which is returned with the
-    directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (of an epoch), `device`, `spec`,
-    `files` (name to sha256), `history`, and `start`, what was said of that one.
+    Also writes `curve.png`, the losses over the steps, and `pretraining.json`, which is returned together with the
+    directory as `encoder`: `parameters`, `steps`, `seconds`, `lines`, `tokens` (per epoch), `device`, `spec`,
+    `files` (name to sha256), `history`, and `start`, the `pretraining.json` of that encoder.
 
-    On a machine with several GPUs they share every batch that is large enough (`pipeline.models.hardware`); with the
-    contrastive objective, each compares its own lines. A run that was cut off resumes from its newest complete
-    checkpoint, one every `save_steps` steps, in `directory/checkpoints`; `spec.steps` may be another by then.
-    Raises DataError where `files` cannot be read, RecipeError where `start` has another shape, TrainingDivergedError
-    where the loss is no longer a number, TerminatedError at SIGTERM, ProcessError where one of several processes dies.
+    Several GPUs share every batch that is large enough (`pipeline.models.hardware`); with the contrastive objective,
+    each GPU compares only its own lines. An interrupted run resumes from its newest complete checkpoint in
+    `directory/checkpoints`, written every `save_steps` steps; `spec.steps` may have changed.
+    Raises DataError if `files` cannot be read, RecipeError if `start` is invalid or has another shape,
+    TrainingDivergedError if the loss is NaN or infinite, TerminatedError at SIGTERM, ProcessError if a process dies.
     """
     learn = partial(_learn, spec, files, directory, start=start, save_steps=save_steps)
     processes = training_processes(spec.batch_tokens // spec.max_length)
@@ -89,7 +89,7 @@ def _learn(
     threads: int,
     save_steps: int,
 ) -> dict[str, Any]:
-    """Pretrain in this process, of several its share; the first of them writes."""
+    """Pretrain in this process, or its share of several processes; only the first process writes."""
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if threads:
@@ -97,10 +97,10 @@ def _learn(
     lines = read_lines(files)
     log.info("%d lines", len(lines))
     tokenizer, before = (_vocabulary(spec, lines, directory), None) if start is None else _read_start(start)
-    # They are judged in their order: short ones together need no padding.
+    # Validation batches keep this order; sorted by length they need little padding.
     held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)
     corpus = encode_lines(tokenizer, [line for n, line in enumerate(lines) if n % HELD], spec.max_length)
-    log.info("%d lines of %d tokens to learn from, %d kept", len(corpus), len(corpus.ids), len(held))
+    log.info("%d training lines with %d tokens, %d validation lines", len(corpus), len(corpus.ids), len(held))
     set_seed(spec.seed)
     config = _config(spec, tokenizer)
     masking = Masking(spec.masked, SPECIAL.index("[MASK]"), len(SPECIAL), config.vocab_size)
@@ -149,19 +149,19 @@ def _vocabulary(spec: EncoderSpec, lines: Sequence[str], directory: Path) -> Tok
 
 
 def _read_start(start: Path) -> tuple[Tokenizer, dict[str, Any]]:
-    """Its vocabulary, and what was said of it: before anything is trained that could not be written down then."""
+    """Return the tokenizer and the `pretraining.json` of `start`, read before training so that errors show early."""
     try:
         return Tokenizer.from_file(str(start / TOKENIZER)), json.loads((start / SAID).read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise RecipeError(f"{start} holds no encoder that `saebyeok pretrain` has made: {error}") from error
+        raise RecipeError(f"{start} contains no encoder made by `saebyeok pretrain`: {error}") from error
 
 
 def _begin_with(encoder: PreTrainedModel, start: Path) -> None:
     try:
-        # In fp32, in which training goes on.
+        # The saved weights are fp16; training needs fp32.
         encoder.load_state_dict({name: weight.float() for name, weight in load_file(start / WEIGHTS).items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise RecipeError(f"{start} holds no encoder of the shape that is to be trained: {error}") from error
+        raise RecipeError(f"{start} contains no encoder of the shape to train: {error}") from error
 
 
 def _config(spec: EncoderSpec, tokenizer: Tokenizer) -> BertConfig:
@@ -202,10 +202,10 @@ def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> Trainin
         logging_nan_inf_filter=False,
         prediction_loss_only=True,
         remove_unused_columns=False,
-        # There are none: what is to be guessed is drawn from the ids themselves.
+        # There are no labels: the objective derives them from the ids.
         label_names=["input_ids"],
         dataloader_pin_memory=cuda,
-        # A generator that reads another's embeddings has a table of its own that nobody looks into.
+        # The generator's own embedding table is unused: it reads the encoder's.
         ddp_find_unused_parameters=spec.objective == "replaced-tokens",
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
@@ -213,7 +213,7 @@ def _arguments(spec: EncoderSpec, checkpoints: Path, save_steps: int) -> Trainin
 
 
 class Pretrainer(BatchTrainer):
-    """It logs all that the objective says of itself."""
+    """A trainer that also logs the figures of the objective."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class Pretrainer(BatchTrainer):
         arguments: TrainingArguments,
         callbacks: list[TrainerCallback],
     ) -> None:
-        """`held` are lines for the validation loss."""
+        """`held` are the lines for the validation loss."""
         super().__init__(
             model=model,
             args=arguments,

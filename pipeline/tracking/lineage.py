@@ -1,4 +1,4 @@
-"""What of the store is an artifact at Weights & Biases, under which name, and what it holds there."""
+"""Lineage at Weights & Biases: which artifacts of the store it knows, their names and their content there."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 from pipeline.store.artifacts import MANIFEST, Artifact
 
-#: The stage that makes an artifact of a kind, where their names differ.
+#: Kind of an artifact to the stage that makes it, if their names differ.
 STAGE_OF = {"release": "export"}
 
 
-#: Kind to W&B's type; the others are stations between the two and stay in the store.
+#: Kind to W&B's artifact type; artifacts of other kinds are intermediate and stay in the store.
 TYPES = {"validate": "dataset", "release": "model"}
-#: Files of a release that hold sentences of the data: golden ones, mistakes.
+#: Files of a release that contain texts of the data: golden sentences and mistakes.
 WITH_TEXTS = ("card.json", "report.html")
 CHAMPION = "champion"
 
 
 def collection(kind: str, recipe: str) -> str:
-    """Name of the artifacts of this kind at W&B: `nsmc-data`, `nsmc`."""
+    """Return the W&B name of artifacts of this kind, such as `nsmc-data` or `nsmc`."""
     return f"{recipe}-data" if kind == "validate" else recipe
 
 
 def hosted_name(ref: str) -> tuple[str, str]:
-    """Collection and alias of the artifact at `ref`: its attempt, which no other has."""
+    """Return the W&B collection and alias of the artifact at `ref`; the alias is its unique attempt."""
     kind, recipe, _, attempt = ref.split("/")
     return collection(kind, recipe), attempt
 
 
 def sources(artifacts: Iterable[Artifact]) -> list[str]:
-    """Refs of what W&B knows of the ancestry of `artifacts`: the nearest on every path."""
+    """Return the refs of the nearest ancestors of `artifacts` that W&B knows, on every path."""
     return list(dict.fromkeys(ref for artifact in artifacts for ref in _nearest(artifact)))
 
 
@@ -45,7 +45,7 @@ def _nearest(artifact: Artifact) -> Iterator[str]:
 
 
 def described(artifact: Artifact) -> dict[str, Any]:
-    """The manifest as W&B is told it: no text of a row, and no sentence that might quote one."""
+    """Return the manifest for W&B, without texts of the data and without sentences that may quote them."""
     document = artifact.manifest.model_dump(mode="json")
     figures = {name: value for name, value in document["figures"].items() if not _sentences(value)}
     return document | {"ref": artifact.ref, "uri": artifact.uri, "figures": figures}
@@ -56,10 +56,10 @@ def _sentences(value: Any) -> bool:
 
 
 def hosted_artifact(artifact: Artifact, *, texts: bool) -> Any:
-    """A W&B artifact of `artifact`, to be logged.
+    """Return a W&B artifact of `artifact`, ready to be logged.
 
-    A release has its files there (in a bucket: references to them), a data set its description only; with `texts`
-    both have all. Raises ArtifactError where a file is not what the manifest says.
+    A release includes its files (references to them if the store is a bucket), a data set only its description; with
+    `texts`, both include all files. Raises ArtifactError if a file differs from the manifest.
     """
     import wandb
 
@@ -73,7 +73,7 @@ def hosted_artifact(artifact: Artifact, *, texts: bool) -> Any:
     names = [name for name in manifest.files if texts or (manifest.kind == "release" and name not in WITH_TEXTS)]
     for name in names:
         if artifact.store.local:
-            # Neither copied nor cached: the store keeps it, and nobody changes it there.
+            # Not copied or cached: the file stays in the store unchanged.
             path = artifact.path / Path(name)
             made.add_file(str(path), name=name, policy="immutable", skip_cache=True)
         else:

@@ -1,4 +1,4 @@
-"""Weights & Biases: one run a stage, written to this disk and sent from there, never in the way of the stage."""
+"""Weights & Biases: one run per stage, written to the local disk and uploaded from there, independent of the stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.tracking.wandb_api import find_account, find_project, tear_down
 
 log = logging.getLogger(__name__)
 
-#: Seconds that a stage which is done waits for the rest of its run to arrive.
+#: Maximum seconds that a finished stage waits for the upload of its run.
 FINISH_TIMEOUT_SECONDS = 60.0
 
 Mode = Literal["online", "offline", "disabled"]
@@ -30,16 +30,16 @@ Mode = Literal["online", "offline", "disabled"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a W&B run is about, and where its story goes on."""
+    """Description of a W&B run: its store, group, stage, name and tags."""
 
     settings: Settings
     store: Store
-    #: The pass that it belongs to: W&B's group.
+    #: The pipeline run that it belongs to; W&B's group.
     run: str
     stage: str
     name: str
     tags: tuple[str, ...]
-    #: Whether the champion may be another one after it.
+    #: Whether it may change the champion.
     crowns: bool = False
 
 
@@ -47,7 +47,7 @@ class Subject:
 def tracked(
     job: Job, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Artifact] | None = None
 ) -> Iterator[Tracker]:
-    """`recorded` for a stage of a recipe: the run `<recipe>-<stage>`, grouped by the job's run."""
+    """Call `recorded` for a stage of a recipe: the run is named `<recipe>-<stage>` and grouped by the job's run."""
     recipe = job.recipe
     subject = Subject(
         settings=job.settings,
@@ -66,12 +66,12 @@ def tracked(
 def recorded(
     subject: Subject, config: Mapping[str, Any], inputs: Mapping[str, Artifact], *, follow: bool = True
 ) -> Iterator[Tracker]:
-    """One W&B run around a block, written to a directory below HOME and sent from there where W&B can be reached.
+    """Record a block as one W&B run below HOME, and upload it from there if W&B can be reached.
 
-    The run is W&B's active one inside the block. It is always finished, as failed where the block raised; the
-    block's exception passes through unchanged. Nothing of W&B raises from here, and the block itself never waits
-    for a network: another process follows what is written, and gets `FINISH_TIMEOUT_SECONDS` once the block is done.
-    What has not arrived by then stays for `saebyeok sync`, and so does all of it without `follow`.
+    The run is W&B's active run inside the block. It is always finished, as failed if the block raises; the block's
+    exception passes through unchanged. Errors of W&B are only logged, and the block never waits for the network:
+    another process uploads the run, and has `FINISH_TIMEOUT_SECONDS` after the end of the block. `saebyeok sync`
+    uploads the rest later, and everything if `follow` is false.
     """
     with ExitStack() as stack:
         recording = _start(subject, config, stack, follow=follow)
@@ -87,9 +87,9 @@ def recorded(
 
 
 def choose_mode(environment: Mapping[str, str]) -> Mode:
-    """Online only with a key, unless WANDB_MODE says otherwise, and only where the server knows it.
+    """Return the mode: online only if there is an API key that the server accepts, and WANDB_MODE allows it.
 
-    It is asked once, in a request of a few seconds.
+    The server is asked once, with a timeout of a few seconds.
     """
     wanted = environment.get("WANDB_MODE", "")
     if wanted == "disabled":
@@ -99,25 +99,25 @@ def choose_mode(environment: Mapping[str, str]) -> Mode:
     try:
         find_account(environment)
     except TrackingError as error:
-        log.warning("%s; the run is kept on this disk, `saebyeok sync` uploads it later", error)
+        log.warning("%s; the run is saved locally; upload it later with `saebyeok sync`", error)
         return "offline"
     return "online"
 
 
 @dataclass
 class _Recording:
-    """A run that is being written, and the process that follows it."""
+    """A run in progress, and the process that uploads it."""
 
     run: Any
     directory: RunDirectory
     upload: Upload | None = field(default=None)
 
     def finish(self, tracker: Tracker, subject: Subject, exit_code: int) -> None:
-        """Close the run and see it off."""
+        """Close the run and wait for its upload."""
         try:
             self.directory.write(tracker.story(subject.stage, subject.store, crowns=subject.crowns))
             self.run.finish(exit_code=exit_code)
-        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
+        except Exception as error:  # noqa: BLE001 - no error of W&B may stop the stage
             if tracker.active:
                 warn("not finished", error)
         tear_down()
@@ -127,7 +127,7 @@ class _Recording:
             self.upload.finish(FINISH_TIMEOUT_SECONDS)
         except Exception as error:  # noqa: BLE001 - as above
             log.warning(
-                "Weights & Biases: %s; the run is kept in %s, `saebyeok sync` uploads it later",
+                "Weights & Biases: %s; the run is saved in %s; upload it later with `saebyeok sync`",
                 error,
                 self.directory.path,
             )
@@ -143,13 +143,13 @@ def _start(subject: Subject, config: Mapping[str, Any], stack: ExitStack, *, fol
         # W&B would fall back to the system's temporary directory, outside SAEBYEOK_HOME.
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.R_OK | os.W_OK):
-            raise PermissionError(f"{directory} cannot be written")
+            raise PermissionError(f"{directory} is not readable and writable")
         run = _init(subject, config, directory, mode)
         recording = _Recording(run, RunDirectory(Path(run.dir).parent))
         stack.enter_context(recording.directory.held())
         if mode == "online":
             recording.upload = start_upload(recording.directory, live=True)
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
+    except Exception as error:  # noqa: BLE001 - no error of W&B may stop the stage
         warn("not started", error)
         tear_down()
         return None
@@ -167,7 +167,7 @@ def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mo
         tags=subject.tags,
         config=dict(config),
         dir=str(directory),
-        # Also where it is sent: a server that dies half-way must find nobody in this process who waits for it.
+        # Offline even when uploading: a separate process syncs the run, so a hanging server cannot block this one.
         mode="offline",
         reinit="finish_previous",
         settings=wandb.Settings(
@@ -177,10 +177,9 @@ def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mo
             save_code=False,
             x_save_requirements=False,
             disable_job_creation=True,
-            # Not `x_disable_machine_info`, which switches off the curves below as well.
+            # Not `x_disable_machine_info`, which also switches off the system metrics below.
             x_disable_meta=True,
-            # W&B's own curves of this machine: a GPU's use and memory are kept also where they are looked at later, a
-            # CPU's are worth a process only where somebody can watch.
+            # System metrics need a process: always record those of a GPU, those of a CPU only if the run is online.
             x_disable_stats=mode != "online" and not cuda_devices(),
         ),
     )

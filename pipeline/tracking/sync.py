@@ -1,4 +1,4 @@
-"""Sync: what was recorded on this machine, and what is in the store, to Weights & Biases; again changes nothing."""
+"""Sync: upload recorded runs, missing artifacts and champions to Weights & Biases; idempotent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pipeline.tracking.runs import Subject, recorded
 from pipeline.tracking.upload import move_champions, start_upload
 from pipeline.tracking.wandb_api import Hosted, find_account, find_address, find_project, tear_down
 
-#: Seconds for one run with its artifacts; a large model on a slow line needs many.
+#: Timeout for one run with its artifacts, in seconds; enough for a large model on a slow line.
 UPLOAD_TIMEOUT_SECONDS = 900.0
-#: What goes first: others are made from it.
+#: Kinds to upload first, because other runs use them.
 FIRST = tuple(TYPES)
 
 State = Literal["uploaded", "busy", "empty", "failed", "not tried"]
 
 
 class SyncedRun(BaseModel):
-    """What became of one recorded run."""
+    """Result for one recorded run."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ class SyncedRun(BaseModel):
 
 
 class Synced(BaseModel):
-    """What one pass did."""
+    """Result of one sync."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,25 +45,25 @@ class Synced(BaseModel):
     project: str
     runs: tuple[SyncedRun, ...]
     recorded: tuple[str, ...]
-    "Refs of the artifacts that W&B did not have and no run had recorded."
+    "Refs of artifacts that W&B lacked and no run had recorded."
     champions: dict[str, str | None]
-    "Recipe to the ref that the alias `champion` moved to."
+    "Recipe to the ref to which the alias `champion` moved (None: removed)."
     problems: tuple[str, ...]
 
     @property
     def failed(self) -> int:
-        """How many things are not as they should be."""
+        """Number of problems and failed runs."""
         return len(self.problems) + sum(run.state in ("failed", "not tried") for run in self.runs)
 
 
 def sync(settings: Settings, store: Store) -> Synced:
-    """Upload every run that is not at the server, artifacts of `store` that it lacks, and the champions.
+    """Upload all runs that are not on the server, the artifacts of `store` that it lacks, and the champions.
 
-    Raises SettingsError without a key, TrackingError where the server does not answer. What fails after that is
-    told in the result, and tried again next time.
+    Raises SettingsError without an API key, TrackingError if the server does not answer. Later failures are reported
+    in the result and retried by the next sync.
     """
     if os.environ.get("WANDB_MODE") == "disabled":
-        raise SettingsError("WANDB_MODE is disabled; nothing is sent to Weights & Biases until it is unset")
+        raise SettingsError("WANDB_MODE is disabled; unset it to upload to Weights & Biases")
     entity, project = find_account(os.environ), find_project(os.environ)
     try:
         return _sync(settings, store, entity, project)
@@ -88,7 +88,7 @@ def _sync(settings: Settings, store: Store, entity: str, project: str) -> Synced
 
 
 def _known(store: Store, entity: str, project: str) -> set[str]:
-    """Aliases that the server has of any recipe in `store`."""
+    """Return all aliases on the server of the recipes in `store`."""
     try:
         hosted = Hosted(entity, project)
         return {
@@ -97,7 +97,7 @@ def _known(store: Store, entity: str, project: str) -> set[str]:
             for alias in hosted.aliases(TYPES[kind], collection(kind, recipe))
         }
     except Exception as error:
-        raise TrackingError(f"Weights & Biases does not say what it has: {_line(error)}") from error
+        raise TrackingError(f"Weights & Biases did not list its artifacts: {_line(error)}") from error
 
 
 def _collections(store: Store) -> Iterator[tuple[str, str]]:
@@ -107,7 +107,7 @@ def _collections(store: Store) -> Iterator[tuple[str, str]]:
 
 
 def _missing(settings: Settings, store: Store, known: set[str]) -> Iterator[Artifact]:
-    """Artifacts that neither the server has nor a run that waits here will bring, the oldest first."""
+    """Yield the artifacts that are neither on the server nor part of a pending run, oldest first."""
     stories = [run.story for run in run_directories(settings.home) if not run.done]
     waiting = {story.made for story in stories if story is not None}
     for kind, recipe in _collections(store):
@@ -116,11 +116,11 @@ def _missing(settings: Settings, store: Store, known: set[str]) -> Iterator[Arti
                 try:
                     yield store.open(ref)
                 except ArtifactError:
-                    continue  # an attempt that was cut off, or is being written
+                    continue  # an interrupted attempt, or one being written
 
 
 def _record(settings: Settings, artifact: Artifact) -> None:
-    """Write the run of a stage again, as far as its artifact tells it; it is uploaded like the others."""
+    """Record the run of a stage from its artifact; it is then uploaded like the others."""
     manifest = artifact.manifest
     stage = STAGE_OF.get(manifest.kind, manifest.kind)
     tags = (manifest.recipe, "recorded by sync")
@@ -130,7 +130,7 @@ def _record(settings: Settings, artifact: Artifact) -> None:
         try:
             inputs[name] = artifact.store.open(item.ref)
         except ArtifactError:
-            continue  # gone from the store
+            continue  # deleted from the store
     with recorded(subject, manifest.fields, inputs, follow=False) as tracker:
         tracker.summary(manifest.figures)
         tracker.makes(artifact)
@@ -151,19 +151,19 @@ def _upload(settings: Settings, runs: Sequence[RunDirectory]) -> Iterator[Synced
 def _upload_one(settings: Settings, run: RunDirectory) -> SyncedRun:
     story = run.story
     if story is not None and story.texts and not settings.wandb_texts:
-        message = "it holds rows of the data, and SAEBYEOK_WANDB_TEXTS is off; switch it on, or remove the directory"
+        message = "it contains texts of the data, but SAEBYEOK_WANDB_TEXTS is off; turn it on, or delete the directory"
         return SyncedRun(run=run.name, state="failed", message=message)
     try:
         with run.held():
-            # Only now: who is at work in the directory has something to write yet.
+            # Check this under the lock: a running stage may not have written anything yet.
             if run.empty:
                 run.mark("uploaded")
                 run.mark("linked")
-                return SyncedRun(run=run.name, state="empty", message="its stage was killed at once")
+                return SyncedRun(run=run.name, state="empty", message="its stage was killed at the start")
             if not run.done:
                 start_upload(run).finish(UPLOAD_TIMEOUT_SECONDS)
     except BlockingIOError:
-        return SyncedRun(run=run.name, state="busy", message="its stage is at work, or another sync")
+        return SyncedRun(run=run.name, state="busy", message="its stage or another sync is running")
     except (SaebyeokError, OSError) as error:
         return SyncedRun(run=run.name, state="failed", message=_line(error))
     return SyncedRun(run=run.name, state="uploaded")
@@ -176,7 +176,7 @@ def _turn(run: RunDirectory) -> tuple[int, str]:
 
 
 def _away() -> str:
-    """Why the rest need not be tried, or nothing: every one of them would cost its time."""
+    """Return why the server is unreachable, or an empty text. If unreachable, each further run would time out."""
     try:
         find_account(os.environ)
     except SaebyeokError as error:

@@ -1,4 +1,4 @@
-"""What Weights & Biases is shown of a stage's result: the report's figures as tables, and its pictures."""
+"""Tables, pictures and reports of a stage's result for Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.store.decisions import Decision
 from pipeline.tracking.tracker import Tracker
 
-#: What quotes the data, or the behavioural cases. No text can hold these marks itself: it is escaped.
+#: Parts of a report that quote the data or the behavioural cases. Texts are escaped, so they cannot contain the marks.
 QUOTED = re.compile(r"<!-- texts -->.*?<!-- /texts -->", re.DOTALL)
 
 
@@ -20,9 +20,9 @@ Figures = Mapping[str, Any]
 
 
 def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
-    """Log what the artifact in `draft` has to show; rows of the data only where the tracker takes texts.
+    """Log tables, pictures and report of the artifact in `draft`; texts of the data only if the tracker accepts them.
 
-    Raises FileNotFoundError, KeyError or ValidationError where the artifact is not one of its kind.
+    Raises FileNotFoundError, KeyError or ValidationError if the artifact is not of `kind`.
     """
     for picture in sorted(draft.glob("*.png")):
         tracker.image(f"{kind}/{picture.stem}", picture)
@@ -43,7 +43,7 @@ def _tables(kind: str, figures: Figures, draft: Path) -> dict[str, Rows]:
 
 
 def validation_tables(figures: Figures, draft: Path) -> dict[str, Rows]:
-    """`rules`: every rule and how many rows break it; `arrivals`: those that were used; `overlap`: rows by kind."""
+    """Return `rules` (each rule and its broken rows), `arrivals` (the used ones) and `overlap` (rows by kind)."""
     document = _read(draft / "validation.json") or {}
     columns = ("split", "severity", "passed", "rule", "rows", "bad_rows")
     return {
@@ -54,12 +54,12 @@ def validation_tables(figures: Figures, draft: Path) -> dict[str, Rows]:
 
 
 def training_tables(figures: Figures, _: Path) -> dict[str, Rows]:
-    """`epochs`: the validation figures of each."""
+    """Return `epochs`: the validation figures of each epoch."""
     return {"epochs": [dict(row) for row in figures.get("history", [])]}
 
 
 def evaluation_tables(figures: Figures, _: Path) -> dict[str, Rows]:
-    """`metrics` with intervals, `slices`, `behaviour`, `calibration` a bin each, `similarity` of a bi-encoder."""
+    """Return `metrics` with intervals, `slices`, `behaviour`, `calibration` per bin, `similarity` of a bi-encoder."""
     judged = ("test", "test_without_train_texts", "gate")
     return {
         "metrics": [
@@ -88,7 +88,7 @@ def evaluation_tables(figures: Figures, _: Path) -> dict[str, Rows]:
 
 
 def decision_tables(_: Figures, draft: Path) -> dict[str, Rows]:
-    """`checks`: every figure that was held against a bound, with its interval where it has one."""
+    """Return `checks`: every figure that was compared with a bound, with its interval if it has one."""
     decision = Decision.model_validate_json((draft / "decision.json").read_bytes())
     return {
         "checks": [
@@ -128,10 +128,10 @@ def _table(tracker: Tracker, name: str, rows: Iterable[Mapping[str, Any]] | None
 
 
 def _cell(value: Any) -> Any:
-    # Lists are cut to cells by W&B otherwise.
+    # Otherwise W&B splits lists into cells.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def without_texts(page: str) -> str:
-    """A page of `render_report` without what quotes the data or the cases, for readers elsewhere."""
-    return QUOTED.sub('<p class="quiet">Texts are left out here. The report in the store has them.</p>', page)
+    """Return a page of `render_report` without the parts that quote the data or the behavioural cases."""
+    return QUOTED.sub('<p class="quiet">Texts are omitted here. The report in the store contains them.</p>', page)

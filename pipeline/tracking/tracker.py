@@ -1,4 +1,4 @@
-"""What a stage logs to: a W&B run, or nothing; whatever becomes of it, the stage goes on."""
+"""Tracker: the interface through which a stage logs to W&B; its failures never stop the stage."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pipeline.tracking.run_directories import Story
 
 log = logging.getLogger(__name__)
 
-#: The x axis of everything logged with a step; transformers' own callback uses the same name.
+#: The x axis of values logged with a step; the callback of transformers uses the same name.
 STEP = "train/global_step"
 
 
 class Tracker:
-    """What a stage logs to. No method raises: the first failure is one warning, then all is quiet."""
+    """Log to a W&B run. No method raises: the first failure is logged as a warning and ends the logging."""
 
     def __init__(self, run: Any | None, *, texts: bool = False) -> None:
-        """`run` is a W&B run, or None to log nowhere; `texts`: rows of the data may leave this machine."""
+        """`run` is a W&B run, or None to disable logging; `texts`: texts of the data may be uploaded."""
         self._run = run
         self._texts = texts
         self._uses: list[str] = []
@@ -29,22 +29,22 @@ class Tracker:
 
     @property
     def active(self) -> bool:
-        """Whether what is logged still goes anywhere."""
+        """Whether logging is active."""
         return self._run is not None
 
     @property
     def texts(self) -> bool:
-        """Whether rows of the data may be logged."""
+        """Whether texts of the data may be logged."""
         return self._texts and self.active
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Add a point to the curves; `step` counts optimizer steps."""
-        # As a value and not as W&B's own step, which drops what comes out of order.
+        # Log the step as a value: W&B drops points whose own step is out of order.
         point = dict(values) if step is None else {**values, STEP: step}
         self.attempt(lambda run: run.log(point))
 
     def summary(self, figures: Mapping[str, Any]) -> None:
-        """Set figures of the whole run; nested ones are named by their path (`test/accuracy/value`)."""
+        """Set summary figures of the run; nested figures are named by their path (`test/accuracy/value`)."""
         self.attempt(lambda run: run.summary.update(dict(_flat(figures))))
 
     def image(self, name: str, path: Path) -> None:
@@ -80,7 +80,7 @@ class Tracker:
         self.attempt(add)
 
     def uses(self, inputs: Mapping[str, Artifact]) -> None:
-        """Say what the run is made from: refs in its config, and W&B's own artifacts among their ancestry."""
+        """Record the inputs of the run: their refs in its config, and their nearest ancestors that W&B knows."""
 
         def add(run: Any) -> None:
             run.config.update({"made_from": {name: item.ref for name, item in inputs.items()}})
@@ -89,7 +89,7 @@ class Tracker:
         self.attempt(add)
 
     def makes(self, artifact: Artifact) -> None:
-        """Say what the run made: its ref, and a data set or a release as a W&B artifact."""
+        """Record the output of the run: its ref, and a W&B artifact if it is a data set or a release."""
 
         def add(run: Any) -> None:
             run.summary.update({"made": artifact.ref})
@@ -100,7 +100,7 @@ class Tracker:
         self.attempt(add)
 
     def story(self, stage: str, store: Store, *, crowns: bool) -> Story:
-        """What was said of the lineage."""
+        """Return the recorded lineage."""
         return Story(
             stage=stage,
             store=store.uri,
@@ -111,7 +111,7 @@ class Tracker:
         )
 
     def trainer_callbacks(self) -> list[Any]:
-        """The W&B callback of transformers, unable to fail the training; for `Trainer(callbacks=...)`.
+        """Return the W&B callback of transformers, whose errors cannot stop the training, for `Trainer(callbacks=...)`.
 
         Use it with `report_to="none"`: the callback that `report_to="wandb"` adds raises when W&B's
         process dies.
@@ -121,26 +121,26 @@ class Tracker:
         return callbacks
 
     def attempt(self, action: Callable[[Any], Any]) -> None:
-        """Call `action` with W&B's run, unless nothing is logged any more; what it raises ends the logging."""
+        """Call `action` with W&B's run if logging is active; an exception ends the logging."""
         if self._run is None:
             return
         try:
             action(self._run)
-        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the stage goes on
+        except Exception as error:  # noqa: BLE001 - no error of W&B may stop the stage
             self._run = None
             warn("stopped logging", error)
 
 
 def warn(what: str, error: Exception) -> None:
-    """Say once that W&B failed, and that nothing else did."""
-    log.warning("Weights & Biases: %s (%s: %s); the stage goes on without it", what, type(error).__name__, error)
+    """Log that W&B failed and the stage continues."""
+    log.warning("Weights & Biases: %s (%s: %s); the stage continues without it", what, type(error).__name__, error)
 
 
 def _guarded_callback(tracker: Tracker) -> Any:
     from transformers.integrations.integration_utils import WandbCallback
 
     class Guarded(WandbCallback):
-        """The callback of transformers, each of whose events goes through the tracker."""
+        """The callback of transformers, with every event called through the tracker."""
 
         def __getattribute__(self, name: str) -> Any:
             found = super().__getattribute__(name)

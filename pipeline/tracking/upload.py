@@ -1,7 +1,7 @@
-"""One recorded run to the server, in a process of its own: whoever waits for it can stop waiting.
+"""Upload one recorded run in a separate process, so that its parent can stop waiting at any time.
 
-`python -m pipeline.tracking.upload DIRECTORY [--live]`, with a pipe as standard input: the process ends with its
-parent.
+`python -m pipeline.tracking.upload DIRECTORY [--live]`, with a pipe as standard input; the process ends when its
+parent does.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from pipeline.tracking.wandb_api import Hosted, bounds, find_account, find_proje
 
 log = logging.getLogger(__name__)
 
-#: How W&B tells of a file that ends inside a record, as that of a killed stage does. All before it has been sent,
-#: and more will never come.
+#: W&B's error for a file that ends inside a record, as after a kill. Everything before that record has been sent, and
+#: the rest does not exist.
 TORN = re.compile(r"runsync: incomplete transaction log: .*unexpected EOF")
 
 
@@ -42,34 +42,34 @@ class Upload:
     process: subprocess.Popen[bytes]
 
     def finish(self, patience: float) -> None:
-        """Wait for it, for at most `patience` seconds. Raises TrackingError where not all of the run has arrived."""
+        """Wait at most `patience` seconds. Raises TrackingError if the run is not completely uploaded."""
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            raise TrackingError(f"uploading took longer than {patience:g} s") from None
+            raise TrackingError(f"the upload took longer than {patience:g} s") from None
         finally:
             self.stop()
         if not self.run.done:
             raise TrackingError(self._reason())
 
     def stop(self) -> None:
-        """End it; W&B's own process ends with it."""
+        """Kill the process; W&B's own process ends with it."""
         self.process.kill()
         self.process.communicate()
 
     def _reason(self) -> str:
         lines = (self.run.path / "upload" / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
         said = [line for line in lines if line.strip()]
-        return said[-1].removeprefix("error: ") if said else "the upload died"
+        return said[-1].removeprefix("error: ") if said else "the upload process died without an error message"
 
 
 def start_upload(run: RunDirectory, *, live: bool = False) -> Upload:
-    """Start the process; `live`: the run is still being recorded, and is followed to its end."""
+    """Start the upload process; `live`: the run is still being recorded, and is followed to its end."""
     place = run.path / "upload"
-    # The log of one attempt says whether it succeeded: nothing of an earlier one may be in it.
+    # The log decides whether this attempt succeeded, so remove the log of an earlier one.
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    # The caller's mode may be offline; this is where its runs go online. Logs go where they are looked for.
+    # The caller's mode may be offline; the upload process must be online, and log to `place`.
     environment = {name: value for name, value in os.environ.items() if name not in ("WANDB_MODE", "WANDB_SERVICE")}
     environment |= {"WANDB_DIR": str(place)}
     command = [sys.executable, "-m", "pipeline.tracking.upload", str(run.path), *(["--live"] if live else [])]
@@ -81,9 +81,9 @@ def start_upload(run: RunDirectory, *, live: bool = False) -> Upload:
 
 
 def upload(run: RunDirectory, *, live: bool) -> None:
-    """Send what of `run` is not at the server yet: the run with its artifacts, its lineage, the champion.
+    """Upload the missing parts of `run`: the run with its artifacts, its lineage, the champion.
 
-    Raises TrackingError where W&B took a part of it only, and what W&B raises.
+    Raises TrackingError if W&B accepted only a part of it, and W&B's own errors.
     """
     entity, project = find_account(os.environ), find_project(os.environ)
     if not run.has("uploaded"):
@@ -99,17 +99,20 @@ def _link(run: RunDirectory, story: Story, hosted: Hosted) -> None:
     store = open_store(load_settings(), story.store)
     for ref in story.uses:
         name, version = hosted_name(ref)
-        # What is gone from the store will never be there, and must not hold up the rest for ever.
+        # An artifact that was deleted from the store will never be uploaded; do not wait for it.
         if not hosted.use(run.id, name, version) and store.read(f"{ref}/{MANIFEST}") is not None:
-            raise TrackingError(f"{name}:{version}, which the run was made from, is not there yet")
+            raise TrackingError(f"the run's input {name}:{version} is not uploaded yet; run `saebyeok sync`")
     if story.crowns:
         move_champions(hosted, DeploymentLog(store))
 
 
 def move_champions(hosted: Hosted, records: DeploymentLog) -> dict[str, str | None]:
-    """Give the alias `champion` to what the newest deployment names; recipe to ref (or None) where it moved."""
+    """Move the alias `champion` to the releases of the newest deployment; return the moved recipes and refs.
+
+    A ref is None if the recipe has lost its champion.
+    """
     deployments = [records.get(number) for number in records.numbers()]
-    # A recipe whose only deployment was undone has no champion any more.
+    # A recipe whose only deployment was rolled back has no champion any more.
     recipes = sorted({recipe for deployment in deployments for recipe in deployment.releases})
     moved = {}
     for recipe in recipes:
@@ -134,13 +137,13 @@ def _replay(run: RunDirectory, entity: str, project: str, *, live: bool) -> None
 
 
 def find_shortfall(problems: list[str], *, synced: bool) -> str | None:
-    """Return why not all of a run has arrived, by the errors in W&B's log and its own mark, or None if all has.
+    """Return why the upload of a run is incomplete, from the errors in W&B's log and its mark; None if complete.
 
-    W&B marks a run as synced also if files of it were given up, and never marks one whose own file is torn.
+    W&B marks a run as synced even if it gave up on some of its files, and never marks a run whose file is truncated.
     """
     if lost := [problem for problem in problems if not TORN.fullmatch(problem)]:
         return lost[0]
-    return None if problems or synced else "W&B says in its log why it did not upload the run"
+    return None if problems or synced else "W&B did not upload the run; its log gives the reason"
 
 
 def _problems(place: Path) -> list[str]:
@@ -155,19 +158,19 @@ def _problems(place: Path) -> list[str]:
 
 
 def _end_with_parent() -> None:
-    # Not through sys.stdin, whose lock this thread would hold when the process ends.
+    # Not sys.stdin: this thread would hold its lock when the process ends.
     while os.read(0, 1):
         pass
     os._exit(1)
 
 
 def main() -> None:
-    """Upload the run that is named on the command line; the last line on standard error says what went wrong."""
+    """Upload the run given on the command line; an error is the last line on standard error."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run = RunDirectory(Path(sys.argv[1]))
     try:
         upload(run, live="--live" in sys.argv)
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, it is said in a line
+    except Exception as error:  # noqa: BLE001 - any error of W&B is reported in one line
         text = str(error) if isinstance(error, SaebyeokError) else f"{type(error).__name__}: {error}"
         sys.stderr.write(f"error: {' '.join(text.split())}\n")
         sys.exit(1)

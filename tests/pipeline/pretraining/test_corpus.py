@@ -29,7 +29,7 @@ def test_lines_are_cleaned_and_each_is_read_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("empty.txt", b"\n \n", "no line with text"),
+        ("empty.txt", b"\n \n", "no line contains text"),
         ("korean.txt", LINES[0].encode() + b"\n" + LINES[1].encode("cp949"), "line 2: not UTF-8"),
         ("cut.txt.gz", gzip.compress("\n".join(LINES).encode() * 50)[:-20], "cannot be read to its end"),
         ("plain.txt.gz", LINES[0].encode(), "cannot be read to its end"),
@@ -51,7 +51,7 @@ def test_encoded_lines_are_cut_and_short_ones_left_out() -> None:
     assert len(corpus.ids) == corpus.lengths.sum()
     for number, line in enumerate(LINES):
         assert corpus[number]["input_ids"].tolist() == tokenizer.encode(line).ids
-    with pytest.raises(DataError, match="no line has 5 tokens"):
+    with pytest.raises(DataError, match="no line has at least 5 tokens"):
         encode_lines(tokenizer, ["나"], max_length=6)
 
 

@@ -140,7 +140,7 @@ def test_sentences_are_learnt_from_where_words_were_left(
     wider = spec.model_copy(update={"shape": SHAPE.model_copy(update={"hidden": 64})})
     with pytest.raises(RecipeError, match="no encoder of the shape"):
         pretrain(wider, [lines], tmp_path / "wider", start=start, threads=1, save_steps=4)
-    with pytest.raises(RecipeError, match="no encoder that `saebyeok pretrain` has made"):
+    with pytest.raises(RecipeError, match="no encoder made by `saebyeok pretrain`"):
         pretrain(spec, [lines], tmp_path / "empty", start=tmp_path / "nothing", threads=1, save_steps=4)
     untold = shutil.copytree(start, tmp_path / "untold")
     (untold / "pretraining.json").unlink()
@@ -176,8 +176,8 @@ def test_the_command_line_pretrains(lines: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "steps", "says"),
     [
-        ("mini", 10, "mini.toml: `steps` must be at least `warmup_steps` and `decay_steps` together"),
-        ("maxi", None, "no encoder 'maxi'; name a TOML file, or one of: mini, mini-sentences"),
+        ("mini", 10, "mini.toml: `steps` must be at least the sum of `warmup_steps` and `decay_steps`"),
+        ("maxi", None, "no encoder 'maxi'; give a TOML file, or one of: mini, mini-sentences"),
     ],
 )
 def test_what_cannot_be_pretrained_is_explained(name: str, steps: int | None, says: str) -> None:

@@ -76,7 +76,7 @@ def test_mistakes_are_sent_only_with_the_switch_on_and_the_report_without_them(
     assert read_decision(reviews.decided).why in html.unescape(page)
     cases = [text for item in asked for case in item["asked"] for text in case]
     assert not [text for text in cases if text in html.unescape(page)]
-    assert "Texts are left out here" in page
+    assert "Texts are omitted here" in page
     wandb_online.runs.clear()
     loud = told(job, wandb_online, reviews, texts=True)
     assert [row["text"] for row in tables(loud)["evaluate/mistakes"]] == [item["text"] for item in mistakes]

@@ -44,7 +44,7 @@ def test_an_upload_out_of_time_is_ended(start: Start) -> None:
     upload = start("import time; time.sleep(600)")
     mark(upload, "uploaded", "linked")
     started = time.monotonic()
-    with pytest.raises(TrackingError, match=r"^uploading took longer than 0\.1 s$"):
+    with pytest.raises(TrackingError, match=r"^the upload took longer than 0\.1 s$"):
         upload.finish(0.1)
     assert time.monotonic() - started < 60
     assert upload.process.returncode == -9
@@ -60,7 +60,7 @@ def test_a_finished_upload_says_nothing(start: Start) -> None:
 def test_an_upload_without_all_its_marks_is_an_error(start: Start, marks: tuple[str, ...]) -> None:
     upload = start("")
     mark(upload, *marks)
-    with pytest.raises(TrackingError, match=r"^the upload died$"):
+    with pytest.raises(TrackingError, match=r"^the upload process died without an error message$"):
         upload.finish(60)
 
 

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases is asked, and what is said of a server that does not answer as it must."""
+"""Whether Weights & Biases is asked, and what is said of a server that did not answer, or not as expected."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: 
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (REFUSE, "refuses this WANDB_API_KEY (401)"),
-        (FORBID, "refuses this WANDB_API_KEY (403)"),
+        (REFUSE, "rejects this WANDB_API_KEY (401)"),
+        (FORBID, "rejects this WANDB_API_KEY (403)"),
         (LIMIT, "429"),
         (ERROR, "500"),
         (HANG, "timed out"),
         (DROP, "disconnected"),
         (DRIP, "timed out"),
-        (PORTAL, "does not answer as it must"),
+        (PORTAL, "did not answer, or not as expected"),
     ],
 )
 def test_a_server_that_does_not_answer_is_asked_once(
@@ -85,7 +85,7 @@ def test_the_entity_is_the_keys_own_unless_another_is_named(wandb_online: WandbS
 
 def test_a_server_that_knows_nobody_refuses_the_key(wandb_online: WandbServer) -> None:
     wandb_online.accounts = False
-    with pytest.raises(TrackingError, match="refuses this WANDB_API_KEY"):
+    with pytest.raises(TrackingError, match="rejects this WANDB_API_KEY"):
         find_account({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url})
 
 
