@@ -120,7 +120,7 @@ def opened(browser: Browser, running: Service, waited: str) -> Iterator[Opened]:
 
 
 def test_a_service_without_a_deployment_says_so(waited: str) -> None:
-    assert "This page fills by itself as soon as a release is." in waited
+    assert "This page updates automatically." in waited
     assert "Classify" not in waited
 
 
@@ -190,7 +190,7 @@ def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service
 def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
     field = opened.page.get_by_label("Korean text")
     field.fill("영화 " * 400)
-    assert "Only the beginning was read: the model takes 32 tokens" in opened.answer("texts")
+    assert "The text was cut off: the model reads at most 32 tokens" in opened.answer("texts")
     field.fill("가" * 10_001)
     problem = opened.page.locator("#texts .problem")
     problem.wait_for(timeout=SOON)

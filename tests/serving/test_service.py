@@ -297,7 +297,7 @@ def test_an_address_that_is_not_loaded_is_not_answered_by_another(running: Servi
 def test_a_wrong_token_cannot_stage(running: Service, staged: Artifact) -> None:
     with (
         ServiceClient(running.settings.service_url, "wrong") as stranger,
-        pytest.raises(SettingsError, match="another token"),
+        pytest.raises(SettingsError, match="another deploy token"),
     ):
         stranger.unstage(staged.ref)
     with pytest.raises(RefusedError, match="not the ref of a release"):

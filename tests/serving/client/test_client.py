@@ -241,7 +241,7 @@ def test_the_deployer_takes_a_connection_a_request_and_its_errors_say_what_to_se
         assert server.connections == 2
         assert server.asked[1][2]["X-Saebyeok-Release"] == "nsmc-2"
         assert {item[2]["Authorization"] for item in server.asked} == {"Bearer token"}
-        with pytest.raises(SettingsError, match="another token"):
+        with pytest.raises(SettingsError, match="another deploy token"):
             client.stage("release/x")
     nobody = f"http://127.0.0.1:{free_port()}"
     with ServiceClient(nobody) as client, pytest.raises(ServiceError, match="SAEBYEOK_SERVICE_URL"):

@@ -52,7 +52,7 @@ def test_nobody_at_the_url_is_neither_live_nor_ready(settings: Settings, store: 
         assert not client.is_live()
         assert not client.is_ready()
         assert not client.serves(store)
-        with pytest.raises(ServiceError, match="start it, or set SAEBYEOK_SERVICE_URL"):
+        with pytest.raises(ServiceError, match="start the service, or set SAEBYEOK_SERVICE_URL"):
             client.stage("release/nsmc/a/b")
 
 
