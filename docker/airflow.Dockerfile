@@ -1,7 +1,7 @@
-# Airflow's own processes: API server, scheduler, DAG processor, triggerer. No torch, no models.
+# Airflow's own processes: API server, scheduler, DAG processor, triggerer. Without torch and models.
 FROM python:3.11-slim-bookworm
 
-# Another package index for pip, where the build machine needs one.
+# Another package index for pip, if the build machine needs one.
 ARG PIP_EXTRA_INDEX_URL=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 

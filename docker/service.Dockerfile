@@ -1,4 +1,4 @@
-# The service: ONNX Runtime and BentoML, no torch, no Airflow.
+# The service: ONNX Runtime and BentoML, without torch and Airflow.
 FROM python:3.11-slim-bookworm
 
 ARG PIP_EXTRA_INDEX_URL=""
@@ -13,7 +13,7 @@ RUN pip install -c constraints.txt ".[serve]"
 
 RUN useradd --create-home --uid 10001 saebyeok && install -d -o saebyeok /saebyeok/home /saebyeok/store
 USER saebyeok
-# It binds where SAEBYEOK_SERVICE_URL points: inside a container, every address of it.
+# The service binds to the address in SAEBYEOK_SERVICE_URL: in a container, to all addresses.
 ENV SAEBYEOK_HOME=/saebyeok/home \
     SAEBYEOK_SERVICE_URL=http://0.0.0.0:3000
 EXPOSE 3000

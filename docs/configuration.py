@@ -1,4 +1,4 @@
-"""Writes the README's table of settings: `.venv/bin/python docs/configuration.py`."""
+"""Write the README's table of settings: `.venv/bin/python docs/configuration.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START, END = "<!-- settings: written by docs/configuration.py -->\n", "<!-- end 
 
 
 def table() -> str:
-    """The settings as a Markdown table, in their order."""
+    """Return the settings as a Markdown table, in their order."""
     rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `SAEBYEOK_{name.upper()}` | {_default(field.default)} | {field.description} |")
@@ -27,10 +27,10 @@ def _default(value: Any) -> str:
 
 
 def written(text: str) -> str:
-    """`text` with the table between its marks. Raises ValueError where it has no marks."""
+    """Return `text` with the table between its markers. Raises ValueError if a marker is missing."""
     pattern = re.compile(f"(?<={re.escape(START)}).*?(?={re.escape(END)})", re.DOTALL)
     if not pattern.search(text):
-        raise ValueError(f"README.md has no {START.strip()!r} with {END!r} after it")
+        raise ValueError(f"README.md has no {START.strip()!r} followed by {END!r}")
     return pattern.sub(lambda _: table(), text)
 
 

@@ -1,6 +1,6 @@
-"""Takes the documentation's pictures of a running stack, with a real browser.
+"""Take the screenshots of the documentation from a running stack, with a real browser.
 
-After `make up`: `.venv/bin/python docs/pictures.py`. They go to docs/pictures/.
+After `make up`, run `.venv/bin/python docs/pictures.py`. The pictures are written to docs/pictures/.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipeline.stack.lifecycle import DAG, open_api
 
 PICTURES = Path(__file__).parent / "pictures"
 WIDE, TALL = ViewportSize(width=1500, height=800), ViewportSize(width=1200, height=1500)
-#: Milliseconds for what moves to come to rest: graphs are laid out and faded in after the page has loaded.
+#: Milliseconds until animations end: graphs are laid out and faded in after the page has loaded.
 REST = 2500
 
 
 def sign_in(page: Page, settings: Settings) -> None:
-    """Sign in to Airflow as a person does."""
+    """Sign in to Airflow through its form."""
     page.goto(settings.airflow_url)
     page.fill("input[name=username]", USER)
     page.fill("input[name=password]", read_password(settings))
@@ -34,14 +34,14 @@ def sign_in(page: Page, settings: Settings) -> None:
 
 
 def keep(page: Page, name: str, *, full: bool = False) -> None:
-    """Save what the page shows."""
+    """Save a screenshot of the page."""
     page.wait_for_timeout(REST)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=full)
     sys.stderr.write(f"{PICTURES / name}.png\n")
 
 
 def graph(page: Page, settings: Settings, run: str) -> None:
-    """The DAG's graph, with the states of a run."""
+    """Take the DAG's graph with the states of a run."""
     page.set_viewport_size(WIDE)
     page.goto(f"{settings.airflow_url}/dags/{DAG}/runs/{run}")
     page.get_by_label("Show Graph").click()
@@ -54,7 +54,7 @@ def graph(page: Page, settings: Settings, run: str) -> None:
 
 
 def form(page: Page, settings: Settings) -> None:
-    """The trigger form, all of it."""
+    """Take the whole trigger form."""
     page.set_viewport_size({"width": 1100, "height": 1660})
     page.goto(f"{settings.airflow_url}/dags/{DAG}")
     page.get_by_label("Trigger Dag").first.click()
@@ -62,7 +62,7 @@ def form(page: Page, settings: Settings) -> None:
 
 
 def artifacts(page: Page, settings: Settings, api: AirflowApi, run: str, recipe: str) -> None:
-    """The report and the data docs of one recipe, where their buttons in Airflow lead."""
+    """Take the report and the data docs of one recipe, at the addresses of their buttons in Airflow."""
     for task, file, name in (("decide", "report.html", "report"), ("validate", "docs/index.html", "data-docs")):
         ref = api.returned(DAG, run, f"{recipe}.{task}")
         page.set_viewport_size(TALL)
@@ -71,7 +71,7 @@ def artifacts(page: Page, settings: Settings, api: AirflowApi, run: str, recipe:
 
 
 def service(page: Page, settings: Settings) -> None:
-    """The service's own page."""
+    """Take the service's page."""
     page.set_viewport_size({"width": 1200, "height": 900})
     page.goto(settings.service_url)
     for panel in ("texts", "pairs"):
@@ -81,13 +81,13 @@ def service(page: Page, settings: Settings) -> None:
 
 
 def main() -> int:
-    """Take every picture. Returns the exit status."""
+    """Take all pictures. Return the exit status. Raises SaebyeokError if no run has succeeded yet."""
     settings = load_settings()
     with open_api(settings) as api, sync_playwright() as playwright:
         run = api.newest_run(DAG, "success")
         if run is None:
-            raise SaebyeokError("no run has succeeded yet: make up")
-        # A browser leaves files at home: it gets one of its own.
+            raise SaebyeokError("no run has succeeded yet; run `make up` first")
+        # A browser writes to its home directory: give it a separate one.
         at_home = {"XDG_CONFIG_HOME": str(settings.home / "browser"), "XDG_CACHE_HOME": str(settings.home / "cache")}
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"], env={**os.environ, **at_home}
