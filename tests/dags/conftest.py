@@ -1,4 +1,4 @@
-"""Airflow in this process: its home, its database, the DAGs as it parses them, and tasks and whole runs of them."""
+"""Airflow in this process: home, database, parsed DAGs, single tasks and whole runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RUN = "manual__2026-11-29"
 
 @pytest.fixture(scope="session")
 def airflow_home() -> Iterator[Path]:
-    """AIRFLOW_HOME of this session, with this checkout's DAGs and plugins; it has no database yet."""
+    """Yield AIRFLOW_HOME of this session, with this checkout's DAGs and plugins, without a database."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {
             "CORE__LOAD_EXAMPLES": "False",
@@ -42,14 +42,14 @@ def airflow_home() -> Iterator[Path]:
             "API_AUTH__JWT_SECRET": secrets.token_hex(64),
         }.items():
             patch.setenv(f"AIRFLOW__{name}", value)
-        # As Airflow has it: DAG files import each other by their own names.
+        # As in Airflow: DAG files import each other by bare name.
         patch.syspath_prepend(str(ROOT / "dags"))
         yield Path(os.environ["AIRFLOW_HOME"])
 
 
 @pytest.fixture(scope="session")
 def database(airflow_home: Path) -> Path:
-    """Airflow's database, as `airflow db migrate` makes it."""
+    """Return Airflow's database, created as by `airflow db migrate`."""
     from airflow.utils.db import initdb
 
     initdb()
@@ -57,7 +57,7 @@ def database(airflow_home: Path) -> Path:
 
 
 def parse(folder: Path = ROOT / "dags") -> BundleDagBag:
-    """The DAGs of a folder as Airflow's DAG processor has them."""
+    """Return the DAGs of a folder, as Airflow's DAG processor parses them."""
     from airflow.dag_processing.dagbag import BundleDagBag
 
     return BundleDagBag(str(folder), bundle_path=folder, bundle_name="dags-folder")
@@ -65,7 +65,7 @@ def parse(folder: Path = ROOT / "dags") -> BundleDagBag:
 
 @pytest.fixture(scope="session")
 def bag(airflow_home: Path) -> BundleDagBag:
-    """The DAGs of this checkout; shared, so never change them."""
+    """Return the DAGs of this checkout; they are shared, so tests must not change them."""
     return parse()
 
 
@@ -81,19 +81,19 @@ def nightly(airflow_home: Path) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    """A text classifier."""
+    """Return a text classifier."""
     return build_light_model(tmp_path_factory.mktemp("models") / "one", "classify", seed=51)
 
 
 @pytest.fixture(scope="session")
 def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    """Another text classifier, which answers differently."""
+    """Return another text classifier, with different answers."""
     return build_light_model(tmp_path_factory.mktemp("models") / "other", "classify", seed=80)
 
 
 @pytest.fixture
 def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    """A web hook to which alerts go."""
+    """Yield a web hook that receives the alerts."""
     with web_hook() as hook:
         monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
         yield hook
@@ -101,7 +101,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
 
 @dataclass
 class Instance:
-    """As much of the running task instance as the DAGs use."""
+    """The attributes of the running task instance that the DAGs use."""
 
     dag_id: str = "nightly_retrain"
     task_id: str = "nsmc.validate"
@@ -115,7 +115,7 @@ class Instance:
 
 @pytest.fixture
 def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., Context]]:
-    """From `in_task(**params)` on this is a task of run `RUN` with these parameters, the rest as the form has them."""
+    """Return `in_task(**params)`, which makes this a task of run `RUN` with these parameters, else the form's defaults."""
     from airflow.sdk.execution_time.context import OutletEventAccessors, set_current_context
 
     with ExitStack() as stack:
@@ -139,7 +139,7 @@ def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., C
 
 @dataclass(frozen=True)
 class Run:
-    """A run that has ended."""
+    """A finished run."""
 
     id: str
     state: str
@@ -148,7 +148,7 @@ class Run:
 
 @pytest.fixture
 def airflow(database: Path, bag: BundleDagBag, settings: Settings) -> Callable[..., Run]:
-    """`airflow(dag, **conf)` runs a DAG to its end in this process, in the test's own home."""
+    """Return `airflow(dag, **conf)`, which runs a DAG to its end in this process, in the test's own home."""
 
     def run(dag: str, **conf: Any) -> Run:
         made = bag.dags[dag].test(run_conf=conf)
@@ -168,7 +168,7 @@ def rows(database: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
 def make_decided(
     store: Store, *, promote: bool = True, champion: str | None = None, compared: bool = False, run: str = RUN
 ) -> Artifact:
-    """A decision about a model of nsmc; where it was `compared`, the model is another than the champion's."""
+    """Return a decision about a model of nsmc; with `compared`, the model is not the champion's."""
     check = Check(kind="floor", name="accuracy on the test file", value=0.8571, bound=0.84, passed=promote)
     checks = (check, check.model_copy(update={"kind": "comparison"})) if compared else (check,)
     reason = "Promoted: all is well." if promote else "Refused: it is worse."

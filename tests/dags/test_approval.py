@@ -1,4 +1,4 @@
-"""Approval: who is asked what, and what comes of each answer; `tests/e2e` has people who answer."""
+"""Approval: when a person is asked, the question, and the effect of each answer; `tests/e2e` has real answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KIM = {"id": "7", "name": "kim"}
 
 @dataclass
 class Supervisor:
-    """Airflow's side of a running task, as far as a question goes: it takes messages."""
+    """Airflow's side of a running task, for questions: it receives messages."""
 
     messages: list[Any] = field(default_factory=list)
 
@@ -45,7 +45,7 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
 
 @pytest.fixture
 def approve(bag: BundleDagBag) -> Callable[[str], Approval]:
-    """`approve(ref)`: the task as it is in the nightly DAG, once it knows of which decision it is to ask."""
+    """Return `approve(ref)`, the task of the nightly DAG for the decision at `ref`."""
 
     def make(ref: str) -> Approval:
         task: Any = copy.copy(bag.dags["nightly_retrain"].task_dict["nsmc.approve"])
@@ -56,7 +56,7 @@ def approve(bag: BundleDagBag) -> Callable[[str], Approval]:
 
 
 def event(answer: str, user: dict[str, str] | None = KIM) -> dict[str, Any]:
-    """What the scheduler resumes the task with; no user where nobody has answered in time."""
+    """Return the event with which the scheduler resumes the task; without a user if nobody answered in time."""
     return {
         "chosen_options": [answer],
         "params_input": {},
@@ -69,7 +69,7 @@ def event(answer: str, user: dict[str, str] | None = KIM) -> dict[str, Any]:
 def test_nobody_is_asked_where_the_run_does_not_ask(
     approve: Callable[[str], Approval], in_task: InTask, supervisor: Supervisor
 ) -> None:
-    # Nor is anything read for it.
+    # The task reads nothing from the store either.
     assert approve("decide/nsmc/none/here").execute(in_task()) is None
     assert supervisor.messages == []
 
@@ -102,7 +102,7 @@ def test_person_is_asked_about_a_new_model(
     decided = make_decided(store, champion=champion, compared=compared)
     with pytest.raises(TaskAwaitingInput) as waiting:
         approve(decided.ref).execute(context)
-    # Silence is a no, well before the next night, which waits for this run to end.
+    # No answer counts as a rejection, well before the next run, which waits for this one to end.
     assert (waiting.value.method_name, waiting.value.timeout) == ("execute_complete", timedelta(hours=12))
     (question,) = supervisor.messages
     assert question.ti_id == context["ti"].id  # type: ignore[attr-defined]
@@ -168,7 +168,7 @@ def test_question_that_failed_is_no_rejection(
 def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:
     for name in ("nsmc", "klue-sts"):
         task = bag.dags["nightly_retrain"].task_dict[f"{name}.approve"]
-        # Otherwise `decided` stays a placeholder when the task runs.
+        # Otherwise `decided` would still be a placeholder when the task runs.
         assert {"decided", "subject", "body"} <= set(task.template_fields)
 
 

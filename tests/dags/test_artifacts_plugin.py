@@ -1,4 +1,4 @@
-"""The pages behind the links: served by the real Airflow application to those who are logged in, and nothing else."""
+"""The pages behind the links: the real Airflow application serves them to signed-in users, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCS = {
 
 @pytest.fixture(scope="module")
 def api(database: Path) -> Iterator[TestClient]:
-    """Airflow's API server with the plugin, and nobody logged in."""
+    """Yield Airflow's API server with the plugin, without a signed-in user."""
     from airflow.api_fastapi.app import create_app
 
     with TestClient(create_app(apps="core"), follow_redirects=False) as client:
@@ -30,7 +30,7 @@ def api(database: Path) -> Iterator[TestClient]:
 
 @pytest.fixture
 def reader(api: TestClient, airflow_home: Path) -> Iterator[TestClient]:
-    """The same, logged in as a browser is: by a cookie."""
+    """Yield the same server, signed in by cookie like a browser."""
     passwords = json.loads((airflow_home / "simple_auth_manager_passwords.json.generated").read_text())
     (name, password), *_ = passwords.items()
     answer = api.post("/auth/token", json={"username": name, "password": password})
@@ -77,7 +77,7 @@ def test_file_is_served_as_what_it_is(reader: TestClient, store: Store, name: st
     answer = reader.get(f"/saebyeok/{publish(store, 'validate', {name: 'content'}).ref}/{name}")
     assert (answer.status_code, answer.text) == (200, "content")
     assert answer.headers["content-type"] == media_type
-    # It is looked up again each time, and kept by no proxy.
+    # The browser revalidates it each time, and no proxy stores it.
     assert answer.headers["cache-control"] == "private, no-cache"
 
 

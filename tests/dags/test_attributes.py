@@ -1,4 +1,4 @@
-"""The attributes of the DAGs and their tasks as Airflow parses them, each with the reason why it is what it is."""
+"""The attributes of the DAGs and tasks as Airflow parses them, each with its reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import Operator
 
 DAGS = ("nightly_retrain", "retention", "rollback")
-#: Of every DAG: the value, and why.
+#: Attributes of every DAG: value and reason.
 EVERY_DAG = {
     "catchup": (False, "what was missed while it was paused is not run afterwards"),
     "start_date": (None, "with one, unpausing would at once run the night that was missed"),
@@ -29,7 +29,7 @@ EVERY_DAG = {
     "is_paused_upon_creation": (None, "as Airflow is set: `saebyeok up` switches them on"),
     "tags": ({"saebyeok"}, "found by it among other DAGs"),
 }
-#: Of every task.
+#: Attributes of every task.
 EVERY_TASK = {
     "owner": ("saebyeok", "as the list of DAGs shows it"),
     "retries": (2, "a store, a hub or a service that was away for a moment is no failure"),
@@ -40,7 +40,7 @@ EVERY_TASK = {
     "pool_slots": (1, "one GPU a task"),
 }
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
-#: By task, else by DAG: the delay of a retry, what the delay is multiplied with for the next one, the limit of time.
+#: By task, else by DAG: delay before a retry, factor for the next delay, time limit.
 TIMES = {
     "approve": (timedelta(seconds=5), 0, None),
     "nightly_retrain": (MINUTE, 5, 12 * HOUR),
@@ -50,7 +50,7 @@ TIMES = {
 
 
 def tasks_of(bag: BundleDagBag) -> Iterator[tuple[DAG, str, Operator]]:
-    """Every task, with its DAG and its stage: its name without that of the recipe."""
+    """Yield every task, with its DAG and its stage (its name without the recipe's)."""
     for dag in bag.dags.values():
         for task in dag.tasks:
             yield dag, task.task_id.rsplit(".", 1)[-1], task
@@ -80,7 +80,7 @@ def test_retries_and_limits_of_time(bag: BundleDagBag) -> None:
 def test_whoever_gets_alerts_is_told_of_every_failure(bag: BundleDagBag, wiring: ModuleType) -> None:
     for _, _, task in tasks_of(bag):
         assert list(task.on_failure_callback) == [wiring.alert_failure]  # type: ignore[arg-type]
-        # A retry is no failure, and a skip none either.
+        # Neither a retry nor a skip is a failure.
         assert not task.on_retry_callback
         assert not task.on_skipped_callback
 
@@ -115,16 +115,16 @@ def test_links_and_assets_are_where_the_docs_say(bag: BundleDagBag) -> None:
 
 def test_a_refusal_skips_all_that_follows(bag: BundleDagBag) -> None:
     for _, stage, task in tasks_of(bag):
-        # With False a task behind the next one would decide by its own rule whether it runs.
+        # With False, a task behind the next one would decide by its own trigger rule whether it runs.
         assert getattr(task, "ignore_downstream_trigger_rules", None) is {"gate": True, "approve": False}.get(stage)
 
 
 @pytest.mark.parametrize(
     ("name", "now", "first"),
     [
-        # In Seoul it is nine hours later.
+        # Nine hours later in Seoul.
         ("nightly_retrain", "2026-11-21T17:59", "2026-11-21T18:00"),
-        # A night that has just passed is not run when the DAG is switched on.
+        # A recently missed interval is not run when the DAG is unpaused.
         ("nightly_retrain", "2026-11-21T18:01", "2026-11-22T18:00"),
         ("nightly_retrain", "2026-11-21T20:00", "2026-11-22T18:00"),
         ("retention", "2026-11-21T02:59", "2026-11-21T03:00"),
@@ -150,7 +150,7 @@ def test_a_rollback_is_never_run_by_a_clock(bag: BundleDagBag) -> None:
 
 
 def next_run(dag: DAG, last: Any) -> datetime | None:
-    """When the scheduler, which reads what the parser has written, runs it after the run `last`."""
+    """Return when the scheduler, which reads the serialized DAG, runs it after the run `last`."""
     from airflow.serialization.decoders import decode_timetable
     from airflow.serialization.encoders import encode_timetable
     from airflow.timetables.base import TimeRestriction

@@ -1,4 +1,4 @@
-"""The trigger forms: what they offer, and what their schemas let through."""
+"""The trigger forms: their fields, and the values that their schemas accept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def form(bag: BundleDagBag) -> ParamsDict:
-    """The form of the nightly DAG."""
+    """Return the form of the nightly DAG."""
     found: ParamsDict = bag.dags["nightly_retrain"].params
     return found
 
 
 def test_form_offers_what_the_command_line_offers(form: ParamsDict) -> None:
-    # And what concerns the whole run.
+    # The fields for the whole run.
     assert set(form) == {*OVERRIDES, "recipes", "profile", "approval", "force"}
     for name in form:
         param = form.get_param(name)
@@ -128,5 +128,5 @@ def test_retention_asks_for_nothing(bag: BundleDagBag) -> None:
 
 def test_whole_number_field_keeps_its_stepper(form: ParamsDict) -> None:
     assert form.get_param("epochs").schema["type"] == ["null", "integer"]
-    # By ones it would step over every rate that makes sense.
+    # Steps of 1 would skip every useful rate.
     assert form.get_param("learning_rate").schema["type"] == ["null", "string", "number"]

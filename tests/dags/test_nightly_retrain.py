@@ -1,4 +1,4 @@
-"""The nightly DAG as Airflow reads it: its graph, what is handed from stage to stage, and what reading it costs."""
+"""The nightly DAG as Airflow parses it: graph, artifacts passed between stages, and parsing cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag
 
 STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "gate", "approve", "export", "deploy")
-#: The stage that makes what a task's argument is named for.
+#: The stage that builds the artifact of each task argument.
 MADE_BY = {
     "validated": "validate",
     "tokenized": "tokenize",
@@ -32,7 +32,7 @@ MADE_BY = {
     "released": "export",
 }
 HEAVY = ("torch", "transformers", "great_expectations", "wandb", "onnxruntime", "bentoml", "pandas", "numpy", "httpx")
-#: Parses all DAGs in an Airflow of its own.
+#: Parses all DAGs in a separate Airflow process.
 PARSE = """
 import json, sys
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_every_file_parses_and_nothing_heavy_is_imported(airflow_home: Path) -> 
     parsed = json.loads(result.stdout.splitlines()[-1])
     assert parsed["errors"] == {}
     assert parsed["dags"] == ["nightly_retrain", "retention", "rollback"]
-    # httpx is Airflow's own: that it is there shows that the list of modules is.
+    # Airflow itself imports httpx, so its presence shows that the list of modules is complete.
     assert set(HEAVY) & set(parsed["modules"]) == {"httpx"}
 
 
@@ -69,7 +69,7 @@ def test_the_stages_follow_each_other(bag: BundleDagBag, recipe: str) -> None:
     for stage, following in itertools.pairwise(STAGES):
         assert following in after(stage)
     assert after("deploy") == set()
-    # What a refusal must not reach is behind the gate and the person alone.
+    # Tasks that a refusal must skip are behind both the gate and the approval.
     assert after("gate") == {"approve"}
     assert after("approve") == {"export"}
     assert after("export") == {"deploy"}
@@ -107,7 +107,7 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     assert {*dag.task_dict} == {f"{name}.{stage}" for name in names for stage in STAGES}
     shown = dag.params.get_param("recipes").schema["values_display"]
     assert shown["reviews"] == "Sentiment of Korean film reviews (NSMC)"
-    # What cannot be read is named by its file, and fails in its own `validate`.
+    # A recipe that cannot be read is named by its file, and fails in its own `validate`.
     assert (shown["broken"], shown["directory"]) == ("broken", "directory")
     groups = {name: group.tooltip for name, group in dag.task_group.get_task_group_dict().items() if name}
     assert groups == shown

@@ -1,4 +1,4 @@
-"""DAGs run by Airflow itself, as far as they go in seconds; `tests/e2e` has whole nights."""
+"""Short runs of the DAGs by Airflow itself; `tests/e2e` has whole runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     data = write_sample(tmp_path / "data")
     train = data / "nsmc" / "ratings_train.txt"
     train.write_text(train.read_text(encoding="utf-8").replace("\t1\n", "\t9\n"), encoding="utf-8")
-    # Whoever tried it on the command line has seen it, and nobody else was told.
+    # A person saw the command line's refusal, but no alert was sent.
     tried = open_job("nsmc", settings=settings.model_copy(update={"data": data}))
     with pytest.raises(RejectedDataError):
         VALIDATE.run(tried)
@@ -77,7 +77,7 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
         deploy(job, release, make_decision(job.store, release, champion), require_service=False)
         champion = release.ref
     log = DeploymentLog(job.store)
-    # Not the one before, which it takes where none is named.
+    # Not the previous one, which is the default without a number.
     done = airflow("rollback", deployment=1)
     assert (done.state, done.tasks) == ("success", {"rollback": "success"})
     assert log.numbers() == [1, 2, 3, 4]
@@ -96,7 +96,7 @@ def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
 
 
 def made(store: Store, kind: str, days_ago: float) -> Artifact:
-    """A small artifact that is so many days old."""
+    """Return a small artifact that is `days_ago` days old."""
     artifact = make_artifact(store, kind, "nsmc", {})
     created = datetime.now(UTC) - timedelta(days=days_ago)
     manifest = artifact.manifest.model_copy(update={"created": created})
@@ -117,7 +117,7 @@ def test_retention_deletes_by_day_what_nobody_needs_and_tells_if_it_cannot(
     ((freed,),) = rows(database, "select value from xcom where key = 'return_value' and run_id = ?", done.id)
     assert int(freed) == old.size > 0
     assert hook.bodies == []
-    # Where a deployment cannot be read, nobody knows what it needs.
+    # If a deployment cannot be read, its inputs are unknown.
     old = made(store, "train", 4)
     (Path(store.uri) / "deployments").mkdir()
     (Path(store.uri) / "deployments" / "000001.json").write_text("{", encoding="utf-8")

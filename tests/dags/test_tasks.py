@@ -1,4 +1,4 @@
-"""What each task of the nightly DAG does: which stage on which artifacts, and when it goes on, is skipped or fails."""
+"""The tasks of the nightly DAG: stages, their artifacts, and when a task continues, is skipped or fails."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 InTask = Callable[..., "Context"]
-#: The argument by which each kind of artifact is handed on.
+#: The argument by which each kind of artifact is passed on.
 ARGUMENTS = {
     "validate": "validated",
     "tokenize": "tokenized",
@@ -37,7 +37,7 @@ ARGUMENTS = {
 
 
 def validates(monkeypatch: pytest.MonkeyPatch, nightly: ModuleType, call: Callable[[Job], Artifact]) -> None:
-    """Data of which `call` says what becomes of them; `tests/dags/test_runs.py` has real ones."""
+    """Replace the validate stage by `call`; `tests/dags/test_runs.py` has real data."""
     monkeypatch.setattr(nightly, "VALIDATE", replace(VALIDATE, call=call))
 
 
@@ -94,7 +94,7 @@ def test_rejected_data_fail_their_first_run_and_skip_the_next(
     context = in_task()
     with pytest.raises(getattr(exceptions, ending), match=text):
         nightly.validate.function("nsmc")
-    # Its data docs can be opened in both.
+    # The data docs are linked in both cases.
     assert context["ti"].pushed == {nightly.DataDocsLink.xcom_ref: "rejected-data/nsmc/k/a"}  # type: ignore[attr-defined]
 
 
@@ -104,7 +104,7 @@ def test_rejected_data_fail_their_first_run_and_skip_the_next(
 def test_gate_lets_a_promoted_model_through(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
     in_task()
     assert nightly.gate.function("nsmc", make_decided(store).ref) is True
-    # Also where an earlier run has decided: that it did not go on from there says nothing of the model.
+    # Also if an earlier run decided: its end says nothing about the model.
     assert nightly.gate.function("nsmc", make_decided(store, run="before").ref) is True
     assert hook.bodies == []
 
@@ -153,7 +153,7 @@ def test_gate_skips_a_rejected_model_unless_asked_again(
         nightly.gate.function("nsmc", decided.ref)
     in_task(approval=True)
     assert nightly.gate.function("nsmc", decided.ref) is True
-    # A model that was made anew is another one.
+    # A retrained model is another model.
     in_task()
     assert nightly.gate.function("nsmc", make_decided(store).ref) is True
     assert hook.bodies == []
@@ -168,7 +168,7 @@ def test_deploy_fails_where_no_service_answers(
     in_task()
     release = classifier.publish(store, "nsmc", key="a" * 16)
     decided = make_decision(store, release, None)
-    # Tried again: a service that is being restarted is no failure.
+    # The task is retried: a service that is restarting is not a failure.
     with pytest.raises(ServiceError, match="no service answers"):
         nightly.deploy.function("nsmc", release.ref, decided.ref)
     assert DeploymentLog(store).numbers() == []
@@ -193,7 +193,7 @@ def test_deploy_names_its_deployment_to_who_follows(
 ) -> None:
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
-    # As a try of this run has left it that was killed before it ended.
+    # The state after a killed try of this run.
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run=RUN, reason="test")
     context = in_task()
     record = nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
@@ -214,7 +214,7 @@ def test_task_job_is_what_the_form_asked_for(wiring: ModuleType, in_task: InTask
     assert (recipe.model.base, recipe.model.max_length) == ("klue/bert-base", 64)
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.train.seed) == (2, 16, 5)
     assert recipe.train.learning_rate == 3e-5
-    # 18:00 in Greenwich on the day before.
+    # 18:00 UTC on the day before.
     assert (job.run, job.force, str(job.cutoff)) == (RUN, True, "2026-11-29")
 
 

@@ -1,4 +1,4 @@
-"""Errors in Airflow's terms, alerts, and which deployment made a release the champion."""
+"""Airflow errors, alerts, and the deployment that made a release the champion."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_reader_outside_airflow_is_told_the_host(
 @pytest.mark.parametrize(
     ("logical", "after", "day"),
     [
-        # 03:00 in Seoul is the evening before in Greenwich.
+        # 03:00 in Seoul is 18:00 UTC on the day before.
         ("2015-08-05T18:00:00+00:00", "2026-11-21T12:00:00+00:00", "2015-08-06"),
         (None, "2015-08-05T18:00:00+00:00", "2015-08-06"),
         (None, "2015-08-05T14:59:00+00:00", "2015-08-05"),
@@ -153,7 +153,7 @@ def test_refusal_by_hand_is_made_anew(
     job = make_job(load_recipe("nsmc", "embedded"))
     ref = wiring.make_told(job, replace(DECIDE, call=call), evaluated.ref)
     assert forced == [False, True][:calls]
-    # Of the one that was told, or is about to be.
+    # The release that was reported, or is about to be.
     assert store.open(ref).manifest.run == ("manual__now" if calls == 2 else run)
 
 
@@ -161,7 +161,7 @@ def test_rejection_of_data_by_hand_is_made_anew(wiring: ModuleType, make_job: Ca
     def call(job: Job) -> Artifact:
         raise RejectedDataError("line 3", run="manual__now" if job.force else "cli-20261129")
 
-    # What is not made by hand was told.
+    # A run that was not started by hand has sent an alert.
     with pytest.raises(RejectedDataError) as caught:
         wiring.make_told(make_job(load_recipe("nsmc", "embedded")), replace(VALIDATE, call=call))
     assert caught.value.run == "manual__now"
@@ -180,7 +180,7 @@ def test_rejection_of_data_that_was_told_is_raised(wiring: ModuleType, make_job:
 
 
 def test_accepted_data_by_hand_are_found_again(wiring: ModuleType, make_job: Callable[..., Job], store: Store) -> None:
-    # By hand, and without the figure that only a decision has.
+    # Started by hand, without the figure that only a decision has.
     made = store.open(make_by_hand(store).ref)
     job = make_job(load_recipe("nsmc", "embedded"))
     assert wiring.make_told(job, replace(VALIDATE, call=lambda job: made)) == made.ref
@@ -236,7 +236,7 @@ def test_alert_without_an_address_is_a_line_in_the_log(
 
 
 def test_skip_says_why_in_the_log(wiring: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
-    # Airflow itself does not.
+    # Airflow itself does not log the reason.
     assert str(wiring.skip("not chosen")) == "not chosen"
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "skipped: not chosen")

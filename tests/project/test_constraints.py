@@ -1,4 +1,4 @@
-"""constraints.txt pins all that an installation takes, and the sides of it that are easily broken."""
+"""constraints.txt pins every package of an installation; some pins are easily broken."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def pins() -> dict[str, Version]:
 
 
 def wanted() -> list[Requirement]:
-    """What pyproject.toml asks for, with every extra that is installed."""
+    """Return the requirements of pyproject.toml, with every installed extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     assert set(EXTRAS.split(",")) == set(extras)
@@ -31,7 +31,7 @@ def wanted() -> list[Requirement]:
 
 
 def closure() -> dict[str, Version]:
-    """Installed version of every package that is reached from pyproject.toml."""
+    """Return the installed version of every package that pyproject.toml requires, directly or not."""
     found: dict[str, Version] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = wanted()
@@ -57,14 +57,14 @@ def test_every_package_is_pinned_at_what_is_installed() -> None:
     unpinned = {
         name: str(version)
         for name, version in closure().items()
-        # A local label (`+cpu`) says how it was built, not what it is.
+        # A local label (`+cpu`) names the build, not the version.
         if str(version).split("+")[0] != str(pinned.get(name))
     }
     assert unpinned == {}
 
 
 def test_one_onnx_runtime_is_installed() -> None:
-    # The CPU package and the GPU package write the same folder, and the last one installed wins.
+    # The CPU and the GPU package install into the same folder, and the last one overwrites the other.
     names = {canonicalize_name(item.metadata["Name"]) for item in distributions()}
     assert "onnxruntime-gpu" in names
     assert "onnxruntime" not in names
@@ -72,7 +72,7 @@ def test_one_onnx_runtime_is_installed() -> None:
 
 @pytest.mark.airflow
 def test_airflows_celery_executor_can_be_imported() -> None:
-    # With celery 5.7 it cannot, while `pip check` stays green.
+    # celery 5.7 breaks it, although `pip check` passes.
     code = "from airflow.providers.celery.executors.celery_executor import CeleryExecutor"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

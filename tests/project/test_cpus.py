@@ -1,4 +1,4 @@
-"""The runner of tests under other kinds of CPU: which kinds it plays, which it skips, and what it reports."""
+"""The runner of tests under other CPUs: which CPUs it emulates, which it skips, and its report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_emulated_kind_needs_its_emulator() -> None:
 
 
 def test_kinds_without_bf16_keep_it_from_torch() -> None:
-    # `has_bf16` reads it; test_forecast.py has for which values.
+    # `has_bf16` reads it; test_forecast.py tests the values.
     assert VNNI.environment["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE_VNNI"
     assert AVX2.environment["ONEDNN_MAX_CPU_ISA"] == "AVX2"
 
@@ -46,7 +46,7 @@ def test_kinds_without_bf16_keep_it_from_torch() -> None:
 def test_command_runs_the_tests_of_its_marker() -> None:
     for kind, marker in ((AVX2, "cpu"), (EMULATED, "emulated")):
         command = command_of(kind)
-        # The first -m is Python's.
+        # The first -m belongs to Python.
         assert command[command.index("-m", 2) + 1] == marker
 
 
@@ -56,7 +56,7 @@ def test_main_says_a_line_for_each_kind_and_fails_with_one(
 ) -> None:
     played = Kind("played", environment={"PLAYED": "yes"})
     monkeypatch.setattr(cpus, "KINDS", (played, Kind("absent", frozenset({"no_such_flag"})), Kind("last")))
-    # 5 is pytest's code for no tests at all.
+    # 5 is pytest's exit code for no collected tests.
     script = f"import os, sys; sys.exit({code} if os.environ.get('PLAYED') else 0)"
     monkeypatch.setattr(cpus, "command_of", lambda kind: [sys.executable, "-c", script])
     assert main() == (code != 0)

@@ -1,4 +1,4 @@
-"""The container files, as far as they can be held without an engine: names, settings, extras, secrets."""
+"""The container files, checked without an engine: names, settings, extras, secrets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.settings import ROOT, Settings
 
 DOCKER = ROOT / "docker"
 SETTINGS = {f"SAEBYEOK_{name.upper()}" for name in Settings.model_fields}
-#: Read by compose alone, to mount the data.
+#: Variable that only compose reads, to mount the data.
 MOUNTS = {"SAEBYEOK_DATA_IN_CONTAINER"}
 
 

@@ -1,4 +1,4 @@
-"""What is installed is what is pinned, libraries stay at home and silent, and no file names a machine."""
+"""Installed versions match the pins, libraries write only below HOME and send nothing, and no file names a machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 from pipeline.settings import ROOT, library_environment
 
-#: Imports every library that is known to write below the user's home or to report its use, and says
-#: what those that can be asked think of reporting.
+#: Imports every library that is known to write below the user's home or to send telemetry, and prints
+#: the telemetry setting of each library that has one.
 LIBRARIES = """
 import importlib.util, json, warnings
 warnings.simplefilter("ignore")
@@ -44,7 +44,7 @@ def test_what_is_installed_is_what_is_pinned() -> None:
             installed = version(name)
         except PackageNotFoundError:
             continue
-        # A local label (`+cpu`) says how it was built, not what it is.
+        # A local label (`+cpu`) names the build, not the version.
         if installed.split("+")[0] != pinned:
             different[name] = (pinned, installed)
     assert different == {}
@@ -74,7 +74,7 @@ def test_libraries_write_below_home_and_report_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="needs a git checkout")
 def test_no_file_names_somebodys_machine() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    # Put together here, so that this file does not name them either.
+    # Put together here, so that this file itself does not contain the names.
     places = re.compile(r"(?<![\w.-])/(?:" + "|".join(("wo" + "rk", "Us" + "ers")) + ")/")
     found = []
     for name in filter(None, listed.split("\0")):

@@ -1,4 +1,4 @@
-"""A scheduler, a worker and a server each install only their own extra, and everything that they import is in it."""
+"""Scheduler, worker and server each install only their own extra, and it has everything that they import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 from pipeline.settings import ROOT
 from tests.support.module_graph import EXTRAS_OF, Module, absent, belongs, direct, modules, third_party
 
-#: The sides by what they install beside the base, and what must be absent there for the test to mean anything.
+#: The sides: their extras, and the packages that must be absent for the test to be valid.
 SIDES = {
     (): {"airflow", "bentoml", "onnxruntime", "pandas", "torch", "transformers"},
     ("airflow",): {"bentoml", "great_expectations", "onnxruntime", "pandas", "torch", "transformers", "wandb"},
@@ -58,7 +58,7 @@ json.dump({"failed": failed, "loaded": sorted(loaded)}, sys.stdout)
 
 
 def import_without(names: list[str], blocked: set[str], home: Path) -> dict[str, object]:
-    """What of `names` fails to import in a fresh process, and what of `blocked` got loaded all the same."""
+    """Return the errors of `names` that cannot be imported in a fresh process, and the loaded packages of `blocked`."""
     asked = {
         "modules": names,
         "blocked": sorted(blocked),
@@ -79,7 +79,7 @@ def import_without(names: list[str], blocked: set[str], home: Path) -> dict[str,
 
 
 def importable(module: Module) -> str:
-    """The name by which Airflow (for its folders) or Python imports it."""
+    """Return the name by which Airflow (for its folders) or Python imports the module."""
     return module.path.stem if module.layer == "dags" else module.name
 
 
@@ -95,7 +95,7 @@ def test_every_module_is_on_a_side() -> None:
 def test_a_side_imports_with_its_extra_alone(extras: tuple[str, ...], tmp_path: Path) -> None:
     blocked = absent(extras)
     assert SIDES[extras] <= blocked
-    # `python -m` modules act when they are imported.
+    # `python -m` modules run when they are imported.
     names = [importable(m) for m in modules() if m.extras == extras and not m.name.endswith("__main__")]
     report = import_without(names, blocked, tmp_path)
     assert report == {"failed": {}, "loaded": []}
@@ -108,13 +108,13 @@ def test_the_blocking_works(tmp_path: Path) -> None:
 
 @cache
 def distributions() -> Mapping[str, list[str]]:
-    """The distributions that provide each package; reading them all takes a second."""
+    """Return the distributions that provide each package; cached, because reading them takes a second."""
     return packages_distributions()
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 def test_what_a_module_imports_is_named_in_its_extra(module: Module) -> None:
-    # Tools reach into whatever side is installed, inside functions and saying so where it is not.
+    # Tools import from other sides inside functions, and report a missing package themselves.
     imported = module.top if belongs(module.name, {"pipeline.cli.doctor"}) else module.imports
     for package in third_party(imported):
         providers = {canonicalize_name(name) for name in distributions().get(package, [])}

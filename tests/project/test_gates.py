@@ -1,4 +1,4 @@
-"""The page of the gates: each names its proof, and the proof fails once the gate is broken (`tests.support.gates`)."""
+"""The page of the gates: each gate names its proof, which fails if the gate is broken (`tests.support.gates`)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_proof_is_there(proof: str) -> None:
 
 @pytest.fixture(scope="module")
 def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ends:
-    """How the cases of each proof end where its gate is broken; all that are asked for, in one process."""
+    """Return the results of each proof with its gate broken, all from one process."""
     file = tmp_path_factory.mktemp("gates") / "ends.json"
     asked = [item.callspec.params["proof"] for item in request.session.items if "ends" in item.fixturenames]
     options = [f"--broken={file}", f"--basetemp={file.parent / 'tmp'}", "-p", "no:cacheprovider"]
     tests = [f"{proofs()[proof]}::{proof}" for proof in asked]
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.gates", *options, *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    # As they are to: some tests failed.
+    # The expected result: some tests failed.
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     found: Ends = json.loads(file.read_text(encoding="utf-8"))
     return found

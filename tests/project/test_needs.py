@@ -1,4 +1,4 @@
-"""The markers of what tests need: derived from fixtures, and missed by nobody who runs plain tests."""
+"""The markers of what tests need: derived from fixtures, and deselected in plain runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support.needs import needs_of_command
 
-#: Tests by the module they are in, all run by one pytest with `--plain`.
+#: Tests by module, all run by one pytest with `--plain`.
 MODULES = {
     "imports": "def test_it():\n    import torch",
     "imports_at_the_top": "import moto\ndef test_it(): pass",
@@ -27,9 +27,9 @@ MODULES = {
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What pytest says of them."""
+    """Return pytest's output about the tests."""
     folder = tmp_path_factory.mktemp("plain")
-    # These stand for packages that take seconds to import.
+    # Substitutes for packages that take seconds to import.
     for name in ("torch", "moto"):
         (folder / f"{name}.py").touch()
     (folder / "pytest.ini").touch()

@@ -1,4 +1,4 @@
-"""The README: its table of settings, its commands and its links are those that exist."""
+"""The README: its settings, commands and links exist."""
 
 from __future__ import annotations
 

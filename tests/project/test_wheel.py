@@ -1,4 +1,4 @@
-"""An installation without the checkout has all that the packages read."""
+"""An installation without the checkout has all files that the packages read."""
 
 from __future__ import annotations
 

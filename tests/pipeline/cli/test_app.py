@@ -32,7 +32,7 @@ COMMANDS += ["pretrain", "tune", "doctor", "prune", "sample", "sync", "up", "dow
 
 @dataclass(frozen=True)
 class Finished:
-    """A command that has ended."""
+    """A finished command."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Finished:
 
     @property
     def document(self) -> Any:
-        """Standard output, which must be one JSON document and nothing else."""
+        """Return standard output, which must be exactly one JSON document."""
         return json.loads(self.out)
 
 
@@ -49,7 +49,7 @@ Saebyeok = Callable[..., Finished]
 
 @pytest.fixture
 def saebyeok(settings: Settings) -> Saebyeok:
-    """`saebyeok("run", "nsmc", stdin=b"", SAEBYEOK_DATA="...")` in the test's own home."""
+    """Return `saebyeok("run", "nsmc", stdin=b"", SAEBYEOK_DATA="...")`, which runs in the test's own home."""
 
     def call(*arguments: str, stdin: bytes = b"", **environment: str) -> Finished:
         result = subprocess.run(
@@ -66,7 +66,7 @@ def saebyeok(settings: Settings) -> Saebyeok:
 
 
 def python(code: str) -> Finished:
-    """A script in a process of its own."""
+    """Run a script in a separate process."""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     return Finished(result.returncode, result.stdout, result.stderr)
 
@@ -269,7 +269,7 @@ def test_inputs_are_the_newest_and_of_one_lineage(job: Job, publish: Publish) ->
     validated = publish("validate")
     tokenized = publish("tokenize", validated)
     trained = publish("train", tokenized)
-    # Newer than what the newest model was trained on.
+    # Newer than the data of the newest model.
     newer = publish("tokenize", publish("validate"))
     assert [item.ref for item in find_inputs(job, EVALUATE.inputs)] == [validated.ref, tokenized.ref, trained.ref]
     assert [item.ref for item in find_inputs(job, TRAIN.inputs)] == [newer.ref]
@@ -313,7 +313,7 @@ def test_the_app_is_what_the_entry_point_runs() -> None:
 
 @pytest.fixture
 def deployed(classifier: TinyModel, store: Store) -> Artifact:
-    """A tiny classifier that is the champion of nsmc."""
+    """Return a tiny classifier that is the champion of nsmc."""
     release = classifier.publish(store, "nsmc", key="a")
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="r", reason="first")
     return release

@@ -1,4 +1,4 @@
-"""The doctor: finds what is wrong, says what to do, and dies of nothing."""
+"""The doctor: it finds problems, suggests fixes, and survives broken checks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quiet(settings: Settings) -> Settings:
-    """Settings whose ports nobody listens at."""
+    """Return settings whose ports are free."""
     service, airflow = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     return settings.model_copy(update={"service_url": service, "airflow_url": airflow})
 
 
 @pytest.fixture
 def answers() -> Iterator[Callable[[dict[str, int]], str]]:
-    """`answers({"/livez": 200})`: the address of a server that answers so, and 404 elsewhere."""
+    """Yield `answers({"/livez": 200})`, which returns the URL of a server with these statuses, and 404 elsewhere."""
     servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
 
     def serve(statuses: dict[str, int]) -> str:
@@ -165,7 +165,7 @@ def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monk
 
 
 def test_onnxruntime_runs_what_the_probe_asks() -> None:
-    # Without CUDA it must say that it fell back; with it, that it did not.
+    # Without CUDA it must report the fallback; with CUDA, that there was none.
     works, reason = doctor._onnxruntime_cuda()
     assert works == bool(cuda_devices())
     assert works or "CPUExecutionProvider" in reason

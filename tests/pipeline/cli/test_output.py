@@ -1,4 +1,4 @@
-"""What a command says to people."""
+"""Output of the commands for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The served model on texts and labelled files, through the same engine as the service."""
+"""Predictions and metrics of the served model, through the same engine as the service."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def predictions(engine: Engine, content: bytes, chunk: int = 3) -> list[dict[str
 def test_texts_are_answered_in_order_as_the_model_answers(
     ending: bytes, classifier: TinyModel, text_engine: Engine
 ) -> None:
-    # One at a time: int8 scales activations by the whole batch, so that neighbours move an answer a little.
+    # One at a time: int8 scales activations by the whole batch, so other inputs of a batch change an answer slightly.
     found = predictions(text_engine, ending.join(text.encode() for text in SENTENCES), chunk=1)
     assert [item["text"] for item in found] == list(SENTENCES)
     for item in found:

@@ -1,4 +1,4 @@
-"""The whole road on the sample, from the command line: made, reused, refused, judged and asked."""
+"""The whole pipeline on the sample from the command line: built, reused, refused, evaluated and queried."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def first(place: Place) -> Any:
-    """The document of the first run of nsmc."""
+    """Return the document of the first run of nsmc."""
     return place.call("run", "nsmc")
 
 
 @pytest.fixture(scope="module")
 def judged(first: Any, place: Place) -> Any:
-    """The document of the champion on the test file."""
+    """Return the metrics of the champion on the test file."""
     data = load_recipe("nsmc", "embedded", sample=True).data
     return place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / data.test))
 
@@ -63,14 +63,14 @@ def test_the_report_says_what_the_document_says(first: Any) -> None:
 def test_a_second_run_makes_nothing_again_and_deploys_nothing(first: Any, place: Place) -> None:
     second = place.call("run", "nsmc")
     reused = {step["stage"] for step in second["stages"] if step["reused"]}
-    # The champion is an input of the decision, and it is another one now.
+    # The champion is an input of the decision, and it has changed.
     assert reused >= set(STAGES) - {"decide"}
     assert second["deployment"] == 1
     assert second["release"] == first["release"]
 
 
 def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: Place, tmp_path: Path) -> None:
-    # The same artifacts, with nothing deployed yet.
+    # The same artifacts, without a deployment.
     again = Place(tmp_path / "home")
     shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
     decided = again.store.open(refs(first)["decide"])
@@ -97,7 +97,7 @@ def test_the_champion_on_the_test_file_agrees_with_the_report(first: Any, judged
     assert judged["release"] == first["release"]
     assert judged["rows"] >= recipe.data.min_test_rows
     for metric in recipe.metrics:
-        # The served file is quantized: it may differ by what the export allows.
+        # The served file is quantized, so it may differ by the parity bound of the export.
         allowed = recipe.export.int8.metric_change + recipe.export.int8.changed_labels
         assert judged["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)
 

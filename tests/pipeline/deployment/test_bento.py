@@ -1,4 +1,4 @@
-"""Each deployment as a Bento."""
+"""The Bento of each deployment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_only_the_service_and_what_it_imports_is_baked_in() -> None:
 
 @pytest.fixture
 def alone(settings: Settings) -> Settings:
-    # Hidden, as HOME is by default: BentoML refuses to read some files from such a place.
+    # A hidden directory, as HOME is by default: BentoML refuses to read some files from one.
     return service_settings(settings.home.parent / ".saebyeok")
 
 
@@ -98,7 +98,7 @@ def test_a_bento_answers_from_itself_alone(
     assert written == set(), "a Bento writes nothing below HOME"
 
 
-#: Stands where Docker would and keeps what it is told to build.
+#: Takes the place of Docker and records the build.
 KEEPS_CONTEXT = """\
 #!/bin/sh
 case "$1" in
@@ -113,8 +113,8 @@ esac
 def test_what_docker_is_given_to_build_answers_from_itself_alone(
     alone: Settings, tmp_path: Path, classifier: TinyModel
 ) -> None:
-    # The image itself wants Docker and a registry. Here its file is played: same context, same entry point, same user
-    # variables; the packages are those of this environment.
+    # A real image needs Docker and a registry. This plays its Dockerfile: same context, same entry point, same user
+    # variables, with the packages of this environment.
     store = open_store(alone)
     release = classifier.publish(store, "nsmc", key="a" * 16)
     ensure_bento(alone, store, DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one"))

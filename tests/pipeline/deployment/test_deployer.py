@@ -1,4 +1,4 @@
-"""Deploying and rolling back, on the real service."""
+"""Deployment and rollback on the real service."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
 
 @pytest.fixture(autouse=True)
 def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Building a Bento takes several times what the rest of a deployment does; `test_bento` has them."""
+    """Skip the Bento, which takes several times as long as the rest of a deployment; `test_bento` builds them."""
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
 
 
 @pytest.fixture
 def bentos(no_bentos: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bentos all the same."""
+    """Build Bentos after all."""
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", ensure_bento)
 
 
@@ -79,7 +79,7 @@ def test_deploying_under_load_drops_nothing_and_no_failed_release_answers(
     assert {answer.status for answer in seen} == {200}
     assert {answer.release for answer in seen} == {A, C}
     assert max(seen, key=lambda answer: answer.asked).release == C
-    # Each worker looks for itself.
+    # Each worker polls on its own.
     eventually("nothing is staged", lambda: service.client.releases().staged == [])
 
 
@@ -119,7 +119,7 @@ def test_two_recipes_live_together_and_roll_back_step_by_step(
     assert service.client.similarity([SENTENCES[:2]]).release == "klue-sts-" + "b" * 16
     fourth = rollback(settings, store, "first back", None)
     assert (fourth.number, fourth.releases) == (4, second.releases)
-    # The same run again, as a retry: not one further back.
+    # A retry of the same run does not go back another step.
     assert rollback(settings, store, "first back", None) == fourth
     assert service.client.classify(["가"]).release == A
     with pytest.raises(RefusedError, match=r"the previous deployment, 1, has no release of klue-sts.*the number 1"):
@@ -187,7 +187,7 @@ def test_a_bucket_joins_machines_that_share_no_disk(
 
 @pytest.fixture
 def alone(settings: Settings) -> Settings:
-    """Settings whose service URL nobody answers at."""
+    """Return settings with a service URL that does not answer."""
     return service_settings(settings.home)
 
 
@@ -298,7 +298,7 @@ def test_there_is_nothing_to_roll_back_to_at_first(alone: Settings) -> None:
 
 @contextmanager
 def front_door(service: Service, *, spoils: Callable[[dict[str, str]], bool]) -> Iterator[str]:
-    """A proxy before the service that turns the probabilities of the answers it `spoils` around; its URL."""
+    """Yield the URL of a proxy that swaps the probabilities in the answers for which `spoils` is true."""
 
     class Proxy(BaseHTTPRequestHandler):
         def forward(self) -> None:

@@ -1,4 +1,4 @@
-"""Deployments and rollbacks that others cross, that fail and that are undone, on a service in this process."""
+"""Deployments and rollbacks that race with others, fail, or are undone, on a service in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STAGE, UNSTAGE, ASK, LOOK = "POST /releases/stage", "DELETE /releases/stage", "P
 
 @pytest.fixture(autouse=True)
 def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`test_bento` builds them."""
+    """Skip the Bento; `test_bento` builds them."""
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
 
 
@@ -46,7 +46,7 @@ def log(store: Store) -> DeploymentLog:
 
 @pytest.fixture
 def champion(store: Store, log: DeploymentLog, light: TinyModel) -> Artifact:
-    """The release that deployment 1 made live."""
+    """Return the live release of deployment 1."""
     release = light.publish(store, "nsmc", key=A)
     record(log, nsmc=release.ref)
     return release
@@ -59,18 +59,18 @@ def challenger(store: Store, other_light: TinyModel) -> Artifact:
 
 @pytest.fixture
 def third(store: Store, light: TinyModel) -> Artifact:
-    """What another run deploys meanwhile."""
+    """Return the release that another run deploys in the meantime."""
     return light.publish(store, "nsmc", key=C)
 
 
 @pytest.fixture
 def pairs(store: Store, light: TinyModel) -> Artifact:
-    """A release of another recipe."""
+    """Return a release of another recipe."""
     return light.publish(store, "klue-sts", key=C)
 
 
 def record(log: DeploymentLog, **releases: str) -> Deployment:
-    """Another run deploys: the newest map with these releases in it."""
+    """Deploy in another run: the newest deployment with these releases changed."""
     latest = log.latest()
     merged = (latest.releases if latest else {}) | {name.replace("_", "-"): ref for name, ref in releases.items()}
     return log.append(merged, after=latest.number if latest else 0, run="another", reason="another run")
@@ -83,12 +83,12 @@ def latest(log: DeploymentLog) -> Deployment:
 
 
 def swapped(body: bytes) -> bytes:
-    """The same answer with the probabilities turned around."""
+    """Return the same answer with swapped probabilities."""
     return body.replace(b"negative", b"other").replace(b"positive", b"negative").replace(b"other", b"positive")
 
 
 def before_next_record(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Do `act` once, between the next look at the log's end and the record that is made for it."""
+    """Call `act` once, between the next read of the log's end and the record that follows it."""
     real, waiting = DeploymentLog.append, [act]
 
     def append(self: DeploymentLog, *arguments: object, **named: object) -> Deployment:
@@ -263,7 +263,7 @@ def test_undo_waits_until_users_have_the_champion_back(
 def test_front_door_to_the_old_release_undoes_the_deployment(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact
 ) -> None:
-    # The numbers are right: only the name tells that another release has given them.
+    # The numbers are correct; only the name shows that another release answered.
     service.rewrite = lambda body: body.replace(B.encode(), A.encode())
     with pytest.raises(GoldenMismatchError, match=f"answered with release nsmc-{A} instead of nsmc-{B}"):
         put(service.settings, challenger)
@@ -343,7 +343,7 @@ def test_champion_judged_against_itself_is_not_asked_again(
 
 @pytest.fixture
 def two(log: DeploymentLog, champion: Artifact, challenger: Artifact) -> Deployment:
-    """Deployment 2, which can be rolled back."""
+    """Return deployment 2, which can be rolled back."""
     return record(log, nsmc=challenger.ref)
 
 
@@ -367,7 +367,7 @@ def test_rollback_crossed_by_a_deployment_records_nothing(
 
 
 ONE, TWO = {"nsmc": "a", "same": "a", "old": "a"}, {"nsmc": "b", "same": "a", "new": "a"}
-#: What others deploy while deployment 3, the map of 1, is found to be wrong; and what is live once that is undone.
+#: Deployments by others while deployment 3 (the releases of 1) fails its check, and the live releases after the undo.
 MEANWHILE: list[tuple[dict[str, str], dict[str, str]]] = [
     ({}, TWO),
     *(({recipe: "c"}, TWO | {recipe: "c"}) for recipe in ("nsmc", "same", "old", "other")),
@@ -445,7 +445,7 @@ def test_every_release_that_comes_back_is_asked(
 
 
 def killed(log: DeploymentLog, champion: Artifact) -> Deployment:
-    """A rollback of run `back` that was killed after its record."""
+    """Return a rollback of run `back` that was killed after its record."""
     return log.append({"nsmc": champion.ref}, after=2, run="back", reason="rollback to deployment 1")
 
 

@@ -1,4 +1,4 @@
-"""Retention: a store stays of a size, and whatever may still be asked for is there."""
+"""Retention: the store stops growing, and everything that may still be needed stays."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def night(
     sample: bool = True,
     recipe: str = "nsmc",
 ) -> Artifact:
-    """All that a night leaves, its release deployed; its figure on the gate side is `gate`."""
+    """Publish all artifacts of a run and deploy its release; its metric on the gate split is `gate`."""
     made: dict[str, Artifact] = {}
 
     def add(kind: str, inputs: Mapping[str, str], files: Path | None = None, **figures: Any) -> Artifact:
@@ -68,7 +68,7 @@ def publish(
     files: Path | None = None,
     recipe: str = "nsmc",
 ) -> Artifact:
-    """An artifact that was made some days ago; in a bucket, now."""
+    """Publish an artifact that is some days old; in a bucket, a new one."""
     with store.draft() as draft:
         if files is None:
             (draft / "rows.txt").write_text(f"{kind} {number}\n" * 100, encoding="utf-8")
@@ -86,7 +86,7 @@ def publish(
 
 
 def manifest_of(artifact: Artifact) -> Path:
-    """Where a local store has it."""
+    """Return the path of its manifest in a local store."""
     return Path(artifact.store.uri) / artifact.ref / "manifest.json"
 
 
@@ -95,7 +95,7 @@ def outdated_refs(store: Store, settings: Settings, deployments: int = 2, days: 
 
 
 def left(store: Store, kind: str, recipe: str = "nsmc") -> list[int]:
-    """Numbers of the nights whose artifact of `kind` is there."""
+    """Return the numbers of the runs whose artifact of `kind` still exists."""
     return sorted(int(ref.split("/")[2]) for ref in store.refs(kind, recipe))
 
 
@@ -105,7 +105,7 @@ def keep(settings: Settings, deployments: int, days: float = 2.0) -> Settings:
 
 @pytest.fixture
 def nights(store: Store, light: TinyModel) -> list[Artifact]:
-    """Six nights; the second was the best."""
+    """Return the releases of six runs; the second was the best."""
     return [night(store, light, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
 
 
@@ -119,7 +119,7 @@ def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came
     delete_outdated(store, settings, outdated)
     for kind in (*CHAIN, "release"):
         assert left(store, kind) == [2, 5, 6]
-    # Why each night ended as it did can always be read.
+    # The reason for the result of each run stays readable.
     assert left(store, "decide") == [1, 2, 3, 4, 5, 6]
     assert find_outdated(store, settings).artifacts == ()
     ranked = rank_served(store, "nsmc", "accuracy", sample=True, notes=(notes := []))
@@ -152,7 +152,7 @@ def test_a_size_is_reached_and_kept(settings: Settings, store: Store, light: Tin
 def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: TinyModel) -> None:
     for number, days in enumerate((9, 3, 1.5, 0.5), 1):
         night(store, light, number, 0.5, days_ago=days)
-    # A later night was refused: nothing of it is deployed, and it is the newest of its kinds.
+    # A later run was refused: nothing of it is deployed, but it has the newest artifacts of its kinds.
     publish(store, "validate", {}, 5, {}, 5)
     outdated = find_outdated(store, keep(settings, 2, days=2))
     assert {artifact.manifest.run for artifact in outdated.artifacts} == {"night-2", "night-5"}
@@ -194,14 +194,14 @@ def test_a_bucket_is_pruned_as_a_directory_is(bucket: Any, tmp_path: Path) -> No
     assert not fetched.exists()
     with pytest.raises(PrunedError):
         store.open(made.ref)
-    # A deletion that was cut off is made whole by the next one.
+    # The next call completes an interrupted deletion.
     store.prune(made)
 
 
 def test_best_release_of_real_data_is_kept_beside_that_of_the_sample(
     settings: Settings, store: Store, light: TinyModel
 ) -> None:
-    # Night 6 is live; before it night 1 was the best on the sample, night 2 on real data.
+    # Run 6 is live; before it, run 1 was the best on the sample and run 2 on real data.
     for number, (gate, sample) in enumerate(
         [(0.9, True), (0.8, False), (0.7, True), (0.7, False), *[(0.6, False)] * 2], 1
     ):
@@ -216,7 +216,7 @@ def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: St
         night(store, light, number, gate)
         night(store, light, number, 1 - gate, recipe="klue-sts")
     delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
-    # Of twelve deployments the last two name night 6 of both recipes, and night 5 of one.
+    # Of twelve deployments, the last two name run 6 of both recipes, and run 5 of one.
     assert left(store, "release") == [2, 6]
     assert left(store, "release", "klue-sts") == [1, 5, 6]
 
@@ -225,7 +225,7 @@ def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: St
 def test_newest_of_each_kind_is_kept_however_old(
     settings: Settings, store: Store, nights: list[Artifact], kind: str
 ) -> None:
-    # Told by when they were made: their refs would have it the other way round.
+    # Ordered by creation time; their refs sort the other way round.
     newest = publish(store, kind, {}, 8, {}, 10)
     older = publish(store, kind, {}, 7, {}, 20)
     outdated = outdated_refs(store, settings)
@@ -303,7 +303,7 @@ def test_deletion_that_is_cut_off_is_made_whole_by_the_next(
         told: list[str] = []
         with pytest.raises(StoreError):
             delete_outdated(store, settings, outdated)
-    # BentoML's were first, and the release whose files were not deleted any more is told from a lost one.
+    # The BentoML copies were deleted first. A release with undeleted files is distinguished from a lost one.
     first = outdated.artifacts[-1]
     assert set(told) == {nights[number].ref for number in (0, 2, 3)}
     assert (Path(store.uri) / first.ref / "card.json").is_file()

@@ -1,4 +1,4 @@
-"""Behavioural tests as they are written: what is refused, in words that help, and how cases are filled."""
+"""Behavioural tests in TOML: error messages for invalid ones, and filled cases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ kind = "minimum"
 score = [0.0, 2.0]
 cases = [["비가 온다.", "빵이 맛있다."]]
 """
-#: The capability of each of them.
+#: The capability of each test.
 CAPABILITY = {"nsmc": "negation", "klue-sts": "unrelated"}
 
 
 def load(directory: Path, name: str, text: str, *bounded: str) -> Recipe:
-    """Recipe `name` with `text` as its behavioural tests, and a bound for each capability of `bounded`."""
-    # What the recipe that ships bounds is not tested here.
+    """Return recipe `name` with `text` as its behavioural tests, and a bound for each capability of `bounded`."""
+    # Without the bounds of the shipped recipe, whose capabilities are not tested here.
     lines = (RECIPES / f"{name}.toml").read_text(encoding="utf-8").splitlines()
     shipped = tuple(f"{capability} = " for capability in load_recipe(name, "embedded").gate.behaviour)
     recipe = "\n".join(line for line in lines if not line.startswith(shipped))
@@ -140,7 +140,7 @@ def test_an_error_names_the_file_and_the_test(tmp_path: Path) -> None:
 
 
 def test_two_tests_of_one_name_are_refused(tmp_path: Path) -> None:
-    # A failed case names its test.
+    # A failed case is reported with the name of its test.
     assert "two tests have the name 'praise that is denied'" in refused(tmp_path, "nsmc", NEGATIVE + NEGATIVE)
 
 

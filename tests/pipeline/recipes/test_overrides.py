@@ -1,4 +1,4 @@
-"""Files of recipe overrides: read as they are written, and weaker than options."""
+"""Files of recipe overrides: read as written, and overridden by options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes: what ships is valid, and what is wrong is named by file, key and what is allowed."""
+"""Recipes: the shipped ones are valid, and an error names file, key and allowed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROFILES = ("embedded", "full")
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Any:
-    """`broken(name, old, new)`: the directory of a copy of a shipped recipe with one text replaced."""
+    """Return `broken(name, old, new)`, the directory of a copy of a shipped recipe with one text replaced."""
 
     def write(name: str, old: str, new: str) -> Path:
         text = (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ def test_a_recipe_cannot_be_changed() -> None:
         recipe.train.epochs = 2  # type: ignore[misc]
 
 
-#: recipe, what is replaced, by what, and what the error must name.
+#: Recipe, replaced text, replacement, and the expected part of the error.
 MISTAKES = {
     "unknown key": ("nsmc", "[export]\n", "[export]\nlatencyms = 3\n", ("export.latencyms", "latency_ms", "sentences")),
     "unknown table": ("nsmc", "[export]\n", "[exports]\nx = 1\n[export]\n", ("`exports`", "export, gate")),

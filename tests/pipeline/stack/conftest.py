@@ -1,4 +1,4 @@
-"""A port that is taken, processes of the stack and a stranger."""
+"""A taken port, processes of the stack, and a process of another program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 @pytest.fixture
 def stranger() -> Iterator[psutil.Process]:
-    """A process that is none of the stack's."""
+    """Yield a process that does not belong to the stack."""
     process = subprocess.Popen(SLEEP)
     yield psutil.Process(process.pid)
     process.kill()
@@ -29,7 +29,7 @@ def stranger() -> Iterator[psutil.Process]:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """A port of 127.0.0.1 on which something listens."""
+    """Yield a port of 127.0.0.1 on which another program listens."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -38,7 +38,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.fixture
 def sleeper(tmp_path: Path) -> Iterator[Callable[..., tuple[Record, Member]]]:
-    """`sleeper(*command)`: a marked process that sleeps, or runs `command`, and a record of it."""
+    """Yield `sleeper(*command)`, which starts a marked process (one that sleeps by default) and returns its record."""
     records = []
 
     def begin(*command: str) -> tuple[Record, Member]:
@@ -48,7 +48,7 @@ def sleeper(tmp_path: Path) -> Iterator[Callable[..., tuple[Record, Member]]]:
             mark=mark, fingerprint="x", airflow_url="http://a", service_url="http://b", members={"one": member}
         )
         records.append(record)
-        # A process that has just been started shows no environment for a moment.
+        # A process that has just started shows no environment for a moment.
         while not marked_processes(mark):
             time.sleep(0.01)
         return record, member

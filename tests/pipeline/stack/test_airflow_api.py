@@ -1,4 +1,4 @@
-"""Airflow's REST API, against a server that answers as Airflow does."""
+"""The client of Airflow's REST API, with a server that answers like Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Airflow's home: secrets, and what it must not see."""
+"""Airflow's home: secrets, and variables that Airflow must not see."""
 
 from __future__ import annotations
 

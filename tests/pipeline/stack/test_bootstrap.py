@@ -1,4 +1,4 @@
-"""The installation: what stops it, when it is needed, how far it is."""
+"""The installation: its preconditions, when it is needed, and its progress."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.stack import bootstrap
 
 
 def bootstrap_run(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`make up`'s first step in a process of its own, away from packages that could be installed."""
+    """Run the first step of `make up` in a separate process that cannot install packages."""
     environment = {**os.environ, "SAEBYEOK_HOME": str(tmp_path / "home"), **variables}
     command = [sys.executable, "-S", "-m", "pipeline.stack.bootstrap", "--up"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What `up` says of a run while it goes on."""
+"""Output of `up` during a run."""
 
 from __future__ import annotations
 

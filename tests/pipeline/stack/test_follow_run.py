@@ -1,4 +1,4 @@
-"""Following a run: what is said of it, on a terminal and in a file."""
+"""Following a run: the output on a terminal and in a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
 
 
 def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "default_pool") -> list[Task]:
-    """The tasks of a run, in no good order."""
+    """Return the tasks of a run, unordered."""
     tries = {"nsmc.train": train_tries}
     return [
         Task(task_id=name, state=state.get(name), try_number=tries.get(name, 1), duration=62.0, pool=pool)
@@ -37,7 +37,7 @@ def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) ->
 
 
 def texts(out: io.StringIO) -> list[str]:
-    """The lines without the clock before them."""
+    """Return the lines without the time before them."""
     return [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines()]
 
 

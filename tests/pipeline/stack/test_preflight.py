@@ -1,4 +1,4 @@
-"""What is checked before minutes are spent."""
+"""Checks before an installation or start that takes minutes."""
 
 from __future__ import annotations
 

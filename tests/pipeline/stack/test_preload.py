@@ -1,4 +1,4 @@
-"""Preloading: in the parent of all tasks, nowhere else, not beside a GPU, and no thread that a fork loses."""
+"""Preloading: only in the parent of all tasks, not with a GPU, and without threads that a fork loses."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ print(json.dumps({{"heavy": found, "own": sorted(own), "threads": sorted(threads
 
 
 def preloaded(arguments: list[str], devices: int = 0) -> dict[str, list[str]]:
-    """What a process that is started so has imported, and the threads it has beside its first."""
+    """Return the modules that a process with `arguments` has imported, and its additional threads."""
     code = CODE.format(arguments=arguments, devices=devices)
-    # OpenBLAS starts its threads anew after a fork.
+    # OpenBLAS restarts its threads after a fork.
     environment = {"PATH": "/usr/bin:/bin", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=300
@@ -41,7 +41,7 @@ def test_the_scheduler_has_all_of_it_and_nothing_of_ours_or_a_thread_of_python()
     assert found == {
         "heavy": list(HEAVY),
         "own": ["pipeline.devices", "pipeline.stack", "pipeline.stack.preload"],
-        # Of pyarrow, whose allocator sees to it that a fork has it too.
+        # A thread of pyarrow, whose allocator restarts it after a fork.
         "threads": ["jemalloc_bg_thd"],
     }
 

@@ -1,4 +1,4 @@
-"""Marked processes: all that carry the mark are stopped, and nothing else."""
+"""Marked processes: all processes with the mark are stopped, and no others."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ PARENT = [
 
 
 def first_line(log: Path) -> str:
-    """The first line that a process says, awaited."""
+    """Wait for the first line of a process's output and return it."""
     deadline = time.monotonic() + 30
     while not (text := log.read_text()).endswith("\n"):
-        assert time.monotonic() < deadline, "the process says nothing"
+        assert time.monotonic() < deadline, "the process prints nothing"
         time.sleep(0.02)
     return text.strip()
 
@@ -89,7 +89,7 @@ def test_damaged_record_is_made_again_from_what_runs(
     )
     assert stop(made) == 1
     assert not is_running(member, record.mark)
-    assert read_record(path) is None, "nothing runs any more"
+    assert read_record(path) is None, "nothing runs any longer"
 
 
 def test_damaged_record_leaves_another_home_alone(tmp_path: Path, sleeper: Sleeper) -> None:

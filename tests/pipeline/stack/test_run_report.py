@@ -1,4 +1,4 @@
-"""What `up` says at its end: calls with their answers, and what to try next."""
+"""The report at the end of `up`: requests with their answers, and next steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tiny_releases import TinyModel
 
 
 def body_of(line: str) -> dict[str, list[object]]:
-    """What a printed `curl` sends."""
+    """Return the body that a printed `curl` sends."""
     words = shlex.split(line)
     return dict(json.loads(words[words.index("-d") + 1]))
 
@@ -82,5 +82,5 @@ def test_a_rollback_is_suggested_only_where_every_recipe_keeps_a_release(setting
     for number, releases in enumerate(maps):
         log.append(releases, after=number, run="test", reason="test")
         found.append(suggests())
-    # The last is the way back already: before it there was only one recipe.
+    # The last deployment is already a rollback: before it there was only one recipe.
     assert found == [False, False, True, False]

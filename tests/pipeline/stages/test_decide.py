@@ -1,4 +1,4 @@
-"""The stage `decide` on real models: whom it asks, what stops it, and what it leaves to read."""
+"""The decide stage on real models: rivals, errors, and its output."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ LOW, HIGH = 0.05, 0.99
 
 @pytest.fixture(scope="module")
 def champion(reviews: Road) -> Artifact:
-    """A release of the same weights, trained another night."""
+    """Return a release with the same weights, trained by another run."""
     return release_of(republished(reviews.trained))
 
 
-# --- the verdict, and where it goes ---
+# --- the verdict and its output ---
 
 
 def test_refusal_is_an_error_with_the_address_of_its_report(reviews: Road, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +136,7 @@ def test_another_champion_is_another_decision(reviews: Road, champion: Artifact)
 
 
 def test_champion_of_another_length_answers_in_its_own(reviews: Road) -> None:
-    # Whatever the recipe says tonight, it is asked at the few tokens that it was trained with.
+    # The champion reads the few tokens that it was trained with, whatever the recipe says now.
     short = republished(reviews.trained, fields=reviews.trained.manifest.fields | {"max_length": 8})
     gate = pd.read_parquet(reviews.evaluated.path / "gate.parquet")
     theirs = load_trained(reviews.recipe, short).answer(gate).argmax(axis=1)
@@ -217,5 +217,5 @@ def test_a_champion_that_cannot_be_read_stops_the_gate(how: str, reviews: Road) 
     champion = broken_champions(reviews)[how]
     with pytest.raises(ArtifactError, match=rf"the champion {champion.ref} cannot be read.*roll back") as caught:
         decide_on(held_to(reviews, LOW), champion)
-    # A gate that cannot compare must not let through, and trying again does not mend it.
+    # A gate that cannot compare must not approve the model, and a retry does not help.
     assert not caught.value.retryable

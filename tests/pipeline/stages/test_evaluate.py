@@ -1,4 +1,4 @@
-"""Evaluate: figures that follow from the stored predictions, with and without texts that train has."""
+"""The evaluate stage: its figures follow from the stored predictions, with and without texts that are in train."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def road(request: pytest.FixtureRequest, reviews: Road, pairs: Road) -> Road:
 
 @pytest.fixture(scope="module")
 def repeated(reviews: Road) -> Road:
-    """Reviews with 30 test rows whose texts are in train, half of them under the other label."""
+    """Return reviews with 30 test rows whose texts are in train, half of them with the other label."""
     copied = reviews.rows["train"].head(30).copy()
     copied["id"] = [f"copy-{number}" for number in range(30)]
     copied.loc[copied.index[:15], "label"] = 1 - copied["label"].iloc[:15]
@@ -79,7 +79,7 @@ def test_rows_whose_text_is_in_train_are_left_out_of_the_second_figures(repeated
     assert figures["test_without_train_texts_rows"] == len(new)
     labels, predictions = new["label"].to_numpy(), new["prediction"].to_numpy()
     assert figures["test_without_train_texts"] == intervals(repeated.recipe, labels, predictions)
-    # Half of the copies are labelled wrongly.
+    # Half of the copies have the wrong label.
     assert figures["test"]["accuracy"]["value"] != figures["test_without_train_texts"]["accuracy"]["value"]
 
 
@@ -158,14 +158,14 @@ def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road
             )
             distances.append((left - right).norm().item())
     wanted = abs(pearsonr(distances, encoded["label"]).statistic)
-    # Scores are clipped to the range, which moves r a little.
+    # Scores are clipped to the range, which changes r slightly.
     assert figures["similarity"]["euclidean"]["pearson"]["value"] == pytest.approx(wanted, abs=0.03)
     assert figures["similarity"]["euclidean"]["pearson"] != figures["similarity"]["cosine"]["pearson"]
     assert "similarity" not in reviews.evaluated.figures
 
 
 def test_texts_are_in_the_files_and_not_in_the_figures(road: Road) -> None:
-    # Figures go to the tracker, which may be another company's machine.
+    # Figures go to the tracker, which may run at another company.
     mistakes = json.loads((road.evaluated.path / "mistakes.json").read_text(encoding="utf-8"))
     assert 0 < len(mistakes) <= 20
     told = json.dumps(road.evaluated.figures, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Export: a release that answers as the trained model does, and none where it does not."""
+"""The export stage: a release that answers like the trained model, or an error."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from tests.support.small_pipeline import Road, open_road, save_base, small_recip
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
-#: What is measured of each exported file.
+#: Measurements of each exported file.
 FIGURES = ("largest_difference", "mean_difference", "changed_labels", "metric_change", "metric_error")
 
 
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory: pytest.TempPathFactory) -> Road:
-    """A cross-encoder of pairs from a base model, which reads token types."""
+    """Return a cross-encoder of pairs from a base model that reads token types."""
     home = tmp_path_factory.mktemp("crossed")
     probe = open_road(small_recipe("klue-sts"), home / "probe", train=1000, test=120)
     base = save_base(home / "base", probe.rows["train"]["text"].tolist(), num_hidden_layers=2, initializer_range=0.3)
-    # Trained little, so that the large random weights give each pair an answer of its own.
+    # Trained very little, so that the large random weights give each pair a distinct answer.
     bounds = {"changed_labels": 0.2, "metric_change": 0.2}
     recipe = small_recipe(
         "klue-sts",
@@ -59,7 +59,7 @@ def crossed(tmp_path_factory: pytest.TempPathFactory) -> Road:
 
 @pytest.fixture(scope="module")
 def averaged(crossed: Road) -> Road:
-    """The same, of the mean of all states."""
+    """Return the same model, with the mean of all states."""
     model = crossed.recipe.model.model_copy(update={"pooling": "mean"})
     return crossed.with_recipe(crossed.recipe.model_copy(update={"model": model}))
 
@@ -82,7 +82,7 @@ def names_of(card: Card) -> dict[str, list[str]]:
 
 
 def one_by_one(card: Card, release: Artifact, texts: tuple[str, ...]) -> list[float]:
-    """One input's answer, worked out with the release's files and nothing of the exporter or the engine."""
+    """Return the answer to one input, computed from the release's files without exporter or engine."""
     tokenizer = Tokenizer.from_file(str(release.path / "tokenizer.json"))
     tokenizer.enable_truncation(card.max_length)
     session = onnxruntime.InferenceSession(
@@ -131,7 +131,7 @@ def test_the_report_of_a_release_has_parity_and_latency_too(road: Road) -> None:
     assert f"{parity:.5f}" in report
     assert f"{road.released.figures['latency_ms']:.2f}" in report
     assert "Exported model" in report
-    # The decision itself was made before.
+    # The decision existed before.
     assert "Exported model" not in (road.decided.path / "report.html").read_text(encoding="utf-8")
 
 
@@ -181,7 +181,7 @@ def test_the_engine_of_the_service_takes_it(road: Road) -> None:
     columns = [name for name in ("text", "text_pair") if name in road.rows["test"]]
     inputs = list(road.rows["test"].head(60)[columns].itertuples(index=False, name=None))
     reference = load_trained(road.recipe, road.trained).answer(road.rows["test"].head(60))
-    # Batches of the engine are not those of the parity check, and int8 answers move a little with them.
+    # The engine's batches differ from those of the parity check, and batches change int8 answers slightly.
     difference = np.abs(engine.answer(inputs).values.reshape(reference.shape) - reference)
     assert difference.mean() < 0.02 * ((engine.card.score_range or (0, 1))[1])
 
@@ -194,7 +194,7 @@ def test_parity_is_told_on_each_file(road: Road) -> None:
         assert 0 < variant.parity["mean_difference"] <= variant.parity["largest_difference"]
     assert figures["parity"]["fp32"]["largest_difference"] < 1e-3
     assert figures["parity"]["fp16"]["largest_difference"] < 0.05
-    # Nothing but a GPU can run it, and none is looked for here.
+    # Only a GPU can run it, and this test does not use one.
     assert card.variants["cuda"][1].parity is None
     assert 0 < figures["latency_ms"] < 5000
 
@@ -220,13 +220,13 @@ def test_the_tokenizer_neither_cuts_nor_pads(road: Road) -> None:
 def test_files_are_as_small_as_their_precision(road: Road) -> None:
     numbers = road.trained.figures["parameters"]
     sizes = {name: (road.released.path / f"model.{name}.onnx").stat().st_size for name in ("int8", "fp16")}
-    # Two bytes a weight, and the graph itself.
+    # Two bytes per weight, plus the graph.
     assert 2 * numbers * 0.9 < sizes["fp16"] < 2 * numbers + 60_000
     assert sizes["int8"] < 4 * numbers
 
 
 def test_sums_of_int8_products_fit_in_16_bits(road: Road) -> None:
-    # CPUs with AVX2 alone add two products of an activation (0 to 255) and a weight in 16 bits, and cut off the rest.
+    # CPUs with only AVX2 add two products of an activation (0 to 255) and a weight in 16 bits, with saturation.
     graph = onnx.load(road.released.path / "model.int8.onnx").graph
     int8 = [item for item in graph.initializer if item.data_type == onnx.TensorProto.INT8 and len(item.dims) == 2]
     assert len(int8) >= 4
@@ -238,7 +238,7 @@ def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None
     card = read_card(road.released)
     for variant in (*card.variants["cpu"], card.variants["cuda"][0]):
         session = open_session(road.released.path / variant.file)
-        # The types of single texts are all alike, and a part of the weights.
+        # The token types of single texts are constant, and some of the weights.
         names = ["input_ids", "attention_mask", *(["token_type_ids"] if card.objective == "cross-encoder" else [])]
         assert [item.name for item in session.get_inputs()] == names
         assert {item.type for item in session.get_inputs()} == {"tensor(int32)"}
@@ -253,7 +253,7 @@ def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None
 
 def test_graphs_are_fused(road: Road) -> None:
     layers = 2 if road.recipe.model.objective == "cross-encoder" else 1
-    # A head that reads [CLS] alone wants no other row of the last layer, which is another operator.
+    # A head that reads only [CLS] needs only that row of the last layer, which gives another operator.
     narrow = road.recipe.model.pooling == "cls"
     half = counts(road.released.path / "model.fp16.onnx")
     assert half["EmbedLayerNormalization"] == 1
@@ -262,7 +262,7 @@ def test_graphs_are_fused(road: Road) -> None:
     whole = counts(road.released.path / "model.int8.onnx")
     assert whole["MultiHeadAttention"] == layers
     assert whole["InstanceNormalization"] == 2 * layers + 1
-    # All products of the layers are of int8, a narrow layer has one more, of its queries; those of the head are not.
+    # All products of the layers are int8; a narrow layer has one more, for its queries. Those of the head are not.
     assert whole["MatMulInteger"] == 4 * layers + narrow
     assert whole.get("MatMul", 0) == (0 if road.recipe.model.objective == "bi-encoder" else 2)
     assert not whole.keys() & {"Softmax", "Erf", "BiasGelu", "SkipLayerNormalization", "QAttention"}
@@ -278,7 +278,7 @@ def test_the_packed_graph_computes_no_padding(road: Road) -> None:
     model = onnx.load(road.released.path / "model.packed.onnx")
     onnx.checker.check_model(model)
     nodes = [item.op_type for item in model.graph.node]
-    # Between the embeddings and the last norm of the last layer there is no padding.
+    # There is no padding between the embeddings and the last norm of the last layer.
     last = max(place for place, kind in enumerate(nodes) if kind == "SkipLayerNormalization")
     assert nodes.index("RemovePadding") < nodes.index("PackedMultiHeadAttention") < last < nodes.index("RestorePadding")
     weights = [item for item in model.graph.initializer if item.dims and np.prod(item.dims) > 1000]
@@ -294,7 +294,7 @@ def test_a_second_export_is_the_first(reviews: Road) -> None:
 
 
 def without_signs(convert_graph: Callable[..., None]) -> Callable[..., None]:
-    """A conversion by which all large weights of the target lose their signs."""
+    """Return a conversion that removes the signs of all large weights of the target."""
 
     def broken(source: Path, target: Path, *options: Any) -> None:
         convert_graph(source, target, *options)
@@ -309,7 +309,7 @@ def without_signs(convert_graph: Callable[..., None]) -> Callable[..., None]:
 
 
 def exported_anew(road: Road, latency_ms: float) -> Road:
-    """The same with another bound that everything keeps, so that it is exported once more."""
+    """Return the same recipe with another bound that everything meets, so that it is exported again."""
     export = road.recipe.export.model_copy(update={"latency_ms": latency_ms})
     return road.with_recipe(road.recipe.model_copy(update={"export": export}))
 
@@ -348,7 +348,7 @@ def test_where_int8_is_beyond_the_bound_cpus_get_fp32(
     card = read_card(exact)
     assert names_of(card)["cpu"] == ["fp32"]
     assert "model.int8.onnx" not in exact.manifest.files
-    # What int8 would have been is told all the same.
+    # The int8 measurements are reported in any case.
     assert exact.figures["parity"]["int8"]["changed_labels"] > pairs.recipe.export.int8.changed_labels
     report = (exact.path / "report.html").read_text(encoding="utf-8")
     assert "The int8 model is beyond its bound" in report
@@ -369,7 +369,7 @@ def test_a_model_beyond_its_time_is_not_released(reviews: Road) -> None:
 
 
 def without_mask(file: Path) -> None:
-    """Make every Attention of a fused graph attend to padding."""
+    """Make every Attention node of a fused graph attend to padding."""
     graph = onnx.load(file)
     for node in graph.graph.node:
         if node.op_type in ("Attention", "MultiHeadAttention"):

@@ -1,4 +1,4 @@
-"""Every stage: found again by what decides it, whole or absent, and one tracked run where it is really made."""
+"""All stages: reused by key, published completely or not at all, and one tracked run per build."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recipe() -> Recipe:
 
 
 class Stage:
-    """A stage that counts how often it really runs."""
+    """A stage that counts its builds."""
 
     def __init__(self) -> None:
         self.runs = 0

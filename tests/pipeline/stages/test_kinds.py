@@ -1,4 +1,4 @@
-"""Kinds that no recipe of ours is of: through every stage, and answered as they were trained.
+"""Kinds without a shipped recipe, through every stage, with answers as trained.
 
 `binary-label` of KLUE-STS makes a classification of pairs, NSMC's label as a number a regression over single texts.
 """
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 
 def binary(recipe: Recipe) -> Recipe:
-    """The recipe of similarity as a classification into pairs that are alike and pairs that are not."""
+    """Return the similarity recipe as a classification into similar and other pairs."""
     document = recipe.model_dump() | {
         "kind": "classification",
         "labels": ("different", "alike"),
@@ -53,7 +53,7 @@ def test_pairs_are_classified_through_every_stage(tmp_path: Path) -> None:
 
 
 def scored(recipe: Recipe) -> Recipe:
-    """The recipe of reviews as a regression from 0 to 1."""
+    """Return the review recipe as a regression from 0 to 1."""
     document = recipe.model_dump() | {
         "kind": "regression",
         "labels": (),
@@ -62,7 +62,7 @@ def scored(recipe: Recipe) -> Recipe:
         "behaviour": {},
     }
     document["gate"] |= {"floors": {"pearson": 1e-9, "f1": 1e-9}, "behaviour": {}, "margin": 0.9}
-    # What has learnt so little has scores so close to each other that their order is soon another.
+    # A model with so little training has very close scores, so small differences change their order.
     document["export"]["fp16"]["metric_change"] = 0.01
     return Recipe.model_validate(document)
 

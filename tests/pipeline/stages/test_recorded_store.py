@@ -1,4 +1,4 @@
-"""A store that commit 93b5202 wrote is read and reused.
+"""A store that commit 93b5202 wrote can be read and reused.
 
 `tests/recorded/store-93b5202.tar.xz` is the store that `saebyeok run RECIPE --overrides tests/recorded/RECIPE.toml` of
 that commit wrote for both recipes on the shipped sample.
@@ -27,7 +27,7 @@ RECIPES = ("nsmc", "klue-sts")
 
 @pytest.fixture
 def recorded(settings: Settings, store: Store) -> Store:
-    """The recorded store, unpacked where this test's settings look for it."""
+    """Return the recorded store, unpacked where this test's settings expect it."""
     with tarfile.open(RECORDED / "store-93b5202.tar.xz") as archive:
         archive.extractall(Path(store.uri), filter="data")
     return store

@@ -1,4 +1,4 @@
-"""Tokenize: what a row becomes, on which side it falls, and what the vocabulary is learnt from."""
+"""The tokenize stage: token ids, splits, and the vocabulary."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_long_text_is_cut_with_its_end_mark_kept() -> None:
     rows = pd.DataFrame({"text": [" ".join(WORDS), " ".join(WORDS[:6]), "영화"]})
     found = encoder(8).encode(rows)
     assert token_list(found.rows["input_ids"][0]) == ids("[CLS]", *WORDS[:6], "[SEP]")
-    # Just as long as allowed is not cut.
+    # A text of exactly the maximum length is not truncated.
     assert found.rows["length"].tolist() == [8, 8, 3]
     assert found.figures["truncated"] == pytest.approx(1 / 3)
 
@@ -72,7 +72,7 @@ def test_rows_of_one_length_stay_rows() -> None:
 
 
 def test_shares_are_counted_by_hand() -> None:
-    # 5 words, of which two hold letters that no training text had.
+    # Five words, two of them with letters that no training text has.
     found = encoder(16).encode(pd.DataFrame({"text": ["영화 쀍 음악", "뛟", "배우"]})).figures
     assert found["unknown"] == pytest.approx(2 / 5)
     assert found["truncated"] == 0.0
@@ -147,7 +147,7 @@ print(hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest())
 
 
 def test_the_same_texts_give_the_same_vocabulary_in_every_process() -> None:
-    # What a hash table of the library has in which order differs from process to process only.
+    # The order in the library's hash tables differs only between processes.
     command = [sys.executable, "-c", LEARN]
     first, second = (subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2))
     assert first == second
@@ -191,7 +191,7 @@ def test_a_tokenizer_survives_its_directory(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    # transformers would make up one to which every word is unknown.
+    # transformers would create a tokenizer for which every word is unknown.
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(BaseModelError, match="has no tokenizer"):
         load_tokenizer(tmp_path)
@@ -204,7 +204,7 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
-# --- sides ---
+# --- splits ---
 
 
 def test_equal_texts_fall_on_one_side() -> None:
@@ -300,7 +300,7 @@ def test_the_vocabulary_comes_from_the_training_side_alone(tmp_path: Path) -> No
     words = {"train": "훈련쀍말", "validation": "검증쁇말", "gate": "관문뛟말"}
 
     def marked(text: str) -> str:
-        # The new text may fall on another side: count up until it stays on its own.
+        # The new text may fall into another split: count up until it stays in its own.
         side = side_of((text,), REVIEWS.data)
         tries = (f"{text} {words[side]} {number}" for number in range(999))
         return next(new for new in tries if side_of((new,), REVIEWS.data) == side)

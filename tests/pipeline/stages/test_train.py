@@ -1,4 +1,4 @@
-"""Train: the same again from the same seed, on after a kill, stopped when it diverges, and nothing left behind."""
+"""The train stage: reproducible by seed, resumed after a kill, stopped when it diverges, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the pipeline catches it."""
+    """Stands for a signal: no code in the pipeline catches it."""
 
 
 def same_weights(one: Artifact, other: Artifact) -> bool:
@@ -42,7 +42,7 @@ def same_weights(one: Artifact, other: Artifact) -> bool:
 
 
 def work_of(road: Road) -> list[Path]:
-    """What training has left to work with, its lock among them."""
+    """Return the working files of training, its lock included."""
     return list((road.job.settings.home / "work").glob("*"))
 
 
@@ -52,7 +52,7 @@ def checkpoints_of(road: Road) -> Path:
 
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Kill training right before it logs `step`."""
+    """Kill training just before it logs `step`."""
     before = Watch.on_step_end
 
     def on_step_end(
@@ -67,7 +67,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 @pytest.fixture
 def two_epochs(tmp_path: Path) -> Road:
-    """A road of two short epochs."""
+    """Return a road with two short epochs."""
     return open_road(small_recipe("nsmc"), tmp_path / "home", train=300, test=40)
 
 
@@ -98,7 +98,7 @@ def test_validation_figures_are_those_of_the_saved_model(reviews: Road, pairs: R
         rows = pd.read_parquet(road.tokenized.path / "validation.parquet")
         answers = load_trained(road.recipe, road.trained).answer_encoded(rows)
         found = compute_metrics(road.recipe, rows["label"].to_numpy(), answers)
-        # Validation may run in bf16, and what is loaded answers in fp32.
+        # Validation may run in bf16, but the loaded model answers in fp32.
         assert found == pytest.approx(road.trained.figures["validation"], abs=0.03)
 
 
@@ -108,7 +108,7 @@ def test_a_bi_encoder_is_calibrated_to_its_scores(pairs: Road) -> None:
     rows = pd.read_parquet(pairs.tokenized.path / "validation.parquet")
     answers = load_trained(pairs.recipe, pairs.trained).answer_encoded(rows)
     assert answers.mean() == pytest.approx(rows["label"].mean(), abs=0.3)
-    # The farther, the less alike.
+    # A larger distance means less similar.
     assert figures["euclidean"]["slope"] < 0
 
 
@@ -134,12 +134,12 @@ def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Roa
     (trained,) = [content for content in runs if b"eval/accuracy" in content]
     assert b"samples_per_second" in trained
     assert b"train/tokens_per_second" in trained
-    # Every stage is a run of its own, and all are of one group.
+    # Every stage is a run of its own, and all are in one group.
     assert len(runs) == 3
     assert all(b"test-run" in content for content in runs)
 
 
-# --- again ---
+# --- reproducibility ---
 
 
 def test_the_same_seed_gives_the_same_weights(two_epochs: Road) -> None:
@@ -165,7 +165,7 @@ def test_nothing_is_left_to_work_with_after_success(two_epochs: Road) -> None:
 
 
 def test_the_best_epoch_is_the_one_that_is_kept(tmp_path: Path) -> None:
-    # A rate at which a good first epoch is followed by worse ones.
+    # A learning rate at which a good first epoch is followed by worse ones.
     recipe = small_recipe("nsmc", train__epochs=3, train__learning_rate=2e-2, train__batch_size=16)
     road = open_road(recipe, tmp_path / "home", train=500, test=40)
     figures = road.trained.figures
@@ -180,7 +180,7 @@ def test_the_best_epoch_is_the_one_that_is_kept(tmp_path: Path) -> None:
     )
 
 
-# --- killed ---
+# --- interrupted runs ---
 
 
 def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
     checkpoint = work / f"checkpoint-{steps}"
     assert newest_checkpoint(work) == str(checkpoint)
     assert seconds_behind(str(checkpoint)) > 0
-    # As if the first epoch had taken a long time: what was spent before the kill counts.
+    # As if the first epoch had been long: the time before the kill counts.
     mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
     (checkpoint / COMPLETE).write_text(json.dumps(mark | {"seconds": 1000.0}), encoding="utf-8")
     resumed = two_epochs.trained.figures
@@ -242,7 +242,7 @@ def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
         with pytest.raises(Killed):
             train(again, tokenized)
     (work,) = (path for path in (tmp_path / "other" / "work").iterdir() if path.is_dir())
-    # The newest, and no more than another one.
+    # The newest checkpoint, and at most one more.
     assert sorted(path.name for path in work.iterdir()) == ["checkpoint-4", "checkpoint-5"]
     (work / "checkpoint-5" / "optimizer.pt").write_bytes(b"cut sho")
     resumed = train(again, tokenized)
@@ -296,7 +296,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts(
     assert parted.figures["parts"] > whole.figures["parts"] == 1
     assert "out of memory: from now on batches are computed in 2 parts" in caplog.text
     for name, tensor in weights(whole).items():
-        # The same gradients, added up in another order and in bf16.
+        # The same gradients, summed in another order and in bf16.
         torch.testing.assert_close(weights(parted)[name], tensor, atol=0.02, rtol=0.1)
     monkeypatch.setattr(Trainer, "compute_loss", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
@@ -311,7 +311,7 @@ def test_force_forgets_what_was_begun(two_epochs: Road, monkeypatch: pytest.Monk
             train(two_epochs.job, two_epochs.tokenized)
     checkpoint = newest_checkpoint(checkpoints_of(two_epochs))
     assert checkpoint is not None
-    # Were it taken, the run would fail.
+    # If it were used, the run would fail.
     (Path(checkpoint) / "model.safetensors").write_bytes(b"not weights")
     train(replace(two_epochs.job, force=True), two_epochs.tokenized)
 
@@ -334,7 +334,7 @@ def test_of_two_that_train_the_same_one_waits(tmp_path: Path, caplog: pytest.Log
     assert list((tmp_path / "work").iterdir()) == []
 
 
-# --- diverged ---
+# --- divergence ---
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])

@@ -1,4 +1,4 @@
-"""The data gate on small files: real Great Expectations runs, in a store of the test's own."""
+"""The data gate on small files, with real Great Expectations runs, in a store of the test's own."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_good_pairs_become_an_artifact(sts: Recipe, make_job: MakeJob, data: Pat
     table = pd.read_parquet(made.path / "test.parquet")
     assert table.columns.tolist() == ["id", "text", "text_pair", "label", "source", "in_train"]
     assert table["label"].dtype == "float64"
-    # Only the exact pair counts: the order of two sentences is part of it.
+    # Only the exact pair counts, with the order of its two sentences.
     assert made.figures["test_in_train"] == 0
 
 
@@ -105,7 +105,7 @@ def test_the_docs_open_without_a_network_and_show_the_rows(nsmc: Recipe, make_jo
     made = validate(make_job(nsmc), data)
     pages = {path.relative_to(made.path).as_posix(): path.read_text("utf-8") for path in made.path.rglob("*.html")}
     assert "docs/index.html" in pages
-    assert len(pages) == 4  # and the suite, and a validation a file
+    assert len(pages) == 4  # the suite, and one validation per file
     for page in pages.values():
         assert not re.findall(r"<script|<img|<link|src=|url\(|https?://|onclick=", page)
         assert "default-src 'none'" in page
@@ -382,7 +382,7 @@ latency_ms = 100.0
 
 [profiles.embedded]
 """
-#: As a person writes one: no ids, no name, no description.
+#: As a person writes a suite: without ids, name and description.
 HEADLINE_RULES = {
     "expectations": [
         {

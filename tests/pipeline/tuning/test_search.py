@@ -1,4 +1,4 @@
-"""A search over hyperparameters: what it tries and writes, and that cut off it goes on as one that was not."""
+"""Hyperparameter search: its trials and output, and a resumed search equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ pytestmark = pytest.mark.torch
 
 TINY = SMALL | {"train.epochs": 1, "train.batch_size": 64}
 RATE = "train.learning_rate=1e-3..1e-2"
-#: Four trainings at most, however many trials.
+#: At most four trainings, for any number of trials.
 FEW = ("train.batch_size=64,128", "train.epochs=1,2")
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the pipeline catches it."""
+    """Stands for a signal: no code in the pipeline catches it."""
 
 
 def open_in(home: Path, **further: Any) -> Job:
@@ -50,7 +50,7 @@ def open_in(home: Path, **further: Any) -> Job:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with the sample, validated and tokenized."""
+    """Return a home with the sample, validated and tokenized."""
     home = tmp_path_factory.mktemp("prepared") / "home"
     job = open_in(home)
     TOKENIZE.run(job, VALIDATE.run(job))
@@ -59,12 +59,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(prepared: Path, tmp_path: Path) -> Path:
-    """A copy for one test."""
+    """Return a copy for one test."""
     return shutil.copytree(prepared, tmp_path / "home")
 
 
 def nothing(_: str) -> None:
-    """Say it to nobody."""
+    """Discard the line."""
 
 
 def search(
@@ -83,7 +83,7 @@ def values(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def at(start: str, then: Callable[[], object]) -> Callable[[str], None]:
-    """A listener to whom something happens when a line begins so."""
+    """Return a listener that calls `then` when a line begins with `start`."""
 
     def say(line: str) -> None:
         if line.startswith(start):
@@ -97,12 +97,12 @@ def kill() -> None:
 
 
 def terminate() -> None:
-    """SIGTERM, in the midst of what goes on after any Exception."""
+    """Send SIGTERM inside code that swallows any Exception."""
     with suppress(Exception):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-# --- what it tries and finds ---
+# --- trials and results ---
 
 
 def test_the_recipe_comes_first_and_the_best_is_written(home: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_the_recipe_comes_first_and_the_best_is_written(home: Path, tmp_path: Pa
     assert all(1e-3 <= trial["values"]["train.learning_rate"] <= 1e-2 for trial in others)
     assert all(0 <= trial["values"]["train.warmup"] <= 0.5 for trial in others)
     assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
-    # It says all that is needed to have that model again.
+    # The file has everything that is needed to train that model again.
     job = open_job("nsmc", settings=open_in(home).settings, overrides=read_overrides(out))
     trained = TRAIN.run(job, TOKENIZE.run(job, VALIDATE.run(job)))
     assert trained.ref == found["best"]["ref"]
@@ -138,7 +138,7 @@ def test_a_recipe_outside_the_bounds_is_tried_all_the_same(home: Path) -> None:
     assert values(found)[0] == {"train.learning_rate": 3e-3, "train.weight_decay": 0.1}
     assert 1e-2 <= values(found)[1]["train.learning_rate"] <= 5e-2
     assert values(found)[1]["train.weight_decay"] in (0.2, 0.3)
-    # Nor is the sampler told of a place where the recipe was not.
+    # The sampler does not learn about values that the recipe did not use.
     storage = JournalStorage(JournalFileBackend(str(Path(found["study"]) / "journal.log")))
     (study,) = optuna.get_all_study_names(storage)
     assert optuna.load_study(study_name=study, storage=storage).trials[0].params == {}
@@ -165,17 +165,17 @@ def test_what_diverges_fails_and_the_search_goes_on(home: Path, tmp_path: Path) 
         assert (trial["value"] is None) == ("has diverged" in (trial["problem"] or ""))
     assert found["best"]["number"] == 1
     assert ", and nothing was better." in Path(found["out"]).read_text(encoding="utf-8")
-    assert list((home / "work").glob("*/")) == [], "checkpoints of what would diverge again"
+    assert list((home / "work").glob("*/")) == [], "checkpoints of a training that would diverge again"
     with pytest.raises(TrainingDivergedError, match=r"all 1 trials failed, .* Search lower learning rates"):
         search(home, bases, trials=1, **{"model.base": str(bad)})
 
 
-# --- cut off ---
+# --- interruption ---
 
 
 def test_a_search_that_was_cut_off_goes_on_as_one_that_was_not(home: Path, tmp_path: Path) -> None:
     other = shutil.copytree(home, tmp_path / "other")
-    # The recipe's own, one that is drawn at random, and one for which the sampler looks at those before.
+    # The recipe's trial, a random one, and one for which the sampler uses the earlier ones.
     for cut in (1, 2, 12):
         with pytest.raises(Killed):
             search(home, *FEW, trials=13, say=at(f"[{cut}/", kill))
@@ -184,7 +184,7 @@ def test_a_search_that_was_cut_off_goes_on_as_one_that_was_not(home: Path, tmp_p
     assert values(cut_off) == values(whole)
     assert [trial["number"] for trial in cut_off["trials"]] == list(range(1, 14))
     assert [line.split("/")[0] for line in lines if line.startswith("[")] == ["[0", "[12", "[13"]
-    assert len({tuple(item.items()) for item in values(whole)}) > 2, "it tries different things"
+    assert len({tuple(item.items()) for item in values(whole)}) > 2, "the trials differ"
 
 
 def test_a_killed_process_loses_no_trial_and_goes_on_from_its_checkpoint(home: Path) -> None:
@@ -208,7 +208,7 @@ def test_sigterm_and_interrupt_end_it_in_good_order(home: Path) -> None:
     with pytest.raises(TerminatedError, match="Run the same command again"):
         search(home, RATE, trials=2, say=at("[2/", terminate))
     assert signal.getsignal(signal.SIGTERM) is before
-    # Whoever starts the tests in the background has them ignore an interrupt.
+    # A shell that starts the tests in the background makes them ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -232,7 +232,7 @@ def test_what_a_kill_left_of_the_journal_does_not_stop_it(home: Path, caplog: py
     assert len(search(home, *FEW, trials=4)["trials"]) == 4
 
 
-# --- the space ---
+# --- the search space ---
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_the_command_line_searches_and_takes_what_it_found(home: Path, tmp_path:
     assert f"--overrides {out}" in found.stdout
     assert "searching train.learning_rate: 0.001 to 0.01 (log scale) (recipe: 0.003)" in found.stderr
     trained = place.call("train", "nsmc", "--overrides", str(out))
-    assert trained["reused"], "it is the training of the best trial"
+    assert trained["reused"], "the run reuses the training of the best trial"
     assert f"accuracy {trained['figures']['validation']['accuracy']:.4f} on" in found.stdout
 
 
