@@ -115,7 +115,7 @@ class Instance:
 
 @pytest.fixture
 def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., Context]]:
-    """Return `in_task(**params)`, which makes this a task of run `RUN` with these parameters, else the form's defaults."""
+    """Return `in_task(**params)`, which makes this a task of run `RUN` with these parameters and form defaults."""
     from airflow.sdk.execution_time.context import OutletEventAccessors, set_current_context
 
     with ExitStack() as stack:
