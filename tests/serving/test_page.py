@@ -134,7 +134,7 @@ def test_it_answers_as_one_types(opened: Opened, running: Service) -> None:
         assert re.search(rf"{label}\s+{share:.1%}", said)
     assert "nsmc-" + "a" * 16 in said
     assert "synthetic sample" in said
-    assert "Only the beginning was read" not in said
+    assert "The text was cut off" not in said
     asked = [url for url in opened.asked if url.endswith("/classify")]
     assert len(asked) < len(TEXT), "it was debounced"
     status = opened.page.locator("#texts [role=status]")
