@@ -1,4 +1,4 @@
-"""Benchmarks as their users call them."""
+"""Run benchmarks as users do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.settings import ROOT
 
 
 def said(benchmark: str, *options: str) -> dict[str, Any]:
-    """The one JSON document of `python -m benchmarks.BENCHMARK`."""
+    """Return the JSON document printed by `python -m benchmarks.BENCHMARK`."""
     command = [sys.executable, "-m", f"benchmarks.{benchmark}", "--json", *options]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -26,9 +26,9 @@ def said(benchmark: str, *options: str) -> dict[str, Any]:
 def said_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], benchmark: str, *options: str
 ) -> dict[str, Any]:
-    """The same, by this process, which has imported torch already."""
+    """Return the same document, run in this process, which has already imported torch."""
     monkeypatch.setattr(sys, "argv", [benchmark, "--json", *options])
-    # Some set it for their own process.
+    # Some benchmarks set this for their process.
     monkeypatch.setenv("SAEBYEOK_DATA", "")
     import_module(f"benchmarks.{benchmark}").main()
     found: dict[str, Any] = json.loads(capsys.readouterr().out)

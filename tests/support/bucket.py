@@ -1,4 +1,4 @@
-"""A real S3 server in this process (moto's), whose answers can be those of a bad day."""
+"""A real S3 server in this process (moto), with injectable failures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from s3fs import S3FileSystem
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Answer = Callable[[Application, Environ, Callable[..., Any]], Iterable[bytes]]
-#: What leads a client to the server, whose keys are any.
+#: Environment that leads a client to the server; it accepts any keys.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def refuse(status: str, code: str) -> Answer:
-    """S3 does nothing and says so: `refuse("503 Slow Down", "SlowDown")`."""
+    """Return a failure: S3 refuses the request, as in `refuse("503 Slow Down", "SlowDown")`."""
     document = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
 
     def answer(_: Application, environ: Environ, start: Callable[..., Any]) -> list[bytes]:
@@ -36,28 +36,28 @@ def refuse(status: str, code: str) -> Answer:
 
 
 def lose(application: Application, environ: Environ, _: Callable[..., Any]) -> list[bytes]:
-    """S3 does what it is asked, and the connection breaks before its answer."""
+    """Execute the request, then break the connection before the response."""
     list(application(environ, lambda *_: None))
     environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError
 
 
 def cut(application: Application, environ: Environ, start: Callable[..., Any]) -> list[bytes]:
-    """The connection breaks half-way through the answer's body."""
+    """Break the connection in the middle of the response body."""
     body = b"".join(application(environ, start))
     return [body[: len(body) // 2]]
 
 
 @dataclass
 class Silence:
-    """S3 takes the request's head and says nothing, not even "100 Continue", until it is over."""
+    """Accept the request's head, then send nothing, not even "100 Continue", until `over` is set."""
 
     over: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
 class Fault:
-    """What `times` requests of `method` get whose key ends with `key`, after the first `after` of them."""
+    """A failure for `times` requests of `method` whose key ends with `key`, after the first `after` of them."""
 
     answer: Answer | Silence
     method: str
@@ -67,7 +67,7 @@ class Fault:
     seen: int = 0
 
     def befalls(self, method: str, path: str) -> bool:
-        """Whether it befalls this request, which then counts as seen."""
+        """Return whether this request fails; counts the request."""
         if method != self.method or not path.partition("?")[0].endswith(self.key):
             return False
         self.seen += 1
@@ -80,7 +80,7 @@ class Server:
 
     application: Application
     faults: list[Fault] = field(default_factory=list)
-    #: Method and path, without the query, of what was asked.
+    #: Method and path (without query) of all requests.
     requests: list[tuple[str, str]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,7 +95,7 @@ class Server:
             return list(self.application(environ, start))
 
     def take(self, method: str, path: str, *, silent: bool) -> Any:
-        """What a request gets instead of an answer, if there is something."""
+        """Return the failure for a request, or None."""
         for fault in self.faults:
             if isinstance(fault.answer, Silence) == silent and fault.befalls(method, path):
                 return fault.answer
@@ -110,7 +110,7 @@ class Server:
 
 
 class Handler(MotoRequestHandler):
-    """Moto's, which sends "100 Continue" before the middleware sees anything: a silence begins here."""
+    """Moto's handler; silence starts here, because it sends "100 Continue" before the middleware is called."""
 
     def run_wsgi(self) -> None:
         silence = self.server.app.take(self.command, self.path, silent=True)
@@ -124,7 +124,7 @@ class Handler(MotoRequestHandler):
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, Server]]:
-    """A server on a free port: its URL and its middleware."""
+    """Yield a server on a free port: its URL and its middleware."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
@@ -139,7 +139,7 @@ def s3_server() -> Iterator[tuple[str, Server]]:
 
 @dataclass
 class Bucket:
-    """A bucket of one test; `uri` is a store in it."""
+    """The bucket of one test; `uri` is a store in it."""
 
     server: Server
     endpoint: str
@@ -165,11 +165,11 @@ class Bucket:
         self.client.delete_object(Bucket=self.name, Key=f"{self.prefix}/{ref}")
 
     def fail(self, answer: Answer | Silence, method: str, key: str = "", *, times: int = 1, after: int = 0) -> Fault:
-        """Let `times` requests of `method` whose key ends with `key` be answered so, after the first `after`."""
+        """Make `times` requests of `method` whose key ends with `key` fail, after the first `after`."""
         self.server.faults.append(fault := Fault(answer, method, key, times, after))
         return fault
 
     def asked(self, method: str) -> list[str]:
-        """Refs of all requests of `method`, in their order."""
+        """Return the refs of all requests of `method`, in order."""
         start = f"/{self.name}/{self.prefix}/"
         return [path.removeprefix(start) for asked, path in self.server.requests if asked == method]

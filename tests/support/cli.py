@@ -1,4 +1,4 @@
-"""The command line for tests, as a user has it: processes in a home of their own."""
+"""The command line for tests: real processes with their own home."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.store.artifacts import Store
 
 
 class Place:
-    """A home that outlives one command; `environment` is for every command beside it."""
+    """A home that several commands share; `environment` is added for every command."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
@@ -30,11 +30,11 @@ class Place:
 
     @property
     def store(self) -> Store:
-        """The store that the commands write to."""
+        """Return the store that the commands write to."""
         return Store(self.environment.get("SAEBYEOK_STORE") or str(self.home / "store"), self.home / "cache" / "store")
 
     def call(self, *arguments: str, code: int = 0, stdin: str = "") -> Any:
-        """The one JSON document of a command that must end with `code`."""
+        """Run a command that must exit with `code`; return its JSON document."""
         result = self.raw(*arguments, "--json", stdin=stdin)
         assert result.returncode == code, result.stderr[-4000:]
         return json.loads(result.stdout)
@@ -54,7 +54,7 @@ class Place:
     def killed(
         self, *arguments: str, by: int = signal.SIGKILL, status: int = -signal.SIGKILL
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """A command that gets a signal where the block ends, and ends by it with `status`."""
+        """Run a command that receives a signal at the end of the block and must exit with `status`."""
         with (self.home / "killed.log").open("w") as log:
             process = subprocess.Popen(self._command(arguments), cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         try:
@@ -70,7 +70,7 @@ class Place:
 
 
 def sets(overrides: Mapping[str, Any]) -> list[str]:
-    """Recipe overrides (dotted keys, tables too) as options of the command line."""
+    """Return recipe overrides (dotted keys or tables) as command-line options."""
     options = []
     for key, value in overrides.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Users under whom a service soaks: steady ones whose every answer is kept, and rude ones who go away in the middle."""
+"""Load for soak tests: steady users, whose responses are recorded, and rude ones, who disconnect early."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-#: How many there are of each.
+#: Number of users of each kind.
 STEADY, RUDE = 8, 2
-#: Share of questions after which a steady user hangs up and comes anew; seconds to wait for an answer.
+#: Share of requests after which a steady user reconnects; timeout in seconds.
 ANEW, ANSWER_SECONDS = 0.05, 60.0
 
 
 class Answer(NamedTuple):
-    """An answer of `/classify`; status 0 is none, and `release` says why. Times are of the monotonic clock."""
+    """A response of `/classify`; status 0 means none, with the reason in `release`. Times are monotonic."""
 
     status: int
     release: str
@@ -31,7 +31,7 @@ class Answer(NamedTuple):
 
 @dataclass
 class Crowd:
-    """All users of one service; `rate` is how many questions the steady ones ask a second, None as many as they can."""
+    """All users of one service; `rate` is the steady users' requests per second, None for no limit."""
 
     url: str
     texts: tuple[str, ...]
@@ -42,14 +42,14 @@ class Crowd:
     over: bool = False
 
     def take(self) -> list[Answer]:
-        """The answers so far, taken off the list."""
+        """Return the responses so far and clear the list."""
         taken = self.answers[:]
         del self.answers[: len(taken)]
         return taken
 
     @contextmanager
     def at_work(self) -> Iterator[Crowd]:
-        """They ask in a thread of their own until this is left."""
+        """Send requests from a thread until the block ends."""
         thread = threading.Thread(target=lambda: asyncio.run(self._all()), name="crowd")
         thread.start()
         try:
@@ -62,7 +62,7 @@ class Crowd:
         await asyncio.gather(*(self._steady() for _ in range(STEADY)), *(self._rude(seed) for seed in range(RUDE)))
 
     def request(self) -> bytes:
-        """One question, whole."""
+        """Send one complete request."""
         place = urlsplit(self.url)
         body = json.dumps({"texts": self.texts}).encode()
         head = f"POST /classify HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
@@ -79,7 +79,7 @@ class Crowd:
         while not self.over:
             due = max(due + STEADY / self.rate, time.monotonic()) if self.rate else time.monotonic()
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            # A server may close a connection that is idle.
+            # A server may close an idle connection.
             if reader.at_eof() or chance.random() < ANEW:
                 writer.close()
                 reader, writer = await self._connect()
@@ -97,7 +97,7 @@ class Crowd:
         writer.close()
 
     async def _rude(self, seed: int) -> None:
-        """Goes away after a part of a question, after all of it, or says that nothing more will come; hears nothing."""
+        """Disconnect after a part of a request or all of it, or close the sending side; read no response."""
         request, chance = self.request(), random.Random(seed)
         while not self.over:
             await asyncio.sleep(chance.uniform(0.0, 0.2))
@@ -110,13 +110,13 @@ class Crowd:
             if chance.random() < 0.3:
                 writer.write_eof()
                 await asyncio.sleep(chance.uniform(0.0, 0.1))
-            # With an answer on its way, that resets the connection.
+            # If a response is in transit, this resets the connection.
             writer.transport.abort() if chance.random() < 0.5 else writer.close()
             self.departures += 1
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
-    """Status and body. Raises EOFError where it ends before."""
+    """Return status and body. Raises EOFError if the connection ends before."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     length = int(head.partition("content-length:")[2].partition("\r\n")[0])
     return int(head.split(" ", 2)[1]), json.loads(await reader.readexactly(length))

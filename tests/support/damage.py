@@ -1,4 +1,4 @@
-"""What a power loss, a full disk or a hand leaves of a small file."""
+"""Damage to a small file, as from a power loss, a full disk or manual editing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-#: Contents of no state file of ours: of another JSON type, and no JSON at all.
+#: Invalid contents of a state file: another JSON type, and no JSON.
 FOREIGN = {
     "a number": b"7",
     "a list of lists": b"[[1]]",
@@ -19,6 +19,6 @@ each_damage = pytest.mark.parametrize("damage", DAMAGES)
 
 
 def damage_file(path: Path, damage: str) -> None:
-    """Do to the file at `path` what `damage`, one of DAMAGES, says."""
+    """Damage the file at `path` as `damage`, one of DAMAGES, describes."""
     content = path.read_bytes()
     path.write_bytes(FOREIGN[damage] if damage in FOREIGN else content[: len(content) // 2 if damage == "half" else 0])

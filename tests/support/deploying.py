@@ -1,4 +1,4 @@
-"""Deployments of tiny releases for tests, and users who ask all the while."""
+"""Deployments of tiny releases for tests, and concurrent users."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.tiny_releases import SENTENCES, make_decision
 
 
 class Answer(NamedTuple):
-    """An answer of `/classify`; status 0 is none, and `release` says why. Times are of the monotonic clock."""
+    """A response of `/classify`; status 0 means none, with the reason in `release`. Times are monotonic."""
 
     status: int
     release: str
@@ -33,7 +33,7 @@ def job_of(settings: Settings, recipe: str = "nsmc") -> Job:
 
 
 def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deployment:
-    """Deploy `release` with a decision that compared it with the champion of now."""
+    """Deploy `release` with a decision that compared it with the current champion."""
     job = job_of(settings, release.manifest.recipe)
     champion = DeploymentLog(job.store).champion(job.recipe.name)
     decision = make_decision(job.store, release, champion.ref if champion else None)
@@ -42,7 +42,7 @@ def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deplo
 
 @contextmanager
 def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[list[Answer]]:
-    """Ask /classify all the while from `threads` threads, each waiting `pause` seconds in between; the answers."""
+    """Call /classify continuously from `threads` threads with `pause` seconds in between; yield the responses."""
     seen: list[Answer] = []
     stop = threading.Event()
 
@@ -62,7 +62,7 @@ def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[lis
 
 
 def ask(url: str) -> Answer:
-    """One question on a connection of its own, as a new user would."""
+    """Send one request on a new connection, as a new user would."""
     asked = time.monotonic()
     try:
         answer = httpx.post(f"{url}/classify", json={"texts": SENTENCES[:3]}, timeout=60)

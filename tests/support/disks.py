@@ -1,4 +1,4 @@
-"""A small disk for tests to fill up, and a record of what is put on a disk in which order."""
+"""A small disk that tests can fill, and a record of the order of writes to a disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system of its own, in memory; sizes are in bytes."""
+    """A separate file system in memory; sizes are in bytes."""
 
     path: Path
 
@@ -26,13 +26,13 @@ class Disk:
         return (state.f_blocks - state.f_bfree) * state.f_frsize
 
     def resize(self, size: int) -> None:
-        """Make it larger, or smaller where that much is free."""
+        """Resize it; it can shrink only by free space."""
         subprocess.run(["mount", "-o", f"remount,size={size}", self.path], check=True)
 
 
 @contextmanager
 def small_disk(path: Path, size: int) -> Iterator[Disk]:
-    """A disk of `size` bytes at `path`; the test skips where none can be mounted."""
+    """Yield a disk of `size` bytes at `path`; skip the test if none can be mounted."""
     path.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.geteuid() != 0:
@@ -43,12 +43,12 @@ def small_disk(path: Path, size: int) -> Iterator[Disk]:
     try:
         yield Disk(path)
     finally:
-        # Lazily: a process that was killed may still hold a file there for a moment.
+        # Lazy unmount: a killed process may hold a file there for a moment.
         subprocess.run(["umount", "--lazy", path], check=True)
 
 
 class Calls:
-    """The calls that put something on the disk, in order, each with the name of what it is about."""
+    """Record the calls that write to the disk, in order, each with the name of its file."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""A server of one published file on loopback: it cuts off, changes its file, refuses ranges, falls silent."""
+"""A loopback server of one published file that can truncate, change the file, refuse ranges, or hang."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ OTHER = CONTENT.replace("후기".encode(), "평점".encode())
 
 
 def sum_of(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 in hex."""
     return hashlib.sha256(content).hexdigest()
 
 
 @dataclass
 class Server:
-    """What it answers, and what it was asked; `/moved.txt` redirects to the file."""
+    """The server's behaviour and its requests; `/moved.txt` redirects to the file."""
 
     content: bytes = CONTENT
     cut: int | None = None
-    "Answers end after so many bytes, though more were promised."
+    "Number of bytes after which responses end, although more were announced."
     ranges: bool = True
     tag: str | None = "auto"
     length: bool = True
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     shift: int = 0
-    "How far a part is from where it was asked for."
+    "Offset between the requested range and the one that is sent."
     silent: bool = False
-    "One answer stops, and its connection stays open."
+    "Whether one response stops while its connection stays open."
     over: threading.Event = field(default_factory=threading.Event)
     asked: list[str | None] = field(default_factory=list)
-    "The Range of each request."
+    "Range header of each request."
     url: str = ""
 
     def wanted(self, content: bytes | None = None) -> Download:
@@ -51,12 +51,12 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up is no error of the server."""
+        """Ignore errors of disconnected clients."""
 
 
 @contextmanager
 def serve_file() -> Iterator[Server]:
-    """A server of one file on a free port, gone afterwards."""
+    """Yield a server of one file on a free port."""
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):

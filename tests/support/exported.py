@@ -16,7 +16,7 @@ from tests.support.tiny_releases import Head, TinyModel, classifies, make_tokeni
 
 
 class Exported(torch.nn.Module):
-    """A BERT encoder with one of the heads of a release."""
+    """A BERT encoder with one of the task heads."""
 
     def __init__(self, encoder: BertModel, head: Head) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Exported(torch.nn.Module):
 
 
 def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
-    """Make, export and quantize a model whose weights follow from `seed`."""
+    """Create, export and quantize a model with weights determined by `seed`."""
     directory.mkdir(parents=True)
     wordpiece = make_tokenizer()
     wordpiece.save(str(directory / "tokenizer.json"))
@@ -48,13 +48,13 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        # Large, so that different texts get different answers.
+        # Large weights, so that different texts get different answers.
         initializer_range=0.3,
         attn_implementation="eager",
     )
     model = Exported(BertModel(config, add_pooling_layer=False), head).eval()
     with torch.no_grad():
-        # Probabilities that differ from text to text; scores around the middle of 0..5, none of them clipped.
+        # Probabilities differ between texts; scores are around the middle of 0..5, so none is clipped.
         model.out.weight.mul_(8.0 if classifies(head) else 1.0)
         model.out.bias.fill_(0.0 if classifies(head) else 2.5)
     _export(model, directory, "vectors" if head == "bi-encoder" else "logits")
@@ -77,7 +77,7 @@ def _export(model: Exported, directory: Path, output: str) -> None:
             opset_version=18,
             dynamo=False,
         )
-        # Seven bits, as an export has them: with eight, CPUs without VNNI cut off sums and answer otherwise.
+        # Seven bits, as in an export: with eight, sums saturate on CPUs without VNNI.
         options = {"weight_type": QuantType.QInt8, "per_channel": True, "reduce_range": True}
         quantize_dynamic(plain, directory / "model.int8.onnx", **options)
         onnx.save(convert_float_to_float16(onnx.load(plain), keep_io_types=True), directory / "model.fp16.onnx")

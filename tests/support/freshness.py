@@ -1,7 +1,7 @@
-"""How old the results of the longer tests are: commits since, and files that a test depends on and that changed since.
+"""Age of the results of the longer tests: commits since, and changed files that a test depends on.
 
-`make long-tests` lists them, and a run of the whole suite ends with a line where some are stale. Both are worked out
-when they are shown: with each commit they are others.
+`make long-tests` lists them, and a run of the whole suite ends with a line if some are stale. Both are computed
+on demand, because they change with each commit.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pipeline.settings import ROOT
 from tests.support.long_runs import CHANGED, DOCUMENT, PASSED, TARGETS, Row, read_table
 from tests.support.module_graph import FOLDERS, imports_of
 
-#: What a module starts in a process of its own, which no import shows.
+#: Modules that a module starts as separate processes, which imports do not show.
 STARTS = {
     "tests.support.cli": {"pipeline.cli"},
     "tests.support.running_service": {"serving.__main__", "serving.service"},
 }
-#: Beside the modules that it imports, each test depends on what these read: recipes, rules, pages, versions.
+#: Data files that each test depends on in addition to its modules: recipes, rules, pages, versions.
 DATA = (
     "constraints.txt",
     "expectations",
@@ -32,7 +32,7 @@ DATA = (
 
 @dataclass(frozen=True)
 class Freshness:
-    """A result, the commits since it (None where its commit is not known here), and what changed since of its files."""
+    """A result, the number of commits since (None if its commit is unknown here), and its changed files."""
 
     row: Row
     ago: int | None
@@ -40,17 +40,17 @@ class Freshness:
 
     @property
     def stale(self) -> bool:
-        """Whether it says nothing of the files as they are."""
+        """Whether the result does not apply to the current files."""
         return self.ago is None or bool(self.changed) or self.row.commit.endswith(CHANGED)
 
     @property
     def failed(self) -> bool:
-        """Whether the test did not pass; one that was skipped for a reason has."""
+        """Whether the test failed; a skipped test has not failed."""
         return not self.row.result.startswith((PASSED, "skipped"))
 
 
 def dependencies(test: Path) -> set[str]:
-    """Names, relative to the checkout, of the Python files that a test file is made of, itself among them."""
+    """Return the Python files that a test file consists of (itself included), relative to the checkout."""
     found: set[Path] = set()
     waiting = [test, *(folder / "conftest.py" for folder in (test.parent, test.parent.parent))]
     while waiting:
@@ -70,7 +70,7 @@ def _imported(path: Path) -> tuple[Path, ...]:
 
 
 def check(row: Row) -> Freshness:
-    """How fresh a result is."""
+    """Return the freshness of a result."""
     commit = row.commit.removesuffix(CHANGED)
     since = _changed_since(commit)
     if since is None:
@@ -86,7 +86,7 @@ def _file_of(row: Row) -> Path:
 
 @cache
 def _changed_since(commit: str) -> frozenset[str] | None:
-    """Files that differ from a commit, committed or not; None where it is not known here, as in a shallow clone."""
+    """Return the files that differ from a commit, committed or not; None if it is unknown, as in a shallow clone."""
     try:
         return frozenset(_git("diff", "--name-only", commit, "--").splitlines())
     except subprocess.CalledProcessError:
@@ -105,13 +105,13 @@ def _git(*arguments: str) -> str:
 
 
 def results() -> list[Freshness]:
-    """Every result of docs/long-tests.md, with its freshness. Raises OSError or CalledProcessError without git."""
+    """Return every result of docs/long-tests.md with its freshness. Raises OSError, CalledProcessError without git."""
     _git("rev-parse", "HEAD")
     return [check(row) for row in read_table(DOCUMENT.read_text(encoding="utf-8")).values()]
 
 
 def summary(found: list[Freshness]) -> str:
-    """One line about failed and stale results; empty where there are none."""
+    """Return one line about failed and stale results; empty if there are none."""
     stale, failed = (sum(getattr(item, what) for item in found) for what in ("stale", "failed"))
     parts = [f"{failed} failed"] * bool(failed)
     parts += [f"{stale} of {len(found)} are older than the files they depend on"] * bool(stale)
@@ -119,7 +119,7 @@ def summary(found: list[Freshness]) -> str:
 
 
 def main() -> None:
-    """List every result: commits ago, and the files that changed since."""
+    """Print every result with its age in commits and the files that changed since."""
     for item in results():
         ago = "at a commit that is not known here" if item.ago is None else f"{item.ago} commits ago"
         some = ", ".join(item.changed[:3]) + (", ..." if len(item.changed) > 3 else "")

@@ -1,4 +1,4 @@
-"""Releases as the gate looks at them: copies of real artifacts with other figures, and deployments that name them."""
+"""Releases for tests of the gate: copies of real artifacts with other figures, and their deployments."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ KINDS = ("validated", "tokenized", "trained", "evaluated")
 
 
 def linked(**artifacts: Artifact) -> dict[str, Any]:
-    """Inputs of a manifest."""
+    """Return the inputs of a manifest."""
     return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}
 
 
 def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, **changes: Any) -> Artifact:
-    """A copy of an artifact with other `files`, `fields`, `figures` or `inputs` (only those named are others)."""
+    """Publish a copy of an artifact with other `files`, `fields`, `figures` or `inputs` (unnamed ones are kept)."""
     manifest = source.manifest
     with source.store.draft() as draft:
         for name in manifest.files:
@@ -37,26 +37,26 @@ def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, *
             (draft / name).write_bytes(content)
         inputs = {name: item.model_dump() for name, item in manifest.inputs.items()}
         told: dict[str, Any] = {"fields": manifest.fields, "figures": manifest.figures, "inputs": inputs} | changes
-        # Another key, as of another night.
+        # Another key, as in another run.
         key = make_key(manifest.kind, 0, told, {"copied": manifest.key})
         return source.store.publish(draft, manifest.kind, manifest.recipe, key, run="other", **told)
 
 
 def without_numbers(trained: Artifact) -> Artifact:
-    """A copy of a trained artifact whose weights are all NaN."""
+    """Publish a copy of a trained artifact whose weights are all NaN."""
     file = "model/model.safetensors"
     weights = load((trained.path / file).read_bytes())
     return republished(trained, files={file: save({name: tensor * torch.nan for name, tensor in weights.items()})})
 
 
 def release_of(trained: Artifact, evaluated: Artifact | None = None) -> Artifact:
-    """A release as far as a gate looks at it."""
+    """A release with the parts that a gate reads."""
     inputs = linked(trained=trained) | (linked(evaluated=evaluated) if evaluated else {})
     return make_artifact(trained.store, "release", trained.manifest.recipe, inputs)
 
 
 def release_that_reached(road: Road, value: float, *, sample: bool = True, trained: Artifact | None = None) -> Artifact:
-    """A release of another night whose first metric on its own gate side was `value`."""
+    """Publish a release of another run whose first metric on its own gate split is `value`."""
     metric = road.recipe.metrics[0]
     gate = road.evaluated.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
     trained = trained or republished(road.trained)
@@ -67,7 +67,7 @@ def release_that_reached(road: Road, value: float, *, sample: bool = True, train
 
 
 def serve(release: Artifact) -> Deployment:
-    """Make it the champion of its recipe."""
+    """Make the release the champion of its recipe."""
     log = DeploymentLog(release.store)
     latest = log.latest()
     releases = (latest.releases if latest else {}) | {release.manifest.recipe: release.ref}
@@ -75,7 +75,7 @@ def serve(release: Artifact) -> Deployment:
 
 
 def own_copy(road: Road, home: Path) -> Road:
-    """The same artifacts in a store of one's own, where something may be deployed or broken."""
+    """Return the same artifacts in a copy of the store, which a test may change."""
     made = {name: getattr(road, name) for name in KINDS}
     shutil.copytree(made["trained"].store.uri, home / "store", ignore=shutil.ignore_patterns("deployments"))
     settings = road.job.settings.model_copy(update={"home": home})

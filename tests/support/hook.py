@@ -1,4 +1,4 @@
-"""A web hook that remembers what it was sent."""
+"""A web hook that records its requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass
 class Hook:
-    """Its address, and the bodies that it was sent."""
+    """Its URL and the received bodies."""
 
     url: str = ""
     bodies: list[Any] = field(default_factory=list)
@@ -21,7 +21,7 @@ class Hook:
 
 @contextmanager
 def web_hook() -> Iterator[Hook]:
-    """A hook on a loopback port; below `/broken` it answers 500."""
+    """Yield a hook on a loopback port; paths below `/broken` return 500."""
     hook = Hook()
 
     class Handler(BaseHTTPRequestHandler):
@@ -34,7 +34,7 @@ def web_hook() -> Iterator[Hook]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        # It looks so often whether it is to end: half a second, by default, would be most of a test's time.
+        # Polling interval for the shutdown; the default of 0.5 s would dominate a test's time.
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         hook.url = f"http://127.0.0.1:{server.server_port}"

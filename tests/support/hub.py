@@ -1,6 +1,6 @@
-"""A hub on loopback: one model repository, served as the Hugging Face hub serves it and with its ways to refuse.
+"""A loopback hub with one model repository, which imitates the Hugging Face hub and its refusals.
 
-Weights lie at another address, as LFS files do: the hub redirects there. Storage of the kind Xet is not played.
+Weights are at another address, like LFS files: the hub redirects there. Xet storage is not imitated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-#: What the storage wants to see in the address that the hub redirects to; nobody else may.
+#: Signature that the storage requires in the URL to which the hub redirects.
 SIGNATURE = "X-Amz-Signature=5ec2e7"
 LARGE = {".safetensors", ".bin"}
 CONFIG = {"model_type": "bert", "max_position_embeddings": 64, "vocab_size": 100}
@@ -23,7 +23,7 @@ CONFIG = {"model_type": "bert", "max_position_embeddings": 64, "vocab_size": 100
 
 @dataclass
 class Hub:
-    """Repository `name` at `revision`, with the files of `directory`; `asked` are the paths of all requests."""
+    """Repository `name` at `revision`, with the files of `directory`; `asked` lists the paths of all requests."""
 
     name: str
     directory: Path
@@ -37,20 +37,20 @@ class Hub:
     private: bool = False
     gated: bool = False
     disabled: bool = False
-    #: Called when a request has come, before its answer.
+    #: Called after a request has arrived, before the response.
     meanwhile: Callable[[], object] = lambda: None
-    #: Bytes after which an answer of the storage is cut off, one per request; afterwards none is.
+    #: Bytes after which a response of the storage is truncated, one entry per request; then none.
     cuts: list[int] = field(default_factory=list)
-    #: Whether what the storage is asked for comes too late for its signature.
+    #: Whether the signature of storage URLs has expired.
     expired: bool = False
-    #: Ranges that the storage was asked for; None for a whole file.
+    #: Ranges requested from the storage; None for a whole file.
     ranges: list[str | None] = field(default_factory=list)
-    #: Statuses that the next requests to the hub get instead of their answers.
+    #: Error statuses for the next requests to the hub.
     failures: list[int] = field(default_factory=list)
 
 
 class _RefusedError(Exception):
-    """An answer that is none: a status, and what the hub says in its headers."""
+    """An error response: a status and the hub's headers."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         self.status = status
@@ -103,7 +103,7 @@ class _Front(_Handler):
             raise _RefusedError(403, "Access to this resource is disabled.")
         ours = path == api or path.startswith((f"{api}/", files))
         if not known and (hub.private or not ours):
-            # Who is not signed in is not told whether there is such a model.
+            # Without a token, the hub does not reveal whether the model exists.
             raise _RefusedError(401, "Invalid username or password.", "RepoNotFound")
         if not ours:
             raise _RefusedError(404, "Repository not found", "RepoNotFound")
@@ -149,10 +149,10 @@ class _Front(_Handler):
 
 
 class _Storage(_Handler):
-    """Where the redirects lead: files by their digest, whole or from a byte on."""
+    """Target of the redirects: files by digest, whole or from an offset."""
 
     def answer(self, path: str) -> None:
-        # As S3 does: neither says anything in the hub's headers.
+        # Like S3, without the hub's headers.
         if "authorization" in self.headers:
             return self.send(b"Only one auth mechanism allowed", status=400)
         if self.hub.expired or not self.path.endswith(SIGNATURE):
@@ -170,7 +170,7 @@ class _Storage(_Handler):
 
 @contextmanager
 def serve_hub(hub: Hub) -> Iterator[Hub]:
-    """The hub, while the block runs."""
+    """Yield the running hub."""
     with _serving(_Front, hub) as hub.url, _serving(_Storage, hub) as hub.storage:
         yield hub
 
@@ -190,7 +190,7 @@ def _serving(kind: type[_Handler], hub: Hub) -> Iterator[str]:
 
 
 def write_base(directory: Path) -> Path:
-    """Write what looks like a base model with `CONFIG` into `directory`, which is made."""
+    """Create `directory` with the files of a base model that has the configuration `CONFIG`."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     (directory / "model.safetensors").write_bytes(b"weights")
@@ -205,7 +205,7 @@ def _entry(file: Path) -> dict[str, Any]:
 
 
 def _blob(file: Path) -> str:
-    """Git's digest of a file."""
+    """Return Git's digest of a file."""
     content = file.read_bytes()
     return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
 

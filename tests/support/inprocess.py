@@ -1,6 +1,6 @@
 """The service in this process: its own routes, limits and followers behind a real socket, without BentoML's processes.
 
-A look at the log comes with each request instead of by the clock, so that nothing waits and nothing depends on time.
+Workers poll the log at each request instead of periodically, so that tests neither wait nor depend on time.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from serving.schemas import RELEASE_HEADER
 from tests.support.running_service import eventually
 
 with warnings.catch_warnings():
-    # BentoML uses what pydantic will take away.
+    # BentoML uses an API that pydantic has deprecated.
     warnings.simplefilter("ignore")
     from serving.service import SETTINGS, Saebyeok
 
-#: What a test does when a request comes: nothing, or it returns what is answered instead.
+#: Called for each request; it may return a response to send instead.
 Script = Callable[[Request], Response | None]
 
 
 class InProcess:
-    """A service with two workers, which answer in turn; `settings` are those of whoever talks to it.
+    """A service with two workers, which answer in turn; `settings` are the client's.
 
-    Before each request `script` is asked, and each worker looks at the log once but for those that are `held` (by pid).
-    `rewrite` changes the bodies of what /classify answers to users, who name no release, as a front door might.
+    Before each request, `script` is called, and each worker polls the log once, except those in `held` (pids).
+    `rewrite` changes the bodies of /classify responses to users (without a release header), as a proxy might.
     """
 
     def __init__(self, settings: Settings, sock: socket.socket) -> None:
@@ -78,13 +78,13 @@ class InProcess:
         await (answer or next(self._turns))(scope, receive, pass_on)
 
     def look(self) -> None:
-        """Have each worker that is not held look at the log."""
+        """Make each worker that is not held poll the log."""
         for follower in self.followers:
             if follower.pid not in self.held:
                 follower.step()
 
     def on(self, asked: str, act: Callable[[], object]) -> None:
-        """Do `act` once, right before the first request that is `asked` ("POST /releases/stage")."""
+        """Call `act` once, right before the first request `asked` (such as "POST /releases/stage")."""
         before, waiting = self.script, [act]
 
         def script(request: Request) -> Response | None:
@@ -97,7 +97,7 @@ class InProcess:
 
 @contextmanager
 def in_process(settings: Settings) -> Iterator[InProcess]:
-    """A running service of `settings`' store."""
+    """Yield a running service for the store of `settings`."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         service = InProcess(settings, sock)
         server = uvicorn.Server(uvicorn.Config(service, log_level="critical", lifespan="off", ws="none"))
@@ -114,7 +114,7 @@ def in_process(settings: Settings) -> Iterator[InProcess]:
 
 
 def _worker(follower: Follower, token: str) -> Front:
-    """One worker's application, as BentoML puts it together."""
+    """Return one worker's application, assembled as BentoML does."""
     live = Live(follower, token, ())
     control = control_app(describe(SETTINGS))
     control.state.live = live

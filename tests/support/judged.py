@@ -1,4 +1,4 @@
-"""A road's model before the gate: held to other thresholds, with other answers to the gate rows, decided on."""
+"""Decisions on the model of a small pipeline, with other thresholds or other answers to the gate rows."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from tests.support.small_pipeline import Road
 
 
 def held_to(road: Road, floor: float, margin: float = 0.05) -> Road:
-    """The same road with every floor at `floor` and no behavioural bound."""
+    """Return the same pipeline with every threshold at `floor` and no behavioural bound."""
     update = {"floors": dict.fromkeys(road.recipe.metrics, floor), "margin": margin}
     update["behaviour"] = dict.fromkeys(road.recipe.gate.behaviour, 0.0)
     gate = road.recipe.gate.model_copy(update=update)
     changed = Road(replace(road.job, recipe=road.recipe.model_copy(update={"gate": gate})), road.rows)
-    # What was made before is found again.
+    # The earlier stages are reused.
     vars(changed).update({name: value for name, value in vars(road).items() if isinstance(value, Artifact)})
     return changed
 
 
 def decide_on(road: Road, champion: Artifact | None, evaluated: Artifact | None = None) -> Decision:
-    """What is decided about the road's own model, or about `evaluated`."""
+    """Return the decision on the pipeline's own model, or on `evaluated`."""
     return read_decision(decide(road.job, evaluated or road.evaluated, champion))
 
 
 def compared(decision: Decision) -> list[Check]:
-    """Its comparisons."""
+    """Return its comparisons."""
     return [check for check in decision.checks if check.kind == "comparison"]
 
 
 def gate_rows(road: Road) -> tuple[Any, Any]:
-    """The labels of the gate rows, and what the road's own model answers."""
+    """Return the labels of the gate rows, and the answers of the pipeline's own model."""
     table = pd.read_parquet(road.evaluated.path / "gate.parquet")
     return table["label"].to_numpy(), table["prediction"].to_numpy()
 
 
 def answered(evaluated: Artifact, answers: Any, *, labels: Any = None, **changes: Any) -> Artifact:
-    """The same evaluation with other answers to the gate rows, and other labels of them where given."""
+    """Return the same evaluation with other answers to the gate rows, and other labels if given."""
     table = pd.read_parquet(evaluated.path / "gate.parquet").assign(prediction=answers)
     content = io.BytesIO()
     (table if labels is None else table.assign(label=labels)).to_parquet(content, index=False)
@@ -52,12 +52,12 @@ def answered(evaluated: Artifact, answers: Any, *, labels: Any = None, **changes
 
 
 def inputs_of(evaluated: Artifact, **others: Artifact) -> dict[str, Any]:
-    """The inputs of an evaluation, some of them replaced."""
+    """Return the inputs of an evaluation, with replacements."""
     return {name: item.model_dump() for name, item in evaluated.manifest.inputs.items()} | linked(**others)
 
 
 def challenger(road: Road, wins: int, losses: int) -> Artifact:
-    """The evaluation of another night's model that differs from the road's own in so many gate rows."""
+    """Return the evaluation of another run's model that differs from the pipeline's own in some gate rows."""
     labels, answers = gate_rows(road)
     right, ours = answers == labels, answers.copy()
     for turned in (np.flatnonzero(right)[:losses], np.flatnonzero(~right)[:wins]):
@@ -66,7 +66,7 @@ def challenger(road: Road, wins: int, losses: int) -> Artifact:
 
 
 def with_validation(road: Road, **figures: Any) -> Artifact:
-    """The champion that this road would have made from data that are otherwise in these `figures`."""
+    """Return the release that this pipeline would have made from data with these `figures`."""
     validated = republished(road.validated, figures=road.validated.figures | figures)
     tokenized = republished(road.tokenized, inputs=linked(validated=validated))
     return release_of(republished(road.trained, inputs=linked(tokenized=tokenized)))

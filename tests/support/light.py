@@ -1,4 +1,4 @@
-"""Models for tests that need a release and no BERT: a mean over the tokens' own numbers, made without torch."""
+"""Models for tests that need a release but no BERT: a mean of token values, created without torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def build_light_model(directory: Path, head: Head, seed: int) -> TinyModel:
-    """Make a model whose numbers follow from `seed`. Its answers do not depend on what is computed beside them."""
+    """Create a model determined by `seed`. Its answers do not depend on the rest of the batch."""
     directory.mkdir(parents=True)
     wordpiece = make_tokenizer()
     wordpiece.save(str(directory / "tokenizer.json"))
@@ -29,7 +29,7 @@ def build_light_model(directory: Path, head: Head, seed: int) -> TinyModel:
 
 
 def _mean_of(table: np.ndarray[tuple[int, int], np.dtype[np.float32]], *, unit: bool) -> onnx.ModelProto:
-    """A graph that looks each token up in `table` (tokens, width) and answers the mean, of length 1 if `unit`."""
+    """Return a graph that averages the rows of `table` (tokens, width) of all tokens; a unit vector if `unit`."""
     output = "vectors" if unit else "logits"
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"]),

@@ -1,4 +1,4 @@
-"""The project's modules, what each imports, and which side of an installation each belongs to."""
+"""The project's modules, their imports, and the side of an installation to which each belongs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ GROUND = {
     "pipeline.settings",
     "pipeline.store",
 }
-#: What a person runs; it stands above the stages and nothing stands on it.
+#: Entry points for users; above the stages, and imported by nothing.
 TOOLS = {"pipeline.cli", "pipeline.stack"}
-#: Modules whose side is not that of their folder, and the extras that they may count on. Applications take the client.
+#: Modules whose side differs from that of their folder, and their extras. Applications use the client.
 EXTRAS_OF = {
     "pipeline.cli.predict": ("train",),
     "pipeline.deployment": ("serve",),
@@ -48,7 +48,7 @@ EXTRAS_OF_FOLDER = {"dags": ("airflow",), "pipeline": ("train",), "plugins": ("a
 
 @dataclass(frozen=True)
 class Module:
-    """One Python file; `top` are the modules that it imports at its top, `lazy` those inside functions."""
+    """One Python file; `top` are its module-level imports, `lazy` those inside functions."""
 
     name: str
     path: Path
@@ -57,12 +57,12 @@ class Module:
 
     @property
     def imports(self) -> frozenset[str]:
-        """All that it imports at some time."""
+        """All imported modules."""
         return self.top | self.lazy
 
     @property
     def layer(self) -> str:
-        """`ground`, `stages`, `tools`, `serving` or `dags`."""
+        """One of `ground`, `stages`, `tools`, `serving` and `dags`."""
         folder = self.name.split(".")[0]
         if folder != "pipeline":
             return "dags" if folder == "plugins" else folder
@@ -72,7 +72,7 @@ class Module:
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """The extras with which it must import (the base is always there)."""
+        """The extras with which it must be importable (the base is always installed)."""
         named = next((extras for name, extras in EXTRAS_OF.items() if belongs(self.name, {name})), None)
         if named is not None:
             return named
@@ -82,13 +82,13 @@ class Module:
 
 
 def belongs(name: str, group: set[str]) -> bool:
-    """Whether a module, or a package that it lies in, is in `group`; the root package stands for itself alone."""
+    """Return whether a module or a package that contains it is in `group`; the root package counts only for itself."""
     return name in group or any(name.startswith(f"{entry}.") for entry in group if entry not in FOLDERS)
 
 
 @cache
 def modules() -> tuple[Module, ...]:
-    """Every module of the project."""
+    """Return every module of the project."""
     paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
     return tuple(_read(path) for path in paths)
 
@@ -101,7 +101,7 @@ def _read(path: Path) -> Module:
 
 
 def imports_of(tree: ast.Module, name: str) -> set[str]:
-    """All modules that a module imports somewhere, at its top or inside functions."""
+    """Return all modules that a module imports, at its top or inside functions."""
     return {found for node in ast.walk(tree) for found in _imported(node, name)}
 
 
@@ -122,27 +122,27 @@ def _target(module: str, name: str) -> str:
 
 
 def third_party(names: frozenset[str]) -> set[str]:
-    """The packages among `names` that are neither Python's nor the project's."""
+    """Return the packages among `names` that are neither Python's nor the project's."""
     own = {*FOLDERS, "expectations", *(path.stem for path in (ROOT / "dags").glob("*.py"))}
     return {name.split(".")[0] for name in names} - own - set(sys.stdlib_module_names)
 
 
 @cache
 def declared() -> dict[str, tuple[Requirement, ...]]:
-    """Requirements of pyproject.toml: of each extra, and of the base under ''."""
+    """Return the requirements in pyproject.toml: by extra, and of the base under ''."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
     return {extra: tuple(Requirement(text) for text in texts) for extra, texts in groups.items()}
 
 
 def direct(extras: tuple[str, ...]) -> set[str]:
-    """Distributions that the base and `extras` name themselves."""
+    """Return the distributions that the base and `extras` require directly."""
     return {canonicalize_name(item.name) for extra in ("", *extras) for item in declared()[extra]}
 
 
 @cache
 def closure(extras: tuple[str, ...]) -> frozenset[str]:
-    """Distributions that an installation with the base and `extras` holds."""
+    """Return the distributions in an installation with the base and `extras`."""
     seen: set[tuple[str, str]] = set()
     queue = [item for extra in ("", *extras) for item in declared()[extra]]
     while queue:
@@ -165,7 +165,7 @@ def _requirements(name: str, extra: str) -> list[Requirement]:
 
 
 def absent(extras: tuple[str, ...]) -> set[str]:
-    """Top-level packages installed here that an installation with `extras` would not have."""
+    """Return the top-level packages installed here that an installation with `extras` would not have."""
     held = closure(extras)
     return {
         package

@@ -2,7 +2,7 @@
 
 A test gets the marker of each need from the fixtures that it uses. A module whose imports need something says so
 itself (`pytestmark = pytest.mark.torch`). `--plain` runs the tests that have no such marker, without importing the
-modules that carry one, and fails each that needs something all the same.
+marked modules, and fails each test that needs something without a marker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEEDS = {
     "airflow": "runs or imports Airflow",
     "browser": "opens a page in Chromium",
 }
-#: Fixtures that need something; what uses them needs it too.
+#: Fixtures that need something; tests that use them need it too.
 FIXTURES: Mapping[str, str] = {
     **dict.fromkeys(("classifier", "other_classifier", "cross_encoder", "pair_classifier", "text_scorer"), "torch"),
     **dict.fromkeys(("sentence_encoder", "reviews", "pairs"), "torch"),
@@ -29,21 +29,21 @@ FIXTURES: Mapping[str, str] = {
     "airflow_home": "airflow",
     "browser": "browser",
 }
-#: Packages that show a need as soon as they are imported.
+#: Packages whose import shows a need.
 PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers"), "torch"),
     "moto": "server",
     "airflow": "airflow",
     "playwright": "browser",
 }
-#: Commands that show a need when they are started: words that follow each other.
+#: Commands whose start shows a need: consecutive words.
 COMMANDS: Mapping[tuple[str, ...], str] = {
     ("-m", "serving"): "server",
     ("wandb-core",): "server",
     ("airflow",): "airflow",
     ("chromium",): "browser",
 }
-#: Of minutes each (`tests.support.long_runs`); nothing of them is plain.
+#: Tests of minutes each (`tests.support.long_runs`); none of them is plain.
 LONGER = ("faults", "models", "soak")
 MARKED = re.compile(rf"^pytestmark\b.*\bmark\.({'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
 
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave a marked module out before it is imported."""
+    """Skip a marked module before it is imported."""
     if not config.getoption("--plain") or collection_path.suffix != ".py":
         return None
     return bool(MARKED.search(collection_path.read_text(encoding="utf-8"))) or None
@@ -78,19 +78,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 
 
 def fixtures_of(item: pytest.Item) -> set[str]:
-    """Fixtures that a test names, also those it names by a parameter, as stores on disk and in a bucket are."""
+    """Return the fixtures that a test uses, also through parameters (such as stores on disk and in a bucket)."""
     callspec = getattr(item, "callspec", None)
     parameters = {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
     return {*getattr(item, "fixturenames", ()), *parameters}
 
 
 def needs_of(item: pytest.Item | pytest.Module) -> set[str]:
-    """The needs that a test or a module is marked with."""
+    """Return the needs in the markers of a test or a module."""
     return {mark.name for mark in item.iter_markers()} & NEEDS.keys()
 
 
 class Guard:
-    """Fails what needs something without its marker: by the packages it imports, and the commands it starts."""
+    """Fail tests that need something without its marker, as their imports and commands show."""
 
     def __init__(self) -> None:
         self.started: set[str] = set()
@@ -100,7 +100,7 @@ class Guard:
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Iterator[None]:
         report: Any = yield
-        # A marked module is imported all the same if it is named on the command line.
+        # A marked module given on the command line is imported anyway.
         if isinstance(collector, pytest.Module) and (found := self._found() - needs_of(collector)):
             report.outcome, report.longrepr = "failed", complaint(collector.nodeid, found)
         return report
@@ -113,7 +113,7 @@ class Guard:
         return result
 
     def _found(self) -> set[str]:
-        """Needs that have been seen since the last look."""
+        """Return the needs seen since the last call."""
         imported = self._imported()
         found = {PACKAGES[name] for name in imported - self.known} | self.started
         self.known, self.started = imported, set()
@@ -129,7 +129,7 @@ class Guard:
 
 
 def needs_of_command(command: Any) -> set[str]:
-    """Needs that a command line shows: `airflow db migrate` is `airflow`, whatever folder it lies in."""
+    """Return the needs that a command line shows: `airflow db migrate` is `airflow`, in any folder."""
     words = [Path(str(word)).name for word in command] if isinstance(command, (list, tuple)) else []
     return {
         need
@@ -140,6 +140,6 @@ def needs_of_command(command: Any) -> set[str]:
 
 
 def complaint(nodeid: str, found: set[str]) -> str:
-    """What to do about it."""
+    """Return the message for the failed test."""
     marks = ", ".join(f"pytest.mark.{need}" for need in sorted(found))
     return f"{nodeid} needs {', '.join(sorted(found))} and is not marked so: mark it with {marks} (docs/testing.md)"

@@ -1,8 +1,8 @@
-"""The order of tests: files that take longest come first, or with `--shuffle SEED` any order.
+"""Test order: the slowest files first, or a random order with `--shuffle SEED`.
 
 Workers take file after file, so the longest must not come last. `--shuffle` orders files by the seed, and also the
-tests of a file that needs nothing (see `tests.support.needs`). Many a file with a server is one story and stays as it
-is.
+tests of a file that needs nothing (see `tests.support.needs`). Tests that share a server often depend on their
+order, so they keep it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support.needs import needs_of
 
-#: Files by the processor time they take, the longest first.
+#: Files by processor time, the slowest first.
 LONGEST = (
     "tests/e2e/test_up.py",
     "tests/pipeline/stages/test_train.py",
@@ -54,5 +54,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item], config: pytest.Confi
 
 
 def drawn(seed: str, name: object) -> bytes:
-    """The place of `name` under `seed`."""
+    """Return the sort key of `name` for `seed`."""
     return sha256(f"{seed} {name}".encode()).digest()

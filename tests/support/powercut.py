@@ -1,4 +1,4 @@
-"""What a directory would hold after a power cut, as POSIX promises it: what was flushed, and nothing else."""
+"""Contents of a directory after a power cut, as POSIX guarantees: only flushed data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 class PowerCut:
-    """Sees every flush below `root`, a directory that is there itself for sure."""
+    """Record every flush below `root`, which itself exists durably."""
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
         self._root = root
@@ -32,7 +32,7 @@ class PowerCut:
             self._contents[state.st_ino] = path.read_bytes()
 
     def least(self, target: Path) -> Path:
-        """Write to `target` what is there at the least: flushed names and flushed contents."""
+        """Write the minimum that survives to `target`: flushed names with flushed contents."""
         self._write(self._root.stat().st_ino, target)
         return target
 
@@ -45,7 +45,7 @@ class PowerCut:
                 self._write(child, target / name)
 
     def most(self, target: Path) -> Path:
-        """Write to `target` what is there at the most: all names of now, and flushed contents."""
+        """Write the maximum that survives to `target`: all current names with flushed contents."""
         target.mkdir()
         for path in sorted(self._root.rglob("*")):
             copy = target / path.relative_to(self._root)

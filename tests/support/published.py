@@ -1,4 +1,4 @@
-"""Small files in the published formats, as a test needs them."""
+"""Small data files in the published formats."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: For `load_recipe`: so few rows are enough.
+#: Overrides for `load_recipe` that allow small files.
 SMALL = {"data.min_train_rows": 40, "data.min_test_rows": 20}
 Row = tuple[str, str, str]
 

@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from pipeline.store.artifacts import Artifact
     from tests.support.tiny_releases import TinyModel
 
-#: Recipes whose releases the tiny models with these heads are; other heads are of `klue-sts`.
+#: Recipe of a tiny model by its head; other heads belong to `klue-sts`.
 RECIPES = {"classify": "nsmc", "classify-pairs": "same", "score": "stars"}
-#: Seconds; generous, since the machine may be busy.
+#: Timeout in seconds; generous, because the machine may be busy.
 DEADLINE = 120.0
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 
 def service_settings(home: Path) -> Settings:
-    """Settings with a home and a free port of their own."""
+    """Return settings with a separate home and a free port."""
     return load_settings().model_copy(update={"home": home, "service_url": f"http://127.0.0.1:{free_port()}"})
 
 
@@ -50,7 +50,7 @@ def eventually(what: str, done: Callable[[], object], pause: float = 0.05) -> No
 
 
 class Service:
-    """One running service; `settings` are those of whoever talks to it."""
+    """One running service; `settings` are the client's."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        """Start it, again if it was stopped."""
+        """Start the service, also after a stop."""
         self.client = ServiceClient(self.settings.service_url, deploy_token(self.settings))
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
@@ -95,12 +95,12 @@ class Service:
         eventually("the service is live", live)
 
     def pids(self) -> set[int]:
-        """The workers' process ids."""
+        """Return the workers' process ids."""
         return {worker.pid for worker in self.client.releases().workers}
 
     @contextmanager
     def deployed(self, *releases: Artifact) -> Iterator[None]:
-        """While this is open every worker serves `releases`, too; then what they served before."""
+        """Deploy `releases` in addition on every worker during the block, then restore the previous ones."""
         log = DeploymentLog(open_store(self.settings))
 
         def serve(live: dict[str, str], after: int) -> None:
@@ -119,7 +119,7 @@ class Service:
             serve(before.releases, before.number + 1)
 
     def stop(self) -> int:
-        """SIGTERM, as an operator would; the exit status."""
+        """Stop the service with SIGTERM; return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -132,7 +132,7 @@ class Service:
 
 @contextmanager
 def serving(home: Path, env: dict[str, str], *models: TinyModel) -> Iterator[Service]:
-    """A service of its own with a release of each model live, as the recipe that stands in RECIPES."""
+    """Yield a new service with a live release of each model, for its recipe in RECIPES."""
     settings = service_settings(home)
     store = open_store(settings)
     recipes = {RECIPES.get(model.head, "klue-sts"): model for model in models}
@@ -150,5 +150,5 @@ def serving(home: Path, env: dict[str, str], *models: TinyModel) -> Iterator[Ser
 
 
 def model_files(home: Path) -> list[Path]:
-    """Files of the machine's own model store."""
+    """Return the files of the machine's model store."""
     return [path for path in (home / "bentoml" / "models").rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""Tiny recipes, and the artifacts of the real stages on them; small enough for a test each."""
+"""Tiny recipes and the artifacts of their real stages, small enough for each test."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ SMALL: dict[str, Any] = {
     "train.strangers": 0.0,
     "train.joined": 0.0,
     "export.sentences": 100,
-    # A model of this size answers in a millisecond, also where the machine is busy.
+    # A model of this size answers in a millisecond, even on a busy machine.
     "export.latency_ms": 5000.0,
     "export.int8": {"changed_labels": 0.2, "metric_change": 0.1},
 }
 
 
 def small_recipe(name: str, **overrides: Any) -> Recipe:
-    """Recipe `name` on the sample, tiny; `train__epochs=2` sets `train.epochs`."""
+    """Return a tiny version of recipe `name` on the sample data; `train__epochs=2` sets `train.epochs`."""
     chosen = {key.replace("__", "."): value for key, value in overrides.items()}
     return load_recipe(name, "embedded", sample=True, overrides=SMALL | chosen)
 
 
 def anything_goes(name: str) -> dict[str, float]:
-    """Overrides under which recipe `name` lets any model through that answers at all."""
+    """Return overrides with which the gate of recipe `name` accepts any working model."""
     gate = load_recipe(name, "embedded").gate
     bounds = {f"gate.behaviour.{capability}": 1e-9 for capability in gate.behaviour}
     return bounds | {f"gate.floors.{metric}": 0.01 for metric in gate.floors} | {"gate.margin": 0.9}
@@ -61,7 +61,7 @@ def anything_goes(name: str) -> dict[str, float]:
 def sample_rows(
     recipe: Recipe, directory: Path, train: int | None = None, test: int | None = None
 ) -> dict[str, pd.DataFrame]:
-    """The first rows of both files of the sample at `directory`, or all of them."""
+    """Return the first rows (or all) of both files of the sample in `directory`."""
     return {
         "train": read_split(recipe, directory, "train")[:train],
         "test": read_split(recipe, directory, "test")[:test],
@@ -69,7 +69,7 @@ def sample_rows(
 
 
 def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
-    """A validate artifact of just these rows, without the data gate."""
+    """Publish a validate artifact of these rows, without the data gate."""
     texts = [name for name in ("text", "text_pair") if name in rows["train"]]
     known = pd.MultiIndex.from_frame(rows["train"][texts])
 
@@ -94,7 +94,7 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
 
 @dataclass(frozen=True)
 class Road:
-    """One job on its way from accepted rows to figures; each stage is run when it is first asked for."""
+    """One job from accepted rows to figures; each stage runs when it is first accessed."""
 
     job: Job
     rows: dict[str, pd.DataFrame]
@@ -125,31 +125,31 @@ class Road:
 
     @cached_property
     def released(self) -> Artifact:
-        # Here and not at the top: only a few tests export.
+        # Imported here because only few tests export.
         from pipeline.stages.export import export
 
         return export(self.job, self.validated, self.trained, self.evaluated, self.decided)
 
     def with_recipe(self, recipe: Recipe, *, force: bool = False) -> Road:
-        """The same rows in the same store under another recipe."""
+        """Return a pipeline of another recipe on the same rows in the same store."""
         return Road(replace(self.job, recipe=recipe, force=force), self.rows)
 
     def with_rows(self, rows: dict[str, pd.DataFrame]) -> Road:
-        """The same recipe in the same store on other rows."""
+        """Return a pipeline of the same recipe on other rows in the same store."""
         return Road(self.job, rows)
 
 
 def open_road(recipe: Recipe, home: Path, train: int = 600, test: int = 200) -> Road:
-    """A road in a home of its own on the first rows of the sample."""
+    """Return a pipeline in a new home on the first rows of the sample."""
     settings = load_settings().model_copy(update={"home": home})
     job = Job(recipe, settings, open_store(settings), run="test-run")
     return Road(job, sample_rows(recipe, write_sample(home / "sample"), train, test))
 
 
 def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape: Any) -> Path:
-    """A base model directory as people have them: random weights and a tokenizer learnt from `texts`.
+    """Create a base model directory with random weights and a tokenizer trained on `texts`.
 
-    `shape` are fields of its configuration, such as `num_hidden_layers`.
+    `shape` sets fields of its configuration, such as `num_hidden_layers`.
     """
     tokenizer = learn_tokenizer(texts, 600)
     small: dict[str, Any] = {
@@ -169,5 +169,5 @@ def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape:
 
 
 def weights(trained: Artifact) -> dict[str, torch.Tensor]:
-    """What a train artifact has learnt, by the names of its parameters."""
+    """Return the weights of a train artifact by parameter name."""
     return load_file(trained.path / "model" / "model.safetensors")

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pipeline.store.artifacts import Artifact, Store
 
 T = TypeVar("T")
-#: Some of them sort after `manifest.json`, which must be written after all.
+#: Some names sort after `manifest.json`, which must still be written last.
 FILES = {
     "docs/manifest.json": b"{}",
     "tokenizer.json": b"{}",
@@ -44,12 +44,12 @@ def found_ref(store: Store) -> str | None:
 
 
 def read_all(artifact: Artifact) -> dict[str, bytes]:
-    """Its files, verified."""
+    """Return its verified files."""
     return {name: (artifact.path / name).read_bytes() for name in artifact.manifest.files}
 
 
 def run_together(calls: list[Callable[[], T]]) -> list[T]:
-    """Results of calls that start at the same moment, in threads."""
+    """Return the results of calls that start simultaneously in threads."""
     barrier = threading.Barrier(len(calls))
     results: dict[int, T] = {}
 

@@ -1,4 +1,4 @@
-"""Releases for tests: a model's files with a card and golden sentences, published as an export publishes them."""
+"""Releases for tests: a model's files with card and golden sentences, published like an export."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SENTENCES = (
     "이 영화를 보고 많이 울었다 그리고 많이 웃었다 가족과 함께 보기에 좋은 영화라고 생각한다",
 )
 MAX_LENGTH = 32
-#: What a release with each head says of itself.
+#: Card fields of a release by head.
 HEADS: dict[Head, tuple[Kind, Inputs, Objective | None]] = {
     "classify": ("classification", "text", None),
     "classify-pairs": ("classification", "pair", "cross-encoder"),
@@ -46,13 +46,13 @@ HEADS: dict[Head, tuple[Kind, Inputs, Objective | None]] = {
 
 
 def classifies(head: Head) -> bool:
-    """Whether it answers with probabilities of classes."""
+    """Whether it answers with class probabilities."""
     return HEADS[head][0] == "classification"
 
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A directory with tokenizer.json and the ONNX files, and what it is."""
+    """A directory with tokenizer.json and the ONNX files, and the model's properties."""
 
     directory: Path
     head: Head
@@ -60,7 +60,7 @@ class TinyModel:
     def publish(
         self, store: Store, recipe: str, *, key: str, sample: bool = True, lies: bool = False, breaks: bool = False
     ) -> Artifact:
-        """A release of this model; `lies` gives it a false card, `breaks` a model file that cannot be loaded."""
+        """Publish a release of this model; `lies` makes its card wrong, `breaks` makes its model file unloadable."""
         evaluated = make_artifact(store, "evaluate", recipe, {})
         with store.draft() as draft:
             shutil.copytree(self.directory, draft, dirs_exist_ok=True)
@@ -96,7 +96,7 @@ class TinyModel:
                 for name, (file, precision) in files.items()
             },
             golden=self._golden(lies=lies),
-            # The engine runs both sentences of a pair in one batch, and int8 activations are scaled by their batch.
+            # The engine computes both sentences of a pair in one batch, which determines the int8 scale.
             golden_tolerance=0.2 if self.head == "bi-encoder" else 1e-3,
             figures={"accuracy": 0.5},
             trained=f"train/{recipe}/{key}/attempt",
@@ -114,7 +114,7 @@ class TinyModel:
 
 
 def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
-    """What a release must answer to one input, worked out without the engine."""
+    """Return the expected answer to one input, computed without the engine."""
     tokenizer = Tokenizer.from_file(str(model.directory / "tokenizer.json"))
     tokenizer.enable_truncation(MAX_LENGTH)
     session = ort.InferenceSession(str(model.directory / "model.int8.onnx"), providers=["CPUExecutionProvider"])
@@ -137,11 +137,11 @@ def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
 
 
 def make_tokenizer() -> BertWordPieceTokenizer:
-    """A tokenizer of the words in SENTENCES, the same every time, that marks the beginning and the ends."""
+    """Return a deterministic tokenizer of the words in SENTENCES, with start and end tokens."""
     learnt = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
     learnt.train_from_iterator(SENTENCES * 3, vocab_size=300, min_frequency=1, show_progress=False)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    # It learns the same tokens every time and numbers them differently, which would make another model of one seed.
+    # Training yields the same tokens in varying order; sort them, so that a seed always gives the same model.
     tokens = [*special, *sorted(learnt.get_vocab().keys() - set(special))]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     wordpiece = BertWordPieceTokenizer(vocabulary, lowercase=False, strip_accents=False)
@@ -150,7 +150,7 @@ def make_tokenizer() -> BertWordPieceTokenizer:
 
 
 def make_decision(store: Store, release: Artifact, champion: str | None, *, promote: bool = True) -> Artifact:
-    """A decide artifact about `release`."""
+    """Publish a decide artifact about `release`."""
     decision = Decision(promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=())
     inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}
     return make_artifact(
@@ -161,7 +161,7 @@ def make_decision(store: Store, release: Artifact, champion: str | None, *, prom
 def make_artifact(
     store: Store, kind: str, recipe: str, inputs: dict[str, Any], files: dict[str, str] | None = None
 ) -> Artifact:
-    """A small artifact."""
+    """Publish a small artifact."""
     with store.draft() as draft:
         for name, content in (files or {"file.txt": kind}).items():
             (draft / name).write_text(content, encoding="utf-8")

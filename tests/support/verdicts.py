@@ -1,4 +1,4 @@
-"""Verdicts of the gate on figures and answers worked by hand, and the exact distribution behind a comparison."""
+"""Decisions of the gate on hand-made figures and answers, and the exact distribution behind a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.store.decisions import Check, Decision
 
 
 def estimate(value: float) -> dict[str, float]:
-    """An interval of its own, to be known again."""
+    """Return a unique, recognisable interval."""
     return {"value": value, "low": value - 0.125, "high": value + 0.0625}
 
 
@@ -28,7 +28,7 @@ def judged(
     champion: Artifact | None = None,
     best: Best | None = None,
 ) -> Decision:
-    """The decision on a model that is perfect but for these figures and comparisons."""
+    """Return the decision on a model that is perfect except for these figures and comparisons."""
     tested = dict.fromkeys(recipe.metrics, 1.0) | (test or {})
     rates = dict.fromkeys(recipe.gate.behaviour, 1.0) | (behaviour or {})
     figures = {
@@ -43,7 +43,7 @@ def with_margin(recipe: Recipe, margin: float) -> Recipe:
 
 
 def won_and_lost(wins: int, losses: int, rows: int) -> tuple[Any, Any, Any]:
-    """Labels, and the answers of a challenger that wins and loses so many of `rows` against a champion."""
+    """Return labels and the answers of a challenger with the given wins and losses in `rows` against a champion."""
     labels = np.arange(rows) % 2
     ours, theirs = labels.copy(), labels.copy()
     theirs[:wins] ^= 1
@@ -52,10 +52,10 @@ def won_and_lost(wins: int, losses: int, rows: int) -> tuple[Any, Any, Any]:
 
 
 def difference_quantile(wins: int, losses: int, rows: int, share: float) -> float:
-    """The quantile `share` of (wins - losses) / rows, where `rows` are drawn as Agresti and Min would (2005).
+    """Return the quantile `share` of (wins - losses) / rows for rows drawn as in Agresti and Min (2005).
 
-    A row is won, lost or neither with the chances wins + 1/2, losses + 1/2 and the others of rows + 1; the distribution
-    of their sum is that of `rows` such steps, one after the other.
+    The weights of a win, a loss and a tie are wins + 1/2, losses + 1/2 and the rest of rows + 1; the distribution
+    of the sum is the convolution of `rows` such steps.
     """
     step = np.array([losses + 0.5, rows - wins - losses, wins + 0.5]) / (rows + 1)
     reached = np.cumsum(polypow(step, rows))
@@ -63,13 +63,13 @@ def difference_quantile(wins: int, losses: int, rows: int, share: float) -> floa
 
 
 def noisy_scores(rows: int, noise: float) -> tuple[Any, Any]:
-    """Scores from 0 to 5, and a model's, which are as far from them as `noise`."""
+    """Return scores from 0 to 5, and a model's scores with errors of the size `noise`."""
     generator = np.random.default_rng(4)
     labels = generator.uniform(0, 5, rows)
     return labels, np.clip(labels + generator.normal(0, noise, rows), 0, 5)
 
 
 def two_scorers() -> tuple[Any, Any, Any]:
-    """Labels, and the scores of two models, the first a little nearer to them."""
+    """Return labels and the scores of two models, the first slightly more accurate."""
     labels, near = noisy_scores(150, 1.0)
     return labels, near, np.clip(labels + np.random.default_rng(5).normal(0, 1.2, 150), 0, 5)

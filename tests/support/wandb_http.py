@@ -1,4 +1,4 @@
-"""How the small Weights & Biases is reached: its key, its answers over HTTP, and every way in which it may fail."""
+"""HTTP interface of the small Weights & Biases: its key, responses, and injectable failures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.support.wandb_server import WandbServer
 
-#: Statuses that a server may answer with instead of an answer.
+#: Injectable error statuses.
 REFUSE, FORBID, LIMIT, ERROR, AWAY = 401, 403, 429, 500, 503
-#: What else it may do: never answer; drop the connection; answer a byte at a time, for ever; be a portal's login page.
+#: Other failures: never answer, drop the connection, send one byte at a time forever, serve a login page.
 HANG, DROP, DRIP, PORTAL = 0, -1, -2, -3
 RETRY_AFTER = 1
 MESSAGES = {REFUSE: "user is not logged in", FORBID: "permission denied", LIMIT: "rate limit exceeded"}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `place` on a free port of loopback to those who have `key`."""
+    """Serve `place` on a free loopback port to clients with `key`."""
 
     daemon_threads = True
 
@@ -31,7 +31,7 @@ class Server(ThreadingHTTPServer):
         self.authorization = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that gave up is no error of the server."""
+        """Ignore errors of disconnected clients."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET = do_HEAD = _handle  # noqa: N815 - the names that http.server calls
 
     def _allowed(self) -> bool:
-        # An address to upload to is known only to whom it was given, and is asked without the key.
+        # Upload URLs are secret and work without the key.
         return self.path.startswith("/upload/") or self.headers.get("authorization") == self.server.authorization
 
     def _succeed(self, operation: str, document: Any, body: bytes) -> None:

@@ -1,6 +1,6 @@
-"""A small Weights & Biases on loopback: runs, files, artifacts and aliases in memory, and ways to fail.
+"""A small Weights & Biases server on loopback: runs, files, artifacts and aliases in memory, and failures.
 
-A multipart upload, which W&B's client makes of a file of 2 GiB or more, is not played.
+Multipart uploads, which W&B's client uses for files of 2 GiB or more, are not imitated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Variables = dict[str, Any]
 
 @dataclass
 class Run:
-    """A run as the server knows it; `files` are uploaded, `uses` and `makes` are ids of artifacts."""
+    """A run on the server; `files` are uploaded files, `uses` and `makes` are artifact ids."""
 
     name: str
     project: str
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass
 class Version:
-    """A version of an artifact; aliases move within its collection, and not before it is committed."""
+    """A version of an artifact; aliases move within its collection, after it is committed."""
 
     id: str
     type: str
@@ -66,7 +66,7 @@ class Version:
 
 @dataclass
 class WandbServer:
-    """The server; `fail` says of an operation (a GraphQL name, `file_stream`, `upload`) and its body how it fails."""
+    """The server; `fail` maps an operation (a GraphQL name, `file_stream`, `upload`) and its body to a failure."""
 
     url: str = ""
     runs: dict[str, Run] = field(default_factory=dict)
@@ -75,28 +75,28 @@ class WandbServer:
     broken: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
-    #: Operations whose body ended before it was all there.
+    #: Operations with an incomplete body.
     torn: list[str] = field(default_factory=list)
     fail: Callable[[str, bytes], int | None] = lambda operation, body: None
-    #: Whether the server knows whose key it is.
+    #: Whether the server knows the owner of the key.
     accounts: bool = True
-    #: Called with the operation before it is answered; what waits in it makes the server slow.
+    #: Called with the operation before the response; it may wait to simulate a slow server.
     meanwhile: Callable[[str], object] = lambda operation: None
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def counts(self) -> Counter[str]:
-        """Operation to how often it was asked for."""
+        """Number of requests by operation."""
         return Counter(self.asked)
 
     def find_run(self, name: str) -> Run:
-        """The run with this display name; there must be just one."""
+        """Return the only run with this display name."""
         (found,) = [run for run in self.runs.values() if run.fields.get("displayName") == name]
         return found
 
     def find_version(self, collection: str, alias: str) -> Version | None:
-        """The committed version that holds `alias`, also `v0`, or None."""
+        """Return the committed version with `alias` (`v0` too), or None."""
         return next(
             (item for item in self._committed(collection) if alias in (*item.aliases, f"v{item.index}")),
             None,
@@ -106,20 +106,20 @@ class WandbServer:
         return [item for item in self.versions.values() if (item.collection, item.state) == (collection, "COMMITTED")]
 
     def names(self, ids: list[str]) -> set[str]:
-        """Collections of the artifacts with these ids."""
+        """Return the collections of the artifacts with these ids."""
         return {self.versions[item].collection for item in ids}
 
     def state(self) -> tuple[Any, ...]:
-        """All that a client could change."""
+        """Return the complete state that a client can change."""
         with self.lock:
             return deepcopy((self.runs, self.versions))
 
     def everything(self) -> str:
-        """All that was ever sent, with JSON's escapes read."""
+        """Return everything that was ever sent, with JSON escapes decoded."""
         text = b"\n".join(self.bodies).decode("utf-8", errors="replace")
         return re.sub(r"(?:\\\\?u[0-9a-fA-F]{4})+", lambda found: _unescaped(found[0]), text)
 
-    # GraphQL, one method an operation.
+    # GraphQL, one method per operation.
 
     def viewer(self, _: Variables) -> Any:
         if not self.accounts:
@@ -362,15 +362,15 @@ class WandbServer:
         self.uploads[str(number)] = (_Calling(done) if done else place, name)
         return f"{self.url}/upload/{number}"
 
-    # What is not GraphQL.
+    # Requests outside GraphQL.
 
     def store(self, number: str, content: bytes) -> None:
-        """An upload to an address that was given for it."""
+        """Handle an upload to its own URL."""
         place, name = self.uploads[number]
         place[name] = content
 
     def stream(self, path: str, document: Variables) -> Any:
-        """A piece of a run: lines of files at an offset, and its end."""
+        """Handle a part of a run: lines of files at an offset, and its end."""
         run = self.runs[path.split("/")[-2]]
         for name, part in (document.get("files") or {}).items():
             lines = [json.loads(line) for line in part["content"]] if name.endswith(("json", "jsonl")) else []
@@ -426,7 +426,7 @@ def _manifest(version: Version, url: str) -> Any:
 
 @contextmanager
 def wandb_server() -> Iterator[WandbServer]:
-    """A server on a free port, gone afterwards."""
+    """Yield a server on a free port."""
     place = WandbServer()
     server = Server(place, KEY)
     place.url = f"http://127.0.0.1:{server.server_port}"
