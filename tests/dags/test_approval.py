@@ -66,7 +66,7 @@ def event(answer: str, user: dict[str, str] | None = KIM) -> dict[str, Any]:
     }
 
 
-def test_nobody_is_asked_where_the_run_does_not_ask(
+def test_approval_switched_off_asks_nobody(
     approve: Callable[[str], Approval], in_task: InTask, supervisor: Supervisor
 ) -> None:
     # The task reads nothing from the store either.
@@ -176,8 +176,6 @@ def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:
     ("champion", "compared", "own"),
     [("release/nsmc/a/b", False, True), ("release/nsmc/a/b", True, False), (None, False, False)],
 )
-def test_champions_own_model_is_the_one_that_was_not_compared(
-    store: Store, champion: str | None, compared: bool, own: bool
-) -> None:
+def test_champions_own_model_was_not_compared(store: Store, champion: str | None, compared: bool, own: bool) -> None:
     decision: Decision = read_decision(make_decided(store, champion=champion, compared=compared))
     assert decision.is_champion is own

@@ -94,7 +94,7 @@ def test_store_that_is_away_is_no_missing_page(
     assert answer.status_code == 503, answer.text
 
 
-def test_what_a_page_quotes_cannot_act_for_its_reader(reader: TestClient, store: Store) -> None:
+def test_page_with_script_cannot_act_for_reader(reader: TestClient, store: Store) -> None:
     answer = reader.get(f"/saebyeok/{publish(store, 'validate', DOCS).ref}/docs/validations/train.html")
     policy = {part.split()[0]: part.split()[1:] for part in answer.headers["content-security-policy"].split("; ")}
     assert policy == {

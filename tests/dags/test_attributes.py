@@ -131,7 +131,7 @@ def test_a_refusal_skips_all_that_follows(bag: BundleDagBag) -> None:
         ("retention", "2026-11-21T03:01", "2026-11-22T03:00"),
     ],
 )
-def test_a_run_a_day_at_its_hour_in_seoul(
+def test_schedule_is_one_run_per_day_in_seoul(
     bag: BundleDagBag, monkeypatch: pytest.MonkeyPatch, name: str, now: str, first: str
 ) -> None:
     from airflow.timetables import trigger

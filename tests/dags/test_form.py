@@ -111,7 +111,7 @@ def test_bad_value_is_refused(form: ParamsDict, field: str, value: Any) -> None:
         form.get_param(field).resolve(value)
 
 
-def test_rollback_asks_for_a_deployment_or_takes_one_back(bag: BundleDagBag) -> None:
+def test_rollback_form_takes_a_deployment_or_nothing(bag: BundleDagBag) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     (name,) = bag.dags["rollback"].params

@@ -76,7 +76,7 @@ def test_the_stages_follow_each_other(bag: BundleDagBag, recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_each_stage_is_given_what_its_arguments_are_named_for(bag: BundleDagBag, recipe: str) -> None:
+def test_each_stage_gets_artifacts_named_by_its_arguments(bag: BundleDagBag, recipe: str) -> None:
     tasks = bag.dags["nightly_retrain"].task_dict
     for stage in set(STAGES) - {"approve"}:
         task = tasks[f"{recipe}.{stage}"]

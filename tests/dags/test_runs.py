@@ -25,7 +25,7 @@ from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 Airflow = Callable[..., Run]
 
 
-def test_refused_data_stop_their_recipe_and_can_be_looked_at(
+def test_rejected_data_stop_recipe_and_link_data_docs(
     airflow: Airflow,
     database: Path,
     settings: Settings,
@@ -60,7 +60,7 @@ def test_refused_data_stop_their_recipe_and_can_be_looked_at(
     assert "label" in (settings.home / "store" / path).read_text(encoding="utf-8")
 
 
-def test_a_rollback_serves_the_deployment_that_is_named_and_tells_who_follows(
+def test_rollback_serves_named_deployment_and_updates_asset(
     airflow: Airflow,
     database: Path,
     hook: Hook,
@@ -104,7 +104,7 @@ def made(store: Store, kind: str, days_ago: float) -> Artifact:
     return artifact
 
 
-def test_retention_deletes_by_day_what_nobody_needs_and_tells_if_it_cannot(
+def test_retention_deletes_outdated_and_alerts_on_failure(
     airflow: Airflow, database: Path, store: Store, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAEBYEOK_KEEP_DAYS", "3")

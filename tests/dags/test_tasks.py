@@ -82,7 +82,7 @@ def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InT
         ("manual__before", "AirflowSkipException", "data unchanged since run manual__before, .*: line 3 breaks a rule"),
     ],
 )
-def test_rejected_data_fail_their_first_run_and_skip_the_next(
+def test_rejected_data_fail_first_run_skip_next(
     nightly: ModuleType, in_task: InTask, monkeypatch: pytest.MonkeyPatch, first: str, ending: str, text: str
 ) -> None:
     from airflow.sdk import exceptions

@@ -31,14 +31,14 @@ def every_error() -> list[type[SaebyeokError]]:
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-def test_only_what_a_retry_can_help_is_left_to_be_retried(wiring: ModuleType, kind: type[SaebyeokError]) -> None:
+def test_only_retryable_errors_are_retried(wiring: ModuleType, kind: type[SaebyeokError]) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(kind if kind.retryable else AirflowFailException, match="the sentence"), wiring.airflow_errors():
         raise kind("the sentence")
 
 
-def test_an_unforeseen_error_fails_at_once_and_keeps_its_cause(wiring: ModuleType) -> None:
+def test_unexpected_error_fails_at_once_with_its_cause(wiring: ModuleType) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match="ZeroDivisionError: division") as caught, wiring.airflow_errors():
@@ -90,7 +90,7 @@ def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, numb
     assert wiring.as_number(given) == number
 
 
-def test_an_alert_is_an_error_line_and_a_post(wiring: ModuleType, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
+def test_alert_logs_an_error_and_posts_it(wiring: ModuleType, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
     wiring.alert("refused", "nsmc: refused", {"recipe": "nsmc"})
     assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "wiring"] == [
         (logging.ERROR, "nsmc: refused")
@@ -99,7 +99,7 @@ def test_an_alert_is_an_error_line_and_a_post(wiring: ModuleType, hook: Hook, ca
 
 
 @pytest.mark.parametrize("address", ["{url}/broken", "http://127.0.0.1:9", "no address"])
-def test_an_alert_that_cannot_be_sent_is_no_failure(
+def test_unsent_alert_does_not_fail_the_task(
     wiring: ModuleType,
     hook: Hook,
     monkeypatch: pytest.MonkeyPatch,
@@ -113,7 +113,7 @@ def test_an_alert_that_cannot_be_sent_is_no_failure(
     assert "could not send the alert" in messages[1]
 
 
-def test_the_promotion_is_the_first_deployment_of_the_last_unbroken_line(wiring: ModuleType, store: Store) -> None:
+def test_promotion_is_first_deployment_of_last_unbroken_series(wiring: ModuleType, store: Store) -> None:
     log = DeploymentLog(store)
     for number, (run, nsmc, other) in enumerate(
         [("a", "n1", "k1"), ("b", "n2", "k1"), ("c", "n1", "k1"), ("d", "n1", "k2"), ("e", "n1", "k3")]
@@ -124,7 +124,7 @@ def test_the_promotion_is_the_first_deployment_of_the_last_unbroken_line(wiring:
     assert wiring.promotion(store, "nsmc", "n2") is None
 
 
-def test_links_keep_the_path_that_airflow_is_served_under(wiring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_keep_the_path_prefix_of_airflow(wiring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/saebyeok/decide/nsmc/k/a/report.html"
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ml/")
     assert wiring.artifact_url("decide/nsmc/k/a", "report.html") == "/ml/saebyeok/decide/nsmc/k/a/report.html"
@@ -210,7 +210,7 @@ def test_link_leads_to_what_the_task_made(wiring: ModuleType, results: dict[str,
     assert wiring.ReportLink().get_link(None, ti_key=instance) == address
 
 
-def test_links_open_the_page_that_they_are_named_for(wiring: ModuleType) -> None:
+def test_links_open_the_page_of_their_name(wiring: ModuleType) -> None:
     assert (wiring.DataDocsLink.name, wiring.DataDocsLink.file) == ("Data docs", "docs/index.html")
     assert (wiring.ReportLink.name, wiring.ReportLink.file) == ("Report", "report.html")
 
@@ -220,14 +220,14 @@ def test_asset_is_the_one_that_the_docs_name(wiring: ModuleType) -> None:
     assert (asset.name, asset.uri, asset.group) == ("champion-nsmc", "saebyeok://champion/nsmc", "champion")
 
 
-def test_alert_of_a_failure_names_dag_run_and_task(wiring: ModuleType, hook: Hook) -> None:
+def test_failure_alert_names_dag_run_and_task(wiring: ModuleType, hook: Hook) -> None:
     instance = SimpleNamespace(dag_id="rollback", task_id="rollback")
     wiring.alert_failure({"ti": instance, "run_id": "manual__1", "exception": ValueError("no deployment 7")})
     text = "rollback: rollback failed: no deployment 7"
     assert hook.bodies == [{"event": "failed", "text": text, "dag": "rollback", "run": "manual__1", "task": "rollback"}]
 
 
-def test_alert_without_an_address_is_a_line_in_the_log(
+def test_alert_without_webhook_is_only_logged(
     wiring: ModuleType, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert settings.alert_webhook is None

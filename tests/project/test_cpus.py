@@ -51,7 +51,7 @@ def test_command_runs_the_tests_of_its_marker() -> None:
 
 
 @pytest.mark.parametrize(("code", "word"), [(0, "passed"), (1, "FAILED"), (5, "FAILED")])
-def test_main_says_a_line_for_each_kind_and_fails_with_one(
+def test_main_prints_each_kind_and_fails_with_one(
     code: int, word: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     played = Kind("played", environment={"PLAYED": "yes"})

@@ -31,7 +31,7 @@ def test_every_setting_that_is_named_exists(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda path: path.name)
-def test_an_image_installs_known_extras_from_the_constraints_and_is_no_root(path: Path) -> None:
+def test_image_installs_constrained_extras_without_root(path: Path) -> None:
     text = path.read_text()
     extras = re.search(r'pip install -c constraints\.txt "\.\[([a-z,]+)\]"', text)
     assert extras is not None
@@ -58,7 +58,7 @@ def test_compose_is_whole() -> None:
             assert port.startswith("127.0.0.1:"), f"{name} would be open to the network"
 
 
-def test_the_dashboard_is_where_grafana_is_told_to_look() -> None:
+def test_dashboard_is_in_grafanas_configured_path() -> None:
     services = documents(DOCKER / "compose.monitoring.yaml")[0]["services"]
     mounts = dict(volume.split(":")[:2] for name in services for volume in services[name]["volumes"])
     inside = {target: DOCKER / source for source, target in mounts.items() if source.startswith(".")}
@@ -73,14 +73,14 @@ def test_the_dashboard_is_where_grafana_is_told_to_look() -> None:
         assert all(port.startswith("127.0.0.1:") for port in services[name].get("ports", []))
 
 
-def test_every_secret_of_compose_is_in_the_example_and_empty_there() -> None:
+def test_compose_secrets_are_empty_in_the_example() -> None:
     required = set(re.findall(r"\$\{([A-Z_]+):\?", (DOCKER / "compose.yaml").read_text()))
     lines = [line for line in (DOCKER / "env.example").read_text().splitlines() if line and line[0] != "#"]
     assert {line.removesuffix("=") for line in lines} == required
     assert all(line.endswith("=") for line in lines)
 
 
-def test_the_first_deployment_can_reach_a_service_that_is_not_ready() -> None:
+def test_first_deployment_reaches_unready_service() -> None:
     manifests = documents(DOCKER / "kubernetes" / "service.yaml")
     values = documents(DOCKER / "kubernetes" / "airflow-values.yaml")[0]
     url = next(item["value"] for item in values["env"] if item["name"] == "SAEBYEOK_SERVICE_URL")

@@ -113,7 +113,7 @@ def distributions() -> Mapping[str, list[str]]:
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
-def test_what_a_module_imports_is_named_in_its_extra(module: Module) -> None:
+def test_imports_of_module_are_in_its_extra(module: Module) -> None:
     # Tools import from other sides inside functions, and report a missing package themselves.
     imported = module.top if belongs(module.name, {"pipeline.cli.doctor"}) else module.imports
     for package in third_party(imported):

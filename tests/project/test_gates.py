@@ -15,7 +15,7 @@ from tests.support.gates import BREAKS, PAGE, proofs
 Ends = dict[str, list[tuple[bool, str]]]
 
 
-def test_every_gate_names_its_proof_and_can_be_broken() -> None:
+def test_every_gate_has_a_breakable_proof() -> None:
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     gates = [line for line in lines if line.startswith("| ") and not line.startswith(("| Gate |", "| --- |"))]
     assert len(gates) == len(proofs()) > 20

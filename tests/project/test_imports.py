@@ -58,7 +58,7 @@ def test_only_dags_know_airflow(module: Module) -> None:
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if m.layer == "dags"], ids=lambda module: module.name)
-def test_what_airflow_parses_imports_nothing_heavy_at_the_top(module: Module) -> None:
+def test_dag_files_import_nothing_heavy_at_top(module: Module) -> None:
     assert not third_party(module.top) & HEAVY
 
 
@@ -115,7 +115,7 @@ BUILDING = {"great_expectations", "onnxruntime", "sklearn", "torch", "transforme
 
 
 @pytest.mark.parametrize("stage", ["validate", "tokenize", "train", "evaluate", "decide", "export"])
-def test_what_a_stage_has_made_is_found_again_without_what_makes_it(stage: str) -> None:
+def test_reusing_an_artifact_imports_no_builder(stage: str) -> None:
     code = f"import sys, pipeline.stages.{stage}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not BUILDING & set(found.stdout.split())

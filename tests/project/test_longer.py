@@ -134,7 +134,7 @@ def commit_all(directory: Path) -> str:
 @pytest.mark.parametrize(
     ("file", "changed"), [("tests/helper.py", ("tests/helper.py",)), ("pipeline/other.py", ())], ids=["own", "other"]
 )
-def test_change_of_a_file_counts_for_who_depends_on_it(checkout: Path, file: str, changed: tuple[str, ...]) -> None:
+def test_changed_file_makes_dependent_results_stale(checkout: Path, file: str, changed: tuple[str, ...]) -> None:
     row = replace(ROWS[0], commit=commit_all(checkout))
     assert (freshness.check(row).ago, freshness.check(row).changed) == (0, ())
     (checkout / file).write_text("changed = 1")

@@ -48,14 +48,14 @@ def test_mutations_swap_neighbours_and_break_handlers() -> None:
     assert source.replace("h = 1", "raise") in codes
 
 
-def test_mutations_of_a_module_are_valid_and_have_their_own_names() -> None:
+def test_mutations_of_module_are_valid_and_distinct() -> None:
     source = (ROOT / "dags" / "approval.py").read_text(encoding="utf-8")
     found = mutations(source)
     assert len({mutation.key for mutation in found}) == len({mutation.code for mutation in found}) == len(found) > 30
     assert all(ast.parse(mutation.code) for mutation in found)
 
 
-def test_journal_cut_off_in_a_line_goes_on_without_it(tmp_path: Path) -> None:
+def test_truncated_journal_resumes_without_last_line(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     journal = Journal.open(file, "key")
     journal.add("one", status="killed", killer="t.py::test_a")
@@ -90,7 +90,7 @@ def test_score_counts_time_outs_as_noticed() -> None:
     assert score(count(["killed", "timeout", "survived", "killed"])) == 0.75
 
 
-def test_table_written_is_read_again_and_keeps_the_page() -> None:
+def test_written_table_is_read_back_unchanged() -> None:
     page = f"# Page\n\n{START}\n{END}\n\nafter\n"
     written = write_rows(page, [ROW])
     assert read_rows(written) == {ROW.module: ROW}

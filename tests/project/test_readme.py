@@ -22,7 +22,7 @@ def commands() -> set[str]:
     return set(group.commands)
 
 
-def test_the_table_of_settings_is_what_the_code_says() -> None:
+def test_readme_settings_table_matches_code() -> None:
     assert written(TEXT) == TEXT, "run: .venv/bin/python docs/configuration.py"
     for name in Settings.model_fields:
         assert f"`SAEBYEOK_{name.upper()}`" in table()

@@ -106,16 +106,14 @@ BREAKS: dict[str, Break] = {
     "test_another_file_than_the_recipe_names_is_not_used": Break(
         "pipeline.data.download:_keep", "digest != known", "False"
     ),
-    "test_an_empty_side_is_an_error_that_says_what_to_do": Break(
-        "pipeline.data.splits:split_rows", "if rows.empty:", "if False:"
-    ),
-    "test_a_loss_that_is_no_number_stops_for_good": Break(
+    "test_empty_split_error_says_what_to_do": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
+    "test_nan_loss_stops_training_for_good": Break(
         "pipeline.training.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"
     ),
     "test_floor_just_below_refuses_and_reached_promotes": Break(
         "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
     ),
-    "test_a_model_that_answers_no_numbers_is_not_judged": Break(
+    "test_model_with_nan_answers_is_not_evaluated": Break(
         "pipeline.models.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
     ),
     "test_same_answer_for_all_fails_floors_and_behaviour": Break(
@@ -137,7 +135,7 @@ BREAKS: dict[str, Break] = {
     "test_small_losses_in_a_row_cannot_add_up": Break(
         "pipeline.store.deployments:rank_served", ".served(name)[:-1]", ".served(name)[:0]"
     ),
-    "test_a_champion_that_cannot_be_read_stops_the_gate": Break(
+    "test_unreadable_champion_stops_the_gate": Break(
         "pipeline.evaluation.promotion_gate:compare_with_rivals",
         "rows = gate_rows(evaluated)\n",
         "rows = gate_rows(evaluated)\n    try: load_rival(recipe, champion)\n    except Exception: return []\n",
@@ -160,7 +158,7 @@ BREAKS: dict[str, Break] = {
     "test_champion_that_changes_while_staging_is_not_overwritten": Break(
         "pipeline.deployment.deployer:Deployer._append", "releases.get(recipe) != champion", "False"
     ),
-    "test_front_door_to_the_old_release_undoes_the_deployment": Break(
+    "test_public_route_with_old_release_undoes_deployment": Break(
         "pipeline.deployment.deployer:Deployer._verify_live", "for release in releases:", "for _ in ():"
     ),
 }

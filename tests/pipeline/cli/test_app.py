@@ -116,7 +116,7 @@ def test_an_unknown_recipe_is_one_line(saebyeok: Saebyeok) -> None:
         (["evaluate", "nsmc", "--release", "release/nsmc/a/b"], "UsageError", "--file"),
     ],
 )
-def test_what_is_asked_wrongly_is_one_line_and_with_json_one_document(
+def test_usage_error_is_one_line_or_json_document(
     arguments: list[str], kind: str, says: str, saebyeok: Saebyeok
 ) -> None:
     result = saebyeok(*arguments, "--json")
@@ -163,7 +163,7 @@ def test_stdout_holds_the_document_and_nothing_else() -> None:
         assert noise in result.err
 
 
-def test_an_unforeseen_error_keeps_its_traceback_beside_the_document() -> None:
+def test_unexpected_error_prints_document_and_traceback() -> None:
     result = python(NOISY.format(then="1 / 0"))
     assert result.code == 1
     assert result.document["error"]["type"] == "ZeroDivisionError"
@@ -202,7 +202,7 @@ def test_exit_codes(error: Any, code: int) -> None:
     assert exit_code(error) == code
 
 
-def test_overrides_are_toml_and_text_where_they_are_none() -> None:
+def test_override_values_are_toml_or_text() -> None:
     chosen = overrides(
         ["train.warmup=0.1", "train.seed = 3", "model.base=klue/bert-base", "labels=['a', 'b']", "title=1\nx=2"],
         epochs=2,
@@ -220,7 +220,7 @@ def test_overrides_are_toml_and_text_where_they_are_none() -> None:
         overrides(["=3"])
 
 
-def test_a_stage_without_its_input_says_which_comes_first(saebyeok: Saebyeok) -> None:
+def test_stage_without_input_names_the_earlier_stage(saebyeok: Saebyeok) -> None:
     result = saebyeok("tokenize", "nsmc")
     assert result.code == FAILED
     assert result.err.startswith("error: ")
@@ -287,7 +287,7 @@ def test_named_inputs_win(job: Job, publish: Publish) -> None:
     assert [item.ref for item in found] == [validated.ref, trained.ref, evaluated.ref, decided.ref]
 
 
-def test_the_champion_that_a_decision_was_held_against_is_not_what_it_decided(job: Job, publish: Publish) -> None:
+def test_compared_champion_is_not_the_decided_release(job: Job, publish: Publish) -> None:
     evaluated = publish("evaluate")
     champion = publish("release", evaluated)
     release = publish("release", publish("evaluate"))
@@ -331,7 +331,7 @@ def test_predict_reads_standard_input_and_writes_json_lines(saebyeok: Saebyeok, 
     assert result.err == "error: - line 2: the line is empty; write one input per line\n"
 
 
-def test_predict_reads_a_file_and_asks_a_named_release(saebyeok: Saebyeok, deployed: Artifact, tmp_path: Path) -> None:
+def test_predict_reads_file_with_named_release(saebyeok: Saebyeok, deployed: Artifact, tmp_path: Path) -> None:
     file = tmp_path / "reviews.txt"
     file.write_text("좋다\n나쁘다\n", encoding="utf-8")
     champion = saebyeok("predict", "nsmc", str(file))
@@ -341,7 +341,7 @@ def test_predict_reads_a_file_and_asks_a_named_release(saebyeok: Saebyeok, deplo
     assert len(champion.out.splitlines()) == 2
 
 
-def test_predict_before_anything_is_deployed_says_what_to_do(saebyeok: Saebyeok) -> None:
+def test_predict_without_deployment_says_what_to_do(saebyeok: Saebyeok) -> None:
     result = saebyeok("predict", "nsmc", stdin="좋다\n".encode())
     assert (result.code, result.out) == (FAILED, "")
     assert "run `saebyeok run nsmc` first" in result.err

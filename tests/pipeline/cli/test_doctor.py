@@ -60,7 +60,7 @@ def found(findings: list[Diagnosis], check: str) -> Diagnosis:
     return finding
 
 
-def test_a_well_machine_has_no_problems_and_every_check_speaks(quiet: Settings) -> None:
+def test_healthy_machine_reports_every_check_without_problems(quiet: Settings) -> None:
     findings = diagnose(quiet)
     assert [item for item in findings if item.state == "problem"] == []
     assert {item.check for item in findings} == {
@@ -88,7 +88,7 @@ def test_a_package_of_another_version_is_named(tmp_path: Path) -> None:
     assert "(not 1.0.0)" in finding.text
 
 
-def test_a_store_that_cannot_be_written_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
+def test_unwritable_store_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     finding = found(diagnose(quiet, str(tmp_path / "file" / "store")), "store")
     assert finding.state == "problem"
@@ -100,7 +100,7 @@ def test_a_store_may_be_checked_twice(quiet: Settings) -> None:
         assert found(diagnose(quiet), "store").state == "ok"
 
 
-def test_a_home_that_cannot_be_made_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
+def test_home_that_cannot_be_created_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     broken = quiet.model_copy(update={"home": tmp_path / "file" / "home"})
     assert found(diagnose(broken), "disk").state == "problem"
@@ -154,7 +154,7 @@ def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
     assert [item.text for item in waiting] == ["2 offline runs are not uploaded to Weights & Biases yet"]
 
 
-def test_a_check_that_dies_is_a_problem_and_stops_no_other(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_check_does_not_stop_the_others(quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     def die() -> Iterator[Diagnosis]:
         raise RuntimeError("the driver is broken")
 
@@ -171,7 +171,7 @@ def test_onnxruntime_runs_what_the_probe_asks() -> None:
     assert works or "CPUExecutionProvider" in reason
 
 
-def test_a_bucket_is_checked_and_one_that_is_not_there_is_a_problem(quiet: Settings, bucket: Bucket) -> None:
+def test_bucket_is_checked_and_missing_is_a_problem(quiet: Settings, bucket: Bucket) -> None:
     assert found(diagnose(quiet, bucket.uri), "store").state == "ok"
     gone = found(diagnose(quiet, f"s3://{bucket.name}-gone/prefix"), "store")
     assert gone.state == "problem"

@@ -25,13 +25,13 @@ DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/
         (DEPLOYMENT | {"sample": False}, "deployment 4 is live"),
     ],
 )
-def test_a_stage_says_that_it_is_of_the_sample(document: dict[str, Any], line: str, settings: Settings) -> None:
+def test_stage_output_names_the_sample(document: dict[str, Any], line: str, settings: Settings) -> None:
     out = io.StringIO()
     print_stage(Session(settings, out, as_json=False), document)
     assert out.getvalue().splitlines()[0] == line
 
 
-def test_a_decision_says_each_gate_and_what_else_is_to_be_known() -> None:
+def test_decision_output_lists_checks_and_notes() -> None:
     checks = (
         Check(kind="floor", name="accuracy on the test file", value=0.83456, bound=0.8, passed=True),
         Check(kind="comparison", name="against release 3", value=-0.05, bound=-0.02, passed=False),

@@ -40,9 +40,7 @@ def predictions(engine: Engine, content: bytes, chunk: int = 3) -> list[dict[str
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_texts_are_answered_in_order_as_the_model_answers(
-    ending: bytes, classifier: TinyModel, text_engine: Engine
-) -> None:
+def test_predictions_keep_order_and_equal_the_models(ending: bytes, classifier: TinyModel, text_engine: Engine) -> None:
     # One at a time: int8 scales activations by the whole batch, so other inputs of a batch change an answer slightly.
     found = predictions(text_engine, ending.join(text.encode() for text in SENTENCES), chunk=1)
     assert [item["text"] for item in found] == list(SENTENCES)
@@ -55,9 +53,7 @@ def test_texts_are_answered_in_order_as_the_model_answers(
 
 
 @pytest.mark.parametrize("sample", [True, False])
-def test_every_answer_says_whether_its_release_is_of_the_sample(
-    sample: bool, classifier: TinyModel, store: Store
-) -> None:
+def test_every_prediction_says_whether_trained_on_sample(sample: bool, classifier: TinyModel, store: Store) -> None:
     engine = engine_of(classifier.publish(store, "nsmc", key="a", sample=sample))
     assert [item["sample"] for item in predictions(engine, "좋다\n나쁘다\n".encode())] == [sample, sample]
 
@@ -84,7 +80,7 @@ def test_pairs_come_with_a_tab_or_as_json(cross_encoder: TinyModel, pair_engine:
         assert item["similar"] == (item["score"] >= 3.0)
 
 
-def test_a_bad_line_is_named_and_the_others_are_answered(text_engine: Engine) -> None:
+def test_invalid_line_is_reported_and_others_are_answered(text_engine: Engine) -> None:
     content = "좋다\n".encode() + "나쁘다\n".encode("cp949") + "\n   \n그저 그렇다".encode()
     found = predictions(text_engine, content)
     assert [item.get("text") for item in found] == ["좋다", None, None, None, "그저 그렇다"]
@@ -96,7 +92,7 @@ def test_a_bad_line_is_named_and_the_others_are_answered(text_engine: Engine) ->
 @pytest.mark.parametrize(
     "line", ["하나", "하나\t", '["하나"]', '["하나", 2]', "하나\t둘\t셋", '["하나", "둘", "셋"]', '["", "둘"]']
 )
-def test_what_is_not_a_pair_says_how_one_is_written(line: str, pair_engine: Engine) -> None:
+def test_invalid_pair_error_shows_the_format(line: str, pair_engine: Engine) -> None:
     (found,) = predictions(pair_engine, line.encode())
     assert found["line"] == 1
     assert '["a", "b"]' in found["error"]
@@ -129,7 +125,7 @@ def test_half_a_character_costs_nobody_else_the_answer(pair_engine: Engine) -> N
 
 
 @pytest.mark.parametrize("size", [LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST, 3 * LONGEST + 7])
-def test_a_line_that_is_too_long_is_told_and_left_out(size: int, text_engine: Engine) -> None:
+def test_too_long_line_is_reported_and_skipped(size: int, text_engine: Engine) -> None:
     found = predictions(text_engine, b"first\n" + b"x" * (size - 1) + b"\nlast")
     assert found[0]["text"] == "first"
     assert found[2]["text"] == "last"
@@ -139,7 +135,7 @@ def test_a_line_that_is_too_long_is_told_and_left_out(size: int, text_engine: En
     )
 
 
-def test_a_file_without_ends_of_lines_fills_no_memory(text_engine: Engine) -> None:
+def test_file_without_line_ends_stays_within_memory(text_engine: Engine) -> None:
     class Endless(io.RawIOBase):
         left = 64 * 2**20
 

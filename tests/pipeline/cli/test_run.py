@@ -60,7 +60,7 @@ def test_the_report_says_what_the_document_says(first: Any) -> None:
     assert Path(first["data_docs"]).is_file()
 
 
-def test_a_second_run_makes_nothing_again_and_deploys_nothing(first: Any, place: Place) -> None:
+def test_second_run_reuses_everything_and_deploys_nothing(first: Any, place: Place) -> None:
     second = place.call("run", "nsmc")
     reused = {step["stage"] for step in second["stages"] if step["reused"]}
     # The champion is an input of the decision, and it has changed.
@@ -69,7 +69,7 @@ def test_a_second_run_makes_nothing_again_and_deploys_nothing(first: Any, place:
     assert second["release"] == first["release"]
 
 
-def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: Place, tmp_path: Path) -> None:
+def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: Place, tmp_path: Path) -> None:
     # The same artifacts, without a deployment.
     again = Place(tmp_path / "home")
     shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
@@ -80,7 +80,7 @@ def test_what_a_person_rejected_is_not_served_by_a_later_run(first: Any, place: 
     assert again.call("releases")["live"] is None
 
 
-def test_a_floor_out_of_reach_refuses_without_training_again(first: Any, place: Place) -> None:
+def test_unreachable_threshold_refuses_without_training_again(first: Any, place: Place) -> None:
     document = place.call("run", "nsmc", "--set", "gate.floors.accuracy=0.9999", code=REFUSED)
     assert (document["promoted"], document["deployment"], document["release"]) == (False, None, None)
     assert refs(document)["train"] == refs(first)["train"]
@@ -92,7 +92,7 @@ def test_a_floor_out_of_reach_refuses_without_training_again(first: Any, place: 
     assert refs(document)["decide"] in people.stdout
 
 
-def test_the_champion_on_the_test_file_agrees_with_the_report(first: Any, judged: Any) -> None:
+def test_champion_metrics_on_test_file_match_report(first: Any, judged: Any) -> None:
     recipe = load_recipe("nsmc", "embedded", sample=True)
     assert judged["release"] == first["release"]
     assert judged["rows"] >= recipe.data.min_test_rows
@@ -119,9 +119,7 @@ def test_each_stage_alone_finds_what_the_run_made(first: Any, place: Place) -> N
         assert (document["ref"], document["reused"]) == (refs(first)[stage], True)
 
 
-def test_a_sample_made_by_hand_is_the_shipped_one_and_force_makes_a_stage_again(
-    first: Any, place: Place, tmp_path: Path
-) -> None:
+def test_sample_by_hand_equals_shipped_and_force_rebuilds(first: Any, place: Place, tmp_path: Path) -> None:
     directory = tmp_path / "made"
     assert place.call("sample", str(directory)) == {"directory": str(directory)}
     for arguments in (("--data", str(directory)), ()):

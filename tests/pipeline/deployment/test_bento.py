@@ -32,7 +32,7 @@ def test_requirements_are_pinned_to_the_constraints() -> None:
     assert {line for line in lines if line.startswith(("bentoml==", "onnxruntime-gpu=="))} <= pins
 
 
-def test_only_the_service_and_what_it_imports_is_baked_in() -> None:
+def test_bento_has_only_service_and_its_imports() -> None:
     names = {str(path.relative_to(ROOT)) for path in service_modules()}
     assert {"serving/service.py", "serving/__init__.py", "pipeline/__init__.py", "pipeline/store/releases.py"} <= names
     assert not names & {"pipeline/stages/train.py", "pipeline/deployment/deployer.py", "pipeline/cli/app.py"}
@@ -110,9 +110,7 @@ esac
 """
 
 
-def test_what_docker_is_given_to_build_answers_from_itself_alone(
-    alone: Settings, tmp_path: Path, classifier: TinyModel
-) -> None:
+def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path: Path, classifier: TinyModel) -> None:
     # A real image needs Docker and a registry. This plays its Dockerfile: same context, same entry point, same user
     # variables, with the packages of this environment.
     store = open_store(alone)
@@ -157,7 +155,7 @@ def test_what_docker_is_given_to_build_answers_from_itself_alone(
         service.stop()
 
 
-def test_a_bento_is_built_once_and_again_for_another_log(alone: Settings, classifier: TinyModel) -> None:
+def test_bento_is_built_once_per_log(alone: Settings, classifier: TinyModel) -> None:
     store = open_store(alone)
     release = classifier.publish(store, "nsmc", key="a" * 16)
     record = DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one")

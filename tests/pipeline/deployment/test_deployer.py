@@ -55,7 +55,7 @@ def numbers(store: Store) -> list[int]:
     return DeploymentLog(store).numbers()
 
 
-def test_deploying_under_load_drops_nothing_and_no_failed_release_answers(
+def test_deployment_under_load_drops_no_request(
     service: Service,
     classifier: TinyModel,
     other_classifier: TinyModel,
@@ -83,7 +83,7 @@ def test_deploying_under_load_drops_nothing_and_no_failed_release_answers(
     eventually("nothing is staged", lambda: service.client.releases().staged == [])
 
 
-def test_a_miss_behind_the_front_door_puts_the_champion_back(
+def test_live_golden_mismatch_restores_the_champion(
     service: Service,
     classifier: TinyModel,
     other_classifier: TinyModel,
@@ -105,7 +105,7 @@ def test_a_miss_behind_the_front_door_puts_the_champion_back(
         rollback(settings, store, "test", None)
 
 
-def test_two_recipes_live_together_and_roll_back_step_by_step(
+def test_two_recipes_roll_back_step_by_step(
     service: Service,
     classifier: TinyModel,
     other_classifier: TinyModel,
@@ -271,7 +271,7 @@ def test_the_champion_is_not_deployed_again(
     assert numbers(store) == [1]
 
 
-def test_a_stale_or_foreign_or_negative_decision_deploys_nothing(
+def test_stale_foreign_or_negative_decision_deploys_nothing(
     alone: Settings,
     classifier: TinyModel,
     other_classifier: TinyModel,
@@ -291,7 +291,7 @@ def test_a_stale_or_foreign_or_negative_decision_deploys_nothing(
     assert numbers(store) == [1]
 
 
-def test_there_is_nothing_to_roll_back_to_at_first(alone: Settings) -> None:
+def test_rollback_without_deployment_is_refused(alone: Settings) -> None:
     with pytest.raises(RefusedError, match="nothing is deployed"):
         rollback(alone, open_store(alone), "test", None)
 

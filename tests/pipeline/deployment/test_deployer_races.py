@@ -122,7 +122,7 @@ def test_champion_that_changes_while_staging_is_not_overwritten(
     assert service.asked[-1] == UNSTAGE
 
 
-def test_champion_that_changes_just_before_the_record_is_not_overwritten(
+def test_champion_changed_before_record_is_not_overwritten(
     service: InProcess,
     log: DeploymentLog,
     champion: Artifact,
@@ -173,7 +173,7 @@ def test_release_that_fails_while_staged_is_never_recorded(
     assert service.asked[-1] == UNSTAGE
 
 
-def test_release_that_cannot_be_fetched_now_can_be_tried_again(
+def test_unfetched_release_raises_a_retryable_error(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(ref: str) -> None:
@@ -186,7 +186,7 @@ def test_release_that_cannot_be_fetched_now_can_be_tried_again(
     assert log.numbers() == [1]
 
 
-def test_another_release_that_cannot_be_loaded_stops_no_deployment(
+def test_other_unloadable_release_stops_no_deployment(
     service: InProcess, champion: Artifact, challenger: Artifact, light: TinyModel
 ) -> None:
     broken = light.publish(service.store, "nsmc", key=C, breaks=True)
@@ -204,7 +204,7 @@ def test_staged_release_that_cannot_be_dropped_is_logged(
     assert f"{challenger.ref} stays staged: " in caplog.text
 
 
-def test_worker_that_does_not_load_in_time_stops_the_deployment(
+def test_worker_loading_too_slowly_stops_the_deployment(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact
 ) -> None:
     service.held = {2}
@@ -214,7 +214,7 @@ def test_worker_that_does_not_load_in_time_stops_the_deployment(
     assert service.asked[-1] == UNSTAGE
 
 
-def test_workers_that_cannot_follow_are_named_with_their_problem(
+def test_workers_that_cannot_switch_are_named(
     service: InProcess, champion: Artifact, challenger: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away() -> None:
@@ -233,7 +233,7 @@ def test_service_without_workers_is_waited_for(service: InProcess, champion: Art
         put(service.settings, challenger)
 
 
-def test_worker_that_does_not_move_in_time_undoes_the_deployment(
+def test_worker_switching_too_slowly_undoes_the_deployment(
     service: InProcess,
     log: DeploymentLog,
     champion: Artifact,
@@ -260,7 +260,7 @@ def test_undo_waits_until_users_have_the_champion_back(
     assert "is recorded, but" not in caplog.text
 
 
-def test_front_door_to_the_old_release_undoes_the_deployment(
+def test_public_route_with_old_release_undoes_deployment(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact
 ) -> None:
     # The numbers are correct; only the name shows that another release answered.
@@ -293,7 +293,7 @@ def test_undo_leaves_alone_what_another_run_deployed(
     assert (latest(log).number, latest(log).run) == (3, "another")
 
 
-def test_undo_is_tried_again_when_another_run_records_meanwhile(
+def test_undo_retries_after_a_concurrent_record(
     service: InProcess,
     log: DeploymentLog,
     champion: Artifact,
@@ -405,9 +405,7 @@ def test_rollback_that_fails_once_live_is_put_back(
     assert latest(log).number == (5 if meanwhile else 4)
 
 
-def test_undo_of_a_rollback_records_nothing_where_all_is_back(
-    service: InProcess, log: DeploymentLog, two: Deployment
-) -> None:
+def test_undo_of_restored_rollback_records_nothing(service: InProcess, log: DeploymentLog, two: Deployment) -> None:
     def cross(_: object) -> None:
         if latest(log).number == 3:
             record(log, **two.releases)
@@ -419,7 +417,7 @@ def test_undo_of_a_rollback_records_nothing_where_all_is_back(
     assert (latest(log).number, latest(log).run) == (4, "another")
 
 
-def test_undo_of_a_rollback_is_tried_again_after_a_conflict(
+def test_undo_of_rollback_retries_after_conflict(
     service: InProcess, log: DeploymentLog, two: Deployment, pairs: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(body: bytes) -> bytes:
@@ -467,7 +465,7 @@ def test_completed_rollback_that_fails_is_put_back(
     assert (latest(log).number, latest(log).releases) == (4, two.releases)
 
 
-def test_retry_of_a_rollback_that_was_put_back_rolls_back(
+def test_retry_of_undone_rollback_rolls_back(
     service: InProcess, log: DeploymentLog, two: Deployment, champion: Artifact
 ) -> None:
     service.on(ASK, lambda: service.held.add(2))

@@ -109,9 +109,7 @@ def nights(store: Store, light: TinyModel) -> list[Artifact]:
     return [night(store, light, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
 
 
-def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came_from(
-    settings: Settings, store: Store, nights: list[Artifact]
-) -> None:
+def test_newest_and_best_releases_stay_with_ancestors(settings: Settings, store: Store, nights: list[Artifact]) -> None:
     settings = keep(settings, 2)
     outdated = find_outdated(store, settings)
     assert outdated.deployments == (5, 6)
@@ -127,7 +125,7 @@ def test_the_newest_deployments_and_the_best_before_them_stay_with_all_they_came
     assert notes == []
 
 
-def test_what_was_deleted_is_told_from_what_was_lost(settings: Settings, store: Store, nights: list[Artifact]) -> None:
+def test_pruned_artifact_differs_from_lost_one(settings: Settings, store: Store, nights: list[Artifact]) -> None:
     delete_outdated(store, settings, find_outdated(store, keep(settings, 2)))
     with pytest.raises(PrunedError, match=r"was pruned on \d{4}-\d\d-\d\d: no retained deployment needs it"):
         store.open(nights[0].ref)
@@ -158,9 +156,7 @@ def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: Ti
     assert {artifact.manifest.run for artifact in outdated.artifacts} == {"night-2", "night-5"}
 
 
-def test_nothing_is_deleted_where_the_log_cannot_be_read(
-    settings: Settings, store: Store, nights: list[Artifact]
-) -> None:
+def test_unreadable_log_deletes_nothing(settings: Settings, store: Store, nights: list[Artifact]) -> None:
     (Path(store.uri) / "deployments" / "000006.json").write_text("{", encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"000006\.json is damaged"):
         find_outdated(store, keep(settings, 2))
@@ -198,9 +194,7 @@ def test_a_bucket_is_pruned_as_a_directory_is(bucket: Any, tmp_path: Path) -> No
     store.prune(made)
 
 
-def test_best_release_of_real_data_is_kept_beside_that_of_the_sample(
-    settings: Settings, store: Store, light: TinyModel
-) -> None:
+def test_best_releases_of_sample_and_real_data_stay(settings: Settings, store: Store, light: TinyModel) -> None:
     # Run 6 is live; before it, run 1 was the best on the sample and run 2 on real data.
     for number, (gate, sample) in enumerate(
         [(0.9, True), (0.8, False), (0.7, True), (0.7, False), *[(0.6, False)] * 2], 1
@@ -233,7 +227,7 @@ def test_newest_of_each_kind_is_kept_however_old(
     assert newest.ref not in outdated
 
 
-def test_what_is_as_old_as_the_days_that_are_kept_may_go(settings: Settings, store: Store) -> None:
+def test_artifact_exactly_keep_days_old_is_outdated(settings: Settings, store: Store) -> None:
     minute = 1 / (24 * 60)
     ages = (2 + minute, 2 - minute, 1.0)
     made = [publish(store, "train", {}, number, {}, days) for number, days in enumerate(ages, 1)]
@@ -247,7 +241,7 @@ def test_decisions_and_rejections_are_never_deleted(settings: Settings, store: S
     assert outdated_refs(store, settings) == set()
 
 
-def test_damaged_manifest_of_what_nobody_needs_is_left_alone(
+def test_damaged_unneeded_manifest_is_not_deleted(
     settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged = nights[2].input("trained")
@@ -263,7 +257,7 @@ def test_damaged_manifest_of_what_nobody_needs_is_left_alone(
 
 
 @pytest.mark.parametrize("kind", ["trained", None], ids=["what it was made from", "a release that is kept"])
-def test_nothing_is_deleted_where_a_manifest_that_is_needed_is_damaged(
+def test_damaged_needed_manifest_deletes_nothing(
     settings: Settings, store: Store, nights: list[Artifact], kind: str | None
 ) -> None:
     damaged = nights[4].input(kind) if kind else nights[4]
@@ -288,7 +282,7 @@ def test_deletion_ends_with_what_others_were_made_from(
     assert told == [kind for kind in ("release", *reversed(CHAIN)) for _ in range(3)]
 
 
-def test_deletion_that_is_cut_off_is_made_whole_by_the_next(
+def test_interrupted_deletion_is_completed_by_the_next(
     settings: Settings, store: Store, nights: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_release(nights[0], settings)

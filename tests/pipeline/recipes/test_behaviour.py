@@ -102,7 +102,7 @@ def test_a_recipe_may_have_no_behavioural_tests(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_test_of_texts_that_is_written_wrongly_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_invalid_test_of_texts_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in NEGATIVE
     assert said in refused(tmp_path, "nsmc", NEGATIVE.replace(old, new))
 
@@ -128,7 +128,7 @@ def test_a_test_of_texts_that_is_written_wrongly_is_refused(tmp_path: Path, old:
         ('kind = "minimum"\nscore = [0.0, 2.0]', 'kind = "direction"', "takes by, not nothing"),
     ],
 )
-def test_a_test_of_pairs_that_is_written_wrongly_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_invalid_test_of_pairs_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
     assert old in UNRELATED
     assert said in refused(tmp_path, "klue-sts", UNRELATED.replace(old, new))
 
@@ -155,7 +155,7 @@ def test_words_without_a_word_are_refused(tmp_path: Path) -> None:
     assert "`words.very` " in refused(tmp_path, "nsmc", "[words]\nvery = []\n" + NEGATIVE)
 
 
-def test_a_capability_without_a_bound_and_a_bound_without_a_test_are_refused(tmp_path: Path) -> None:
+def test_bounds_without_test_or_reverse_are_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE, "names")
     assert "`gate.behaviour.negation` is missing: behaviour/nsmc.toml tests it" in said
     said = refused(tmp_path, "nsmc", NEGATIVE, "negation", "names")
@@ -168,7 +168,7 @@ def filled(words: dict[str, Any], *cases: Any, kind: str = "invariance") -> list
     return behaviour.questions(behaviour.tests[0])
 
 
-def test_a_name_is_filled_with_each_word_and_alike_on_both_sides() -> None:
+def test_placeholder_is_filled_alike_on_both_sides() -> None:
     assert filled({"part": ["연기가", "음악이"]}, ["{part} 좋다", "{part} 안 좋다"]) == [
         (("연기가 좋다",), ("연기가 안 좋다",)),
         (("음악이 좋다",), ("음악이 안 좋다",)),
@@ -180,7 +180,7 @@ def test_two_names_are_filled_with_all_their_combinations() -> None:
     assert found == [(("131",),), (("141",),), (("232",),), (("242",),)]
 
 
-def test_a_word_with_braces_is_not_filled_again_and_others_stay_as_they_are() -> None:
+def test_word_with_braces_is_not_filled_again() -> None:
     found = filled({"a": ["{b}"], "b": ["no"]}, "{a} { } {}", kind="minimum")
     assert found == [(("{b} { } {}",),)]
 

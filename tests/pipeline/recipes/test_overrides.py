@@ -28,7 +28,7 @@ def test_overrides_are_written_as_they_are_read(tmp_path: Path) -> None:
     assert read_overrides(file) == chosen | {"model.scratch.layers": 1, "model.scratch.dropout": 0.1}
 
 
-def test_of_a_file_of_overrides_and_the_options_the_options_win(tmp_path: Path) -> None:
+def test_options_override_the_overrides_file(tmp_path: Path) -> None:
     file = tmp_path / "overrides.toml"
     file.write_text("[train]\nepochs = 2\nwarmup = 0.2\nseed = 3\n", encoding="utf-8")
     job = open_job(

@@ -47,7 +47,7 @@ def test_no_shipped_table_sets_an_unknown_profile(name: str) -> None:
     assert set(document["profiles"]) == set(PROFILES)
 
 
-def test_full_klue_sts_has_the_settings_of_klue_baseline() -> None:
+def test_full_klue_sts_has_klue_baseline_settings() -> None:
     recipe = load_recipe("klue-sts", "full")
     assert recipe.model.base == "klue/bert-base"
     assert recipe.model.objective == "cross-encoder"
@@ -62,7 +62,7 @@ def test_full_nsmc_has_the_settings_of_ratsnlp() -> None:
     assert (recipe.model.max_length, recipe.train.seed) == (128, 7)
 
 
-def test_the_real_reviews_have_the_floor_that_the_project_promises() -> None:
+def test_nsmc_has_the_promised_threshold() -> None:
     assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.86
 
 
@@ -125,7 +125,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_named_by_file_key_and_what_is_allowed(mistake: str, broken: Any) -> None:
+def test_recipe_error_names_file_key_and_values(mistake: str, broken: Any) -> None:
     name, old, new, named = MISTAKES[mistake]
     directory = broken(name, old, new)
     if mistake == "sample not a table":
@@ -146,12 +146,12 @@ def test_every_mistake_is_named_at_once(broken: Any) -> None:
         load_recipe("nsmc", "full", directory=directory)
 
 
-def test_an_unknown_recipe_is_answered_with_those_that_exist() -> None:
+def test_unknown_recipe_error_lists_known_recipes() -> None:
     with pytest.raises(RecipeError, match=r"no recipe 'imdb'; there are: .*klue-sts.*nsmc"):
         load_recipe("imdb", "full")
 
 
-def test_an_unknown_profile_is_answered_with_those_that_exist() -> None:
+def test_unknown_profile_error_lists_known_profiles() -> None:
     with pytest.raises(RecipeError, match=r"nsmc\.toml has no profile 'huge'; it has: embedded, full"):
         load_recipe("nsmc", "huge")
 
@@ -198,7 +198,7 @@ def test_heads_must_divide_the_hidden_size() -> None:
         load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 5})
 
 
-def test_a_new_recipe_is_two_files_and_no_python(broken: Any) -> None:
+def test_new_recipe_needs_two_files_without_python(broken: Any) -> None:
     directory: Path = broken("nsmc", 'name = "nsmc"', 'name = "shop-reviews"')
     (directory / "nsmc.toml").rename(directory / "shop-reviews.toml")
     (directory / "behaviour" / "nsmc.toml").rename(directory / "behaviour" / "shop-reviews.toml")

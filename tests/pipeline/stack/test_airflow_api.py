@@ -63,7 +63,7 @@ def airflow() -> Iterator[tuple[AirflowApi, list[tuple[str, str | None, bytes]]]
     server.server_close()
 
 
-def test_the_client_signs_in_once_and_makes_the_missing_pool(
+def test_client_signs_in_once_and_creates_pool(
     airflow: tuple[AirflowApi, list[tuple[str, str | None, bytes]]],
 ) -> None:
     api, requests = airflow

@@ -41,7 +41,7 @@ def test_damaged_keys_and_password_are_made_again(settings: Settings, damage: st
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_another_airflow_on_the_machine_does_not_leak_in(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_another_airflow_are_left_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "postgresql://production")
     monkeypatch.setenv("AIRFLOW_HOME", "/somewhere/else")
     environment = stack_environment(settings)

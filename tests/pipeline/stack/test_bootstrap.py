@@ -20,7 +20,7 @@ def bootstrap_run(tmp_path: Path, **variables: str) -> subprocess.CompletedProce
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_bootstrap_needs_no_package_and_stops_at_a_taken_port(tmp_path: Path, taken_port: int) -> None:
+def test_bootstrap_without_packages_stops_at_taken_port(tmp_path: Path, taken_port: int) -> None:
     result = bootstrap_run(tmp_path, SAEBYEOK_AIRFLOW_URL=f"http://127.0.0.1:{taken_port}")
     assert result.returncode == 1
     assert result.stderr.startswith(f"saebyeok: port {taken_port} on 127.0.0.1 cannot be used")
@@ -42,7 +42,7 @@ def test_make_says_which_python_it_needs() -> None:
     assert "make venv PYTHON=/path/to/python3.11" in result.stderr
 
 
-def test_what_is_installed_is_known_by_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stamp_tells_whether_installation_is_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text("a")
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)

@@ -32,7 +32,7 @@ def made(store: Store, kind: str, figures: dict[str, Any]) -> Artifact:
         ("decide", {"promote": False, "reason": "too bad"}, "r", "REFUSED: too bad"),
     ],
 )
-def test_a_stage_in_brief_says_that_it_is_of_the_sample(
+def test_stage_in_brief_names_the_sample(
     stage: str, figures: dict[str, Any], run: str, text: str, store: Store
 ) -> None:
     artifact = made(store, stage, figures)
@@ -40,7 +40,7 @@ def test_a_stage_in_brief_says_that_it_is_of_the_sample(
     assert in_brief(stage, artifact, run, sample=True) == f"{text}{', ' if text else ''}on sample data"
 
 
-def test_what_was_validated_says_whether_it_is_the_sample(store: Store) -> None:
+def test_validated_data_says_whether_it_is_sample(store: Store) -> None:
     assert is_sample(made(store, "validate", {"sample": True}))
     assert not is_sample(made(store, "validate", {"sample": False}))
     assert not is_sample(None)

@@ -41,7 +41,7 @@ def texts(out: io.StringIO) -> list[str]:
     return [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines()]
 
 
-def test_each_change_is_one_line_with_what_comes_next() -> None:
+def test_each_change_is_one_line_with_next_task() -> None:
     out = io.StringIO()
     follower = make_follower(out)
     for _ in range(2):
@@ -77,7 +77,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_one_line_rewritten_and_a_file_none_of_it() -> None:
+def test_status_line_is_rewritten_only_on_terminal() -> None:
     terminal, file = Terminal(), io.StringIO()
     for out in (terminal, file):
         progress = Progress(out)
@@ -89,7 +89,7 @@ def test_a_terminal_gets_one_line_rewritten_and_a_file_none_of_it() -> None:
     assert texts(file) == ["done"]
 
 
-def test_a_failed_tasks_sentence_is_found_in_its_log(tmp_path: Path) -> None:
+def test_failure_reason_is_read_from_task_log(tmp_path: Path) -> None:
     log = tmp_path / "attempt=1.log"
     events = [
         {"level": "info", "event": "::group::Execute"},
@@ -108,7 +108,7 @@ def test_a_failed_tasks_sentence_is_found_in_its_log(tmp_path: Path) -> None:
     assert failure_reason(tmp_path / "absent.log") == f"no log at {tmp_path / 'absent.log'}"
 
 
-def test_the_newest_step_of_a_training_is_found_in_its_log(tmp_path: Path) -> None:
+def test_newest_training_step_is_read_from_log(tmp_path: Path) -> None:
     log = tmp_path / "attempt=1.log"
     assert steps_done(log) == ""
     log.write_text("x" * 50_000 + '{"event": "step 20 of 606: loss 0.3"}\n{"event": "step 40 of 606: loss 0.2"}\n')

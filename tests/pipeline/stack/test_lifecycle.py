@@ -51,7 +51,7 @@ def test_down_stops_what_a_damaged_record_was_of(
     assert not control.record_path(settings).exists()
 
 
-def test_down_forgets_a_damaged_record_of_what_has_ended(settings: Settings) -> None:
+def test_down_removes_damaged_record_of_ended_processes(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     control.record_path(settings).write_text("")
     control.down(settings, Progress(io.StringIO()))
@@ -59,7 +59,7 @@ def test_down_forgets_a_damaged_record_of_what_has_ended(settings: Settings) -> 
 
 
 @pytest.mark.parametrize("url", ["localhost", "http://127.0.0.1:99999", "http://127.0.0.1:3000"])
-def test_an_address_that_is_none_does_not_stop_what_runs(
+def test_invalid_address_does_not_stop_running_stack(
     url: str, settings: Settings, sleeper: Callable[..., tuple[Record, Member]]
 ) -> None:
     settings = settings.model_copy(update={"airflow_url": url, "service_url": "http://127.0.0.1:3000"})
@@ -81,7 +81,7 @@ def test_two_at_once_are_refused(settings: Settings) -> None:
         pass
 
 
-def test_other_settings_are_told_from_those_of_a_running_stack(settings: Settings) -> None:
+def test_fingerprint_changes_with_the_settings(settings: Settings) -> None:
     before = control.fingerprint(settings)
     assert control.fingerprint(settings) == before
     assert control.fingerprint(settings.model_copy(update={"data": Path("/data")})) != before

@@ -11,7 +11,7 @@ from pipeline.settings import ROOT, Settings
 from pipeline.stack import bootstrap, preflight
 
 
-def test_a_taken_port_is_a_sentence_that_names_port_and_variable(taken_port: int) -> None:
+def test_taken_port_message_names_port_and_variable(taken_port: int) -> None:
     problem = preflight.port_problem(f"http://127.0.0.1:{taken_port}", "SAEBYEOK_AIRFLOW_URL")
     assert problem is not None
     assert f"port {taken_port} on 127.0.0.1" in problem
@@ -64,7 +64,7 @@ def test_a_recipe_that_is_none_is_named(text: str, tmp_path: Path) -> None:
     assert problem.startswith(f"{tmp_path / 'own.toml'} is not a valid recipe (")
 
 
-def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
+def test_too_small_disk_gives_a_message(tmp_path: Path) -> None:
     assert preflight.room_problem(tmp_path, 1) is None
     problem = preflight.room_problem(tmp_path, 10**18)
     assert problem is not None
@@ -72,7 +72,7 @@ def test_a_disk_that_is_too_small_is_a_sentence(tmp_path: Path) -> None:
     assert "1000000000 GB are needed" in problem
 
 
-def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_unwritable_home_gives_a_message(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert preflight.writing_problem(tmp_path / "new" / "home") is None
     problem = preflight.writing_problem(tmp_path / "file" / "home")
@@ -80,7 +80,7 @@ def test_a_home_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     assert "is not writable (Not a directory)" in problem
 
 
-def test_a_data_directory_without_the_published_files_is_named(tmp_path: Path) -> None:
+def test_missing_published_files_are_named(tmp_path: Path) -> None:
     problem = preflight.data_problem(tmp_path, ROOT / "pipeline" / "recipes")
     assert problem is not None
     assert "lacks klue-sts/klue-sts-v1.1_train.json, klue-sts/klue-sts-v1.1_dev.json, nsmc/ratings_train.txt" in problem

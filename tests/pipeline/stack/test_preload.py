@@ -36,7 +36,7 @@ def preloaded(arguments: list[str], devices: int = 0) -> dict[str, list[str]]:
 
 
 @pytest.mark.torch
-def test_the_scheduler_has_all_of_it_and_nothing_of_ours_or_a_thread_of_python() -> None:
+def test_scheduler_preloads_libraries_without_own_code_or_threads() -> None:
     found = preloaded(["airflow", "scheduler"])
     assert found == {
         "heavy": list(HEAVY),

@@ -41,7 +41,7 @@ def first_line(log: Path) -> str:
     return text.strip()
 
 
-def test_stop_ends_a_process_and_its_children_in_other_sessions(sleeper: Sleeper) -> None:
+def test_stop_ends_process_and_its_detached_children(sleeper: Sleeper) -> None:
     record, member = sleeper(*PARENT)
     child = psutil.Process(int(first_line(member.log)))
     assert is_running(member, record.mark)

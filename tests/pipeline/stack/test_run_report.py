@@ -21,7 +21,7 @@ def body_of(line: str) -> dict[str, list[object]]:
     return dict(json.loads(words[words.index("-d") + 1]))
 
 
-def test_each_endpoint_is_asked_and_answers_about_the_releases_own_data(
+def test_each_endpoint_answers_with_release_examples(
     service: Service,
     classifier: TinyModel,
     cross_encoder: TinyModel,
@@ -66,7 +66,7 @@ def test_nobody_is_asked_for_what_is_not_deployed(settings: Settings, store: Sto
     assert list(ask(settings, first))[1].startswith("    no answer: ")
 
 
-def test_a_rollback_is_suggested_only_where_every_recipe_keeps_a_release(settings: Settings, store: Store) -> None:
+def test_rollback_suggested_if_every_recipe_keeps_release(settings: Settings, store: Store) -> None:
     log = DeploymentLog(store)
 
     def suggests() -> bool:

@@ -38,7 +38,7 @@ def champion(reviews: Road) -> Artifact:
 # --- the verdict and its output ---
 
 
-def test_refusal_is_an_error_with_the_address_of_its_report(reviews: Road, caplog: pytest.LogCaptureFixture) -> None:
+def test_refusal_logs_error_with_report_address(reviews: Road, caplog: pytest.LogCaptureFixture) -> None:
     road = held_to(reviews, HIGH)
     with caplog.at_level(logging.INFO):
         decided = decide(road.job, road.evaluated, None)
@@ -88,7 +88,7 @@ def test_report_says_what_was_decided(reviews: Road) -> None:
     assert not re.search(r"(src|href)=\"https?://", report)
 
 
-def test_another_threshold_is_another_decision_about_the_same_model(reviews: Road) -> None:
+def test_changed_threshold_gives_new_decision_same_model(reviews: Road) -> None:
     low, high = held_to(reviews, LOW), held_to(reviews, HIGH)
     yes, no = (decide(road.job, road.evaluated, None) for road in (low, high))
     assert (yes.figures["promote"], no.figures["promote"]) == (True, False)
@@ -213,7 +213,7 @@ def broken_champions(road: Road) -> dict[str, Artifact]:
 
 
 @pytest.mark.parametrize("how", ["no such model", "cut", "no fields", "no input", "no numbers"])
-def test_a_champion_that_cannot_be_read_stops_the_gate(how: str, reviews: Road) -> None:
+def test_unreadable_champion_stops_the_gate(how: str, reviews: Road) -> None:
     champion = broken_champions(reviews)[how]
     with pytest.raises(ArtifactError, match=rf"the champion {champion.ref} cannot be read.*roll back") as caught:
         decide_on(held_to(reviews, LOW), champion)

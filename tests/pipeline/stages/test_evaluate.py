@@ -52,7 +52,7 @@ def test_figures_follow_from_the_stored_predictions(road: Road) -> None:
     assert figures["test_rows"] == len(table) == len(road.rows["test"])
 
 
-def test_predictions_are_those_of_the_model_on_the_texts(road: Road) -> None:
+def test_predictions_equal_the_models_on_the_texts(road: Road) -> None:
     for name in ("test", "gate"):
         table = pd.read_parquet(road.evaluated.path / f"{name}.parquet")
         answers = load_trained(road.recipe, road.trained).answer(table)
@@ -63,7 +63,7 @@ def test_predictions_are_those_of_the_model_on_the_texts(road: Road) -> None:
             assert table["prediction"].to_numpy() == pytest.approx(answers, abs=1e-3)
 
 
-def test_the_gate_side_is_the_one_that_training_did_not_see(road: Road) -> None:
+def test_gate_split_was_not_seen_in_training(road: Road) -> None:
     gate = pd.read_parquet(road.evaluated.path / "gate.parquet")
     trained_on = pd.read_parquet(road.tokenized.path / "train.parquet")["id"]
     assert gate["id"].tolist() == split_rows(road.recipe, road.rows["train"])["gate"]["id"].tolist()
@@ -71,7 +71,7 @@ def test_the_gate_side_is_the_one_that_training_did_not_see(road: Road) -> None:
     assert road.evaluated.figures["gate_rows"] == len(gate) > 0
 
 
-def test_rows_whose_text_is_in_train_are_left_out_of_the_second_figures(repeated: Road) -> None:
+def test_second_figures_exclude_rows_in_train(repeated: Road) -> None:
     figures = repeated.evaluated.figures
     table = pd.read_parquet(repeated.evaluated.path / "test.parquet")
     new = table[~table["in_train"]]
@@ -164,7 +164,7 @@ def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road
     assert "similarity" not in reviews.evaluated.figures
 
 
-def test_texts_are_in_the_files_and_not_in_the_figures(road: Road) -> None:
+def test_texts_are_in_files_not_in_figures(road: Road) -> None:
     # Figures go to the tracker, which may run at another company.
     mistakes = json.loads((road.evaluated.path / "mistakes.json").read_text(encoding="utf-8"))
     assert 0 < len(mistakes) <= 20
@@ -172,7 +172,7 @@ def test_texts_are_in_the_files_and_not_in_the_figures(road: Road) -> None:
     assert not [row["text"] for row in mistakes if row["text"] in told]
 
 
-def test_a_picture_of_one_foreseen_label_and_of_a_constant_score_can_be_drawn(tmp_path: Path) -> None:
+def test_plots_allow_one_label_or_constant_score(tmp_path: Path) -> None:
     sure = np.tile([0.9, 0.1], (4, 1))
     draw(load_recipe("nsmc", "embedded"), np.array([0, 0, 0, 0]), sure, tmp_path / "a.png")
     draw(load_recipe("klue-sts", "embedded"), np.array([0.0, 5.0]), np.array([2.0, 2.0]), tmp_path / "b.png")
@@ -192,7 +192,7 @@ def test_figures_are_numbers(road: Road) -> None:
             assert all(math.isfinite(value) for value in figure.values())
 
 
-def test_a_model_that_answers_no_numbers_is_not_judged(road: Road) -> None:
+def test_model_with_nan_answers_is_not_evaluated(road: Road) -> None:
     rows = len(road.rows["test"])
     with pytest.raises(BrokenModelError, match=f"answers {rows} of {rows} inputs with what is no number; train it"):
         evaluate(road.job, road.validated, road.tokenized, without_numbers(road.trained))

@@ -125,7 +125,7 @@ def test_weights_that_were_made_again_have_another_name(tmp_path: Path) -> None:
     assert read_card(same).id == read_card(again).id
 
 
-def test_the_report_of_a_release_has_parity_and_latency_too(road: Road) -> None:
+def test_release_report_has_parity_and_latency(road: Road) -> None:
     report = (road.released.path / "report.html").read_text(encoding="utf-8")
     parity = road.released.figures["parity"]["int8"]["largest_difference"]
     assert f"{parity:.5f}" in report
@@ -234,7 +234,7 @@ def test_sums_of_int8_products_fit_in_16_bits(road: Road) -> None:
     assert 2 * 255 * largest <= 2**15 - 1
 
 
-def test_graphs_take_any_batch_and_length_as_32_bit_integers(road: Road) -> None:
+def test_graphs_take_any_shape_of_int32(road: Road) -> None:
     card = read_card(road.released)
     for variant in (*card.variants["cpu"], card.variants["cuda"][0]):
         session = open_session(road.released.path / variant.file)
@@ -339,7 +339,7 @@ def test_fp16_beyond_its_bound_is_not_released(
     assert np.abs(half - reference).max() > 0.05
 
 
-def test_where_int8_is_beyond_the_bound_cpus_get_fp32(
+def test_int8_beyond_bound_gives_cpus_fp32(
     pairs: Road, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convert, "to_int8", without_signs(to_int8))
@@ -377,7 +377,7 @@ def without_mask(file: Path) -> None:
     onnx.save(graph, file)
 
 
-def test_a_graph_that_ignores_the_mask_is_not_released(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_ignoring_the_mask_is_not_released(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(source: Path, target: Path) -> None:
         to_cpu(source, target)
         without_mask(target)

@@ -70,7 +70,7 @@ def test_force_makes_a_new_attempt_and_it_wins(make_job: Callable[..., Job], rec
     assert later.ref == forced.ref != first.ref
 
 
-def test_force_takes_effect_though_the_clock_was_set_back(
+def test_force_rebuilds_after_clock_was_set_back(
     make_job: Callable[..., Job], recipe: Recipe, set_clock: Callable[[timedelta], None]
 ) -> None:
     stage = Stage()
@@ -101,7 +101,7 @@ def test_a_stage_that_fails_leaves_nothing(make_job: Callable[..., Job], recipe:
     assert Stage()(make_job(recipe)).figures == {"run": 1}
 
 
-def test_a_disk_that_fills_up_in_a_stage_may_be_tried_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
+def test_full_disk_in_stage_is_retryable(make_job: Callable[..., Job], recipe: Recipe) -> None:
     def build(directory: Path, _: Tracker) -> dict[str, Any]:
         raise OSError(errno.ENOSPC, "No space left on device", str(directory / "checkpoint"))
 
@@ -109,7 +109,7 @@ def test_a_disk_that_fills_up_in_a_stage_may_be_tried_again(make_job: Callable[.
         find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
 
 
-def test_other_errors_of_a_stage_pass_as_they_are(make_job: Callable[..., Job], recipe: Recipe) -> None:
+def test_other_stage_errors_pass_unchanged(make_job: Callable[..., Job], recipe: Recipe) -> None:
     def build(directory: Path, _: Tracker) -> dict[str, Any]:
         return {"text": (directory / "absent.txt").read_text()}
 
@@ -124,9 +124,7 @@ def test_the_manifest_says_where_an_artifact_comes_from(make_job: Callable[..., 
     assert manifest.key == make_key("train", 1, {"seed": 7}, {})
 
 
-def test_what_is_made_is_one_tracked_run_and_what_is_reused_is_none(
-    tracking_on: None, make_job: Callable[..., Job], recipe: Recipe
-) -> None:
+def test_built_artifact_is_one_run_reused_none(tracking_on: None, make_job: Callable[..., Job], recipe: Recipe) -> None:
     job = make_job(recipe)
     for _ in range(2):
         find_or_build(job, "release", 1, fields={"seed": 7}, inputs={}, build=lambda *_: {"latency_ms": 1.5})

@@ -57,7 +57,7 @@ def test_a_row_becomes_its_tokens_without_padding() -> None:
     assert found["length"].tolist() == [4, 3]
 
 
-def test_a_long_text_is_cut_with_its_end_mark_kept() -> None:
+def test_long_text_is_truncated_and_keeps_sep() -> None:
     rows = pd.DataFrame({"text": [" ".join(WORDS), " ".join(WORDS[:6]), "영화"]})
     found = encoder(8).encode(rows)
     assert token_list(found.rows["input_ids"][0]) == ids("[CLS]", *WORDS[:6], "[SEP]")
@@ -93,7 +93,7 @@ def test_a_cross_encoder_cuts_the_longer_text() -> None:
     assert token_list(found["input_ids"][0]) == ids("[CLS]", *WORDS[:4], "[SEP]", "배우", "[SEP]")
 
 
-def test_a_bi_encoder_reads_them_apart_and_counts_the_longer() -> None:
+def test_bi_encoder_encodes_separately_and_counts_longer() -> None:
     rows = pd.DataFrame({"text": ["영화", "배우 연기"], "text_pair": ["음악 결말 눈물", "웃음"]})
     found = encoder(16, "bi-encoder").encode(rows).rows
     assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "[SEP]")
@@ -146,7 +146,7 @@ print(hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest())
 """
 
 
-def test_the_same_texts_give_the_same_vocabulary_in_every_process() -> None:
+def test_vocabulary_is_equal_in_every_process() -> None:
     # The order in the library's hash tables differs only between processes.
     command = [sys.executable, "-c", LEARN]
     first, second = (subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout for _ in range(2))
@@ -162,9 +162,7 @@ def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.Mon
 
 @given(st.lists(st.text("가나다abé 12!", max_size=12), min_size=1), st.lists(st.text("가나다라abcé 12!?", max_size=12)))
 @settings(max_examples=40, deadline=None)
-def test_the_words_that_a_vocabulary_will_not_know_are_counted_without_learning_it(
-    learnt: list[str], texts: list[str]
-) -> None:
+def test_unknown_words_are_counted_before_learning_vocabulary(learnt: list[str], texts: list[str]) -> None:
     tokenizer, counter = learn_tokenizer(learnt, 60), WordCounter(None, learnt)
     found = [tokenizer(text, add_special_tokens=False) for text in texts]
     assert counter.count(texts) == [
@@ -172,7 +170,7 @@ def test_the_words_that_a_vocabulary_will_not_know_are_counted_without_learning_
     ]
 
 
-def test_words_of_a_base_model_are_counted_in_whole_texts(tmp_path: Path, store: Store) -> None:
+def test_base_model_words_are_counted_untruncated(tmp_path: Path, store: Store) -> None:
     TOKENIZER.backend_tokenizer.enable_truncation(8)
     TOKENIZER.save_pretrained(tmp_path)
     TOKENIZER.backend_tokenizer.no_truncation()
@@ -244,14 +242,14 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 @settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=30, unique=True), st.lists(TEXTS, max_size=30))
-def test_a_row_keeps_its_side_when_others_come_and_go(texts: list[str], others: list[str]) -> None:
+def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[str]) -> None:
     def sides(rows: list[str]) -> dict[str, str]:
         return {text: side_of((text,), REVIEWS.data) for text in rows}
 
     assert sides(texts).items() <= sides(others + texts).items()
 
 
-def test_a_larger_gate_takes_no_row_from_the_gate() -> None:
+def test_larger_gate_share_keeps_all_gate_rows() -> None:
     larger = small_recipe("nsmc", data__gate_share=0.3)
     for number in range(300):
         if side_of((f"리뷰 {number}",), REVIEWS.data) == "gate":
@@ -261,7 +259,7 @@ def test_a_larger_gate_takes_no_row_from_the_gate() -> None:
 @pytest.mark.parametrize(
     ("side", "advice"), [("gate", "raise data.gate_share"), ("train", "lower data.validation_share")]
 )
-def test_an_empty_side_is_an_error_that_says_what_to_do(side: str, advice: str) -> None:
+def test_empty_split_error_says_what_to_do(side: str, advice: str) -> None:
     texts = [f"리뷰 {number}" for number in range(200)]
     rows = pd.DataFrame({"text": [text for text in texts if side_of((text,), REVIEWS.data) != side]})
     with pytest.raises(DataError, match=rf"the {side} split has no rows; {advice}"):
@@ -284,7 +282,7 @@ def test_sides_are_whole_and_apart(reviews: Road) -> None:
     assert {name: reviews.tokenized.figures[name]["rows"] for name in parts} == {k: len(v) for k, v in parts.items()}
 
 
-def test_stored_rows_are_within_the_length_and_not_padded(reviews: Road, pairs: Road) -> None:
+def test_stored_rows_are_truncated_and_unpadded(reviews: Road, pairs: Road) -> None:
     for road, columns in ((reviews, ["input_ids"]), (pairs, ["input_ids", "input_ids_pair"])):
         rows = pd.read_parquet(road.tokenized.path / "test.parquet")
         assert len(rows) == len(road.rows["test"])
@@ -333,7 +331,7 @@ def test_a_base_model_brings_its_own_tokenizer(tmp_path: Path) -> None:
     assert len(road.tokenized.figures["base"]["revision"]) == 64
 
 
-def test_a_base_model_that_does_not_fit_stops_here(tmp_path: Path) -> None:
+def test_unsuitable_base_model_stops_tokenize(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", [" ".join(WORDS)], max_position_embeddings=16)
     road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
     with pytest.raises(BaseModelError, match="takes 16 tokens at most"):

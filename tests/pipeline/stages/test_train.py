@@ -164,7 +164,7 @@ def test_nothing_is_left_to_work_with_after_success(two_epochs: Road) -> None:
     assert work_of(two_epochs) == []
 
 
-def test_the_best_epoch_is_the_one_that_is_kept(tmp_path: Path) -> None:
+def test_best_epoch_is_kept(tmp_path: Path) -> None:
     # A learning rate at which a good first epoch is followed by worse ones.
     recipe = small_recipe("nsmc", train__epochs=3, train__learning_rate=2e-2, train__batch_size=16)
     road = open_road(recipe, tmp_path / "home", train=500, test=40)
@@ -205,9 +205,7 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
     assert work_of(two_epochs) == []
 
 
-def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut(
-    two_epochs: Road, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         kill_at(patch, math.ceil(two_epochs.tokenized.figures["train"]["rows"] / 32) + 2)
         with pytest.raises(Killed):
@@ -226,7 +224,7 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut(
         ("klue-sts", {"train__left_out": 0.1, "train__strangers": 0.1, "train__joined": 0.3}),
     ],
 )
-def test_a_run_killed_within_an_epoch_ends_with_the_same_weights(
+def test_run_killed_within_epoch_gives_same_weights(
     name: str, mixed: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     road = open_road(small_recipe(name, **mixed), tmp_path / "home", train=300, test=40)
@@ -278,7 +276,7 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
     ]
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_parts(
+def test_batch_exceeding_memory_is_computed_in_parts(
     two_epochs: Road, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = small_recipe("nsmc", model__scratch__dropout=0.0)
@@ -338,7 +336,7 @@ def test_of_two_that_train_the_same_one_waits(tmp_path: Path, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
-def test_a_loss_that_is_no_number_stops_for_good(name: str, tmp_path: Path) -> None:
+def test_nan_loss_stops_training_for_good(name: str, tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"])
     tensors = load_file(base / "model.safetensors")
     tensors["embeddings.word_embeddings.weight"][:] = math.nan
@@ -360,7 +358,7 @@ def test_a_base_model_that_changes_between_stages_stops(tmp_path: Path) -> None:
         _ = road.trained
 
 
-def test_with_a_steep_decay_only_what_stands_on_the_encoder_learns(tmp_path: Path) -> None:
+def test_steep_layer_decay_trains_only_the_head(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"])
     recipe = small_recipe("nsmc", model__base=str(base), train__layer_decay=1e-6, train__epochs=1)
     road = open_road(recipe, tmp_path / "home", train=200, test=20)
@@ -371,7 +369,7 @@ def test_with_a_steep_decay_only_what_stands_on_the_encoder_learns(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["bert", "electra"])
-def test_frozen_layers_and_what_is_below_them_stay_as_they_are(kind: str, tmp_path: Path) -> None:
+def test_frozen_layers_and_embeddings_stay_unchanged(kind: str, tmp_path: Path) -> None:
     narrow = {"embedding_size": 16} if kind == "electra" else {}
     base = save_base(tmp_path / "base", ["정말 재미있는 영화"], kind=kind, num_hidden_layers=2, **narrow)
     recipe = small_recipe("nsmc", model__base=str(base), train__frozen_layers=2, train__epochs=1)
@@ -385,7 +383,7 @@ def test_frozen_layers_and_what_is_below_them_stay_as_they_are(kind: str, tmp_pa
         _ = road.with_recipe(deep).trained
 
 
-def test_where_nothing_is_known_or_nothing_is_trained_nothing_is_frozen() -> None:
+def test_frozen_layers_refused_from_scratch_or_head_only() -> None:
     with pytest.raises(RecipeError, match="no layer knows anything"):
         small_recipe("nsmc", train__frozen_layers=1)
     with pytest.raises(RecipeError, match="no layer is trained then"):

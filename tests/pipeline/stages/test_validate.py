@@ -99,7 +99,7 @@ def test_good_pairs_become_an_artifact(sts: Recipe, make_job: MakeJob, data: Pat
     assert made.figures["test_in_train"] == 0
 
 
-def test_the_docs_open_without_a_network_and_show_the_rows(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
+def test_data_docs_open_offline_and_show_rows(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     test = [("9", " ", "0"), ("10", "<script>alert('나쁜 후기')</script>", "0"), *reviews(30, 5000)]
     write_reviews(data, [*reviews(60, 100), ("11", " ", "1")], test)
     made = validate(make_job(nsmc), data)
@@ -117,7 +117,7 @@ def test_the_docs_open_without_a_network_and_show_the_rows(nsmc: Recipe, make_jo
 
 
 @pytest.mark.browser
-def test_a_browser_shows_korean_and_asks_for_nothing_else(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
+def test_browser_shows_korean_without_other_requests(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("chromium is not installed, so the data docs are not opened in a browser")
@@ -201,9 +201,7 @@ def test_bad_reviews_stop_the_run(
     assert (caught.value.ref, caught.value.run) == (found.ref, found.manifest.run)
 
 
-def test_the_same_bad_files_are_not_looked_through_again_unless_that_is_forced(
-    nsmc: Recipe, make_job: MakeJob, data: Path
-) -> None:
+def test_unchanged_bad_files_are_rechecked_only_with_force(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     write_reviews(data, [*reviews(60, 1), ("99", "보통", "7")], reviews(30, 5000))
     with pytest.raises(RejectedDataError) as caught:
         validate(make_job(nsmc), data)
@@ -214,9 +212,7 @@ def test_the_same_bad_files_are_not_looked_through_again_unless_that_is_forced(
         assert force or str(again.value) == str(caught.value)
 
 
-def test_more_of_the_test_file_in_train_than_may_be_set_aside_stops_the_run(
-    nsmc: Recipe, make_job: MakeJob, data: Path
-) -> None:
+def test_too_much_leakage_in_train_stops_run(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     write_reviews(data, reviews(60, 1), [*reviews(30, 5000), reviews(60, 1)[7]])
     with pytest.raises(DataError, match=r"ratings_train.txt: 1 of 60 rows breaks the rule \"no row to learn from"):
         validate(make_job(nsmc), data)
@@ -286,9 +282,7 @@ def test_data_that_is_not_there_stops_the_run(nsmc: Recipe, make_job: MakeJob, d
         validate(make_job(nsmc), data)
 
 
-def test_a_finished_validation_is_reused_until_something_that_it_reads_changes(
-    nsmc: Recipe, make_job: MakeJob, data: Path
-) -> None:
+def test_validation_is_reused_until_an_input_changes(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     write_reviews(data, reviews(60, 1), reviews(30, 5000))
     first = validate(make_job(nsmc), data)
     assert validate(make_job(nsmc, run="another"), data).ref == first.ref
@@ -320,7 +314,7 @@ def test_a_changed_suite_is_run_again(
     assert validate(job, data).ref == first.ref
 
 
-def test_the_checkout_is_only_read_and_nothing_is_left_behind(
+def test_validation_leaves_checkout_and_drafts_clean(
     nsmc: Recipe, make_job: MakeJob, data: Path, settings: Settings
 ) -> None:
     before = tree(ROOT / "expectations")
@@ -426,9 +420,7 @@ def headline(number: int, topic: object = "sports") -> dict[str, Any]:
     return {"meta": {"number": number}, "title": f"{number}번째 소식", "topic": topic}
 
 
-def test_a_new_data_set_is_one_recipe_and_one_suite(
-    tmp_path: Path, settings: Settings, store: Store, data: Path
-) -> None:
+def test_new_data_set_needs_recipe_and_suite(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:
     train = [headline(n, topic) for n, topic in enumerate(["politics", "economy", 2] * 10)]
     train[3]["title"] = "열두 글자보다 긴 제목입니다"
     write_headlines(data, train)
@@ -441,9 +433,7 @@ def test_a_new_data_set_is_one_recipe_and_one_suite(
     assert "item 4 (id 3)" in warning
 
 
-def test_a_new_data_set_is_refused_by_its_own_suite(
-    tmp_path: Path, settings: Settings, store: Store, data: Path
-) -> None:
+def test_new_data_set_is_refused_by_its_suite(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:
     write_headlines(data, [headline(n, "weather") for n in range(19)])
     with pytest.raises(DataError, match=r"rows: 19.*min_value 20.*found 19\n.*19 of 19 rows break .*label weather"):
         validate(new_data_set(tmp_path, settings, store, HEADLINE_RULES), data)
@@ -476,7 +466,7 @@ def test_a_new_data_set_is_refused_by_its_own_suite(
         ),
     ],
 )
-def test_a_suite_that_cannot_be_run_is_an_error_that_names_it(
+def test_broken_suite_error_names_the_suite(
     tmp_path: Path, settings: Settings, store: Store, data: Path, rules: Any, sentence: str
 ) -> None:
     write_headlines(data, [headline(n) for n in range(30)])
@@ -484,7 +474,7 @@ def test_a_suite_that_cannot_be_run_is_an_error_that_names_it(
         validate(new_data_set(tmp_path, settings, store, rules), data)
 
 
-def test_shuffled_labels_are_seen_in_the_texts_that_repeat(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
+def test_shuffled_labels_are_found_by_repeated_texts(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     shuffle = random.Random(7)
     train = [(str(n), f"후기 {n % 20}", str(shuffle.randrange(2))) for n in range(100)]
     write_reviews(data, train, reviews(30, 5000))

@@ -105,7 +105,7 @@ def terminate() -> None:
 # --- trials and results ---
 
 
-def test_the_recipe_comes_first_and_the_best_is_written(home: Path, tmp_path: Path) -> None:
+def test_search_tries_recipe_first_and_writes_best(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "best.toml"
     found = search(home, RATE, "train.warmup=0..0.5", out=out)
     first, *others = found["trials"]
@@ -133,7 +133,7 @@ def test_only_the_validation_side_is_looked_at(home: Path) -> None:
     assert store.list("evaluate") == []
 
 
-def test_a_recipe_outside_the_bounds_is_tried_all_the_same(home: Path) -> None:
+def test_recipe_outside_bounds_is_tried_too(home: Path) -> None:
     found = search(home, "train.learning_rate=1e-2..5e-2", "train.weight_decay=0.2,0.3", trials=2)
     assert values(found)[0] == {"train.learning_rate": 3e-3, "train.weight_decay": 0.1}
     assert 1e-2 <= values(found)[1]["train.learning_rate"] <= 5e-2
@@ -173,7 +173,7 @@ def test_what_diverges_fails_and_the_search_goes_on(home: Path, tmp_path: Path) 
 # --- interruption ---
 
 
-def test_a_search_that_was_cut_off_goes_on_as_one_that_was_not(home: Path, tmp_path: Path) -> None:
+def test_resumed_search_equals_an_uninterrupted_one(home: Path, tmp_path: Path) -> None:
     other = shutil.copytree(home, tmp_path / "other")
     # The recipe's trial, a random one, and one for which the sampler uses the earlier ones.
     for cut in (1, 2, 12):
@@ -187,7 +187,7 @@ def test_a_search_that_was_cut_off_goes_on_as_one_that_was_not(home: Path, tmp_p
     assert len({tuple(item.items()) for item in values(whole)}) > 2, "the trials differ"
 
 
-def test_a_killed_process_loses_no_trial_and_goes_on_from_its_checkpoint(home: Path) -> None:
+def test_killed_search_resumes_without_losing_a_trial(home: Path) -> None:
     place = Place(home)
     arguments = ["--verbose", "tune", "nsmc", *sets(TINY | {"train.epochs": 8}), "--search", RATE, "--trials", "1"]
 
@@ -220,7 +220,7 @@ def test_sigterm_and_interrupt_end_it_in_good_order(home: Path) -> None:
     assert len(search(home, RATE, trials=2)["trials"]) == 2
 
 
-def test_what_a_kill_left_of_the_journal_does_not_stop_it(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_journal_does_not_stop_the_search(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = search(home, *FEW, trials=2)
     journal = Path(first["study"]) / "journal.log"
     journal.with_name("journal.log.lock").symlink_to(journal)
@@ -257,7 +257,7 @@ def test_what_a_kill_left_of_the_journal_does_not_stop_it(home: Path, caplog: py
         ("model.max_length=[1],[2]", "[1] is neither a number nor a text"),
     ],
 )
-def test_a_field_that_cannot_be_searched_is_one_sentence(item: str, says: str, tmp_path: Path) -> None:
+def test_unsearchable_field_gives_one_message(item: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         open_search(open_in(tmp_path), TINY, [item])
     assert str(caught.value).startswith(f"--search {item}: ")
@@ -270,7 +270,7 @@ def test_a_field_that_is_named_twice_is_refused(tmp_path: Path) -> None:
         open_search(open_in(tmp_path), TINY, ["train.epochs=1,2", "train.epochs=1..3"])
 
 
-def test_ranges_and_choices_take_the_type_of_the_field(tmp_path: Path) -> None:
+def test_ranges_and_choices_take_the_field_type(tmp_path: Path) -> None:
     items = ["train.warmup=0..1e-1", "train.learning_rate=3e-5..3e-4", "train.epochs=1..4", "train.weight_decay=0,0.1"]
     space = open_search(open_in(tmp_path), TINY, items).space
     assert space == {
@@ -300,7 +300,7 @@ def test_by_default_it_searches_around_every_recipe(name: str) -> None:
 # --- the command line ---
 
 
-def test_the_command_line_searches_and_takes_what_it_found(home: Path, tmp_path: Path) -> None:
+def test_command_line_searches_and_uses_the_result(home: Path, tmp_path: Path) -> None:
     place, out = Place(home), tmp_path / "best.toml"
     found = place.raw("tune", "nsmc", *sets(TINY), "--search", RATE, "--trials", "2", "--out", str(out))
     assert found.returncode == 0, found.stderr
