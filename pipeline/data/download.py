@@ -98,7 +98,7 @@ def _keep(part: Path, target: Path, known: str | None, whence: str) -> None:
     if known is not None and digest != known:
         part.unlink()
         raise DataError(
-            f"{whence}: the file has SHA-256 {digest}, not {known} as expected. It has changed or was corrupted in "
+            f"{whence}: the file has SHA-256 {digest}, not {known} as expected: it has changed or was corrupted in "
             "transit, and was discarded. If the change is intended, write the new SHA-256 into the recipe; if the "
             f"recipe has none, delete {_record(target)}"
         )

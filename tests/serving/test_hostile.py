@@ -260,7 +260,7 @@ def test_it_is_answered_and_others_are_too(strict: Service, case: Case) -> None:
     assert strict.client.classify(["좋다"]).recipe == "nsmc"
 
 
-def test_a_request_that_is_half_closed_is_answered_or_given_up(strict: Service) -> None:
+def test_half_closed_request_is_answered_or_dropped(strict: Service) -> None:
     # Whichever the server sees first, the answer or the end: to it a client that has said its last has gone.
     assert exchange(strict, Case("half closed after the request", request(GOOD), CLOSED, end="half"))[0] in (
         200,

@@ -154,7 +154,7 @@ def test_it_compares_two_sentences(opened: Opened, running: Service) -> None:
     assert "made-up sample" not in said
 
 
-def test_it_asks_the_service_alone_and_the_browser_has_nothing_to_complain_of(opened: Opened, running: Service) -> None:
+def test_page_calls_only_the_service_without_errors(opened: Opened, running: Service) -> None:
     opened.page.get_by_role("button", name=re.compile("^정말 재미있게")).click()
     opened.answer("texts")
     url = running.settings.service_url
@@ -187,7 +187,7 @@ def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service
     assert f"{wanted.score:.1%} sure" in said
 
 
-def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
+def test_page_reports_truncated_and_refused_texts(opened: Opened) -> None:
     field = opened.page.get_by_label("Korean text")
     field.fill("영화 " * 400)
     assert "The text was cut off: the model reads at most 32 tokens" in opened.answer("texts")
@@ -199,7 +199,7 @@ def test_a_truncated_text_and_a_refused_one_are_said(opened: Opened) -> None:
     opened.answer("texts")
 
 
-def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
+def test_page_retries_a_busy_service_after_its_delay(opened: Opened) -> None:
     error = {"error": {"type": "overloaded", "message": "too many requests", "index": None}}
     opened.page.route(
         "**/classify",
@@ -212,7 +212,7 @@ def test_a_busy_service_is_asked_again_when_it_says(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("guarded", [r"/classify$", r"/(classify|releases)$"])
-def test_a_key_is_asked_for_where_one_is_wanted(opened: Opened, guarded: str) -> None:
+def test_page_asks_for_a_required_key(opened: Opened, guarded: str) -> None:
     refused = {"error": {"type": "unauthorized", "message": "a key is needed", "index": None}}
 
     def guard(route: Route) -> None:
@@ -330,7 +330,7 @@ def test_every_kind_of_release_can_be_tried(
         assert opened.said == []
 
 
-def test_a_service_that_goes_and_comes_back_is_noticed(
+def test_page_recovers_when_the_service_returns(
     browser: Browser, running: Service, waited: str, classifier: TinyModel
 ) -> None:
     page = browser.new_page()

@@ -95,7 +95,7 @@ def ask(running: Service, path: str, body: object, **headers: str) -> httpx.Resp
     return httpx.post(f"{running.settings.service_url}{path}", json=body, headers=headers)
 
 
-def test_it_is_live_but_not_ready_before_the_first_deployment(unready: tuple[int, int, int, str]) -> None:
+def test_service_is_live_but_not_ready_before_deployment(unready: tuple[int, int, int, str]) -> None:
     assert unready == (200, 503, 503, "unavailable")
 
 
@@ -188,7 +188,7 @@ def test_what_was_read_of_a_text_is_said(running: Service, live: object) -> None
     assert (vector["unknown_share"], vector["truncated"]) == (1, False)
 
 
-def test_no_texts_are_no_results_and_a_long_one_is_said_to_be_cut(running: Service, live: object) -> None:
+def test_empty_request_and_truncated_text_are_answered(running: Service, live: object) -> None:
     assert running.client.classify([]).results == []
     assert [item.truncated for item in running.client.classify(["영화", "영화 " * 400]).results] == [False, True]
 
@@ -244,7 +244,7 @@ def test_every_error_has_one_shape(
     assert "Traceback" not in error["message"]
 
 
-def test_releases_say_what_is_live_and_what_the_workers_say(running: Service, live: dict[str, Artifact]) -> None:
+def test_releases_route_lists_releases_and_workers(running: Service, live: dict[str, Artifact]) -> None:
     body = running.client.releases()
     # Other tests deploy something and take it back.
     latest = DeploymentLog(open_store(running.settings)).latest()
@@ -259,7 +259,7 @@ def test_releases_say_what_is_live_and_what_the_workers_say(running: Service, li
     assert len(body.workers) == 2
 
 
-def test_the_service_of_a_store_is_told_from_that_of_another(
+def test_service_of_another_store_is_recognised(
     running: Service, store: Store, live: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert running.client.serves(store)
@@ -273,7 +273,7 @@ def test_the_service_of_a_store_is_told_from_that_of_another(
         assert not nobody.serves(store)
 
 
-def test_the_staged_release_answers_only_who_holds_the_token(running: Service, staged: Artifact) -> None:
+def test_staged_release_requires_the_token(running: Service, staged: Artifact) -> None:
     name = "nsmc-" + "c" * 16
     answer = running.client.classify(SENTENCES, release=name)
     assert answer.release == name
@@ -287,7 +287,7 @@ def test_the_staged_release_answers_only_who_holds_the_token(running: Service, s
         assert running.client.classify(["가"]).release == "nsmc-" + "a" * 16
 
 
-def test_an_address_that_is_not_loaded_is_not_answered_by_another(running: Service, staged: Artifact) -> None:
+def test_unloaded_release_address_is_not_found(running: Service, staged: Artifact) -> None:
     with pytest.raises(RefusedError, match="neither staged nor live"):
         running.client.classify(["가"], release="nsmc-" + "f" * 16)
     with pytest.raises(RefusedError, match="classification release, not regression"):
@@ -342,7 +342,7 @@ async def score_with_asyncio(url: str) -> ScoreResponse:
         return await client.score(SENTENCES[:1])
 
 
-def test_texts_are_scored_where_a_release_has_scores_of_them(
+def test_texts_are_scored_by_a_text_regression(
     running: Service, store: Store, staged: object, text_scorer: TinyModel
 ) -> None:
     stars = text_scorer.publish(store, "stars", key="f" * 16)
@@ -369,7 +369,7 @@ def test_texts_are_scored_where_a_release_has_scores_of_them(
     assert ask(running, "/score", {"texts": ["가"]}).status_code == 404
 
 
-def test_the_openapi_document_is_the_committed_one_with_this_services_limits(running: Service) -> None:
+def test_openapi_document_is_committed_except_for_limits(running: Service) -> None:
     document = httpx.get(f"{running.settings.service_url}/docs.json").json()
     assert document == json.loads(COMMITTED.read_text(encoding="utf-8"))
 
@@ -398,7 +398,7 @@ def total(samples: Samples, name: str, **labels: str) -> float:
     return sum(value for (found, has), value in samples.items() if found == name and has >= labels.items())
 
 
-def test_metrics_of_all_workers_are_told_by_whichever_answers(running: Service, live: object) -> None:
+def test_any_worker_returns_metrics_of_all(running: Service, live: object) -> None:
     before = metrics(running)
     for _ in range(12):
         running.client.classify(["가", "영화"])

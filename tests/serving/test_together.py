@@ -90,7 +90,7 @@ def ask_behind_a_heavy_one(service: Service, *requests: tuple[str, object]) -> l
     return answers
 
 
-def test_each_of_many_gets_its_own_answer_and_bad_ones_fail_alone(alone: Service) -> None:
+def test_concurrent_requests_get_their_own_answers(alone: Service) -> None:
     wanted = engine(alone, "nsmc").classify(TEXTS).tolist()
     singles = [("/classify", {"texts": [text]}) for text in TEXTS]
     bad = [("/classify", body) for body, _ in BAD]
@@ -128,7 +128,7 @@ def test_unlike_requests_share_the_thread_and_no_batch(alone: Service) -> None:
         assert result["vector"] == pytest.approx(vector, abs=1e-6)
 
 
-def test_every_answer_has_all_that_its_model_says_and_nothing_else(alone: Service) -> None:
+def test_every_response_matches_its_schema_exactly(alone: Service) -> None:
     asked = [
         ("/classify", {"texts": TEXTS}, ClassifyResponse),
         ("/similarity", {"pairs": PAIRS}, SimilarityResponse),
@@ -145,9 +145,7 @@ def test_every_answer_has_all_that_its_model_says_and_nothing_else(alone: Servic
         assert model.model_validate_json(answer.content, strict=True).model_dump(mode="json") == answer.json()
 
 
-def test_while_releases_change_every_answer_is_of_the_one_that_it_names(
-    alone: Service, other_classifier: TinyModel
-) -> None:
+def test_answers_match_their_release_during_changes(alone: Service, other_classifier: TinyModel) -> None:
     store = open_store(alone.settings)
     log = DeploymentLog(store)
     first = log.latest()
@@ -193,7 +191,7 @@ class Mislabelled(TinyModel):
         return super()._card(recipe, key, sample=sample, lies=lies).model_copy(update={"labels": ("one",)})
 
 
-def test_what_nobody_foresaw_is_counted_and_told_without_details(alone: Service, classifier: TinyModel) -> None:
+def test_unexpected_error_is_counted_without_details(alone: Service, classifier: TinyModel) -> None:
     store = open_store(alone.settings)
     broken = Mislabelled(classifier.directory, classifier.head).publish(store, "nsmc", key="m" * 16)
     alone.client.stage(broken.ref)

@@ -68,44 +68,42 @@ BREAKS: dict[str, Break] = {
     "test_what_cannot_be_read_stops_the_run": Break(
         "pipeline.data.reading:_decoded", 'content.decode("utf-8")\n', 'content.decode("utf-8", "replace")\n'
     ),
-    "test_a_file_made_to_break_one_rule_breaks_just_that_one": Break(
+    "test_file_breaks_exactly_the_intended_rule": Break(
         "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
     ),
-    "test_one_bad_review_is_set_aside_and_the_run_goes_on": Break(
+    "test_one_bad_review_is_set_aside": Break(
         "pipeline.data.quarantine:breaking_rows",
         "for row in _to_go(split.rows, finding):",
         "for row in ():",
         RejectedDataError,
     ),
-    "test_beyond_the_bound_the_run_stops_and_says_file_rows_rule_and_bound": Break(
+    "test_too_many_bad_rows_stop_the_run": Break(
         "pipeline.data.quarantine:beyond_bound", "part.count, recipe.data.quarantine)", "part.count, 0.1)"
     ),
     "test_beyond_the_recipes_bound_the_run_stops": Break(
         "pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"
     ),
-    "test_only_what_arrived_before_the_day_is_known_on_it": Break(
+    "test_run_knows_only_arrivals_before_its_day": Break(
         "pipeline.data.input_files:find_files", "if day < cutoff", "if day <= cutoff"
     ),
-    "test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next": Break(
+    "test_unusual_day_stops_its_run_and_is_skipped": Break(
         "pipeline.data.data_gate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"
     ),
-    "test_a_day_that_cannot_be_read_stops_its_night": Break(
+    "test_unreadable_day_stops_its_run": Break(
         "pipeline.data.daily_arrivals:_check",
         'usual="it can be read", level="critical"',
         'usual="it can be read", level="warning"',
     ),
-    "test_a_day_that_spoils_the_whole_costs_that_day_and_no_other": Break(
+    "test_day_that_breaks_combined_rules_is_left_out": Break(
         "pipeline.data.data_gate:check_data", "found := _spoilers(", "found := (lambda *_: {})("
     ),
     "test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone": Break(
         "pipeline.evaluation.champion_trial:_compare", "spec.champion.level_of(chance)", '"ok"'
     ),
-    "test_a_row_with_an_id_of_the_test_file_is_set_aside_and_the_test_file_stays": Break(
+    "test_train_row_with_test_id_is_set_aside": Break(
         "pipeline.data.rules:checked_table", "& (not is_test)", "& False", ValueError
     ),
-    "test_another_file_than_the_recipe_names_is_not_used": Break(
-        "pipeline.data.download:_keep", "digest != known", "False"
-    ),
+    "test_file_with_another_checksum_is_refused": Break("pipeline.data.download:_keep", "digest != known", "False"),
     "test_empty_split_error_says_what_to_do": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
     "test_nan_loss_stops_training_for_good": Break(
         "pipeline.training.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"

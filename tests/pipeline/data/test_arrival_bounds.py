@@ -85,7 +85,7 @@ def test_arrival_is_as_bad_as_its_worst_measure(levels: tuple[Level, ...], worst
 @pytest.mark.parametrize(
     ("bad", "rows", "level"), [(1, 200, "ok"), (1, 199, "critical"), (2, 399, "critical"), (0, 0, "ok")]
 )
-def test_unusable_rows_go_up_to_the_bound_of_the_quarantine(bad: int, rows: int, level: Level) -> None:
+def test_unusable_rows_follow_the_quarantine_bound(bad: int, rows: int, level: Level) -> None:
     recipe, _ = recipe_of("nsmc")
     assert recipe.data.quarantine == 0.005
     part = Part(FILE, Reading(pd.DataFrame({"row": range(rows)}), []))
@@ -94,7 +94,7 @@ def test_unusable_rows_go_up_to_the_bound_of_the_quarantine(bad: int, rows: int,
     assert (measure.level, measure.found) == (level, f"{bad:,} of {rows:,}")
 
 
-def test_exactly_the_bound_may_be_unusable_however_it_is_rounded() -> None:
+def test_unusable_rows_at_the_exact_bound_are_allowed() -> None:
     # In binary 0.29 * 100 is a little below 29.
     recipe = load_recipe("nsmc", "embedded", overrides={"data.quarantine": 0.29})
     part = Part(FILE, Reading(pd.DataFrame({"row": range(100)}), []))
@@ -117,7 +117,7 @@ def test_rows_seen_before_by_id_or_by_text(again: int, level: Level) -> None:
 
 
 @pytest.mark.parametrize(("of_test", "level"), [(3, "ok"), (4, "warning"), (10, "warning"), (11, "critical")])
-def test_rows_of_the_test_file_by_id_or_as_good_as_the_text(of_test: int, level: Level) -> None:
+def test_leaked_rows_match_by_id_or_normalised_text(of_test: int, level: Level) -> None:
     _, spec = recipe_of("nsmc")
     rows = [("t1", (f"{n}",)) if n % 2 else (f"{n}", ("좋 다!!!!",)) for n in range(of_test)]
     rows += [(f"new-{n}", (f"new-{n}",)) for n in range(100 - of_test)]
@@ -126,7 +126,7 @@ def test_rows_of_the_test_file_by_id_or_as_good_as_the_text(of_test: int, level:
     assert (measure.found, measure.level) == (f"{of_test:.1f}%", level)
 
 
-def test_file_without_a_row_has_no_share_of_anything() -> None:
+def test_file_without_rows_has_zero_shares() -> None:
     assert arrivals._share("rows", [], Shares(warning=0.05, critical=0.3)).found == "0.0%"
 
 
@@ -237,7 +237,7 @@ def test_fewer_unknown_words_are_no_doubt() -> None:
     assert arrivals._unknown(spec, many, none).level == "critical"
 
 
-def test_rows_without_a_word_have_none_that_is_unknown() -> None:
+def test_rows_without_words_have_no_unknown_words() -> None:
     _, spec = recipe_of("nsmc")
     measure = arrivals._unknown(spec, table([0, 1], [0, 1]), table([0, 0], [0, 0]))
     assert (measure.found, measure.usual) == ("100.00%", "0.00%")

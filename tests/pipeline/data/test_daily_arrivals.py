@@ -80,7 +80,7 @@ def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arri
     return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
 
 
-def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -> None:
+def test_run_knows_only_arrivals_before_its_day(job: Job, data: Path) -> None:
     for number in (0, 1, 3):
         made = validate(replace(job, cutoff=day_of(number)), data)
         table = pd.read_parquet(made.path / "train.parquet")
@@ -89,7 +89,7 @@ def test_only_what_arrived_before_the_day_is_known_on_it(job: Job, data: Path) -
         assert set(table["id"].iloc[60:].str.split("-").str[0]) == {str(n) for n in range(number)}
 
 
-def test_a_day_without_anything_new_finds_the_validation_again(job: Job, data: Path) -> None:
+def test_day_without_arrivals_reuses_the_validation(job: Job, data: Path) -> None:
     made = validate(job, data)
     assert validate(replace(job, cutoff=job.cutoff + timedelta(days=300), run="later"), data).ref == made.ref
     write_day(data, DAYS, reviews_of(DAYS))
@@ -121,7 +121,7 @@ ODD: list[tuple[Change, str]] = [
 
 
 @pytest.mark.parametrize(("change", "measure"), ODD)
-def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
+def test_unusual_day_is_distinguished_from_usual_days(recipe: Recipe, data: Path, change: Change, measure: str) -> None:
     write_day(data, DAYS, change(reviews_of(DAYS)))
     *usual, odd = checked(recipe, data)
     assert {arrival.level for arrival in usual} == {"ok"}
@@ -130,7 +130,7 @@ def test_a_day_out_of_line_is_told_from_usual_ones(recipe: Recipe, data: Path, c
 
 # One of a kind: the last.
 @pytest.mark.parametrize("change", {measure: change for change, measure in ODD}.values())
-def test_rejected_day_is_no_part_of_what_is_usual(recipe: Recipe, data: Path, change: Change) -> None:
+def test_rejected_day_does_not_change_the_usual_values(recipe: Recipe, data: Path, change: Change) -> None:
     # Of other sizes, so that one more changes their median.
     for number in range(DAYS):
         write_day(data, number, reviews_of(number, 200 + 20 * number))
@@ -144,9 +144,7 @@ def test_rejected_day_is_no_part_of_what_is_usual(recipe: Recipe, data: Path, ch
     assert again.measures == without.measures
 
 
-def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
-    make_job: Callable[..., Job], data: Path, tmp_path: Path
-) -> None:
+def test_unknown_words_are_those_of_the_base_model(make_job: Callable[..., Job], data: Path, tmp_path: Path) -> None:
     # No word of the train file has 쀍 in it, but the base model has read it.
     texts = [text for _, text, _ in reviews_of(0)]
     bases = {word: save_base(tmp_path / word, [*texts, word]) for word in ("좋다", "쀍다")}
@@ -158,7 +156,7 @@ def test_words_are_unknown_to_the_base_model_and_not_to_the_train_file(
         validate(replace(job, cutoff=day_of(DAYS + 1)), data)
 
 
-def test_one_text_in_another_script_makes_no_day_odd(recipe: Recipe, data: Path) -> None:
+def test_single_text_in_another_script_is_accepted(recipe: Recipe, data: Path) -> None:
     # Each of its letters is a word of its own.
     rows = reviews_of(DAYS)
     write_day(data, DAYS, [(rows[0][0], "".join(map(chr, range(0x4E00, 0x4E00 + 100))), "1"), *rows[1:]])
@@ -168,7 +166,7 @@ def test_one_text_in_another_script_makes_no_day_odd(recipe: Recipe, data: Path)
     assert float(measure.found[:-1]) > float(measure.usual[:-1]) + 2
 
 
-def test_a_base_model_is_asked_for_only_where_something_arrived(make_job: Callable[..., Job], data: Path) -> None:
+def test_base_model_is_loaded_only_for_arrivals(make_job: Callable[..., Job], data: Path) -> None:
     job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": "no model, and no directory"}))
     with pytest.raises(BaseModelError, match="neither a directory here nor a model on the hub"):
         validate(replace(job, cutoff=day_of(DAYS)), data)
@@ -184,9 +182,7 @@ def test_a_base_model_is_asked_for_only_where_something_arrived(make_job: Callab
         (lambda _: reviews_of(2), "rows seen before"),
     ],
 )
-def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
-    job: Job, data: Path, change: Change, measure: str
-) -> None:
+def test_unusual_day_stops_its_run_and_is_skipped(job: Job, data: Path, change: Change, measure: str) -> None:
     file = write_day(data, DAYS, change(reviews_of(DAYS)))
     night = replace(job, cutoff=day_of(DAYS + 1))
     with pytest.raises(DataError, match="the newest arrival failed its checks: .*" + measure) as caught:
@@ -215,7 +211,7 @@ def test_a_day_out_of_line_stops_its_night_and_is_left_out_of_the_next(
     ],
     ids=["repeated ids", "empty ids", "empty documents", "duplicates"],
 )  # fmt: skip
-def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
+def test_day_that_breaks_combined_rules_is_left_out(
     make_job: Callable[..., Job], data: Path, overrides: dict[str, float], change: Change, found: str
 ) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL | overrides)
@@ -231,9 +227,7 @@ def test_a_day_that_spoils_the_whole_costs_that_day_and_no_other(
     assert re.search(found, left_out)
 
 
-def test_a_day_is_blamed_also_where_the_published_files_alone_break_another_rule(
-    make_job: Callable[..., Job], data: Path
-) -> None:
+def test_day_is_blamed_despite_broken_published_files(make_job: Callable[..., Job], data: Path) -> None:
     # With what arrives they are enough.
     recipe = load_recipe(
         "nsmc", "embedded", overrides=SMALL | {"data.min_train_rows": 300, "data.overlap.duplicates": 0.01}
@@ -244,7 +238,7 @@ def test_a_day_is_blamed_also_where_the_published_files_alone_break_another_rule
     assert left_out.startswith(f"left out: nsmc/daily/{day_of(2)}.txt: ")
 
 
-def test_empty_documents_are_neither_seen_before_nor_of_the_test_file(recipe: Recipe, data: Path) -> None:
+def test_empty_documents_do_not_count_as_repeated(recipe: Recipe, data: Path) -> None:
     write_reviews(data, [*reviews(60, 1), ("blank", "", "1")], [*reviews(60, 5000), ("empty", " ", "0")])
     write_day(data, DAYS, [(a, b if n % 2 else "", c) for n, (a, b, c) in enumerate(reviews_of(DAYS))])
     *_, odd = checked(recipe, data)
@@ -252,7 +246,7 @@ def test_empty_documents_are_neither_seen_before_nor_of_the_test_file(recipe: Re
     assert (levels["rows seen before"], levels[LEAKED], levels["lengths"]) == ("ok", "ok", "critical")
 
 
-def test_no_day_is_blamed_for_what_the_published_files_break(make_job: Callable[..., Job], data: Path) -> None:
+def test_rules_broken_by_published_files_blame_no_day(make_job: Callable[..., Job], data: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL | {"data.overlap.duplicates": 0.01})
     train = [(a, b if n > 9 else "같은 말", "0" if n < 10 else c) for n, (a, b, c) in enumerate(reviews(60, 1))]
     write_reviews(data, train, reviews(60, 5000))
@@ -262,9 +256,7 @@ def test_no_day_is_blamed_for_what_the_published_files_break(make_job: Callable[
     assert "newest arrival" not in str(caught.value)
 
 
-def test_rows_of_the_test_file_that_arrive_are_set_aside_and_the_test_file_stays(
-    make_job: Callable[..., Job], data: Path
-) -> None:
+def test_arrived_test_rows_are_set_aside(make_job: Callable[..., Job], data: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
     write_day(data, 2, [("5007", "다른 말로 적은 글이다", "1"), *reviews_of(2)[1:]])
     made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
@@ -274,7 +266,7 @@ def test_rows_of_the_test_file_that_arrive_are_set_aside_and_the_test_file_stays
 
 
 @pytest.mark.parametrize("content", ["cp949", "utf-16", "empty"])
-def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content: str) -> None:
+def test_unreadable_day_stops_its_run(job: Job, data: Path, content: str) -> None:
     file = write_day(data, DAYS, reviews_of(DAYS), "utf-8" if content == "empty" else content)
     if content == "empty":
         file.write_bytes(b"")
@@ -282,7 +274,7 @@ def test_a_day_that_cannot_be_read_stops_its_night(job: Job, data: Path, content
         validate(replace(job, cutoff=day_of(DAYS + 1)), data)
 
 
-def test_the_first_days_have_nothing_to_be_held_against(recipe: Recipe, data: Path) -> None:
+def test_first_days_are_not_compared(recipe: Recipe, data: Path) -> None:
     write_day(data, 1, reviews_of(1, 10 * ROWS))
     assert [arrival.level for arrival in checked(recipe, data)[:3]] == ["ok"] * 3
 
@@ -311,7 +303,7 @@ def test_only_the_recent_days_say_what_is_usual(data: Path) -> None:
     assert {item.level for item in rows} == {"warning", "ok"}
 
 
-def test_a_bad_row_of_a_day_is_set_aside_with_its_own_file_and_line(make_job: Callable[..., Job], data: Path) -> None:
+def test_bad_arrival_row_is_set_aside_with_file(make_job: Callable[..., Job], data: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
     rows = reviews_of(2)
     write_day(data, 2, [*rows[:9], ("2-9", "애매하다", "7"), *rows[10:]])
@@ -321,7 +313,7 @@ def test_a_bad_row_of_a_day_is_set_aside_with_its_own_file_and_line(make_job: Ca
     assert made.figures["train_rows"] == 60 + DAYS * ROWS - 1
 
 
-def test_names_that_are_no_date_are_not_read_and_said(job: Job, data: Path) -> None:
+def test_undated_arrivals_are_ignored_with_a_warning(job: Job, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
     warnings = validate(job, data).figures["warnings"]
     assert any(warning.startswith("nsmc/daily/2015-8-9.txt is not read") for warning in warnings)

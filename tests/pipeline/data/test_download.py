@@ -39,7 +39,7 @@ def test_a_file_is_downloaded_once(server: Server, target: Path) -> None:
     assert sorted(path.name for path in target.parent.iterdir()) == ["reviews.txt", "reviews.txt.sha256"]
 
 
-def test_a_download_that_is_cut_off_goes_on_where_it_ended(server: Server, target: Path) -> None:
+def test_interrupted_download_resumes_at_its_end(server: Server, target: Path) -> None:
     server.cut = 150_000
     download(server.wanted(CONTENT), target)
     assert target.read_bytes() == CONTENT
@@ -60,7 +60,7 @@ def test_what_came_is_kept_for_the_next_run(server: Server, target: Path) -> Non
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_file_that_changes_between_two_parts_is_begun_anew(server: Server, target: Path, known: bool) -> None:
+def test_file_changed_between_parts_is_downloaded_again(server: Server, target: Path, known: bool) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(), target)
@@ -69,7 +69,7 @@ def test_a_file_that_changes_between_two_parts_is_begun_anew(server: Server, tar
     assert target.read_bytes() == OTHER
 
 
-def test_a_server_that_knows_no_ranges_is_asked_for_all_again(server: Server, target: Path) -> None:
+def test_server_without_ranges_sends_the_whole_file(server: Server, target: Path) -> None:
     server.cut, server.ranges = 1_000, False
     with pytest.raises(DownloadError):
         download(server.wanted(CONTENT), target)
@@ -89,7 +89,7 @@ def test_without_a_version_nothing_is_joined(server: Server, target: Path, tag: 
     assert set(server.asked) == {None}
 
 
-def test_a_download_goes_on_by_the_time_of_the_last_change(server: Server, target: Path) -> None:
+def test_download_without_etag_resumes_by_last_modified(server: Server, target: Path) -> None:
     server.tag, server.headers = None, {"Last-Modified": "Sat, 21 Nov 2026 03:00:00 GMT"}
     server.cut = 300_000
     download(server.wanted(CONTENT), target)
@@ -97,7 +97,7 @@ def test_a_download_goes_on_by_the_time_of_the_last_change(server: Server, targe
     assert server.asked[1] == "bytes=300000-"
 
 
-def test_a_part_that_is_the_whole_file_begins_anew(server: Server, target: Path) -> None:
+def test_part_as_long_as_the_file_is_restarted(server: Server, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(CONTENT), target)
@@ -110,7 +110,7 @@ def test_a_part_that_is_the_whole_file_begins_anew(server: Server, target: Path)
     assert server.asked == [f"bytes={len(CONTENT)}-", None]
 
 
-def test_another_part_than_was_asked_for_is_not_joined(server: Server, target: Path) -> None:
+def test_unrequested_range_is_not_appended(server: Server, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(), target)
@@ -148,7 +148,7 @@ def test_a_chunked_answer_is_believed_with_its_end(server: Server, target: Path,
         assert not target.exists()
 
 
-def test_another_file_than_the_recipe_names_is_not_used(server: Server, target: Path) -> None:
+def test_file_with_another_checksum_is_refused(server: Server, target: Path) -> None:
     server.content = OTHER
     with pytest.raises(DataError, match=f"SHA-256 {sum_of(OTHER)}, and {sum_of(CONTENT)} is wanted") as caught:
         download(server.wanted(CONTENT), target)
@@ -156,7 +156,7 @@ def test_another_file_than_the_recipe_names_is_not_used(server: Server, target: 
     assert list(target.parent.iterdir()) == []
 
 
-def test_where_no_sum_is_known_the_first_file_is_held_to(server: Server, target: Path) -> None:
+def test_first_download_sets_an_unknown_checksum(server: Server, target: Path) -> None:
     download(server.wanted(), target)
     target.unlink()
     server.content = OTHER
@@ -169,7 +169,7 @@ def test_where_no_sum_is_known_the_first_file_is_held_to(server: Server, target:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_file_that_was_changed_here_is_fetched_again(server: Server, target: Path, known: bool) -> None:
+def test_locally_changed_file_is_downloaded_again(server: Server, target: Path, known: bool) -> None:
     wanted = server.wanted(CONTENT if known else None)
     download(wanted, target)
     target.write_bytes(OTHER)
@@ -177,7 +177,7 @@ def test_a_file_that_was_changed_here_is_fetched_again(server: Server, target: P
     assert target.read_bytes() == CONTENT
 
 
-def test_a_server_that_does_not_say_where_the_file_ends_is_not_believed(server: Server, target: Path) -> None:
+def test_response_without_content_length_is_refused(server: Server, target: Path) -> None:
     server.length, server.cut = False, 1_000
     with pytest.raises(DownloadError, match="the server sends no Content-Length"):
         download(server.wanted(), target)
@@ -197,7 +197,7 @@ def from_server(name: str, server: Server) -> Recipe:
     return load_recipe(name, "embedded", overrides={"source.train": place, "source.test": place})
 
 
-def test_both_published_files_come_under_the_names_that_the_recipe_reads(server: Server, tmp_path: Path) -> None:
+def test_published_files_get_the_names_of_the_recipe(server: Server, tmp_path: Path) -> None:
     recipe = from_server("nsmc", server)
     fetch_published(recipe, "download", tmp_path)
     assert len(read_split(recipe, tmp_path, "train")) == len(read_split(recipe, tmp_path, "test")) == 20_000
@@ -219,7 +219,9 @@ def test_downloads_lie_below_home(settings: Settings, monkeypatch: pytest.Monkey
         load_settings()
 
 
-def test_without_the_hubs_library_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_datasets_library_error_names_its_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As where it is not installed: importing it fails.
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install -c constraints.txt datasets"):
@@ -227,7 +229,7 @@ def test_without_the_hubs_library_the_error_says_how_to_get_it(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
-def test_a_data_set_of_the_hub_is_written_as_published(name: str, tmp_path: Path) -> None:
+def test_hub_data_set_is_written_in_published_format(name: str, tmp_path: Path) -> None:
     pair = {"sentence1": "비가 온다.", "sentence2": "비가\t온다.", "source": "x", "labels": {"real-label": 5.0}}
     rows = [
         {"guid": f"g{n}", **pair} if name == "klue-sts" else {"id": f"{n}", "document": "좋다", "label": 1}

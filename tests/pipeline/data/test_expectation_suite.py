@@ -189,7 +189,7 @@ def plain_tables(recipe: Recipe) -> dict[Split, list[Row]]:
 
 
 @pytest.mark.parametrize(("name", "rule"), EVERY_RULE, ids=[f"{name}: {rule}" for name, rule in EVERY_RULE])
-def test_a_file_made_to_break_one_rule_breaks_just_that_one(
+def test_file_breaks_exactly_the_intended_rule(
     name: str, rule: str, tmp_path: Path, opened: dict[str, OpenSuite]
 ) -> None:
     assert rule in BREAKS[name], "a rule that no file here breaks might be one that no file can break"
@@ -203,9 +203,7 @@ def test_a_file_made_to_break_one_rule_breaks_just_that_one(
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
-def test_the_files_that_are_changed_there_break_nothing_unchanged(
-    name: str, tmp_path: Path, opened: dict[str, OpenSuite]
-) -> None:
+def test_unchanged_files_break_no_rule(name: str, tmp_path: Path, opened: dict[str, OpenSuite]) -> None:
     recipe = small(name)
     write(recipe, tmp_path / "data", plain_tables(recipe))
     for split in SPLITS:
@@ -213,7 +211,7 @@ def test_the_files_that_are_changed_there_break_nothing_unchanged(
 
 
 @pytest.mark.parametrize(("name", "rules"), suites().items())
-def test_every_rule_has_words_a_severity_and_a_reason(name: str, rules: list[dict[str, Any]]) -> None:
+def test_every_rule_has_text_severity_and_reason(name: str, rules: list[dict[str, Any]]) -> None:
     for rule in rules:
         assert rule["severity"] in {"critical", "warning"}, rule
         assert rule["description"], rule

@@ -77,7 +77,7 @@ def test_directory_named_as_a_day_is_not_read(recipe: Recipe, data: Path) -> Non
     assert find_files(recipe, data, date(2016, 1, 1)).ignored == ("nsmc/daily/2015-08-09.txt",)
 
 
-def test_day_with_two_files_is_an_error_that_names_both(recipe: Recipe, data: Path) -> None:
+def test_day_with_two_files_raises_naming_both(recipe: Recipe, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-08-01.tsv").write_text("what?")
     with pytest.raises(DataError, match=r"2015-08-01\.tsv and .*2015-08-01\.txt have the same date; rule: one file"):
         find_files(recipe, data, date(2016, 1, 1))
@@ -91,13 +91,13 @@ def test_digest_is_that_of_the_content(recipe: Recipe, data: Path) -> None:
     assert changed == [False, True, False]
 
 
-def test_part_counts_broken_rows_and_ends_at_its_last_one() -> None:
+def test_part_counts_broken_rows_up_to_the_last() -> None:
     assert (part("a", [2, 3, 5], (4,)).count, part("a", [2, 3, 5], (4,)).last) == (4, 5)
     assert part("a", [2, 3], (4, 6)).last == 6
     assert (part("a", []).count, part("a", []).last) == (0, 0)
 
 
-def test_row_is_found_in_its_file_at_its_line() -> None:
+def test_row_maps_to_its_file_and_line() -> None:
     split = join_parts("train", [part("a", [2, 3], (4,)), part("b", []), part("c", [2, 5])])
     # The second file counts on from the last line of the first, broken or not.
     assert split.rows["row"].tolist() == [2, 3, 6, 9]

@@ -53,7 +53,7 @@ def measured(tmp_path: Path, train: list[Row], test: list[Row]) -> tuple[dict[st
     return {item.name: item for item in found}, listed
 
 
-def test_rows_are_counted_exactly_and_normalised_and_listed_with_where_else_they_stand(tmp_path: Path) -> None:
+def test_overlap_counts_and_lists_exact_and_normalised_rows(tmp_path: Path) -> None:
     train = [
         ("1", "정말 좋다", "1"),
         ("2", "정말좋다", "0"),
@@ -107,7 +107,7 @@ def test_beyond_the_recipes_bound_the_run_stops(
     assert (made.path / "overlap.tsv").read_text("utf-8").count(f"\n{key}\t") >= 4
 
 
-def test_a_pair_in_the_other_order_is_as_good_as_the_same(make_job: Callable[..., Job], tmp_path: Path) -> None:
+def test_swapped_pair_is_a_near_duplicate(make_job: Callable[..., Job], tmp_path: Path) -> None:
     recipe = load_recipe("klue-sts", "embedded", overrides=SMALL)
     first = pairs(1, "train")[0]
     swapped = first | {"guid": "swapped", "sentence1": first["sentence2"], "sentence2": first["sentence1"]}
@@ -132,5 +132,5 @@ def test_overlap_at_its_bound_is_within_it(normalised: int, rows: int, bound: fl
     [("test_in_train", "test", "test_in_train"), ("duplicates", "test", "test_duplicates"),
      ("two_labels", "train", "train_two_labels")],
 )  # fmt: skip
-def test_overlap_is_named_by_split_where_both_have_it(kind: Kind, split: Split, name: str) -> None:
+def test_overlap_name_includes_the_split_if_shared(kind: Kind, split: Split, name: str) -> None:
     assert Overlap(kind, split, 1, 0, 0, 0.1).name == name

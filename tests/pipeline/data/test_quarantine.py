@@ -36,9 +36,7 @@ def aside(path: Path) -> list[dict[str, str]]:
         (("77", "탭이\t하나 더", "1"), "2 tabs per line, for the columns id, document, label"),
     ],
 )
-def test_one_bad_review_is_set_aside_and_the_run_goes_on(
-    make_job: MakeJob, tmp_path: Path, row: tuple[str, str, str], rule: str
-) -> None:
+def test_one_bad_review_is_set_aside(make_job: MakeJob, tmp_path: Path, row: tuple[str, str, str], rule: str) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
     write_reviews(tmp_path, [*reviews(30, 1), row, *reviews(30, 100)], reviews(30, 5000))
     made = validate(make_job(recipe), tmp_path)
@@ -65,9 +63,7 @@ def test_one_bad_review_is_set_aside_and_the_run_goes_on(
         ({"labels": {"real-label": 1e12}}, "every score is in the recipe's range"),
     ],
 )
-def test_one_bad_pair_is_set_aside_and_the_run_goes_on(
-    make_job: MakeJob, tmp_path: Path, change: dict[str, Any], rule: str
-) -> None:
+def test_one_bad_pair_is_set_aside(make_job: MakeJob, tmp_path: Path, change: dict[str, Any], rule: str) -> None:
     recipe = load_recipe("klue-sts", "embedded", overrides=BOUND)
     bad = pairs(1, "x")[0] | {"guid": "bad"} | change
     write_pairs(tmp_path, [*pairs(60, "train"), bad], pairs(30, "dev"), ascii_only=True)
@@ -77,16 +73,14 @@ def test_one_bad_pair_is_set_aside_and_the_run_goes_on(
     assert made.figures["train_rows"] == 60
 
 
-def test_a_row_that_breaks_two_rules_stands_there_once(make_job: MakeJob, tmp_path: Path) -> None:
+def test_row_breaking_two_rules_is_listed_once(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
     write_reviews(tmp_path, [*reviews(60, 1), ("", "긴" * 10_001, "1")], reviews(30, 5000))
     [found] = aside(validate(make_job(recipe), tmp_path).path)
     assert set(found["rule"].split("; ")) == {"no id is empty", "a document has at most 10,000 characters"}
 
 
-def test_a_row_with_an_id_of_the_test_file_is_set_aside_and_the_test_file_stays(
-    make_job: MakeJob, tmp_path: Path
-) -> None:
+def test_train_row_with_test_id_is_set_aside(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND | {"data.quarantine": 0.04})
     write_reviews(tmp_path, reviews(60, 1), [*reviews(30, 5000), reviews(60, 1)[7]])
     made = validate(make_job(recipe), tmp_path)
@@ -96,9 +90,7 @@ def test_a_row_with_an_id_of_the_test_file_is_set_aside_and_the_test_file_stays(
     assert (made.figures["train_rows"], made.figures["test_rows"]) == (59, 31)
 
 
-def test_beyond_the_bound_the_run_stops_and_says_file_rows_rule_and_bound(
-    make_job: MakeJob, store: Store, tmp_path: Path
-) -> None:
+def test_too_many_bad_rows_stop_the_run(make_job: MakeJob, store: Store, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
     write_reviews(tmp_path, [*reviews(60, 1), ("98", "하나", "7"), ("", "둘", "1")], reviews(30, 5000))
     with pytest.raises(DataError) as caught:
@@ -121,14 +113,14 @@ def test_the_bound_is_held_file_by_file(make_job: MakeJob, tmp_path: Path) -> No
         validate(make_job(recipe), tmp_path)
 
 
-def test_what_is_left_must_obey_the_rules_for_whole_files(make_job: MakeJob, tmp_path: Path) -> None:
+def test_remaining_rows_must_obey_file_rules(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND | {"data.min_train_rows": 60})
     write_reviews(tmp_path, [*reviews(59, 1), ("98", "하나", "7")], reviews(30, 5000))
     with pytest.raises(DataError, match=r"as many rows as the recipe asks for.*found 59"):
         validate(make_job(recipe), tmp_path)
 
 
-def test_more_bad_rows_than_the_page_shows_are_all_set_aside(make_job: MakeJob, tmp_path: Path) -> None:
+def test_page_shows_only_the_first_bad_rows(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND | {"data.quarantine": 0.6})
     bad = [(f"bad-{n}", f"나쁜 줄 {n}", "7") for n in range(70)]
     write_reviews(tmp_path, [*reviews(60, 1), *bad], reviews(30, 5000))

@@ -47,7 +47,7 @@ def test_file_may_lose_rows_up_to_its_bound(bound: float, rows: int, allowed: in
     ]
 
 
-def test_unreadable_rows_are_set_aside_with_file_line_and_rule() -> None:
+def test_unreadable_rows_carry_file_line_and_rule() -> None:
     split = join_parts("train", [part("one", 3, broken=1), part("other", 2)])
     assert unreadable_rows(split) == [Aside("one", 2, ("it can be read",), "", "text", "")]
 
@@ -81,7 +81,7 @@ def test_no_row_goes_for_another_kind_of_finding(split: SplitRows, changes: dict
     assert breaking_rows(split, [finding(**changes), finding()]) == {2: ("a rule",), 4: ("a rule",)}
 
 
-def test_row_that_breaks_two_rules_goes_once_with_both(split: SplitRows) -> None:
+def test_row_breaking_two_rules_names_both(split: SplitRows) -> None:
     findings = [finding(), finding(rule="another rule", breaking=[4])]
     assert breaking_rows(split, findings) == {2: ("a rule",), 4: ("a rule", "another rule")}
 

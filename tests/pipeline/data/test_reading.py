@@ -47,9 +47,7 @@ def pair(number: int, score: object = 2.5, **changes: object) -> dict[str, objec
     } | changes
 
 
-def test_a_tsv_keeps_carriage_returns_quotes_empty_texts_and_words_that_pandas_takes_for_null(
-    nsmc: Recipe, tmp_path: Path
-) -> None:
+def test_tsv_keeps_carriage_returns_quotes_and_null_words(nsmc: Recipe, tmp_path: Path) -> None:
     file = tsv(tmp_path, HEADER + '1\t재밌다\r진짜\t1\n2\t"짝이 없는 따옴표\t0\n3\t\t1\n4\tNA\t0\n')
     table = read_labelled(nsmc, file)
     assert table.to_dict("list") == {
@@ -65,12 +63,12 @@ def test_rows_know_their_line(nsmc: Recipe, tmp_path: Path) -> None:
     assert rows["row"].tolist() == [2, 3]
 
 
-def test_columns_may_stand_in_any_order_with_others_between(nsmc: Recipe, tmp_path: Path) -> None:
+def test_columns_are_found_in_any_order(nsmc: Recipe, tmp_path: Path) -> None:
     table = read_labelled(nsmc, tsv(tmp_path, "label\tstars\tdocument\tid\n1\t9\t좋다\t5\n"))
     assert table.to_dict("records") == [{"id": "5", "text": "좋다", "label": 1}]
 
 
-def test_a_file_with_windows_line_ends_reads_the_same(nsmc: Recipe, tmp_path: Path) -> None:
+def test_windows_line_ends_read_the_same(nsmc: Recipe, tmp_path: Path) -> None:
     table = read_labelled(nsmc, tsv(tmp_path, "id\tdocument\tlabel\r\n1\t좋\r다\t1\r\n"))
     assert table.to_dict("records") == [{"id": "1", "text": "좋\r다", "label": 1}]
 
@@ -174,7 +172,7 @@ def test_a_missing_file_says_where_it_is_expected(nsmc: Recipe, tmp_path: Path) 
         read_split(nsmc, tmp_path, "test")
 
 
-def test_some_of_names_the_first_and_counts_the_rest() -> None:
+def test_some_of_lists_the_first_and_counts_more() -> None:
     assert some_of(["a", "b"]) == "a, b"
     assert some_of(["a", "b", "c", "d"]) == "a, b, c and 1 more"
     assert some_of(["a", "b", "c", "d"], 2000) == "a, b, c and 1,997 more"

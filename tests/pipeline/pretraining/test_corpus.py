@@ -35,7 +35,7 @@ def test_lines_are_cleaned_and_each_is_read_once(tmp_path: Path) -> None:
         ("plain.txt.gz", LINES[0].encode(), "cannot be read to its end"),
     ],
 )
-def test_a_file_that_is_no_text_is_refused_by_name(name: str, content: bytes, says: str, tmp_path: Path) -> None:
+def test_binary_file_is_refused_by_name(name: str, content: bytes, says: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(content)
     with pytest.raises(DataError, match=says) as caught:
@@ -43,7 +43,7 @@ def test_a_file_that_is_no_text_is_refused_by_name(name: str, content: bytes, sa
     assert str(file) in str(caught.value)
 
 
-def test_encoded_lines_are_cut_and_short_ones_left_out() -> None:
+def test_encoded_lines_are_truncated_and_short_ones_skipped() -> None:
     tokenizer = train_wordpiece(LINES * 5, 300)
     corpus = encode_lines(tokenizer, [*LINES, "나"], max_length=6)
     assert len(corpus) == 3

@@ -37,7 +37,7 @@ def lines(rows: int) -> torch.Tensor:
     return torch.cat([torch.full((rows, 1), 2), words, torch.full((rows, 1), 3)], dim=1)
 
 
-def test_of_fifteen_in_a_hundred_eight_in_ten_are_hidden_and_one_is_another() -> None:
+def test_masking_replaces_tokens_in_the_given_shares() -> None:
     set_seed(7)
     ids = lines(20_000)
     masked, chosen = MASKING(ids)
@@ -52,7 +52,7 @@ def test_of_fifteen_in_a_hundred_eight_in_ten_are_hidden_and_one_is_another() ->
     assert masked[chosen & (masked != MASK)].min() >= SPECIAL
 
 
-def test_another_time_other_tokens_are_hidden_and_always_one() -> None:
+def test_masking_varies_and_masks_at_least_one() -> None:
     ids = lines(2)
     assert len({tuple(MASKING(ids)[1].flatten().tolist()) for _ in range(20)}) > 10
     assert all(Masking(1e-9, MASK, SPECIAL, VOCABULARY)(ids)[1].sum() == 1 for _ in range(20))
@@ -93,9 +93,7 @@ def test_padding_changes_nothing(spec: EncoderSpec) -> None:
     assert torch.isfinite(said["loss"])
 
 
-def test_the_generator_learns_by_guessing_alone_and_has_no_words_of_its_own(
-    spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generator_learns_only_from_masked_prediction(spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def gradients(weight: float) -> dict[str, torch.Tensor]:
         monkeypatch.setattr(objectives, "DISCRIMINATOR", weight)
         set_seed(7)
@@ -113,7 +111,7 @@ def test_the_generator_learns_by_guessing_alone_and_has_no_words_of_its_own(
     assert not torch.equal(alone[tables[0]], together[tables[0]])
 
 
-def test_draws_are_as_likely_as_they_are_said_to_be() -> None:
+def test_draw_follows_the_softmax_distribution() -> None:
     set_seed(7)
     shares = torch.tensor([0.5, 0.3, 0.2, 0.0])
     drawn = draw(shares.log().repeat(20_000, 1))
@@ -140,7 +138,7 @@ def test_a_view_lacks_words_and_nothing_else(spec: EncoderSpec) -> None:
     assert not torch.equal(view, module.view(ids, mask)[0])
 
 
-def test_the_other_view_of_a_line_is_learnt_to_be_found(spec: EncoderSpec) -> None:
+def test_contrastive_training_finds_the_other_view(spec: EncoderSpec) -> None:
     set_seed(7)
     module = Contrastive(spec, CONFIG, MASKING)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)

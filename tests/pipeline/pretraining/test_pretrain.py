@@ -60,7 +60,7 @@ def pretrained(lines: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return run(small(), lines, tmp_path_factory.mktemp("pretrained"))
 
 
-def test_it_leaves_an_encoder_and_what_is_to_be_known_of_it(pretrained: dict[str, Any], lines: Path) -> None:
+def test_pretrain_writes_encoder_curve_and_document(pretrained: dict[str, Any], lines: Path) -> None:
     directory = Path(pretrained["encoder"])
     weights = load_file(directory / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float16}
@@ -82,7 +82,7 @@ def test_the_rate_rises_stays_and_falls(pretrained: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("objective", ["masked-language", "replaced-tokens", "contrastive"])
-def test_a_killed_pretraining_goes_on_and_ends_the_same(
+def test_killed_pretraining_resumes_with_the_same_result(
     objective: str, lines: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = small(objective)
@@ -150,7 +150,7 @@ def test_sentences_are_learnt_from_where_words_were_left(
     assert not (tmp_path / "early").exists()
 
 
-def test_what_was_pretrained_can_be_fine_tuned_in_fp32(pretrained: dict[str, Any], tmp_path: Path) -> None:
+def test_pretrained_encoder_can_be_fine_tuned_in_fp32(pretrained: dict[str, Any], tmp_path: Path) -> None:
     recipe = small_recipe("nsmc", model__base=pretrained["encoder"], train__epochs=1)
     road = open_road(recipe, tmp_path / "home", train=300, test=40)
     weights = load_file(road.trained.path / "model" / "model.safetensors")

@@ -108,7 +108,7 @@ def test_a_stage_finds_what_it_made_unchanged(open_again: Callable[[], Store]) -
     assert found.figures["r"] != found.figures["r"], "a figure that is not a number must not turn into an absent one"
 
 
-def test_a_damaged_manifest_is_loud_and_its_stage_runs_again(
+def test_damaged_manifest_raises_and_is_not_reused(
     open_again: Callable[[], Store], overwrite: Overwrite, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = publish(open_again())
@@ -123,7 +123,7 @@ def test_a_damaged_manifest_is_loud_and_its_stage_runs_again(
     assert publish(open_again()).ref == found_ref(open_again())
 
 
-def test_a_truncated_file_is_loud_and_its_stage_runs_again(
+def test_truncated_file_raises_and_is_not_reused(
     open_again: Callable[[], Store], overwrite: Overwrite, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = publish(open_again())
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_loud_and_its_stage_runs_again(
     assert "weights.bin" in caplog.text
 
 
-def test_a_changed_file_of_the_same_size_is_loud(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+def test_changed_file_of_equal_size_raises(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
     made = publish(open_again())
     overwrite(f"{made.ref}/weights.bin", b"\x02" + FILES["weights.bin"][1:])
     with pytest.raises(ArtifactError, match=r"weights\.bin has changed since it was written"):
@@ -149,7 +149,7 @@ def test_a_missing_file_is_loud(open_again: Callable[[], Store], overwrite: Over
     assert find(open_again()) is None
 
 
-def test_a_file_name_cannot_lead_out_of_an_artifact(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+def test_file_name_outside_the_artifact_is_refused(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
     made = publish(open_again())
     for name in ("../../escaped", "/etc/passwd", "."):
         document = json.loads(made.manifest.model_dump_json())
@@ -166,7 +166,7 @@ def test_a_file_that_was_never_there_is_named(open_again: Callable[[], Store]) -
         publish(open_again()).read_json("card.json")
 
 
-def test_many_writers_of_one_key_leave_one_whole_artifact_each(open_again: Callable[[], Store]) -> None:
+def test_concurrent_writers_of_one_key_all_succeed(open_again: Callable[[], Store]) -> None:
     contents = [bytes([number]) * 1000 for number in range(6)]
     made = run_together([lambda c=content: publish(open_again(), files={"weights.bin": c}) for content in contents])
     assert len({artifact.ref for artifact in made}) == len(contents)
@@ -186,7 +186,7 @@ def test_of_many_creators_exactly_one_wins(open_again: Callable[[], Store]) -> N
         assert open_again().read(ref) == contents[won.index(True)]
 
 
-def test_hidden_names_and_the_folders_own_marker_are_not_listed(
+def test_list_omits_hidden_names_and_folder_markers(
     uri: str, open_again: Callable[[], Store], request: pytest.FixtureRequest
 ) -> None:
     open_again().create("deployments/000001.json", b"{}")
@@ -257,7 +257,7 @@ def test_machines_with_clocks_an_hour_apart_agree(open_again: Callable[[], Store
     assert open_again().refs("train", "nsmc") == made[::-1]
 
 
-def test_two_at_once_by_a_clock_set_back_both_succeed(open_again: Callable[[], Store], set_clock: SetClock) -> None:
+def test_two_publishers_with_a_clock_set_back_succeed(open_again: Callable[[], Store], set_clock: SetClock) -> None:
     store = open_again()
     publish(store)
     set_clock(-HOUR)
@@ -314,7 +314,7 @@ def test_a_file_uri_is_a_directory(tmp_path: Path) -> None:
     assert found_ref(Store(str(tmp_path / "store"), tmp_path / "cache")) == made.ref
 
 
-def test_a_store_in_a_home_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_path_does_not_depend_on_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store = Store("~/store", tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
@@ -328,7 +328,7 @@ def test_addresses_have_one_slash_between_their_parts(tmp_path: Path) -> None:
         assert Store(uri, tmp_path).address("train/nsmc") == "s3://bucket/prefix/train/nsmc"
 
 
-def test_a_store_is_told_from_others_whatever_way_it_is_named(tmp_path: Path) -> None:
+def test_store_digest_ignores_the_spelling_of_its_address(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "store")
     same = [f"{tmp_path}/store", f"{tmp_path}/store/", f"file://{tmp_path}/store", f"{tmp_path}/link"]

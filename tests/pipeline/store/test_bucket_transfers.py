@@ -69,7 +69,7 @@ def test_a_damaged_copy_is_fetched_again(store: Store, content: bytes | None, ca
     assert "downloading again" in caplog.text
 
 
-def test_what_is_damaged_in_the_bucket_is_not_kept(bucket: Bucket, store: Store, tmp_path: Path) -> None:
+def test_damaged_bucket_file_is_not_cached(bucket: Bucket, store: Store, tmp_path: Path) -> None:
     made = publish(store)
     bucket.put(f"{made.ref}/weights.bin", b"\xff" + FILES["weights.bin"][1:])
     with pytest.raises(ArtifactError, match=rf"{made.uri}: file weights\.bin has changed"):
@@ -138,7 +138,7 @@ def test_a_large_file_whose_part_fails_leaves_nothing(bucket: Bucket, in_parts: 
     assert found_ref(in_parts) is None
 
 
-def test_a_large_file_whose_server_goes_leaves_nothing_whole(bucket: Bucket, in_parts: Store) -> None:
+def test_multipart_upload_to_lost_server_leaves_no_artifact(bucket: Bucket, in_parts: Store) -> None:
     for method in ("PUT", "DELETE"):
         bucket.fail(SLOW, method, "/model.onnx", times=9, after=method == "PUT")
     with pytest.raises(StoreError, match="SlowDown"):
@@ -156,7 +156,7 @@ def test_parts_are_sent_again(bucket: Bucket, in_parts: Store) -> None:
     assert all(fault.seen > 3 for fault in faults)
 
 
-def test_a_large_file_cut_off_on_its_way_is_not_kept(bucket: Bucket, in_parts: Store, tmp_path: Path) -> None:
+def test_truncated_large_download_is_not_cached(bucket: Bucket, in_parts: Store, tmp_path: Path) -> None:
     made = publish(in_parts, files=LARGE)
     bucket.fail(cut, "GET", "/model.onnx", times=9, after=1)
     with pytest.raises(StoreError, match=rf"^{made.uri}/model\.onnx: "):

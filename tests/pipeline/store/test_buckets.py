@@ -126,7 +126,7 @@ def test_a_write_always_in_conflict_is_given_up(bucket: Bucket, store: Store, pa
     assert store.read(RECORD) is None
 
 
-def test_a_write_that_lost_a_conflict_is_not_made(bucket: Bucket, store: Store, pauses: list[float]) -> None:
+def test_write_that_lost_a_conflict_returns_false(bucket: Bucket, store: Store, pauses: list[float]) -> None:
     def rival(_: Application, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         bucket.put(RECORD, b"theirs")
         return CONFLICT(_, environ, start)
@@ -137,7 +137,7 @@ def test_a_write_that_lost_a_conflict_is_not_made(bucket: Bucket, store: Store, 
 
 
 @pytest.mark.timeout(60)
-def test_a_record_whose_answer_was_lost_is_ones_own(bucket: Bucket, two_tries: object, store: Store) -> None:
+def test_record_with_a_lost_response_counts_as_written(bucket: Bucket, two_tries: object, store: Store) -> None:
     bucket.fail(lose, "PUT", RECORD)
     assert store.create(RECORD, b"mine")
     assert bucket.asked("PUT") == [RECORD] * 2
@@ -210,7 +210,7 @@ def test_an_answer_always_cut_off_is_said(
     assert caught.value.retryable
 
 
-def test_an_upload_is_given_the_time_that_a_slow_line_takes() -> None:
+def test_upload_timeout_grows_with_size() -> None:
     # A release of BERT-base over a megabit a second takes half an hour; nothing waits for ever.
     assert upload_seconds(0) == 300
     assert 30 * 60 < upload_seconds(220_000_000) < 2 * 3600
@@ -220,7 +220,7 @@ def test_an_upload_is_given_the_time_that_a_slow_line_takes() -> None:
 # --- another bucket, server or user -------------------------------------------------------------
 
 
-def test_a_bucket_that_is_not_there_is_not_an_empty_store(bucket: Bucket, tmp_path: Path) -> None:
+def test_missing_bucket_is_not_an_empty_store(bucket: Bucket, tmp_path: Path) -> None:
     store = Store("s3://mistyped-bucket/models", tmp_path / "cache")
     reads = [lambda: find(store), lambda: store.open("train/nsmc/k1/1"), lambda: store.list("deployments")]
     for use in (*reads, lambda: store._files.get("deployments/000001.json", tmp_path / "record")):
@@ -231,7 +231,7 @@ def test_a_bucket_that_is_not_there_is_not_an_empty_store(bucket: Bucket, tmp_pa
             write()
 
 
-def test_a_server_that_is_not_there_may_be_tried_again(
+def test_unreachable_server_error_is_retryable(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_clients: None
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

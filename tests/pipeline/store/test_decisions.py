@@ -71,7 +71,7 @@ def test_records_are_strict() -> None:
     check_strict(decision().checks[0])
 
 
-def test_a_check_may_have_no_estimate_and_no_miss() -> None:
+def test_check_without_estimate_and_miss_is_valid() -> None:
     check = Check(kind="floor", name="accuracy", value=0.9, bound=0.8, passed=True)
     assert (check.estimate, check.miss) == (None, None)
 
@@ -100,7 +100,7 @@ def test_a_reason_is_told_without_its_verdict() -> None:
     assert decision().why == decision(promote=False).why == "It is so"
 
 
-def test_a_figure_that_is_not_a_number_survives_the_file(store: Store) -> None:
+def test_nan_figure_survives_serialisation(store: Store) -> None:
     check = {"kind": "floor", "name": "r", "value": float("nan"), "bound": 0.8, "passed": False}
     estimate = {"value": float("inf"), "low": float("-inf"), "high": float("nan")}
     judged = Decision.model_validate(decision().model_dump() | {"checks": [check | {"estimate": estimate}]})

@@ -33,7 +33,7 @@ def test_before_the_first_deployment_there_is_no_champion(open_again: Callable[[
     assert log.champion("nsmc") is None
 
 
-def test_the_highest_number_is_live_and_the_log_is_history(open_again: Callable[[], Store]) -> None:
+def test_highest_number_is_live(open_again: Callable[[], Store]) -> None:
     store = open_again()
     first, second = make_release(store, "k1"), make_release(store, "k2")
     log = DeploymentLog(store)
@@ -96,14 +96,14 @@ def test_a_record_under_another_number_is_damaged(open_again: Callable[[], Store
         log.latest()
 
 
-def test_a_champion_that_is_named_and_missing_is_loud(open_again: Callable[[], Store]) -> None:
+def test_missing_champion_raises(open_again: Callable[[], Store]) -> None:
     log = DeploymentLog(open_again())
     log.append({"nsmc": "release/nsmc/gone/1"}, after=0, run="r", reason="r")
     with pytest.raises(ArtifactError, match=r"release/nsmc/gone/1: no such artifact"):
         log.champion("nsmc")
 
 
-def test_a_log_in_a_bucket_that_is_not_there_is_loud(bucket: Any, tmp_path: Path) -> None:
+def test_log_in_a_missing_bucket_raises(bucket: Any, tmp_path: Path) -> None:
     # Not "no champion yet": a gate would let anything pass.
     log = DeploymentLog(Store("s3://mistyped-bucket/models", tmp_path))
     with pytest.raises(StoreError, match="no such bucket"):
@@ -141,7 +141,7 @@ for number in range(4):
 """
 
 
-def test_of_processes_that_deploy_at_once_one_wins_each_number(store: Store, tmp_path: Path) -> None:
+def test_concurrent_deployments_have_one_winner_per_number(store: Store, tmp_path: Path) -> None:
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, store.uri, str(tmp_path)],
@@ -186,7 +186,7 @@ def test_of_threads_that_deploy_at_once_one_wins(open_again: Callable[[], Store]
     assert [log.get(number).run for number in log.numbers()] == [names[won.index(True)]]
 
 
-def test_a_run_overtaken_at_the_last_moment_does_not_deploy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overtaken_run_does_not_deploy(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     log, link = DeploymentLog(store), os.link
 
     def overtaken(source: Path, target: Path) -> None:
@@ -239,7 +239,7 @@ A, B, C, D = ({"nsmc": name} for name in "ABCD")
         ([], None),
     ],
 )
-def test_one_back_is_the_map_before_on_the_way(store: Store, maps: list[dict[str, str]], target: int | None) -> None:
+def test_one_back_returns_the_previous_map(store: Store, maps: list[dict[str, str]], target: int | None) -> None:
     log = log_of(store, *maps)
     if target is None:
         with pytest.raises(RefusedError, match="there is no deployment before this one to roll back to"):

@@ -89,7 +89,7 @@ def test_a_new_draft_makes_stale_ones_go(leave: Callable[[str, float], Path]) ->
 
 
 @pytest.mark.parametrize("jump", [STALE_DRAFT_SECONDS + MINUTE, -STALE_DRAFT_SECONDS - MINUTE])
-def test_a_draft_at_work_stays_though_the_clock_jumps(tmp_path: Path, jump: float) -> None:
+def test_active_draft_survives_a_clock_jump(tmp_path: Path, jump: float) -> None:
     with open_draft(tmp_path) as running:
         (running / "checkpoint").mkdir()
         touch(running, time.time() - jump)
@@ -108,7 +108,7 @@ with open_draft(Path(sys.argv[1])) as draft:
 """
 
 
-def test_a_draft_is_held_until_its_process_is_killed(tmp_path: Path) -> None:
+def test_draft_lock_ends_with_its_process(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, tmp_path],
         env=os.environ | {"PYTHONPATH": str(ROOT)},

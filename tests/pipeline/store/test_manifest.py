@@ -41,7 +41,7 @@ def moment(name: str) -> datetime:
 # --- keys ---------------------------------------------------------------------------------------
 
 
-def test_a_key_is_decided_by_all_that_it_is_made_of() -> None:
+def test_key_depends_on_all_its_parts() -> None:
     base = make_key("train", 1, {"epochs": 1, "texts": ("a", "b")}, {"tokenized": "k"})
     assert len(base) == 16
     assert base == make_key("train", 1, {"texts": ["a", "b"], "epochs": 1}, {"tokenized": "k"})
@@ -80,7 +80,7 @@ def test_a_key_is_the_same_in_every_process() -> None:
     assert len(keys) == 1
 
 
-def test_a_value_without_a_stable_text_cannot_be_part_of_a_key() -> None:
+def test_key_refuses_values_without_stable_text() -> None:
     with pytest.raises(TypeError, match="set cannot be part of a key"):
         make_key("train", 1, {"labels": {"a", "b"}}, {})
     assert make_key("train", 1, {"base": Path("models/x")}, {}) == make_key("train", 1, {"base": "models/x"}, {})
@@ -117,7 +117,7 @@ def test_a_file_name_that_leads_out_is_refused(name: str) -> None:
 # --- names of attempts --------------------------------------------------------------------------
 
 
-def test_an_attempt_is_named_by_the_clock_that_goes_right() -> None:
+def test_attempt_is_named_by_the_clock() -> None:
     assert attempt_name([], NOW).startswith("20261129T123015123456-")
     assert moment(attempt_name(["20261129T123015123455-ffff", "20250101T000000000000-ffff"], NOW)) == NOW
     assert len({attempt_name([], NOW) for _ in range(3)}) > 1
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_named(content: bytes | None, text: str, tmp_path: Pat
         verify_files(tmp_path, files, "run")
 
 
-def test_a_directory_in_the_place_of_a_file_is_damage(tmp_path: Path) -> None:
+def test_directory_instead_of_a_file_is_damage(tmp_path: Path) -> None:
     (tmp_path / "a.bin").mkdir()
     size = (tmp_path / "a.bin").stat().st_size
     with pytest.raises(ArtifactError, match="is missing"):
@@ -217,7 +217,7 @@ def test_a_checkout_is_named_by_its_commit(checkout: Path) -> None:
     assert version() == f"{__version__}+{commit}-dirty"
 
 
-def test_a_checkout_without_git_is_named_by_its_version(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkout_without_git_has_the_package_version(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(checkout, "init", "--quiet")
     monkeypatch.setenv("PATH", str(checkout))
     assert version() == __version__

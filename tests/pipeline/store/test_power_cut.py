@@ -78,7 +78,7 @@ def test_a_record_that_appears_is_whole(power: PowerCut, disk: Path, tmp_path: P
     assert set(seen) == {None, b"content"}
 
 
-def test_a_deletion_flushes_that_the_manifest_is_gone_first(
+def test_deletion_flushes_the_manifest_removal_first(
     power: PowerCut, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(disk)

@@ -37,7 +37,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(full_soon: Path, tmp_path: Path)
     assert list((full_soon / "store" / ".drafts").iterdir()) == []
 
 
-def test_a_full_disk_is_said_also_where_a_library_hides_it(full_soon: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported_despite_library_errors(full_soon: Path, tmp_path: Path) -> None:
     store = Store(str(full_soon / "store"), tmp_path / "cache")
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "large").write_bytes(b"1" * 1_000_000)
@@ -46,7 +46,7 @@ def test_a_full_disk_is_said_also_where_a_library_hides_it(full_soon: Path, tmp_
         shutil.copytree(tmp_path / "tree", draft / "tree")
 
 
-def test_a_record_on_a_full_disk_is_not_half_there(full_soon: Path, tmp_path: Path) -> None:
+def test_record_on_a_full_disk_is_atomic(full_soon: Path, tmp_path: Path) -> None:
     store = Store(str(full_soon / "store"), tmp_path / "cache")
     assert store.create("deployments/000001.json", b"{}")
     with (full_soon / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):  # noqa: PT012
@@ -70,7 +70,7 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_store_that_may_not_be_written_is_said() -> None:
+def test_read_only_store_is_reported() -> None:
     # Not in tmp_path, whose parents nobody else may enter.
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o555)
@@ -82,7 +82,7 @@ def test_a_store_that_may_not_be_written_is_said() -> None:
             assert find(store) is None
 
 
-def test_a_file_where_the_store_should_be_is_said(tmp_path: Path) -> None:
+def test_file_instead_of_the_store_is_reported(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("not a directory")
     store = Store(str(tmp_path / "store"), tmp_path / "cache")
     reads = [lambda: find(store), lambda: store.list("deployments"), lambda: store.read("x/y"), lambda: store.open("x")]
@@ -108,14 +108,14 @@ def test_a_file_where_the_store_should_be_is_said(tmp_path: Path) -> None:
         (TimeoutError(), "no answer in time; run again"),
     ],
 )
-def test_an_error_of_the_store_says_where_and_what_to_do(error: Exception, text: str) -> None:
+def test_store_error_names_place_and_remedy(error: Exception, text: str) -> None:
     with pytest.raises(StoreError, match=f"^s3://b/r: {text}") as caught, store_errors("s3://b/r"):
         raise error
     assert caught.value.retryable
     assert caught.value.__cause__ is error
 
 
-def test_an_error_that_is_not_of_the_store_passes() -> None:
+def test_other_errors_pass_unchanged() -> None:
     with pytest.raises(ValueError, match=r"^mine$"), store_errors("s3://b/r"):
         raise ValueError("mine")
 
@@ -129,13 +129,13 @@ def test_an_error_that_is_not_of_the_store_passes() -> None:
         RuntimeError("I/O error: Disk quota exceeded (os error 122)"),
     ],
 )
-def test_a_full_disk_is_known_by_number_or_text(error: Exception, tmp_path: Path) -> None:
+def test_full_disk_is_recognised_by_number_or_text(error: Exception, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"^{tmp_path}: the disk is full"), full_disk_errors(str(tmp_path)):
         raise error
 
 
 @pytest.mark.parametrize(("free", "full"), [(256 * 1024 - 1, True), (256 * 1024, False)])
-def test_a_full_disk_is_known_by_what_is_free(
+def test_full_disk_is_recognised_by_free_space(
     free: int, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As torch says it, which names no reason.
@@ -150,6 +150,6 @@ def test_an_error_with_its_directory_gone_passes(tmp_path: Path) -> None:
         raise RuntimeError("mine")
 
 
-def test_an_error_of_our_own_passes_on_a_full_disk(tmp_path: Path) -> None:
+def test_saebyeok_error_passes_on_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"^No space"), full_disk_errors(str(tmp_path)):
         raise ArtifactError("No space left on device, says the artifact")

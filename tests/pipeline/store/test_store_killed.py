@@ -101,7 +101,7 @@ def publisher(uri: str, cache: Path) -> Iterator[Callable[[int], int]]:
         yield kill_at
 
 
-def test_a_publisher_killed_at_any_point_leaves_a_whole_artifact_or_none(
+def test_killed_publisher_leaves_complete_artifact_or_none(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if uri.startswith("s3://"):

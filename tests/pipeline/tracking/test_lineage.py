@@ -41,14 +41,14 @@ def test_the_nearest_of_the_ancestry_are_named_once(store: Store) -> None:
     assert sources([evaluated, champion]) == [data.ref, champion.ref]
 
 
-def test_a_data_set_and_a_model_have_names_of_their_own(store: Store) -> None:
+def test_data_set_and_model_have_separate_names(store: Store) -> None:
     data = publish(store, "validate", {})
     attempt = data.ref.rsplit("/", 1)[1]
     assert hosted_name(data.ref) == ("nsmc-data", attempt)
     assert hosted_name(data.ref.replace("validate/", "release/")) == ("nsmc", attempt)
 
 
-def test_sentences_that_might_quote_a_row_are_left_out(store: Store) -> None:
+def test_sentences_that_may_quote_rows_are_omitted(store: Store) -> None:
     document = described(publish(store, "validate", {"train.parquet": TEXT}))
     assert TEXT not in json.dumps(document, ensure_ascii=False)
     assert document["figures"] == {"rows": 3, "sample": True, "arrivals": [{"date": "2026-01-01"}]}
@@ -62,18 +62,18 @@ def test_sentences_that_might_quote_a_row_are_left_out(store: Store) -> None:
         (True, {"manifest.json", "model.int8.onnx", "card.json", "report.html"}),
     ],
 )
-def test_a_model_has_its_files_and_texts_only_with_the_switch(store: Store, texts: bool, names: set[str]) -> None:
+def test_model_texts_are_included_only_when_enabled(store: Store, texts: bool, names: set[str]) -> None:
     made = hosted_artifact(release(store), texts=texts)
     assert (made.type, set(made.manifest.entries)) == ("model", names)
 
 
-def test_a_data_set_has_its_rows_only_with_the_switch(store: Store) -> None:
+def test_data_set_rows_are_included_only_when_enabled(store: Store) -> None:
     data = publish(store, "validate", {"train.parquet": TEXT, "quarantine.tsv": TEXT})
     assert set(hosted_artifact(data, texts=False).manifest.entries) == {"manifest.json"}
     assert set(hosted_artifact(data, texts=True).manifest.entries) == {"manifest.json", *data.manifest.files}
 
 
-def test_what_is_in_a_bucket_is_referred_to_and_not_fetched(settings: Settings, bucket: Bucket) -> None:
+def test_bucket_artifact_is_referenced_without_download(settings: Settings, bucket: Bucket) -> None:
     made = release(open_store(settings, bucket.uri))
     entry = hosted_artifact(made, texts=False).manifest.entries["model.int8.onnx"]
     assert entry.ref == f"{bucket.uri}/{made.ref}/model.int8.onnx"

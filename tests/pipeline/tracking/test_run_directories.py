@@ -61,7 +61,7 @@ def test_a_run_is_done_with_both_marks(run: RunDirectory, marks: list[str], done
     assert run.done is done
 
 
-def test_a_held_run_is_nobody_elses_until_it_is_let_go(run: RunDirectory) -> None:
+def test_held_run_is_locked_until_released(run: RunDirectory) -> None:
     with run.held(), pytest.raises(BlockingIOError), RunDirectory(run.path).held():
         pass
     with RunDirectory(run.path).held():

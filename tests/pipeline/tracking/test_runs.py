@@ -92,7 +92,7 @@ def test_a_stage_is_recorded_offline_without_a_key(job: Job, picture: Path) -> N
     assert b"train/global_step" in content
 
 
-def test_with_a_gpu_the_machine_is_watched_also_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_metrics_are_recorded_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "cuda_devices", lambda: 1)
     monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
     with tracked(job, "train", {}):
@@ -133,7 +133,7 @@ def test_switched_off_it_writes_nothing(job: Job, monkeypatch: pytest.MonkeyPatc
     assert not (job.settings.home / "wandb").exists()
 
 
-def test_the_stages_own_exception_passes_and_the_run_is_finished(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exception_of_the_stage_finishes_the_run(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int | None] = []
     finish = wandb.Run.finish
     monkeypatch.setattr(
@@ -160,7 +160,7 @@ def test_a_failing_init_is_one_warning(
     assert "no W&B today" in warning
 
 
-def test_a_directory_that_cannot_be_written_is_one_warning_and_nothing_elsewhere(
+def test_unwritable_directory_logs_one_warning(
     job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     elsewhere = tmp_path / "system-tmp"
@@ -185,7 +185,7 @@ def test_without_the_package_a_stage_goes_on(
     assert len(warnings(caplog)) == 1
 
 
-def test_online_all_of_a_run_arrives_at_a_slow_server(job: Job, picture: Path, wandb_online: WandbServer) -> None:
+def test_online_run_arrives_at_a_slow_server(job: Job, picture: Path, wandb_online: WandbServer) -> None:
     recorded = threading.Event()
     wandb_online.meanwhile = lambda operation: operation == "Viewer" or recorded.wait(60)
     with tracked(job, "train", {"seed": 7}) as tracker:
@@ -203,7 +203,7 @@ def test_online_all_of_a_run_arrives_at_a_slow_server(job: Job, picture: Path, w
     assert [item.done for item in run_directories(job.settings.home)] == [True]
 
 
-def test_online_a_failed_stage_is_a_failed_run_after_a_retry(job: Job, wandb_online: WandbServer) -> None:
+def test_online_failed_stage_is_a_failed_run(job: Job, wandb_online: WandbServer) -> None:
     wandb_online.fail = lambda operation, body: (
         LIMIT if operation == "UpsertBucket" and wandb_online.counts[operation] == 1 else None
     )
@@ -227,7 +227,7 @@ def test_a_server_that_is_away_means_offline(
 
 
 @pytest.mark.parametrize("failure", [LIMIT, HANG, DROP])
-def test_a_server_that_dies_in_the_middle_stops_nothing_and_loses_nothing(
+def test_server_death_loses_no_data(
     job: Job,
     picture: Path,
     wandb_online: WandbServer,

@@ -61,7 +61,7 @@ for kill in (False, True):
 """
 
 
-def test_the_trainer_logs_into_the_run_and_survives_its_death(tmp_path: Path) -> None:
+def test_trainer_survives_the_death_of_wandb(tmp_path: Path) -> None:
     home = tmp_path / "home"
     environment = {**os.environ, **library_environment(home), "SAEBYEOK_HOME": str(home)}
     result = subprocess.run(

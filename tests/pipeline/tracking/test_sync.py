@@ -89,9 +89,7 @@ def offline(wandb_online: WandbServer, monkeypatch: pytest.MonkeyPatch) -> Wandb
     return wandb_online
 
 
-def test_a_road_recorded_offline_is_replayed_once_with_lineage_champion_and_no_text(
-    job: Job, offline: WandbServer
-) -> None:
+def test_sync_uploads_offline_runs_once_without_texts(job: Job, offline: WandbServer) -> None:
     data = make_data(job)
     release = make_release(job, data)
     deployed(job, release)
@@ -132,7 +130,7 @@ def test_the_alias_goes_where_the_deployment_log_goes(job: Job, offline: WandbSe
     assert offline.find_version("nsmc", "champion") is None
 
 
-def test_what_was_made_without_weights_and_biases_is_recorded_from_the_store(
+def test_sync_records_untracked_artifacts_from_the_store(
     job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -155,9 +153,7 @@ def test_what_was_made_without_weights_and_biases_is_recorded_from_the_store(
     assert offline.state() == before
 
 
-def test_with_the_switch_on_texts_are_sent_and_with_it_off_again_they_stay(
-    make_job: Callable[..., Job], offline: WandbServer
-) -> None:
+def test_sync_uploads_texts_only_when_enabled(make_job: Callable[..., Job], offline: WandbServer) -> None:
     plain = make_job(load_recipe("nsmc", "embedded", sample=True))
     job = replace(plain, settings=plain.settings.model_copy(update={"wandb_texts": True}))
     make_data(job)
@@ -179,9 +175,7 @@ def is_about_a_table(server: WandbServer, operation: str, body: bytes) -> bool:
 @pytest.mark.parametrize(
     ("operation", "failure"), [("CreateArtifact", REFUSE), ("CommitArtifact", ERROR), ("upload", DROP)]
 )
-def test_one_run_that_fails_is_named_and_the_others_arrive(
-    job: Job, offline: WandbServer, operation: str, failure: int
-) -> None:
+def test_failed_run_is_named_and_others_arrive(job: Job, offline: WandbServer, operation: str, failure: int) -> None:
     data = make_data(job)
     with tracked(job, "tokenize", {}) as tracker:
         tracker.table("odd", ["a"], [[1]])
@@ -203,7 +197,7 @@ def test_one_run_that_fails_is_named_and_the_others_arrive(
     assert offline.find_version("nsmc-data", alias(data)) is not None
 
 
-def test_a_server_that_goes_away_is_not_asked_for_every_run(
+def test_lost_server_is_not_tried_for_every_run(
     job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for stage in ("a", "b", "c"):
@@ -220,7 +214,7 @@ def test_a_server_that_goes_away_is_not_asked_for_every_run(
 
 
 @pytest.mark.parametrize(("failure", "says"), [(REFUSE, "401"), (ERROR, "500"), (HANG, "timed out")])
-def test_a_server_that_does_not_answer_is_one_error(
+def test_unresponsive_server_is_a_single_error(
     job: Job, offline: WandbServer, failure: int, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
@@ -249,7 +243,7 @@ def test_without_a_key_it_says_what_to_set(job: Job, monkeypatch: pytest.MonkeyP
         go(job)
 
 
-def test_a_run_that_is_being_recorded_is_left_alone(job: Job, offline: WandbServer) -> None:
+def test_sync_skips_a_run_in_progress(job: Job, offline: WandbServer) -> None:
     with tracked(job, "train", {}) as tracker:
         tracker.log({"loss": 1.0})
         assert [run.state for run in go(job).runs] == ["busy"]
@@ -277,9 +271,7 @@ with tracked(job, "train", {}) as tracker:
 
 
 @pytest.mark.parametrize(("points", "state"), [(1, "empty"), (1000, "uploaded")])
-def test_a_run_whose_stage_was_killed_arrives_as_far_as_it_came(
-    job: Job, offline: WandbServer, points: int, state: str
-) -> None:
+def test_run_of_a_killed_stage_arrives_partially(job: Job, offline: WandbServer, points: int, state: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(points)]
     result = subprocess.run(command, cwd=ROOT, timeout=120, stdout=subprocess.PIPE, text=True)
     assert result.returncode == -signal.SIGKILL
@@ -299,7 +291,7 @@ def test_a_run_whose_stage_was_killed_arrives_as_far_as_it_came(
         assert arrived.exit_code == 1
 
 
-def test_data_that_only_the_store_knows_are_there_before_what_was_made_from_them(
+def test_sync_uploads_data_before_dependent_runs(
     job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -311,7 +303,7 @@ def test_data_that_only_the_store_knows_are_there_before_what_was_made_from_them
     assert offline.names(offline.find_run("nsmc-train").uses) == {"nsmc-data"}
 
 
-def test_an_input_that_is_gone_from_the_store_holds_up_nothing(job: Job, offline: WandbServer) -> None:
+def test_deleted_input_does_not_block_the_sync(job: Job, offline: WandbServer) -> None:
     data = make_data(job)
     (run,) = run_directories(job.settings.home)
     for name in ("uploaded", "linked"):

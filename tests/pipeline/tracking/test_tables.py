@@ -48,7 +48,7 @@ def job(make_job: Callable[..., Job], reviews: Road) -> Job:
     return make_job(reviews.recipe)
 
 
-def test_the_figures_of_the_report_are_tables_and_pictures(job: Job, wandb_online: WandbServer, reviews: Road) -> None:
+def test_report_figures_become_tables_and_pictures(job: Job, wandb_online: WandbServer, reviews: Road) -> None:
     run = told(job, wandb_online, reviews)
     found, figures = tables(run), reviews.evaluated.figures
     accuracy = next(row for row in found["evaluate/metrics"] if (row["rows"], row["metric"]) == ("test", "accuracy"))
@@ -63,9 +63,7 @@ def test_the_figures_of_the_report_are_tables_and_pictures(job: Job, wandb_onlin
     assert pictures == {"plot", "reliability"}
 
 
-def test_mistakes_are_sent_only_with_the_switch_on_and_the_report_without_them(
-    job: Job, wandb_online: WandbServer, reviews: Road
-) -> None:
+def test_mistakes_are_logged_only_when_enabled(job: Job, wandb_online: WandbServer, reviews: Road) -> None:
     mistakes = reviews.evaluated.read_json("mistakes.json")
     asked = reviews.evaluated.read_json("behaviour.json")
     quiet = told(job, wandb_online, reviews)
@@ -85,7 +83,7 @@ def test_mistakes_are_sent_only_with_the_switch_on_and_the_report_without_them(
     assert mistakes[0]["text"] in page
 
 
-def test_the_rules_of_a_data_gate_are_a_table_without_rows(
+def test_data_gate_rules_table_contains_no_texts(
     job: Job, wandb_online: WandbServer, reviews: Road, tmp_path: Path
 ) -> None:
     from pipeline.sample import write_sample

@@ -50,13 +50,13 @@ def test_a_point_has_its_step_as_a_value() -> None:
     assert STEP == "train/global_step"
 
 
-def test_nested_figures_are_flat_and_lists_are_left_out() -> None:
+def test_nested_figures_are_flattened_without_lists() -> None:
     run = Noted()
     Tracker(run).summary({"a": {"b": {"c": 1.5}}, "ok": True, "n": 0, "s": "x", "rows": [1], "none": None})
     assert run.calls == [("update", {"a/b/c": 1.5, "ok": True, "n": 0, "s": "x"})]
 
 
-def test_the_first_failure_is_one_warning_and_the_last_call(caplog: pytest.LogCaptureFixture) -> None:
+def test_first_failure_warns_and_ends_the_logging(caplog: pytest.LogCaptureFixture) -> None:
     run = Noted(dies=2)
     tracker = Tracker(run, texts=True)
     tracker.log({"x": 1.0})
@@ -71,7 +71,7 @@ def test_the_first_failure_is_one_warning_and_the_last_call(caplog: pytest.LogCa
 
 
 @pytest.mark.parametrize(("run", "texts", "may"), [(Noted(), True, True), (Noted(), False, False), (None, True, False)])
-def test_texts_are_logged_with_the_switch_and_a_run(run: Noted | None, texts: bool, may: bool) -> None:
+def test_texts_require_the_setting_and_a_run(run: Noted | None, texts: bool, may: bool) -> None:
     assert Tracker(run, texts=texts).texts is may
 
 

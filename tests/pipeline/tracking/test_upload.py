@@ -57,14 +57,14 @@ def test_a_finished_upload_says_nothing(start: Start) -> None:
 
 
 @pytest.mark.parametrize("marks", [(), ("uploaded",), ("linked",)])
-def test_an_upload_without_all_its_marks_is_an_error(start: Start, marks: tuple[str, ...]) -> None:
+def test_upload_with_missing_marks_raises(start: Start, marks: tuple[str, ...]) -> None:
     upload = start("")
     mark(upload, *marks)
     with pytest.raises(TrackingError, match=r"^the upload process died without an error message$"):
         upload.finish(60)
 
 
-def test_a_failed_upload_is_named_by_the_last_line_of_its_log(start: Start) -> None:
+def test_failed_upload_raises_its_last_log_line(start: Start) -> None:
     upload = start("import sys; sys.stderr.write('wandb: hello\\nerror: the key is refused\\n\\n'); sys.exit(1)")
     with pytest.raises(TrackingError, match=r"^the key is refused$"):
         upload.finish(60)
@@ -86,6 +86,6 @@ LOST = "filetransfer: uploader: error uploading"
         ([TORN + " of another kind"], False, "of another kind"),
     ],
 )
-def test_a_shortfall_is_any_problem_but_a_torn_end(problems: list[str], synced: bool, says: str | None) -> None:
+def test_shortfall_is_any_problem_except_a_torn_file(problems: list[str], synced: bool, says: str | None) -> None:
     found = find_shortfall(problems, synced=synced)
     assert found is None if says is None else found is not None and says in found

@@ -28,9 +28,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
         ({"WANDB_MODE": "disabled"}, "disabled"),
     ],
 )
-def test_the_mode_is_chosen_without_asking_where_there_is_nothing_to_ask(
-    environment: dict[str, str], mode: str
-) -> None:
+def test_mode_is_chosen_without_a_request(environment: dict[str, str], mode: str) -> None:
     assert choose_mode(environment) == mode
 
 
@@ -59,7 +57,7 @@ def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: 
         (PORTAL, "did not answer, or not as expected"),
     ],
 )
-def test_a_server_that_does_not_answer_is_asked_once(
+def test_unresponsive_server_is_asked_once(
     wandb_online: WandbServer,
     failure: int,
     says: str,
@@ -76,7 +74,7 @@ def test_a_server_that_does_not_answer_is_asked_once(
     assert KEY not in warning
 
 
-def test_the_entity_is_the_keys_own_unless_another_is_named(wandb_online: WandbServer) -> None:
+def test_entity_defaults_to_the_owner_of_the_key(wandb_online: WandbServer) -> None:
     environment = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": f"{wandb_online.url}/"}
     assert find_account(environment) == ENTITY
     assert find_account(environment | {"WANDB_ENTITY": "other"}) == "other"

@@ -50,7 +50,7 @@ def test_token_is_made_once_for_its_owner_alone(settings: Settings, mask: int) -
     assert deploy_token(settings) != token
 
 
-def test_token_of_the_file_is_taken_without_the_line_end(settings: Settings) -> None:
+def test_token_from_file_is_stripped(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     settings.deploy_token_file.write_text(" given by hand\r\n")
     assert deploy_token(settings) == "given by hand"
@@ -65,9 +65,7 @@ def test_token_of_the_file_needs_no_other_file(settings: Settings, monkeypatch: 
     assert deploy_token(settings) == token
 
 
-def test_token_of_the_environment_wins_and_nothing_is_written(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_from_environment_takes_precedence(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAEBYEOK_DEPLOY_TOKEN", "from-the-environment")
     chosen = load_settings()
     assert deploy_token(chosen) == "from-the-environment"
@@ -108,7 +106,7 @@ def test_token_file_that_is_empty_is_an_error(settings: Settings, content: bytes
         deploy_token(settings)
 
 
-def test_token_file_that_cannot_be_read_is_an_error(settings: Settings) -> None:
+def test_unreadable_token_file_raises(settings: Settings) -> None:
     settings.deploy_token_file.mkdir(parents=True)
     with pytest.raises(
         SettingsError, match=r"deploy.token: Is a directory; set SAEBYEOK_DEPLOY_TOKEN or make the file readable"
@@ -116,7 +114,7 @@ def test_token_file_that_cannot_be_read_is_an_error(settings: Settings) -> None:
         deploy_token(settings)
 
 
-def test_token_file_that_is_no_text_is_an_error(settings: Settings) -> None:
+def test_binary_token_file_raises(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     settings.deploy_token_file.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=r"deploy.token is not text"):
@@ -140,7 +138,7 @@ def test_api_keys_are_told_apart(settings: Settings, text: str | None, keys: tup
 
 
 @pytest.mark.parametrize("text", [KEY[1:], f"{KEY},{KEY[1:]}", f"{KEY[1:]},{KEY}", "열다섯 글자보다 짧다"])
-def test_api_key_that_is_too_short_is_an_error(settings: Settings, text: str) -> None:
+def test_short_api_key_raises(settings: Settings, text: str) -> None:
     with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS: each key must have at least 16 characters") as caught:
         api_keys(settings.model_copy(update={"api_keys": SecretStr(text)}))
     assert text not in str(caught.value)
@@ -184,7 +182,7 @@ def test_header_opens_with_any_of_several_secrets() -> None:
     assert not is_authorized("Bearer firstsecond", *secrets)
 
 
-def test_header_is_compared_with_every_secret_in_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_header_is_compared_with_every_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[bytes] = []
     compare = hmac.compare_digest
 

@@ -90,13 +90,13 @@ def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
         ('{"x": 1, "y": 2}', "pairs: Field required (and 2 more)", None),
     ],
 )
-def test_body_that_does_not_fit_is_told_its_first_fault(body: str, message: str, index: int | None) -> None:
+def test_invalid_body_reports_its_first_fault(body: str, message: str, index: int | None) -> None:
     error = refusal(body)
     assert (error.kind, str(error), error.index) == (ErrorType.INVALID_REQUEST, message, index)
 
 
 @pytest.mark.parametrize("count", [15, 16, 17, 1000])
-def test_body_of_many_keys_is_told_their_number_alone(count: int) -> None:
+def test_body_with_many_keys_reports_only_their_number(count: int) -> None:
     error = refusal(json.dumps({f"k{number}": 1 for number in range(count)}))
     assert error.kind is ErrorType.INVALID_REQUEST
     if count > 16:

@@ -77,7 +77,7 @@ def test_each_key_opens_the_service(guarded: Service, key: str) -> None:
         assert client.releases().deployment == 1
 
 
-def test_so_does_the_deploy_token_and_a_key_does_not_stage(guarded: Service) -> None:
+def test_deploy_token_admits_and_api_key_cannot_stage(guarded: Service) -> None:
     assert ask(guarded, key=deploy_token(guarded.settings)).status_code == 200
     assert ask(guarded, path="/releases/stage").status_code == 401
     assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "n" * 16}).status_code == 401
@@ -111,7 +111,7 @@ def test_bentomls_own_client_works_with_a_key(guarded: Service) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "nsmc\n"
 
 
-def test_a_sane_request_id_is_taken_and_any_other_made(guarded: Service) -> None:
+def test_valid_request_id_is_kept(guarded: Service) -> None:
     assert ask(guarded, **{"X-Request-Id": "night-7.a_B"}).headers["x-request-id"] == "night-7.a_B"
     for given in ("", "a b", '"}{"', "a" * 129, "a\tb"):
         made = ask(guarded, **{"X-Request-Id": given}).headers["x-request-id"]
@@ -120,7 +120,7 @@ def test_a_sane_request_id_is_taken_and_any_other_made(guarded: Service) -> None
     assert httpx.get(f"{guarded.settings.service_url}/livez").headers["x-request-id"]
 
 
-def test_the_log_has_a_line_a_request_and_no_texts(guarded: Service) -> None:
+def test_log_has_one_line_per_request_without_texts(guarded: Service) -> None:
     url = f"{guarded.settings.service_url}/classify"
     headers = {"Authorization": f"Bearer {KEYS[0]}", "X-Request-Id": "asked-well"}
     httpx.post(url, json={"texts": ["비밀스러운 문장", "둘"]}, headers=headers)
@@ -173,7 +173,7 @@ def at_work(service: Service, body: object, request_id: str) -> Iterator[None]:
         sender.leave()
 
 
-def test_one_too_many_is_told_when_to_try_again(guarded: Service) -> None:
+def test_full_queue_sends_retry_after(guarded: Service) -> None:
     answers: list[httpx.Response] = []
 
     def refused() -> list[httpx.Response]:
@@ -196,7 +196,7 @@ def metric(service: Service, name: str) -> float:
     return sum(float(found) for found in re.findall(rf"^{name}\S* (\S+)$", text, re.MULTILINE))
 
 
-def test_who_goes_away_leaves_the_queue_and_is_not_computed(guarded: Service) -> None:
+def test_disconnected_client_leaves_the_queue(guarded: Service) -> None:
     def all_went(texts: int) -> bool:
         """Whether three came and went, and were not computed, while a request of so many texts was at work."""
         before = metric(guarded, "saebyeok_batch_rows_sum")
@@ -215,7 +215,7 @@ def test_who_goes_away_leaves_the_queue_and_is_not_computed(guarded: Service) ->
     assert all_went(10_000) or all_went(100_000)
 
 
-def test_slow_body_and_bentomls_own_refusal_have_the_same_shape(tmp_path: Path, classifier: TinyModel) -> None:
+def test_slow_body_and_bentoml_error_share_the_format(tmp_path: Path, classifier: TinyModel) -> None:
     env = {
         "SAEBYEOK_WORKERS": "1",
         "SAEBYEOK_REQUEST_SECONDS": "1",

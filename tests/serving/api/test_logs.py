@@ -42,7 +42,7 @@ def messages(stream: Stream) -> list[str]:
 
 
 @pytest.mark.asyncio
-async def test_lines_of_one_turn_are_written_together_at_its_end(stream: Stream, log: logging.Logger) -> None:
+async def test_lines_of_one_turn_are_written_together(stream: Stream, log: logging.Logger) -> None:
     for number in range(5):
         log.warning("line %d", number)
     assert messages(stream) == []
@@ -55,7 +55,7 @@ async def test_lines_of_one_turn_are_written_together_at_its_end(stream: Stream,
 
 
 @pytest.mark.asyncio
-async def test_another_thread_writes_at_once_and_after_what_was_before_it(stream: Stream, log: logging.Logger) -> None:
+async def test_other_threads_write_immediately_in_order(stream: Stream, log: logging.Logger) -> None:
     log.warning("of the loop")
     thread = threading.Thread(target=log.warning, args=("of a thread",))
     thread.start()

@@ -96,7 +96,7 @@ def worker(pid: int, deployment: int, problem: str | None = None) -> WorkerState
     )
 
 
-def test_what_is_served_is_said_as_it_is_now() -> None:
+def test_metrics_show_the_current_releases() -> None:
     release = LiveRelease(
         release="nsmc-1", ref="release/nsmc/1/x", title="t", kind="classification", inputs="text", route="/classify",
         labels=[], score_range=None, similar_at=None, max_length=32, methods=[], vectors=False, sample=True, figures={},

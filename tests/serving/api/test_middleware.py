@@ -132,7 +132,7 @@ async def test_request_id_that_looks_like_none_is_made(given: str) -> None:
 
 
 @pytest.mark.parametrize("status", [200, 204, 302, 399, 499])
-async def test_answer_that_is_no_error_goes_out_as_it_comes(status: int) -> None:
+async def test_successful_response_passes_unchanged(status: int) -> None:
     call = Call()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -179,7 +179,7 @@ async def test_error_is_kept_until_it_is_whole() -> None:
         (502, b"bad gateway", (500, "internal", "bad gateway")),
     ],
 )
-async def test_error_of_another_shape_is_put_into_the_one(status: int, body: bytes, told: tuple[int, str, str]) -> None:
+async def test_foreign_error_is_converted(status: int, body: bytes, told: tuple[int, str, str]) -> None:
     headers = [(b"Content-Type", b"text/plain"), (b"content-length", b"99"), (b"Allow", b"POST")]
     call = await ask_front(answering(status, body, headers=headers))
     assert call.error == told
@@ -305,7 +305,7 @@ OTHERS = {
 }  # fmt: skip
 
 
-async def test_paths_that_are_counted_are_those_of_the_service() -> None:
+async def test_counted_paths_are_the_routes_of_the_service() -> None:
     assert {path for _, path in READ} | OTHERS == PATHS
 
 
@@ -344,7 +344,7 @@ async def test_gate_asks_for_a_key_elsewhere(path: str) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), READ)
-async def test_gate_reads_the_body_of_a_route_that_has_one(method: str, path: str) -> None:
+async def test_gate_reads_bodies_of_routes_with_a_body(method: str, path: str) -> None:
     call = await Call(path, method, messages=[part(b"ab", more=True), part(b"c")]).through(gate(echo))
     assert call.body == b"abc|False"
     call = await Call(path, method, messages=[part(bytes(11))]).through(gate(echo))
@@ -412,12 +412,12 @@ def went(call: Call) -> bool:
 
 
 @pytest.mark.parametrize("messages", [[GONE], [part(b"a", more=True), GONE]])
-async def test_client_that_goes_while_it_sends_is_not_answered(messages: list[Message]) -> None:
+async def test_client_disconnecting_while_sending_gets_no_response(messages: list[Message]) -> None:
     assert went(await Call(messages=messages).through(gate(echo)))
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_client_that_goes_while_it_waits_stops_the_work(method: str) -> None:
+async def test_client_disconnecting_while_waiting_cancels_the_work(method: str) -> None:
     ended: list[BaseException] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -482,7 +482,7 @@ async def settled() -> int:
     return lookers()
 
 
-async def test_client_is_not_looked_for_once_its_answer_begins() -> None:
+async def test_started_response_ends_the_disconnect_check() -> None:
     left: list[int] = []
 
     class Busy(Call):
@@ -501,7 +501,7 @@ async def test_client_is_not_looked_for_once_its_answer_begins() -> None:
     assert left == [1, 0, 0]
 
 
-async def test_client_is_not_looked_for_once_the_application_fails() -> None:
+async def test_failed_application_ends_the_disconnect_check() -> None:
     call = Call()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -523,7 +523,7 @@ async def fails(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("app", [echo, begins, fails])
-async def test_client_that_is_answered_soon_is_never_looked_for(app: ASGIApp) -> None:
+async def test_quick_response_needs_no_disconnect_check(app: ASGIApp) -> None:
     call = await Call().through(gate(app))
     await asyncio.sleep(2 * LOOK_AFTER)
     assert call.asked == 1

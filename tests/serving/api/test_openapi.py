@@ -22,7 +22,7 @@ def test_the_committed_document_has_not_drifted() -> None:
     assert committed() == describe(Settings()), "run `python -m serving.api.openapi` and look at the difference"
 
 
-def test_the_limits_of_a_service_are_in_its_document() -> None:
+def test_openapi_document_contains_the_limits() -> None:
     settings = Settings(max_inputs=7, max_characters=70)
     schemas = describe(settings)["components"]["schemas"]
     for name in ("ClassifyRequest", "ScoreRequest", "EmbedRequest"):
@@ -33,7 +33,7 @@ def test_the_limits_of_a_service_are_in_its_document() -> None:
         assert (pairs["maxItems"], pairs["items"]["items"]["maxLength"]) == (7, 70)
 
 
-def test_every_route_with_a_body_is_described_with_an_example() -> None:
+def test_routes_with_a_body_have_an_example() -> None:
     document = describe(Settings())
     paths, schemas = document["paths"], document["components"]["schemas"]
     described = {
@@ -46,7 +46,7 @@ def test_every_route_with_a_body_is_described_with_an_example() -> None:
         assert schemas[name]["additionalProperties"] is False
 
 
-def test_every_error_of_the_table_has_its_own_status_and_is_in_the_document() -> None:
+def test_every_error_type_has_a_documented_status() -> None:
     assert len({kind.status for kind in ErrorType}) == len(ErrorType)
     statuses = {
         int(status)
@@ -61,7 +61,7 @@ def test_every_error_of_the_table_has_its_own_status_and_is_in_the_document() ->
 @pytest.mark.parametrize(
     ("status", "kind"), [(404, "not_found"), (418, "invalid_request"), (502, "internal"), (504, "timeout")]
 )
-def test_a_status_that_another_chose_gets_the_type_of_its_row(status: int, kind: str) -> None:
+def test_foreign_status_maps_to_an_error_type(status: int, kind: str) -> None:
     assert ErrorType.of(status) == kind
 
 

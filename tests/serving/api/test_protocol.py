@@ -215,7 +215,7 @@ def test_upgrades_in_a_row_are_each_answered_once(server: Server, upgrade: str, 
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_upgrade_without_a_body_is_answered_as_it_is(server: Server, upgrade: str) -> None:
+def test_upgrade_without_a_body_is_ignored(server: Server, upgrade: str) -> None:
     get = head("GET /livez", upgrade)
     assert server.answers(get + LAST) == server.answers(get, LAST) == [(200, "GET /livez "), LAST_READ]
     closing_get = get.replace(b"Connection: ", b"Connection: close, ", 1)
@@ -283,13 +283,13 @@ BROKEN_HEADS = {
 
 @pytest.mark.parametrize("upgrade", ["X: y", H2C], ids=["plain", "h2c"])
 @pytest.mark.parametrize("lines", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
-def test_head_that_can_be_read_in_two_ways_is_refused(server: Server, lines: str, upgrade: str) -> None:
+def test_ambiguous_head_is_refused(server: Server, lines: str, upgrade: str) -> None:
     request = head("POST /classify", upgrade, lines)
     assert server.answers(request + CHUNKS + INNER + LAST) == [MALFORMED]
     assert server.answers(request, CHUNKS + INNER + LAST) == [MALFORMED]
 
 
-def test_head_whose_lines_end_with_a_line_feed_is_refused(server: Server) -> None:
+def test_head_with_bare_line_feeds_is_refused(server: Server) -> None:
     for line_feeds in (1, -1):
         request = head("POST /classify", "Content-Length: 5").replace(b"\r\n", b"\n", line_feeds)
         assert server.answers(request + b"hello" + INNER + LAST) == [MALFORMED]
@@ -338,7 +338,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("parts", ODD.values(), ids=ODD)
-def test_what_is_odd_and_clear_is_read_to_its_end(server: Server, parts: tuple[bytes, bytes]) -> None:
+def test_unusual_but_valid_request_is_read_completely(server: Server, parts: tuple[bytes, bytes]) -> None:
     wanted = [(200, "POST /classify hello"), LAST_READ]
     assert server.answers(*parts, LAST) == server.answers(b"".join(parts) + LAST) == wanted
 
@@ -387,7 +387,7 @@ def test_body_that_is_too_large_closes_the_connection(server: Server, frame: Any
 
 
 @pytest.mark.parametrize("start", ["POST /404", "GET /inner", "POST /classify"])
-def test_client_that_is_never_asked_for_its_body_is_closed(server: Server, start: str) -> None:
+def test_unasked_expect_client_is_disconnected(server: Server, start: str) -> None:
     # Whether it now sends its body or another request: nobody could tell one from the other.
     first, body = measured("Expect: 100-continue", start=start)
     first = first.replace(b"Bearer key", b"Bearer yek") if start == "POST /classify" else first
@@ -430,7 +430,7 @@ def test_malformed_request_behind_an_answer_gets_one(
     assert caplog.messages.count(NOT_HTTP) == 2
 
 
-def test_body_that_breaks_behind_its_answer_gets_no_second_one(server: Server) -> None:
+def test_broken_body_after_its_response_gets_no_other(server: Server) -> None:
     assert server.answers(head("GET /inner", "Transfer-Encoding: chunked"), Step.READ_ANSWER, b"zz\r\n" + LAST) == [
         (200, "GET /inner ")
     ]
@@ -442,7 +442,7 @@ def test_body_that_breaks_before_its_answer_is_malformed(server: Server) -> None
     assert server.answers(head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n") == [MALFORMED]
 
 
-def test_body_that_breaks_within_its_answer_lets_it_end(server: Server) -> None:
+def test_broken_body_during_its_response_completes_it(server: Server) -> None:
     steps = BROKEN.replace(b"/held", b"/begun"), Step.READ_ANSWER, b"zz\r\n", Step.RELEASE
     assert server.answers(*steps) == [(200, "POST /begun ")]
 
@@ -453,7 +453,7 @@ def test_body_that_breaks_gets_no_late_answer(server: Server) -> None:
     assert [status for status, _ in found] == [200, 400]
 
 
-def test_body_that_breaks_in_the_queue_spoils_no_answer_before_it(server: Server) -> None:
+def test_broken_queued_body_spoils_no_earlier_response(server: Server) -> None:
     steps = head("POST /held"), BROKEN + b"zz\r\n", Step.RELEASE
     assert server.answers(*steps)[:1] == [(200, "POST /held ")]
 

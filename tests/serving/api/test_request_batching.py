@@ -87,7 +87,7 @@ async def test_threads_that_are_free_are_not_waited_for(make: Callable[..., Shar
     assert sorted(slow.asked) == [["a"], ["bb"]]
 
 
-async def test_only_what_asks_the_same_shares_and_who_came_first_is_next(make: Callable[..., Sharing]) -> None:
+async def test_only_equal_calls_share_batches_in_order(make: Callable[..., Sharing]) -> None:
     slow, other, sharing = Slow(), Slow(), make()
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"]))]
     await begun(slow, 1)
@@ -113,7 +113,7 @@ async def test_who_is_to_be_alone_has_no_company(make: Callable[..., Sharing]) -
     assert slow.asked == [["a"], ["b", "e"], ["c"], ["d"]]
 
 
-async def test_a_bad_request_fails_alone_with_its_own_index(make: Callable[..., Sharing]) -> None:
+async def test_bad_request_fails_alone(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
@@ -128,7 +128,7 @@ async def test_a_bad_request_fails_alone_with_its_own_index(make: Callable[..., 
     assert lengths(await good) == [2, 1]
 
 
-async def test_who_goes_away_costs_nothing_and_holds_nobody_up(make: Callable[..., Sharing]) -> None:
+async def test_cancelled_request_is_not_computed(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make(queue=4)
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
@@ -147,7 +147,7 @@ async def test_who_goes_away_costs_nothing_and_holds_nobody_up(make: Callable[..
     assert lengths(await sharing.answer(slow.answer, ["ccc"])) == [3]
 
 
-async def test_one_too_many_is_told_when_to_come_back(make: Callable[..., Sharing]) -> None:
+async def test_full_queue_reports_retry_after(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make(queue=2)
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"])) for _ in range(3)]
     await begun(slow, 1)
@@ -159,7 +159,7 @@ async def test_one_too_many_is_told_when_to_come_back(make: Callable[..., Sharin
     assert [lengths(await task) for task in tasks] == [[1]] * 3
 
 
-async def test_without_a_queue_what_is_at_work_is_all_that_is_taken(make: Callable[..., Sharing]) -> None:
+async def test_without_a_queue_only_running_requests_fit(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make(queue=0)
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
@@ -181,7 +181,7 @@ async def test_each_is_told_of_as_it_begins(make: Callable[..., Sharing]) -> Non
     assert min(waited) >= 0
 
 
-async def test_a_batch_is_no_larger_than_it_may_be(make: Callable[..., Sharing]) -> None:
+async def test_batch_size_is_limited(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
@@ -193,7 +193,7 @@ async def test_a_batch_is_no_larger_than_it_may_be(make: Callable[..., Sharing])
     assert [len(batch) for batch in slow.asked] == [1, MOST + 1, MOST, 1]
 
 
-async def test_an_engine_answers_many_requests_as_alone_and_is_let_go(
+async def test_batched_answers_equal_single_ones(
     store: Store, classifier: TinyModel, make: Callable[..., Sharing]
 ) -> None:
     # A sub-batch a text, since company moves what int8 answers.

@@ -116,7 +116,7 @@ def test_body_is_read_in_order_and_no_further() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["", " Identity "])
-def test_body_of_just_the_limit_is_taken_and_one_byte_more_not(encoding: str) -> None:
+def test_body_at_the_limit_is_accepted(encoding: str) -> None:
     headers = {"content_encoding": encoding} if encoding else {}
     assert sent(bytes(LIMIT)).read(**headers) == sent(*cut(bytes(LIMIT))).read(**headers) == bytes(LIMIT)
     for parts in ([bytes(LIMIT + 1)], cut(bytes(LIMIT + 1))):
@@ -128,7 +128,7 @@ def test_body_of_just_the_limit_is_taken_and_one_byte_more_not(encoding: str) ->
 
 
 @packings
-def test_packed_body_of_just_the_limit_is_taken_and_one_byte_more_not(encoding: str) -> None:
+def test_compressed_body_at_the_limit_is_accepted(encoding: str) -> None:
     for body in (bytes(LIMIT), bytes(LIMIT - 1) + b"x"):
         packed = PACKERS[encoding](body)
         assert sent(packed).read(content_encoding=encoding) == body
@@ -223,13 +223,13 @@ def test_packed_body_may_name_the_other_wrapper(encoding: str, wrong: str) -> No
     assert sent(PACKERS[wrong](b"hello")).read(content_encoding=encoding) == b"hello"
 
 
-def test_client_that_goes_away_is_told_from_one_that_ends() -> None:
+def test_disconnect_differs_from_end_of_body() -> None:
     for parts in ([None], [b"ab", None]):
         with pytest.raises(ClientGoneError):
             sent(*parts).read()
 
 
-def test_client_that_asks_first_sends_no_body_that_is_too_large() -> None:
+def test_expect_client_is_refused_before_a_large_body() -> None:
     client = sent(bytes(LIMIT + 1))
     error = refusal(client, expect="100-continue", content_length=str(LIMIT + 1))
     assert (error.kind, client.taken) == (ErrorType.TOO_LARGE, 0)
@@ -244,14 +244,14 @@ def test_client_that_asks_first_sends_no_body_that_is_too_large() -> None:
 @pytest.mark.parametrize(
     ("sizes", "read_on"), [([LIMIT] * 9, 4), ([2 * LIMIT] * 9, 2), ([4 * LIMIT] * 9, 1), ([4 * LIMIT - 1, 1, 1], 2)]
 )
-def test_body_that_is_too_large_is_read_on_for_a_while(sizes: list[int], read_on: int) -> None:
+def test_large_body_is_drained_up_to_a_limit(sizes: list[int], read_on: int) -> None:
     # One byte beyond the limit, then parts of these sizes: four times the limit is read after that.
     client = Client([bytes(LIMIT + 1), *map(bytes, sizes)], endless=True)
     assert refusal(client).kind is ErrorType.TOO_LARGE
     assert client.taken == 1 + read_on
 
 
-def test_body_that_is_too_large_is_read_to_its_end() -> None:
+def test_large_body_is_drained_to_its_end() -> None:
     client = sent(bytes(LIMIT + 1), b"x", b"y")
     assert refusal(client).kind is ErrorType.TOO_LARGE
     assert client.taken == 3

@@ -115,7 +115,7 @@ both = pytest.mark.parametrize("classify", [ask, ask_async])
 
 
 @both
-def test_it_asks_with_the_key_and_over_one_connection(server: Server, classify: Classify) -> None:
+def test_client_sends_the_key_over_one_connection(server: Server, classify: Classify) -> None:
     server.script = [Told(), Told(), Told()]
     assert classify(server.url + "/", 3, api_key="s3cret").release == "nsmc-1"
     path, body, headers = server.asked[0]
@@ -141,7 +141,7 @@ def test_what_may_pass_is_asked_again(server: Server, classify: Classify, first:
 
 @both
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_does_not_pass_is_raised_in_the_end(server: Server, classify: Classify, status: int) -> None:
+def test_lasting_errors_are_raised_after_retries(server: Server, classify: Classify, status: int) -> None:
     server.script = [refusal(status, "overloaded")] * 3
     with pytest.raises(FailedCallError, match="/classify: it is overloaded") as caught:
         classify(server.url, backoff=Backoff(retries=2, first=0.0))
@@ -169,7 +169,7 @@ def test_any_other_error_is_raised_at_once(
 
 
 @both
-def test_an_error_that_is_a_proxys_has_its_status(server: Server, classify: Classify) -> None:
+def test_proxy_error_keeps_its_status(server: Server, classify: Classify) -> None:
     server.script = [Told(502, b"<h1>Bad Gateway</h1>")]
     with pytest.raises(FailedCallError, match="status 502") as caught:
         classify(server.url)
@@ -177,7 +177,7 @@ def test_an_error_that_is_a_proxys_has_its_status(server: Server, classify: Clas
 
 
 @both
-def test_an_answer_that_is_not_the_services_is_none(server: Server, classify: Classify) -> None:
+def test_foreign_response_raises_no_answer_error(server: Server, classify: Classify) -> None:
     server.script = [Told(200, {"hello": "world"})]
     with pytest.raises(NoAnswerError, match="not Saebyeok's"):
         classify(server.url)
@@ -233,7 +233,7 @@ def test_the_service_says_how_long_to_wait() -> None:
     assert backoff.pause(1, response(400, Retry_After="1")) is None
 
 
-def test_the_deployer_takes_a_connection_a_request_and_its_errors_say_what_to_set(server: Server) -> None:
+def test_deployer_uses_one_connection_per_request(server: Server) -> None:
     server.script = [Told(), Told(), refusal(401, "unauthorized")]
     with ServiceClient(server.url, "token") as client:
         client.classify(["가"])

@@ -47,7 +47,7 @@ def test_service_is_live_before_it_is_ready(service: InProcess, client: ServiceC
     assert client.is_ready()
 
 
-def test_nobody_at_the_url_is_neither_live_nor_ready(settings: Settings, store: Store) -> None:
+def test_unreachable_service_is_neither_live_nor_ready(settings: Settings, store: Store) -> None:
     with ServiceClient(f"http://127.0.0.1:{free_port()}", timeout=5) as client:
         assert not client.is_live()
         assert not client.is_ready()
@@ -56,7 +56,7 @@ def test_nobody_at_the_url_is_neither_live_nor_ready(settings: Settings, store: 
             client.stage("release/nsmc/a/b")
 
 
-def test_service_of_this_store_or_of_a_bento_serves(
+def test_service_of_this_store_or_bento_serves(
     service: InProcess, client: ServiceClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert client.serves(service.store)
@@ -100,7 +100,7 @@ def test_error_of_the_service_can_be_tried_again(service: InProcess, client: Ser
         client.stage(release.ref)
 
 
-def test_named_release_answers_and_users_get_the_live_one(
+def test_addressed_release_answers_only_the_deployer(
     service: InProcess, client: ServiceClient, release: Artifact, tmp_path: Path
 ) -> None:
     serve(service, release)

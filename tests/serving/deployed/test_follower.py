@@ -64,7 +64,7 @@ def test_a_release_that_cannot_be_loaded_changes_nothing(follower: Follower, sto
     assert (worker.deployment, worker.problems) == (3, [])
 
 
-def test_what_could_not_be_loaded_is_tried_again_later(
+def test_failed_release_is_loaded_again_later(
     follower: Follower, store: Store, light: TinyModel, settings: Settings
 ) -> None:
     release = light.publish(store, "nsmc", key="a" * 16)
@@ -97,7 +97,7 @@ def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store,
     assert release.ref in follower.snapshot.staged
 
 
-def test_staged_releases_come_and_go_beside_the_live_one(
+def test_staged_releases_do_not_affect_the_live_one(
     follower: Follower, store: Store, light: TinyModel, other_light: TinyModel
 ) -> None:
     live = light.publish(store, "nsmc", key="a" * 16)
@@ -146,7 +146,7 @@ def test_a_copy_that_has_changed_is_imported_again(settings: Settings, store: St
 
 
 @pytest.mark.parametrize("ref", ["release/nsmc/key", "train/nsmc/key/attempt", "release/../../etc", "release/n/k/../x"])
-def test_only_the_ref_of_a_release_names_a_model(ref: str) -> None:
+def test_model_tag_accepts_only_release_refs(ref: str) -> None:
     with pytest.raises(ArtifactError, match="not the ref of a release"):
         model_tag(ref)
 
@@ -234,7 +234,7 @@ def test_an_error_that_comes_again_is_logged_again(failing: Follower, caplog: py
     assert told == ["WARNING", "INFO", "WARNING"]
 
 
-def test_a_worker_that_cannot_acknowledge_serves_and_says_so(
+def test_worker_that_cannot_report_still_serves(
     failing: Follower, store: Store, light: TinyModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert isinstance(failing.source, Failing)

@@ -61,7 +61,7 @@ def test_import_copies_all_files_and_the_manifest(settings: Settings, releases: 
     assert (str(model.tag), model.info.labels) == (model_tag(releases[0].ref), {"recipe": "nsmc"})
 
 
-def test_import_of_a_release_that_is_there_writes_nothing(settings: Settings, releases: list[Artifact]) -> None:
+def test_existing_release_is_not_imported_again(settings: Settings, releases: list[Artifact]) -> None:
     found = import_release(releases[0], settings)
     before = (found / "card.json").stat().st_ino
     assert import_release(releases[0], settings) == found
@@ -75,7 +75,7 @@ def test_import_by_several_at_once_writes_one(settings: Settings, releases: list
     assert tags(settings) == {model_tag(releases[0].ref)}
 
 
-def test_import_of_a_release_that_is_not_what_it_says_fails(settings: Settings, releases: list[Artifact]) -> None:
+def test_import_of_a_changed_release_raises(settings: Settings, releases: list[Artifact]) -> None:
     (releases[0].path / "card.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"card\.json"):
         import_release(releases[0].store.open(releases[0].ref), settings)
@@ -110,7 +110,7 @@ def test_damaged_name_of_the_newest_stops_nothing(settings: Settings, releases: 
     assert tags(settings) == {model_tag(release.ref) for release in releases}
 
 
-def test_import_that_was_killed_half_way_is_made_again(settings: Settings, releases: list[Artifact]) -> None:
+def test_interrupted_import_is_repeated(settings: Settings, releases: list[Artifact]) -> None:
     found = import_release(releases[0], settings)
     (found / "model.yaml").unlink()
     (found / "tokenizer.json").unlink()
@@ -161,9 +161,7 @@ def test_release_of_a_bento_is_found_and_checked(baked: Path, releases: list[Art
 
 
 @each_damage
-def test_release_of_a_bento_with_a_damaged_manifest_is_refused(
-    baked: Path, releases: list[Artifact], damage: str
-) -> None:
+def test_bento_release_with_damaged_manifest_is_refused(baked: Path, releases: list[Artifact], damage: str) -> None:
     damage_file(baked / "manifest.json", damage)
     with pytest.raises(ArtifactError, match=r"its manifest\.json cannot be read"):
         imported_release(releases[0].ref)

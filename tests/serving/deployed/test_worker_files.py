@@ -38,7 +38,7 @@ def state(pid: int) -> WorkerState:
     return WorkerState(pid=pid, started=now, heartbeat=now, deployment=3, live={}, staged=[], problems=[])
 
 
-def test_a_living_worker_is_seen_and_a_killed_one_is_not(tmp_path: Path) -> None:
+def test_only_live_workers_are_listed(tmp_path: Path) -> None:
     mine = WorkerFile(tmp_path)
     mine.write(state(os.getpid()))
     command = [sys.executable, "-c", WORKER, str(tmp_path), state(1).model_dump_json()]
@@ -58,7 +58,7 @@ def test_a_living_worker_is_seen_and_a_killed_one_is_not(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_that_has_said_nothing_yet_is_not_listed(tmp_path: Path) -> None:
+def test_worker_without_a_state_is_not_listed(tmp_path: Path) -> None:
     silent = WorkerFile(tmp_path)
     assert live_workers(tmp_path) == []
     silent.close()
@@ -75,7 +75,7 @@ def test_the_staged_list_keeps_what_every_thread_adds(tmp_path: Path) -> None:
     assert StagedList(tmp_path).remove("release/nsmc/key/unknown") == StagedList(tmp_path).read()
 
 
-def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
+def test_staged_list_is_unique_and_drops_the_oldest(tmp_path: Path) -> None:
     staged = StagedList(tmp_path)
     assert staged.read() == []
     for ref in ("0", "1", "0"):
@@ -89,9 +89,7 @@ def test_a_ref_is_staged_once_and_the_oldest_goes(tmp_path: Path) -> None:
 
 
 @each_damage
-def test_a_damaged_staged_list_is_empty_and_written_again(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damaged_staged_list_is_replaced(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     staged = StagedList(tmp_path)
     staged.add("release/nsmc/key/old")
     damage_file(tmp_path / "staged.json", damage)
@@ -102,7 +100,7 @@ def test_a_damaged_staged_list_is_empty_and_written_again(
 
 
 @each_damage
-def test_a_damaged_state_of_a_worker_hides_no_other(tmp_path: Path, damage: str) -> None:
+def test_damaged_worker_state_hides_no_other(tmp_path: Path, damage: str) -> None:
     files = [WorkerFile(tmp_path) for _ in range(2)]
     for pid, file in enumerate(files, 1):
         file.write(state(pid))
@@ -114,7 +112,7 @@ def test_a_damaged_state_of_a_worker_hides_no_other(tmp_path: Path, damage: str)
         file.close()
 
 
-def test_what_a_worker_was_writing_when_it_died_is_removed(tmp_path: Path) -> None:
+def test_temporary_files_of_dead_workers_are_removed(tmp_path: Path) -> None:
     dead, alive = tmp_path / "1-dead.json", WorkerFile(tmp_path)
     alive.write(state(2))
     for path in (dead, dead.with_suffix(".lock"), tmp_path / ".1-dead.json.0a1b"):
@@ -149,9 +147,7 @@ def test_closed_worker_leaves_no_files_and_closes_twice(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_state_of_a_worker_is_not_flushed_and_the_staged_list_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_staged_list_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, calls = WorkerFile(tmp_path), Calls(monkeypatch)
     file.write(state(1))
     assert [name for name, _ in calls.seen] == ["replace"]
@@ -170,7 +166,7 @@ def test_state_without_a_living_worker_is_removed(tmp_path: Path, left: str) -> 
 
 
 @pytest.mark.parametrize("change", [StagedList.add, StagedList.remove])
-def test_staged_list_is_changed_by_one_at_a_time(tmp_path: Path, change: Callable[[StagedList, str], object]) -> None:
+def test_staged_list_changes_are_serialised(tmp_path: Path, change: Callable[[StagedList, str], object]) -> None:
     staged = StagedList(tmp_path)
     staged.add("old")
     begun = threading.Event()

@@ -91,7 +91,7 @@ def test_vectors_are_unit_vectors_of_one_text_each(store: Store, sentence_encode
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
 
 
-def test_a_text_too_long_is_cut_and_said_to_be(release: Path, classifier: TinyModel) -> None:
+def test_long_text_is_truncated_and_flagged(release: Path, classifier: TinyModel) -> None:
     long = "영화 " * 500
     answer = Engine(release).answer([("영화",), (long,)])
     assert answer.truncated.tolist() == [False, True]
@@ -167,9 +167,7 @@ def test_without_cuda_the_cpu_answers_and_says_so(release: Path) -> None:
 
 
 @pytest.mark.parametrize(("device", "left"), [("cuda", "cpu"), ("cpu", "cuda")])
-def test_a_release_without_a_file_for_the_device_is_said(
-    release: Path, tmp_path: Path, device: Device, left: Device
-) -> None:
+def test_missing_device_file_raises(release: Path, tmp_path: Path, device: Device, left: Device) -> None:
     copy = shutil.copytree(release, tmp_path / "copy")
     card = Engine(release, EngineOptions(device="cpu")).card
     some = card.model_copy(update={"variants": {left: card.variants[left]}})
@@ -198,7 +196,7 @@ def test_an_engine_is_freed_without_the_collector(release: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 128), max_size=80), st.integers(1, 512))
-def test_sub_batches_take_each_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_sub_batches_cover_rows_within_the_budget(lengths: list[int], budget: int) -> None:
     groups = list(sub_batches(np.array(lengths, dtype=np.int64), budget))
     assert sorted(row for group in groups for row in group) == list(range(len(lengths)))
     for group in groups:
@@ -220,7 +218,7 @@ def test_a_bi_encoder_compares_by_cosine_or_distance(store: Store, sentence_enco
     np.testing.assert_allclose(engine.answer(pairs, method=method).values[:, 0], np.clip(wanted, 0, 5), atol=1e-3)
 
 
-def test_a_method_that_a_release_has_not_is_refused(release: Path, store: Store, cross_encoder: TinyModel) -> None:
+def test_unsupported_method_is_refused(release: Path, store: Store, cross_encoder: TinyModel) -> None:
     engine = Engine(cross_encoder.publish(store, "klue-sts", key="f" * 16).path)
     assert engine.methods == ("cross-encoder",)
     with pytest.raises(ValueError, match="no method cosine"):

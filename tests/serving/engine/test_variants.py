@@ -39,7 +39,7 @@ def add(release: Path, *files: tuple[str, bytes]) -> None:
     (release / "card.json").write_text(changed.model_dump_json(), encoding="utf-8")
 
 
-def test_the_fastest_serves_and_what_was_measured_is_kept(release: Path) -> None:
+def test_fastest_file_serves_and_rates_are_saved(release: Path) -> None:
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     engine = open_fastest(release, CPU)
     assert engine.rates.keys() == {"int8", "fp32"}
@@ -52,7 +52,7 @@ def test_the_only_file_is_not_measured(release: Path) -> None:
     assert (engine.variant.name, engine.rates) == ("int8", {})
 
 
-def test_what_answers_otherwise_or_not_at_all_does_not_serve(
+def test_file_with_wrong_answers_does_not_serve(
     release: Path, other_light: TinyModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = (other_light.directory / "model.int8.onnx").read_bytes()
@@ -63,7 +63,7 @@ def test_what_answers_otherwise_or_not_at_all_does_not_serve(
     assert "its card says" in caplog.text
 
 
-def test_a_card_of_before_has_one_file_a_device(release: Path) -> None:
+def test_old_card_has_one_file_per_device(release: Path) -> None:
     card = json.loads((release / "card.json").read_text(encoding="utf-8"))
     card["variants"] = {
         "cpu": {"file": "model.int8.onnx", "precision": "int8", "parity": {"changed_labels": 0.0}},
@@ -96,7 +96,7 @@ def test_what_one_worker_measured_the_others_take(release: Path, tmp_path: Path)
         json.dumps(RECORD | {"runtime": "1.0.0", "rates": {"int8": 9.0}}),
     ],
 )
-def test_a_record_that_says_nothing_of_these_files_is_made_anew(release: Path, tmp_path: Path, content: str) -> None:
+def test_record_of_other_files_is_measured_again(release: Path, tmp_path: Path, content: str) -> None:
     record = tmp_path / "nsmc.json"
     record.write_text(content, encoding="utf-8")
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
@@ -105,7 +105,7 @@ def test_a_record_that_says_nothing_of_these_files_is_made_anew(release: Path, t
     assert json.loads(record.read_text(encoding="utf-8")) == RECORD | {"rates": found}
 
 
-def test_a_recorded_file_that_does_not_work_now_is_not_needed(
+def test_broken_recorded_file_falls_back_to_first(
     release: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = tmp_path / "nsmc.json"
@@ -138,9 +138,7 @@ def test_a_damaged_record_is_measured_again(release: Path, tmp_path: Path, damag
     assert json.loads(record.read_text(encoding="utf-8")) == RECORD | {"rates": found}
 
 
-def test_a_record_that_cannot_be_written_stops_no_release(
-    release: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_unwritable_record_stops_no_release(release: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     (tmp_path / "nsmc.json" / "taken").mkdir(parents=True)
     assert open_fastest(release, CPU, record=tmp_path / "nsmc.json").rates.keys() == {"int8", "fp32"}
