@@ -151,7 +151,7 @@ def test_it_compares_two_sentences(opened: Opened, running: Service) -> None:
     assert said.startswith("similar" if wanted.similar else "not similar")
     assert f"{round(wanted.score, 2):g} of 5" in said
     assert "similar from 3" in said
-    assert "made-up sample" not in said
+    assert "synthetic sample" not in said
 
 
 def test_page_calls_only_the_service_without_errors(opened: Opened, running: Service) -> None:

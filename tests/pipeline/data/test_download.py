@@ -150,7 +150,7 @@ def test_a_chunked_answer_is_believed_with_its_end(server: Server, target: Path,
 
 def test_file_with_another_checksum_is_refused(server: Server, target: Path) -> None:
     server.content = OTHER
-    with pytest.raises(DataError, match=f"SHA-256 {sum_of(OTHER)}, and {sum_of(CONTENT)} is wanted") as caught:
+    with pytest.raises(DataError, match=f"SHA-256 {sum_of(OTHER)}, not {sum_of(CONTENT)} as expected") as caught:
         download(server.wanted(CONTENT), target)
     assert not caught.value.retryable
     assert list(target.parent.iterdir()) == []
