@@ -1,1 +1,1 @@
-"""The command line: every stage and the whole pipeline without Airflow, and the served models."""
+"""The command line: single stages or the whole pipeline without Airflow, and queries to the served models."""

@@ -44,7 +44,7 @@ def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapp
             lines.append(f"{where}: `{key}` is missing")
         else:
             named = f"`{key}` " if key else ""
-            # A rule of a whole table names its keys itself.
+            # The message of a rule for a whole table names its keys.
             given = f" (it is {item['input']!r})" if item["type"] != "value_error" else ""
             lines.append(f"{where}: {named}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)
