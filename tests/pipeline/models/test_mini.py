@@ -13,12 +13,12 @@ from safetensors import safe_open
 from transformers import AutoModel
 
 from pipeline.data.reading import read_split
-from pipeline.models.base_model import ENCODERS, shipped
+from pipeline.models.base_model import shipped
 from pipeline.models.heads import mean_state
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.models.trained import run_rows
-from pipeline.pretraining.spec import load_encoder
+from pipeline.pretraining.spec import ENCODERS, load_encoder
 from pipeline.recipes.loading import load_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
