@@ -69,7 +69,7 @@ def test_it_answers_without_a_gpu(reviews: Road, monkeypatch: pytest.MonkeyPatch
     def taken() -> None:
         raise AssertionError("a GPU is the training's")
 
-    monkeypatch.setattr("pipeline.models.build.best_device", taken)
+    monkeypatch.setattr("pipeline.models.trained.best_device", taken)
     rival = load_rival(reviews.recipe, release_of(reviews.trained))
     assert rival.model.device.type == "cpu"
 
