@@ -143,9 +143,9 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _kind_has_its_fields(self) -> Self:
         if self.kind == "classification" and len(self.labels) < 2:
-            raise ValueError("a classification recipe needs `labels`, at least two")
+            raise ValueError("a classification recipe needs at least two `labels`")
         if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"`labels` must be different from each other, not {', '.join(self.labels)}")
+            raise ValueError(f"`labels` must be distinct, not {', '.join(self.labels)}")
         if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
             raise ValueError("a regression recipe needs `score_range` and `similar_at`")
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:
@@ -157,36 +157,40 @@ class Recipe(Strict):
         if len(self.data.texts) != (2 if self.inputs == "pair" else 1):
             raise ValueError(f"`data.texts` must name {'two columns' if self.inputs == 'pair' else 'one column'}")
         if (self.model.objective is None) == (self.inputs == "pair"):
-            raise ValueError("`model.objective` is for pairs, and pairs need one: cross-encoder or bi-encoder")
+            raise ValueError("`model.objective` (cross-encoder or bi-encoder) is required for pairs and only for pairs")
         if self.model.objective == "bi-encoder" and self.kind != "regression":
-            raise ValueError("`model.objective` bi-encoder is for regression: it learns a score")
+            raise ValueError("`model.objective` bi-encoder needs a regression recipe, because it learns a score")
         if self.model.base == SCRATCH and self.model.scratch is None:
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
         if self.train.dropout is not None and self.model.base == SCRATCH:
-            raise ValueError("`train.dropout` is for base models; from scratch it is `model.scratch.dropout`")
+            raise ValueError("`train.dropout` is only for base models; from scratch, set `model.scratch.dropout`")
         if self.train.frozen_layers and self.model.base == SCRATCH:
-            raise ValueError("`train.frozen_layers` is for base models: from scratch no layer knows anything")
+            raise ValueError("`train.frozen_layers` is only for base models: from scratch, no layer is pretrained")
         if self.train.frozen_layers and self.train.tune == "head":
-            raise ValueError("`train.frozen_layers` must be 0 where `train.tune` is head: no layer is trained then")
+            raise ValueError("`train.frozen_layers` must be 0 if `train.tune` is head, which trains no layer")
         mixed = self.train.left_out or self.train.strangers or self.train.joined
         if mixed and self.model.objective != "bi-encoder":
-            raise ValueError("`train.left_out`, `train.strangers`, `train.joined` are for bi-encoders; else they are 0")
+            raise ValueError("`train.left_out`, `train.strangers` and `train.joined` must be 0 except for bi-encoders")
         if self.train.tune == "head" and self.model.base == SCRATCH:
-            raise ValueError("`train.tune` head leaves the base model as it is: from scratch it knows nothing")
+            raise ValueError("`train.tune` head needs a base model: from scratch, the encoder is not pretrained")
         if self.train.start == "champion" and self.model.base == SCRATCH:
-            raise ValueError("`train.start` champion: from scratch, every night learns a vocabulary of its own")
+            raise ValueError("`train.start` champion needs a base model: from scratch, each run has its own vocabulary")
         if self.train.tune == "head" and self.model.objective == "bi-encoder":
-            raise ValueError("`train.tune` head: a bi-encoder has no head, its vectors are the base model's own")
+            raise ValueError("`train.tune` head is not for a bi-encoder, which has no head to train")
         return self
 
     @model_validator(mode="after")
     def _thresholds_are_there(self) -> Self:
         for metric in self.metrics:
             if metric not in self.gate.floors:
-                raise ValueError(f"`gate.floors.{metric}` is missing: every metric of a {self.kind} needs a floor")
+                raise ValueError(
+                    f"`gate.floors.{metric}` is missing: every metric of a {self.kind} recipe needs a threshold"
+                )
         for metric, floor in self.gate.floors.items():
             if metric not in self.metrics:
-                raise ValueError(f"`gate.floors.{metric}`: not a metric of a {self.kind} ({', '.join(self.metrics)})")
+                raise ValueError(
+                    f"`gate.floors.{metric}`: not a metric of a {self.kind} recipe ({', '.join(self.metrics)})"
+                )
             if not 0 < floor < 1:
                 raise ValueError(f"`gate.floors.{metric}` must be above 0 and below 1, not {floor}")
         return self
@@ -198,7 +202,9 @@ class Recipe(Strict):
         capabilities = self.behaviour.capabilities
         for name in capabilities:
             if name not in self.gate.behaviour:
-                raise ValueError(f"`gate.behaviour.{name}` is missing: behaviour/{self.name}.toml tests it")
+                raise ValueError(
+                    f"`gate.behaviour.{name}` is missing: behaviour/{self.name}.toml tests this capability"
+                )
         for name in self.gate.behaviour:
             if name not in capabilities:
                 tested = ", ".join(capabilities) or "nothing"

@@ -157,7 +157,7 @@ def test_words_without_a_word_are_refused(tmp_path: Path) -> None:
 
 def test_bounds_without_test_or_reverse_are_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE, "names")
-    assert "`gate.behaviour.negation` is missing: behaviour/nsmc.toml tests it" in said
+    assert "`gate.behaviour.negation` is missing: behaviour/nsmc.toml tests this capability" in said
     said = refused(tmp_path, "nsmc", NEGATIVE, "negation", "names")
     assert "`gate.behaviour.names`: not tested in behaviour/nsmc.toml (negation)" in said
 

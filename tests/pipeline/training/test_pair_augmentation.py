@@ -106,5 +106,5 @@ def test_training_is_mixed_and_nothing_before_it(tmp_path: Any) -> None:
 
 
 def test_one_text_has_no_pair() -> None:
-    with pytest.raises(RecipeError, match="are for bi-encoders; else they are 0"):
+    with pytest.raises(RecipeError, match="must be 0 except for bi-encoders"):
         small_recipe("nsmc", train__joined=0.1)

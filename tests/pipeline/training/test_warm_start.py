@@ -71,5 +71,5 @@ def test_a_champion_of_another_kind_is_no_start(
 
 
 def test_from_scratch_there_is_nothing_to_start_from() -> None:
-    with pytest.raises(RecipeError, match="every night learns a vocabulary of its own"):
+    with pytest.raises(RecipeError, match="each run has its own vocabulary"):
         small_recipe("nsmc", train__start="champion")
