@@ -1,4 +1,4 @@
-"""Made-up requests: whatever comes in, what goes out is as the committed OpenAPI document says."""
+"""Fuzzing: the service answers any request as the committed OpenAPI document says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.server
 
-#: Of `make test`; `make soak` takes many more.
+#: Number in `make test`; `make soak` sends many more.
 CASES = 500
 
 
@@ -33,7 +33,7 @@ def test_every_answer_is_in_the_document(fuzzed: tuple[Service, str | None]) -> 
     service, key = fuzzed
     statuses = fuzz(service, CASES // 2, key, same_again=True)
     assert statuses.total() >= CASES // 2
-    # Right and wrong ones were both made up, and both found out.
+    # Both valid and invalid requests were generated and recognised.
     assert {200, 404, 422} <= statuses.keys()
     if key is not None:
         assert fuzz(service, 20, None, same_again=True).keys() <= {200, 401, 422}

@@ -1,4 +1,4 @@
-"""Bodies and connections that mean no good, or are just broken: what each is answered, by the real service."""
+"""Hostile and broken bodies and connections, and the real service's responses."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.server
 
-#: Small, so that a body beyond the limit is quickly made.
+#: Small, so that a body beyond the limit is quick to create.
 BODY_BYTES = 64 * 1024
 GOOD = '{"texts": ["좋다"]}'.encode()
-#: No answer in HTTP: the connection is closed.
+#: No HTTP response: the connection is closed.
 CLOSED = 0
 MEDIA = "unsupported_media_type"
-#: What a client adds that would rather speak HTTP/2.
+#: Headers of a client that prefers HTTP/2.
 H2C = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABkAAQAoAAAAAIAAAAA"}
 
 
@@ -37,11 +37,11 @@ H2C = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Setting
 def strict(
     tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel
 ) -> Iterator[Service]:
-    """A service of one process with a small limit of bodies, and both kinds of release live."""
+    """A service of one process with a small body limit and two kinds of live releases."""
     limits = {"SAEBYEOK_WORKERS": "1", "SAEBYEOK_MAX_BODY_BYTES": str(BODY_BYTES)}
     with serving(tmp_path_factory.mktemp("strict"), limits, classifier, sentence_encoder) as service:
         yield service
-    # Whatever it was asked, nothing of it was an error of the server, or put a text into the log.
+    # No request caused a server error or put a text into the log.
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
     assert [line for line in lines if line.get("status", 0) >= 500 or "error" in line] == []
     assert "좋다" not in service.log.read_text()
@@ -49,18 +49,18 @@ def strict(
 
 @dataclass(frozen=True)
 class Case:
-    """What is sent, and what comes back: `kind` is the type of the error, empty where the answer is none."""
+    """A request and its response: `kind` is the error type, empty for a success."""
 
     name: str
     sent: Iterable[bytes]
     status: int
     kind: str = ""
-    #: Sends, then says that nothing more comes; or breaks the connection.
+    #: Sends, then closes the sending side, or resets the connection.
     end: str = ""
 
 
 def request(body: bytes, path: str = "/classify", method: str = "POST", **headers: str | None) -> list[bytes]:
-    """A request as bytes; a header that is None is left out."""
+    """Return a request as bytes; headers that are None are omitted."""
     lines: dict[str, str | None] = {"Host": "x", "Content-Type": "application/json", "Content-Length": str(len(body))}
     lines |= {name.replace("_", "-"): value for name, value in headers.items()}
     told = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
@@ -68,7 +68,7 @@ def request(body: bytes, path: str = "/classify", method: str = "POST", **header
 
 
 def chunked(parts: Iterable[bytes], **headers: str) -> Iterator[bytes]:
-    """A request whose body comes in chunks."""
+    """Return a request with a chunked body."""
     yield request(b"", Content_Length=None, Transfer_Encoding="chunked", **headers)[0]
     for part in parts:
         yield b"%x\r\n%s\r\n" % (len(part), part)
@@ -146,7 +146,7 @@ CASES = [
     Case("pairs of unlike things", similarity({"pairs": [["a", {"b": 1}]]}), 422, "invalid_request"),
     Case("a method that is a list", similarity({"pairs": [], "method": ["cosine"]}), 422, "invalid_request"),
     Case("no such recipe", classify({"texts": [], "recipe": "../../etc/passwd"}), 404, "not_found"),
-    # Odd, and fine.
+    # Unusual, but valid.
     Case("an escaped NUL", classify({"texts": ["a\0b", "\0"]}), 200),
     Case("control and direction marks", classify({"texts": ["\x01\x7f\u202e\u200b\ufeff\uffff\U0010ffff"]}), 200),
     Case("accents without end", classify({"texts": ["a" + "\u0301" * 9_000]}), 200),
@@ -173,7 +173,7 @@ CASES = [
     Case("a bomb by deflate", packed(zlib.compress(BOMB, 9), "deflate"), 413, "too_large"),
     Case("a bomb in chunks", chunked([gzip.compress(BOMB)], Content_Encoding="gzip"), 413, "too_large"),
     Case("a bomb in a bomb", packed(gzip.compress(gzip.compress(BOMB))), 400, "malformed"),
-    # Not what it says.
+    # The body is not what the headers declare.
     Case("gzip that is none", packed(GOOD), 400, "malformed"),
     Case("gzip that is cut off", packed(gzip.compress(GOOD)[:-9]), 400, "malformed"),
     Case("gzip with something after it", packed(gzip.compress(GOOD) + b"x"), 400, "malformed"),
@@ -185,7 +185,7 @@ CASES = [
     Case("XML", request(b"<texts/>", Content_Type="application/xml"), 415, MEDIA),
     Case("a pickle", request(pickle.dumps({}), Content_Type="application/vnd.bentoml+pickle"), 415, MEDIA),
     Case("another charset", request(GOOD, Content_Type="application/json; charset=cp949"), 415, MEDIA),
-    # The wrong place.
+    # The wrong route or method.
     Case("another method", request(GOOD, method="PUT"), 405, "method_not_allowed"),
     Case("GET", request(b"", method="GET"), 405, "method_not_allowed"),
     Case("TRACE", request(b"", method="TRACE"), 405, "method_not_allowed"),
@@ -195,7 +195,7 @@ CASES = [
     Case("somebody else's release", request(GOOD, X_Saebyeok_Release="nsmc-x"), 401, "unauthorized"),
     Case("staging without a token", request(b'{"release": "a"}', "/releases/stage"), 401, "unauthorized"),
     Case("a token in Korean", request(b"{}", "/releases/stage", Authorization="Bearer 비밀"), 401, "unauthorized"),
-    # No HTTP, or hardly.
+    # Not HTTP, or malformed HTTP.
     Case("no HTTP at all", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200], 400, NOT_HTTP),
     Case("an unknown method", request(GOOD, method="STEAL"), 400, NOT_HTTP),
     Case("a length that is no number", request(GOOD, Content_Length="many"), 400, NOT_HTTP),
@@ -203,7 +203,7 @@ CASES = [
     Case("two lengths", request(GOOD, Content_Length="3\r\nContent-Length: 30"), 400, NOT_HTTP),
     Case("a length and chunks", request(GOOD, Transfer_Encoding="chunked"), 400, NOT_HTTP),
     Case("a chunk of no length", [next(chunked([])), b"zz\r\n"], 400, NOT_HTTP),
-    # Gone, or half gone.
+    # Closed or half-closed connections.
     Case("half closed in the body", request(GOOD, Content_Length="1000"), CLOSED, end="half"),
     Case("gone in the body", request(GOOD, Content_Length="1000"), CLOSED, end="reset"),
     Case("gone after the request", request(GOOD), CLOSED, end="reset"),
@@ -220,13 +220,13 @@ def connect(service: Service) -> socket.socket:
 
 
 def exchange(service: Service, case: Case) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the answer; CLOSED where none comes."""
+    """Return status, headers and body of the response; CLOSED if there is none."""
     with closing(connect(service)) as connection:
         try:
             for part in case.sent:
                 connection.sendall(part)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # It was answered before it had sent everything.
+            pass  # The response came before everything was sent.
         if case.end == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return CLOSED, {}, b""
@@ -256,12 +256,12 @@ def test_it_is_answered_and_others_are_too(strict: Service, case: Case) -> None:
             assert set(document) == {"error"}
             assert (document["error"]["type"], set(document["error"])) == (case.kind, {"type", "message", "index"})
             assert 0 < len(document["error"]["message"]) <= 500
-    # One process answers: were it wedged, or gone, this would fail.
+    # There is only one process: if it hung or had died, this would fail.
     assert strict.client.classify(["좋다"]).recipe == "nsmc"
 
 
 def test_half_closed_request_is_answered_or_dropped(strict: Service) -> None:
-    # Whichever the server sees first, the answer or the end: to it a client that has said its last has gone.
+    # Either result is correct: the server may see the closed sending side first, which it takes for a disconnect.
     assert exchange(strict, Case("half closed after the request", request(GOOD), CLOSED, end="half"))[0] in (
         200,
         CLOSED,
@@ -269,7 +269,7 @@ def test_half_closed_request_is_answered_or_dropped(strict: Service) -> None:
     assert strict.client.classify(["좋다"]).recipe == "nsmc"
 
 
-#: Requests that are answered before their body has come.
+#: Requests that get a response before their body has arrived.
 EARLY = {
     "no such path": (request(b"", "/secrets", Content_Length=None), 404),
     "another method": (request(b"", method="PUT", Content_Length=None), 405),

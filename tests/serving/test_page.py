@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser, before a real service."""
+"""The page at `/` in a real browser, with a real service."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
 TEXT = SENTENCES[0]
-#: Larger than the page's pauses; what a person would wait for.
+#: Timeout in milliseconds, longer than the page's pauses.
 SOON = 20_000
-#: Contrast of every text with what is behind it, by WCAG's formula, and the least that it may be.
+#: Contrast of every text with its background by WCAG's formula, and the required minimum.
 CONTRAST = """() => {
   const parse = (color) => color.match(/[\\d.]+/g).map(Number);
   const light = (color) => parse(color).slice(0, 3).map((part) => part / 255)
@@ -50,14 +50,14 @@ CONTRAST = """() => {
 
 @dataclass
 class Opened:
-    """A page with what it asked for and what it said to the console."""
+    """A page with its requests and console messages."""
 
     page: Page
     asked: list[str]
     said: list[str]
 
     def answer(self, panel: str) -> str:
-        """What the panel answers, once it does."""
+        """Wait for the panel's answer and return it."""
         region = self.page.locator(f"#{panel} .answer")
         region.locator(".result").wait_for(timeout=SOON)
         return region.inner_text()
@@ -87,7 +87,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def waited(browser: Browser, running: Service, classifier: TinyModel, sentence_encoder: TinyModel) -> str:
-    """What the page said before the first deployment; it has then filled by itself, and both recipes are live."""
+    """Return the page's text before the first deployment; afterwards it has updated itself, with two live recipes."""
     page = browser.new_page()
     page.goto(running.settings.service_url)
     page.get_by_text("no release is deployed yet").wait_for(timeout=SOON)
@@ -107,7 +107,7 @@ def waited(browser: Browser, running: Service, classifier: TinyModel, sentence_e
 
 @pytest.fixture
 def opened(browser: Browser, running: Service, waited: str) -> Iterator[Opened]:
-    """The page of the service with both recipes live."""
+    """The page of the service with two live recipes."""
     page = browser.new_page()
     found = Opened(page, [], [])
     page.on("request", lambda request: found.asked.append(request.url))
@@ -175,7 +175,7 @@ def test_a_request_that_is_overtaken_is_aborted(opened: Opened, running: Service
     held: list[Route] = []
     failed: list[str] = []
     opened.page.on("requestfailed", lambda request: failed.append(request.post_data or ""))
-    # The first request is sent and never gets through.
+    # The first request is sent, but gets no response.
     opened.page.route("**/classify", lambda route: held.append(route), times=1)
     field = opened.page.get_by_label("Korean text")
     with opened.page.expect_request("**/classify"):
@@ -341,7 +341,7 @@ def test_page_recovers_when_the_service_returns(
     page.get_by_label("Korean text").fill(SENTENCES[1])
     page.get_by_text("The service does not answer. This page keeps trying.").wait_for(timeout=SOON)
     assert "The request is repeated" in page.locator("#texts .answer").inner_text()
-    # The other tests of this file use it too, whichever comes first.
+    # The other tests of this file also use it, in any order.
     running.start()
     running.wait_live()
     after = Opened(page, [], []).answer("texts")

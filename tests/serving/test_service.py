@@ -33,14 +33,14 @@ from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.server
 
-# int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
+# int8 activations are scaled per sub-batch, so the other rows change an answer slightly.
 COMPANY = 0.05
 PAIRS = list(zip(SENTENCES[0::2], SENTENCES[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service for the module: two recipes are live, a third release is staged."""
+    """One service for the module, with two live recipes and a staged release."""
     service = Service(service_settings(tmp_path_factory.mktemp("service")))
     try:
         service.wait_live()
@@ -56,7 +56,7 @@ def store(running: Service) -> Store:
 
 @pytest.fixture(scope="module")
 def unready(running: Service) -> tuple[int, int, int, str]:
-    """Statuses of /livez, /readyz and /classify before the first deployment, and the error's type."""
+    """Return the statuses of /livez, /readyz and /classify before the first deployment, and the error type."""
     url = running.settings.service_url
     answer = httpx.post(f"{url}/classify", json={"texts": ["가"]})
     paths = [httpx.get(f"{url}{path}").status_code for path in ("/livez", "/readyz")]
@@ -176,7 +176,7 @@ def test_what_was_read_of_a_text_is_said(running: Service, live: object) -> None
     ]
     results = ask(running, "/classify", {"texts": texts}).json()["results"]
     shares = [result["unknown_share"] for result in results]
-    # Hangul that is taken apart is the same Hangul; an emoji that training never saw is one unknown token.
+    # Decomposed Hangul equals composed Hangul; an emoji unknown to training is one unknown token.
     assert shares[:4] == [0, 0, 1, 1]
     assert results[1]["probabilities"] == pytest.approx(results[0]["probabilities"], abs=COMPANY)
     assert 0 < shares[4] < 0.5
@@ -246,7 +246,7 @@ def test_every_error_has_one_shape(
 
 def test_releases_route_lists_releases_and_workers(running: Service, live: dict[str, Artifact]) -> None:
     body = running.client.releases()
-    # Other tests deploy something and take it back.
+    # Other tests deploy releases and roll back.
     latest = DeploymentLog(open_store(running.settings)).latest()
     assert latest is not None
     assert (body.deployment, body.run, body.reason) == (latest.number, latest.run, latest.reason)
@@ -329,7 +329,7 @@ def test_pairs_are_classified_where_a_release_reads_them(
         assert answer.recipe == "same"
         for pair, result in zip(PAIRS, answer.results, strict=True):
             assert list(result.probabilities.values()) == pytest.approx(expected(pair_classifier, pair), abs=COMPANY)
-        # It is the texts or pairs of a request that choose where there is one recipe for each.
+        # If there is one recipe for texts and one for pairs, the request's input decides.
         assert running.client.classify(["가"]).recipe == "nsmc"
         refused = ask(running, "/classify", {"texts": ["가"], "recipe": "same"})
         assert refused.status_code == 422
@@ -359,7 +359,7 @@ def test_texts_are_scored_by_a_text_regression(
         assert np.corrcoef(asked, [expected(text_scorer, (text,))[0] for text in SENTENCES])[0, 1] > 0.99
         with_asyncio = asyncio.run(score_with_asyncio(running.settings.service_url))
         assert with_asyncio == running.client.score(SENTENCES[:1])
-        # Neither kind of question is answered by the other's release.
+        # Neither kind of request is answered by the other's release.
         assert running.client.similarity(PAIRS).recipe == "klue-sts"
         for recipe_name, path in (("stars", "/classify"), ("nsmc", "/score"), ("klue-sts", "/score")):
             refused = ask(running, path, {"texts": ["가"], "recipe": recipe_name})
@@ -389,7 +389,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def metrics(running: Service) -> Samples:
-    """Value of every sample, by its name and labels."""
+    """Return the value of every sample by name and labels."""
     families = text_string_to_metric_families(httpx.get(f"{running.settings.service_url}/metrics").text)
     return {(item.name, frozenset(item.labels.items())): item.value for family in families for item in family.samples}
 

@@ -1,4 +1,4 @@
-"""Many requests at the same time, in the real service: who gets what, while releases change and others fail."""
+"""Concurrent requests to the real service, while releases change and others fail."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ pytestmark = pytest.mark.server
 CROWD = 32
 TEXTS = [f"{SENTENCES[at % len(SENTENCES)]} {at}" for at in range(CROWD)]
 PAIRS = [[TEXTS[at], TEXTS[at - 1]] for at in range(CROWD)]
-#: Keeps the one thread busy while others come.
+#: Keeps the only thread busy while other requests arrive.
 HEAVY = {"texts": [SENTENCES[-1]] * 2_000}
-#: What is wrong with some requests, and the index that they are told.
+#: Faults of some requests, and the index in their errors.
 BAD: list[tuple[dict[str, Any], int | None]] = [
     ({"texts": ["가", 1]}, 1),
     ({"texts": ["가", "나", "다" * 10_001]}, 2),
@@ -40,7 +40,7 @@ BAD: list[tuple[dict[str, Any], int | None]] = [
 def alone(
     tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel, text_scorer: TinyModel
 ) -> Iterator[Service]:
-    """A service of one thread that computes each text by itself, so that company does not move its int8 answers."""
+    """A service of one thread that computes each text separately, because int8 answers depend on the batch."""
     env = {
         "SAEBYEOK_WORKERS": "1",
         "SAEBYEOK_THREADS": "1",
@@ -53,7 +53,7 @@ def alone(
 
 
 def engine(service: Service, recipe: str) -> Engine:
-    """The engine of what is live, of our own."""
+    """Return a separate engine of the live release."""
     store = open_store(service.settings)
     latest = DeploymentLog(store).latest()
     assert latest is not None
@@ -61,14 +61,14 @@ def engine(service: Service, recipe: str) -> Engine:
 
 
 def value(service: Service, name: str, **labels: str) -> float:
-    """Sum of a metric over all that it is told of."""
+    """Return the sum of a metric over all labels."""
     text = httpx.get(f"{service.settings.service_url}/metrics").text
     samples = [item for family in text_string_to_metric_families(text) for item in family.samples]
     return sum(item.value for item in samples if item.name == name and item.labels.items() >= labels.items())
 
 
 def ask_together(service: Service, *requests: tuple[str, object]) -> list[httpx.Response]:
-    """The answers to requests that are all sent at once."""
+    """Send requests concurrently and return the responses."""
 
     async def ask() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
@@ -79,7 +79,7 @@ def ask_together(service: Service, *requests: tuple[str, object]) -> list[httpx.
 
 
 def ask_behind_a_heavy_one(service: Service, *requests: tuple[str, object]) -> list[httpx.Response]:
-    """The answers to requests that are sent together while the one thread is at work on another."""
+    """Send requests concurrently while the only thread computes another, and return the responses."""
     begun = value(service, "saebyeok_queue_seconds_count")
     with ThreadPoolExecutor(1) as pool:
         heavy = pool.submit(ask_together, service, ("/classify", HEAVY))
@@ -185,7 +185,7 @@ def test_answers_match_their_release_during_changes(alone: Service, other_classi
 
 @dataclass(frozen=True)
 class Mislabelled(TinyModel):
-    """A model whose card has fewer labels than it has classes."""
+    """Publish a model whose card has fewer labels than the model has classes."""
 
     def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
         return super()._card(recipe, key, sample=sample, lies=lies).model_copy(update={"labels": ("one",)})

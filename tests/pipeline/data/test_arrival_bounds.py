@@ -1,4 +1,4 @@
-"""Bounds of arrivals, each just below and just above: of shares, of factors, and of chances worked out by hand."""
+"""Bounds of arrivals, just below and just above: shares, factors, and probabilities computed by hand."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FILE = InputFile("day", Path("day"), "")
 
 
 def recipe_of(name: str, **bounds: Any) -> tuple[Recipe, ArrivalsSpec]:
-    """The recipe, and the bounds of nsmc's arrivals (klue-sts has none) with these in their place."""
+    """Return the recipe, with these bounds in place of those of nsmc's arrivals (klue-sts has none)."""
     spec = load_recipe("nsmc", "embedded").data.arrivals
     assert spec is not None
     return load_recipe(name, "embedded"), spec.model_copy(update=bounds)
 
 
 def around(chance: float) -> list[tuple[Chances, Level]]:
-    """Bounds by which something of this probability is fine, odd, and out of line; each by a hair's breadth."""
+    """Return bounds by which this probability is just ok, just a warning, and just critical."""
     above, below = chance * 1.001, chance * 0.999
     return [
         (Chances(warning=below, critical=below / 2), "ok"),
@@ -106,7 +106,7 @@ def test_unusable_rows_at_the_exact_bound_are_allowed() -> None:
 @pytest.mark.parametrize(("again", "level"), [(0, "ok"), (5, "ok"), (6, "warning"), (30, "warning"), (31, "critical")])
 def test_rows_seen_before_by_id_or_by_text(again: int, level: Level) -> None:
     _, spec = recipe_of("nsmc", seen=Shares(warning=0.05, critical=0.3))
-    # Half of them by the id alone, half by the text alone.
+    # Half of them match by id only, half by text only.
     rows = [(f"{n}", ("a",)) if n < again / 2 else ("new", (f"{n}",)) for n in range(again)]
     rows += [(f"new-{n}", (f"new-{n}",)) for n in range(100 - again)]
     known = arrivals._Known(
@@ -157,7 +157,7 @@ def test_rows_against_the_median_in_both_directions(count: int, level: Level) ->
 
 
 def chi_square(positive: int, negative: int, old_positive: int, old_negative: int) -> float:
-    """Probability of Pearson's statistic (1900) of a two by two table, without a correction."""
+    """Return the p-value of Pearson's chi-squared test (1900) for a two by two table, without correction."""
     total = positive + negative + old_positive + old_negative
     cross = positive * old_negative - negative * old_positive
     margins = (positive + negative) * (old_positive + old_negative)
@@ -175,7 +175,7 @@ def test_labels_by_pearsons_chi_square() -> None:
 
 
 def test_label_that_moved_most_is_named() -> None:
-    # A third label, which nobody had before.
+    # A third label, which occurred on no earlier day.
     recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("negative", "positive", "none")})
     _, spec = recipe_of("nsmc")
     new, old = pd.Series([0.0] * 10 + [1.0] * 15 + [2.0] * 75), pd.Series([0.0] * 50 + [1.0] * 50)
@@ -218,7 +218,7 @@ def test_lengths_by_the_test_of_kolmogorov_and_smirnov() -> None:
 
 def test_unknown_words_by_ranks_of_rows() -> None:
     new, old = table([1] * 12 + [0] * 28, [10] * 40), table([1] * 6 + [0] * 54, [10] * 60)
-    # Mann and Whitney's U (1947): pairs in which the new row has more, half of those that are alike.
+    # Mann and Whitney's U (1947): pairs in which the new row has more, plus half of the ties.
     u = 12 * 54 + (12 * 6 + 28 * 54) / 2
     ties = sum(count**3 - count for count in (18, 82))
     variance = 40 * 60 / 12 * (101 - ties / (100 * 99))

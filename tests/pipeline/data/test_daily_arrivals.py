@@ -1,4 +1,4 @@
-"""Arrivals: which are known on a day, which are out of line, and what a run makes of them."""
+"""Arrivals: which ones a run knows, which ones it rejects, and their effect on the run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def day_of(number: int) -> date:
 
 
 def reviews_of(number: int, count: int = ROWS) -> list[Row]:
-    """A usual day: four in five positive, lengths and words alike from day to day."""
+    """Return a usual day: 80% positive, with the same lengths and words as other days."""
     draw = random.Random(number)
     return [
         (f"{number}-{n}", f"{number}일 {n}번 영화 " + "좋다 " * draw.randrange(1, 9), str(int(draw.random() < 0.8)))
@@ -61,7 +61,7 @@ def recipe() -> Recipe:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Published files, and six usual days."""
+    """Write published files and six usual days."""
     write_reviews(tmp_path, reviews(60, 1), reviews(60, 5000))
     for number in range(DAYS):
         write_day(tmp_path, number, reviews_of(number))
@@ -70,7 +70,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
-    """A run on the day after the last arrival."""
+    """Return a run on the day after the last arrival."""
     return replace(make_job(recipe), cutoff=day_of(DAYS))
 
 
@@ -102,7 +102,7 @@ def flipped(rows: list[Row]) -> list[Row]:
     return [(a, b, str(1 - int(c)) if draw.random() < 0.3 else c) for a, b, c in rows]
 
 
-#: What makes a day odd, and the measure that tells.
+#: A change that makes a day unusual, and the measure that detects it.
 ODD: list[tuple[Change, str]] = [
     (flipped, "labels"),
     (lambda _: reviews_of(DAYS, 10 * ROWS), "rows"),
@@ -128,13 +128,13 @@ def test_unusual_day_is_distinguished_from_usual_days(recipe: Recipe, data: Path
     assert any(item.name.startswith(measure) and item.level == "critical" for item in odd.measures), odd
 
 
-# One of a kind: the last.
+# The last one is unique.
 @pytest.mark.parametrize("change", {measure: change for change, measure in ODD}.values())
 def test_rejected_day_does_not_change_the_usual_values(recipe: Recipe, data: Path, change: Change) -> None:
-    # Of other sizes, so that one more changes their median.
+    # Different sizes, so that one more day changes the median.
     for number in range(DAYS):
         write_day(data, number, reviews_of(number, 200 + 20 * number))
-    # What was sent again and is sound now is held against what is usual as if the bad file had never been.
+    # A corrected file is compared with the usual values as if the bad file had never existed.
     write_day(data, DAYS + 1, reviews_of(DAYS))
     *_, without = checked(recipe, data, day_of(DAYS + 2))
     write_day(data, DAYS, change(reviews_of(DAYS)))
@@ -145,7 +145,7 @@ def test_rejected_day_does_not_change_the_usual_values(recipe: Recipe, data: Pat
 
 
 def test_unknown_words_are_those_of_the_base_model(make_job: Callable[..., Job], data: Path, tmp_path: Path) -> None:
-    # No word of the train file has 쀍 in it, but the base model has read it.
+    # No word of the train file contains 쀍, but the base model knows it.
     texts = [text for _, text, _ in reviews_of(0)]
     bases = {word: save_base(tmp_path / word, [*texts, word]) for word in ("좋다", "쀍다")}
     write_day(data, DAYS, [(a, b.replace("좋다", "쀍다"), c) for a, b, c in reviews_of(DAYS)])
@@ -157,7 +157,7 @@ def test_unknown_words_are_those_of_the_base_model(make_job: Callable[..., Job],
 
 
 def test_single_text_in_another_script_is_accepted(recipe: Recipe, data: Path) -> None:
-    # Each of its letters is a word of its own.
+    # Each of its characters is a separate word.
     rows = reviews_of(DAYS)
     write_day(data, DAYS, [(rows[0][0], "".join(map(chr, range(0x4E00, 0x4E00 + 100))), "1"), *rows[1:]])
     *_, day = checked(recipe, data)
@@ -228,7 +228,7 @@ def test_day_that_breaks_combined_rules_is_left_out(
 
 
 def test_day_is_blamed_despite_broken_published_files(make_job: Callable[..., Job], data: Path) -> None:
-    # With what arrives they are enough.
+    # Together with the arrivals they are enough.
     recipe = load_recipe(
         "nsmc", "embedded", overrides=SMALL | {"data.min_train_rows": 300, "data.overlap.duplicates": 0.01}
     )
@@ -282,7 +282,7 @@ def test_first_days_are_not_compared(recipe: Recipe, data: Path) -> None:
 def test_fourth_day_is_the_first_that_is_compared(recipe: Recipe, data: Path) -> None:
     compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
     assert compared == [False] * 3 + [True] * (DAYS - 3)
-    # Of the days that were accepted.
+    # Of the accepted days.
     write_day(data, 1, [",".join(row) for row in reviews_of(1)])
     compared = [{item.name for item in arrival.measures} >= {"rows", "labels"} for arrival in checked(recipe, data)]
     assert compared == [False] * 4 + [True] * (DAYS - 4)

@@ -1,4 +1,4 @@
-"""Downloads from a server on loopback that cuts off, changes its file, refuses ranges or says too little."""
+"""Downloads from a loopback server that truncates, changes its file, refuses ranges or omits headers."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_part_as_long_as_the_file_is_restarted(server: Server, target: Path) -> 
     with pytest.raises(DownloadError):
         download(server.wanted(CONTENT), target)
     server.cut = None
-    # As where the process was killed between the last byte and the check.
+    # As if the process was killed between the last byte and the check.
     target.with_name("reviews.txt.part").write_bytes(CONTENT)
     server.asked.clear()
     download(server.wanted(CONTENT), target)
@@ -222,7 +222,7 @@ def test_downloads_lie_below_home(settings: Settings, monkeypatch: pytest.Monkey
 def test_missing_datasets_library_error_names_its_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As where it is not installed: importing it fails.
+    # As if it is not installed: the import fails.
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install -c constraints.txt datasets"):
         fetch_published(load_recipe("klue-sts", "embedded"), "hub", tmp_path)
@@ -236,7 +236,7 @@ def test_hub_data_set_is_written_in_published_format(name: str, tmp_path: Path) 
         for n in range(3)
     ]
     if name == "nsmc":
-        # The published file has such rows, with nothing between the tabs.
+        # The published file has such rows, with empty cells.
         rows.append({"id": "3", "document": None, "label": 1})
     (tmp_path / "set").mkdir()
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""The suites that ship: a file made to break one rule breaks just that one, and the published files break none."""
+"""The shipped suites: a file that should break one rule breaks only that one; the published files break none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.settings import ROOT
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 
-#: So many rows that one in 1,000 may break a rule which allows that many.
+#: Enough rows that 1 in 1,000 may break a rule that tolerates this share.
 ROWS = 1_200
 Row = dict[str, Any]
 Break = Callable[[list[Row]], object]
@@ -46,7 +46,7 @@ def pairs(name: str) -> list[Row]:
 
 
 def put(column: str, value: object, rows: slice | None = None) -> Break:
-    """Write `value` (or what it makes of the row's number) into the first row, or `rows`."""
+    """Write `value` (or its result for the row number) into the first row, or into `rows`."""
 
     def change(table: list[Row]) -> None:
         for number, row in enumerate(table[rows or slice(1)]):
@@ -60,7 +60,7 @@ def score(value: object, rows: slice | None = None) -> Break:
 
 
 def copy_pairs(table: list[Row], label: object = None) -> None:
-    """The second hundred pairs say what the first says."""
+    """Make the second hundred pairs repeat the first."""
     for old, new in zip(table[:100], table[100:200], strict=True):
         new |= {name: old[name] for name in ("sentence1", "sentence2")}
         new["labels"] = {"real-label": old["labels"]["real-label"] if label is None else label}
@@ -76,14 +76,14 @@ def cut_short(table: list[Row]) -> None:
 
 
 ALL, SOME = slice(None), slice(0, 150)
-#: Rule to the file that breaks it: which split is made otherwise, and how.
+#: Rule to the change that breaks it: the split and the function that changes it.
 BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
     "nsmc": {
         "there are at least as many rows as the recipe asks for": ("test", cut_short),
         "no id is empty": ("train", put("id", "")),
         "every id occurs once": ("train", put("id", "train-7")),
         "no row to learn from has an id of the test file": ("train", put("id", "test-7")),
-        # A little above 1 in 1,000; all of them are blank too, which only warns.
+        # Slightly above 1 in 1,000; all of them are also blank, which is only a warning.
         "at most 1 row in 1,000 has an empty document": ("train", put("document", "", slice(2))),
         "no document is blank": ("train", put("document", " ")),
         "a document has at most 10,000 characters": ("train", put("document", "가" * 10_001)),
@@ -134,7 +134,7 @@ BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
         ),
     },
 }  # fmt: skip
-#: What a broken rule cannot but break as well: a weaker rule on the same column.
+#: Rules that a broken rule implies: a weaker rule on the same column.
 FOLLOWS = {
     "at most 1 row in 1,000 has an empty document": {"no document is blank"},
     "between 1 and 9 in 10 reviews are positive": {"between 35 and 65 in 100 reviews are positive"},
@@ -171,12 +171,12 @@ def write(recipe: Recipe, data: Path, tables: dict[Split, list[Row]]) -> None:
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
-    """Every suite in a copy of the project: opening one takes longer than running it."""
+    """Return every suite, opened once in a copy of the project: opening takes longer than running."""
     return {name: open_suite(PROJECT, tmp_path_factory.mktemp(name), name) for name in BREAKS}
 
 
 def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[RuleFinding]:
-    """The rules of the recipe's suite that the files in `data` break."""
+    """Return the rules of the recipe's suite that the files in `data` break."""
     rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
     table = checked_table(recipe, rows, split)
     findings = run_suite(opened[recipe.data.suite], split, table, suite_parameters(recipe, split))

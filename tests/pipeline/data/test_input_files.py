@@ -1,4 +1,4 @@
-"""The files of a run: which a day knows, and from which file and line a row comes."""
+"""Input files: which ones a run knows, and the file and line of a row."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def part(name: str, rows: list[int], broken: tuple[int, ...] = ()) -> Part:
-    """A file with rows at these lines, and broken ones at those."""
+    """Return a file with readable and broken rows at the given lines."""
     items = [Broken(row=row, rule="a rule", text="text") for row in broken]
     return Part(InputFile(name, Path(name), ""), Reading(pd.DataFrame({"row": rows}), items))
 
@@ -99,7 +99,7 @@ def test_part_counts_broken_rows_up_to_the_last() -> None:
 
 def test_row_maps_to_its_file_and_line() -> None:
     split = join_parts("train", [part("a", [2, 3], (4,)), part("b", []), part("c", [2, 5])])
-    # The second file counts on from the last line of the first, broken or not.
+    # Row numbers of the second file continue after the last line of the first, broken or not.
     assert split.rows["row"].tolist() == [2, 3, 6, 9]
     places = [split.place(row) for row in split.rows["row"]]
     assert [(file.name, line) for file, line in places] == [("a", 2), ("a", 3), ("c", 2), ("c", 5)]

@@ -1,4 +1,4 @@
-"""Overlap: what counts as the same text, how it is counted and listed, and where it stops a run."""
+"""Overlap: equality of texts, counts and lists, and the bounds that stop a run."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_swapped_pair_is_a_near_duplicate(make_job: Callable[..., Job], tmp_path
     write_pairs(tmp_path, pairs(60, "train"), [*pairs(30, "dev"), swapped])
     made = validate(make_job(recipe), tmp_path)
     assert made.figures["overlap"]["test_in_train"] == 1
-    # What was in train exactly is another question, and evaluation asks that one.
+    # `in_train` is about exact texts; the evaluation uses it.
     assert made.figures["test_in_train"] == 0
 
 
@@ -123,7 +123,7 @@ def test_swapped_pair_is_a_near_duplicate(make_job: Callable[..., Job], tmp_path
     [(8, 100, 0.08, True), (9, 100, 0.08, False), (29, 100, 0.29, True), (30, 100, 0.29, False), (0, 0, 0.01, True)],
 )
 def test_overlap_at_its_bound_is_within_it(normalised: int, rows: int, bound: float, passed: bool) -> None:
-    # By the normalised texts, among which are all that are the same exactly.
+    # By normalised texts, which include all exact matches.
     assert Overlap("duplicates", "train", rows, 0, normalised, bound).passed is passed
 
 

@@ -1,4 +1,4 @@
-"""Quarantine: single rows are set aside with rule and line up to the bound, and what is left obeys every rule."""
+"""Quarantine: rows are set aside with rule and line up to the bound; the remaining rows obey every rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.store.artifacts import Store
 from tests.support.published import pairs, reviews, write_pairs, write_reviews
 
 MakeJob = Callable[..., Job]
-#: 1 row of 60 may be set aside, 2 may not.
+#: 1 of 60 rows may be set aside, 2 may not.
 BOUND = {"data.min_train_rows": 40, "data.min_test_rows": 20, "data.quarantine": 0.02}
 
 

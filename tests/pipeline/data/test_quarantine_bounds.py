@@ -1,4 +1,4 @@
-"""The quarantine's bound, just below and just above, and which rows go, without a suite that is run."""
+"""The quarantine's bound, just below and just above, and its choice of rows, without running a suite."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def recipe_of(bound: float) -> Recipe:
 
 
 def part(name: str, rows: int, broken: int = 0) -> Part:
-    """A file of so many rows, the last of them broken."""
+    """Return a file with `rows` rows, the last ones broken."""
     items = [Broken(row=row, rule="it can be read", text="text") for row in range(rows - broken, rows)]
     return Part(InputFile(name, Path(f"/data/{name}"), ""), Reading(pd.DataFrame({"row": range(rows - broken)}), items))
 
@@ -35,7 +35,7 @@ def aside(file: str, count: int) -> list[Aside]:
 )
 def test_file_may_lose_rows_up_to_its_bound(bound: float, rows: int, allowed: int) -> None:
     recipe = recipe_of(bound)
-    # A broken row is one of the file's rows.
+    # Broken rows count as rows of the file.
     parts = [part("one", rows, broken=1), part("other", 10_000)]
     assert beyond_bound(recipe, parts, aside("one", allowed)) == {}
     excess = beyond_bound(recipe, parts, [*aside("one", allowed + 1), *aside("other", 3)])
@@ -53,7 +53,7 @@ def test_unreadable_rows_carry_file_line_and_rule() -> None:
 
 
 def finding(**changes: Any) -> RuleFinding:
-    """A critical rule for single rows that rows 2 and 4 of the train file break."""
+    """Return a critical rule for single rows that rows 2 and 4 of the train file break."""
     found: dict[str, Any] = {
         "split": "train",
         "rule": "a rule",

@@ -1,4 +1,4 @@
-"""Reading: real defects are kept, what cannot be read is refused with file, rows and rule."""
+"""Reading: real defects are kept; unreadable files are refused with file, rows and rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw lines: what is read, what is cleaned, what is left out, and which files are refused."""
+"""Raw lines: reading, cleaning, skipped lines and refused files."""
 
 from __future__ import annotations
 

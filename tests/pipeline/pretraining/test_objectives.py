@@ -1,4 +1,4 @@
-"""Pretraining objectives: what is hidden, what is learnt, and what is shared."""
+"""Pretraining objectives: masking, learning and shared parameters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spec() -> EncoderSpec:
 
 
 def lines(rows: int) -> torch.Tensor:
-    """Lines (rows, 12) of one token again and again, between [CLS] and [SEP]."""
+    """Return lines (rows, 12) of one repeated token between [CLS] and [SEP]."""
     words = torch.randint(SPECIAL, VOCABULARY, (rows, 1)).expand(rows, 10)
     return torch.cat([torch.full((rows, 1), 2), words, torch.full((rows, 1), 3)], dim=1)
 
@@ -47,7 +47,7 @@ def test_masking_replaces_tokens_in_the_given_shares() -> None:
     assert chosen[words].float().mean().item() == pytest.approx(0.15, abs=0.005)
     kept, hidden = (masked == ids)[chosen], (masked == MASK)[chosen]
     assert hidden.float().mean().item() == pytest.approx(0.8, abs=0.01)
-    # One of 15 draws of another token is the token itself.
+    # One of 15 random tokens is the token itself.
     assert kept.float().mean().item() == pytest.approx(0.1 + 0.1 / 15, abs=0.01)
     assert masked[chosen & (masked != MASK)].min() >= SPECIAL
 
@@ -58,7 +58,7 @@ def test_masking_varies_and_masks_at_least_one() -> None:
     assert all(Masking(1e-9, MASK, SPECIAL, VOCABULARY)(ids)[1].sum() == 1 for _ in range(20))
 
 
-# A generator of a fiftieth of the loss is slower to learn.
+# The generator's loss has 1/50 of the weight, so it learns more slowly.
 @pytest.mark.parametrize(("name", "guessed"), [("masked-language", 0.9), ("replaced-tokens", 0.3)])
 def test_it_learns(name: str, guessed: float, spec: EncoderSpec) -> None:
     set_seed(7)
@@ -71,12 +71,12 @@ def test_it_learns(name: str, guessed: float, spec: EncoderSpec) -> None:
         said["loss"].backward()
         optimizer.step()
         seen.append({key: float(value.detach()) for key, value in said.items()})
-    # By chance one of 15.
+    # By chance, 1 of 15.
     assert seen[0]["guessed"] < 0.2
     assert sum(item["guessed"] for item in seen[-20:]) / 20 > guessed
     assert seen[-1]["loss"] < 0.7 * seen[0]["loss"]
     if name == "replaced-tokens":
-        # Answering "as it was" everywhere costs 0.37 where an eighth is replaced.
+        # Always answering "original" gives a loss of 0.37 if 1/8 is replaced.
         assert sum(item["telling"] for item in seen[-20:]) / 20 < 0.25
 
 
@@ -104,7 +104,7 @@ def test_generator_learns_only_from_masked_prediction(spec: EncoderSpec, monkeyp
     alone, together = gradients(0.0), gradients(50.0)
     own = [name for name in alone if name.startswith(("generator.", "guess."))]
     assert own
-    # A drawn token has no gradient: what is told wrongly is not the generator's to mend.
+    # Sampling has no gradient: the discriminator's loss does not train the generator.
     assert all(torch.equal(alone[name], together[name]) for name in own)
     tables = [name for name, item in together.items() if item.shape == (VOCABULARY, CONFIG.hidden_size)]
     assert tables == ["encoder.embeddings.word_embeddings.weight"]
@@ -131,7 +131,7 @@ def test_a_view_lacks_words_and_nothing_else(spec: EncoderSpec) -> None:
     for row, length in zip(view, kept.sum(1).tolist(), strict=True):
         first, *words, last = row[:length].tolist()
         assert (first, last) == (2, 3)
-        # In their order, each once.
+        # In order, each once.
         assert words == sorted(set(words))
         assert set(words) <= set(range(5, 15))
     assert (kept.sum(1) - 2).float().mean().item() == pytest.approx(7, abs=0.2)
@@ -144,7 +144,7 @@ def test_contrastive_training_finds_the_other_view(spec: EncoderSpec) -> None:
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-3)
     losses, found = [], []
     for _ in range(150):
-        # Others than it has seen before: it is not the lines that are learnt.
+        # New lines, so that memorised lines do not help.
         words = torch.randint(SPECIAL, VOCABULARY, (64, 8))
         said = module(torch.cat([torch.full((64, 1), 2), words, torch.full((64, 1), 3)], dim=1))
         optimizer.zero_grad()

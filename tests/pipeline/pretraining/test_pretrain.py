@@ -1,4 +1,4 @@
-"""Pretraining end to end: what it leaves, on after a kill, and an encoder that can be fine-tuned."""
+"""Pretraining end to end: output, resuming after a kill, and fine-tuning of the encoder."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SHAPE = ScratchSpec(vocabulary=1000, layers=1, hidden=32, heads=2, intermediate=
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the pipeline catches it."""
+    """Simulates a kill: nothing in the pipeline catches it."""
 
 
 def small(objective: str = "replaced-tokens", **changes: Any) -> EncoderSpec:
-    """The encoder that ships, a thousandth as large."""
+    """Return the shipped encoder's specification, a thousand times smaller."""
     update = {"objective": objective, "shape": SHAPE, "generator": 16, "batch_tokens": 256, "steps": 12}
     update |= {"warmup_steps": 2, "decay_steps": 4} | changes
     return EncoderSpec.model_validate(load_encoder("mini").model_dump() | update | {"shape": SHAPE})
@@ -43,7 +43,7 @@ def small(objective: str = "replaced-tokens", **changes: Any) -> EncoderSpec:
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample's reviews without their labels."""
+    """Write the sample's reviews without their labels."""
     sample = write_sample(tmp_path_factory.mktemp("sample"))
     rows = (sample / "nsmc" / "ratings_train.txt").read_text(encoding="utf-8").splitlines()[1:]
     file = sample / "lines.txt"
@@ -67,7 +67,7 @@ def test_pretrain_writes_encoder_curve_and_document(pretrained: dict[str, Any], 
     assert all(torch.isfinite(weight).all() for weight in weights.values())
     assert sum(weight.numel() for weight in weights.values()) == pretrained["parameters"]
     said = json.loads((directory / "pretraining.json").read_text(encoding="utf-8"))
-    # Where it was made is nobody's business who is given it.
+    # The document must not contain the local directory.
     assert {"encoder": str(directory), **said} == json.loads(json.dumps(pretrained))
     assert list(said["files"]) == [lines.name]
     assert [entry["step"] for entry in said["history"] if "eval_loss" in entry] == [4, 8, 12]
@@ -117,7 +117,7 @@ def test_two_processes_share_each_batch(
     for ours, theirs in zip(made["history"], alone["history"], strict=True):
         assert (ours["step"], ours["epoch"]) == (theirs["step"], theirs["epoch"])
         for name in {"loss", "eval_loss"} & ours.keys():
-            # They guess other tokens.
+            # They mask other tokens.
             assert ours[name] == pytest.approx(theirs[name], rel=0.05)
     assert len(load_file(Path(made["encoder"]) / "model.safetensors")) > 10
     assert json.loads((Path(made["encoder"]) / "pretraining.json").read_text(encoding="utf-8"))["steps"] == spec.steps
@@ -134,7 +134,7 @@ def test_sentences_are_learnt_from_where_words_were_left(
     before, after = (load_file(Path(item["encoder"]) / "model.safetensors") for item in (pretrained, made))
     assert before.keys() == after.keys()
     for name, weight in after.items():
-        # So small a rate moves next to nothing, in half precision.
+        # With this small learning rate the fp16 weights hardly change.
         torch.testing.assert_close(weight, before[name], atol=1e-3, rtol=1e-2)
     assert (Path(made["encoder"]) / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
     wider = spec.model_copy(update={"shape": SHAPE.model_copy(update={"hidden": 64})})
@@ -146,7 +146,7 @@ def test_sentences_are_learnt_from_where_words_were_left(
     (untold / "pretraining.json").unlink()
     with pytest.raises(RecipeError, match=r"pretraining\.json"):
         pretrain(spec, [lines], tmp_path / "early", start=untold, threads=1, save_steps=4)
-    # It is told before anything is trained.
+    # It is reported before the training.
     assert not (tmp_path / "early").exists()
 
 

@@ -1,4 +1,4 @@
-"""Artifacts are whole or absent, found again by their keys, and in order, on a disk and in a bucket."""
+"""Artifacts on a disk and in a bucket: complete or absent, found by key, and in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def overwrite(uri: str, request: pytest.FixtureRequest) -> Overwrite:
-    """Damages a file of the store behind its back; None removes it."""
+    """Overwrite a file of the store directly; None removes it."""
 
     def in_bucket(ref: str, content: bytes | None) -> None:
         bucket = request.getfixturevalue("bucket")
@@ -197,7 +197,7 @@ def test_list_omits_hidden_names_and_folder_markers(
 
 
 def test_an_artifact_is_where_it_always_was(uri: str, open_again: Callable[[], Store], overwrite: Overwrite) -> None:
-    # Named by hand: existing stores are read.
+    # Literal names: existing stores must stay readable.
     made = publish(open_again())
     ref = "train/nsmc/k9/20250102T030405678901-ab12"
     for name in ("docs/manifest.json", "tokenizer.json", "weights.bin"):
@@ -244,7 +244,7 @@ def test_a_clock_set_back_changes_no_order(open_again: Callable[[], Store], set_
     other_key = publish(store, "a-key-that-sorts-first")
     assert newest_ref(store) == other_key.ref
     assert store.refs("train", "nsmc") == [other_key.ref, forced.ref, old.ref]
-    # It is what the clock said.
+    # The time of the clock.
     assert forced.manifest.created < old.manifest.created - HOUR / 2
 
 

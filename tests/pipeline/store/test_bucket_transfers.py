@@ -1,4 +1,4 @@
-"""What comes from a bucket is verified and kept; what goes there in parts is whole or absent."""
+"""Bucket transfers: downloads are verified and cached; multipart uploads are complete or absent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Several parts of `PART` bytes, the last one shorter.
 LARGE = {"model.onnx": bytes(range(256)) * 10, "weights.bin": b"small"}
 PART = 1000
-#: Connections that broke.
+#: Failures that break connections.
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")]
 SLOW = refuse("503 Slow Down", "SlowDown")
 
@@ -32,7 +32,7 @@ def store(bucket: Bucket, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def in_parts(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_tries: object) -> Store:
-    """A store whose client sends files in parts from 2,000 bytes on (100 MB otherwise) and tries twice."""
+    """A store whose client uploads in parts from 2,000 bytes (instead of 100 MB) and tries twice."""
     monkeypatch.setattr("s3fs.core.calculate_chunksize", lambda size, chunksize: PART)
     monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", PART)
     monkeypatch.setattr(S3FileSystem, "default_block_size", PART)
@@ -40,7 +40,7 @@ def in_parts(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tw
 
 
 def uploads(bucket: Bucket) -> list[str]:
-    """Keys of uploads that were begun and neither completed nor aborted."""
+    """Return the keys of uploads that are neither completed nor aborted."""
     return [item["Key"] for item in bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])]
 
 
@@ -87,7 +87,7 @@ def test_a_file_that_is_gone_is_named(bucket: Bucket, store: Store) -> None:
 
 def test_many_readers_may_fetch_at_once(bucket: Bucket, store: Store, tmp_path: Path) -> None:
     made = publish(store)
-    # Not by `path`, which Python 3.11 gives to one thread at a time.
+    # Not `path`: Python 3.11 locks cached properties.
     paths = run_together([lambda: Store(bucket.uri, tmp_path / "elsewhere").fetch(made)] * 6)
     assert len(set(paths)) == 1
     assert (paths[0] / "weights.bin").read_bytes() == FILES["weights.bin"]

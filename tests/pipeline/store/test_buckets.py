@@ -1,4 +1,4 @@
-"""A store in a bucket: one writer wins, the manifest is last, and a bad day of S3 is survived or said."""
+"""A store in a bucket: exclusive writes, the manifest last, and failures of S3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CONFLICT = refuse("409 Conflict", "ConditionalRequestConflict")
 SLOW_DOWN = refuse("503 Slow Down", "SlowDown")
 RECORD = "deployments/000001.json"
-#: Every operation of a bucket, on an artifact that is there.
+#: Every operation of a bucket, on an existing artifact.
 OPERATIONS: dict[str, Callable[[BucketFiles, Artifact, Path], object]] = {
     "GET list": lambda found, made, _: found.list(made.ref),
     "GET sizes": lambda found, made, _: found.sizes(made.ref),
@@ -34,7 +34,7 @@ OPERATIONS: dict[str, Callable[[BucketFiles, Artifact, Path], object]] = {
     "PUT put": lambda found, made, path: found.put(made.path, "train/nsmc/k2/1", MANIFEST),
     "POST remove": lambda found, made, _: found.remove(made.ref, MANIFEST),
 }
-#: Connections that broke.
+#: Failures that break connections.
 pytestmark = [pytest.mark.server, pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")]
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
 
@@ -46,14 +46,14 @@ def store(bucket: Bucket, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def impatient(two_tries: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that give up soon."""
+    """Clients with few retries and short timeouts."""
     two_tries["read_timeout"] = 0.1
     monkeypatch.setattr(files, "UPLOAD_SECONDS", 0.3)
 
 
 @pytest.fixture
 def new_clients() -> Iterator[None]:
-    """Clients that read AWS's variables anew."""
+    """Clients that read AWS's variables again."""
     S3FileSystem.clear_instance_cache()
     yield
     S3FileSystem.clear_instance_cache()
@@ -61,7 +61,7 @@ def new_clients() -> Iterator[None]:
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made before S3 was asked again."""
+    """Record the pauses before retries."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
     return made
@@ -211,7 +211,7 @@ def test_an_answer_always_cut_off_is_said(
 
 
 def test_upload_timeout_grows_with_size() -> None:
-    # A release of BERT-base over a megabit a second takes half an hour; nothing waits for ever.
+    # A BERT-base release takes half an hour at 1 Mbit/s; nothing waits forever.
     assert upload_seconds(0) == 300
     assert 30 * 60 < upload_seconds(220_000_000) < 2 * 3600
     assert upload_seconds(65_536) == 301

@@ -1,4 +1,4 @@
-"""What was decided about a model, and that a person said no to it."""
+"""Decisions about a model, and rejections by a reviewer."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_rejection_is_found_for_its_decision_alone(store: Store) -> None:
     [
         (decision(), True),
         (decision(promote=False), False),
-        # The champion's own model was compared with nothing.
+        # The champion's own model was not compared.
         (decision(champion="release/nsmc/k/1"), False),
         (decision(champion="release/nsmc/k/1", kind="comparison"), True),
     ],

@@ -1,4 +1,4 @@
-"""The log of deployments: append-only, one winner a number, and loud where it is damaged."""
+"""The deployment log: append-only, one winner per number, and errors if it is damaged."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_missing_champion_raises(open_again: Callable[[], Store]) -> None:
 
 
 def test_log_in_a_missing_bucket_raises(bucket: Any, tmp_path: Path) -> None:
-    # Not "no champion yet": a gate would let anything pass.
+    # Not "no champion yet": the gate would accept any model.
     log = DeploymentLog(Store("s3://mistyped-bucket/models", tmp_path))
     with pytest.raises(StoreError, match="no such bucket"):
         log.champion("nsmc")
@@ -120,7 +120,7 @@ def test_files_that_are_no_records_are_passed_over(open_again: Callable[[], Stor
     assert log.append({}, after=1, run="r", reason="r").number == 2
 
 
-#: Deploys once after every number, as often as it takes until somebody wrote the last one.
+#: Deploys after every number, and retries until the last number is written.
 WRITER = """
 import sys
 from pathlib import Path
@@ -226,13 +226,13 @@ A, B, C, D = ({"nsmc": name} for name in "ABCD")
     [
         ([A, B], 1),
         ([A, B, C], 2),
-        # 3 goes back to A: before it came nothing, whatever was tried meanwhile.
+        # 3 rolls back to A, and nothing came before A.
         ([A, B, A], None),
         ([A, B, C, B], 1),
         ([A, B, C, A], None),
         ([A, B, A, C], 3),
         ([A, B, C, B, D], 4),
-        # Twice the same in a row is once.
+        # Equal consecutive maps count once.
         ([A, B, B], 1),
         ([A, A], None),
         ([A], None),

@@ -1,4 +1,4 @@
-"""Drafts of killed runs go; those of running ones stay, whatever the clock says."""
+"""Drafts of killed runs are removed; those of running ones stay, whatever the clock says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def touch(directory: Path, moment: float) -> None:
 
 @pytest.fixture
 def leave(tmp_path: Path) -> Callable[[str, float], Path]:
-    """`leave(name, age)`: a draft that nobody holds, written so many seconds ago."""
+    """Return `leave(name, age)`, which creates an unlocked draft written `age` seconds ago."""
 
     def leave(name: str, age: float) -> Path:
         directory = tmp_path / "drafts" / name
@@ -57,7 +57,7 @@ def test_a_draft_goes_also_after_an_error(tmp_path: Path) -> None:
         (0.0, True),
         (STALE_DRAFT_SECONDS - MINUTE, True),
         (STALE_DRAFT_SECONDS + MINUTE, False),
-        # By a clock that was set back since.
+        # Written before the clock was set back.
         (-STALE_DRAFT_SECONDS + MINUTE, True),
         (-STALE_DRAFT_SECONDS - MINUTE, False),
     ],
@@ -73,7 +73,7 @@ def test_a_day_is_a_day() -> None:
 
 
 def test_the_newest_file_of_a_draft_counts(leave: Callable[[str, float], Path]) -> None:
-    # Written by a version that held no drafts.
+    # Written by a version without locks.
     busy = leave("busy", STALE_DRAFT_SECONDS + MINUTE)
     os.utime(busy / "deep" / "weights.bin")
     remove_stale_drafts(busy.parent, now=time.time())
@@ -97,7 +97,7 @@ def test_active_draft_survives_a_clock_jump(tmp_path: Path, jump: float) -> None
             assert (running / "checkpoint").is_dir()
 
 
-#: Holds a draft until its input ends.
+#: Holds a draft until its standard input ends.
 HOLDER = """
 import sys
 from pathlib import Path

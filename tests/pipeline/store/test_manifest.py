@@ -1,4 +1,4 @@
-"""Keys, names of attempts, and what a manifest says of its files."""
+"""Keys, names of attempts, and the files in a manifest."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_key_depends_on_all_its_parts() -> None:
 
 
 def test_a_key_stays_what_it_was() -> None:
-    # Of another make, whatever is in a store would be made again.
+    # With other keys, everything in existing stores would be rebuilt.
     document = '{"fields": {"a": [1.5, null], "b": "한"}, "inputs": {"x": "y"}, "stage": "train", "version": 3}'
     expected = hashlib.sha256(document.encode()).hexdigest()[:16]
     assert make_key("train", 3, {"b": "한", "a": (1.5, None)}, {"x": "y"}) == expected
@@ -184,7 +184,7 @@ def test_a_file_has_no_less_than_no_bytes() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that the package is said to lie in; no checkout yet."""
+    """A directory in place of the package's parent; not a checkout yet."""
     (tmp_path / "pipeline" / "store").mkdir(parents=True)
     monkeypatch.setattr(manifest, "__file__", str(tmp_path / "pipeline" / "store" / "manifest.py"))
     return tmp_path
@@ -206,7 +206,7 @@ def test_an_installed_package_is_named_by_its_version(checkout: Path) -> None:
 
 def test_a_checkout_is_named_by_its_commit(checkout: Path) -> None:
     git(checkout, "init", "--quiet")
-    # A repository without a commit has no name.
+    # `git describe` fails in a repository without commits.
     assert version() == __version__
     (checkout / "pipeline" / "code.py").touch()
     git(checkout, "add", ".")

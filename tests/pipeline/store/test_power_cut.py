@@ -1,4 +1,4 @@
-"""After a power cut an artifact or a record is whole or absent, and there if anybody was told so."""
+"""After a power cut, an artifact or record is complete or absent, and present if it was reported as written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or may not be written, is said so, and leaves nothing half written."""
+"""Full and read-only disks: clear errors, and nothing partially written."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_full_disk_is_reported_despite_library_errors(full_soon: Path, tmp_path:
     store = Store(str(full_soon / "store"), tmp_path / "cache")
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "large").write_bytes(b"1" * 1_000_000)
-    # shutil collects what went wrong in an error of its own, without a number.
+    # shutil collects failures in its own error, which has no errno.
     with pytest.raises(StoreError, match="the disk is full"), store.draft() as draft:
         shutil.copytree(tmp_path / "tree", draft / "tree")
 
@@ -59,7 +59,7 @@ def test_record_on_a_full_disk_is_atomic(full_soon: Path, tmp_path: Path) -> Non
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """As a user who may write nothing here (root may write anywhere)."""
+    """Run as a user without write permission (root may write anywhere)."""
     if os.geteuid() != 0:
         yield
         return
@@ -71,7 +71,7 @@ def unprivileged() -> Iterator[None]:
 
 
 def test_read_only_store_is_reported() -> None:
-    # Not in tmp_path, whose parents nobody else may enter.
+    # Not in tmp_path, whose parents other users may not enter.
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o555)
         store = Store(directory, Path(directory) / "cache")
@@ -138,7 +138,7 @@ def test_full_disk_is_recognised_by_number_or_text(error: Exception, tmp_path: P
 def test_full_disk_is_recognised_by_free_space(
     free: int, full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As torch says it, which names no reason.
+    # torch's message, which gives no reason.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - free, free))
     expected = StoreError if full else RuntimeError
     with pytest.raises(expected), full_disk_errors(str(tmp_path)):

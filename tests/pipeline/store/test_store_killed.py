@@ -1,4 +1,4 @@
-"""Whenever a publisher is killed, its artifact is whole or absent."""
+"""A publisher killed at any point leaves a complete artifact or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.settings import ROOT
 from pipeline.store.artifacts import Store
 from tests.support.stores import find, read_all
 
-#: Sorted behind `manifest.json`; the first goes to a bucket in two parts.
+#: Sorted after `manifest.json`; the first is uploaded to a bucket in two parts.
 CONTENTS = {"model/large.bin": b"m" * 2000, "tokenizer.json": b"{}"}
 
 #: For each number that it reads, a copy of itself publishes two files and kills itself just before the n-th time that
@@ -119,5 +119,5 @@ def test_killed_publisher_leaves_complete_artifact_or_none(
             assert code == -signal.SIGKILL
     assert len(appeared) > 9, "the hooks saw too little to mean anything"
     assert appeared[-1]
-    # Only the last step makes it one: the manifest's last byte, or the flush of the rename.
+    # Only the last step completes it: the manifest's last byte, or the flush of the rename.
     assert not any(appeared[:-2])

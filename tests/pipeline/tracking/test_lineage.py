@@ -1,4 +1,4 @@
-"""What of the store is an artifact at Weights & Biases."""
+"""Lineage at Weights & Biases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_nearest_of_the_ancestry_are_named_once(store: Store) -> None:
     trained = publish(store, "train", {}, {"tokenized": tokens})
     champion = publish(store, "release", {}, {"trained": trained})
     evaluated = publish(store, "evaluate", {}, {"validated": data, "trained": trained})
-    # Not what the champion was made from: it is not this model's.
+    # Not the champion's inputs: they are not this model's.
     assert sources([evaluated, champion]) == [data.ref, champion.ref]
 
 

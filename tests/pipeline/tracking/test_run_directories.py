@@ -1,4 +1,4 @@
-"""Recorded runs on this disk: what is kept beside W&B's file, and who may touch it."""
+"""Recorded runs on the disk: Saebyeok's files and locks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_runs_are_listed_once_from_the_oldest_on(tmp_path: Path) -> None:
     for name in names:
         make_run(tmp_path, name)
     (tmp_path / "wandb" / "wandb" / names[0] / "run-copy.wandb").touch()
-    # Neither a run that W&B itself sent nor a directory without its file.
+    # Neither an online run of W&B nor a directory without its file.
     make_run(tmp_path, "run-20260101_030000-d")
     (tmp_path / "wandb" / "wandb" / "offline-run-20260104_030000-e").mkdir()
     assert [run.name for run in run_directories(tmp_path)] == sorted(names)

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run a stage, and nothing of it reaches the stage."""
+"""Weights & Biases: one run per stage, whose failures never affect the stage."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_gpu_metrics_are_recorded_offline(job: Job, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tracking, "cuda_devices", lambda: 1)
     monkeypatch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.1")
     with tracked(job, "train", {}):
-        # Under the names of W&B's panels; a GPU's are `gpu.0.gpu` and `gpu.0.memoryAllocated`.
+        # Under the names of W&B's panels; those of a GPU are `gpu.0.gpu` and `gpu.0.memoryAllocated`.
         eventually("a point of the curves", lambda: b"proc.memory.percent" in runs_in(job)[0].read_bytes())
 
 
@@ -122,7 +122,7 @@ def test_figures_are_named_by_their_path(job: Job) -> None:
         assert active is not None
         assert active.summary["test/accuracy/value"] == 0.9
         assert active.summary["promote"]
-        # Lists are no figures.
+        # Lists are not figures.
         assert "history" not in active.summary.keys()  # noqa: SIM118 - W&B's summary cannot be asked with `in`
 
 
@@ -190,7 +190,7 @@ def test_online_run_arrives_at_a_slow_server(job: Job, picture: Path, wandb_onli
     wandb_online.meanwhile = lambda operation: operation == "Viewer" or recorded.wait(60)
     with tracked(job, "train", {"seed": 7}) as tracker:
         use(tracker, picture)
-        # None of it has been answered.
+        # Nothing has been answered.
         assert wandb_online.runs == {}
         recorded.set()
     run = wandb_online.find_run("nsmc-train")
@@ -266,7 +266,7 @@ with tracked(job, "train", {}) as tracker:
 
 
 def processes_of(home: Path) -> Iterator[psutil.Process]:
-    """Every process that was started with `home` as SAEBYEOK_HOME, whoever its parent is now."""
+    """Return every process with `home` as SAEBYEOK_HOME, whatever its parent."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.environ().get("SAEBYEOK_HOME") == str(home):
@@ -274,7 +274,7 @@ def processes_of(home: Path) -> Iterator[psutil.Process]:
 
 
 def test_a_killed_stage_leaves_no_process_behind(job: Job, wandb_online: WandbServer) -> None:
-    """A stage that is killed by the kernel ends W&B's process, the upload and the upload's own W&B process."""
+    """A killed stage ends W&B's process, the upload and the upload's own W&B process."""
     home = job.settings.home
     with subprocess.Popen(
         [sys.executable, "-c", RECORDS], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

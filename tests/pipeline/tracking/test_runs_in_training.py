@@ -14,7 +14,7 @@ from pipeline.settings import ROOT, library_environment
 
 pytestmark = pytest.mark.usefixtures("tracking_on")
 
-# In a process of its own: torch's import and the killed helper stay out of the other tests.
+# In a separate process, so that torch's import and the killed helper do not affect other tests.
 TRAINING = """
 import sys, time
 import psutil, torch

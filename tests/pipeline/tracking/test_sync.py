@@ -1,4 +1,4 @@
-"""Sync: what was recorded offline arrives once, with its lineage and its champion."""
+"""Sync: offline runs are uploaded once, with lineage and champion."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def job(make_job: Callable[..., Job]) -> Job:
 
 
 def make_data(job: Job) -> Artifact:
-    """A data set with a row in its files and in a sentence."""
+    """Publish a data set with a text in its files and in a sentence."""
 
     def build(draft: Path, _: object) -> dict[str, object]:
         (draft / "train.parquet").write_text(ROW)
@@ -50,7 +50,7 @@ def make_data(job: Job) -> Artifact:
 
 
 def make_release(job: Job, data: Artifact) -> Artifact:
-    """A release that was made from `data` by way of a model."""
+    """Publish a release made from `data` through a model."""
 
     def build(draft: Path, _: object) -> dict[str, object]:
         (draft / "model.int8.onnx").write_bytes(MODEL)
@@ -62,7 +62,7 @@ def make_release(job: Job, data: Artifact) -> Artifact:
 
 
 def publish_release(job: Job, content: bytes) -> Artifact:
-    """A release that no run of W&B has told of."""
+    """Publish a release without a W&B run."""
     with job.store.draft() as draft:
         (draft / "model.int8.onnx").write_bytes(content)
         return job.store.publish(draft, "release", "nsmc", "a" * 16, run=job.run, inputs={}, fields={}, figures={})
@@ -84,7 +84,7 @@ def alias(artifact: Artifact) -> str:
 
 @pytest.fixture
 def offline(wandb_online: WandbServer, monkeypatch: pytest.MonkeyPatch) -> WandbServer:
-    """The server, while stages record offline; `sync` goes there all the same."""
+    """The server, while stages record offline; `sync` still uploads to it."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     return wandb_online
 
@@ -166,7 +166,7 @@ def test_sync_uploads_texts_only_when_enabled(make_job: Callable[..., Job], offl
 
 
 def is_about_a_table(server: WandbServer, operation: str, body: bytes) -> bool:
-    """Whether a request is about a table, which W&B keeps in an artifact `run-...`."""
+    """Return whether a request is about a table, which W&B keeps in an artifact `run-...`."""
     tables = [item.id for item in server.versions.values() if item.collection.startswith("run-")]
     marks = {"CreateArtifact": [b"run-"], "CommitArtifact": map(str.encode, tables), "upload": [b'"columns"']}
     return any(mark in body for mark in marks.get(operation, []))
@@ -187,7 +187,7 @@ def test_failed_run_is_named_and_others_arrive(job: Job, offline: WandbServer, o
     (failed,) = [run for run in synced.runs if run.state == "failed"]
     assert failed.message
     assert synced.failed == 1
-    # W&B's own mark would let `wandb clean` remove what has not arrived.
+    # W&B's own mark would let `wandb clean` remove data that is not uploaded.
     assert not list((job.settings.home / "wandb" / "wandb" / failed.run).glob("*.synced"))
     assert not [item for item in offline.versions.values() if item.collection.startswith("run-") and item.aliases]
     offline.fail = lambda operation, body: None
@@ -203,13 +203,13 @@ def test_lost_server_is_not_tried_for_every_run(
     for stage in ("a", "b", "c"):
         with tracked(job, stage, {}):
             pass
-    # Its own question, the library's, and then nothing any more.
+    # The check of the key, the library's request, and then no responses.
     offline.fail = lambda operation, body: HANG if offline.counts["Viewer"] > 2 else None
     monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
     synced = go(job)
     assert [run.state for run in synced.runs] == ["failed", "not tried", "not tried"]
     assert synced.failed == 3
-    # The first run's, and whether it is worth going on.
+    # The first run's requests, and the check whether to continue.
     assert offline.asked == ["Viewer"] * 4
 
 
@@ -277,11 +277,11 @@ def test_run_of_a_killed_stage_arrives_partially(job: Job, offline: WandbServer,
     assert result.returncode == -signal.SIGKILL
     writers = [int(pid) for pid in result.stdout.split()]
     assert writers
-    # W&B's own process writes on until it notices.
+    # W&B's own process keeps writing until it notices.
     eventually("nobody writes any more", lambda: not any(map(psutil.pid_exists, writers)))
     (run,) = run_directories(job.settings.home)
     if state == "uploaded":
-        # Where the kill left it is chance; this is within a record.
+        # The kill truncates the file at a random place; this place is within a record.
         os.truncate(run.file, 90_001)
     assert [run.state for run in go(job).runs] == [state]
     assert go(job).runs == ()

@@ -1,4 +1,4 @@
-"""What Weights & Biases shows of a result: the report's figures always, texts only where they may leave."""
+"""Results at Weights & Biases: always the report's figures, texts only when enabled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.torch
 
 
 def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> Run:
-    """The run in which evaluation and decision of `road` are shown."""
+    """The run with the evaluation and decision of `road`."""
     there = replace(job, settings=job.settings.model_copy(update={"wandb_texts": texts}))
     artifacts = (road.evaluated, road.decided)
     with tracked(there, "shown", {}) as tracker:
@@ -33,7 +33,7 @@ def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> R
 
 
 def tables(run: Run) -> dict[str, list[dict[str, object]]]:
-    """Every table of a run by its name, a row a dictionary."""
+    """Return every table of a run by name, each row as a dictionary."""
     found = {}
     for name, content in run.files.items():
         if name.endswith(".table.json"):

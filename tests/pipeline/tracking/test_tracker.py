@@ -1,4 +1,4 @@
-"""What a stage logs to, over a run that only notes what it is given."""
+"""The tracker of a stage, with a run that records all calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.tracking.tracker import STEP, Tracker
 
 
 class Noted:
-    """In the place of W&B's run: it notes every call, and raises from the call number `dies` on."""
+    """A substitute for W&B's run: records every call, and raises from call number `dies` on."""
 
     def __init__(self, dies: int | None = None) -> None:
         self.calls: list[Any] = []

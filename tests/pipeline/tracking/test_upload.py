@@ -1,4 +1,4 @@
-"""The process that uploads a run: how long it is waited for, and what is said when it has not done its work."""
+"""The upload process of a run: timeout and error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Start = Callable[[str], Upload]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """`start(script)`: a process in the place of the upload, whose standard error is the log."""
+    """Return `start(script)`, which starts a substitute upload process that logs to standard error."""
     (tmp_path / "upload").mkdir()
     started = []
 

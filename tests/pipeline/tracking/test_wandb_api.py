@@ -1,4 +1,4 @@
-"""Whether Weights & Biases is asked, and what is said of a server that did not answer, or not as expected."""
+"""Requests to Weights & Biases, and errors of a server that does not answer or not as expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small Weights & Biases refuses as the real one does: without its key, and half of a body."""
+"""The small Weights & Biases server refuses requests without its key and incomplete bodies, like the real one."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_token_is_made_once_for_its_owner_alone(settings: Settings, mask: int) -
     settings = settings.model_copy(update={"home": settings.home / "not" / "there"})
     with umask(mask):
         token = deploy_token(settings)
-    # 32 random bytes, six bits a character.
+    # 32 random bytes, six bits per character.
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", token)
     assert stat.S_IMODE(settings.deploy_token_file.stat().st_mode) == 0o600
     assert files(settings) == [settings.deploy_token_file.name]
@@ -60,7 +60,7 @@ def test_token_from_file_is_stripped(settings: Settings) -> None:
 
 def test_token_of_the_file_needs_no_other_file(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     token = deploy_token(settings)
-    # As on a disk that is full, or may only be read.
+    # As on a full or read-only disk.
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a file is made"))
     assert deploy_token(settings) == token
 
@@ -76,7 +76,7 @@ def test_token_of_whoever_was_first_is_everyones(settings: Settings, monkeypatch
     link = os.link
 
     def late(source: Path, target: Path) -> None:
-        # It is whole, and nobody else's to read, before anyone can find it.
+        # The file is complete and private before it gets its final name.
         assert len(source.read_text()) == 44
         assert stat.S_IMODE(source.stat().st_mode) == 0o600
         target.write_text("made by another process\n")

@@ -1,4 +1,4 @@
-"""Which of BentoML's layers a request goes through."""
+"""BentoML's middlewares that a request passes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMidd
     ids=["as it is", "with tracing", "with a limit"],
 )
 def test_only_layers_that_do_something_are_gone_through(tmp_path: Path, options: str, layers: list[str]) -> None:
-    # In a process of its own: BentoML reads its configuration once.
+    # In a separate process, because BentoML reads its configuration once.
     env = {**os.environ, "SAEBYEOK_HOME": str(tmp_path), "BENTOML_CONFIG_OPTIONS": options}
     done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == layers

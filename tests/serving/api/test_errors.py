@@ -1,4 +1,4 @@
-"""What an error says, and of which part of a body."""
+"""Errors: messages, and the index of the invalid part of a body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.schemas import ErrorType
 
 
 class Asked(BaseModel):
-    """A body as the service's are: strict, and with no other key."""
+    """A body like the service's: strict, without additional keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -31,7 +31,7 @@ def test_error_is_answered_in_the_one_shape(kind: ErrorType) -> None:
     answer = ApiError(kind, "그것은 'x'", 2, {"Retry-After": "7"}).response()
     assert (answer.status_code, answer.headers["content-type"]) == (kind.status, "application/json")
     assert answer.headers["retry-after"] == "7"
-    # Compact, and Korean as it is.
+    # Compact JSON with unescaped Korean.
     assert bytes(answer.body).decode() == f'{{"error":{{"type":"{kind.value}","message":"그것은 \'x\'","index":2}}}}'
 
 

@@ -1,4 +1,4 @@
-"""What every request goes through, in the real service: keys, ids, logs, limits, and clients that go away."""
+"""Middleware in the real service: keys, ids, logs, limits, and disconnected clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEYS = ("the-first-key-of-two", "the-second-key-of-two")
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel) -> Iterator[Service]:
-    """One process that takes two keys, works on one request at a time and lets one wait."""
+    """A service with one process, two keys, one thread and a queue of one."""
     limits = {
         "SAEBYEOK_WORKERS": "1",
         "SAEBYEOK_THREADS": "1",
@@ -43,7 +43,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel) -> 
 
 
 def heavy(texts: int) -> dict[str, list[str]]:
-    """A request of so many long texts."""
+    """Return a request with the given number of long texts."""
     return {"texts": [SENTENCES[-1]] * texts}
 
 
@@ -53,13 +53,13 @@ def ask(service: Service, path: str = "/classify", key: str = KEYS[0], **more: s
 
 
 def lines(service: Service) -> list[dict[str, object]]:
-    """The log, each line of it JSON."""
-    # What the supervisor says before there is a worker is BentoML's.
+    """Return the parsed JSON lines of the log."""
+    # Lines of BentoML's supervisor before the first worker are not JSON.
     return [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
 
 
 def line_of(service: Service, request_id: str) -> dict[str, object]:
-    """The line of one request, as soon as it is written."""
+    """Wait for the log line of one request and return it."""
 
     def found() -> list[dict[str, object]]:
         return [line for line in lines(service) if line.get("id") == request_id]
@@ -101,7 +101,7 @@ def test_health_and_documents_stay_open(guarded: Service, path: str) -> None:
 
 
 def test_bentomls_own_client_works_with_a_key(guarded: Service) -> None:
-    # In a process of its own: it warns as it is imported, and as it is collected.
+    # In a separate process: it warns on import and on garbage collection.
     code = (
         "import bentoml, sys\n"
         "with bentoml.SyncHTTPClient(sys.argv[1], token=sys.argv[2]) as client:\n"
@@ -149,7 +149,7 @@ def connect(service: Service) -> socket.socket:
 
 
 class Sender:
-    """A client that sends a request over a socket of its own, and may go away before it is answered."""
+    """A client with its own socket, which may disconnect before the response."""
 
     def __init__(self, service: Service, body: object, request_id: str) -> None:
         content = json.dumps(body, ensure_ascii=False).encode()
@@ -163,7 +163,7 @@ class Sender:
 
 @contextmanager
 def at_work(service: Service, body: object, request_id: str) -> Iterator[None]:
-    """While this is open, the one thread computes a request; if it is done sooner, the thread is free again."""
+    """Keep the only thread busy with a request during the block; it may finish earlier."""
     begun = metric(service, "saebyeok_queue_seconds_count")
     sender = Sender(service, body, request_id)
     try:
@@ -178,7 +178,7 @@ def test_full_queue_sends_retry_after(guarded: Service) -> None:
 
     def refused() -> list[httpx.Response]:
         with at_work(guarded, heavy(5_000), "busy"), ThreadPoolExecutor() as pool:
-            # One of them finds the place in the queue.
+            # One of them takes the place in the queue.
             answers.extend(pool.map(lambda _: ask(guarded), range(3)))
         return [answer for answer in answers if answer.status_code != 200]
 
@@ -190,7 +190,7 @@ def test_full_queue_sends_retry_after(guarded: Service) -> None:
 
 
 def metric(service: Service, name: str) -> float:
-    """Sum of a metric over all that it is told of."""
+    """Return the sum of a metric over all labels."""
     headers = {"Authorization": f"Bearer {KEYS[0]}"}
     text = httpx.get(f"{service.settings.service_url}/metrics", headers=headers).text
     return sum(float(found) for found in re.findall(rf"^{name}\S* (\S+)$", text, re.MULTILINE))
@@ -198,20 +198,20 @@ def metric(service: Service, name: str) -> float:
 
 def test_disconnected_client_leaves_the_queue(guarded: Service) -> None:
     def all_went(texts: int) -> bool:
-        """Whether three came and went, and were not computed, while a request of so many texts was at work."""
+        """Return whether three clients disconnected without being computed while a request of `texts` texts ran."""
         before = metric(guarded, "saebyeok_batch_rows_sum")
         names = [f"at-work-{texts}", *(f"waits-{texts}-{number}" for number in range(3))]
         with at_work(guarded, heavy(texts), names[0]):
             for name in names[1:]:
-                # There is one place in the queue: each must have left it for the next one not to be refused.
+                # The queue has one place: each must leave it before the next one is accepted.
                 Sender(guarded, heavy(2), name).leave()
                 line_of(guarded, name)
-        # Nobody waits for it any more, which is said at once; its thread comes to an end all the same.
+        # Its client has gone, which is logged immediately; its thread finishes anyway.
         went = [line_of(guarded, name)["status"] for name in names] == [499] * 4
         eventually("it answers again", lambda: ask(guarded).status_code == 200)
         return went and metric(guarded, "saebyeok_batch_rows_sum") == before + texts + 1
 
-    # More texts where the first request was done too soon.
+    # Retry with more texts if the first request finished too early.
     assert all_went(10_000) or all_went(100_000)
 
 
@@ -219,7 +219,7 @@ def test_slow_body_and_bentoml_error_share_the_format(tmp_path: Path, classifier
     env = {
         "SAEBYEOK_WORKERS": "1",
         "SAEBYEOK_REQUEST_SECONDS": "1",
-        # An operator's limit: it stands around ours, and BentoML answers it.
+        # An operator's limit in BentoML's own middleware, outside ours.
         "BENTOML_CONFIG_OPTIONS": "services.Saebyeok.traffic.max_concurrency=1",
     }
     with serving(tmp_path, env, classifier) as service:
@@ -227,7 +227,7 @@ def test_slow_body_and_bentoml_error_share_the_format(tmp_path: Path, classifier
         refused: list[httpx.Response] = []
 
         def both_came() -> bool:
-            # It takes up the only place until it is too slow: its body is asked for and does not come.
+            # It occupies the only place until it times out: its body never arrives.
             with closing(connect(service)) as slow:
                 slow.sendall(b"POST /classify HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n")
                 assert slow.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"

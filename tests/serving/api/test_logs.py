@@ -1,4 +1,4 @@
-"""How lines of the log reach their stream."""
+"""Writing of log lines to their stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from serving.api.logs import REQUEST_ID, JsonLines, OnceATurn
 
 
 class Stream(io.StringIO):
-    """Remembers how often it was flushed, and so the system asked."""
+    """Count the flushes, each of which is a system call."""
 
     flushes = 0
 
@@ -29,7 +29,7 @@ def stream() -> Stream:
 
 @pytest.fixture
 def log(stream: Stream) -> logging.Logger:
-    """A logger that writes to `stream` as the service's do."""
+    """Return a logger that writes to `stream` like the service's."""
     log = logging.Logger("a test")
     handler = logging.StreamHandler(OnceATurn(stream))
     handler.setFormatter(JsonLines())

@@ -1,4 +1,4 @@
-"""What is measured, and how it is said."""
+"""Metrics: measured values and their format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request goes through, asked without a server: the one shape of errors, limits, and clients that go."""
+"""Middleware without a server: error format, limits, and disconnected clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def part(body: bytes, more: bool = False) -> Message:
 
 @dataclass
 class Call:
-    """One request: what the server has for it, and what it was told to send. The client then says nothing more."""
+    """One request: its incoming messages and the sent ones. The client then stays silent."""
 
     path: str = "/classify"
     method: str = "POST"
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def error(self) -> tuple[int, str, str]:
-        """Status, type and message of an answer in the one shape."""
+        """Return status, type and message of an error response."""
         (error,) = json.loads(self.body).values()
         assert self.answered["content-type"] == "application/json"
         assert int(self.answered["content-length"]) == len(self.body)
@@ -83,7 +83,7 @@ class Call:
 
 
 def answering(status: int, *parts: bytes, headers: Headers = ()) -> ASGIApp:
-    """An application that answers so, in as many parts."""
+    """Return an application that sends this response in the given number of parts."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": list(headers)})
@@ -233,7 +233,7 @@ async def test_exception_behind_the_answer_adds_nothing_to_it() -> None:
 
 
 def line(caplog: pytest.LogCaptureFixture) -> dict[str, Any] | None:
-    """The details of the line of the one request since the log was cleared."""
+    """Return the details of the only request in the log."""
     found = [record for record in caplog.records if record.getMessage() == "answered"]
     caplog.clear()
     if not found:
@@ -295,7 +295,7 @@ async def test_client_that_was_asked_for_its_body_stays() -> None:
     assert (call.asked, "connection" in call.answered) == (1, False)
 
 
-#: The routes whose body is read, and all other paths of the service.
+#: Routes with a body, and all other paths of the service.
 READ = [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
@@ -318,7 +318,7 @@ def gate(app: ASGIApp, admit: Callable[[str | None], None] = lambda header: None
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the first message of the body."""
+    """Respond with the first message of the body."""
     message = await receive()
     await answering(200, message["body"] + b"|%r" % message["more_body"])(scope, receive, send)
 
@@ -384,7 +384,7 @@ async def test_answer_that_does_not_come_is_a_timeout() -> None:
     call = await Call().through(gate(waits, seconds=0.02))
     assert call.error == (504, "timeout", "no response within 0.02 seconds")
     assert "connection" not in call.answered
-    # Where no body is read the application is all there is to wait for.
+    # Without a body only the application can be slow.
     assert (await Call(method="GET").through(gate(waits, seconds=0.02))).status == 504
 
 
@@ -406,7 +406,7 @@ async def test_timeout_of_the_application_is_not_the_gates() -> None:
 
 
 def went(call: Call) -> bool:
-    """Whether the server was told of an end that nobody sees."""
+    """Return whether the server got the response that ends an abandoned request."""
     start = {"type": "http.response.start", "status": 499, "headers": []}
     return call.sent == [start, {"type": "http.response.body", "body": b""}]
 
@@ -427,7 +427,7 @@ async def test_client_disconnecting_while_waiting_cancels_the_work(method: str) 
             ended.append(error)
             raise
 
-    # What else comes is no end: of a GET, a body that nobody reads.
+    # Other messages are not a disconnect, such as the unread body of a GET.
     messages = [part(b"{}"), part(b"x", more=True), part(b"y"), GONE]
     call = await Call(method=method, messages=messages).through(gate(app))
     assert went(call)
@@ -438,7 +438,7 @@ async def test_client_disconnecting_while_waiting_cancels_the_work(method: str) 
 
 
 async def run(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """A task that has begun."""
+    """Return a started task."""
     task = asyncio.create_task(work)
     await asyncio.sleep(0)
     return task
@@ -470,13 +470,13 @@ async def test_client_that_only_sends_on_is_answered() -> None:
 
 
 def lookers() -> int:
-    """How many tasks wait for a client to go."""
+    """Return the number of tasks that wait for a disconnect."""
     names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
     return names.count("Watch._wait")
 
 
 async def settled() -> int:
-    """How many of them are left, once those that were cancelled have ended."""
+    """Return the number of such tasks after cancelled ones have ended."""
     for _ in range(3):
         await asyncio.sleep(0)
     return lookers()

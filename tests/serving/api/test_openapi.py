@@ -1,4 +1,4 @@
-"""The committed OpenAPI document: as the code has it, and of every route that there is."""
+"""The committed OpenAPI document: up to date, and complete."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_error_type_has_a_documented_status() -> None:
         for operation in item.values()
         for status in operation["responses"]
     }
-    # 405 is what no operation of the document is answered with.
+    # No operation of the document returns 405.
     assert {kind.status for kind in ErrorType} - statuses == {405}
 
 

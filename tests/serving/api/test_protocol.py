@@ -1,4 +1,4 @@
-"""One request, one answer: raw bytes against uvicorn with our protocol and middlewares, in this process."""
+"""One response per request: raw bytes sent to uvicorn with our protocol and middlewares, in this process."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ UPGRADES = [
     "Upgrade: h2c\r\nConnection: HTTP2-Settings\r\nConnection: upgrade",
 ]
 KEY = "Authorization: Bearer key"
-#: A body that would be answered if it were read as a request.
+#: A body that would get a response if it were parsed as a request.
 INNER = f"GET /inner HTTP/1.1\r\n{KEY}\r\n\r\n".encode()
-#: Closes the connection, so that all answers have come when it ends.
+#: Closes the connection, so that its end means that all responses have arrived.
 LAST = f"GET /last HTTP/1.1\r\n{KEY}\r\nConnection: close\r\n\r\n".encode()
 MALFORMED = (400, NOT_HTTP)
 READ, LAST_READ = (200, f"POST /classify {INNER.decode()}"), (200, "GET /last ")
 BODY_BYTES = 1024
-#: Bytes; more than lie between two sockets.
+#: Number of bytes; more than the socket buffers hold.
 LARGE = 1 << 24
 
 
 class Step(Enum):
-    """What a client does between two writes."""
+    """Action of a client between two writes."""
 
     READ_ANSWER = "wait for an answer"
     RELEASE = "let the application go on at /held and /begun"
 
 
 class Server:
-    """uvicorn in a thread, before an application that answers with what it was asked."""
+    """uvicorn in a thread, with an application that echoes requests."""
 
     def __init__(self, keep_alive: float = 60) -> None:
-        """`keep_alive` is in seconds: so long a connection may be idle."""
+        """`keep_alive` is the maximum idle time of a connection in seconds."""
         self.changed = threading.Condition()
         self.parsed: Counter[int] = Counter()
         self.released = threading.Event()
@@ -64,7 +64,7 @@ class Server:
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],))
 
     def protocol(self) -> type[Protocol]:
-        """Protocol that says how many bytes of each client have been parsed."""
+        """Protocol that counts the parsed bytes of each client."""
         note = self.note
 
         class Watched(Protocol):
@@ -86,7 +86,7 @@ class Server:
             self.changed.notify_all()
 
     async def echo(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer with what was read, which is the body of POST /classify alone; /404 gets that status."""
+        """Respond with the body that was read (only POST /classify has one); /404 gets that status."""
         message: Message = {"body": b"", "more_body": scope["path"] == "/classify"}
         body = b""
         while message["more_body"]:
@@ -114,7 +114,7 @@ class Server:
         self.socket.close()
 
     def answers(self, *steps: bytes | Step | Callable[[], None]) -> list[tuple[int, str]]:
-        """Status and body of every answer on one connection, until it is closed; each write is parsed by itself."""
+        """Return status and body of every response until the connection closes; each write is parsed separately."""
         self.released.clear()
         with closing(socket.create_connection(self.socket.getsockname(), 60)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -152,12 +152,12 @@ def receive_if_open(client: socket.socket) -> bytes:
 
 
 def split(found: bytes) -> Iterator[tuple[int, str]]:
-    """Answers, one after the other; the text of an error in the one shape is left out."""
+    """Return the responses in order, without the texts of errors."""
     while found:
         head, _, found = found.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        # Nothing follows the head of an answer to HEAD.
+        # A response to HEAD has no body.
         size = 0 if found.startswith(b"HTTP/1.1 ") else int(headers.get("content-length", 0))
         text, found = found[:size].decode(), found[size:]
         yield int(first.split()[1]), "" if text.startswith('{"error"') else text
@@ -178,12 +178,12 @@ def head(start: str, *lines: str) -> bytes:
 
 
 def measured(*lines: str, body: bytes = INNER, start: str = "POST /classify") -> tuple[bytes, bytes]:
-    """Head and body of a request with a Content-Length."""
+    """Return head and body of a request with a Content-Length."""
     return head(start, *lines, f"Content-Length: {len(body)}"), body
 
 
 def chunked(*lines: str, body: bytes = INNER, start: str = "POST /classify") -> tuple[bytes, bytes]:
-    """Head and body of a request in two chunks."""
+    """Return head and body of a request in two chunks."""
     parts = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:9], body[9:]))
     return head(start, *lines, "Transfer-Encoding: chunked"), parts + b"0\r\n\r\n"
 
@@ -388,7 +388,7 @@ def test_body_that_is_too_large_closes_the_connection(server: Server, frame: Any
 
 @pytest.mark.parametrize("start", ["POST /404", "GET /inner", "POST /classify"])
 def test_unasked_expect_client_is_disconnected(server: Server, start: str) -> None:
-    # Whether it now sends its body or another request: nobody could tell one from the other.
+    # The server cannot tell whether the next bytes are its body or another request.
     first, body = measured("Expect: 100-continue", start=start)
     first = first.replace(b"Bearer key", b"Bearer yek") if start == "POST /classify" else first
     for more in (body, LAST):
@@ -422,7 +422,7 @@ def test_request_before_malformed_ones_gets_its_own_answer(server: Server, cut: 
 def test_malformed_request_behind_an_answer_gets_one(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # BentoML, once a test has imported it, keeps what uvicorn logs from the root's handlers.
+    # BentoML, once imported, stops uvicorn's logs from reaching the root's handlers.
     monkeypatch.setattr(logging.getLogger("uvicorn.error"), "propagate", True)
     caplog.set_level(logging.WARNING, "uvicorn.error")
     assert server.answers(INNER, Step.READ_ANSWER, GARBAGE, LAST) == [(200, "GET /inner "), MALFORMED]
@@ -448,7 +448,7 @@ def test_broken_body_during_its_response_completes_it(server: Server) -> None:
 
 
 def test_body_that_breaks_gets_no_late_answer(server: Server) -> None:
-    # What is written last waits behind the large answer, which the client reads only then.
+    # The last write waits behind the large response, which the client reads only then.
     found = server.answers(head("GET /large"), head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n")
     assert [status for status, _ in found] == [200, 400]
 
@@ -460,7 +460,7 @@ def test_broken_queued_body_spoils_no_earlier_response(server: Server) -> None:
 
 @pytest.fixture
 def hasty() -> Iterator[Server]:
-    """A server that closes idle connections soon."""
+    """A server that closes idle connections early."""
     yield from Server(keep_alive=0.2).run()
 
 
@@ -468,7 +468,7 @@ def test_connection_that_works_is_not_closed_as_idle(hasty: Server) -> None:
     idle = socket.create_connection(hasty.socket.getsockname(), 60)
 
     def wait_until_idle_is_over() -> None:
-        # It is answered after the other connection was, and so is closed after that would be.
+        # Its response is later than that of the other connection, so it would close later.
         idle.sendall(INNER)
         while idle.recv(65_536):
             pass

@@ -1,4 +1,4 @@
-"""Requests that share batches: who gets what, and what becomes of those that fail or go away."""
+"""Dynamic batching: shared batches, failed requests, cancelled requests and the queue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.asyncio
 
 @pytest.fixture
 def make() -> Iterator[Callable[..., Sharing]]:
-    """Makes a Sharing of one thread and a long queue, unless told otherwise."""
+    """Create a Sharing, by default with one thread and a long queue."""
     made: list[Sharing] = []
 
     def sharing(threads: int = 1, queue: int = 256, begun: Callable[[float], object] = lambda seconds: None) -> Sharing:
@@ -40,7 +40,7 @@ def make() -> Iterator[Callable[..., Sharing]]:
 
 @dataclass(eq=False)
 class Slow:
-    """Answers lengths of texts once it may go on, and remembers what it was asked."""
+    """Return the lengths of texts after `go` is set, and record the calls."""
 
     asked: list[list[str]] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
@@ -138,7 +138,7 @@ async def test_cancelled_request_is_not_computed(make: Callable[..., Sharing]) -
     for task in (first, *gone):
         task.cancel()
     await asyncio.sleep(0)
-    # Their places are free at once.
+    # Their places are free immediately.
     late = [asyncio.create_task(sharing.answer(slow.answer, ["cc"])) for _ in range(3)]
     await asyncio.sleep(0)
     slow.go.set()
@@ -196,7 +196,7 @@ async def test_batch_size_is_limited(make: Callable[..., Sharing]) -> None:
 async def test_batched_answers_equal_single_ones(
     store: Store, classifier: TinyModel, make: Callable[..., Sharing]
 ) -> None:
-    # A sub-batch a text, since company moves what int8 answers.
+    # One sub-batch per text, because int8 answers depend on the sub-batch.
     engine = Engine(classifier.publish(store, "nsmc", key="a" * 16).path, EngineOptions(device="cpu", batch_tokens=1))
     sharing = make()
     texts: list[Any] = [(text,) for text in SENTENCES]

@@ -1,4 +1,4 @@
-"""Bodies as they are read: no further than the limit, packed or not, and no longer than a client has patience for."""
+"""Reading of bodies: size limits, compression, and disconnected clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.api.request_body import ClientGoneError, check_media_type, read_bod
 from serving.schemas import ErrorType
 
 LIMIT = 5000
-#: Bytes of a bomb, which comes in a thousandth of that: far more than all else that is held here.
+#: Decompressed bytes of a zip bomb, a thousand times its compressed size and far more than everything else in memory.
 BOMB = 1 << 22
 PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress}
 packings = pytest.mark.parametrize("encoding", PACKERS)
@@ -26,7 +26,7 @@ packings = pytest.mark.parametrize("encoding", PACKERS)
 
 @dataclass
 class Client:
-    """Sends `parts`, the last of which ends the body unless it is `endless`, and counts what is taken of them."""
+    """Send `parts`, the last of which ends the body unless `endless`, and count those that are read."""
 
     parts: list[bytes | None]
     endless: bool = False
@@ -37,7 +37,7 @@ class Client:
         self.taken += 1
         if part is None:
             return {"type": "http.disconnect"}
-        # What is nothing, or false, may be left out.
+        # Empty and false fields may be omitted.
         message: Message = {"type": "http.request"} | ({"body": part} if part else {})
         return message | ({"more_body": True} if self.endless or self.taken < len(self.parts) else {})
 
@@ -140,18 +140,18 @@ def test_compressed_body_at_the_limit_is_accepted(encoding: str) -> None:
 
 @packings
 def test_limit_holds_for_the_packed_body_too(encoding: str) -> None:
-    # Random bytes do not get smaller.
+    # Random bytes do not compress.
     packed = PACKERS[encoding](os.urandom(LIMIT))
     assert len(packed) > LIMIT
     assert refusal(sent(packed), content_encoding=encoding).kind is ErrorType.TOO_LARGE
-    # Before anyone looks at what is in it.
+    # Refused before its content is parsed.
     assert refusal(sent(bytes(LIMIT + 1)), content_encoding=encoding).kind is ErrorType.TOO_LARGE
     assert len(sent(packed).read(len(packed), content_encoding=encoding)) == LIMIT
 
 
 @pytest.mark.parametrize("size", [LIMIT * 2, 7])
 def test_limit_holds_for_a_packed_body_of_nothing(size: int) -> None:
-    # As many empty blocks as there are bytes in the limit; RFC 1951, 3.2.4, between the head and the sum of RFC 1950.
+    # As many empty blocks (RFC 1951, 3.2.4) as the limit has bytes, between header and checksum of RFC 1950.
     packed = b"\x78\x9c" + b"\0\0\0\xff\xff" * (LIMIT // 5) + b"\1\0\0\xff\xff" + (1).to_bytes(4, "big")
     assert zlib.decompress(packed) == b""
     assert refusal(sent(*cut(packed, size)), content_encoding="deflate").kind is ErrorType.TOO_LARGE
@@ -161,7 +161,7 @@ def test_limit_holds_for_a_packed_body_of_nothing(size: int) -> None:
 @pytest.mark.parametrize("size", [BOMB, 100])
 @pytest.mark.parametrize("before", [0, 1, LIMIT - 1, LIMIT])
 def test_bomb_is_not_unpacked_beyond_the_limit(encoding: str, size: int, before: int) -> None:
-    """What comes before the bomb, as a part of its own, leaves little or nothing of the limit to it."""
+    """The part before the bomb uses most or all of the limit."""
     packer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     first = packer.compress(bytes(before)) + packer.flush(zlib.Z_FULL_FLUSH)
     client = sent(first, *cut(packer.compress(bytes(BOMB)) + packer.flush(), size))
@@ -174,7 +174,7 @@ def test_bomb_is_not_unpacked_beyond_the_limit(encoding: str, size: int, before:
 
 
 class Counting:
-    """zlib's object that unpacks, and how many bytes all of them have given so far."""
+    """zlib's decompressor, and the total number of bytes that all of them returned."""
 
     given = 0
 
@@ -235,7 +235,7 @@ def test_expect_client_is_refused_before_a_large_body() -> None:
     assert (error.kind, client.taken) == (ErrorType.TOO_LARGE, 0)
     assert sent(bytes(LIMIT)).read(expect="100-continue", content_length=str(LIMIT)) == bytes(LIMIT)
     assert sent(b"ab", b"c").read(expect="100-continue") == b"abc"
-    # Who does not ask is sending already.
+    # A client without `Expect` is already sending.
     client = sent(bytes(LIMIT + 1))
     refusal(client, content_length=str(LIMIT + 1))
     assert client.taken == 1
@@ -245,7 +245,7 @@ def test_expect_client_is_refused_before_a_large_body() -> None:
     ("sizes", "read_on"), [([LIMIT] * 9, 4), ([2 * LIMIT] * 9, 2), ([4 * LIMIT] * 9, 1), ([4 * LIMIT - 1, 1, 1], 2)]
 )
 def test_large_body_is_drained_up_to_a_limit(sizes: list[int], read_on: int) -> None:
-    # One byte beyond the limit, then parts of these sizes: four times the limit is read after that.
+    # One byte beyond the limit, then parts of these sizes, of which four times the limit is read.
     client = Client([bytes(LIMIT + 1), *map(bytes, sizes)], endless=True)
     assert refusal(client).kind is ErrorType.TOO_LARGE
     assert client.taken == 1 + read_on

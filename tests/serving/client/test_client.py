@@ -1,4 +1,4 @@
-"""The client that applications take, before a small server that answers as it is told."""
+"""The client for applications, against a small scripted server."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from serving.schemas import ClassifyResponse, ErrorType
 from tests.support.running_service import free_port
 
 ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}
-#: The same pauses, without waiting.
+#: The default retries without pauses.
 AT_ONCE = Backoff(first=0.0)
 
 
 @dataclass
 class Told:
-    """One answer; status 0 drops the connection without one."""
+    """One response; status 0 drops the connection instead."""
 
     status: int = 200
     body: Any = field(default_factory=lambda: ANSWER)
@@ -46,7 +46,7 @@ def refusal(status: int, kind: str, index: int | None = None, **headers: str) ->
 
 
 class Server(ThreadingHTTPServer):
-    """Answers requests from `script`, in order, and keeps what it was asked."""
+    """Respond with the entries of `script` in order, and record the requests."""
 
     daemon_threads = True
 
@@ -192,7 +192,7 @@ def test_nobody_there_is_a_sentence(classify: Classify) -> None:
 
 @both
 def test_what_took_too_long_is_not_asked_again(classify: Classify) -> None:
-    # Listens, and never answers.
+    # Listens, but never answers.
     with Server() as deaf:
         with pytest.raises(NoAnswerError, match="did not answer in time"):
             classify(deaf.url, timeout=0.05, backoff=AT_ONCE)

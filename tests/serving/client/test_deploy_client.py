@@ -1,4 +1,4 @@
-"""The deployer's client, on the service's own routes in this process."""
+"""The deployer's client, against the service's routes in this process."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_wrong_deploy_token_is_a_matter_of_settings(service: InProcess, release:
         for ask in (lambda: client.stage(release.ref), lambda: client.classify(["가"], release=release.ref)):
             with pytest.raises(SettingsError, match="the service was started with another deploy token"):
                 ask()
-        # What applications may ask needs no token.
+        # Calls for applications need no token.
         assert client.releases().deployment == 0
 
 

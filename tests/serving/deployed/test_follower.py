@@ -1,4 +1,4 @@
-"""Following the deployment log, one look at a time."""
+"""Following the deployment log, one poll at a time."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_damaged_staged_list_stops_no_worker(
 
 
 class Failing(LogSource):
-    """A log in which a look, or an acknowledgement, raises `error` while there is one."""
+    """A source whose polls or reports raise `error` while it is set."""
 
     error: Exception | None = None
     deaf: Exception | None = None
@@ -192,7 +192,7 @@ class Failing(LogSource):
 
 @pytest.fixture
 def failing(settings: Settings, store: Store) -> Iterator[Follower]:
-    """A follower whose source is a Failing."""
+    """A follower with a failing source."""
     follower = Follower(Failing(settings, store), EngineOptions(threads=1))
     follower.source.poll = 0.001
     yield follower

@@ -1,4 +1,4 @@
-"""Releases in the model store of this machine: copied whole, checked, and copied again over damaged files."""
+"""Releases in the machine's model store: complete copies, verification, and replacement of damaged files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REF = f"release/nsmc/{'a' * 16}/20260101T000000000000-aB12"
 
 @pytest.fixture
 def releases(store: Store, light: TinyModel) -> list[Artifact]:
-    """Two releases of one recipe."""
+    """Publish two releases of one recipe."""
     return [light.publish(store, "nsmc", key=letter * 16) for letter in "ab"]
 
 
@@ -144,7 +144,7 @@ def test_forget_deletes_just_what_is_named(settings: Settings, releases: list[Ar
 
 @pytest.fixture
 def baked(settings: Settings, releases: list[Artifact]) -> Iterator[Path]:
-    """The first release among the models that BentoML itself has chosen, as in a Bento."""
+    """Import the first release into BentoML's default model store, as in a Bento."""
     found = import_release(releases[0], settings)
     BentoMLContainer.model_store.set(home_models(settings))
     yield found

@@ -1,4 +1,4 @@
-"""Acknowledgements and the staged list, between real processes."""
+"""Workers' states and the staged list, between real processes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_staged_list_is_unique_and_drops_the_oldest(tmp_path: Path) -> None:
     assert staged.read() == ["1", "0"]
     for number in [*range(8), 0]:
         staged.add(str(number))
-    # It was there already, and the list is full: no other one goes for it.
+    # It is already in the full list, so no other entry is dropped.
     assert staged.read() == [*(str(number) for number in range(1, 8)), "0"]
     assert staged.add("new") == [*(str(number) for number in range(2, 8)), "0", "new"]
 

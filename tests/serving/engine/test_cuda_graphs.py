@@ -1,4 +1,4 @@
-"""Batches of few shapes: filled up, computed in memory that stays, and answered as they would be without."""
+"""CUDA graph shapes: padded batches in fixed memory give the same answers as direct runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support.tiny_releases import MAX_LENGTH, TinyModel
 
 @pytest.fixture(scope="module")
 def session(cross_encoder: TinyModel) -> ort.InferenceSession:
-    """A model that reads token types too, in fp16: company does not move what it answers."""
+    """A model with token types in fp16, whose answers do not depend on the batch."""
     return ort.InferenceSession(str(cross_encoder.directory / "model.fp16.onnx"), providers=["CPUExecutionProvider"])
 
 
 def batch(session: ort.InferenceSession, rows: int, length: int, seed: int) -> Feed:
-    """Random tokens, each row as long as chance has it."""
+    """Return random tokens in rows of random lengths."""
     generator = np.random.default_rng(seed)
     mask = (np.arange(length) < generator.integers(1, length + 1, (rows, 1))).astype(np.int32)
     feed = {

@@ -26,7 +26,7 @@ from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.cpu
 
-# int8 activations are scaled by the sub-batch that they are in, so company changes an answer a little.
+# int8 activations are scaled per sub-batch, so the other rows change an answer slightly.
 COMPANY = 0.05
 
 
@@ -49,7 +49,7 @@ def test_many_texts_keep_their_order(release: Path, classifier: TinyModel) -> No
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
     alone = np.array([expected(classifier, (text,)) for text in texts[:40]])
-    # Company changes answers a little; were rows mixed up, nothing would be left of this.
+    # Other rows change answers slightly; mixed-up rows would differ much more.
     assert np.corrcoef(answer[:40, 0], alone[:, 0])[0, 1] > 0.9
 
 
@@ -143,7 +143,7 @@ def test_the_settings_say_how_it_computes(release: Path) -> None:
     assert EngineOptions.from_settings(load_settings()).device is None
     texts = [text for text in SENTENCES for _ in range(4)]
     wanted = Engine(release, EngineOptions(device="cpu", batch_tokens=1)).classify(texts)
-    # A sub-batch each: company, which moves an int8 model's answers, is none.
+    # One sub-batch per row, because int8 answers depend on the other rows.
     np.testing.assert_array_equal(wanted[::4], wanted[1::4])
     alone = Engine(release, EngineOptions(device="cpu")).classify([texts[0]])
     np.testing.assert_array_equal(wanted[:1], alone)
@@ -210,7 +210,7 @@ def test_a_bi_encoder_compares_by_cosine_or_distance(store: Store, sentence_enco
     engine = Engine(sentence_encoder.publish(store, "klue-sts", key="e" * 16).path)
     assert engine.methods == ("cosine", "euclidean")
     pairs = list(zip(SENTENCES[0::2], SENTENCES[1::2], strict=True))
-    # All in the same sub-batches, as the engine has them.
+    # The same sub-batches as in the engine.
     vectors = engine.embed([text for side in zip(*pairs, strict=True) for text in side])
     left, right = vectors[: len(pairs)], vectors[len(pairs) :]
     cosines = (left * right).sum(axis=1)

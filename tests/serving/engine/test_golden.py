@@ -1,4 +1,4 @@
-"""Golden sentences: what is compared, how closely, and who must have given the answer."""
+"""Golden sentences: compared values, tolerance, and the release that must answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.support.light import build_light_model
 from tests.support.tiny_releases import Head
 
 EXPECTED = {"하나": (0.25, 0.75), "둘": (0.5, 0.5)}
-#: A tolerance that floats can hit exactly.
+#: A tolerance that floats represent exactly.
 TOLERANCE = 0.125
 
 
 def card(**changes: object) -> Card:
-    """A card whose golden sentences are EXPECTED."""
+    """Return a card with the golden sentences EXPECTED."""
     golden = tuple(Golden(texts=(text,), expected=row) for text, row in EXPECTED.items())
     fields = {
         "id": "nsmc-1", "recipe": "nsmc", "title": "t", "kind": "classification", "inputs": "text", "objective": None,
@@ -38,7 +38,7 @@ def card(**changes: object) -> Card:
 
 
 def off_by(text: str, *differences: float) -> Callable[[Sequence[tuple[str, ...]]], list[list[float]]]:
-    """Answers as expected, but to `text` with these differences."""
+    """Return a function that answers as expected, except for these differences for `text`."""
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
         ((asked,),) = inputs
@@ -85,7 +85,7 @@ def test_card_without_golden_sentences_vouches_for_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
-    """A service in this process with a live release of every kind, and one of each staged."""
+    """A service in this process with one live and one staged release of every kind."""
     home = tmp_path_factory.mktemp("golden")
     with in_process(Settings(home=home)) as service:
         heads: tuple[Head, ...] = ("classify", "classify-pairs", "score", "cross-encoder", "bi-encoder")
@@ -118,7 +118,7 @@ def test_service_answers_for_releases_of_every_kind(service: InProcess) -> None:
         for ref in live.staged:
             staged = read_card(service.store.open(ref))
             check_golden(staged, service_answers(client, staged, ref))
-            # Users are answered by the live one, whose numbers are others.
+            # Users get the live release, whose answers differ.
             with pytest.raises(GoldenMismatchError, match=f"answered with release .* instead of {staged.id}"):
                 check_golden(staged, service_answers(client, staged))
 

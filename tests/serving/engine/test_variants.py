@@ -1,4 +1,4 @@
-"""Which of a release's files serves: the fastest on this machine, of those that answer as the card says."""
+"""Choice of a release's file: the fastest on this machine among those that answer as the card says."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ RECORD = {"device": "cpu", "runtime": onnxruntime.__version__}
 
 @pytest.fixture
 def release(light: TinyModel, store: Store, tmp_path: Path) -> Path:
-    """A release's directory, to be changed."""
+    """A release's directory that a test may change."""
     return shutil.copytree(light.publish(store, "nsmc", key="a" * 16).path, tmp_path / "release")
 
 
 def add(release: Path, *files: tuple[str, bytes]) -> None:
-    """Give the release further files for the CPU."""
+    """Add files for the CPU to the release."""
     card = Engine(release, CPU).card
     extra = []
     for name, content in files:
