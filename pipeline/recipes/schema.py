@@ -145,7 +145,7 @@ class Recipe(Strict):
         if self.kind == "classification" and len(self.labels) < 2:
             raise ValueError("a classification recipe needs at least two `labels`")
         if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"`labels` must be distinct, not {', '.join(self.labels)}")
+            raise ValueError(f"`labels` must all be different, not {', '.join(self.labels)}")
         if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
             raise ValueError("a regression recipe needs `score_range` and `similar_at`")
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 DAGS = ("nightly_retrain", "retention", "rollback")
 #: Attributes of every DAG: value and reason.
 EVERY_DAG = {
-    "catchup": (False, "what was missed while it was paused is not run afterwards"),
-    "start_date": (None, "with one, unpausing would at once run the night that was missed"),
-    "end_date": (None, "it goes on for good"),
-    "max_active_runs": (1, "two runs at once would train, deploy or delete over each other"),
-    "dagrun_timeout": (None, "its tasks have limits; who is asked for approval has half a day"),
-    "max_consecutive_failed_dag_runs": (0, "a week without data must not switch it off"),
-    "fail_fast": (False, "recipes do not wait for each other, nor fail with each other"),
-    "is_paused_upon_creation": (None, "as Airflow is set: `saebyeok up` switches them on"),
-    "tags": ({"saebyeok"}, "found by it among other DAGs"),
+    "catchup": (False, "runs missed while the DAG was paused are not caught up"),
+    "start_date": (None, "with one, unpausing would immediately run the last missed interval"),
+    "end_date": (None, "the schedule never ends"),
+    "max_active_runs": (1, "concurrent runs would train, deploy or delete at the same time"),
+    "dagrun_timeout": (None, "the tasks have time limits; an approval may take half a day"),
+    "max_consecutive_failed_dag_runs": (0, "a week without data must not pause the DAG"),
+    "fail_fast": (False, "recipes run and fail independently of each other"),
+    "is_paused_upon_creation": (None, "Airflow's default applies: `saebyeok up` unpauses the DAGs"),
+    "tags": ({"saebyeok"}, "the tag finds them among other DAGs"),
 }
 #: Attributes of every task.
 EVERY_TASK = {
-    "owner": ("saebyeok", "as the list of DAGs shows it"),
-    "retries": (2, "a store, a hub or a service that was away for a moment is no failure"),
-    "trigger_rule": ("all_success", "after a stage that failed or was skipped nothing is done"),
-    "depends_on_past": (False, "a night that failed does not stop those after it"),
+    "owner": ("saebyeok", "shown in the list of DAGs"),
+    "retries": (2, "a store, hub or service that is briefly unreachable is not a failure"),
+    "trigger_rule": ("all_success", "nothing runs after a failed or skipped stage"),
+    "depends_on_past": (False, "a failed run does not stop later runs"),
     "wait_for_downstream": (False, "likewise"),
-    "do_xcom_push": (True, "what it made is handed on, and linked, by its ref"),
-    "pool_slots": (1, "one GPU a task"),
+    "do_xcom_push": (True, "the ref of the artifact is passed on and linked"),
+    "pool_slots": (1, "one GPU per task"),
 }
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 #: By task, else by DAG: delay before a retry, factor for the next delay, time limit.
