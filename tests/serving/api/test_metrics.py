@@ -9,14 +9,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from tokenizers import Tokenizer
 
 from pipeline.store.artifacts import Store
 from serving.api.metrics import Metrics, served
-from serving.engine.engine import TOKEN_BUDGET, EngineOptions, sub_batches
+from serving.engine.engine import EngineOptions
 from serving.engine.variants import open_fastest
 from serving.schemas import LiveRelease, ReleasesResponse, WorkerState
 from tests.support.tiny_releases import MAX_LENGTH, SENTENCES, TinyModel
@@ -36,17 +35,19 @@ def test_an_engine_counts_what_it_computes(store: Store, classifier: TinyModel) 
     release = classifier.publish(store, "nsmc", key="a" * 16).path
     registry = CollectorRegistry()
     value = reader(registry)
-    engine = open_fastest(release, EngineOptions(threads=2, device="cpu"), Metrics(registry).observer)
+    options = EngineOptions(threads=2, device="cpu", batch_tokens=32)
+    engine = open_fastest(release, options, Metrics(registry).observer)
     assert value("saebyeok_real_tokens_total") == 0
-    texts = list(SENTENCES) * 5
+    texts = [" ".join(["비가"] * words) for words in (4, 3, 9, 4, 3)]
+    assert real_lengths(release, texts) == [6, 5, 11, 6, 5], "a token a word, and two more"
     engine.classify(texts)
     engine.classify(texts[:1])
-    asked = [real_lengths(release, texts), real_lengths(release, texts[:1])]
-    batches = [np.array(n)[rows] for n in asked for rows in sub_batches(np.array(n), TOKEN_BUDGET["cpu"])]
-    assert value("saebyeok_batch_rows_count") == value("saebyeok_inference_seconds_count") == len(batches) > 2
-    assert value("saebyeok_batch_rows_sum") == len(texts) + 1
-    assert value("saebyeok_real_tokens_total") == sum(map(sum, asked))
-    assert value("saebyeok_padding_tokens_total") == sum(int(np.sum(n.max() - n)) for n in batches) > 0
+    # A sixteenth of the 32 tokens of a batch, two, may be padding: 5, 5, 6 and 6 are filled up to 6, 11 is by itself,
+    # and so is the single text.
+    assert value("saebyeok_batch_rows_count") == value("saebyeok_inference_seconds_count") == 3
+    assert value("saebyeok_batch_rows_sum") == 6
+    assert value("saebyeok_real_tokens_total") == 5 + 5 + 6 + 6 + 11 + 6
+    assert value("saebyeok_padding_tokens_total") == 1 + 1
     assert value("saebyeok_tokenizing_seconds_count") == 2
     assert value("saebyeok_tokenizing_seconds_sum") > 0  # type: ignore[operator]
     assert value("saebyeok_inference_seconds_sum") > 0  # type: ignore[operator]
