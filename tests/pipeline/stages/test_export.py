@@ -183,7 +183,8 @@ def test_the_engine_of_the_service_takes_it(road: Road) -> None:
     reference = load_trained(road.recipe, road.trained).answer(road.rows["test"].head(60))
     # The engine's batches differ from those of the parity check, and batches change int8 answers slightly.
     difference = np.abs(engine.answer(inputs).values.reshape(reference.shape) - reference)
-    assert difference.mean() < 0.02 * ((engine.card.score_range or (0, 1))[1])
+    measured = road.released.figures["parity"][engine.variant.precision]["mean_difference"]
+    assert difference.mean() <= 2 * measured + 1e-3 * ((engine.card.score_range or (0, 1))[1])
 
 
 def test_parity_is_told_on_each_file(road: Road) -> None:
@@ -193,7 +194,9 @@ def test_parity_is_told_on_each_file(road: Road) -> None:
         assert set(variant.parity) == set(FIGURES)
         assert 0 < variant.parity["mean_difference"] <= variant.parity["largest_difference"]
     assert figures["parity"]["fp32"]["largest_difference"] < 1e-3
-    assert figures["parity"]["fp16"]["largest_difference"] < 0.05
+    # Rounding to fp16 is off by a share of 2**-11 at most; there are fewer than a hundred roundings in a row.
+    low, high = card.score_range or (0, 1)
+    assert figures["parity"]["fp16"]["largest_difference"] < 100 * 2**-11 * (high - low)
     # Only a GPU can run it, and this test does not use one.
     assert card.variants["cuda"][1].parity is None
     assert 0 < figures["latency_ms"] < 5000

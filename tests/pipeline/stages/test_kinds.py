@@ -16,7 +16,7 @@ from pipeline.models.trained import load_trained
 from pipeline.recipes.schema import Recipe
 from pipeline.store.releases import read_card
 from serving.engine.engine import Engine
-from tests.support.small_pipeline import open_road, small_recipe
+from tests.support.small_pipeline import Road, open_road, small_recipe
 
 pytestmark = pytest.mark.torch
 
@@ -47,9 +47,14 @@ def test_pairs_are_classified_through_every_stage(tmp_path: Path) -> None:
     engine = Engine(road.released.path)
     answers = engine.answer(list(zip(texts["text"], texts["text_pair"], strict=True))).values
     assert answers.sum(1) == pytest.approx(1.0, abs=1e-5)
-    assert np.abs(answers - logits).max() < 0.05
+    assert np.abs(answers - logits).max() <= beside(road)
     with pytest.raises(ValueError, match="classification"):
         engine.score([("가", "나")])
+
+
+def beside(road: Road) -> float:
+    """How far answers of the int8 file may be from the model: twice what the export measured, for other batches."""
+    return 2 * float(road.released.figures["parity"]["int8"]["largest_difference"]) + 1e-3
 
 
 def scored(recipe: Recipe) -> Recipe:
@@ -77,7 +82,7 @@ def test_texts_are_scored_through_every_stage(tmp_path: Path) -> None:
     texts = pd.read_parquet(road.validated.path / "test.parquet").head(20)["text"]
     engine = Engine(road.released.path)
     answers = engine.score([(text,) for text in texts])
-    assert np.abs(answers - outputs).max() < 0.05
+    assert np.abs(answers - outputs).max() <= beside(road)
     assert np.corrcoef(answers, outputs)[0, 1] > 0.9
     assert engine.methods == ()
     found = list(predict_lines(engine, [text.encode() for text in texts], chunk=len(texts)))
