@@ -29,7 +29,10 @@ StoreUri = Annotated[
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any recipe field, such as train.warmup=0.1.", rich_help_panel=RECIPE_PANEL
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any recipe field, such as train.warmup=0.1.",
+        rich_help_panel=RECIPE_PANEL,
     ),
 ]
 Overrides = Annotated[
@@ -47,14 +50,16 @@ BaseModel = Annotated[
     str | None,
     typer.Option(help="Base model: mini, a hub id, a local directory, or scratch.", rich_help_panel=RECIPE_PANEL),
 ]
-Epochs = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
-LearningRate = Annotated[float | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
-BatchSize = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.", rich_help_panel=RECIPE_PANEL)]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Peak learning rate, such as 5e-5.", rich_help_panel=RECIPE_PANEL)
+]
+BatchSize = Annotated[int | None, typer.Option(help="Rows per training step.", rich_help_panel=RECIPE_PANEL)]
 MaxLength = Annotated[
     int | None,
     typer.Option(help="Maximum number of tokens per input, special tokens included.", rich_help_panel=RECIPE_PANEL),
 ]
-Seed = Annotated[int | None, typer.Option(rich_help_panel=RECIPE_PANEL)]
+Seed = Annotated[int | None, typer.Option(help="Random seed of the training.", rich_help_panel=RECIPE_PANEL)]
 Force = Annotated[bool, typer.Option("--force", help="Run again even if the store has a finished result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, on standard output.")]
 Date = Annotated[
