@@ -26,8 +26,8 @@ from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.cpu
 
-# int8 activations are scaled per sub-batch, so the other rows change an answer slightly. By how much is the same on every
-# CPU, because the sums of int8 products are whole numbers.
+# int8 activations are scaled per sub-batch, so the other rows change an answer slightly. By how much is the same on
+# every CPU, because the sums of int8 products are whole numbers.
 COMPANY = 0.05
 
 
