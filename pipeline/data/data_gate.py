@@ -156,7 +156,9 @@ def _arrival_problems(inputs: Inputs, arrivals: Sequence[Arrival]) -> list[str]:
     """
     if not arrivals or arrivals[-1].level != "critical":
         return []
-    return [f"{inputs.arrivals[-1].path}: the newest arrival failed its checks: {arrivals[-1].sentence('critical')}"]
+    found = arrivals[-1].sentence("critical")
+    advice = "correct the file and run again; later runs leave it out"
+    return [f"{inputs.arrivals[-1].path}: the newest arrival failed its checks: {found}; {advice}"]
 
 
 def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:

@@ -165,22 +165,21 @@ def _decoded(file: Path) -> str:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+        raise DataError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
     if not content.strip():
         raise DataError(f"{file} is empty; copy the published file again")
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if content.startswith(mark):
             raise DataError(
                 f"{file}: line 1 begins with a byte order mark ({encoding}); rule: UTF-8 without a byte order mark; "
-                "save the file in this encoding"
+                "save the file again without it"
             )
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         lines = [f"line {number}" for number, line in enumerate(content.split(b"\n"), 1) if not _decodes(line, "utf-8")]
-        hint = (
-            "; it can be read as CP949: convert it with iconv -f CP949 -t UTF-8" if _decodes(content, "cp949") else ""
-        )
+        as_cp949 = "; it can be read as CP949: convert it with iconv -f CP949 -t UTF-8"
+        hint = as_cp949 if _decodes(content, "cp949") else "; convert the file to UTF-8"
         raise DataError(
             f"{file}: {len(lines):,} {'line is' if len(lines) == 1 else 'lines are'} not UTF-8: {some_of(lines)}{hint}"
         ) from error

@@ -109,7 +109,7 @@ def test_json_is_read_by_dotted_keys(sts: Recipe, tmp_path: Path) -> None:
             (HEADER + "1\t좋다\t1\n2\tok\t0\n3\t싫다\t0\n").encode("cp949"),
             "2 lines are not UTF-8: line 2, line 4; .*CP949",
         ),
-        (HEADER.encode() + b"1\t\xff\xff\t1\n", "1 line is not UTF-8: line 2$"),
+        (HEADER.encode() + b"1\t\xff\xff\t1\n", "1 line is not UTF-8: line 2; convert the file to UTF-8$"),
         (
             "id\tdocument\n1\ta\n",
             "line 1, the header, has no column `label`; rule: id, document, label; found: id, doc",
