@@ -32,7 +32,7 @@ asked = json.load(sys.stdin)
 blocked = set(asked["blocked"])
 
 class Hide:
-    """A finder that does not find what is blocked, as where it is not installed."""
+    """A finder that hides the blocked packages, as if they were not installed."""
 
     def __init__(self, finder):
         self.finder = finder

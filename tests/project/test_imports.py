@@ -1,4 +1,4 @@
-"""Imports run one way: dags, tools, stages, ground floor; serving knows only what a release is."""
+"""Imports follow the layers: dags, tools, stages, ground floor; the service knows only releases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules, third_party
 
-#: What the ground floor may use beside Python itself: it runs on every side.
+#: Packages that the ground floor may import besides the standard library: it runs everywhere.
 GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
-#: What of the pipeline may know the service, which is otherwise reached over HTTP alone.
+#: Pipeline modules that may import the service; all others use HTTP.
 MAY_IMPORT_SERVING = {"pipeline.cli", "pipeline.deployment", "pipeline.stages.deploy"}
 MAY_IMPORT = {
     "ground": {"ground"},
@@ -31,7 +31,7 @@ every_module = pytest.mark.parametrize("module", modules(), ids=lambda module: m
 
 
 def layer_of(name: str) -> str | None:
-    """Layer of an imported module, None for one that is not the project's; DAG files import each other by bare name."""
+    """Return the layer of an imported module, or None if it is not the project's; DAG files import by bare name."""
     return LAYERS.get(name) or LAYERS.get(f"dags.{name}")
 
 
@@ -110,7 +110,7 @@ def test_the_linter_lets_stages_import_what_they_need(line: str) -> None:
     assert "TID253" not in result.stdout
 
 
-#: What takes seconds to import and is for building alone.
+#: Packages that take seconds to import and are needed only to build artifacts.
 BUILDING = {"great_expectations", "onnxruntime", "sklearn", "torch", "transformers"}
 
 

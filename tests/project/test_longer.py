@@ -1,4 +1,4 @@
-"""The longer tests' own bookkeeping, and the table that it keeps."""
+"""The records of the longer tests, and the table of their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = [
 
 
 def longer_tests() -> set[tuple[str, str]]:
-    """Names of all tests below the folders of the targets."""
+    """Return the names of all tests below the folders of the targets."""
     return {
         name_of(f"{path.relative_to(ROOT)}::{function.name}")
         for folder in TARGETS
@@ -99,7 +99,7 @@ def test_summary_counts_failures() -> None:
 def test_dependencies_are_what_a_test_imports_and_starts() -> None:
     found = dependencies(ROOT / "tests" / "faults" / "test_killed_training.py")
     assert {"tests/faults/test_killed_training.py", "tests/conftest.py", "tests/support/small_pipeline.py"} <= found
-    # What only a function imports counts too.
+    # Imports inside functions count too.
     assert {"pipeline/stages/train.py", "pipeline/training/checkpoints.py", "pipeline/stages/export.py"} <= found
     assert "dags/approval.py" not in found
     assert "serving/api/request_body.py" in dependencies(ROOT / "tests" / "soak" / "test_swaps.py")
@@ -107,7 +107,7 @@ def test_dependencies_are_what_a_test_imports_and_starts() -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with a longer test, which imports a helper, and a module that it has nothing to do with."""
+    """Return a repository with a longer test, a helper that it imports, and an unrelated module."""
     files = {"tests/soak/test_swaps.py": "import tests.helper", "tests/helper.py": "", "pipeline/other.py": ""}
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def test_changed_file_makes_dependent_results_stale(checkout: Path, file: str, c
     assert (freshness.check(row).ago, freshness.check(row).changed) == (0, ())
     (checkout / file).write_text("changed = 1")
     freshness._changed_since.cache_clear()
-    # Whether or not it is committed.
+    # Committed or not.
     assert freshness.check(row).changed == changed
     commit_all(checkout)
     commit_all(checkout)

@@ -1,4 +1,4 @@
-"""The mutation testing of `make mutants`: what it changes, what it keeps, and what it writes."""
+"""The mutation testing of `make mutants`: its mutations, its stored results and its report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW = Row("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123
 
 
 def changed(line: str) -> set[str]:
-    """What becomes of a line of a function."""
+    """Return the mutations of a line of a function."""
     source = f'def f(a, b):\n    """Text."""\n    {line}\n'
     return {mutation.code.splitlines()[2].strip() for mutation in mutations(source)}
 

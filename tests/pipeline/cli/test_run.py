@@ -97,7 +97,7 @@ def test_champion_metrics_on_test_file_match_report(first: Any, judged: Any) -> 
     recipe = load_recipe("nsmc", "embedded", sample=True)
     assert judged["release"] == first["release"]
     assert judged["rows"] >= recipe.data.min_test_rows
-    # The served file is quantized: it may change as many labels as the export allows of so many rows.
+    # The served file is quantized: it may change as many labels as the export allows for this number of rows.
     allowed = most_of(judged["rows"], recipe.export.int8.changed_labels) / judged["rows"]
     for metric in recipe.metrics:
         assert judged["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)

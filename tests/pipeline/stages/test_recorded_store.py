@@ -27,7 +27,7 @@ RECIPES = ("nsmc", "klue-sts")
 
 @pytest.fixture
 def recorded(settings: Settings, store: Store) -> Store:
-    """Return the recorded store, unpacked where this test's settings expect it."""
+    """Return the recorded store, unpacked at the location that this test's settings name."""
     with tarfile.open(RECORDED / "store-93b5202.tar.xz") as archive:
         archive.extractall(Path(store.uri), filter="data")
     return store
