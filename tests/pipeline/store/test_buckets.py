@@ -210,6 +210,27 @@ def test_an_answer_always_cut_off_is_said(
     assert caught.value.retryable
 
 
+def test_every_upload_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, bounds = store._files._fs, []
+
+    def watch(name: str) -> None:
+        call = getattr(client, name)
+
+        def bounded(*arguments: Any, **options: Any) -> Any:
+            bounds.append(options.get("timeout"))
+            return call(*arguments, **options)
+
+        monkeypatch.setattr(client, name, bounded)
+
+    watch("pipe_file")
+    watch("put_file")
+    assert store.create(RECORD, b"0" * 65_536)
+    publish(store, files={"weights.bin": b"0" * 131_072})
+    record, weights, manifest = bounds
+    assert (record, weights) == (301, 302)
+    assert 300 < manifest < 301
+
+
 def test_upload_timeout_grows_with_size() -> None:
     # A BERT-base release takes half an hour at 1 Mbit/s; nothing waits forever.
     assert upload_seconds(0) == 300

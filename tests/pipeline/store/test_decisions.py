@@ -40,6 +40,7 @@ def test_a_rejection_is_found_for_its_decision_alone(store: Store) -> None:
     newest = record_rejection(store, first, "scheduled__2", "bob rejected it")
     found = find_rejection(store, first, decision())
     assert found is not None
+    assert found.ref.startswith("rejection/nsmc/k1/")
     assert (found.ref, found.figures, found.manifest.run) == (newest.ref, {"by": "bob rejected it"}, "scheduled__2")
     assert (found.key, found.manifest.recipe, found.input_ref("decided")) == (first.key, "nsmc", first.ref)
     assert find_rejection(store, second, decision()) is None, "of the same key, but decided anew"
@@ -94,6 +95,12 @@ def test_a_decision_is_the_champions_own_without_comparison() -> None:
     assert decision(champion="release/nsmc/k/1").is_champion
     assert not decision(champion="release/nsmc/k/1", kind="comparison").is_champion
     assert not decision().is_champion, "without a champion there is nothing to compare either"
+
+
+def test_a_decision_with_one_comparison_is_not_the_champions_own() -> None:
+    compared = decision(champion="release/nsmc/k/1", kind="comparison")
+    both = compared.model_copy(update={"checks": (*compared.checks, *decision().checks)})
+    assert not both.is_champion
 
 
 def test_a_reason_is_told_without_its_verdict() -> None:

@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,12 @@ from tests.support.strict import check_strict
 
 NOW = datetime(2026, 11, 29, 12, 30, 15, 123456, UTC)
 MICROSECOND = timedelta(microseconds=1)
+
+
+class Dated(BaseModel):
+    """Has a value that JSON has not."""
+
+    day: date
 
 
 def moment(name: str) -> datetime:
@@ -67,6 +73,8 @@ def test_a_key_stays_what_it_was() -> None:
 def test_a_model_counts_by_its_content() -> None:
     entry = FileEntry(sha256="0", size=1)
     assert make_key("t", 1, {"file": entry}, {}) == make_key("t", 1, {"file": {"sha256": "0", "size": 1}}, {})
+    dated = Dated(day=date(2026, 1, 2))
+    assert make_key("t", 1, {"file": dated}, {}) == make_key("t", 1, {"file": {"day": "2026-01-02"}}, {})
 
 
 def test_a_key_is_the_same_in_every_process() -> None:
@@ -101,6 +109,10 @@ def test_a_record_is_strict(record: BaseModel) -> None:
     check_strict(record)
 
 
+def test_a_manifest_has_the_name_that_it_always_had() -> None:
+    assert manifest.MANIFEST == "manifest.json"
+
+
 def test_a_manifest_survives_its_file() -> None:
     read = Manifest.model_validate_json(MANIFEST.model_dump_json())
     assert read.model_dump(exclude={"figures"}) == MANIFEST.model_dump(exclude={"figures"})
@@ -129,6 +141,12 @@ def test_an_attempt_sorts_behind_all_that_there_are(ahead: timedelta) -> None:
     made = attempt_name(["20250101T000000000000-ffff", newest, "20250102T000000000000-ffff"], NOW)
     assert made > newest
     assert moment(made) == NOW + ahead + MICROSECOND
+
+
+def test_a_copy_of_an_attempt_counts_as_one() -> None:
+    assert (
+        moment(attempt_name(["20270101T000000000000-ffff-copy"], NOW)) == datetime(2027, 1, 1, tzinfo=UTC) + MICROSECOND
+    )
 
 
 def test_names_that_are_no_attempts_give_no_time() -> None:

@@ -41,6 +41,11 @@ def test_a_record_is_strict(record: BaseModel) -> None:
     check_strict(record)
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
+def test_a_variant_is_named_by_its_precision(precision: str) -> None:
+    assert Variant.model_validate({"file": "model.onnx", "precision": precision, "parity": None}).name == precision
+
+
 def test_what_a_card_may_leave_out() -> None:
     assert Card.model_validate(CARD).euclidean is None
     assert not VARIANT.packed
