@@ -210,7 +210,7 @@ def test_an_answer_always_cut_off_is_said(
     assert caught.value.retryable
 
 
-def test_every_upload_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_upload_has_a_timeout(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     client, bounds = store._files._fs, []
 
     def watch(name: str) -> None:

@@ -97,7 +97,7 @@ def test_a_decision_is_the_champions_own_without_comparison() -> None:
     assert not decision().is_champion, "without a champion there is nothing to compare either"
 
 
-def test_a_decision_with_one_comparison_is_not_the_champions_own() -> None:
+def test_decision_with_one_comparison_was_compared() -> None:
     compared = decision(champion="release/nsmc/k/1", kind="comparison")
     both = compared.model_copy(update={"checks": (*compared.checks, *decision().checks)})
     assert not both.is_champion

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,35 @@ def test_a_draft_that_goes_meanwhile_is_passed_over(
     monkeypatch.setattr(Path, "lstat", lstat)
     remove_stale_drafts(first.parent, now=time.time())
     assert gone == [directory for directory in (first, second) if directory.exists()]
+
+
+def test_draft_that_cannot_be_opened_stays(
+    leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_users = leave("another-users", STALE_DRAFT_SECONDS + MINUTE)
+    open_file, refused = os.open, []
+
+    def refuse_once(*arguments: Any, **options: Any) -> int:
+        if not refused:
+            refused.append(arguments)
+            raise PermissionError(13, "Permission denied")
+        return open_file(*arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse_once)
+    remove_stale_drafts(another_users.parent, now=time.time())
+    assert another_users.exists()
+
+
+def test_draft_that_cannot_be_removed_is_skipped(
+    leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    killed = leave("killed", STALE_DRAFT_SECONDS + MINUTE)
+    monkeypatch.setattr(os, "rmdir", refuse)
+    remove_stale_drafts(killed.parent, now=time.time())
+    assert killed.exists()
 
 
 def test_no_descriptor_is_left_open(leave: Callable[[str, float], Path]) -> None:

@@ -34,7 +34,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 class Dated(BaseModel):
-    """Has a value that JSON has not."""
+    """A record with a value that JSON does not have."""
 
     day: date
 
@@ -109,7 +109,7 @@ def test_a_record_is_strict(record: BaseModel) -> None:
     check_strict(record)
 
 
-def test_a_manifest_has_the_name_that_it_always_had() -> None:
+def test_manifest_file_name_is_unchanged() -> None:
     assert manifest.MANIFEST == "manifest.json"
 
 
@@ -143,7 +143,7 @@ def test_an_attempt_sorts_behind_all_that_there_are(ahead: timedelta) -> None:
     assert moment(made) == NOW + ahead + MICROSECOND
 
 
-def test_a_copy_of_an_attempt_counts_as_one() -> None:
+def test_copy_of_an_attempt_counts_as_one() -> None:
     assert (
         moment(attempt_name(["20270101T000000000000-ffff-copy"], NOW)) == datetime(2027, 1, 1, tzinfo=UTC) + MICROSECOND
     )

@@ -42,7 +42,7 @@ def test_a_record_is_strict(record: BaseModel) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16", "fp32"])
-def test_a_variant_is_named_by_its_precision(precision: str) -> None:
+def test_variant_is_named_by_its_precision(precision: str) -> None:
     assert Variant.model_validate({"file": "model.onnx", "precision": precision, "parity": None}).name == precision
 
 
