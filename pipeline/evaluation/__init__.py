@@ -1,1 +1,1 @@
-"""How good a model is, and whether that is good enough."""
+"""Evaluation of a trained model: metrics, behavioural tests, the promotion decision and the report."""

@@ -1,4 +1,4 @@
-"""Checklist: a trained model is asked the recipe's behavioural tests."""
+"""Behavioural tests (CheckList): run a recipe's test cases on a trained model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Numbers = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Checklist:
-    """`figures` a capability, and every case that failed, for a person to read."""
+    """Results of the behavioural tests: `figures` per capability, and every failed case."""
 
     figures: dict[str, dict[str, Any]]
     failures: list[dict[str, Any]]
 
 
 def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
-    """Ask `model` every case of the recipe's behavioural tests.
+    """Run every case of the recipe's behavioural tests on `model`.
 
-    Figures, a capability each: `rate` with `value`, `low` and `high` (Wilson, 95%), `cases`, `passed`, and the
-    `tests` with theirs. Failures: `capability`, `test`, `kind`, `asked` (inputs) and `answers` (the probability of
-    the label in question, or scores).
+    Figures per capability: `rate` with `value`, `low` and `high` (Wilson, 95%), `cases`, `passed`, and the same counts
+    for each of its `tests`. Each failure: `capability`, `test`, `kind`, `asked` (inputs) and `answers` (probabilities
+    of the tested label, or scores).
     """
     questions = {test: recipe.behaviour.questions(test) for test in recipe.behaviour.tests}
     asked = [text for cases in questions.values() for question in cases for text in question]
@@ -39,7 +39,7 @@ def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
     found, start = {}, 0
     for test, cases in questions.items():
         count = sum(map(len, cases))
-        # (cases, inputs a case), then the labels of a classification.
+        # (cases, inputs per case), plus (labels,) for a classification.
         given = answers[start : start + count].reshape(len(cases), -1, *answers.shape[1:])
         found[test] = given
         start += count
@@ -53,7 +53,10 @@ def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
 
 
 def passes(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
-    """Which cases pass, (cases,): `answers` are (cases, inputs, labels) probabilities or (cases, inputs) scores."""
+    """Return which cases pass, bool (cases,).
+
+    `answers` are probabilities (cases, inputs, labels) or scores (cases, inputs).
+    """
     classifies = recipe.kind == "classification"
     if test.kind == "minimum":
         if classifies:
@@ -70,7 +73,10 @@ def passes(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
 
 
 def _watched(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
-    """Scores as they are, or the probability of the test's label; without one, of the label foreseen first."""
+    """Return the scores unchanged, or the probability of the test's label.
+
+    If the test names no label, use the label predicted for the first input.
+    """
     if recipe.kind == "regression":
         return answers
     if test.label is not None:

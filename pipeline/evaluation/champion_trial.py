@@ -1,4 +1,4 @@
-"""Trial: the champion on what has arrived since it was trained, before anything is trained on that."""
+"""Champion trial: evaluate the champion on arrivals that are newer than its training data, before training on them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFile]) -> dict[str, Measure]:
-    """What `champion` makes of each arrival that it was not trained on, by the file's name.
+    """Return the champion's result on each arrival that it was not trained on, keyed by file name.
 
-    A fall is held against its own predictions of the test file, label by label: a day with more positive
-    reviews than the test file is then no fall. Files that cannot be read are left to the arrival check.
-    Raises ArtifactError where the champion cannot be read.
+    Each result is compared with the champion's results on the test file, label by label. A day with more positive
+    reviews than the test file is therefore no drop in quality. Unreadable files are left to the arrival check.
+    Raises ArtifactError if the champion cannot be read.
     """
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
@@ -53,7 +53,7 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
 
 
 def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
-    """The labelled rows of a file, None where there are none."""
+    """Return the labelled rows of a file, or None if it has none."""
     try:
         rows = read_part(recipe, file).reading.rows
     except DataError:
@@ -92,17 +92,18 @@ def _compare(
 def fall(
     right: np.ndarray[Any, Any], classes: np.ndarray[Any, Any], right_then: np.ndarray[Any, Any], then: Any
 ) -> tuple[float, float]:
-    """The share that should be right, and the probability of no more being right than are.
+    """Return the expected accuracy, and the probability of an accuracy no higher than the observed one.
 
-    `right` bool by row with its class; `right_then` and `then` likewise on the test file. Normal approximation,
-    with what the test file's own size leaves open. A class that the test file does not have says nothing.
+    `right` is bool (rows,) and `classes` the class of each row; `right_then` and `then` are the same for the test
+    file. The normal approximation includes the uncertainty from the size of the test file. Rows whose class is not
+    in the test file are ignored.
     """
     expected, variance, count, total = 0.0, 0.0, 0, 0
     for name in np.unique(classes):
         known, here = right_then[then == name], right[classes == name]
         if not len(known):
             continue
-        # Never quite 0 or 1, or one miss would be impossible.
+        # Smoothed: a share of exactly 0 or 1 would make a single deviation impossible.
         share = (known.sum() + 0.5) / (len(known) + 1)
         expected += share * len(here)
         variance += share * (1 - share) * (len(here) + len(here) ** 2 / len(known))

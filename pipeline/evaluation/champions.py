@@ -1,4 +1,4 @@
-"""Champions: the model that is served and the best one before it, asked what they make of tonight's gate rows."""
+"""Load the champion and the best earlier release, and predict the current gate rows with them."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class Rival:
     model: Trained
 
     def answer(self, rows: pd.DataFrame) -> Numbers:
-        """Its answers to `rows`: probabilities (n, labels) or scores (n,). Raises ArtifactError where it is broken."""
+        """Return probabilities (n, labels) or scores (n,) for `rows`. Raises ArtifactError if the model is broken."""
         with _readable(self.release):
             return self.model.answer(rows)
 
     def answers(self, recipe: Recipe, rows: pd.DataFrame) -> Numbers:
-        """Its answers to `rows` as `recipe` counts them now: label numbers (n,), or scores (n,). Raises as `answer`."""
+        """Return label numbers (n,) in the current order of `recipe`, or scores (n,). Raises as `answer`."""
         with _readable(self.release):
             return _counted(recipe, self.model, rows)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best release before the champion, if any, and what is to be said of those that could not be read.
+    """The best release before the champion, if any, and notes on releases that could not be read.
 
-    `answers` are the release's answers to tonight's gate rows, as `Rival.answers` has them.
+    `answers` are the predictions of the release for the current gate rows, in the form of `Rival.answers`.
     """
 
     release: Artifact | None = None
@@ -53,18 +53,18 @@ class Best:
 
 
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
-    """The champion. Raises ArtifactError where it cannot be read: a gate must not pass for want of one."""
+    """Load the champion. Raises ArtifactError if it cannot be read: a missing champion must not let a gate pass."""
     with _readable(release):
         return Rival(release, _load(recipe, release))
 
 
 def _load(recipe: Recipe, release: Artifact) -> Trained:
-    # Here and not at the top: mostly there is nobody to compare with, and torch takes seconds.
+    # Imported here: often there is no model to compare with, and importing torch takes seconds.
     import torch
 
     from pipeline.models.trained import load_trained
 
-    # A GPU, where there is one, belongs to the training that may be going on.
+    # Leave the GPU to a training that may be running.
     return load_trained(recipe, release.input("trained"), torch.device("cpu"))
 
 
@@ -72,25 +72,25 @@ def _counted(recipe: Recipe, model: Trained, rows: pd.DataFrame) -> Numbers:
     answers = model.answer(rows)
     if answers.ndim == 1:
         return answers
-    # By name, since the recipe may have got other labels meanwhile; one that it lost is never right.
+    # Match labels by name, because the recipe's labels may have changed. A removed label is never right.
     numbers = {name: number for number, name in enumerate(recipe.labels)}
     by_name = np.array([numbers.get(name, -1) for name in model.recipe.labels])
     return np.asarray(by_name[answers.argmax(axis=1)])
 
 
 def validation_of(champion: Artifact) -> Artifact:
-    """The validation of what a release was trained on. Raises ArtifactError where that cannot be read."""
+    """Return the validated artifact that a release was trained on. Raises ArtifactError if it cannot be read."""
     with _readable(champion):
         return champion.input("trained").input("tokenized").input("validated")
 
 
 def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame) -> Best:
-    """The release served before the champion whose gate figure was the highest on its own night, asked about `rows`.
+    """Return the earlier release with the highest gate metric in its own run, with its predictions for `rows`.
 
-    Where the champion alone were the measure, each night might lose a little less than the margin. Releases of the
-    sample do not count where the recipe is of real data, nor the other way round; those made from a trained
-    artifact of `known` (refs) are compared anyway. One that cannot be read any more, or answers with what is no
-    number, is named in `notes`, and the next best takes its place. Raises StoreError where the store is away.
+    Comparing with the champion alone would let every run lose slightly less than the margin. Releases trained on the
+    sample count only for a recipe on the sample, and those on real data only for real data. Releases built from a
+    trained artifact in `known` (refs) are skipped, because they are compared anyway. A release that is unreadable, or
+    that answers NaN, is named in `notes` and the next best is used. Raises StoreError if the store is unreachable.
     """
     notes: list[str] = []
     for release in rank_served(store, recipe.name, recipe.metrics[0], sample=recipe.sample, notes=notes):

@@ -1,4 +1,4 @@
-"""Slices: what a model is worth on parts of the test file that an average hides."""
+"""Error analysis: metrics per slice of the test file, and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ import pandas as pd
 from pipeline.evaluation.metrics import first_interval
 from pipeline.recipes.schema import Recipe
 
-#: Enough to see what they have in common, few enough to be read.
+#: Mistakes to list: enough to see a pattern, few enough to read.
 COUNT = 20
 
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-#: A part of fewer rows is counted and gets no figure: its interval would say nothing.
+#: Smaller parts are counted but get no figure, because its interval would be too wide.
 FEWEST_ROWS = 30
-#: Laughter and tears, as they are typed.
+#: Typed laughter and crying.
 LAUGHTER = re.compile("[ㅋㅠ]")
-#: 안 and 못 as words of their own, 못하다 and 못되다, 않다, 없다, 아니다, 지 마, 별로, 전혀. By form alone: a text in
-#: which two negations cancel is in, and so is 아니 as a cry.
+#: 안 and 못 as separate words, 못하다 and 못되다, 않다, 없다, 아니다, 지 마, 별로, 전혀. Matched by form alone: double
+#: negations and 아니 as an exclamation match too.
 NEGATION = re.compile(
     r"(?<![가-힣])[안못](?![가-힣])"
-    # Written together, before what film reviews do not do or find.
+    # Written without a space, before verbs and adjectives that are common in film reviews.
     r"|(?<![가-힣])[안못](?:봤|봐|보[고는면았]|본|볼|봄|좋|재[미밌]|잼|웃|무[섭서]|슬[프퍼]|[되돼된될됨됐]|[해했한할함]|하[고는면]|갔|맞|믿|끌|나[오온와왔])"
     r"|못[하했한할해되된]|않|없|아니|아닌|아님|지\s?(?:마|말[자고라기길것])|지\s말|별로|전혀"
 )
 
 
 def slice_figures(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
-    """The recipe's first metric on parts of the test file.
+    """Return the recipe's first metric on parts of the test file.
 
-    `test` has `text` (and `text_pair`), `label`, `prediction`, `in_train`, and `source` where the file has it.
+    `test` has `text` (and `text_pair`), `label`, `prediction`, `in_train`, and `source` if the file has it.
     Each part: `slice`, `part`, `rows`, and `figure` with `value`, `low` and `high` (95%; None below
-    `FEWEST_ROWS`). A part without rows is left out, and so is a slice with one part, which is the whole file.
+    `FEWEST_ROWS`). Parts without rows are omitted, and so are slices with a single part (the whole file).
     """
     found = []
     for name, parts in _slices(test).items():
@@ -69,7 +69,7 @@ def _slices(test: pd.DataFrame) -> dict[str, dict[str, Mask]]:
 
 
 def _quartiles(lengths: np.ndarray[Any, Any]) -> Iterator[tuple[str, Mask]]:
-    # Lengths are whole numbers and many are alike: quarters are nearly, not exactly, of one size.
+    # Many rows have the same length, so the quarters differ slightly in size.
     ends = np.quantile(lengths, [0.25, 0.5, 0.75, 1.0], method="lower")
     start = int(lengths.min())
     for end in map(int, ends):
@@ -84,7 +84,7 @@ def _with_and_without(texts: pd.Series[str], pattern: re.Pattern[str]) -> dict[s
 
 
 def worst_mistakes(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
-    """The most confident mistakes of a classification, or the scores that are farthest off; the worst first.
+    """Return the most confident mistakes of a classification, or the scores with the largest errors; worst first.
 
     `test` is the table of `evaluate`. Each row: `id`, `text` (and `text_pair`), `label`, `prediction` (names of
     labels, or scores), `in_train`, and `probability` or `error` (prediction minus label).

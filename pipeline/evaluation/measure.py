@@ -1,4 +1,4 @@
-"""What a trained model answers to the test file, the gate side and the behavioural cases, and its figures."""
+"""Evaluate a trained model on the test file, the gate split and the behavioural tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.store.artifacts import Artifact
 
 
 def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Artifact, draft: Path) -> dict[str, Any]:
-    """Write answers, plots and mistakes into `draft`; figures and errors as `evaluate` says."""
+    """Write predictions, plots and mistakes into `draft` and return the figures. Raises as `evaluate`."""
     model = load_trained(recipe, trained)
     rows = {
         "test": pd.read_parquet(validated.path / "test.parquet"),
@@ -32,7 +32,7 @@ def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
     for name, table in rows.items():
         encoded = pd.read_parquet(tokenized.path / f"{name}.parquet")
         if not encoded["id"].equals(table["id"]):
-            raise ArtifactError(f"{tokenized.uri}: {name}.parquet is of other rows; run tokenize again with --force")
+            raise ArtifactError(f"{tokenized.uri}: {name}.parquet has other rows than validate; run tokenize with --force")
         raw[name] = model.raw_answers(encoded)
         answers[name] = to_score(recipe, model.calibration, raw[name])
         rows[name] = _with_answers(table, answers[name])
@@ -49,7 +49,7 @@ def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
         "gate": intervals(recipe, gate, answers["gate"]),
         "gate_rows": len(gate),
         "behaviour": checklist.figures,
-        # Whether the figures are of the shipped sample: they are not to be held against those of real data.
+        # Figures on the shipped sample must not be compared with figures on real data.
         "sample": recipe.sample,
     }
 
@@ -58,13 +58,13 @@ def _measured(recipe: Recipe, test: pd.DataFrame, answers: np.ndarray[Any, Any],
     labels, known = test["label"].to_numpy(), test["in_train"].to_numpy(bool)
     if known.all():
         raise DataError(
-            f"{recipe.data.test}: the text of every row is in {recipe.data.train} too, so nothing says what the model "
-            "makes of new texts; name a test file of other texts"
+            f"{recipe.data.test}: the text of every row is also in {recipe.data.train}, so the model cannot be tested "
+            "on new texts; use a test file with other texts"
         )
     draw(recipe, labels, answers, draft / "plot.png")
     _write_json(draft / "mistakes.json", worst_mistakes(recipe, test))
     figures: dict[str, Any] = {"test": intervals(recipe, labels, answers), "test_rows": len(labels)}
-    # Alike where no text is: one figure is then not computed twice.
+    # If no test text is in train, both figures are equal; compute them once.
     unseen = intervals(recipe, labels[~known], answers[~known]) if known.any() else figures["test"]
     figures |= {"test_without_train_texts": unseen, "test_without_train_texts_rows": int((~known).sum())}
     figures["slices"] = slice_figures(recipe, test)

@@ -1,4 +1,4 @@
-"""Metrics of both kinds, their bootstrap intervals, and the paired comparison of two models."""
+"""Metrics for classification and regression, their bootstrap intervals, and the paired comparison of two models."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from pipeline.recipes.schema import Recipe
 BINS = 15
 Numbers = np.ndarray[Any, Any]
 
-#: Resamples behind an interval; fixed, as is the seed, so that a figure can be had again.
+#: Bootstrap resamples per interval. Their number and the seed are fixed so that figures are reproducible.
 RESAMPLES = 1000
 SEED = 20_240_229
-#: Numbers in one block of resamples: a large file is not held in memory a thousand times.
+#: Values per block of resamples, so that memory holds a block and not 1,000 copies of a large file.
 BLOCK = 2_000_000
 
 
 def compute_metrics(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, float]:
-    """The recipe's metrics, each a number from 0 to 1 (Pearson's r from -1).
+    """Return the recipe's metrics, each from 0 to 1 (Pearson's r from -1).
 
-    Classification: `predictions` are probabilities (n, labels) or label numbers (n,); F1 is that of label 1
-    where there are two, the mean over labels where there are more. Regression: scores (n,); `f1` takes both
-    sides as positive from `similar_at` up (KLUE paper, section 3.2.4, "STS": Pearson's r and F1 at 3.0).
-    A constant prediction has no r: NaN.
+    Classification: `predictions` are probabilities (n, labels) or label numbers (n,). F1 is that of label 1 if there
+    are two labels, and the macro average if there are more. Regression: `predictions` are scores (n,). For `f1`,
+    labels and scores of at least `similar_at` are positive (KLUE paper, section 3.2.4, "STS": Pearson's r and F1 at
+    3.0). Pearson's r of a constant prediction is NaN.
     """
     classes = _classes(recipe, predictions)
     truth = _classes(recipe, labels)
@@ -41,7 +41,7 @@ def compute_metrics(recipe: Recipe, labels: Numbers, predictions: Numbers) -> di
 
 
 def intervals(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, dict[str, float]]:
-    """Each metric's `value` with `low` and `high`, the 95% percentile bootstrap over rows."""
+    """Return each metric's `value` with `low` and `high`, the 95% percentile bootstrap over rows."""
     point = compute_metrics(recipe, labels, predictions)
     resample = _resampled_cells if recipe.kind == "classification" else _resampled_rows
     draws = resample(recipe, labels, predictions)
@@ -53,10 +53,10 @@ def intervals(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str
 
 
 def first_interval(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, float]:
-    """The first metric's `value` with `low` and `high`, 95%, in closed form: for many small groups of rows.
+    """Return the first metric's `value` with `low` and `high` (95%), in closed form, for many small groups of rows.
 
-    Wilson's interval of an accuracy (a bootstrap of 40 right answers would be a point), Fisher's of an r.
-    Needs four rows. NaN where there is no value.
+    Accuracy gets Wilson's interval (a bootstrap of 40 right answers has zero width), Pearson's r gets Fisher's.
+    Needs at least four rows. NaN if the metric has no value.
     """
     if recipe.kind == "classification":
         right = int((labels == _classes(recipe, predictions)).sum())
@@ -69,13 +69,13 @@ def first_interval(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dic
 
 
 def share_interval(count: int, rows: int) -> dict[str, float]:
-    """`count` of `rows` as `value`, with `low` and `high` of Wilson's 95% interval."""
+    """Return `count / rows` as `value`, with `low` and `high` of Wilson's 95% interval."""
     low, high = binomtest(count, rows).proportion_ci(0.95, method="wilson")
     return {"value": count / rows, "low": float(low), "high": float(high)}
 
 
 def _resampled_cells(recipe: Recipe, labels: Numbers, predictions: Numbers) -> dict[str, Numbers]:
-    # Rows of one cell of the confusion matrix are alike: drawing n rows is drawing the cells' counts.
+    # Rows in one cell of the confusion matrix are interchangeable, so drawing cell counts equals drawing n rows.
     size = len(recipe.labels)
     counts = np.bincount(labels * size + _classes(recipe, predictions), minlength=size * size)
     draws = np.random.default_rng(SEED).multinomial(len(labels), counts / len(labels), size=RESAMPLES)
@@ -95,36 +95,36 @@ def _resampled_rows(recipe: Recipe, labels: Numbers, predictions: Numbers) -> di
 
 
 def _drawn_rows(rows: int) -> Iterator[Numbers]:
-    """Numbers of the rows of all resamples, (resamples, rows) in blocks; the same at every call."""
+    """Yield the row indices of all resamples in blocks (resamples, rows); every call yields the same."""
     generator = np.random.default_rng(SEED)
     for block in np.array_split(np.arange(RESAMPLES), math.ceil(RESAMPLES * rows / BLOCK)):
         yield generator.integers(rows, size=(len(block), rows))
 
 
 def _f1_of_matrices(matrices: Numbers) -> Numbers:
-    """What scikit-learn's F1 is, for confusion matrices (n, labels, labels) all at once: it takes 4 ms for each."""
+    """Return F1 as scikit-learn defines it, for confusion matrices (n, labels, labels); a call there takes 4 ms."""
     found = np.diagonal(matrices, axis1=1, axis2=2)
     named = matrices.sum(axis=1) + matrices.sum(axis=2)
     scores = np.divide(2 * found, named, out=np.zeros(found.shape), where=named > 0)
     if matrices.shape[1] == 2:
         return np.asarray(scores[:, 1])
-    # A label that neither side has is no part of the mean.
+    # The mean excludes labels that occur neither in the labels nor in the predictions.
     return np.asarray(scores.sum(axis=1) / (named > 0).sum(axis=1))
 
 
 def paired_difference(recipe: Recipe, labels: Numbers, challenger: Numbers, champion: Numbers) -> dict[str, float]:
-    """Challenger minus champion on the first metric: `value`, and `low` and `high` of its 90% paired bootstrap.
+    """Return challenger minus champion on the first metric: `value`, with `low` and `high` of the 90% paired bootstrap.
 
-    `low`, the 5% quantile, is what a non-inferiority margin is held against (one-sided, 5%). NaN where either has
-    no value: such a comparison is not passed.
+    The gate compares `low`, the 5% quantile, with the non-inferiority margin (one-sided, 5%). NaN if either model has
+    no value; such a comparison fails.
     """
     if recipe.kind == "classification":
         right, was_right = (_classes(recipe, item) == labels for item in (challenger, champion))
-        # Only rows on which one is right and the other wrong make a difference, as in McNemar's test; drawing n rows
-        # is drawing how many are of each sort.
+        # As in McNemar's test, only rows on which exactly one model is right matter, so drawing the three counts
+        # equals drawing n rows.
         counts = np.array([(right & ~was_right).sum(), (was_right & ~right).sum(), (right == was_right).sum()])
-        # Half a row more of each sort that differs (Agresti and Min, 2005): of ten rows that agree nobody knows what
-        # the eleventh would do, and drawn again they would always agree.
+        # Add half a row to each discordant count (Agresti and Min, 2005). Otherwise, models that agree on all of ten
+        # rows would agree in every resample, which ten rows do not prove.
         chances = (counts + np.array([0.5, 0.5, 0.0])) / (len(labels) + 1)
         draws = np.random.default_rng(SEED).multinomial(len(labels), chances, size=RESAMPLES)
         value, differences = (counts[0] - counts[1]) / len(labels), (draws[:, 0] - draws[:, 1]) / len(labels)
@@ -153,7 +153,7 @@ def _pearson(labels: Numbers, predictions: Numbers) -> float:
 
 
 def _correlations(labels: Numbers, predictions: Numbers) -> Numbers:
-    """Pearson's r of each row of two (n, rows); NaN where a side is constant."""
+    """Return Pearson's r of each pair of rows of two (n, rows) arrays; NaN if either row is constant."""
     left, right = (side - side.mean(axis=1, keepdims=True) for side in (labels, predictions))
     constant = (np.ptp(labels, axis=1) == 0) | (np.ptp(predictions, axis=1) == 0)
     size = np.sqrt((left * left).sum(axis=1) * (right * right).sum(axis=1))
@@ -161,12 +161,12 @@ def _correlations(labels: Numbers, predictions: Numbers) -> Numbers:
 
 
 def measure_calibration(labels: Numbers, probabilities: Numbers) -> dict[str, Any]:
-    """The expected calibration error of probabilities (n, labels), and the reliability curve behind it.
+    """Return the expected calibration error of probabilities (n, labels) and its reliability curve.
 
-    `ece` is the mean over rows of |accuracy - mean confidence| of the row's bin; confidence is the probability of
-    the label foreseen, in `BINS` bins of equal width, each open below and closed above (Guo et al. 2017,
-    "On Calibration of Modern Neural Networks", equation 3). `curve`: for each bin with rows `low`, `high`,
-    `rows`, `confidence` and `accuracy`.
+    `ece` is the mean over rows of |accuracy - mean confidence| of the row's bin. Confidence is the probability of
+    the predicted label, in `BINS` bins of equal width, each open below and closed above (Guo et al. 2017,
+    "On Calibration of Modern Neural Networks", equation 3). `curve` has `low`, `high`, `rows`, `confidence` and
+    `accuracy` of each bin that contains rows.
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels

@@ -1,4 +1,4 @@
-"""Pictures: a confusion matrix or foreseen scores against given ones, a reliability curve, losses over steps."""
+"""Plots: confusion matrix, predicted against labelled scores, reliability curve, and losses over steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Numbers = np.ndarray[Any, Any]
 
 
 def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
-    """Write a PNG: `answers` are probabilities (n, labels) or scores (n,)."""
+    """Write a confusion matrix or scatter plot as PNG; `answers` are probabilities (n, labels) or scores (n,)."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     axes = figure.subplots()
     if recipe.kind == "classification":
@@ -29,7 +29,7 @@ def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
 
 
 def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path) -> None:
-    """Write a PNG of `measure_calibration`: accuracy over confidence, and below it how many rows are where."""
+    """Write a PNG of `measure_calibration`: accuracy over confidence, and below it the rows per bin."""
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     bins = calibration["curve"]
@@ -38,7 +38,7 @@ def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path)
     curve.plot([lowest, 1], [lowest, 1], color="grey", linewidth=0.8)
     points = [item["confidence"] for item in bins], [item["accuracy"] for item in bins]
     curve.plot(*points, linewidth=0.8)
-    # A bin of three rows is as high up as chance has it: it should not catch the eye.
+    # The accuracy of a bin with few rows is mostly noise, so draw its point small.
     most = max(item["rows"] for item in bins)
     curve.scatter(*points, s=[4 + 60 * item["rows"] / most for item in bins])
     curve.set_ylabel("accuracy")
@@ -54,11 +54,11 @@ def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path)
 
 
 def draw_losses(history: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Write a PNG of a Trainer's log: `loss` and `eval_loss` over `step`."""
+    """Write a PNG of a Trainer's log history: `loss` and `eval_loss` over `step`."""
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     rows = list(history)
-    for name, label in (("loss", "lines it learns from"), ("eval_loss", "lines that were kept")):
+    for name, label in (("loss", "training"), ("eval_loss", "held-out")):
         points = [(row["step"], row[name]) for row in rows if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), linewidth=1.2, label=label)

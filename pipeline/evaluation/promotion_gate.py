@@ -1,4 +1,4 @@
-"""Decide: may the trained model be released? Floors, behaviour, the champion and the best one before it."""
+"""Promotion gate: decide by thresholds, behavioural tests and earlier models whether a model may be released."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Check, Decision, Estimate
 
-#: Gate rows below which two models are not compared: that they agree on a handful proves nothing.
+#: Fewest gate rows for a comparison of two models: agreement on a handful of rows proves nothing.
 FEWEST = 30
 NAMES = {"accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r"}
 Numbers = np.ndarray[Any, Any]
@@ -24,7 +24,7 @@ Numbers = np.ndarray[Any, Any]
 def make_decision(
     recipe: Recipe, figures: Mapping[str, Any], compared: Sequence[Check], champion: Artifact | None, best: Best
 ) -> Decision:
-    """The verdict on an evaluation's `figures` and the comparisons: every check must pass."""
+    """Return the decision on an evaluation's `figures` and the comparisons; every check must pass."""
     checks = (*_floors(recipe, figures), *_behaviour(recipe, figures), *compared)
     return Decision(
         promote=all(check.passed for check in checks),
@@ -37,12 +37,12 @@ def make_decision(
 
 
 def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, whom: str) -> Check:
-    """The check that `ours` is no worse than `theirs` on the first metric, by the recipe's margin.
+    """Return the non-inferiority check of `ours` against `theirs` on the first metric, with the recipe's margin.
 
-    Passed where the lower end of the difference's interval is not below minus the margin; NaN is not passed, and
-    neither is anything on fewer than `FEWEST` rows.
+    It passes if the lower end of the difference's interval is at least minus the margin. It fails on NaN and on fewer
+    than `FEWEST` rows.
     """
-    # Here and not at the top: without a champion there is no comparison, and scikit-learn takes seconds.
+    # Imported here: without a champion there is no comparison, and importing scikit-learn takes seconds.
     from pipeline.evaluation.metrics import paired_difference
 
     difference = paired_difference(recipe, labels, ours, theirs)
@@ -66,13 +66,13 @@ def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
 
 
 def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
-    # The reason goes everywhere: log, alert, report, deployment log.
+    # Name the sample: the reason appears in log, alert, report and deployment log.
     file = "the sample's test file" if recipe.sample else "the test file"
     checks = []
     for metric in recipe.metrics:
         figure, floor = figures["test"][metric], recipe.gate.floors[metric]
         value = float(figure["value"])
-        # NaN is not above anything.
+        # NaN fails the comparison.
         checks.append(_check("floor", f"{NAMES[metric]} on {file}", value, floor, passed=value >= floor, figure=figure))
     return checks
 
@@ -102,12 +102,12 @@ def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact 
 
 
 def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
-    """Return a failed check if the challenger may not replace the champion, whatever the two would answer.
+    """Return a failed check if the challenger may not replace the champion, whatever the two predict.
 
-    It may not if it knows the sample and the champion real data, or if the champion knows later days.
+    It may not if it was trained on the sample and the champion on real data, or if the champion has newer data.
     """
     if recipe.sample and not validation_of(champion).figures["sample"]:
-        # On the sample's own rows it would win, and real users would be answered by it.
+        # It would win on the sample's own rows and then serve real users.
         miss = "it was trained on the shipped sample, and the champion on real data"
         return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
     return _older(evaluated, champion)
@@ -128,7 +128,7 @@ def _check(
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
-    """A check that fails where the champion knows of later days: a night that is made up for never overtakes it."""
+    """Return a failed check if the champion has newer data, so that a backfilled run never replaces it."""
     theirs = validation_of(champion).figures.get("cutoff")
     ours = evaluated.input("validated").figures.get("cutoff")
     if theirs is None or (ours is not None and ours >= theirs):

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs no other file, for people who did not watch it."""
+"""The report of a run: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from pipeline.store.decisions import Decision, Estimate
 log = logging.getLogger(__name__)
 
 NAMES = {"accuracy": "Accuracy", "f1": "F1", "pearson": "Pearson r"}
-#: Ways to compare two vectors, as the page says them.
-WAYS = {"cosine": "by cosine, as it answers", "euclidean": "by Euclidean distance"}
-#: Columns of the trainer's log that say how fast it was, which the page says once for the whole training.
+#: Similarity measures of two vectors, as the page names them.
+WAYS = {"cosine": "by cosine (as served)", "euclidean": "by Euclidean distance"}
+#: Speed columns of the trainer's log; the page shows speed once, for the whole training.
 SPEED = ("runtime", "per_second", "flos", "flops")
-#: Failed behavioural cases that are shown of one test: enough to see what goes wrong.
+#: Failed behavioural cases to show per test: enough to see a pattern.
 SHOWN_FAILURES = 5
-#: Mistakes that are shown at once; the others unfold.
+#: Mistakes shown at first; the others are in a collapsed section.
 SHOWN_MISTAKES = 6
-#: Kinds of overlap (`pipeline.data.data_gate`), as the page says them: rows by their normalised text.
+#: Kinds of overlap (`pipeline.data.data_gate`), as the page names them. Rows are compared by normalised text.
 OVERLAPS = {
-    "test_in_train": "Test rows as good as one of train",
-    "train_two_labels": "Train rows under two labels",
-    "train_duplicates": "Train rows that repeat one",
-    "test_two_labels": "Test rows under two labels",
-    "test_duplicates": "Test rows that repeat one",
+    "test_in_train": "Test rows that match a train row",
+    "train_two_labels": "Train rows with conflicting labels",
+    "train_duplicates": "Duplicate train rows",
+    "test_two_labels": "Test rows with conflicting labels",
+    "test_duplicates": "Duplicate test rows",
 }
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A stretch of the number line, wide enough for all that is drawn on it."""
+    """A range of the number line that contains everything drawn on it."""
 
     start: float
     end: float
 
     def place(self, value: float) -> float:
-        """Where `value` stands, in percent of the width."""
+        """Return the position of `value` in percent of the width."""
         return round(100 * (value - self.start) / (self.end - self.start), 2)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A figure with its interval on a scale, and what it is held against: a bound, or a mark to compare with."""
+    """A figure with its interval on a scale, and the bound or the reference mark that it is compared with."""
 
     label: str
     figure: Estimate
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric on the test file, its floor and its lines: whole file, new texts, champion."""
+    """One metric on the test file, its threshold, and one line each for whole file, new texts and champion."""
 
     name: str
     test: Estimate
@@ -77,10 +77,10 @@ class MetricRow:
 def render_report(
     recipe: Recipe, run: str, decision: Decision, evaluated: Artifact, exported: Mapping[str, Any] | None = None
 ) -> str:
-    """The page as HTML text, with its pictures inside it.
+    """Return the report as an HTML page with embedded pictures.
 
-    `exported` are the figures of the release (`parity`, `latency_ms`), where there is one already.
-    Raises ArtifactError where what was evaluated cannot be read.
+    `exported` are the figures of the release (`parity`, `latency_ms`), if one exists already.
+    Raises ArtifactError if the evaluation cannot be read.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -119,7 +119,7 @@ def render_report(
 
 
 def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list[MetricRow]:
-    """The recipe's metrics in its own order, each with all that it is held against."""
+    """Return the recipe's metrics in recipe order, each with the threshold and the figures to compare it with."""
     champion = _champion_figures(decision, evaluated)
     figures = evaluated.figures
     rows = []
@@ -128,28 +128,28 @@ def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list
         shown = {
             "whole test file": figures["test"][metric],
             "texts not in train": figures["test_without_train_texts"][metric],
-            "the champion on its night": champion.get(metric),
+            "the champion in its own run": champion.get(metric),
         }
         estimates = {label: Estimate.model_validate(item) for label, item in shown.items() if item}
         scale = _scale(floor, *estimates.values())
         lines = tuple(Line(label, estimate, scale, bound=floor) for label, estimate in estimates.items())
-        test, best = estimates["whole test file"], estimates.get("the champion on its night")
+        test, best = estimates["whole test file"], estimates.get("the champion in its own run")
         rows.append(MetricRow(NAMES[metric], test, floor, best, lines))
     return rows
 
 
 def comparison_lines(decision: Decision) -> list[Line]:
-    """The comparisons with the champion and the best before it, on one scale with no difference marked."""
+    """Return the comparisons with the champion and the best earlier release, on one scale with zero marked."""
     drawn = [(check, check.estimate) for check in decision.checks if check.kind == "comparison" and check.estimate]
     scale = _scale(0.0, *(check.bound for check, _ in drawn), *(estimate for _, estimate in drawn))
-    names = ("the champion", "the best before it")
+    names = ("the champion", "the best earlier release")
     return [
         Line(name, estimate, scale, check.bound, 0.0) for name, (check, estimate) in zip(names, drawn, strict=False)
     ]
 
 
 def behaviour_rows(recipe: Recipe, evaluated: Artifact) -> list[tuple[Line, list[dict[str, Any]]]]:
-    """A capability each: its line from 0 to 1, and its tests with some of the cases that failed."""
+    """Return for each capability its line on a scale from 0 to 1, and its tests with some failed cases."""
     failures = evaluated.read_json("behaviour.json")
     rows = []
     for capability, figure in evaluated.figures["behaviour"].items():
@@ -164,7 +164,7 @@ def behaviour_rows(recipe: Recipe, evaluated: Artifact) -> list[tuple[Line, list
 
 
 def similarity_lines(recipe: Recipe, evaluated: Artifact) -> list[Line]:
-    """The first metric by each way to compare two vectors; none where nothing is compared so."""
+    """Return the first metric for each similarity measure; empty for models that are not bi-encoders."""
     metric = recipe.metrics[0]
     found = {
         way: Estimate.model_validate(figures[metric])
@@ -175,7 +175,7 @@ def similarity_lines(recipe: Recipe, evaluated: Artifact) -> list[Line]:
 
 
 def slice_lines(recipe: Recipe, evaluated: Artifact) -> dict[str, list[Line | dict[str, Any]]]:
-    """Slice to its parts: a line on one scale with the whole file marked, or the bare part where rows are few."""
+    """Return the parts of each slice: a line with the whole file marked, or the bare part if it has too few rows."""
     whole = Estimate.model_validate(evaluated.figures["test"][recipe.metrics[0]])
     parts = evaluated.figures["slices"]
     found = [Estimate.model_validate(part["figure"]) for part in parts if part["figure"]]
@@ -192,7 +192,7 @@ def slice_lines(recipe: Recipe, evaluated: Artifact) -> dict[str, list[Line | di
 
 
 def epoch_table(history: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of the training history; a value that an epoch lacks is None."""
+    """Return columns and rows of the training history; a missing value is None."""
     epochs = list(history)
     columns: dict[str, None] = {"epoch": None} if any("epoch" in row for row in epochs) else {}
     for row in epochs:
@@ -201,7 +201,7 @@ def epoch_table(history: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[l
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    # Not the first: neighbours are of one template, and differ by a word.
+    # Spread over all failures: neighbours come from one template and differ by a word.
     return list(items) if len(items) <= count else [items[len(items) * place // count] for place in range(count)]
 
 
@@ -211,8 +211,8 @@ def _champion_figures(decision: Decision, evaluated: Artifact) -> Mapping[str, A
     try:
         figures: Mapping[str, Any] = evaluated.store.open(decision.champion).input("evaluated").figures["test"]
     except (SaebyeokError, KeyError) as error:
-        # The decision was made without this; the page then shows one line less.
-        log.warning("the report lacks the champion's figures: %s", error)
+        # The decision does not depend on these figures, so the page omits the line.
+        log.warning("report: the champion's figures cannot be read and are left out: %s", error)
         return {}
     return figures
 
@@ -225,7 +225,7 @@ def _picture(evaluated: Artifact, name: str) -> str | None:
 
 def _scale(*drawn: float | Estimate) -> Scale:
     ends = [(item.low, item.high) if isinstance(item, Estimate) else (item, item) for item in drawn]
-    # What has no value is not drawn.
+    # NaN is not drawn.
     values = [value for pair in ends for value in pair if value == value]
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = max(0.15 * (high - low), 0.005)
@@ -243,7 +243,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 def _figure(value: float) -> str:
     if not math.isfinite(value):
         return "–"
-    # A minus sign and not a hyphen: differences are often negative.
+    # Differences are often negative, so use a real minus sign instead of a hyphen.
     return f"{value:.4f}".replace("-", "\N{MINUS SIGN}")
 
 

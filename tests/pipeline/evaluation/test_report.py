@@ -1,4 +1,4 @@
-"""The report: says what was decided, beside everything it was decided on, in one file."""
+"""The report: one file with the decision and everything that it is based on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ EXPORTED = {
 
 
 class Page(HTMLParser):
-    """Text, addresses, classes and open elements of a page."""
+    """Parser that collects the text, addresses, classes and open elements of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def publish(
 
 
 def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8812, **changes: Any) -> Artifact:
-    """An evaluation as `evaluate` leaves it; `changes` are other figures, `mistakes`, `failures` or `warnings`."""
+    """Publish an evaluation as `evaluate` does; `changes` replace figures, `mistakes`, `failures` or `warnings`."""
     metrics = {metric: interval(figure) for metric in recipe.metrics}
     behaviour = {
         name: {
@@ -201,7 +201,7 @@ def render(recipe: Recipe, told: Decision, evaluated: Artifact, exported: Any = 
 
 
 def served(store: Store, recipe: Recipe) -> Artifact:
-    """A champion whose figures of its own night are others."""
+    """Return a champion whose figures in its own run differ."""
     evaluated = evaluation(store, recipe, figure=0.8765)
     return release_of(evaluated.input("trained"), evaluated)
 
@@ -225,7 +225,7 @@ def test_it_says_the_decision_first_and_why(name: str, promote: bool, said: str,
     assert ("Refused" if promote else "Promoted") not in text
     order = [
         "The reason, in a sentence.",
-        "What was checked",
+        "Checks",
         "Figures on the test file",
         "Behaviour",
         "Training",
@@ -238,10 +238,10 @@ def test_it_says_the_decision_first_and_why(name: str, promote: bool, said: str,
 @pytest.mark.parametrize(
     ("promote", "champion", "exported", "said"),
     [
-        (True, None, None, "goes on to export and deployment"),
-        (True, None, EXPORTED, "It was exported and measured against the trained model"),
-        (False, "release/nsmc/gone/1", None, "Nothing changes for users: release/nsmc/gone/1 goes on serving"),
-        (False, None, None, "Nothing is served for this recipe yet"),
+        (True, None, None, "The next steps are export and deployment"),
+        (True, None, EXPORTED, "The model was exported and compared with the trained model"),
+        (False, "release/nsmc/gone/1", None, "Nothing changes for users: release/nsmc/gone/1 stays live"),
+        (False, None, None, "No model is live for this recipe"),
     ],
 )
 def test_it_says_what_comes_of_it(promote: bool, champion: str | None, exported: Any, said: str, store: Store) -> None:
@@ -253,7 +253,7 @@ def test_it_says_what_comes_of_it(promote: bool, champion: str | None, exported:
 def test_what_else_a_person_should_know_stands_with_the_decision(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(True, notes=("one release was lost",)), evaluation(store, recipe))).text
-    assert text.index("Note: one release was lost.") < text.index("What was checked")
+    assert text.index("Note: one release was lost.") < text.index("Checks")
 
 
 # --- figures ---
@@ -266,32 +266,32 @@ def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -
     for wanted in (
         "0.8812 (0.8712 – 0.8932)",
         "0.8731 (0.8631 – 0.8851)",
-        "floor 0.8650",
-        "above its floor",
+        "threshold 0.8650",
+        "threshold reached",
         "150,000",
         "1,234",
         "7,654,321",
         "5 min 41 s",
         "NVIDIA L4, bf16, 11.2 GiB",
         "27, 2015-08-01 to 2015-08-27",
-        "Rows set aside",
-        "Train rows that repeat one",
+        "Quarantined rows",
+        "Duplicate train rows",
         "scheduled__2026-11-21T18:00",
         "train.learning_rate",
         evaluated.input("trained").ref,
         evaluated.ref,
-        "There was no champion",
+        "There is no champion",
     ):
         assert wanted in text, wanted
     assert "eval runtime" not in text
-    assert "below its floor" not in text
+    assert "below the threshold" not in text
 
 
 def test_a_figure_below_its_floor_says_so(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(False), evaluation(store, recipe, figure=0.7))).text
-    assert "below its floor" in text
-    assert "above its floor" not in text
+    assert "below the threshold" in text
+    assert "threshold reached" not in text
 
 
 def test_a_figure_without_a_value_is_shown_as_none(store: Store) -> None:
@@ -323,8 +323,8 @@ def test_the_champion_stands_beside(store: Store) -> None:
     assert "champion 0.8765" in text
     assert "0.8765 (0.8665 – 0.8885)" in text
     assert "this very model" in text
-    assert f"{champion.ref} goes on serving" in text
-    assert "Against served models" not in text
+    assert f"{champion.ref} stays live" in text
+    assert "Comparison with earlier models" not in text
 
 
 def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> None:
@@ -336,7 +336,7 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
     assert "accuracy against the best before it (-0.0123), at worst −0.0234 −0.0050 failed" in text
     assert f"Compared with {champion.ref} and with {best.ref} , on the 8,991 rows of the gate split" in text
     assert "the champion 0.0012 (−0.0099 – 0.0111)" in text
-    assert "the best before it −0.0123 (−0.0234 – −0.0024)" in text
+    assert "the best earlier release −0.0123 (−0.0234 – −0.0024)" in text
     assert "this very model" not in text
 
 
@@ -347,9 +347,9 @@ def test_a_champion_that_was_not_asked_is_not_said_to_be(store: Store) -> None:
     text = Page(
         render(recipe, decision(False, "Refused.", older, champion=champion.ref), evaluation(store, recipe))
     ).text
-    assert "no answers were compared" in text
+    assert "no predictions were compared" in text
     assert "Compared with" not in text
-    assert "Against served models" not in text
+    assert "Comparison with earlier models" not in text
 
 
 def test_a_champion_that_cannot_be_read_costs_its_column_only(store: Store) -> None:
@@ -406,8 +406,8 @@ def test_pairs_are_shown_as_pairs(store: Store) -> None:
     recipe = recipe_of("klue-sts")
     text = Page(render(recipe, decision(True), evaluation(store, recipe))).text
     assert "하나도 안 좋다 / 좋다 0.4321 → 하나도 안 좋다 / 싫다 −0.5000" in text
-    assert "최고의 영화 1 비가 온다. labelled 0.4286 , foreseen 3.507 · row-1" in text
-    assert "The scores that are farthest off" in text
+    assert "최고의 영화 1 비가 온다. labelled 0.4286 , predicted 3.507 · row-1" in text
+    assert "Largest score errors" in text
     assert "Predicted against labelled scores" in text
     assert "Calibration" not in text
 
@@ -415,7 +415,7 @@ def test_pairs_are_shown_as_pairs(store: Store) -> None:
 def test_ways_to_compare_two_sentences_are_shown_beside_each_other(store: Store) -> None:
     recipe = recipe_of("klue-sts")
     evaluated = evaluation(store, recipe)
-    assert "Ways to compare" not in Page(render(recipe, decision(True), evaluated)).text
+    assert "Similarity measures" not in Page(render(recipe, decision(True), evaluated)).text
     by = {
         "cosine": evaluated.figures["test"],
         "euclidean": {"pearson": {"value": 0.4321, "low": 0.4, "high": 0.46}},
@@ -438,7 +438,7 @@ def test_mistakes_are_shown_the_first_few_at_once(store: Store) -> None:
     recipe = recipe_of()
     html = render(recipe, decision(True), evaluation(store, recipe))
     text = Page(html).text
-    first = "최고의 영화 0 labelled positive , foreseen negative with 0.9876, its text is in train too · row-0"
+    first = "최고의 영화 0 labelled positive , predicted negative with 0.9876, its text is in train too · row-0"
     assert first in text
     assert text.count("its text is in train too") == 1
     assert f"{9 - SHOWN_MISTAKES} more" in text
@@ -462,9 +462,9 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
         "ONNX int8: share of changed labels 0.00123 0.005 (13 rows)",
         "ONNX fp16: share of changed labels 0.00123 0.001 (5 rows)",
         "ONNX fp16: change of Accuracy 0.00045 ± 0.00031 0.0005",
-        "ONNX int8: largest difference of an answer 0.03456 –",
-        "ONNX fp32: largest difference of an answer 0.03456 –",
-        f"one input on one CPU, p95, milliseconds 7.25 {recipe.export.latency_ms:g}",
+        "ONNX int8: largest difference of an output 0.03456 –",
+        "ONNX fp32: largest difference of an output 0.03456 –",
+        f"Latency of one input on the CPU, p95, milliseconds 7.25 {recipe.export.latency_ms:g}",
         f"on {recipe.export.sentences:,} rows of the test file",
     ):
         assert wanted in text, wanted

@@ -92,7 +92,7 @@ def test_a_test_file_of_nothing_new_is_refused(reviews: Road) -> None:
 def test_tokens_of_other_rows_are_refused(reviews: Road, pairs: Road) -> None:
     fewer = reviews.rows | {"test": reviews.rows["test"].head(100)}
     other = make_validated(reviews.job, fewer)
-    with pytest.raises(ArtifactError, match=r"test\.parquet is of other rows; run tokenize again"):
+    with pytest.raises(ArtifactError, match=r"test\.parquet has other rows than validate; run tokenize with --force"):
         evaluate(reviews.job, other, reviews.tokenized, reviews.trained)
     assert tokenize(reviews.job, other).key != reviews.tokenized.key
 

@@ -354,7 +354,7 @@ def test_int8_beyond_bound_gives_cpus_fp32(
     # The int8 measurements are reported in any case.
     assert exact.figures["parity"]["int8"]["changed_labels"] > pairs.recipe.export.int8.changed_labels
     report = (exact.path / "report.html").read_text(encoding="utf-8")
-    assert "The int8 model is beyond its bound" in report
+    assert "The int8 model exceeds its bound" in report
     check_golden(card, engine_answers(Engine(exact.path, EngineOptions(threads=1, device="cpu"))))
 
 
