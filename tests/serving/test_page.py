@@ -119,7 +119,7 @@ def opened(browser: Browser, running: Service, waited: str) -> Iterator[Opened]:
     page.close()
 
 
-def test_a_service_without_a_deployment_says_so(waited: str) -> None:
+def test_page_reports_a_missing_deployment(waited: str) -> None:
     assert "This page updates automatically." in waited
     assert "Classify" not in waited
 
@@ -238,7 +238,7 @@ def test_page_asks_for_a_required_key(opened: Opened, guarded: str) -> None:
     assert opened.page.locator("#texts").get_by_text("Bearer $API_KEY").is_visible()
 
 
-def test_what_is_served_is_shown(opened: Opened) -> None:
+def test_page_shows_deployed_releases(opened: Opened) -> None:
     said = opened.page.get_by_role("region", name="Deployed releases").inner_text()
     for part in ("Deployment 1", "It is the first.", "nsmc-" + "a" * 16, "klue-sts-" + "b" * 16, "0.5000", "32 tokens"):
         assert part in said

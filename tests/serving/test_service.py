@@ -163,7 +163,7 @@ def test_embed_answers_as_the_engine_does(running: Service, live: dict[str, Arti
     np.testing.assert_allclose(np.linalg.norm(wanted, axis=1), 1, atol=1e-3)
 
 
-def test_what_was_read_of_a_text_is_said(running: Service, live: object) -> None:
+def test_answer_counts_read_tokens(running: Service, live: object) -> None:
     known = SENTENCES[0]
     texts = [
         known,
@@ -316,7 +316,7 @@ def test_several_recipes_of_a_kind_must_be_named(
         assert running.client.classify(["가"], recipe="reviews").recipe == "reviews"
 
 
-def test_pairs_are_classified_where_a_release_reads_them(
+def test_pairs_are_classified_by_a_pair_classifier(
     running: Service, store: Store, staged: object, pair_classifier: TinyModel
 ) -> None:
     same = pair_classifier.publish(store, "same", key="e" * 16)
@@ -421,7 +421,7 @@ def test_any_worker_returns_metrics_of_all(running: Service, live: object) -> No
     assert total(after, "saebyeok_deployment") >= 1
 
 
-def test_paths_that_somebody_makes_up_are_not_counted(running: Service, live: object) -> None:
+def test_invented_paths_are_not_counted(running: Service, live: object) -> None:
     for path in ("/made-up", "/classify/made-up", "/page/made-up.js"):
         assert ask(running, path, {}).status_code in (404, 405)
     asked = {dict(labels).get("endpoint") for _, labels in metrics(running)}
@@ -429,7 +429,7 @@ def test_paths_that_somebody_makes_up_are_not_counted(running: Service, live: ob
     assert not [path for path in asked if path and "made-up" in path]
 
 
-def test_the_dashboard_asks_for_what_there_is(running: Service, live: object) -> None:
+def test_dashboard_queries_existing_metrics(running: Service, live: object) -> None:
     running.client.classify(["가"])
     names = {name for name, _ in metrics(running)}
     dashboard = json.loads((ROOT / "docker" / "monitoring" / "dashboards" / "saebyeok.json").read_text())

@@ -47,7 +47,7 @@ def test_interrupted_download_resumes_at_its_end(server: Server, target: Path) -
     assert len(server.asked) > 2
 
 
-def test_what_came_is_kept_for_the_next_run(server: Server, target: Path) -> None:
+def test_partial_download_is_kept_for_the_next_run(server: Server, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError, match="Run again to resume the download") as caught:
         download(server.wanted(CONTENT), target)
@@ -120,7 +120,7 @@ def test_unrequested_range_is_not_appended(server: Server, target: Path) -> None
     assert server.asked[-2:] == ["bytes=5000-", None]
 
 
-def test_a_silent_server_is_asked_again(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_is_retried(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 0.5)
     server.silent, server.cut = True, 400_000
     started = time.monotonic()
@@ -203,7 +203,7 @@ def test_published_files_get_the_names_of_the_recipe(server: Server, tmp_path: P
     assert len(read_split(recipe, tmp_path, "train")) == len(read_split(recipe, tmp_path, "test")) == 20_000
 
 
-def test_a_recipe_without_a_source_says_so(tmp_path: Path) -> None:
+def test_recipe_without_a_source_raises(tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded").model_copy(update={"source": None})
     with pytest.raises(RecipeError, match=r"no \[source.train\].*SAEBYEOK_DATA"):
         fetch_published(recipe, "download", tmp_path)

@@ -162,12 +162,12 @@ def test_truncated_json_is_refused_with_its_line(sts: Recipe, tmp_path: Path) ->
         read_labelled(sts, file)
 
 
-def test_a_missing_directory_says_what_it_should_hold(nsmc: Recipe, tmp_path: Path) -> None:
+def test_missing_directory_error_names_its_content(nsmc: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere is not a directory; set SAEBYEOK_DATA .*nsmc/ratings_train\.txt"):
         read_split(nsmc, tmp_path / "nowhere", "train")
 
 
-def test_a_missing_file_says_where_it_is_expected(nsmc: Recipe, tmp_path: Path) -> None:
+def test_missing_file_error_names_its_path(nsmc: Recipe, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nsmc/ratings_test\.txt is missing; SAEBYEOK_DATA is "):
         read_split(nsmc, tmp_path, "test")
 

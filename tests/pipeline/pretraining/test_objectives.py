@@ -119,7 +119,7 @@ def test_draw_follows_the_softmax_distribution() -> None:
     assert found.tolist() == pytest.approx(shares.tolist(), abs=0.01)
 
 
-def test_a_view_lacks_words_and_nothing_else(spec: EncoderSpec) -> None:
+def test_view_removes_only_words(spec: EncoderSpec) -> None:
     set_seed(7)
     module = Contrastive(spec, CONFIG, Masking(0.3, MASK, SPECIAL, VOCABULARY))
     ids = torch.cat([torch.full((500, 1), 2), torch.arange(5, 15).expand(500, 10), torch.full((500, 1), 3)], dim=1)

@@ -180,7 +180,7 @@ def test_the_command_line_pretrains(lines: Path, tmp_path: Path) -> None:
         ("maxi", None, "no encoder 'maxi'; give a TOML file, or one of: mini, mini-sentences"),
     ],
 )
-def test_what_cannot_be_pretrained_is_explained(name: str, steps: int | None, says: str) -> None:
+def test_invalid_encoder_is_explained(name: str, steps: int | None, says: str) -> None:
     with pytest.raises(RecipeError, match=re.escape(says)):
         load_encoder(name, steps=steps)
 

@@ -41,7 +41,7 @@ def newest_ref(store: Store) -> str | None:
     return artifact.ref if artifact else None
 
 
-def test_what_is_published_is_found_and_read_elsewhere(uri: str, open_again: Callable[[], Store]) -> None:
+def test_published_artifact_is_found_and_read_elsewhere(uri: str, open_again: Callable[[], Store]) -> None:
     made = publish(open_again())
     found = find(open_again())
     assert found is not None
@@ -141,7 +141,7 @@ def test_changed_file_of_equal_size_raises(open_again: Callable[[], Store], over
         _ = open_again().open(made.ref).path
 
 
-def test_a_missing_file_is_loud(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
+def test_missing_file_raises(open_again: Callable[[], Store], overwrite: Overwrite) -> None:
     made = publish(open_again())
     overwrite(f"{made.ref}/weights.bin", None)
     with pytest.raises(ArtifactError, match=r"weights\.bin is missing"):
@@ -278,7 +278,7 @@ def test_an_unfinished_attempt_keeps_its_place(open_again: Callable[[], Store], 
 # --- deletion -----------------------------------------------------------------------------------
 
 
-def test_what_is_deleted_is_remembered(open_again: Callable[[], Store]) -> None:
+def test_pruned_artifact_is_recorded(open_again: Callable[[], Store]) -> None:
     store = open_again()
     kept, gone = publish(store), publish(store)
     assert gone.path.is_dir()

@@ -47,7 +47,7 @@ def uploads(bucket: Bucket) -> list[str]:
 # --- fetching -----------------------------------------------------------------------------------
 
 
-def test_what_was_fetched_is_not_fetched_again(bucket: Bucket, store: Store, tmp_path: Path) -> None:
+def test_cached_artifact_is_not_downloaded_again(bucket: Bucket, store: Store, tmp_path: Path) -> None:
     made = publish(store)
     first = store.open(made.ref).path
     assert first == tmp_path / "cache" / "artifacts" / made.ref
@@ -94,7 +94,7 @@ def test_many_readers_may_fetch_at_once(bucket: Bucket, store: Store, tmp_path: 
     assert list((tmp_path / "elsewhere" / "drafts").iterdir()) == []
 
 
-def test_who_fetches_last_takes_what_is_there(bucket: Bucket, store: Store, tmp_path: Path) -> None:
+def test_concurrent_download_uses_the_existing_copy(bucket: Bucket, store: Store, tmp_path: Path) -> None:
     made = publish(store)
     first: list[Path] = []
 
@@ -109,7 +109,7 @@ def test_who_fetches_last_takes_what_is_there(bucket: Bucket, store: Store, tmp_
     assert list((tmp_path / "cache" / "drafts").iterdir()) == []
 
 
-def test_a_copy_that_cannot_be_kept_is_said(store: Store, tmp_path: Path) -> None:
+def test_unwritable_cache_is_reported(store: Store, tmp_path: Path) -> None:
     made = publish(store)
     target = tmp_path / "cache" / "artifacts" / made.ref
     target.parent.mkdir(parents=True)

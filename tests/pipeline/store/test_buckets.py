@@ -148,7 +148,7 @@ def test_record_with_a_lost_response_counts_as_written(bucket: Bucket, two_tries
 # --- bad days -----------------------------------------------------------------------------------
 
 
-def test_s3_that_is_overloaded_is_asked_again(bucket: Bucket, tmp_path: Path, two_tries: object) -> None:
+def test_overloaded_s3_is_retried(bucket: Bucket, tmp_path: Path, two_tries: object) -> None:
     store = Store(bucket.uri, tmp_path / "cache")
     faults = [bucket.fail(SLOW_DOWN, *which) for which in (("PUT", "/weights.bin"), ("GET", "/weights.bin"), ("GET",))]
     made = publish(store)
@@ -157,7 +157,7 @@ def test_s3_that_is_overloaded_is_asked_again(bucket: Bucket, tmp_path: Path, tw
 
 
 @every_operation
-def test_s3_that_stays_overloaded_is_said(
+def test_persistently_overloaded_s3_is_reported(
     bucket: Bucket, store: Store, tmp_path: Path, two_tries: object, operation: str
 ) -> None:
     made = publish(store)
@@ -171,7 +171,7 @@ def test_s3_that_stays_overloaded_is_said(
 
 @every_operation
 @pytest.mark.timeout(60)
-def test_s3_that_is_silent_is_said(
+def test_silent_s3_is_reported(
     bucket: Bucket,
     store: Store,
     tmp_path: Path,
@@ -187,7 +187,7 @@ def test_s3_that_is_silent_is_said(
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name.startswith("GET")])
-def test_an_answer_cut_off_is_asked_for_again(
+def test_truncated_response_is_retried(
     bucket: Bucket, store: Store, tmp_path: Path, two_tries: object, operation: str
 ) -> None:
     made = publish(store)
@@ -200,7 +200,7 @@ def test_an_answer_cut_off_is_asked_for_again(
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name.startswith("GET")])
-def test_an_answer_always_cut_off_is_said(
+def test_persistently_truncated_response_is_reported(
     bucket: Bucket, store: Store, tmp_path: Path, two_tries: object, operation: str
 ) -> None:
     made = publish(store)
@@ -265,7 +265,7 @@ def test_unreachable_server_error_is_retryable(
     assert caught.value.retryable
 
 
-def test_missing_credentials_are_said(
+def test_missing_credentials_are_reported(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_clients: None
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

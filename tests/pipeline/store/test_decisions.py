@@ -77,7 +77,7 @@ def test_check_without_estimate_and_miss_is_valid() -> None:
     assert (check.estimate, check.miss) == (None, None)
 
 
-def test_a_decision_is_told_gate_by_gate() -> None:
+def test_decision_lines_list_every_check() -> None:
     judged = Decision.model_validate(
         {**decision(promote=False).model_dump(), "notes": ["seen"], "checks": [
             {"kind": "floor", "name": "accuracy", "value": 0.91236, "bound": 0.8, "passed": True},
@@ -103,7 +103,7 @@ def test_decision_with_one_comparison_was_compared() -> None:
     assert not both.is_champion
 
 
-def test_a_reason_is_told_without_its_verdict() -> None:
+def test_reason_is_shown_without_its_verdict() -> None:
     assert decision().why == decision(promote=False).why == "It is so"
 
 
@@ -121,7 +121,7 @@ def test_nan_figure_survives_serialisation(store: Store) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"promote": true}'])
-def test_a_damaged_decision_is_loud(store: Store, content: bytes) -> None:
+def test_damaged_decision_raises(store: Store, content: bytes) -> None:
     with store.draft() as draft:
         (draft / "decision.json").write_bytes(content)
         made = store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})

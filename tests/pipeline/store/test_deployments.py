@@ -64,7 +64,7 @@ def test_a_late_run_cannot_deploy_over_another(open_again: Callable[[], Store]) 
     assert latest.run == "quick"
 
 
-def test_a_number_that_does_not_exist_is_said(open_again: Callable[[], Store]) -> None:
+def test_missing_deployment_number_raises(open_again: Callable[[], Store]) -> None:
     log, before = DeploymentLog(open_again()), datetime.now(UTC)
     assert before <= log.append({}, after=0, run="r", reason="r").created <= datetime.now(UTC)
     with pytest.raises(ArtifactError, match=r"no deployment 7; existing deployments: \[1\]"):
@@ -76,7 +76,7 @@ def test_a_number_that_does_not_exist_is_said(open_again: Callable[[], Store]) -
     [b"", b"{", b'{"number": 2}', b"[]", b'\xff\xfe{"number": 2}'],
     ids=["empty", "cut off", "incomplete", "list", "bytes"],
 )
-def test_a_damaged_record_is_loud(open_again: Callable[[], Store], content: bytes) -> None:
+def test_damaged_record_raises(open_again: Callable[[], Store], content: bytes) -> None:
     store = open_again()
     log = DeploymentLog(store)
     log.append({"nsmc": make_release(store).ref}, after=0, run="r", reason="r")
@@ -276,11 +276,11 @@ def test_a_rollback_chain_goes_back_step_by_step(store: Store) -> None:
     ("names", "served"),
     [("", ""), ("A", "A"), ("ABC", "ABC"), ("ABA", "A"), ("ABCB", "AB"), ("ABCBD", "ABD"), ("AAB", "AB")],
 )
-def test_what_was_served_on_the_way_is_listed(store: Store, names: str, served: str) -> None:
+def test_served_lists_the_path_to_the_live_release(store: Store, names: str, served: str) -> None:
     assert log_of(store, *({"nsmc": name} for name in names)).served("nsmc") == list(served)
 
 
-def test_what_was_served_is_listed_by_recipe(store: Store) -> None:
+def test_served_lists_releases_by_recipe(store: Store) -> None:
     log = log_of(store, A, {"nsmc": "A", "klue-sts": "S"}, {"nsmc": "B", "klue-sts": "S"}, {"klue-sts": "T"})
     assert log.served("nsmc") == ["A", "B"]
     assert log.served("klue-sts") == ["S", "T"]

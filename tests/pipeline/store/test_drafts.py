@@ -46,7 +46,7 @@ def test_a_draft_is_new_and_gone_afterwards(tmp_path: Path) -> None:
     assert list((tmp_path / "a" / "drafts").iterdir()) == []
 
 
-def test_a_draft_goes_also_after_an_error(tmp_path: Path) -> None:
+def test_draft_is_deleted_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mine"), open_draft(tmp_path):
         raise RuntimeError("mine")
     assert list(tmp_path.iterdir()) == []
@@ -63,7 +63,7 @@ def test_a_draft_goes_also_after_an_error(tmp_path: Path) -> None:
         (-STALE_DRAFT_SECONDS - MINUTE, False),
     ],
 )
-def test_what_nobody_holds_goes_after_a_day(leave: Callable[[str, float], Path], age: float, stays: bool) -> None:
+def test_unlocked_draft_is_removed_after_a_day(leave: Callable[[str, float], Path], age: float, stays: bool) -> None:
     directory = leave("killed", age)
     remove_stale_drafts(directory.parent, now=time.time())
     assert directory.exists() == stays
@@ -127,9 +127,7 @@ def test_draft_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert not draft.exists()
 
 
-def test_where_there_are_no_locks_age_decides(
-    leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_file_locks_age_decides(leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
@@ -140,7 +138,7 @@ def test_where_there_are_no_locks_age_decides(
     assert list(killed.parent.iterdir()) == [busy]
 
 
-def test_a_draft_that_goes_meanwhile_is_passed_over(
+def test_draft_deleted_meanwhile_is_skipped(
     leave: Callable[[str, float], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = leave("one", STALE_DRAFT_SECONDS + MINUTE), leave("two", STALE_DRAFT_SECONDS + MINUTE)

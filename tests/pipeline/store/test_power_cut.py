@@ -29,7 +29,7 @@ def open_store(disk: Path) -> Store:
     return Store(str(disk / "a" / "store"), disk.parent / "cache")
 
 
-def test_what_is_published_survives(power: PowerCut, disk: Path, tmp_path: Path) -> None:
+def test_published_artifact_survives(power: PowerCut, disk: Path, tmp_path: Path) -> None:
     made = publish(open_store(disk))
     after = open_store(power.least(tmp_path / "after"))
     assert read_all(after.open(made.ref)) == FILES
@@ -42,7 +42,7 @@ def test_a_second_attempt_survives(power: PowerCut, disk: Path, tmp_path: Path) 
     assert read_all(after.open(made.ref)) == FILES
 
 
-def test_an_artifact_that_appears_is_whole(power: PowerCut, disk: Path, tmp_path: Path) -> None:
+def test_visible_artifact_is_complete(power: PowerCut, disk: Path, tmp_path: Path) -> None:
     appeared = []
     moments = itertools.count()
 
@@ -66,7 +66,7 @@ def test_a_record_survives(power: PowerCut, disk: Path, tmp_path: Path) -> None:
     assert after.read("deployments/000001.json") == after.read("deployments/000002.json") == b"content"
 
 
-def test_a_record_that_appears_is_whole(power: PowerCut, disk: Path, tmp_path: Path) -> None:
+def test_visible_record_is_complete(power: PowerCut, disk: Path, tmp_path: Path) -> None:
     seen: list[bytes | None] = []
 
     def check() -> None:

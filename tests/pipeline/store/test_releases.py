@@ -46,7 +46,7 @@ def test_variant_is_named_by_its_precision(precision: str) -> None:
     assert Variant.model_validate({"file": "model.onnx", "precision": precision, "parity": None}).name == precision
 
 
-def test_what_a_card_may_leave_out() -> None:
+def test_card_optional_fields_have_defaults() -> None:
     assert Card.model_validate(CARD).euclidean is None
     assert not VARIANT.packed
 
@@ -60,11 +60,11 @@ def test_what_a_card_may_leave_out() -> None:
         ("regression", "text", "/score"),
     ],
 )
-def test_a_card_says_its_route(kind: str, inputs: str, route: str) -> None:
+def test_card_returns_its_route(kind: str, inputs: str, route: str) -> None:
     assert Card.model_validate(CARD | {"kind": kind, "inputs": inputs}).route == route
 
 
-def test_an_older_card_had_one_file_a_device(store: Store) -> None:
+def test_older_card_has_one_file_per_device(store: Store) -> None:
     old = CARD | {"variants": {"cpu": {"file": "model.onnx", "precision": "int8", "parity": None}}}
     card = read_card(make_release(store, card=json.dumps(old).encode()))
     (variant,) = card.variants["cpu"]
@@ -76,12 +76,12 @@ def test_an_older_card_had_one_file_a_device(store: Store) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"id": 3}', b'{"id": "x", "unknown": 1}'])
-def test_a_damaged_card_is_loud(store: Store, content: bytes) -> None:
+def test_damaged_card_raises(store: Store, content: bytes) -> None:
     with pytest.raises(ArtifactError, match=r"card\.json is missing or damaged"):
         read_card(make_release(store, card=content))
 
 
-def test_a_release_without_a_card_is_loud(store: Store) -> None:
+def test_release_without_a_card_raises(store: Store) -> None:
     with store.draft() as draft:
         release = store.publish(draft, "release", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
     with pytest.raises(ArtifactError, match=r"has no file card\.json"):

@@ -27,7 +27,7 @@ def full_soon(tmp_path: Path) -> Iterator[Path]:
         yield disk.path
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(full_soon: Path, tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(full_soon: Path, tmp_path: Path) -> None:
     store = Store(str(full_soon / "store"), tmp_path / "cache")
     small = publish(store, files={"weights.bin": b"1" * 1000})
     with pytest.raises(StoreError, match="the disk is full; free some space") as caught:

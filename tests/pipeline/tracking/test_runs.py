@@ -100,7 +100,7 @@ def test_gpu_metrics_are_recorded_offline(job: Job, monkeypatch: pytest.MonkeyPa
         eventually("a point of the curves", lambda: b"proc.memory.percent" in runs_in(job)[0].read_bytes())
 
 
-def test_without_a_gpu_nobody_watches_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_metrics_are_not_recorded_offline(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "cuda_devices", lambda: 0)
     with tracked(job, "train", {}):
         assert wandb.run is not None
@@ -213,7 +213,7 @@ def test_online_failed_stage_is_a_failed_run(job: Job, wandb_online: WandbServer
     assert [item.done for item in run_directories(job.settings.home)] == [True]
 
 
-def test_a_server_that_is_away_means_offline(
+def test_unreachable_server_means_offline(
     job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)

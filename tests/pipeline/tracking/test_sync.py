@@ -232,13 +232,13 @@ def test_unresponsive_server_is_a_single_error(
         (["failed"], ("champions: away",), 2),
     ],
 )
-def test_synced_counts_what_has_not_arrived(states: list[State], problems: tuple[str, ...], failed: int) -> None:
+def test_synced_counts_failures(states: list[State], problems: tuple[str, ...], failed: int) -> None:
     runs = tuple(SyncedRun(run=state, state=state) for state in states)
     synced = Synced(address="a", project="p", runs=runs, recorded=(), champions={}, problems=problems)
     assert synced.failed == failed
 
 
-def test_without_a_key_it_says_what_to_set(job: Job, monkeypatch: pytest.MonkeyPatch, tracking_on: None) -> None:
+def test_missing_key_error_names_the_variable(job: Job, monkeypatch: pytest.MonkeyPatch, tracking_on: None) -> None:
     with pytest.raises(SettingsError, match="WANDB_API_KEY is not set"):
         go(job)
 

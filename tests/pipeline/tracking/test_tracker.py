@@ -75,7 +75,7 @@ def test_texts_require_the_setting_and_a_run(run: Noted | None, texts: bool, may
     assert Tracker(run, texts=texts).texts is may
 
 
-def test_a_story_tells_what_was_used_and_made(store: Store) -> None:
+def test_story_records_inputs_and_output(store: Store) -> None:
     data, other = publish(store, "validate"), publish(store, "validate")
     tokens = publish(store, "tokenize", validated=data)
     release = publish(store, "release", tokens=tokens)

@@ -50,7 +50,7 @@ def test_an_upload_out_of_time_is_ended(start: Start) -> None:
     assert upload.process.returncode == -9
 
 
-def test_a_finished_upload_says_nothing(start: Start) -> None:
+def test_finished_upload_raises_nothing(start: Start) -> None:
     upload = start("")
     mark(upload, "uploaded", "linked")
     upload.finish(60)

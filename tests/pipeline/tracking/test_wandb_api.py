@@ -81,14 +81,14 @@ def test_entity_defaults_to_the_owner_of_the_key(wandb_online: WandbServer) -> N
     assert find_address(environment) == wandb_online.url
 
 
-def test_a_server_that_knows_nobody_refuses_the_key(wandb_online: WandbServer) -> None:
+def test_server_without_a_viewer_rejects_the_key(wandb_online: WandbServer) -> None:
     wandb_online.accounts = False
     with pytest.raises(TrackingError, match="rejects this WANDB_API_KEY"):
         find_account({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url})
 
 
 @pytest.mark.parametrize("environment", [{}, {"WANDB_API_KEY": ""}])
-def test_without_a_key_nobody_is_asked(environment: dict[str, str], wandb_online: WandbServer) -> None:
+def test_without_a_key_no_request_is_sent(environment: dict[str, str], wandb_online: WandbServer) -> None:
     with pytest.raises(SettingsError, match="WANDB_API_KEY is not set"):
         find_account({"WANDB_BASE_URL": wandb_online.url} | environment)
     assert wandb_online.asked == []

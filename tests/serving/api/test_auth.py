@@ -132,7 +132,7 @@ def test_binary_token_file_raises(settings: Settings) -> None:
         (f" {KEY}1 ,, {KEY}2\n{KEY}3,", (f"{KEY}1", f"{KEY}2", f"{KEY}3")),
     ],
 )
-def test_api_keys_are_told_apart(settings: Settings, text: str | None, keys: tuple[str, ...]) -> None:
+def test_api_keys_are_split(settings: Settings, text: str | None, keys: tuple[str, ...]) -> None:
     secret = None if text is None else SecretStr(text)
     assert api_keys(settings.model_copy(update={"api_keys": secret})) == keys
 

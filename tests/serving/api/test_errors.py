@@ -54,7 +54,7 @@ def test_message_is_cut_at_500_characters(length: int, told: int) -> None:
     assert json.loads(bytes(body))["error"]["message"] == "가" * told
 
 
-def test_error_that_nobody_foresaw_says_nothing_of_it() -> None:
+def test_unexpected_error_hides_its_details() -> None:
     error = unexpected()
     assert error.kind is ErrorType.INTERNAL
     assert str(error) == "an unexpected error; the service's log contains it under this request's id"

@@ -86,7 +86,7 @@ def test_deploy_token_admits_and_api_key_cannot_stage(guarded: Service) -> None:
 @pytest.mark.parametrize(
     "path", ["/classify", "/similarity", "/score", "/embed", "/releases", "/metrics", "/schema.json", "/no"]
 )
-def test_without_a_key_nothing_is_said(guarded: Service, path: str) -> None:
+def test_without_a_key_all_routes_are_unauthorized(guarded: Service, path: str) -> None:
     url = guarded.settings.service_url
     for headers in ({}, {"Authorization": "Bearer the-first-key-of-tw"}, {"Authorization": KEYS[0]}):
         for method in ("GET", "POST"):

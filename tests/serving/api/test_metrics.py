@@ -74,7 +74,7 @@ def test_engines_of_one_recipe_count_together(store: Store, classifier: TinyMode
     assert reader(registry)("saebyeok_batch_rows_sum") == 2
 
 
-def test_what_a_request_waited_is_counted() -> None:
+def test_queue_time_is_observed() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     assert registry.get_sample_value("saebyeok_queue_seconds_count") == 0

@@ -98,7 +98,7 @@ async def ask_front(app: ASGIApp, **call: Any) -> Call:
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-async def test_what_is_no_request_is_passed_on(kind: str) -> None:
+async def test_non_http_scope_is_passed_on(kind: str) -> None:
     seen: list[object] = []
 
     async def app(*given: object) -> None:
@@ -146,7 +146,7 @@ async def test_successful_response_passes_unchanged(status: int) -> None:
     assert (call.status, call.body, set(call.answered)) == (status, b"ab", {"x-request-id"})
 
 
-async def test_error_is_kept_until_it_is_whole() -> None:
+async def test_error_is_buffered_until_complete() -> None:
     call = Call()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,14 +196,14 @@ async def test_error_of_the_one_shape_is_not_touched(status: int) -> None:
     assert (call.status, call.body, call.answered["content-type"]) == (status, body, "application/problem+json")
 
 
-async def test_readiness_that_fails_says_what_to_do() -> None:
+async def test_failed_readiness_gives_advice() -> None:
     told = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
     assert (await ask_front(answering(503, b"x"), path="/readyz")).error == (503, "unavailable", told)
     assert (await ask_front(answering(503, b"x"), path="/livez")).error == (503, "unavailable", "x")
     assert (await ask_front(answering(500, b"x"), path="/readyz")).error == (500, "internal", "x")
 
 
-async def test_overload_always_says_when_to_come_back() -> None:
+async def test_overload_always_has_retry_after() -> None:
     shaped = b'{"error": {}}'
     for body in (b"x", shaped):
         assert (await ask_front(answering(429, body))).answered["retry-after"] == "1"
@@ -212,7 +212,7 @@ async def test_overload_always_says_when_to_come_back() -> None:
         assert "retry-after" not in (await ask_front(answering(503, body))).answered
 
 
-async def test_exception_is_told_without_details(caplog: pytest.LogCaptureFixture) -> None:
+async def test_exception_response_has_no_details(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         raise ValueError("비밀")
 
@@ -369,7 +369,7 @@ async def test_gate_gives_a_body_once() -> None:
     assert seen == [part(b"a"), GONE]
 
 
-async def test_body_that_does_not_come_is_too_slow() -> None:
+async def test_missing_body_is_too_slow() -> None:
     for messages in ([], [part(b"a", more=True)]):
         call = await Call(messages=messages).through(gate(echo, seconds=0.02))
         assert call.error == (408, "too_slow", "the body did not arrive within 0.02 seconds")
@@ -380,7 +380,7 @@ async def waits(scope: Scope, receive: Receive, send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def test_answer_that_does_not_come_is_a_timeout() -> None:
+async def test_missing_response_is_a_timeout() -> None:
     call = await Call().through(gate(waits, seconds=0.02))
     assert call.error == (504, "timeout", "no response within 0.02 seconds")
     assert "connection" not in call.answered
@@ -444,7 +444,7 @@ async def run(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     return task
 
 
-async def test_server_that_stops_is_no_client_that_goes() -> None:
+async def test_server_shutdown_is_not_a_disconnect() -> None:
     call = Call()
     task = await run(call.through(gate(waits)))
     await call.looked.wait()

@@ -361,7 +361,7 @@ def test_key_in_a_trailer_opens_nothing(server: Server) -> None:
         ("DELETE /inner", "X: y", (200, "DELETE /inner ")),
     ],
 )  # fmt: skip
-def test_body_that_nobody_reads_is_no_request(
+def test_unread_body_is_not_a_request(
     server: Server, start: str, line: str, answer: tuple[int, str], frame: Any
 ) -> None:
     first, body = frame(line, start=start)
@@ -397,7 +397,7 @@ def test_unasked_expect_client_is_disconnected(server: Server, start: str) -> No
 
 
 @framed
-def test_client_that_waits_is_asked_for_its_body(server: Server, frame: Any) -> None:
+def test_expect_client_is_asked_for_its_body(server: Server, frame: Any) -> None:
     first, body = frame("Expect: 100-continue")
     assert server.answers(first, Step.READ_ANSWER, body, LAST) == [(100, ""), READ, LAST_READ]
     assert server.answers(first + body, LAST) in ([READ, LAST_READ], [(100, ""), READ, LAST_READ])
@@ -478,7 +478,7 @@ def test_connection_that_works_is_not_closed_as_idle(hasty: Server) -> None:
     assert hasty.answers(*steps) == [(200, "GET /inner "), (200, "POST /held "), LAST_READ]
 
 
-def test_uvicorn_is_told_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uvicorn_uses_our_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "none")
     use_protocol()
     config = uvicorn.Config("serving.api.protocol:Protocol")

@@ -66,7 +66,7 @@ def lengths(answer: Answer) -> list[float]:
     return answer.values[:, 0].tolist()
 
 
-async def test_what_comes_while_others_compute_goes_together(make: Callable[..., Sharing]) -> None:
+async def test_requests_during_computation_share_a_batch(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
@@ -103,7 +103,7 @@ async def test_only_equal_calls_share_batches_in_order(make: Callable[..., Shari
     assert other.asked == [["b", "e"]]
 
 
-async def test_who_is_to_be_alone_has_no_company(make: Callable[..., Sharing]) -> None:
+async def test_request_alone_shares_no_batch(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     asked = [("a", False), ("b", False), ("c", True), ("d", True), ("e", False)]
     tasks = [asyncio.create_task(sharing.answer(slow.answer, [text], alone=alone)) for text, alone in asked]
@@ -169,7 +169,7 @@ async def test_without_a_queue_only_running_requests_fit(make: Callable[..., Sha
     assert lengths(await first) == [1]
 
 
-async def test_each_is_told_of_as_it_begins(make: Callable[..., Sharing]) -> None:
+async def test_each_request_is_reported_at_its_start(make: Callable[..., Sharing]) -> None:
     waited: list[float] = []
     slow, sharing = Slow(), make(begun=waited.append)
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"])) for _ in range(3)]

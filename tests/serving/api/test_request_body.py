@@ -204,7 +204,7 @@ def test_bomb_is_unpacked_by_one_byte_too_many(monkeypatch: pytest.MonkeyPatch, 
 
 
 @packings
-def test_packed_body_that_is_not_whole_is_malformed(encoding: str) -> None:
+def test_incomplete_compressed_body_is_malformed(encoding: str) -> None:
     good = PACKERS[encoding](b"hello")
     ends = "the compressed body is truncated or followed by other data"
     for body in (b"", good[:-1], good[:4], good + b"x"):

@@ -133,7 +133,7 @@ def test_without_a_key_none_is_sent(server: Server, classify: Classify) -> None:
 
 @both
 @pytest.mark.parametrize("first", [refusal(429, "overloaded", Retry_After="0"), refusal(503, "unavailable"), Told(0)])
-def test_what_may_pass_is_asked_again(server: Server, classify: Classify, first: Told) -> None:
+def test_transient_errors_are_retried(server: Server, classify: Classify, first: Told) -> None:
     server.script = [first, first, Told()]
     assert classify(server.url, backoff=AT_ONCE).recipe == "nsmc"
     assert [item[:2] for item in server.asked] == [("/classify", {"texts": ["좋다"], "recipe": None})] * 3
@@ -184,14 +184,14 @@ def test_foreign_response_raises_no_answer_error(server: Server, classify: Class
 
 
 @both
-def test_nobody_there_is_a_sentence(classify: Classify) -> None:
+def test_unreachable_service_raises_no_answer_error(classify: Classify) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(NoAnswerError, match=f"no service answers at {url}"):
         classify(url, backoff=AT_ONCE)
 
 
 @both
-def test_what_took_too_long_is_not_asked_again(classify: Classify) -> None:
+def test_timeout_is_not_retried(classify: Classify) -> None:
     # Listens, but never answers.
     with Server() as deaf:
         with pytest.raises(NoAnswerError, match="did not answer in time"):
@@ -224,7 +224,7 @@ def test_pauses_double_and_differ() -> None:
     assert backoff.pause(5, busy) is None
 
 
-def test_the_service_says_how_long_to_wait() -> None:
+def test_client_waits_as_the_service_asks() -> None:
     backoff = Backoff(first=0.0, longest=30.0)
     assert backoff.pause(1, response(429, Retry_After="7")) == 7.0
     assert backoff.pause(1, response(503, Retry_After="30")) == 30.0

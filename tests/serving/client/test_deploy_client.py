@@ -75,7 +75,7 @@ def test_staged_releases_are_listed_once_and_dropped(client: ServiceClient, rele
     assert client.unstage(release.ref) == [another]
 
 
-def test_what_is_no_release_is_refused_for_good(client: ServiceClient) -> None:
+def test_invalid_ref_is_refused_permanently(client: ServiceClient) -> None:
     with pytest.raises(RefusedError, match="is not the ref of a release") as caught:
         client.stage("train/nsmc/a/b")
     assert not caught.value.retryable

@@ -35,7 +35,7 @@ def record(store: Store, releases: dict[str, str]) -> None:
     log.append(releases, after=latest.number if latest else 0, run="test", reason="test")
 
 
-def test_it_follows_the_log_and_says_so(follower: Follower, store: Store, light: TinyModel) -> None:
+def test_follower_follows_the_log_and_reports(follower: Follower, store: Store, light: TinyModel) -> None:
     follower.step()
     assert follower.snapshot.deployment is None
     assert [worker.deployment for worker in follower.source.workers()] == [0]
@@ -80,7 +80,7 @@ def test_failed_release_is_loaded_again_later(
     assert follower.source.workers()[0].problems == []
 
 
-def test_what_is_staged_again_is_tried_at_once(follower: Follower, store: Store, light: TinyModel) -> None:
+def test_restaged_release_is_loaded_immediately(follower: Follower, store: Store, light: TinyModel) -> None:
     release = light.publish(store, "nsmc", key="a" * 16)
     model = release.path / "model.int8.onnx"
     hidden = model.rename(model.with_suffix(".hidden"))
@@ -223,7 +223,7 @@ def test_follower_thread_outlives_any_error(
     eventually("its readiness says so too", lambda: failing.problem is None)
 
 
-def test_an_error_that_comes_again_is_logged_again(failing: Follower, caplog: pytest.LogCaptureFixture) -> None:
+def test_recurring_error_is_logged_again(failing: Follower, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(failing.source, Failing)
     caplog.set_level("INFO")
     for error in (RuntimeError(), RuntimeError(), None, RuntimeError()):

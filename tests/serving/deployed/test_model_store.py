@@ -46,7 +46,7 @@ def test_tag_is_made_of_recipe_key_and_attempt() -> None:
     "ref",
     ["release/nsmc/key", f"{REF}/more", REF.replace("release", "train"), "release/../key/x", "release/n/.k/x", ""],
 )
-def test_tag_of_what_is_no_release_is_refused(ref: str) -> None:
+def test_tag_of_an_invalid_ref_is_refused(ref: str) -> None:
     with pytest.raises(ArtifactError, match="is not the ref of a release"):
         model_tag(ref)
 
@@ -118,7 +118,7 @@ def test_interrupted_import_is_repeated(settings: Settings, releases: list[Artif
     assert (found / "tokenizer.json").is_file()
 
 
-def test_remove_damaged_leaves_alone_what_can_be_read(settings: Settings, releases: list[Artifact]) -> None:
+def test_remove_damaged_keeps_readable_models(settings: Settings, releases: list[Artifact]) -> None:
     for release in releases:
         import_release(release, settings)
     remove_damaged(home_models(settings))

@@ -131,7 +131,7 @@ def test_workers_are_listed_by_pid(tmp_path: Path) -> None:
         file.close()
 
 
-def test_directories_are_made_where_they_are_absent(tmp_path: Path) -> None:
+def test_missing_directories_are_created(tmp_path: Path) -> None:
     for _ in range(2):
         WorkerFile(tmp_path / "home" / "workers").close()
         with locked(tmp_path / "other" / "service" / "a.lock"):

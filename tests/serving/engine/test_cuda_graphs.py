@@ -47,7 +47,7 @@ def test_it_says_what_is_computed_for_a_batch(session: ort.InferenceSession) -> 
     assert [plain.places(*shape) for shape in batches] == [rows * length for rows, length in batches]
 
 
-def test_what_was_there_before_leaves_nothing_behind(session: ort.InferenceSession) -> None:
+def test_earlier_batch_does_not_affect_the_next(session: ort.InferenceSession) -> None:
     bound = Bound(session, MAX_LENGTH, "cpu")
     small = batch(session, 1, 3, 1)
     before = bound.run(small)

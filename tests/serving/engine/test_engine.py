@@ -99,7 +99,7 @@ def test_long_text_is_truncated_and_flagged(release: Path, classifier: TinyModel
     np.testing.assert_allclose(Engine(release).classify([long])[0], expected(classifier, (long,)), atol=1e-5)
 
 
-def test_what_a_release_cannot_do_is_refused(release: Path) -> None:
+def test_unsupported_request_is_refused(release: Path) -> None:
     engine = Engine(release)
     with pytest.raises(ValueError, match="classification release, not regression"):
         engine.score([("가", "나")])
@@ -160,7 +160,7 @@ def test_a_damaged_release_cannot_be_loaded(file: str, release: Path, tmp_path: 
 
 
 @pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a CUDA device")
-def test_without_cuda_the_cpu_answers_and_says_so(release: Path) -> None:
+def test_without_cuda_the_cpu_is_used(release: Path) -> None:
     engine = Engine(release)
     assert (engine.device, engine.provider) == ("cpu", "CPUExecutionProvider")
     with pytest.raises(ArtifactError, match="CUDA"):
@@ -227,7 +227,7 @@ def test_unsupported_method_is_refused(release: Path, store: Store, cross_encode
     assert Engine(release).methods == ()
 
 
-def test_what_the_model_does_not_know_is_counted(release: Path, store: Store, cross_encoder: TinyModel) -> None:
+def test_unknown_tokens_are_counted(release: Path, store: Store, cross_encoder: TinyModel) -> None:
     known, snowman = SENTENCES[0], "☃"
     answer = Engine(release).answer(
         [(known,), (snowman,), (f"{snowman} {known} {snowman}",), ("",), (f"{snowman} " * 9,)]

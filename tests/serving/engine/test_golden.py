@@ -70,7 +70,7 @@ def test_answers_of_another_length_fail(row: list[float]) -> None:
         check_golden(card(), lambda _: [row])
 
 
-def test_mismatch_says_what_was_asked_answered_and_expected() -> None:
+def test_mismatch_error_names_input_answer_and_expectation() -> None:
     pair = card(golden=[{"texts": ("왼쪽", "오른쪽"), "expected": (0.123456,)}])
     with pytest.raises(GoldenMismatchError) as caught:
         check_golden(pair, lambda _: [[0.987654]])

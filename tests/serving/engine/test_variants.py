@@ -75,7 +75,7 @@ def test_old_card_has_one_file_per_device(release: Path) -> None:
     assert [item.name for item in engine.card.variants["cuda"]] == ["fp16"]
 
 
-def test_what_one_worker_measured_the_others_take(release: Path, tmp_path: Path) -> None:
+def test_workers_share_the_measured_rates(release: Path, tmp_path: Path) -> None:
     record = tmp_path / "rates" / "nsmc.json"
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     first = open_fastest(release, CPU, record=record)
@@ -115,7 +115,7 @@ def test_broken_recorded_file_falls_back_to_first(
     assert "model cannot be loaded" in caplog.text
 
 
-def test_what_is_measured_is_no_traffic(release: Path) -> None:
+def test_rate_measurement_is_not_counted_as_traffic(release: Path) -> None:
     add(release, ("again.onnx", (release / "model.int8.onnx").read_bytes()))
     registry = CollectorRegistry()
     engine = open_fastest(release, CPU, Metrics(registry).observer)
