@@ -32,7 +32,9 @@ def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
     for name, table in rows.items():
         encoded = pd.read_parquet(tokenized.path / f"{name}.parquet")
         if not encoded["id"].equals(table["id"]):
-            raise ArtifactError(f"{tokenized.uri}: {name}.parquet has other rows than validate; run tokenize with --force")
+            raise ArtifactError(
+                f"{tokenized.uri}: {name}.parquet has other rows than validate; run tokenize with --force"
+            )
         raw[name] = model.raw_answers(encoded)
         answers[name] = to_score(recipe, model.calibration, raw[name])
         rows[name] = _with_answers(table, answers[name])

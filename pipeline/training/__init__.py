@@ -1,1 +1,1 @@
-"""Fine-tune a model."""
+"""Fine-tuning: trainer, batches, checkpoints and several processes."""

@@ -1,4 +1,4 @@
-"""A step's gradients by several threads of one process, each of a part of the batch."""
+"""Data parallelism by threads in one process: each thread computes the gradients of a part of the batch."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ Gradients = Sequence[Tensor | None]
 
 
 def pieces_of(batch: Batch, count: int) -> list[Batch]:
-    """`batch` in at most `count` pieces, of every so many-th row each, so that all are about as long; none is empty."""
+    """Split `batch` into at most `count` non-empty pieces; piece n has rows n, n + `count` and so on.
+
+    Interleaving the rows gives the pieces about equal lengths.
+    """
     pieces = ({name: value[start::count] for name, value in batch.items()} for start in range(count))
     return [piece for piece in pieces if len(piece["labels"])]
 
 
 class BatchThreads:
-    """Threads that compute forward and backward side by side, and wait for each other once or twice a step.
+    """Threads that run forward and backward concurrently and synchronize once or twice per step.
 
-    Threads within one product of matrices do so hundreds of times, and where they may not spin (decision 7) waking them
-    takes longer than a small product. Gradients are added in the order of the pieces: which thread was first changes
-    nothing. Where something is drawn at random, as by dropout, it would.
+    Threads within a matrix product synchronize hundreds of times per step. If they may not spin (decision 7), waking
+    them takes longer than a small product. Gradients are added in the order of the pieces, so the result does not
+    depend on which thread finishes first. With random draws, such as dropout, it would.
     """
 
     def __init__(self, count: int) -> None:
-        """Each of the `count` threads computes with as many threads of its own as torch has been set to."""
+        """Create `count` threads; each of them uses the number of threads that torch is set to."""
         self.count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="batch")
 
@@ -42,8 +45,8 @@ class BatchThreads:
     ) -> Tensor:
         """Set the gradients of `parameters` from `batch`, and return its loss.
 
-        `forward` makes a mean loss of a piece; or, where `compare` makes the loss of all rows together, the logits
-        (rows,) that it wants beside the labels (rows,).
+        `forward` returns the mean loss of a piece. If `compare` is given, `forward` returns logits (rows,), and
+        `compare` returns the loss of all logits (rows,) and labels (rows,).
         """
         pieces = pieces_of(batch, self.count)
 
@@ -59,7 +62,7 @@ class BatchThreads:
             loss = torch.stack(losses).sum()
         else:
             logits = list(self._pool.map(forward, pieces))
-            # The loss is computed on its own, so that each thread has a graph for itself to go back.
+            # Detach before the loss so that each thread backpropagates through its own graph.
             ends = [piece.detach().requires_grad_() for piece in logits]
             loss = compare(torch.cat(ends), torch.cat([piece["labels"] for piece in pieces]))
             found = tuple(self._pool.map(back, logits, torch.autograd.grad(loss, ends)))
@@ -73,7 +76,7 @@ class BatchThreads:
 
 
 def _sum(gradients: Gradients) -> Tensor | None:
-    """Their sum, in place of the first; None where nothing has a gradient."""
+    """Return the sum of the gradients, added in place to the first; None if there is no gradient."""
     known = [gradient for gradient in gradients if gradient is not None]
     for gradient in known[1:]:
         known[0] += gradient

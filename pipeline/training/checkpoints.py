@@ -1,4 +1,4 @@
-"""Checkpoints of transformers' Trainer: when one is written, which are whole, and which one to go on from."""
+"""Checkpoints of transformers' Trainer: when to write one, which are complete, and which one to resume from."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from pipeline.training.collectives import agree
 
 log = logging.getLogger(__name__)
 
-#: Written into a checkpoint last: one without it is half written, and the Trainer would take it all the same. It says
-#: after how many seconds that was, and how large each file is.
+#: Marker file, written last. A checkpoint without it is incomplete, and the Trainer would resume from it all the same.
+#: It holds the seconds of training and the size of each file.
 COMPLETE = "COMPLETE"
-#: A checkpoint is written when the last one is so many seconds old, or so many times as old as it took to write.
+#: Age at which the next checkpoint is due: `EVERY` seconds, or `TIMES` the time that writing the last one took.
 EVERY, TIMES = 60.0, 25.0
 
 
 class Watch(TrainerCallback):
-    """Says how training goes, has checkpoints written and marks whole ones, and stops a run that has diverged.
+    """Callback that logs progress, requests checkpoints, marks complete ones and stops a diverged training.
 
-    At most a minute's work is lost, or what is lost is 25 times what a checkpoint takes, so that all of them take less
-    than a twentieth of the time. SIGTERM, as from a machine that is taken away, has one written first.
+    An interruption loses at most a minute of training, or 25 times the time of writing a checkpoint, if that is longer.
+    Writing checkpoints therefore takes less than a twentieth of the time. On SIGTERM, for example when a machine is
+    preempted, a checkpoint is written first.
     """
 
     def __init__(self, spent: float = 0.0) -> None:
-        """`spent` are the seconds that earlier attempts took up to the checkpoint that this one goes on from."""
+        """`spent` is the training time of earlier attempts, in seconds, up to the checkpoint to resume from."""
         self._started = time.monotonic() - spent
         self._due = time.monotonic() + EVERY
         self._asked = 0.0
@@ -56,7 +57,7 @@ class Watch(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Write a line to the log. Raises TrainingDivergedError at a loss or gradient that is no number."""
+        """Log the step. Raises TrainingDivergedError if a loss or gradient is NaN or infinite."""
         values = logs or {}
         for name in ("loss", "grad_norm", "eval_loss"):
             if name in values and not math.isfinite(float(values[name])):
@@ -69,9 +70,9 @@ class Watch(TrainerCallback):
 
     @contextmanager
     def terminable(self) -> Iterator[None]:
-        """While this is open SIGTERM waits for a step and a checkpoint to end, and is a TerminatedError then."""
+        """Delay SIGTERM until the current step has ended and a checkpoint is written, then raise TerminatedError."""
         if threading.current_thread() is not threading.main_thread():
-            # Signals are not ours to handle.
+            # Only the main thread may set signal handlers.
             yield
             return
 
@@ -90,18 +91,18 @@ class Watch(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint when it is time."""
         self._asked = time.monotonic()
-        # After the last step of an epoch comes its evaluation, and then a checkpoint that knows of it.
+        # The last step of an epoch is followed by its evaluation and then a checkpoint that includes the result.
         within = state.global_step % max(1, state.max_steps // state.num_train_epochs) != 0
         if within and agree(self._terminated or self._asked >= self._due):
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """What evaluation takes is no part of what the checkpoint after it takes."""
+        """Exclude the evaluation from the time that the next checkpoint takes."""
         self._asked = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the checkpoint just written as whole. Raises TerminatedError where SIGTERM has come."""
-        # By then each of several processes has written its part.
+        """Mark the new checkpoint as complete. Raises TerminatedError if SIGTERM has arrived."""
+        # `agree` waits for all processes, so each of them has written its part.
         terminated = agree(self._terminated)
         if state.is_world_process_zero:
             self._seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
@@ -120,9 +121,9 @@ class Watch(TrainerCallback):
 
 
 def newest_checkpoint(work: Path) -> str | None:
-    """The newest whole checkpoint in `work`; half-written and truncated ones are removed, and what builds on them.
+    """Return the newest complete checkpoint in `work`, and delete incomplete ones and those that refer to them.
 
-    Every one names the best so far, whose weights are kept at the end: without that it is worth nothing.
+    Each checkpoint refers to the best one so far, whose weights become the result. Without it, it is useless.
     """
     known: list[Path] = []
     for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
@@ -138,7 +139,7 @@ def newest_checkpoint(work: Path) -> str | None:
 
 
 def seconds_behind(checkpoint: str | None) -> float:
-    """Seconds of training behind a whole checkpoint, in all attempts."""
+    """Return the seconds of training, in all attempts, up to a complete checkpoint; 0 for None."""
     return float(_mark(Path(checkpoint))["seconds"]) if checkpoint else 0.0
 
 

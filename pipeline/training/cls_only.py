@@ -1,4 +1,4 @@
-"""The last layer for the first token alone: where a head reads only [CLS], the others' states are never used."""
+"""Compute the last layer for [CLS] only, for heads that do not read the other tokens."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from transformers.models.bert.modeling_bert import eager_attention_forward
 def compute_first_row(classifier: PreTrainedModel) -> None:
     """Make the encoder of a BERT- or ELECTRA-shaped sequence classifier compute only [CLS] in its last layer.
 
-    Answers and gradients stay what they are (up to rounding; dropout draws fewer numbers). `last_hidden_state` becomes
-    (batch, 1, hidden). Parameters and their names do not change; a model so changed is not for exporting.
+    Outputs and gradients do not change (up to rounding; dropout draws fewer numbers). `last_hidden_state` becomes
+    (batch, 1, hidden). Parameters and their names do not change. Do not export a model changed in this way.
     """
     encoder: Any = classifier.base_model.encoder
     layer = encoder.layer[-1]
@@ -24,9 +24,9 @@ def compute_first_row(classifier: PreTrainedModel) -> None:
 
 
 def _first_row(layer: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **options: Any) -> Tensor:
-    """The layer's output (batch, 1, hidden) for the first of `states` (batch, length, hidden), which looks at all.
+    """Return the layer's output (batch, 1, hidden) for the first of `states` (batch, length, hidden).
 
-    Of packed rows, `states` (1, tokens, hidden), it is the output (1, batch, hidden) for the first of each.
+    The first token attends to all tokens. For packed rows, `states` (1, tokens, hidden), return (1, batch, hidden).
     """
     attention = layer.attention.self
     if (starts := options.get("cu_seq_lens_k")) is None:

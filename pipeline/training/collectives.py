@@ -1,4 +1,4 @@
-"""What each of several processes computes of a batch, such that together they learn what one would."""
+"""Collective operations that make several processes train the model that a single process would train."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def agree(flag: bool) -> bool:
-    """Whether `flag` is true in any process; each waits until all have asked. Alone it is what it is.
+    """Return whether `flag` is true in any process, after all have called this; `flag` itself in a single process.
 
-    What is asked lies on the CPU: nobody waits for a GPU.
+    The tensor is on the CPU so that no process waits for its GPU.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return flag
@@ -19,7 +19,7 @@ def agree(flag: bool) -> bool:
 
 
 def all_rows(values: Tensor) -> Tensor:
-    """The `values` (rows,) of all processes (all rows,), of which only this one's have a gradient."""
+    """Return the `values` (rows,) of all processes as (all rows,); only those of this process have a gradient."""
     processes, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
     counts = [torch.zeros(1, dtype=torch.long, device=values.device) for _ in range(processes)]
     torch.distributed.all_gather(counts, torch.tensor([len(values)], device=values.device))

@@ -1,4 +1,4 @@
-"""One model trained by several processes, a GPU each, started as torchrun starts them; every batch is shared out."""
+"""Distributed training: several processes with one GPU each, started as by torchrun, share every batch."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ from pipeline.training.checkpoints import newest_checkpoint
 
 log = logging.getLogger(__name__)
 
-#: Seconds that processes have for a checkpoint when they are to stop.
+#: Seconds for processes to write a checkpoint before they are killed.
 GRACE = 60
-#: How long one waits for the others before it takes them for dead.
+#: Time that a process waits for the others before it fails.
 START_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What each process is asked for."""
+    """The work of each process."""
 
     learn: Callable[..., dict[str, Any]]
-    "Trains with a tracker and as many `threads`, and says its figures; it can be pickled."
+    "Trains with a tracker and `threads` threads, and returns the figures; must be picklable."
     checkpoints: Path
     threads: int
-    "Of each process."
+    "Threads per process."
 
 
 def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
-    """Train in several processes of this machine; figures are those of the first.
+    """Train in several processes on this machine and return the figures of the first.
 
-    It writes model and checkpoints, and is recorded by `tracker`. SIGTERM has a checkpoint written. Raises what
-    `order.learn` raises, and ProcessError where one of them dies; then all are ended.
+    The first process writes model and checkpoints, and `tracker` records it. On SIGTERM, a checkpoint is written.
+    Raises the errors of `order.learn`, and ProcessError if a process dies; all others are then ended.
     """
-    # Once, and not in each process: it deletes what is not whole.
+    # Call this once, not per process, because it deletes incomplete checkpoints.
     newest_checkpoint(order.checkpoints)
     log.info("training in %d processes", processes)
     config = LaunchConfig(
@@ -86,7 +86,7 @@ def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
 
 @contextmanager
 def _heard(tracker: Tracker) -> Iterator[Connection]:
-    """Where another process says what is to be recorded."""
+    """Yield a connection through which another process sends log entries to `tracker`."""
     tracker.attempt(lambda run: run.define_metric("*", step_metric=STEP, step_sync=True))
     receiver, sender = get_context("spawn").Pipe(duplex=False)
 
@@ -109,7 +109,7 @@ def _heard(tracker: Tracker) -> Iterator[Connection]:
 
 @contextmanager
 def _signals_restored() -> Iterator[None]:
-    """The launcher sets a handler for SIGTERM, and leaves it."""
+    """Restore the handler of SIGTERM, which the launcher replaces."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -120,7 +120,7 @@ def _signals_restored() -> Iterator[None]:
 
 @contextmanager
 def _may_have_children() -> Iterator[None]:
-    """A worker of Celery is daemonic and may start none; these here end with their parent (`_end_with_parent`)."""
+    """Let a daemonic process, such as a Celery worker, start children; they end with it (`_end_with_parent`)."""
     process = current_process()
     before, process.daemon = process.daemon, False
     try:
@@ -130,10 +130,10 @@ def _may_have_children() -> Iterator[None]:
 
 
 class Distant(Tracker):
-    """A tracker in another process than the run."""
+    """A tracker that forwards to the run in the parent process."""
 
     def __init__(self, sender: Connection) -> None:
-        """`sender` leads to `_heard`."""
+        """`sender` is the connection of `_heard`."""
         super().__init__(None)
         self._sender = sender
 
@@ -143,7 +143,7 @@ class Distant(Tracker):
 
 
 class _Telling(TrainerCallback):
-    """Sends what is logged, under the names that transformers' own callback uses."""
+    """Callback that sends logged values, under the names that transformers' own W&B callback uses."""
 
     def __init__(self, sender: Connection) -> None:
         self._sender = sender
@@ -161,9 +161,9 @@ class _Telling(TrainerCallback):
 
 
 def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | SaebyeokError:
-    """What one process does; its rank among them is in its environment."""
+    """Train in one process; its rank is in the environment."""
     first = os.environ["RANK"] == "0"
-    # accelerate warns of what it would otherwise choose itself.
+    # Otherwise accelerate chooses a value and warns about it.
     os.environ.setdefault("OMP_NUM_THREADS", str(order.threads))
     logging.basicConfig(stream=sys.stderr, level=level if first else logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -172,11 +172,11 @@ def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | Sae
     try:
         return order.learn(tracker, threads=order.threads)
     except TerminatedError as error:
-        # Returning would wait for the launcher, which has been told to end and takes nothing any more.
+        # Returning would wait for the launcher, which is ending and reads no more results.
         log.warning("%s", error)
         raise SystemExit(1) from error
     except SaebyeokError as error:
-        # All of them raise it, at the same step.
+        # All processes raise it at the same step.
         return error
     finally:
         sender.close()
@@ -192,7 +192,7 @@ def _meet() -> None:
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed must not go on writing checkpoints: somebody else may by then."""
+    """End this process when its parent dies, because a new run may be writing the same checkpoints by then."""
     parent = parent_process()
     assert parent is not None
     parent.join()

@@ -1,4 +1,4 @@
-"""Fine-tuning by transformers' Trainer: checkpoints, the best epoch, the line from cosines to scores."""
+"""Fine-tuning with transformers' Trainer: resume, best epoch, and the linear fit from cosines to scores."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ from pipeline.training.trainer import FineTuner, Meter
 
 log = logging.getLogger(__name__)
 
-#: Threads for a model from scratch: in one so small they wait for each other longer than they work (decision 7).
+#: Threads for a model from scratch: in so small a model, synchronization takes longer than the work (decision 7).
 SCRATCH_THREADS = 1
 
 
 def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
-    """`fit` on what this machine has: in this process, or in several, which make the same model up to rounding."""
+    """Call `fit` in this process, or in one process per GPU; both give the same model up to rounding."""
     scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
     threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
     processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
@@ -79,9 +79,9 @@ def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, 
 def fit(
     job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker, *, threads: int
 ) -> dict[str, Any]:
-    """Fine-tune, going on from the newest complete checkpoint in `work`; inputs, figures and errors as `train` says.
+    """Fine-tune, resuming from the newest complete checkpoint in `work`; inputs, figures and errors as in `train`.
 
-    Of several processes that do the same together, each computes its share, and the first writes.
+    With several processes, each computes its share of every batch and the first writes the files.
     """
     recipe, tokenized = job.recipe, inputs["tokenized"]
     if not sys.stderr.isatty():
@@ -110,7 +110,7 @@ def fit(
     )
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
-    # What comes after has larger batches, and nobody to share them.
+    # Later steps have larger batches, which no batch threads share.
     torch.set_num_threads(threads)
     seconds = watch.seconds
     if trainer.is_world_process_zero():
@@ -135,7 +135,7 @@ def fit(
 
 
 def _sharing(recipe: Recipe, model: nn.Module, threads: int) -> int:
-    """How many threads share a batch: one where what they draw at random would depend on which of them is first."""
+    """Return how many threads share a batch; 1 if dropout would make the result depend on the order of threads."""
     draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
     if draws or recipe.train.tune != "full" or torch.distributed.is_initialized():
         return 1
@@ -143,7 +143,7 @@ def _sharing(recipe: Recipe, model: nn.Module, threads: int) -> int:
 
 
 def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
-    """Prepare the layers for what trains on this machine; whether they compute no padding."""
+    """Pack and compile the layers if that is faster on this machine; return whether batches are padding-free."""
     encoder = transformer_of(model)
     if recipe.train.tune != "full" or not can_pack(encoder):
         return False
@@ -156,7 +156,7 @@ def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained, on what, and how rows become batches."""
+    """The module to train, its data, and how rows become batches."""
 
     module: nn.Module
     train: Rows | Vectors
@@ -170,10 +170,10 @@ def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> 
     if recipe.train.tune == "full":
         lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
         if isinstance(model, BiEncoder):
-            # It learns from how the rows of a batch compare: all sorts of them belong there, and always as many.
+            # The loss compares the rows of a batch, so batches are mixed by length and equal in size.
             lengths = np.ones_like(lengths)
         batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
-        # What is judged row by row may go in batches of rows that are about as long, of which little is padding.
+        # If rows are evaluated independently, sort them by length to reduce padding.
         judged = load_rows(validation, by_length=not isinstance(model, BiEncoder))
         return Lesson(model, load_rows(train), judged, batches, Collate(pad))
     classifier, pooling = transformer_of(model), recipe.model.pooling
@@ -191,7 +191,7 @@ def _trainer(
         answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
         if paired:
             answers = to_score(recipe, fit_line(answers, labels), answers)
-        # An epoch without a value is the worst one; as NaN, no later one would be better.
+        # Count an epoch without a value as the worst: after NaN, no later epoch would compare as better.
         return {
             name: -1.0 if math.isnan(value) else value
             for name, value in compute_metrics(recipe, labels, answers).items()
@@ -236,12 +236,12 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         metric_for_best_model=recipe.metrics[0],
         greater_is_better=True,
         logging_steps=max(1, min(50, len(lesson.batches) // 5)),
-        # A NaN must be seen, not averaged away.
+        # Show NaN instead of averaging it away.
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         label_names=["labels"],
         dataloader_pin_memory=cuda,
-        # With it, losses of an evaluation are as many times too large as there are processes.
+        # If true, evaluation losses are multiplied by the number of processes.
         average_tokens_across_devices=False,
         ddp_find_unused_parameters=not _uses_all(lesson.module),
         disable_tqdm=not sys.stderr.isatty(),
@@ -250,7 +250,7 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
 
 
 def _uses_all(module: nn.Module) -> bool:
-    """Whether every parameter surely takes part in every step, so that several processes need not look for others."""
+    """Return whether every parameter is known to be used in every step, so DDP need not search for unused ones."""
     return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
 
 
@@ -278,13 +278,13 @@ def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     for entry in history:
         row = rows.setdefault(math.ceil(entry["epoch"] - 1e-9), {})
-        # The last loss of an epoch stands for it; how fast its last steps went says nothing of it.
+        # Keep the last loss of an epoch, but not the speed of its last steps, which does not represent the epoch.
         row |= {name: value for name, value in entry.items() if name not in ("epoch", "step", *Meter().figures())}
     return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
 
 
 def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
-    """On the validation side: the lines to scores from cosines (`calibration`) and from distances (`euclidean`)."""
+    """Fit the lines to scores, on the validation split, from cosines (`calibration`) and distances (`euclidean`)."""
     assert trainer.eval_dataset is not None
     outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
     cosines, labels = answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids)
@@ -293,9 +293,9 @@ def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
 
 
 def fit_line(values: Numbers, labels: Numbers) -> ScoreLine:
-    """The line from cosine (or distance) to score that fits best (least squares).
+    """Return the least-squares line from cosine (or distance) to score.
 
-    Raises TrainingDivergedError where all values are one.
+    Raises TrainingDivergedError if all values are equal.
     """
     if np.ptp(values) == 0:
         raise TrainingDivergedError(

@@ -1,4 +1,4 @@
-"""How long a training will take, said while it can still be stopped."""
+"""Forecast the duration of a training after its first steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pipeline.progress import clock
 
 log = logging.getLogger(__name__)
 
-#: Steps that are not measured: in the first ones torch and the memory warm up.
+#: Steps that are not measured, because torch and the memory warm up.
 WARM_UP = 2
-#: Steps and seconds that are measured before the forecast.
+#: Least steps and seconds to measure before the forecast.
 STEPS, SECONDS = 3, 10.0
 
 
 def forecasts() -> list[TrainerCallback]:
-    """Return what says how long a training takes on this machine: on a CPU without bf16, where it takes long."""
+    """Return the callback for the forecast on a CPU without bf16, where training takes long; else no callback."""
     return [Forecast()] if best_device().type == "cpu" and not has_bf16() else []
 
 

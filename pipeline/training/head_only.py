@@ -1,4 +1,4 @@
-"""Head-only tuning: the base model reads every row once, and only what stands on it is trained."""
+"""Head-only tuning: the frozen base model encodes every row once, and only the head is trained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.models.trained import run_rows
 
 
 class Vectors(Dataset[dict[str, Any]]):
-    """What the encoder makes of each row, pooled, computed once, without dropout."""
+    """Pooled encoder vectors of all rows, computed once without dropout."""
 
     def __init__(self, classifier: PreTrainedModel, pooling: str, file: Path, pad: int) -> None:
         """`file` is one side of a tokenize artifact; `pad` the id of [PAD]."""

@@ -1,4 +1,4 @@
-"""Batches without padding: the rows of a batch laid one after the other, each attending to itself alone."""
+"""Padding-free (packed) batches: rows are concatenated, and each row attends only to itself."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-#: The form of attention, by the name under which transformers finds it here.
+#: Name under which the packed attention is registered with transformers.
 PACKED = "packed"
-#: Kinds of models, by transformers' name, whose encoders are alike enough.
+#: Model types (of transformers) with compatible encoders.
 KINDS = ("bert", "electra")
-#: The kernel's head sizes are multiples of the first number, up to the second.
+#: Head sizes that the kernel supports: multiples of the first number, up to the second.
 HEAD_SIZES = (8, 256)
 
 
 def can_pack(model: PreTrainedModel) -> bool:
-    """Whether the encoder of `model` is of a shape that `pack_rows` knows."""
+    """Return whether `pack_rows` supports the encoder of `model`."""
     config: Any = model.config
     if config.model_type not in KINDS:
         return False
@@ -30,12 +30,12 @@ def can_pack(model: PreTrainedModel) -> bool:
 
 
 def pack_rows(model: PreTrainedModel) -> None:
-    """Make the layers of a BERT- or ELECTRA-shaped model compute the tokens of a batch and not its padding.
+    """Make the layers of a BERT- or ELECTRA-shaped model skip the padding of a batch.
 
-    What goes in and what comes out stays padded, (batch, length) and (batch, length, hidden), or (batch, 1, hidden)
-    after `compute_first_row`; states at padding become 0. Answers and gradients stay what they are (up to rounding;
-    dropout draws fewer numbers). Parameters and their names do not change; a model so changed is not for exporting.
-    On CUDA it wants half precision, and waits for the GPU once a batch: how many tokens there are is known only there.
+    Inputs and outputs stay padded: (batch, length) and (batch, length, hidden), or (batch, 1, hidden) after
+    `compute_first_row`. States at padding become 0. Outputs and gradients do not change (up to rounding; dropout draws
+    fewer numbers). Parameters and their names do not change. Do not export a model changed in this way. On CUDA it
+    needs half precision and synchronizes with the GPU once per batch to read the number of tokens.
     """
     AttentionInterface.register(PACKED, attend)
     AttentionMaskInterface.register(PACKED, _as_it_is)
@@ -47,8 +47,8 @@ def pack_rows(model: PreTrainedModel) -> None:
 def compile_layers(model: PreTrainedModel, backend: str | Callable[..., Any] = "inductor") -> None:
     """Have torch compile each layer of a BERT- or ELECTRA-shaped model when it is first called.
 
-    Any length is one graph, and layers that are alike share it. In place: parameters and their names, and so
-    checkpoints, do not change.
+    One graph serves all lengths, and identical layers share it. Layers are compiled in place: parameters, their names
+    and therefore checkpoints do not change.
     """
     encoder: Any = model.base_model.encoder
     for layer in encoder.layer:
@@ -62,7 +62,10 @@ def _as_it_is(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> Tenso
 def _encode(
     encoder: Any, states: Tensor, attention_mask: Tensor | None = None, *_: Any, **__: Any
 ) -> BaseModelOutputWithPastAndCrossAttentions:
-    """The layers' output for the embeddings `states` (batch, length, hidden) and their mask (batch, length)."""
+    """Return the output of the layers for the embeddings `states` (batch, length, hidden), with mask (batch, length).
+
+    The output is padded as in `pack_rows`.
+    """
     rows, length, hidden = states.shape
     mask = states.new_ones(rows, length, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
     places = mask.flatten().nonzero().squeeze(1)
@@ -71,7 +74,7 @@ def _encode(
     for layer in encoder.layer:
         packed = layer(packed, cu_seq_lens_q=starts, cu_seq_lens_k=starts, max_length_q=length, max_length_k=length)
     if packed.shape[1] == rows:
-        # One state a row: of [CLS] alone, or because there is no other.
+        # One state per row: only [CLS] was computed, or every row has one token.
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=packed.transpose(0, 1))
     padded = packed.new_zeros(rows * length, hidden).index_copy(0, places, packed[0])
     return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=padded.view(rows, length, hidden))
@@ -92,10 +95,11 @@ def attend(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each row, as transformers calls it: (1, heads, tokens, size) to (1, tokens, heads, size).
+    """Return the attention within each row: (1, heads, tokens, size) to (1, tokens, heads, size).
 
-    Row n of the queries is `cu_seq_lens_q[n]` to `cu_seq_lens_q[n + 1]`, at most `max_length_q` tokens; likewise of
-    keys and values. On CUDA it is torch's variable-length kernel, elsewhere what that is to be equal to.
+    This is the signature that transformers calls. Row n of the queries is `cu_seq_lens_q[n]` to `cu_seq_lens_q[n + 1]`,
+    at most `max_length_q` tokens; keys and values likewise. CUDA uses torch's variable-length kernel, other devices
+    the reference implementation.
     """
     query, key, value = (item.squeeze(0).transpose(0, 1) for item in (query, key, value))
     starts, longest = (cu_seq_lens_q, cu_seq_lens_k), (max_length_q, max_length_k)
@@ -115,8 +119,8 @@ def attend_on_cuda(
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """FlashAttention, which torch brings, within rows: (tokens, heads, size) to the like, in bf16 or fp16."""
-    # torch's public function for it, `varlen_attn`, calls the same and cannot drop out.
+    """Return torch's FlashAttention within rows: (tokens, heads, size) to the same shape, in bf16 or fp16."""
+    # torch's public function, `varlen_attn`, calls the same kernel but has no dropout.
     kernel = torch.ops.aten._flash_attention_forward
     seen: Tensor = kernel(query, key, value, *starts, *longest, dropout, False, False, scale=scaling)[0]
     return seen
@@ -131,7 +135,7 @@ def attend_by_rows(
     dropout: float,
     scaling: float | None,
 ) -> Tensor:
-    """The same on any device and in any precision: rows are padded for this alone, as products of matrices."""
+    """Return the same result with padded matrix products, on any device and in any precision."""
     rows = len(starts[0]) - 1
     places = [_places(len(tokens), ends) for tokens, ends in zip((query, key), starts, strict=True)]
     query, key, value = (
@@ -148,7 +152,7 @@ def attend_by_rows(
 
 
 def _places(tokens: int, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of each token's row, and its place in it (tokens,)."""
+    """Return the row of each token and its position in that row, (tokens,) each."""
     numbers = torch.arange(tokens, device=starts.device)
     rows = torch.bucketize(numbers, starts[1:], right=True)
     return rows, numbers - starts[rows]

@@ -1,4 +1,4 @@
-"""More pairs from few: what a bi-encoder learns from beside the pairs that somebody has scored."""
+"""Data augmentation for a bi-encoder: derive more training pairs from the labelled ones."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ BOTH = ("input_ids", "input_ids_pair")
 
 @dataclass(frozen=True)
 class Mixing:
-    """Makes other pairs of those of a batch, as many; the batch itself says which: a resumed epoch has the same.
+    """Augment the pairs of a batch without changing their number.
 
-    Tokens are left out of all texts. Of some pairs the second text becomes another pair's: texts that have nothing to
-    do with each other. To some another pair is appended, text to text: long pairs, which otherwise look alike, because
-    means of many states do.
+    The random generator is seeded with the content of the batch, so a resumed epoch gets the same pairs. Tokens are
+    dropped from all texts. Some pairs get the second text of another pair, as unrelated texts. Some pairs are
+    concatenated with another pair, text by text, so that the model learns from long pairs. Long pairs otherwise look
+    alike, because means of many states do.
     """
 
     left_out: float
-    "Share of the tokens that are left out; never all of a text."
+    "Share of tokens to drop; a text is never emptied."
     strangers: float
-    "Share whose second text is another's."
+    "Share of pairs that get the second text of another pair."
     joined: float
-    "Share to which another is appended."
+    "Share of pairs that are concatenated with another pair."
     lowest: float
-    "Score of texts that have nothing to do with each other."
+    "Score of unrelated texts."
     max_length: int
-    "A pair that would have more tokens is left as it is."
+    "A pair that would exceed this many tokens is not concatenated."
     seed: int
 
     def __call__(self, rows: Sequence[Row]) -> list[Row]:
-        """Rows in the order of `rows`; both texts begin with [CLS] and end with [SEP]."""
+        """Return augmented rows in the order of `rows`; both texts begin with [CLS] and end with [SEP]."""
         content = zlib.crc32(b"".join(row[name].tobytes() for row in rows for name in BOTH))
         draw = np.random.default_rng([self.seed, content])
         mixed = list(rows)
@@ -55,7 +56,7 @@ class Mixing:
         return ids[kept] if kept.sum() > 2 else ids
 
     def _chosen(self, draw: np.random.Generator, count: int, share: float) -> list[tuple[int, int]]:
-        """So many rows, and for each one that is not the same."""
+        """Draw a `share` of `count` rows, each with a different other row."""
         if count < 2:
             return []
         rows = draw.permutation(count)[: round(share * count)]

@@ -1,4 +1,4 @@
-"""Batches of rows that are about as long as each other, so that little of them is padding."""
+"""Batch samplers that group rows of similar length to reduce padding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = 50
 
 
 class Batches(Sampler[list[int]], ABC):
-    """A batch sampler whose order follows from seed and epoch alone, so that a resumed epoch goes on where it was."""
+    """A batch sampler whose order depends only on seed and epoch, so that an interrupted epoch can be resumed."""
 
     def __init__(self, lengths: Lengths, seed: int) -> None:
         """`lengths` (rows,) in tokens."""
@@ -26,7 +26,7 @@ class Batches(Sampler[list[int]], ABC):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """What is iterated next is epoch number `epoch`."""
+        """Set the epoch of the next iteration."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -36,32 +36,32 @@ class Batches(Sampler[list[int]], ABC):
 
     @property
     def mean_rows(self) -> float:
-        """Rows of a batch, on average."""
+        """Return the mean number of rows per batch."""
         return len(self._lengths) / len(self)
 
     @abstractmethod
     def __len__(self) -> int:
-        """Batches of an epoch: in every one as many."""
+        """Return the number of batches per epoch, which is the same for every epoch."""
 
     @abstractmethod
     def _cut(self, shuffled: np.ndarray[Any, Any]) -> list[list[int]]:
-        """The rows, which are given in another order each epoch, in batches."""
+        """Cut the rows, which are shuffled for each epoch, into batches."""
 
     def _by_length(self, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return rows[np.argsort(self._lengths[rows], kind="stable")]
 
 
 class TokenBatches(Batches):
-    """Every row once an epoch, in batches of at most `tokens` tokens, of rows as long as each other.
+    """Every row once per epoch, in batches of at most `tokens` tokens, with rows of similar length.
 
-    For texts so many that it does not matter which rows are never together.
+    For data so large that it does not matter that some rows never share a batch.
     """
 
     def __init__(self, lengths: Lengths, tokens: int, seed: int) -> None:
         """`tokens` include padding."""
         super().__init__(lengths, seed)
         self._tokens = tokens
-        # Which rows share a batch changes, how many batches there are does not: the sorted lengths are the same.
+        # The sorted lengths, and so the number of batches, are the same in every epoch.
         self._size = len(self._cut(np.arange(len(lengths))))
 
     def __len__(self) -> int:
@@ -73,14 +73,14 @@ class TokenBatches(Batches):
 
 
 class EvenBatches(Batches):
-    """Every row once an epoch, in as many batches as with `rows` rows each, all of about as many tokens.
+    """Every row once per epoch, in batches with about equal numbers of tokens and `rows` rows on average.
 
-    Rows are mixed first and sorted within groups of `GROUP` batches, as transformers' `group_by_length` does: a batch
-    has long rows or short ones, few of those and many of these.
+    Rows are shuffled and then sorted by length within groups of `GROUP` batches, as transformers' `group_by_length`
+    does. A batch has few long rows or many short ones.
     """
 
     def __init__(self, lengths: Lengths, rows: int, seed: int) -> None:
-        """`rows` of a batch, on average."""
+        """`rows` is the mean number of rows per batch."""
         super().__init__(lengths, seed)
         self._rows = rows
 
@@ -97,17 +97,17 @@ class EvenBatches(Batches):
         return batches
 
     def _ends(self, lengths: Lengths) -> np.ndarray[Any, Any]:
-        """Where each batch but the last ends, so that all have about as many tokens and none is empty."""
+        """Return the end of each batch but the last: about equal numbers of tokens, and no empty batch."""
         count = -(-len(lengths) // self._rows)
         sums = np.cumsum(lengths)
         wanted = np.searchsorted(sums, sums[-1] * np.arange(1, count) / count)
-        # At least one row each, before and after.
+        # Leave at least one row for each batch before and after.
         places = np.arange(1, count)
         return np.clip(np.maximum.accumulate(wanted - places), 0, len(lengths) - count) + places
 
 
 class Share(Sampler[list[int]]):
-    """One process's rows of each batch: every so many-th; of a batch with fewer rows than processes, its first row."""
+    """The rows of each batch for one process: every `processes`-th row, or the first row if none is left for it."""
 
     def __init__(self, batches: Batches, rank: int, processes: int) -> None:
         """`rank` counts from 0 to `processes` - 1."""
@@ -115,7 +115,7 @@ class Share(Sampler[list[int]]):
         self._rank, self._processes = rank, processes
 
     def set_epoch(self, epoch: int) -> None:
-        """What is iterated next is epoch number `epoch`."""
+        """Set the epoch of the next iteration."""
         self._batches.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:

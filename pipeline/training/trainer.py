@@ -1,4 +1,4 @@
-"""transformers' Trainer as we use it, and what it says of its speed."""
+"""transformers' Trainer with this project's batches, and its speed figures."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from pipeline.training.samplers import Batches, Share
 
 log = logging.getLogger(__name__)
 
-#: Number of a layer in the name of one of its parameters.
+#: Layer number in the name of a parameter.
 LAYER = re.compile(r"\.layer\.(\d+)\.")
 
 
 @dataclass
 class Meter:
-    """Counts what goes into a model, padding apart."""
+    """Count the rows and tokens that go into a model, with and without padding."""
 
     rows: int = 0
     tokens: int = 0
     places: int = 0
-    "Tokens with the padding."
+    "Tokens including padding."
     packed: bool = False
-    "Whether padding is not computed."
+    "Whether batches are padding-free."
     processes: int = 1
-    "That do the same at the same time; rates are those of all."
+    "Processes that train together; rates are totals over all of them."
     started: float = field(default_factory=time.monotonic)
 
     def count(self, inputs: Mapping[str, Any]) -> None:
-        """Count a batch, as `Collate` makes it."""
+        """Count a batch of `Collate`."""
         masks = [value for name, value in inputs.items() if name.startswith("attention_mask")]
         self.rows += len(inputs["labels"])
         tokens = sum(int(mask.sum()) for mask in masks)
@@ -55,11 +55,11 @@ class Meter:
 
     @property
     def padding(self) -> float:
-        """Share of the places that were padding."""
+        """Return the share of padding among all tokens."""
         return 1 - self.tokens / self.places if self.places else 0.0
 
     def figures(self) -> dict[str, float]:
-        """Rows and tokens a second, the share of padding, and the memory that was taken of a GPU."""
+        """Return rows and tokens per second, the share of padding, and the peak GPU memory."""
         seconds = max(1e-9, time.monotonic() - self.started)
         rows, tokens = self.processes * self.rows, self.processes * self.tokens
         rates = {"samples_per_second": rows / seconds, "tokens_per_second": tokens / seconds}
@@ -67,9 +67,9 @@ class Meter:
 
 
 def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: float) -> list[dict[str, Any]]:
-    """An optimizer's groups of parameters, split so that each layer has its own rate (Howard and Ruder 2018).
+    """Split an optimizer's parameter groups so that each layer has its own learning rate (Howard and Ruder 2018).
 
-    What stands on the encoder keeps the group's rate, its last layer has `decay` times that, and so on down to the
+    The head keeps the rate of the group, the encoder's last layer gets `decay` times that, and so on down to the
     embeddings.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -93,18 +93,18 @@ def decay_by_layer(model: nn.Module, groups: Sequence[dict[str, Any]], decay: fl
 
 
 class BatchTrainer(Trainer):
-    """transformers' Trainer over the batches of a sampler of ours."""
+    """transformers' Trainer with the batches of a `Batches` sampler."""
 
     def __init__(self, *, batches: Batches, args: TrainingArguments, **options: Any) -> None:
-        """As the Trainer's."""
-        # Otherwise it splits batches over all GPUs from one process, each with a copy of the model made every step.
+        """`options` are those of the Trainer."""
+        # Otherwise one process splits batches over all GPUs (DataParallel) and copies the model to each in every step.
         args._n_gpu = min(1, args.n_gpu)
         super().__init__(args=args, **options)
         self._batches = batches
         if self.args.process_index:
-            # The weights are those of the first process; what is drawn in training is not to be the same everywhere.
+            # Processes start from equal weights, but must draw different random numbers in training.
             torch.manual_seed(self.args.seed + self.args.process_index)
-        # It prints to standard output what Watch writes to the log.
+        # It prints to standard output; Watch logs the same values.
         self.remove_callback(PrinterCallback)
 
     @override
@@ -118,22 +118,22 @@ class BatchTrainer(Trainer):
         )
         if processes == 1:
             return self.accelerator.prepare(loader)  # type: ignore[no-any-return]
-        # As is done for one process: of several, each would be given other batches.
+        # Prepare as for one process; with several, accelerate would shard the batches again.
         return prepare_data_loader(  # type: ignore[no-any-return]
             loader, self.accelerator.device, num_processes=1, process_index=0, put_on_device=True
         )
 
     def collate(self, rows: list[Any]) -> dict[str, Any]:
-        """Rows to train on to a batch."""
+        """Return the batch for training rows."""
         batch: dict[str, Any] = self.data_collator(rows)
         return batch
 
 
 class FineTuner(BatchTrainer):
-    """Beside each loss it logs how fast it goes and how much of that is padding; a batch too large is halved.
+    """Trainer that logs speed and padding with each loss, and splits batches that exceed the GPU memory.
 
-    A loss over pairs of rows, as a bi-encoder's, sees those of each part only. Several processes, or threads on a CPU,
-    share each batch, and make the step that one would.
+    A loss over pairs of rows, such as a bi-encoder's, covers only the rows of each part. Several processes, or threads
+    on a CPU, share each batch and take the same step as one process would.
     """
 
     def __init__(
@@ -146,22 +146,23 @@ class FineTuner(BatchTrainer):
         sharing: int = 1,
         **options: Any,
     ) -> None:
-        """As the Trainer's; each layer learns at `layer_decay` times the rate of the one above it.
+        """`options` are those of the Trainer.
 
-        `packed` says that padding is not computed; `compare` is the loss of logits (batch,) and labels (batch,) where
-        it is no mean over rows, and `mix` makes other rows of those of a batch. `sharing` threads share a batch.
+        Each layer learns at `layer_decay` times the rate of the layer above it. `packed`: batches are padding-free.
+        `compare`: the loss of logits (batch,) and labels (batch,), if it is not a mean over rows. `mix`: augmentation
+        of the rows of a batch. `sharing`: number of threads that share a batch.
         """
         super().__init__(**options)
         self._layer_decay = layer_decay
         self._packed, self._compare, self._mix = packed, compare, mix
         self._threads = BatchThreads(sharing) if sharing > 1 else None
         if self._threads:
-            # torch keeps the weights in bf16 for all threads at once, and any that is done throws them away: whether a
-            # gradient is added up in bf16 or in fp32 would depend on which thread was first.
+            # torch shares its cache of bf16 weights between threads, and the first thread to finish clears it. Whether
+            # a gradient is accumulated in bf16 or fp32 would then depend on timing.
             self.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
         self.meter, self._lately = self._new_meter(), self._new_meter()
         self.parts = 1
-        "In how many parts a batch is computed, for memory."
+        "Parts into which a batch is split to fit into memory."
         self._weight = 1.0
 
     def _new_meter(self) -> Meter:
@@ -178,7 +179,7 @@ class FineTuner(BatchTrainer):
     @override
     def collate(self, rows: list[Any]) -> dict[str, Any]:
         batch = super().collate(self._mix(rows) if self._mix else rows)
-        # Here, where they are not yet on a GPU, which would have to be waited for.
+        # Count here, before the batch is on a GPU, to avoid a synchronization.
         self.meter.count(batch)
         self._lately.count(batch)
         return batch
@@ -193,17 +194,17 @@ class FineTuner(BatchTrainer):
                 loss = self._in_parts(model, inputs)
                 return loss / processes if self._compare else loss
             except torch.OutOfMemoryError:
-                # Of several processes the others would wait for this one where it no longer is.
+                # With several processes, the others would wait in a collective operation that this one has left.
                 if self.parts >= rows or processes > 1:
                     raise
-            # Out here, since the error holds on to what did not fit.
+            # Outside of the handler, because the error keeps the tensors that did not fit alive.
             model.zero_grad()
             torch.cuda.empty_cache()
             self.parts *= 2
             log.warning("out of memory: from now on batches are computed in %d parts", self.parts)
 
     def _by_threads(self, threads: BatchThreads, model: nn.Module, inputs: Batch) -> Tensor:
-        """One step on a CPU, as the Trainer's own but for the threads."""
+        """Run one step on a CPU, as the Trainer does, but in several threads."""
         model.train()
         alone = super().compute_loss
         weight = self._weight_of(inputs, inputs)
@@ -218,7 +219,7 @@ class FineTuner(BatchTrainer):
         return threads.learn(parameters, inputs, forward, self._compare)
 
     def _in_parts(self, model: nn.Module, inputs: Batch) -> Tensor:
-        """One step whose gradients are those of the whole batch, however many parts it is computed in."""
+        """Run one step in parts, with the gradients of the whole batch."""
         losses = []
         for piece in pieces_of(inputs, self.parts):
             self._weight = self._weight_of(piece, inputs)
@@ -227,10 +228,10 @@ class FineTuner(BatchTrainer):
         return torch.stack(losses).sum()
 
     def _weight_of(self, piece: Batch, batch: Batch) -> float:
-        """What the mean loss of a piece of this process's share of a batch is multiplied with.
+        """Return the factor for the mean loss of a piece of this process's share of a batch.
 
-        Every row counts as much as any other of the epoch: of long ones a batch has few, and in its mean each of them
-        would count for more than a short one. Rows that are compared with each other make one loss of the batch.
+        It gives every row of the epoch the same weight. Batches of long rows have few rows, each of which would
+        otherwise weigh more than a short row. A loss that compares rows with each other is one value per batch.
         """
         rows = len(piece["labels"])
         return rows / len(batch["labels"]) if self._compare else rows * self.args.world_size / self._batches.mean_rows
@@ -240,7 +241,7 @@ class FineTuner(BatchTrainer):
         processes = self.args.world_size
         if self._compare and model.training and processes > 1:
             logits, labels = all_rows(model(**inputs)["logits"]), all_rows(inputs["labels"])
-            # Each adds the gradients of its own rows, and what is taken of them is the mean.
+            # Each process has the gradients of its own rows, and DDP averages them.
             return self._compare(logits, labels) * processes
         found = super().compute_loss(model, inputs, *args, **options)
         return (found[0] * self._weight, *found[1:]) if isinstance(found, tuple) else found * self._weight
@@ -249,6 +250,6 @@ class FineTuner(BatchTrainer):
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
         if "loss" in logs:
             logs |= self._lately.figures()
-        # What evaluation takes is no time of training.
+        # Restart the clock, so that evaluation does not count as training time.
         self._lately = self._new_meter()
         super().log(logs, *args, **options)

@@ -85,7 +85,7 @@ def test_second_figures_exclude_rows_in_train(repeated: Road) -> None:
 
 def test_a_test_file_of_nothing_new_is_refused(reviews: Road) -> None:
     copied = reviews.with_rows(reviews.rows | {"test": reviews.rows["train"].head(40)})
-    with pytest.raises(DataError, match="every row is in"):
+    with pytest.raises(DataError, match="every row is also in"):
         evaluate(copied.job, copied.validated, copied.tokenized, reviews.trained)
 
 
