@@ -174,8 +174,8 @@ CASES = [
     Case("a bomb in chunks", chunked([gzip.compress(BOMB)], Content_Encoding="gzip"), 413, "too_large"),
     Case("a bomb in a bomb", packed(gzip.compress(gzip.compress(BOMB))), 400, "malformed"),
     # The body is not what the headers declare.
-    Case("gzip that is none", packed(GOOD), 400, "malformed"),
-    Case("gzip that is cut off", packed(gzip.compress(GOOD)[:-9]), 400, "malformed"),
+    Case("invalid gzip", packed(GOOD), 400, "malformed"),
+    Case("truncated gzip", packed(gzip.compress(GOOD)[:-9]), 400, "malformed"),
     Case("gzip with something after it", packed(gzip.compress(GOOD) + b"x"), 400, "malformed"),
     Case("gzip with a wrong sum", packed(gzip.compress(GOOD)[:-8] + b"\0" * 8), 400, "malformed"),
     Case("an unknown compression", packed(GOOD, "br"), 415, MEDIA),
@@ -198,7 +198,7 @@ CASES = [
     # Not HTTP, or malformed HTTP.
     Case("no HTTP at all", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 200], 400, NOT_HTTP),
     Case("an unknown method", request(GOOD, method="STEAL"), 400, NOT_HTTP),
-    Case("a length that is no number", request(GOOD, Content_Length="many"), 400, NOT_HTTP),
+    Case("a length that is not a number", request(GOOD, Content_Length="many"), 400, NOT_HTTP),
     Case("a length below nothing", request(GOOD, Content_Length="-1"), 400, NOT_HTTP),
     Case("two lengths", request(GOOD, Content_Length="3\r\nContent-Length: 30"), 400, NOT_HTTP),
     Case("a length and chunks", request(GOOD, Transfer_Encoding="chunked"), 400, NOT_HTTP),

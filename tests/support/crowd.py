@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 #: Number of users of each kind.
 STEADY, RUDE = 8, 2
 #: Share of requests after which a steady user reconnects; timeout in seconds.
-ANEW, ANSWER_SECONDS = 0.05, 60.0
+RECONNECT, ANSWER_SECONDS = 0.05, 60.0
 
 
 class Answer(NamedTuple):
@@ -80,7 +80,7 @@ class Crowd:
             due = max(due + STEADY / self.rate, time.monotonic()) if self.rate else time.monotonic()
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             # A server may close an idle connection.
-            if reader.at_eof() or chance.random() < ANEW:
+            if reader.at_eof() or chance.random() < RECONNECT:
                 writer.close()
                 reader, writer = await self._connect()
             asked = time.monotonic()

@@ -43,7 +43,7 @@ def test_a_rejection_is_found_for_its_decision_alone(store: Store) -> None:
     assert found.ref.startswith("rejection/nsmc/k1/")
     assert (found.ref, found.figures, found.manifest.run) == (newest.ref, {"by": "bob rejected it"}, "scheduled__2")
     assert (found.key, found.manifest.recipe, found.input_ref("decided")) == (first.key, "nsmc", first.ref)
-    assert find_rejection(store, second, decision()) is None, "of the same key, but decided anew"
+    assert find_rejection(store, second, decision()) is None, "the same key, but a new decision"
     assert find_rejection(store, decided_by(store, "k2"), decision()) is None
 
 

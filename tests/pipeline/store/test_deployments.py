@@ -208,7 +208,7 @@ def test_a_record_is_strict_and_counted_from_one() -> None:
         Deployment.model_validate({**dict(record), "number": 0})
 
 
-# --- the way to what is live --------------------------------------------------------------------
+# --- the path to the live one --------------------------------------------------------------------
 
 
 def log_of(store: Store, *maps: dict[str, str]) -> DeploymentLog:
