@@ -1,1 +1,1 @@
-"""Export a trained model to ONNX and check that it answers alike."""
+"""Export a trained model to ONNX and check its parity with the original."""

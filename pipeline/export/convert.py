@@ -1,4 +1,4 @@
-"""A trained model as the files of a release: traced, fused, made small, and held against the original."""
+"""Convert a trained model to the files of a release: trace, fuse, quantize and check parity with the original."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from pipeline.store.releases import Card, Golden, Variant
 
 log = logging.getLogger(__name__)
 
-#: Files by device, the surest first.
+#: Model files by device, in order of preference.
 Variants = dict[Literal["cpu", "cuda"], tuple[Variant, ...]]
 
 GOLDEN = 12
-#: Inputs of the train file by which int8 is prepared.
+#: Calibration inputs for int8, from the train file.
 CALIBRATION = 320
-#: Inputs on which the fp32 graph is held against the trained model, and the largest difference, a share of the
-#: answer's range. Rounding is far below it; a graph that ignores the mask is above, and the recipe's bounds on
-#: labels and metric might let it pass.
+#: Inputs on which the fp32 graph is compared with the trained model, and the largest difference as a share of the
+#: answer's range. Rounding stays far below it. A graph that ignores the mask exceeds it, although it might pass the
+#: recipe's bounds on labels and metric.
 GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
-#: Calls behind the latency figure, and unmeasured ones before them.
+#: Measured calls for the latency, and unmeasured warm-up calls before them.
 CALLS, WARM_UP = 200, 20
 
 
 def convert(
     job: Job, identity: str, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact, draft: Path
 ) -> dict[str, Any]:
-    """Write the files of the release `identity` into `draft`; its figures. Raises as `export` says."""
+    """Write the files of the release `identity` into `draft` and return its figures. Raises as `export`."""
     recipe = job.recipe
     model = load_trained(recipe, trained, torch.device("cpu"))
     rows = _sample_rows(recipe, pd.read_parquet(validated.path / "test.parquet"))
@@ -63,7 +63,7 @@ def convert(
     model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
     names = {device: [item.name for item in items] for device, items in variants.items()}
     exported = {"id": card.id, "variants": names, "parity": parity, "latency_ms": latency}
-    # The decision is told and not an input: the same model is the same release, whatever it was held against.
+    # The report shows the decision, but the key of the release excludes it: the same model is the same release.
     report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
     (draft / "report.html").write_text(report, encoding="utf-8")
     return exported | figures
@@ -77,9 +77,10 @@ def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:
 def _write_variants(
     job: Job, model: Trained, rows: pd.DataFrame, seen: pd.DataFrame, draft: Path
 ) -> tuple[Variants, dict[str, Parity]]:
-    """The files for each device, held against `model` on `rows`, and what was found; by `seen` int8 is prepared.
+    """Write the files for each device and return them with their parity to `model` on `rows`.
 
-    Raises ParityError where the graphs are not the model's, or fp16 is beyond the recipe's bound.
+    `seen` are the calibration rows for int8. Raises ParityError if the fp32 graphs differ from the model, or if fp16
+    exceeds the recipe's bounds. If int8 exceeds them, CPUs get the fp32 file only.
     """
     bounds, labels = model.recipe.export, rows["label"].to_numpy()
     fused, exact = draft / "fused.onnx", draft / "model.fp32.onnx"
@@ -107,7 +108,7 @@ def _write_variants(
         cpu.insert(0, Variant(file=small.name, precision="int8", parity=parity["int8"]))
     cuda = (
         Variant(file=half.name, precision="fp16", parity=parity["fp16"]),
-        # Only CUDA has its kernels; where it is served it must answer the golden sentences to be chosen.
+        # Its kernels exist only for CUDA. The service uses it only if it passes the golden sentences.
         Variant(file=packed.name, precision="fp16", packed=True, parity=None),
     )
     return {"cpu": tuple(cpu), "cuda": cuda}, parity
@@ -126,7 +127,7 @@ def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, A
 
 
 def write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None:
-    """The graph for CUDA, that for the CPU, and that for CUDA which computes no padding; the last in fp16."""
+    """Write the graph for CUDA, the graph for the CPU, and the padding-free graph for CUDA in fp16."""
     trace(model, fused)
     fuse(model.module, fused, fused)
     recipe = model.recipe.model
@@ -139,7 +140,7 @@ def write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None
 
 
 def _keep(directory: Path, *files: Path) -> None:
-    """Have `files` to look at in `directory`, instead of those of the last time."""
+    """Replace the contents of `directory` with copies of `files`, for inspection."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for file in files:
@@ -158,7 +159,7 @@ def _latency(model: Trained, rows: pd.DataFrame, file: Path) -> float:
 
 def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golden, ...], float]:
     chosen = rows.head(GOLDEN)
-    # One at a time, as they will be asked: int8 activations are scaled by the batch.
+    # One at a time, as in the later check: int8 activations are scaled per batch.
     answers = run_onnx(model, chosen, open_session(file), 1)
     reference = model.answer(chosen)
     golden = tuple(
@@ -168,7 +169,7 @@ def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golde
         )
     )
     low, high = model.recipe.score_range or (0.0, 1.0)
-    # Room for the other variant and for batches of other sizes: what int8 costs here, twice, and 2% of the range.
+    # Margin for the other variant and other batch sizes: twice the error of this variant, plus 2% of the range.
     return golden, 2 * float(np.abs(answers - reference).max()) + 0.02 * (high - low)
 
 

@@ -1,4 +1,4 @@
-"""ONNX graphs: traced from torch, fused for BERT, and made small."""
+"""ONNX graphs: trace from torch, fuse for BERT, quantize, and remove padding."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ from pipeline.models.trained import Trained
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 FLOAT = onnx.TensorProto.FLOAT
-#: The steps of 8 bits, and the noise by rounding to them, as a share of what the usual channels of a GELU carry, above
-#: which they are too few. In `mini`'s four layers it is 0.09 to 0.2, 0.02 to 0.03, 0.6 to 1.2 and 0.001.
+#: Steps of 8 bits, and the limit of the quantization noise as a share of the power in the usual channels of a GELU.
+#: In `mini`'s four layers the share is 0.09 to 0.2, 0.02 to 0.03, 0.6 to 1.2 and 0.001.
 STEPS, NOISE = 255, 0.05
 
-#: Inputs of one call of a session, by name, (batch, length) each.
+#: Inputs of one session call by name, (batch, length) each.
 Feed = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Exported(nn.Module):
-    """What is traced: positional inputs, one output."""
+    """Wrapper for tracing: positional inputs and one output."""
 
     def __init__(self, module: nn.Module) -> None:
         """`module` is a classifier or a bi-encoder."""
@@ -57,7 +57,7 @@ class Exported(nn.Module):
         self.module = module
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """`logits` (batch, labels), or `vectors` (batch, hidden) of a bi-encoder."""
+        """Return `logits` (batch, labels), or `vectors` (batch, hidden) for a bi-encoder."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         if isinstance(self.module, BiEncoder):
             return self.module.vectors(**inputs)
@@ -67,13 +67,13 @@ class Exported(nn.Module):
 
 def trace(model: Trained, file: Path) -> None:
     """Write the graph of `model` with dynamic batch and length."""
-    # Only eager attention is a pattern that the fuser knows.
+    # The fuser recognizes only eager attention.
     transformer_of(model.module).set_attn_implementation("eager")
-    # Of ids, mask and types; a model may have but one type, 0.
+    # Ids, mask and types; type 0 is the only one that every model has.
     example = tuple(torch.full((2, 8), value) for value in (1, 1, 0))
     output = "vectors" if isinstance(model.module, BiEncoder) else "logits"
     with warnings.catch_warnings(), _plain_places(transformer_of(model.module)):
-        # The tracing exporter is deprecated, and the one whose graphs fuse; both warn of constants that are right.
+        # The tracing exporter is deprecated, but only its graphs fuse. Its warnings about constants are harmless.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Exported(model.module).eval(),
@@ -89,9 +89,8 @@ def trace(model: Trained, file: Path) -> None:
 
 @contextmanager
 def _plain_places(transformer: PreTrainedModel) -> Iterator[None]:
-    """Number the tokens of a RoBERTa as BERT does, from a table that begins later: the fuser knows only that.
-
-    RoBERTa counts the tokens that are no padding. Padding stands on the right, where no place is ever read.
+    """Number the positions of a RoBERTa as BERT does, with a shifted position table: the fuser recognizes only that.
+    RoBERTa numbers only tokens that are not padding. Padding is on the right, so no other token is affected.
     """
     if transformer.config.model_type != "roberta":
         yield
@@ -112,10 +111,10 @@ def _plain_places(transformer: PreTrainedModel) -> Iterator[None]:
 
 
 def fuse(module: nn.Module, source: Path, target: Path) -> None:
-    """Fuse embeddings, attention, normalisation and GELU. Raises ParityError where the graph is not as expected."""
+    """Fuse embeddings, attention, normalisation and GELU. Raises ParityError if an operator could not be fused."""
     config = transformer_of(module).config
     options = FusionOptions("bert")
-    # A mask of lengths instead of a mask of places: CUDA's fast kernels want it, and padding is on the right.
+    # Use sequence lengths as mask: CUDA's fast kernels require it, and padding is on the right.
     options.use_raw_attention_mask(False)
     with _quiet():
         fused = optimizer.optimize_model(
@@ -142,7 +141,7 @@ def fuse(module: nn.Module, source: Path, target: Path) -> None:
 
 
 def simplify(source: Path, target: Path, *, with_types: bool, first_row: bool) -> None:
-    """Leave out of a fused graph what is never used: types that are all alike, rows that no head reads."""
+    """Remove unused computation from a fused graph: constant token types, and rows that the head does not read."""
     model = onnx.load(str(source))
     if not with_types:
         fold_types(model)
@@ -152,19 +151,19 @@ def simplify(source: Path, target: Path, *, with_types: bool, first_row: bool) -
 
 
 def to_cpu(source: Path, target: Path) -> None:
-    """The same graph, in fp32, of operators that ONNX Runtime computes fast on a CPU."""
+    """Write the same graph in fp32, with operators that are fast in ONNX Runtime on a CPU."""
     model = onnx.load(str(source))
     for_cpu(model)
     onnx.save(model, str(target))
 
 
 def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
-    """Quantize the weights of words and layers, the latter per channel; activations are scaled as they come.
+    """Quantize embeddings and layer weights to int8, the latter per channel; activations are quantized dynamically.
 
-    `feeds` are inputs of the graph as there will be, by which it is seen where 8 bits are too few.
+    `feeds` are representative inputs that show for which activations 8 bits are too few.
     """
     model = onnx.load(str(source))
-    # Not the head's, which take no time. The quantizer first makes a MatMul of each Gemm, by this name.
+    # Exclude the head, whose time is negligible. The quantizer first converts each Gemm to a MatMul of this name.
     exact = [f"{item.name}_MatMul" for item in model.graph.node if item.op_type == "Gemm"]
     exact += part_outliers(model, _coarse(model, feeds))
     with _quiet():
@@ -176,14 +175,14 @@ def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
             per_channel=True,
             # Signed: unsigned weights are 2.3 times slower on AVX-512 VNNI.
             weight_type=QuantType.QInt8,
-            # Seven bits: with eight, processors without VNNI add two products in 16 bits and cut off what is above.
+            # Seven bits: CPUs without VNNI add two products in 16 bits, which saturates with eight-bit weights.
             reduce_range=True,
             extra_options={"DefaultTensorType": FLOAT},
         )
 
 
 def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarray[Any, Any]]:
-    """The farthest value of each channel, (channels,), of each GELU's output whose int8 would be too coarse."""
+    """Return peak absolute values (channels,) by name, for GELU outputs for which int8 is too coarse."""
     names = gelus_of_layers(model)
     watched = copy.deepcopy(model)
     watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names)
@@ -192,11 +191,11 @@ def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarr
     for feed in feeds:
         for name, values in zip(names, session.run(names, dict(feed)), strict=True):
             states, mask = np.asarray(values), np.asarray(feed["attention_mask"]) > 0
-            # Of padding there is next to none where it is served; of a last layer that is cut, only [CLS] is there.
+            # Skip padding, which hardly occurs when serving. A pruned last layer contains only [CLS].
             rows = states[mask] if states.shape[:2] == mask.shape else states.reshape(-1, states.shape[-1])
             reach[name] = np.maximum(reach[name], np.abs(rows).max(axis=0))
             power[name] = power[name] + np.square(rows).sum(axis=0)
-            # What is rounded to steps is off by their square over twelve, on average.
+            # The mean squared error of rounding to steps is the squared step divided by 12.
             noise[name] = noise[name] + ((rows.max() - rows.min()) / STEPS) ** 2 / 12 * len(rows)
     found = {}
     for name, peaks in reach.items():
@@ -207,12 +206,12 @@ def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarr
 
 
 def to_packed(source: Path, target: Path) -> None:
-    """The same graph without the padding: its rows lie one after the other from the embeddings to the last layer.
+    """Write the padding-free graph: rows are concatenated from the embeddings to the last layer.
 
-    Only CUDA has the operators. Raises ParityError where an attention is left as it was.
+    Its operators exist only for CUDA. Raises ParityError if an attention could not be converted.
     """
     graph = onnx.load(str(source))
-    # Without padding, Attention has a fast kernel only on older GPUs.
+    # The packed form of Attention has a fast kernel only on older GPUs.
     part_attention(graph)
     model = OnnxModel(graph)
     with _quiet():
@@ -233,7 +232,7 @@ def to_fp16(source: Path, target: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ONNX Runtime's tools from writing a line a node to the root logger."""
+    """Keep ONNX Runtime's tools from logging a line per node to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

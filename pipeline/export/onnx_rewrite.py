@@ -1,6 +1,6 @@
-"""Rewrites of a fused graph that change how it computes and not what: each takes a model and changes it in place.
+"""Rewrites of a fused graph that preserve its results; each changes a model in place.
 
-They expect BERT's graph as `pipeline.export.onnx_graph.fuse` leaves it: EmbedLayerNormalization, then for each layer
+They expect BERT's graph from `pipeline.export.onnx_graph.fuse`: EmbedLayerNormalization, then for each layer
 Attention, SkipLayerNormalization, BiasGelu and SkipLayerNormalization, then a head.
 """
 
@@ -14,24 +14,24 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 CONTRIB = "com.microsoft"
-#: Share of the channels that `part_outliers` sets apart.
+#: Share of channels that `part_outliers` separates.
 OUTLIERS = 1 / 16
 
 
 class Graph:
-    """The graph of a model: nodes are replaced one by one, constants are added by name."""
+    """Editor for a model's graph: replaces nodes one by one and adds constants by name."""
 
     def __init__(self, model: ModelProto) -> None:
-        """`model` is what is changed."""
+        """`model` is changed in place."""
         self.proto = model.graph
         self._constants = {item.name: item for item in model.graph.initializer}
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """The constant called `name`."""
+        """Return the value of the constant `name`."""
         return numpy_helper.to_array(self._constants[name])
 
     def constant(self, name: str, value: Any, kind: type = np.int64) -> str:
-        """`name`, under which `value` is a constant; one that is there already stays."""
+        """Add `value` as the constant `name`, unless that exists, and return `name`."""
         if name not in self._constants:
             tensor = numpy_helper.from_array(np.ascontiguousarray(value, dtype=kind), name)
             self.proto.initializer.append(tensor)
@@ -39,7 +39,7 @@ class Graph:
         return name
 
     def replace(self, write: Callable[[NodeProto], Sequence[NodeProto] | None]) -> None:
-        """Put what `write` makes of each node in its place; None leaves it."""
+        """Replace each node by the result of `write`; None keeps the node."""
         nodes: list[NodeProto] = []
         for node in self.proto.node:
             written = write(node)
@@ -48,7 +48,7 @@ class Graph:
         self.proto.node.extend(nodes)
 
     def drop_unused(self) -> None:
-        """Remove constants that no node reads any more."""
+        """Remove constants that no node reads."""
         read = {name for node in self.proto.node for name in node.input}
         kept = [item for item in self.proto.initializer if item.name in read]
         del self.proto.initializer[:]
@@ -58,18 +58,18 @@ class Graph:
 def node(
     kind: str, inputs: Sequence[str], outputs: Sequence[str], *, contrib: bool = False, **values: Any
 ) -> NodeProto:
-    """A node of one output or more, named as its first."""
+    """Return a new node, named after its first output."""
     domain = CONTRIB if contrib else None
     return helper.make_node(kind, list(inputs), list(outputs), name=outputs[0] + "/node", domain=domain, **values)
 
 
 def value_of(item: NodeProto, name: str) -> Any:
-    """The attribute `name` of a node."""
+    """Return the value of the attribute `name` of a node."""
     return next(helper.get_attribute_value(found) for found in item.attribute if found.name == name)
 
 
 def fold_types(model: ModelProto) -> None:
-    """Make the type of every token 0, and that a part of the positions: `token_type_ids` is no input any more."""
+    """Add the embedding of token type 0 to the position embeddings, and remove the input `token_type_ids`."""
     graph = Graph(model)
 
     def write(item: NodeProto) -> None:
@@ -96,7 +96,7 @@ def keep_first_row(model: ModelProto) -> None:
             zero, one = graph.constant("rows/zero", [0]), graph.constant("rows/one", [1])
             return [node("Slice", [states, zero, one, one], [first]), *_attend(graph, last, first)]
         if item.op_type == "SkipLayerNormalization":
-            # That of the last attention alone: nothing else reads these states.
+            # Only the last attention's residual connection reads these states.
             item.input[:2] = [first if name == states else name for name in item.input[:2]]
         return None
 
@@ -105,10 +105,10 @@ def keep_first_row(model: ModelProto) -> None:
 
 
 def for_cpu(model: ModelProto) -> None:
-    """Put operators in place of the fused ones that ONNX Runtime's CPU kernels are slow at (decision 18).
+    """Replace fused operators that have slow CPU kernels in ONNX Runtime (decision 18).
 
-    Layers are normalised by InstanceNormalization, the tokens being its channels; GELU gets its bias from the product
-    before it; queries, keys and values are one product of the whole batch.
+    Layer normalisation becomes InstanceNormalization with tokens as channels. BiasGelu becomes an Add, which belongs to
+    the preceding product, and a Gelu. Queries, keys and values become one product of the whole batch.
     """
     graph = Graph(model)
     lengths = "tokens"
@@ -144,7 +144,7 @@ def for_cpu(model: ModelProto) -> None:
 
 
 def part_attention(model: ModelProto) -> None:
-    """Put three products and a MultiHeadAttention in place of each Attention: without padding CUDA is fast at these."""
+    """Replace each Attention by three products and a MultiHeadAttention, which has a fast packed kernel on CUDA."""
     graph = Graph(model)
 
     def write(item: NodeProto) -> Sequence[NodeProto] | None:
@@ -165,7 +165,7 @@ def part_attention(model: ModelProto) -> None:
 
 
 def gelus_of_layers(model: ModelProto) -> list[str]:
-    """Names of the outputs of GELUs between two products of matrices; that of a head may be between others."""
+    """Return the output names of GELUs between two matrix products, which excludes the GELU of a head."""
     makers = {name: item for item in model.graph.node for name in item.output}
 
     def maker(name: str) -> str:
@@ -183,11 +183,11 @@ def gelus_of_layers(model: ModelProto) -> list[str]:
 
 
 def part_outliers(model: ModelProto, peaks: Mapping[str, np.ndarray[Any, Any]]) -> list[str]:
-    """Give the channels that reach farthest a product of their own, and return the names of those products.
+    """Compute the outlier channels in separate products, and return the names of those products.
 
-    `peaks` has the farthest value of each channel, (channels,), by the name of the GELU's output. Scaled together, a
-    few that reach a hundred times as far leave hardly a step to the others in int8 (LLM.int8(), Dettmers et al. 2022).
-    The channels are put in order of their peaks, in the weights on either side, and then cut in two.
+    `peaks` has the peak absolute value of each channel, (channels,), by the name of the GELU output. With a common int8
+    scale, a few channels with values a hundred times as large leave hardly a step for the others (LLM.int8(), Dettmers
+    et al. 2022). The weights on both sides are sorted by the peaks of the channels and then split in two.
     """
     graph = Graph(model)
     makers = {name: item for item in graph.proto.node for name in item.output}
@@ -224,12 +224,12 @@ def part_outliers(model: ModelProto, peaks: Mapping[str, np.ndarray[Any, Any]]) 
 
 
 def usual_channels(channels: int) -> int:
-    """How many of a GELU's channels `part_outliers` leaves together."""
+    """Return how many of a GELU's channels are not outliers for `part_outliers`."""
     return channels - math.ceil(channels * OUTLIERS)
 
 
 def _after(graph: Graph, name: str) -> set[str]:
-    """Names of what is made of `name`, by any number of nodes, and itself."""
+    """Return `name` and the names of all values that depend on it."""
     found = {name}
     for item in graph.proto.node:
         if found & set(item.input):
@@ -238,7 +238,7 @@ def _after(graph: Graph, name: str) -> set[str]:
 
 
 def _attend(graph: Graph, item: NodeProto, queries: str) -> list[NodeProto]:
-    """The Attention `item` in parts, (batch, rows of `queries`, hidden): its products are ordinary ones."""
+    """Return nodes that compute the Attention `item`, (batch, rows of `queries`, hidden), with ordinary products."""
     states, weight, bias, lengths = item.input
     out, heads = item.output[0], value_of(item, "num_heads")
     weights, biases = graph.array(weight), graph.array(bias)
@@ -265,7 +265,7 @@ def _attend(graph: Graph, item: NodeProto, queries: str) -> list[NodeProto]:
 
 
 def _embedded(graph: Graph, item: NodeProto) -> tuple[str, list[NodeProto]]:
-    """The sum of a token's word, place and type, and the nodes that make it."""
+    """Return the name of the sum of word, position and type embeddings, and the nodes that compute it."""
     ids, types, words, places, kinds = item.input[:5]
     base = item.output[0]
     zero, one, two = (graph.constant(f"number/{number}", [number]) for number in range(3))
@@ -291,12 +291,11 @@ def _normalised(
     *,
     narrow: bool,
 ) -> list[NodeProto]:
-    """The output of `item`, each row of `total` (batch, length, hidden) normalised, scaled and shifted.
-
-    `shaped` remembers what is made once for all rows, and once for the first ones (`narrow`), of each width.
+    """Return nodes that normalise, scale and shift each row of `total` (batch, length, hidden), as `item` does.
+    `shaped` caches the shared nodes per width, separately for all rows and for the first rows (`narrow`).
     """
     base, width = item.output[0], len(graph.array(affine[0]))
-    # ELECTRA's embeddings may be narrower than its layers.
+    # The embeddings of ELECTRA may be narrower than its layers.
     key = f"{'first' if narrow else 'all'}/{width}"
     nodes = []
     if key not in shaped:

@@ -1,4 +1,4 @@
-"""How far an exported file is from the trained model on the same rows, and whether that is above its bounds."""
+"""Parity of an exported file with the trained model on the same rows, and its bounds."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pipeline.bounds import CHANCE, ERRORS, most_of
 from pipeline.evaluation.metrics import compute_metrics
 from pipeline.recipes.schema import ParityBound, Recipe
 
-#: Differences in the answer's unit, the share of changed labels, and the change of the first metric with its standard
-#: error (`metric_error`).
+#: Differences in the unit of the answer, the share of changed labels, and the change of the first metric with its
+#: standard error (`metric_error`).
 Parity = dict[str, float]
 
 
 def beyond(parity: Parity, bound: ParityBound, rows: int) -> str | None:
-    """Return what of `parity`, measured on `rows` rows, is above its bound; None if nothing is.
+    """Return which figure of `parity`, measured on `rows` rows, exceeds its bound, as text; None if none does.
 
-    The figures vary with the rows that are drawn, and a file that is within both bounds must not be refused for that.
-    So changed labels are counted (`most_of`), and the lower end of the metric change's interval is compared. An answer
-    that is NaN is above any bound.
+    The figures vary with the sampled rows, and chance alone must not refuse a file. Therefore the number of changed
+    labels is compared with `most_of`, and the lower end of the interval with the bound on the metric change. NaN
+    exceeds any bound.
     """
     on, source = f"on {rows:,} rows of the test file", "set by the recipe's [export]"
     if not math.isfinite(parity["largest_difference"]):
@@ -41,7 +41,7 @@ def beyond(parity: Parity, bound: ParityBound, rows: int) -> str | None:
 def measure_parity(
     recipe: Recipe, labels: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]
 ) -> Parity:
-    """How far `answers` are from `reference`: differences in the answer's unit, changed labels, first metric."""
+    """Return the parity of `answers` with `reference`: differences, changed labels, and change of the first metric."""
     differences = np.abs(answers - reference)
     if recipe.kind == "classification":
         changed = answers.argmax(axis=1) != reference.argmax(axis=1)
@@ -61,15 +61,16 @@ def measure_parity(
 def change_error(
     recipe: Recipe, labels: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]
 ) -> float:
-    """Return the standard error of the first metric's change from `reference` to `answers`, by the rows drawn."""
+    """Return the standard error of the first metric's change from `reference` to `answers`, from sampling rows."""
     before, after = (_influence(recipe, labels, item) for item in (reference, answers))
     return float((after - before).std() / math.sqrt(len(labels)))
 
 
 def _influence(recipe: Recipe, labels: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """What each row does to the first metric, (rows,): whether it is right, or its influence on Pearson's r.
+    """Return the influence of each row on the first metric, (rows,): 1 if it is right, or its influence on Pearson's r.
 
-    The influence function of r: Devlin, Gnanadesikan and Kettenring (1975). NaN if all scores or labels are equal.
+    Source of the influence function of r: Devlin, Gnanadesikan and Kettenring (1975). NaN if all scores or labels are
+    equal.
     """
     if recipe.kind == "classification":
         return np.asarray(answers.argmax(axis=1) == labels, dtype=np.float64)

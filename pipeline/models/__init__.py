@@ -1,1 +1,1 @@
-"""Encoders, heads and tokenizers."""
+"""Base models, tokenizers, heads, and trained models."""

@@ -1,4 +1,4 @@
-"""Base models: one that ships, a hub id or a local directory, held to one revision from its first use on."""
+"""Base models: a shipped one, a hub id or a local directory, pinned to one revision from the first use on."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from pipeline.store.manifest import file_digest
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-#: Where the encoders that ship lie, a directory each.
+#: Contains one directory per shipped encoder.
 ENCODERS = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9-]+")
 
 
-#: What is fetched of a base model: configuration, tokenizer and one form of the weights.
+#: Files to download of a base model: configuration, tokenizer and the weights in one format.
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
 PATTERNS = ("*.json", "*.txt", *WEIGHTS)
-#: Kinds of encoder whose exported graph is fused; another kind would be refused only after its training.
+#: Model types whose exported graph can be fused. Checked early; otherwise export would fail after the training.
 KINDS = ("bert", "electra", "roberta")
-#: Seconds for the hub to say its newest revision.
+#: Timeout in seconds when asking the hub for the newest revision.
 REACH_TIMEOUT = 10.0
 
 
@@ -41,17 +41,18 @@ class Base:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a key is made of."""
+        """Return the fields that enter artifact keys."""
         return {"base": self.name, "revision": self.revision}
 
     def fetch(self, *, weights: bool = True) -> Path:
-        """Its directory on this machine, downloaded where it is a hub id; without `weights`, all but those.
+        """Return the local directory of the model, downloading a hub model first; optionally without `weights`.
 
-        Raises BaseModelError where a local directory has changed since it was resolved or is gone, or where the
-        hub no longer has the revision or refuses access; HubUnreachableError where it is neither cached nor to be had.
+        Raises BaseModelError if a local directory has changed since it was resolved or is gone, or if the hub no
+        longer has the revision or refuses access; HubUnreachableError if the model is not cached and the hub does not
+        answer.
         """
         directory = shipped(self.name) or Path(self.name)
-        # A directory's name was made absolute when it was resolved, and a hub id never is.
+        # `resolve_base` makes the name of a directory absolute; a hub id never is.
         if directory.is_absolute():
             if not directory.is_dir():
                 raise BaseModelError(f"base model {self.name} is gone from this machine; put it back, or name another")
@@ -72,13 +73,13 @@ class Base:
 
 
 def resolve_base(name: str, store: Store) -> Base:
-    """The base model called `name`, at the revision recorded in `store`, or at today's, which is recorded.
+    """Return the base model `name` at the revision recorded in `store`; if none is, record the newest one.
 
-    Raises BaseModelError where there is no such model or the hub refuses access, HubUnreachableError where the hub
-    does not answer.
+    Raises BaseModelError if there is no such model or the hub refuses access, HubUnreachableError if the hub does not
+    answer, and ArtifactError if the record is damaged.
     """
     if ours := shipped(name):
-        # By its name and not its place, which is another one on each machine.
+        # Use the name, because the path differs between machines.
         return Base(name, _directory_digest(ours))
     directory = Path(name).expanduser()
     if directory.is_dir():
@@ -87,7 +88,7 @@ def resolve_base(name: str, store: Store) -> Base:
     recorded = store.read(ref)
     if recorded is None:
         store.create(ref, json.dumps({"base": name, "revision": _newest_revision(name)}, indent=1).encode())
-        # Another machine may have recorded it first: what is in the store holds for all.
+        # Read it back: if another machine has recorded a revision first, that one is used.
         recorded = store.read(ref)
     try:
         return Base(name, json.loads(recorded or b"")["revision"])
@@ -98,7 +99,7 @@ def resolve_base(name: str, store: Store) -> Base:
 
 
 def find_base(job: Job) -> Base | None:
-    """The base model of a job, or None where an encoder starts from scratch. Raises as `resolve_base` does."""
+    """Return the base model of a job, or None if it trains an encoder from scratch. Raises as `resolve_base`."""
     name = job.recipe.model.base
     return None if name == SCRATCH else resolve_base(name, job.store)
 
@@ -113,7 +114,7 @@ def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
     if kind not in KINDS:
         raise BaseModelError(f"base model {directory} is a {kind}; only {', '.join(KINDS)} models can be exported")
     if kind == "roberta":
-        # Its first places stand for padding.
+        # Its first position embeddings are reserved for padding.
         places -= config.get("pad_token_id", 1) + 1
     if max_length > places:
         raise BaseModelError(f"base model {directory} takes {places} tokens at most; lower model.max_length to that")
@@ -150,7 +151,7 @@ def _hub_error(name: str, error: Exception, missing: str) -> BaseModelError:
         RevisionNotFoundError,
     )
 
-    # The client looks into its cache after a refusal, and what it raises then has the refusal as its cause.
+    # After a refusal the client tries its cache, and raises an error whose cause is the refusal.
     refusal = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
     if isinstance(refusal, GatedRepoError):
         return BaseModelError(
@@ -168,12 +169,12 @@ def _hub_error(name: str, error: Exception, missing: str) -> BaseModelError:
 
 
 def _is_denied(error: HfHubHTTPError) -> bool:
-    # By the hub itself: the storage behind it says 403 when a signature has expired, and a proxy may say it too.
+    # Only an answer of the hub itself: its storage returns 403 for an expired signature, and a proxy may do so too.
     return error.response.status_code in (401, 403) and "X-Error-Message" in error.response.headers
 
 
 def _line(error: Exception) -> str:
-    # Addresses that the hub redirects to are signed in their query.
+    # Remove query strings, because the hub redirects to signed URLs.
     return " ".join(re.sub(r"\?[^\s'\"]+", "", str(error)).split())
 
 
@@ -193,6 +194,6 @@ def _directory_digest(directory: Path) -> str:
 
 
 def shipped(name: str) -> Path | None:
-    """The directory of the encoder called `name` that ships with the project, if there is one."""
+    """Return the directory of the shipped encoder `name`, or None if there is none."""
     directory = ENCODERS / name
     return directory if NAME.fullmatch(name) and (directory / "config.json").is_file() else None

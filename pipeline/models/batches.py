@@ -17,10 +17,10 @@ Lengths = np.ndarray[Any, Any]
 
 
 class Rows(Dataset[dict[str, Any]]):
-    """Encoded rows as the Trainer wants them: one dictionary a row."""
+    """Encoded rows as the Trainer expects them: one dictionary per row."""
 
     def __init__(self, table: pd.DataFrame, columns: Sequence[str]) -> None:
-        """`columns` of `table` are handed on."""
+        """Keep only `columns` of `table`."""
         self._columns = {name: table[name].tolist() for name in columns}
         self._length = len(table)
 
@@ -32,22 +32,22 @@ class Rows(Dataset[dict[str, Any]]):
 
 
 def load_rows(file: Path, *, by_length: bool = False) -> Rows:
-    """The rows of one side of a tokenize artifact: as they are there, or by length."""
+    """Load the rows of one split of a tokenized artifact, in file order or, with `by_length`, longest first."""
     table = pd.read_parquet(file)
     if by_length:
-        # The longest first: if they do not fit into memory, that is seen at once.
+        # Longest first, so that running out of memory happens at once.
         table = table.sort_values("length", ascending=False, kind="stable")
     return Rows(table, [name for name in table.columns if name not in ("id", "length")])
 
 
 @dataclass(frozen=True)
 class Collate:
-    """Rows to a batch, padded on the right to its own longest row; attention masks come from the lengths."""
+    """Collate rows into a batch, padded on the right to its longest row, with attention masks."""
 
     pad: int
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """Tensors (batch, length) for each column of ids, (batch,) for the labels."""
+        """Return tensors (batch, length) for each column of ids and mask, and (batch,) for the labels."""
         batch: dict[str, Tensor] = {}
         for name in rows[0]:
             values = [row[name] for row in rows]
@@ -70,9 +70,9 @@ def _pad(values: Sequence[np.ndarray[Any, Any]], filler: int) -> Tensor:
 
 
 def cut(lengths: Lengths, order: np.ndarray[Any, Any], tokens: int) -> list[list[int]]:
-    """The rows of `order` in batches of at most `tokens` tokens, padding included; a longer row stands alone.
+    """Cut the rows of `order` into batches of at most `tokens` tokens, padding included; a longer row is alone.
 
-    Little is padded where `order` sorts the rows by `lengths`.
+    Padding is small if `order` sorts the rows by `lengths`.
     """
     batches: list[list[int]] = []
     longest = 0

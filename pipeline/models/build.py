@@ -1,4 +1,4 @@
-"""Models: what is fine-tuned, how rows become batches, and what a trained one answers."""
+"""Build the model to fine-tune from a recipe, freeze layers, and save the result."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pipeline.recipes.schema import Recipe
 
 
 def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """The untrained model of a recipe: from the directory `base`, or from nothing where that is None.
+    """Return the model of a recipe before training, from the directory `base`, or from scratch if that is None.
 
-    Random weights come from torch's generator: seed it first. Raises BaseModelError where `base` cannot be read.
+    Random weights come from torch's generator: seed it first. Raises BaseModelError if `base` cannot be loaded.
     """
     head = {} if recipe.model.objective == "bi-encoder" else _head(recipe)
     try:
@@ -39,12 +39,12 @@ def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenize
 def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
     paired = recipe.model.objective == "bi-encoder"
     kind: Any = AutoModel if paired else AutoModelForSequenceClassification
-    # A pooler would be trained by nothing: the vectors are means.
+    # A bi-encoder pools states itself, so a pooler would never be trained.
     options = {"add_pooling_layer": False} if paired and config.model_type in ("bert", "roberta") else {}
     if base is None:
         model = kind.from_config(config, **options)
     else:
-        # Whatever precision its file is in: fine-tuning in halves diverges.
+        # In fp32 whatever the precision of the file, because fine-tuning in half precision diverges.
         model = kind.from_pretrained(base, config=config, dtype=torch.float32, **options)
     if recipe.model.objective == "cross-encoder":
         tell_texts_apart(model)
@@ -56,7 +56,7 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
 
 
 def tell_texts_apart(model: PreTrainedModel) -> None:
-    """Give the second text of a pair a token type where there is but one (RoBERTa's), at first the same as that."""
+    """Add a token type for the second text of a pair if there is only one (RoBERTa), as a copy of the first."""
     embeddings: Any = model.base_model.embeddings
     only = embeddings.token_type_embeddings.weight.data
     if len(only) == 1:
@@ -98,7 +98,7 @@ def _scratch_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> BertC
 
 
 def transformer_of(module: nn.Module) -> PreTrainedModel:
-    """The transformers model of what `build_model` made."""
+    """Return the transformers model inside a model of `build_model`."""
     inner = module
     if isinstance(module, BiEncoder):
         inner = module.encoder
@@ -109,9 +109,9 @@ def transformer_of(module: nn.Module) -> PreTrainedModel:
 
 
 def freeze_layers(module: nn.Module, count: int) -> None:
-    """Take the lowest `count` layers of what `build_model` made, the embeddings first, out of training.
+    """Freeze the lowest `count` layers of a model of `build_model`, counting the embeddings as the first.
 
-    Raises BaseModelError where none would be left.
+    Raises BaseModelError if `count` is larger than the number of encoder layers.
     """
     if not count:
         return
@@ -119,13 +119,13 @@ def freeze_layers(module: nn.Module, count: int) -> None:
     layers = encoder.encoder.layer
     if count > len(layers):
         raise BaseModelError(f"train.frozen_layers ({count}) leaves nothing to train; it is at most {len(layers)} here")
-    # ELECTRA widens its embeddings by a matrix of its own.
+    # ELECTRA projects its embeddings with a separate module (`embeddings_project`).
     below = [part for name, part in encoder.named_children() if name.startswith("embeddings")]
     for part in (*below, *layers[: count - 1]):
         part.requires_grad_(False)
 
 
 def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Write model and tokenizer as transformers writes them."""
+    """Write model and tokenizer into `directory` in the format of transformers."""
     transformer_of(module).save_pretrained(directory)
     tokenizer.save_pretrained(directory)

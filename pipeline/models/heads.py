@@ -1,4 +1,4 @@
-"""What stands on an encoder: one vector of a text's states, and what is made of it."""
+"""Pooling and task heads on top of an encoder."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from transformers import PreTrainedModel
 
 
 def first_state(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The state of [CLS] (batch, hidden) of `states` (batch, length, hidden)."""
+    """Return the [CLS] state (batch, hidden) of `states` (batch, length, hidden)."""
     return states[:, 0]
 
 
 def mean_state(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """The mean (batch, hidden) of `states` (batch, length, hidden) where `attention_mask` (batch, length) is 1."""
+    """Return the mean (batch, hidden) of `states` (batch, length, hidden) over the tokens in `attention_mask`."""
     mask = attention_mask.unsqueeze(-1).to(states.dtype)
     return (states * mask).sum(1) / mask.sum(1)
 
 
-#: `model.pooling` of a recipe to what a head reads.
+#: Pooling functions by the value of `model.pooling` in a recipe.
 POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"cls": first_state, "mean": mean_state}
 
 
 class Head(nn.Module):
-    """What stands on the encoder of a BERT- or ELECTRA-shaped sequence classifier, for the vector of each text."""
+    """Head of a BERT- or ELECTRA-shaped sequence classifier, applied to one vector per text."""
 
     def __init__(self, classifier: PreTrainedModel) -> None:
-        """The modules are those of `classifier`: what is learnt is learnt there."""
+        """Share the modules of `classifier`, so that training the head trains the classifier."""
         super().__init__()
         whole: Any = classifier
         self.regression = whole.config.problem_type == "regression"
         pooler = getattr(whole.base_model, "pooler", None)
-        # ELECTRA has none, and its own head drops out.
+        # ELECTRA has no pooler, and its head includes dropout.
         self.features = nn.Identity() if pooler is None else nn.Sequential(pooler, whole.dropout)
         self.classifier: nn.Module = whole.classifier
 
     def forward(self, states: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """`logits` (batch, labels) for `states` (batch, hidden), and the loss where `labels` (batch,) are given."""
+        """Return `logits` (batch, labels) for `states` (batch, hidden), and `loss` if `labels` (batch,) are given."""
         logits = self.classifier(self.features(states[:, None]))
         if labels is None:
             return {"logits": logits}
@@ -50,14 +50,14 @@ class Head(nn.Module):
 
 
 class PooledClassifier(nn.Module):
-    """A sequence classifier of transformers whose head reads another vector than the state of [CLS]."""
+    """A sequence classifier of transformers with another pooling than [CLS]."""
 
     def __init__(self, classifier: PreTrainedModel, pooling: str) -> None:
         """`pooling` is a key of `POOLINGS`."""
         super().__init__()
         self.classifier = classifier
         self.pooling = pooling
-        # In a tuple, so that its parameters, which are the classifier's, are not there twice.
+        # Kept in a tuple so that torch does not register the shared parameters a second time.
         self._head = (Head(classifier),)
 
     def forward(
@@ -67,7 +67,7 @@ class PooledClassifier(nn.Module):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """`logits` (batch, labels) of `input_ids` (batch, length), and the loss where `labels` (batch,) are given."""
+        """Return `logits` (batch, labels) of `input_ids` (batch, length), and `loss` if `labels` (batch,) are given."""
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         encoder: Any = self.classifier.base_model
         states = encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
@@ -76,7 +76,7 @@ class PooledClassifier(nn.Module):
 
 
 class BiEncoder(nn.Module):
-    """Two texts, one encoder: L2-normalised vectors whose cosine says how alike they are."""
+    """One encoder for both texts: the cosine of their L2-normalised vectors measures similarity."""
 
     def __init__(self, encoder: nn.Module, pooling: str) -> None:
         """`encoder` is a transformers model with `last_hidden_state`, `pooling` a key of `POOLINGS`."""
@@ -85,11 +85,11 @@ class BiEncoder(nn.Module):
         self.pooling = pooling
 
     def vectors(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
-        """Unit vectors (batch, hidden) of `input_ids` (batch, length)."""
+        """Return unit vectors (batch, hidden) of `input_ids` (batch, length)."""
         inputs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
         pooled = POOLINGS[self.pooling](states, attention_mask).float()
-        # Not `functional.normalize`: ONNX Runtime's shape inference, without which nothing fuses, fails at its norm.
+        # Not `functional.normalize`: ONNX Runtime's shape inference, which fusion needs, fails on its norm.
         vectors: Tensor = pooled / torch.sqrt((pooled * pooled).sum(-1, keepdim=True) + 1e-12)
         return vectors
 
@@ -101,7 +101,7 @@ class BiEncoder(nn.Module):
         attention_mask_pair: Tensor,
         labels: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Cosines (batch,) as `logits`, and the loss where `labels` (batch,) are given."""
+        """Return cosines (batch,) as `logits`, and `loss` if `labels` (batch,) are given."""
         left = self.vectors(input_ids, attention_mask)
         right = self.vectors(input_ids_pair, attention_mask_pair)
         cosines = (left * right).sum(-1)
@@ -111,9 +111,9 @@ class BiEncoder(nn.Module):
 
 
 def correlation_loss(cosines: Tensor, labels: Tensor) -> Tensor:
-    """One minus Pearson's r of `cosines` and `labels` (batch,): the metric itself. 1 where either is constant."""
+    """Return 1 minus Pearson's r of `cosines` and `labels` (batch,), the metric itself; 1 if either is constant."""
     left, right = (side - side.mean() for side in (cosines, labels))
-    # Without it a batch of one label would have no gradient but NaN.
+    # The constant avoids NaN gradients in a batch with a single label value.
     size = left.norm() * right.norm() + 1e-6
     loss: Tensor = 1 - (left * right).sum() / size
     return loss

@@ -1,4 +1,4 @@
-"""Encode rows of text to token ids with one tokenizer at one length."""
+"""Encode rows of text to token ids with a tokenizer and a maximum length."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.progress import progress
 
-#: Inputs that are encoded at once.
+#: Inputs per call of the tokenizer.
 CHUNK = 8192
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Encoded rows and what is to be said of them."""
+    """Encoded rows and their figures."""
 
     rows: pd.DataFrame
     figures: dict[str, float]
 
 
 class Encoder:
-    """Rows to token ids, by one tokenizer at one length."""
+    """Encoder of rows to token ids, with one tokenizer and one maximum length."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, objective: str | None) -> None:
-        """`max_length` counts special tokens too."""
+        """`max_length` includes special tokens."""
         self._tokens: Tokenizer = tokenizer.backend_tokenizer
         self._tokens.no_padding()
         self._tokens.enable_truncation(max_length)
@@ -36,7 +36,7 @@ class Encoder:
         self._objective = objective
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
-        """Encode `text` (and `text_pair`) of `rows`; the other columns but `id` and `label` are dropped."""
+        """Encode `text` (and `text_pair`) of `rows`; of the other columns only `id` and `label` are kept."""
         table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
         first = rows["text"].tolist()
         if self._objective == "cross-encoder":

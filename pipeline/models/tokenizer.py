@@ -1,4 +1,4 @@
-"""Tokenizers: learnt from texts or loaded from a base model, and what they make of rows."""
+"""Tokenizers: trained on texts or loaded from a base model, and their count of unknown words."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from pipeline.errors import BaseModelError
 from pipeline.models.base_model import Base
 
-#: Letters that a vocabulary is learnt with, the most frequent ones; a word with another is unknown.
+#: Size of the alphabet of a trained vocabulary, the most frequent letters. A word with another letter is unknown.
 LETTERS = 1_000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def learn_tokenizer(texts: Sequence[str], size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `train_wordpiece` as models have theirs."""
+    """Return the tokenizer of `train_wordpiece` as a transformers tokenizer."""
     return as_pretrained(train_wordpiece(texts, size))
 
 
 def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """`tokenizer` with BERT's special tokens, as transformers wants it."""
+    """Return `tokenizer` as a transformers tokenizer with BERT's special tokens."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         unk_token="[UNK]",  # noqa: S106
@@ -36,10 +36,10 @@ def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 class WordCounter:
-    """How many words a text has, and how many of them are [UNK] to the tokenizer that will read it."""
+    """Counter of words and of words that are [UNK] to the tokenizer of the model."""
 
     def __init__(self, base: Base | None, texts: Iterable[str]) -> None:
-        """`texts` are those that a vocabulary is learnt from where there is no base model."""
+        """`texts` are the training texts of the vocabulary if there is no base model."""
         tokenizer = load_tokenizer(base.fetch(weights=False)) if base else as_pretrained(split_into_letters(texts))
         self._tokens: Tokenizer = tokenizer.backend_tokenizer
         self._tokens.no_padding()
@@ -47,7 +47,7 @@ class WordCounter:
         self._unknown = tokenizer.unk_token_id
 
     def count(self, texts: Iterable[str]) -> list[tuple[int, int]]:
-        """Words and unknown words of each text."""
+        """Return the number of words and of unknown words of each text."""
         counts = []
         for item in self._tokens.encode_batch(list(texts), add_special_tokens=False):
             words = np.array(item.word_ids, dtype=int)
@@ -56,8 +56,8 @@ class WordCounter:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a model directory. Raises BaseModelError where it has no fast one."""
-    # Without either, transformers makes up a tokenizer to which every word is unknown.
+    """Load the tokenizer of a model directory. Raises BaseModelError if it has no fast tokenizer."""
+    # Without either file, transformers creates an empty tokenizer to which every word is unknown.
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
         raise BaseModelError(f"{directory} has no tokenizer: a tokenizer.json or a vocab.txt is needed")
     try:
@@ -70,10 +70,10 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
 
 
 def train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
-    """A BERT WordPiece tokenizer of `size` tokens, learnt from `texts`; from the same texts always the same.
+    """Train a BERT WordPiece tokenizer of `size` tokens on `texts`; the result is deterministic.
 
-    Of more where the letters of `texts` alone are more (each may begin a word or not), of fewer where there is
-    nothing left to join.
+    It is larger if the alphabet alone exceeds `size` (each letter with and without ##), and smaller if no merges are
+    left.
     """
     learner = _tokenizer({})
     alphabet, inner = _letters(learner, texts)
@@ -95,9 +95,9 @@ def train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
 
 
 def split_into_letters(texts: Iterable[str]) -> Tokenizer:
-    """A tokenizer whose tokens are letters, to which the words are unknown that are so to `train_wordpiece(texts)`.
+    """Return a tokenizer of single letters that has the same unknown words as `train_wordpiece(texts)`.
 
-    Nothing is learnt for it but which letters there are.
+    It needs only the alphabet, so it is much faster than training a vocabulary.
     """
     alphabet, inner = _letters(_tokenizer({}), texts)
     return _numbered([*alphabet, *inner])
@@ -105,7 +105,7 @@ def split_into_letters(texts: Iterable[str]) -> Tokenizer:
 
 def _tokenizer(vocabulary: Mapping[str, int]) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token="[UNK]"))  # noqa: S106 - not a password
-    # Accents stay: stripping them goes through NFD, which takes Hangul apart.
+    # Keep accents: stripping them uses NFD, which decomposes Hangul.
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=True)]
     )
@@ -119,10 +119,11 @@ def _numbered(tokens: Iterable[str]) -> Tokenizer:
 
 
 def _letters(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The letters to learn with, and those inside words as WordPiece writes them (`##a`).
+    """Return the alphabet, and the letters inside words as WordPiece writes them (`##a`).
 
-    The trainer would number them as they come out of a hash table that is another one in every process. Which of
-    two pairs that are as frequent it joins goes by these numbers, so that the same texts gave other vocabularies.
+    Passing them to the trainer makes it deterministic. It would otherwise number letters in the order of a hash table,
+    which differs between processes. These numbers break ties between equally frequent merges, so the same texts would
+    give different vocabularies.
     """
     normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))

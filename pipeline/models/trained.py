@@ -1,4 +1,4 @@
-"""Load a trained model and predict with it."""
+"""Trained models: load a train artifact and predict with it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.releases import ScoreLine
 
-#: Tokens, padding included, in one batch of a forward pass without gradients.
+#: Maximum tokens per batch of a forward pass without gradients, padding included.
 TOKENS = 8192
 
 
 def answers_of(recipe: Recipe, outputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Raw outputs to answers: probabilities (n, labels) of a classification, else one number (n,)."""
+    """Convert raw outputs to probabilities (n, labels) for a classification, else to one number per row (n,)."""
     if recipe.kind == "regression":
         return np.asarray(outputs.reshape(-1))
     shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
@@ -50,24 +50,24 @@ class Trained:
     device: torch.device
 
     def answer(self, rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers to texts: `text` and `text_pair` columns to probabilities (n, labels) or scores (n,)."""
+        """Return probabilities (n, labels) or scores (n,) for the columns `text` and `text_pair` of `rows`."""
         encoder = Encoder(self.tokenizer, self.recipe.model.max_length, self.recipe.model.objective)
         return self.answer_encoded(encoder.encode(rows).rows)
 
     def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers to the rows of a tokenize artifact; scores are clipped to the recipe's range.
+        """Return answers to the rows of a tokenized artifact; scores are clipped to the recipe's range.
 
-        Raises BrokenModelError where one is no number.
+        Raises BrokenModelError if an answer is NaN or infinite.
         """
         return to_score(self.recipe, self.calibration, self.raw_answers(table))
 
     def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Answers before they are brought to scores: cosines (n,) of a bi-encoder. Raises BrokenModelError too."""
+        """Return answers before calibration, such as the cosines (n,) of a bi-encoder. Raises as `answer_encoded`."""
         outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
         answers = answers_of(self.recipe, outputs)
         broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)
         if broken.any():
-            # The largest of what is no number would be the first label, and look like an answer.
+            # argmax over NaN returns the first label, which would look like an answer.
             raise BrokenModelError(
                 f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
             )
@@ -82,9 +82,10 @@ class Trained:
 def run_rows(
     what: str, table: pd.DataFrame, pad: int, device: torch.device, call: Callable[..., Tensor]
 ) -> np.ndarray[Any, Any]:
-    """What `call` makes (batch, ...) of the rows of a tokenize artifact, in their order (n, ...), in fp32.
+    """Run `call`, with outputs (batch, ...), on the rows of a tokenized artifact.
 
-    They come in batches of rows that are about as long as each other; `what` names the work for who watches it.
+    Returns the outputs (n, ...) in row order and in fp32. Rows of similar length share a batch. `what` is the label of
+    the progress bar.
     """
     rows = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
     collate = Collate(pad)
@@ -111,18 +112,18 @@ def to_score(recipe: Recipe, calibration: ScoreLine | None, answers: np.ndarray[
 
 
 def distances_of(cosines: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Euclidean distances (n,), 0 to 2, of unit vectors whose cosines are these."""
+    """Return the Euclidean distances (n,), from 0 to 2, of unit vectors with these cosines."""
     return np.asarray(np.sqrt(np.maximum(0.0, 2 - 2 * cosines)))
 
 
 def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None = None) -> Trained:
-    """Load a train artifact in fp32, on `device` or where this machine trains.
+    """Load a train artifact in fp32 on `device`, by default the best device of this machine.
 
-    Only what the artifact itself says is used of its shape, so that an older model of another shape loads too.
+    The model's shape comes from the artifact, not from the recipe, so that older models of another shape load too.
     """
     directory = trained.path / "model"
     fields = trained.manifest.fields
-    # Of a model older than the choice, what it then was.
+    # Models from before this setting have the default of that time.
     pooling = fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls")
     shape = recipe.model.model_copy(
         update={"objective": fields["objective"], "max_length": fields["max_length"], "pooling": pooling}
