@@ -90,6 +90,7 @@ def trace(model: Trained, file: Path) -> None:
 @contextmanager
 def _plain_places(transformer: PreTrainedModel) -> Iterator[None]:
     """Number the positions of a RoBERTa as BERT does, with a shifted position table: the fuser recognizes only that.
+
     RoBERTa numbers only tokens that are not padding. Padding is on the right, so no other token is affected.
     """
     if transformer.config.model_type != "roberta":

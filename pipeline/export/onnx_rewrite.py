@@ -292,6 +292,7 @@ def _normalised(
     narrow: bool,
 ) -> list[NodeProto]:
     """Return nodes that normalise, scale and shift each row of `total` (batch, length, hidden), as `item` does.
+
     `shaped` caches the shared nodes per width, separately for all rows and for the first rows (`narrow`).
     """
     base, width = item.output[0], len(graph.array(affine[0]))
