@@ -111,6 +111,6 @@ def _readable(champion: Artifact) -> Iterator[None]:
         yield
     except UNREADABLE as error:
         raise ArtifactError(
-            f"the champion {champion.ref} cannot be read ({error}); roll back to a deployment that can "
+            f"the champion {champion.ref} cannot be read ({error}); roll back to a readable deployment "
             "(saebyeok rollback), or restore the store"
         ) from error

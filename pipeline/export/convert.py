@@ -98,7 +98,7 @@ def _write_variants(
     if problem := beyond(parity["fp16"], bounds.fp16, len(rows)):
         kept = job.settings.home / "refused" / model.recipe.name
         _keep(kept, half, fused)
-        raise ParityError(f"fp16: {problem}; nothing was released; {kept} has {half.name} and {fused.name}, in fp32")
+        raise ParityError(f"fp16: {problem}; nothing was released; {half.name} and {fused.name} (fp32) are in {kept}")
     fused.unlink()
     cpu = [Variant(file=exact.name, precision="fp32", parity=parity["fp32"])]
     if problem := beyond(parity["int8"], bounds.int8, len(rows)):

@@ -220,7 +220,7 @@ def to_packed(source: Path, target: Path) -> None:
     model.save_model_to_file(str(target))
     kinds = [item.op_type for item in model.model.graph.node]
     if "MultiHeadAttention" in kinds or "RestorePadding" not in kinds:
-        raise ParityError("the graph without padding still has an attention that computes it")
+        raise ParityError("the padding-free graph still has an attention that computes padding")
 
 
 def to_fp16(source: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ def beyond(parity: Parity, bound: ParityBound, rows: int) -> str | None:
     """
     on, source = f"on {rows:,} rows of the test file", "set by the recipe's [export]"
     if not math.isfinite(parity["largest_difference"]):
-        return f"an answer is not a number {on}"
+        return f"an answer is NaN or infinite {on}"
     changed, most = round(parity["changed_labels"] * rows), most_of(rows, bound.changed_labels)
     if changed > most:
         allowed = f"{changed} changed labels, at most {most} allowed by a share of {bound.changed_labels:g}"

@@ -55,7 +55,7 @@ class Base:
         # `resolve_base` makes the name of a directory absolute; a hub id never is.
         if directory.is_absolute():
             if not directory.is_dir():
-                raise BaseModelError(f"base model {self.name} is gone from this machine; put it back, or name another")
+                raise BaseModelError(f"base model {self.name} is gone from this machine; restore it, or name another")
             if _directory_digest(directory) != self.revision:
                 raise BaseModelError(f"base model {self.name} has changed since its texts were tokenized; run again")
             return directory
@@ -137,7 +137,7 @@ def _newest_revision(name: str) -> str:
         )
         raise _hub_error(name, error, missing) from error
     if revision is None:
-        raise HubUnreachableError(_unreachable(name, "it named no revision"))
+        raise HubUnreachableError(_unreachable(name, "it returned no revision"))
     return revision
 
 

@@ -23,7 +23,7 @@ from pipeline.recipes.schema import Recipe
 
 
 def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """Return the model of a recipe before training, from the directory `base`, or from scratch if that is None.
+    """Return the model of a recipe before training, from the directory `base`, or from scratch if `base` is None.
 
     Random weights come from torch's generator: seed it first. Raises BaseModelError if `base` cannot be loaded.
     """

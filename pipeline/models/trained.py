@@ -69,7 +69,7 @@ class Trained:
         if broken.any():
             # argmax over NaN returns the first label, which would look like an answer.
             raise BrokenModelError(
-                f"the model answers {broken.sum():,} of {len(table):,} inputs with what is no number; train it again"
+                f"the model answers {broken.sum():,} of {len(table):,} inputs with NaN or infinity; train it again"
             )
         return answers
 

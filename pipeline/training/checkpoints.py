@@ -77,7 +77,7 @@ class Watch(TrainerCallback):
             return
 
         def terminate(*_: object) -> None:
-            log.warning("SIGTERM: a checkpoint is written before this ends")
+            log.warning("SIGTERM: writing a checkpoint before stopping")
             self._terminated = True
 
         before = signal.signal(signal.SIGTERM, terminate)
@@ -86,7 +86,7 @@ class Watch(TrainerCallback):
         finally:
             signal.signal(signal.SIGTERM, before)
         if agree(self._terminated):
-            raise TerminatedError("stopped by SIGTERM after the last step; the same again goes on from there")
+            raise TerminatedError("stopped by SIGTERM after the last step; rerun the command to resume")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ask for a checkpoint when it is time."""
@@ -109,9 +109,7 @@ class Watch(TrainerCallback):
         now = time.monotonic()
         self._due = now + max(EVERY, TIMES * (now - self._asked))
         if terminated:
-            raise TerminatedError(
-                f"stopped by SIGTERM after step {state.global_step}; the same again goes on from there"
-            )
+            raise TerminatedError(f"stopped by SIGTERM after step {state.global_step}; rerun the command to resume")
 
     def _seal(self, directory: Path) -> None:
         (directory / COMPLETE).unlink(missing_ok=True)
@@ -130,11 +128,11 @@ def newest_checkpoint(work: Path) -> str | None:
         if _is_whole(path) and _best_of(path) in (None, path.name, *(item.name for item in known)):
             known.append(path)
         else:
-            log.warning("%s is not whole, or the best before it is not: removed", path)
+            log.warning("%s deleted: it, or the best checkpoint that it refers to, is incomplete", path)
             shutil.rmtree(path)
     if not known:
         return None
-    log.info("going on from %s", known[-1])
+    log.info("resuming from %s", known[-1])
     return str(known[-1])
 
 

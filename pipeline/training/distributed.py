@@ -75,9 +75,9 @@ def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
         try:
             found = elastic_launch(config, _train)(order, sender, logging.getLogger().level)[0]
         except SignalException as error:
-            raise TerminatedError("stopped by SIGTERM; the same again goes on from its newest checkpoint") from error
+            raise TerminatedError("stopped by SIGTERM; rerun the command to resume from a checkpoint") from error
         except ChildFailedError as error:
-            raise ProcessError(f"a process of the training died: {error}") from error
+            raise ProcessError(f"a training process died; rerun the command to resume: {error}") from error
     if isinstance(found, SaebyeokError):
         raise found
     figures: dict[str, Any] = found

@@ -52,7 +52,7 @@ def goes_on(place: Place, arguments: list[str], checkpoint: Path) -> None:
     """Run the training again: it must go on from `checkpoint` and end like one that was never cut off."""
     again = place.raw("--verbose", *arguments, "--json")
     assert again.returncode == 0, again.stderr
-    assert f"going on from {checkpoint}" in again.stderr
+    assert f"resuming from {checkpoint}" in again.stderr
     resumed: dict[str, Any] = json.loads(again.stdout)
     whole: dict[str, Any] = place.call(*arguments, "--force")
     assert whole["ref"] != resumed["ref"]
@@ -107,7 +107,7 @@ def test_a_training_that_is_told_to_end_writes_a_checkpoint_first(place: Place) 
         eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))
         known = checkpoints(place, whole=True)
     assert attempts(place) == before
-    assert "the same again goes on from there" in (place.home / "killed.log").read_text("utf-8").splitlines()[-1]
+    assert "rerun the command to resume" in (place.home / "killed.log").read_text("utf-8").splitlines()[-1]
     newest = checkpoints(place, whole=True)[-1]
     assert newest not in known
     goes_on(place, arguments, newest)

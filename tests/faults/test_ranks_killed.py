@@ -72,7 +72,7 @@ def test_sigterm_has_a_checkpoint_written_and_the_same_again_goes_on_from_there(
     reached = [0]
     for _ in range(2):
         terminate = once_it_trains(home, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with terminate, pytest.raises(TerminatedError, match="the same again goes on"):
+        with terminate, pytest.raises(TerminatedError, match="rerun the command to resume"):
             train(road.job, road.tokenized)
         assert active_children() == []
         # They ended by themselves once it was written.

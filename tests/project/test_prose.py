@@ -26,9 +26,6 @@ PLACES = (
 )
 #: Folders that are not rewritten yet. Delete a folder from this list when it is.
 REMAINING = (
-    "pipeline/export/",
-    "pipeline/models/",
-    "pipeline/training/",
     "pipeline/tasks/",
     "pipeline/recipes/kinds",
 )

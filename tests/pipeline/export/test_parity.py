@@ -177,7 +177,7 @@ def test_beyond_refuses_a_single_answer_that_is_nan() -> None:
     broken[7] = np.nan
     found = measure_parity(REVIEWS, np.zeros(1000, dtype=np.int64), answers, broken)
     assert (found["changed_labels"], found["metric_change"]) == (0.0, 0.0)
-    assert beyond(found, INT8, 1000) == "an answer is not a number on 1,000 rows of the test file"
+    assert beyond(found, INT8, 1000) == "an answer is NaN or infinite on 1,000 rows of the test file"
 
 
 @pytest.mark.parametrize("factor", [np.nan, 0.0])

@@ -88,7 +88,7 @@ def test_a_revision_that_another_machine_recorded_first_is_used(hub: Hub, store:
 
 def test_a_hub_that_names_no_revision_may_be_retried(hub: Hub, store: Store) -> None:
     hub.revision = ""
-    with pytest.raises(HubUnreachableError, match=r"\(it named no revision\)"):
+    with pytest.raises(HubUnreachableError, match=r"\(it returned no revision\)"):
         resolve_base("team/encoder", store)
     assert store.read("bases/team--encoder.json") is None
 

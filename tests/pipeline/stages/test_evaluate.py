@@ -194,5 +194,5 @@ def test_figures_are_numbers(road: Road) -> None:
 
 def test_model_with_nan_answers_is_not_evaluated(road: Road) -> None:
     rows = len(road.rows["test"])
-    with pytest.raises(BrokenModelError, match=f"answers {rows} of {rows} inputs with what is no number; train it"):
+    with pytest.raises(BrokenModelError, match=f"answers {rows} of {rows} inputs with NaN or infinity; train it"):
         evaluate(road.job, road.validated, road.tokenized, without_numbers(road.trained))

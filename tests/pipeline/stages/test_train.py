@@ -263,7 +263,7 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(Watch, "on_step_end", terminated)
-        with pytest.raises(TerminatedError, match=f"after step {stop}; the same again goes on from there"):
+        with pytest.raises(TerminatedError, match=f"after step {stop}; rerun the command to resume"):
             train(road.job, road.tokenized)
     assert signal.getsignal(signal.SIGTERM) == before
     assert newest_checkpoint(checkpoints_of(road)) == str(checkpoints_of(road) / f"checkpoint-{stop}")

@@ -166,10 +166,10 @@ def test_sigterm_has_a_checkpoint_written_first(
     watch = Watch()
     directory = whole_checkpoint(tmp_path, 3)
     (directory / COMPLETE).unlink()
-    with pytest.raises(TerminatedError, match="after step 3; the same again"), watch.terminable():  # noqa: PT012
+    with pytest.raises(TerminatedError, match="after step 3; rerun the command to resume"), watch.terminable():  # noqa: PT012
         assert not asked(watch, arguments, state_at(3))
         sigterm()
-        assert "SIGTERM: a checkpoint is written before this ends" in caplog.text
+        assert "SIGTERM: writing a checkpoint before stopping" in caplog.text
         assert asked(watch, arguments, state_at(3))
         watch.on_save(arguments, state_at(3), TrainerControl())
     assert newest_checkpoint(tmp_path) == str(directory)
