@@ -274,6 +274,3 @@ def predict(
 
 
 commands.add_to(app)
-
-if __name__ == "__main__":
-    main()

@@ -316,7 +316,7 @@ def test_bad_arrival_row_is_set_aside_with_file(make_job: Callable[..., Job], da
 def test_undated_arrivals_are_ignored_with_a_warning(job: Job, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
     warnings = validate(job, data).figures["warnings"]
-    assert any(warning.startswith("nsmc/daily/2015-8-9.txt is not read") for warning in warnings)
+    assert any(warning.startswith("nsmc/daily/2015-8-9.txt was ignored") for warning in warnings)
 
 
 def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:

@@ -164,7 +164,7 @@ def test_what_diverges_fails_and_the_search_goes_on(home: Path, tmp_path: Path) 
         assert (trial["value"] is None) == (trial["values"]["model.base"] == str(bad))
         assert (trial["value"] is None) == ("has diverged" in (trial["problem"] or ""))
     assert found["best"]["number"] == 1
-    assert ", and nothing was better." in Path(found["out"]).read_text(encoding="utf-8")
+    assert ", and no trial was better." in Path(found["out"]).read_text(encoding="utf-8")
     assert list((home / "work").glob("*/")) == [], "checkpoints of a training that would diverge again"
     with pytest.raises(TrainingDivergedError, match=r"all 1 trials failed, .* Search lower learning rates"):
         search(home, bases, trials=1, **{"model.base": str(bad)})

@@ -1,0 +1,5 @@
+"""Run the command line: `python -m pipeline.cli`."""
+
+from pipeline.cli.app import main
+
+main()
