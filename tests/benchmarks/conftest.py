@@ -1,4 +1,4 @@
-"""Data for the benchmarks, far too few to measure anything by."""
+"""Tiny data for the benchmarks: enough to run them, too little to measure anything."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.sample import write_sample
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files as the published ones."""
+    """Return data files in the format of the published ones."""
     directory = tmp_path_factory.mktemp("data")
     write_sample(directory)
     return directory

@@ -1,4 +1,4 @@
-"""The benchmarks of the engine, on few sentences and a small model: they run, and say what they promise."""
+"""Benchmarks of the engine, on a few sentences and a small model: they run and report their documented figures."""
 
 from __future__ import annotations
 

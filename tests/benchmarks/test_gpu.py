@@ -1,4 +1,4 @@
-"""The check of a GPU's answers: what it runs on a CPU, what it needs for that, and that it sees a broken way."""
+"""The GPU check: it runs on a CPU, needs few packages, and detects a broken computation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serving.engine.cuda_graphs import Shape
 
 pytestmark = pytest.mark.torch
 
-#: Without them it runs, as on a machine that has but torch, transformers and ONNX Runtime.
+#: Packages that the check must not need; its machine has only torch, transformers and ONNX Runtime.
 BLOCKED = ("airflow", "bentoml", "datasets", "great_expectations", "wandb")
 RUN = f"""
 import socket, sys
@@ -35,7 +35,7 @@ sys.exit(gpu.main(["--check", "--shapes", gpu.TINY, "--device", "cpu"]))
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> gpu.Subject:
     made = gpu.Subject(gpu.TINY, "cpu", tmp_path_factory.mktemp("gpu"))
-    # Before a test breaks what they are made by.
+    # Computed before a test breaks the code that computes them.
     assert made.graphs
     return made
 
@@ -64,7 +64,7 @@ def scaled(model: Any) -> None:
 
 
 def shifted(model: Any) -> None:
-    """As where a batch's rows are laid out one token off."""
+    """Break packing: shift the rows of a batch by one token."""
     encoder = model.bert.encoder
     forward = encoder.forward
     encoder.forward = lambda states, attention_mask=None, **other: forward(states.roll(1, 0), attention_mask, **other)

@@ -1,4 +1,4 @@
-"""The simulation of nights at export: good files are refused in at most one of 1,000, bad ones are found."""
+"""The simulation of exports: at most one of 1,000 good files is refused, and bad files are detected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of the service on a tiny release: every way starts, answers like the engine, and is measured."""
+"""The benchmark of the service on a tiny release: every variant starts, answers like the engine, and is measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one short round of it says."""
+    """Return the output of one short round."""
     home = tmp_path_factory.mktemp("benchmark")
     road = open_road(small_recipe("nsmc", model__pooling="cls", **anything_goes("nsmc")), home)
     release = ("--data", str(home / "sample"), "--release", str(road.released.path))

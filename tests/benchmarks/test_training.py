@@ -1,4 +1,4 @@
-"""The benchmarks of training, on few rows and tiny models: they run, and say what they promise."""
+"""Benchmarks of training, on a few rows and tiny models: they run and report their documented figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_ours_beside_the_usual_script(data: Path) -> None:
     assert 100 < found["train_rows"] <= 200
     assert found["ratio"] == found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"]
     assert found["ratios"] == [round(found["ratio"], 2)]
-    # The usual way computes what fills every row up to the longest there may be.
+    # The baseline pads every row to the maximum length.
     assert found["ours"]["padding"] < found["usual"]["padding"] < 1
     for side in ("ours", "usual"):
         assert found[side]["share_of_peak"] > 0
@@ -30,7 +30,7 @@ def test_ours_beside_the_usual_script(data: Path) -> None:
 
 
 def test_threads_of_a_batch() -> None:
-    # One way: each is three processes that import torch, and ways differ by two numbers.
+    # Only one variant: each needs three processes that import torch, and variants differ in two numbers only.
     way = "a thread a core, of a batch"
     found = said("threads", "--seconds", "0.1", "--rounds", "1", "--ways", way)
     assert set(found["ways"]) == {way}

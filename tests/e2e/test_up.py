@@ -1,4 +1,4 @@
-"""`saebyeok up` as a user has it: a stack of its own, the sample through Airflow, answers, and a clean end."""
+"""`saebyeok up` end to end: a separate stack, the sample through Airflow, predictions, and a clean shutdown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SAEBYEOK = str(Path(sys.executable).parent / "saebyeok")
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack, and what `up` said when it started it."""
+    """A running stack and the output of `up`."""
 
     settings: Settings
     environment: dict[str, str]
@@ -84,7 +84,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @contextmanager
 def signed_in(settings: Settings) -> Iterator[httpx.Client]:
-    """A client with the session that the printed password opens."""
+    """Return a client that is logged in with the printed password."""
     with httpx.Client(base_url=settings.airflow_url, timeout=30) as client:
         answer = client.post("/auth/token", json={"username": USER, "password": read_password(settings)})
         client.headers["authorization"] = f"Bearer {answer.json()['access_token']}"
@@ -123,7 +123,7 @@ def test_the_samples_models_pass_and_not_by_luck(stack: Stack, name: str) -> Non
     (ref,) = store.refs("evaluate", name)
     figures = store.open(ref).figures["test"]
     for metric, floor in load_recipe(name, "embedded", sample=True).gate.floors.items():
-        # Not by luck of this one test file: the interval's lower end reaches the floor, too.
+        # Not by chance: the lower end of the interval reaches the threshold too.
         assert figures[metric]["low"] >= floor
 
 
@@ -145,14 +145,14 @@ def states(api: AirflowApi, run: str) -> dict[str, str | None]:
 
 
 def events(stack: Stack, run: str) -> list[tuple[str, dict[str, Any]]]:
-    """Assets that a run updated, with what it said of them."""
+    """Return the assets that a run updated, with their extra fields."""
     with signed_in(stack.settings) as client:
         answer = client.get("/api/v2/assets/events", params={"source_run_id": run}).raise_for_status().json()
     return [(event["uri"], event["extra"]) for event in answer["asset_events"]]
 
 
 def champions(stack: Stack) -> tuple[int, dict[str, Any]]:
-    """Number of the deployment that answers, and what it serves."""
+    """Return the number of the live deployment, and its releases."""
     served = stack.releases()
     return served["deployment"], served["recipes"]
 
@@ -167,7 +167,7 @@ def test_up_again_reuses_the_stack_and_the_stages(stack: Stack, api: AirflowApi)
     run = api.newest_run(DAG, "success")
     assert run is not None
     assert states(api, run)["nsmc.deploy"] == "skipped"
-    # Who follows the champion is not woken.
+    # DAGs that follow the champion are not triggered.
     assert events(stack, run) == []
     assert champions(stack) == before
 
@@ -186,8 +186,8 @@ def test_a_model_that_learnt_nothing_changes_nothing(stack: Stack, api: AirflowA
 
 
 def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]:
-    """What a run asks a person, once it does."""
-    # Airflow 3.3 loses an answer that comes just while its executor lets go of the task; no person is that quick.
+    """Wait for the approval request of a run and return it."""
+    # Airflow 3.3 loses a response that arrives while its executor is releasing the task; no person is that quick.
     scheduler = stack.settings.home / "logs" / "airflow-scheduler.log"
     let_go = f"TaskInstance Finished: dag_id={DAG}, task_id=nsmc.approve, run_id={run}"
     with signed_in(stack.settings) as client:
@@ -201,7 +201,7 @@ def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]
 
 
 def answer(stack: Stack, run: str, option: str) -> None:
-    """Answer what a run asks."""
+    """Respond to the approval request of a run."""
     path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
     with signed_in(stack.settings) as client:
         client.patch(path, json={"chosen_options": [option], "params_input": {}}).raise_for_status()
@@ -224,7 +224,7 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi)
     told = stack.hook.bodies[-1]
     assert (told["event"], told["run"]) == ("rejected", run)
     assert told["text"].endswith(f"{USER} rejected it.")
-    # Nor by a run that asks nobody and comes to the same model, as the next night would.
+    # Nor by a run without approval that finds the same model, as the next scheduled run would.
     unasked = api.trigger(DAG, ANOTHER, "not to be asked")
     assert wait_for(api, unasked) == "success"
     found = states(api, unasked)
@@ -253,7 +253,7 @@ def test_a_run_from_rest_changes_what_is_served(stack: Stack, api: AirflowApi) -
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: Stack, api: AirflowApi) -> None:
     number, before = champions(stack)
-    # The recipe's own: the model that `up` trained is found again. That other values are obeyed, the run before shows.
+    # The recipe's own values, so that the model of `up` is reused. The previous run tests other values.
     epochs = load_recipe("nsmc", "embedded", sample=True).train.epochs
     url = stack.settings.airflow_url
     with sync_playwright() as playwright:
@@ -276,7 +276,7 @@ def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: S
         run = api.active_run(DAG)
         assert run is not None
         assert run != known
-        # The page asks Airflow for news all the time, and draws them.
+        # The page polls Airflow and updates itself.
         page.goto("about:blank")
         wait_for_question(stack, api, run)
         page.goto(f"{url}/dags/{DAG}/runs/{run}/tasks/nsmc.approve/required_actions")

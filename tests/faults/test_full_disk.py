@@ -1,4 +1,4 @@
-"""A disk that runs full during a stage: a sentence, nothing half-made, and it goes through once there is room."""
+"""The disk fills up during a stage: a clear error, no partial artifact, and success once there is space."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.faults
 
-#: Bytes: too little for any stage, and plenty.
+#: Bytes: too little for any stage, and enough for all.
 FULL, PLENTY = 8 * 1024, 256 * 1024**2
 LENIENT = SMALL | anything_goes("nsmc")
 
@@ -36,7 +36,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 def shown(place: Place) -> list[str]:
-    """All that the store shows, as paths of artifacts."""
+    """Return the paths of all published artifacts in the store."""
     refs = [""]
     for _ in ("kind", "recipe", "key", "attempt"):
         refs = [f"{ref}/{name}".lstrip("/") for ref in refs for name in place.store.list(ref)]
@@ -51,7 +51,7 @@ def fails_then_goes_through(place: Place, disk: Disk, stage: str) -> None:
     error = json.loads(failed.stdout)["error"]
     assert "the disk is full; free some space and run again" in error["message"], (stage, error, failed.stderr)
     assert error["retryable"]
-    # Last, and no traceback: W&B may have said before that it cannot write its log.
+    # The last line, without a traceback: W&B may have reported before that it cannot write its log.
     assert failed.stderr.splitlines()[-1] == f"error: {error['message']}"
     assert shown(place) == before
     drafts = Path(place.store.uri) / ".drafts"
@@ -88,7 +88,7 @@ def test_service_on_a_full_disk_keeps_its_release_and_follows_later(
                 follower.step()
                 disk.resize(disk.used)
         follower.step()
-        # It cannot copy the release, and says so; users are answered all the same.
+        # The service cannot copy the release and reports it, but keeps answering.
         assert follower.snapshot.live["nsmc"].card.id == f"nsmc-{'a' * 16}"
         (worker,) = follower.source.workers()
         (problem,) = worker.problems

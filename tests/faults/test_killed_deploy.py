@@ -1,4 +1,4 @@
-"""kill -9 of `saebyeok run` while it deploys: users notice nothing, and the next run makes up for it."""
+"""kill -9 of `saebyeok run` during deployment: no request fails, and the next run completes the deployment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tests.support.tiny_releases import SENTENCES
 
 pytestmark = pytest.mark.faults
 
-#: Tiny models are of no use, and which of two is better is chance.
+#: Thresholds are off: tiny models learn nothing, and which of two is better is chance.
 ANY = SMALL | anything_goes("nsmc")
 FIRST, SECOND = (["run", "nsmc", *sets(ANY | {"train.seed": seed})] for seed in (1, 2))
 
 
 @pytest.fixture
 def place(service: Service) -> Place:
-    """The home of a service with one deployment."""
+    """Return the home of a service with one deployment."""
     place = Place(service.settings.home, SAEBYEOK_SERVICE_URL=service.settings.service_url)
     assert place.call(*FIRST)["deployment"] == 1
     return place
@@ -41,7 +41,7 @@ def has_bento(place: Place, number: int) -> bool:
 
 @contextmanager
 def held_up(pid: int) -> Iterator[None]:
-    """Stop a process for as long as the block runs."""
+    """Stop (SIGSTOP) a process while the block runs."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A training that is killed or told to end: nothing half-made shows, and the next attempt ends as one that was let."""
+"""A killed or terminated training: no partial artifact, and the next attempt gives the result of a complete one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.support.small_pipeline import SHAPE, SMALL
 
 pytestmark = pytest.mark.faults
 
-#: Many and short, so that there is always another one to be killed in.
+#: Many short epochs, so that a kill always hits a running one.
 EPOCHS = 8
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """The sample, tokenized."""
+    """Tokenize the sample."""
     place = Place(tmp_path_factory.mktemp("training") / "home")
     for stage in ("validate", "tokenize"):
         place.call(stage, "nsmc", *sets(SMALL))
@@ -31,25 +31,25 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def training(seed: int, dropout: float = 0.1) -> list[str]:
-    """A training of its own for each seed."""
+    """Return the arguments of a training; each seed is a separate one."""
     chosen = {"model.scratch": SHAPE | {"dropout": dropout}, "train.epochs": EPOCHS, "train.seed": seed}
     return ["train", "nsmc", *sets(SMALL | chosen)]
 
 
 def checkpoints(place: Place, *, whole: bool) -> list[Path]:
-    """Whole (or half-written) checkpoints, the newest last."""
+    """Return complete (or incomplete) checkpoints, the newest last."""
     found = [path for path in (place.home / "work").glob("*/checkpoint-*") if (path / COMPLETE).exists() == whole]
     return sorted(found, key=lambda path: int(path.name.rsplit("-", 1)[1]))
 
 
 def attempts(place: Place) -> list[str]:
-    """All trainings that the store shows."""
+    """Return all train artifacts in the store."""
     store = place.store
     return [f"{key}/{name}" for key in store.list("train/nsmc") for name in store.list(f"train/nsmc/{key}")]
 
 
 def goes_on(place: Place, arguments: list[str], checkpoint: Path) -> None:
-    """Run the training again: it must go on from `checkpoint` and end like one that was never cut off."""
+    """Rerun the training: it must resume from `checkpoint` and give the result of an uninterrupted one."""
     again = place.raw("--verbose", *arguments, "--json")
     assert again.returncode == 0, again.stderr
     assert f"resuming from {checkpoint}" in again.stderr
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(place: Place) -> Non
     def writes_the_next_one() -> bool:
         return bool(checkpoints(place, whole=True) and checkpoints(place, whole=False))
 
-    # It may have been written to the end before the signal came: then the next attempt is killed, further on.
+    # If the checkpoint was complete before the signal arrived, kill the next attempt later.
     while not writes_the_next_one():
         with place.killed(*arguments) as process:
             eventually("one is half written", lambda: process.poll() is not None or writes_the_next_one(), pause=0.001)

@@ -1,4 +1,4 @@
-"""Several processes train together, and they or who started them are told to end or die: nobody is left behind."""
+"""Distributed training whose processes or parent are terminated or killed: no process is left behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
-    """A training that does not end by itself."""
+    """Return a training that does not end by itself."""
     monkeypatch.setattr("pipeline.training.fine_tune.training_processes", lambda rows: 2)
     road = open_road(small_recipe("nsmc", train__epochs=100), tmp_path / "home", train=300, test=40)
     _ = road.tokenized
@@ -40,14 +40,14 @@ def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Road:
 
 
 def newest(home: Path) -> int:
-    """The step of the newest whole checkpoint; 0 where there is none."""
+    """Return the step of the newest complete checkpoint; 0 if there is none."""
     found = [file.parent.name for file in (home / "work").glob("*/checkpoint-*/*") if file.name == COMPLETE]
     return max((int(name.rsplit("-", 1)[1]) for name in found), default=0)
 
 
 @contextmanager
 def once_it_trains(home: Path, action: Callable[[], None]) -> Iterator[None]:
-    """Have `action` done when there is another checkpoint than before."""
+    """Call `action` once there is a new checkpoint."""
     before, over = newest(home), threading.Event()
 
     def wait() -> None:
@@ -75,11 +75,11 @@ def test_sigterm_has_a_checkpoint_written_and_the_same_again_goes_on_from_there(
         with terminate, pytest.raises(TerminatedError, match="rerun the command to resume"):
             train(road.job, road.tokenized)
         assert active_children() == []
-        # They ended by themselves once it was written.
+        # The processes ended by themselves after the checkpoint.
         assert "forcefully" not in caplog.text
         (work,) = (path for path in (home / "work").iterdir() if path.is_dir())
         found = Path(newest_checkpoint(work) or "")
-        # Each process's share of it is there, too.
+        # It includes the part of each process.
         assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in found.iterdir()}
         reached.append(newest(home))
     assert reached == sorted(set(reached))

@@ -1,4 +1,4 @@
-"""kill -9 of the service, a worker and then all of it: it comes back with the newest deployment."""
+"""kill -9 of a worker and of the whole service: it restarts with the newest deployment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.tiny_releases import TinyModel
 
 pytestmark = pytest.mark.faults
 
-#: Who ask one question after the other.
+#: Clients that send one request after another.
 USERS = 2
 A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
 
@@ -28,14 +28,14 @@ def store(service: Service) -> Store:
 
 
 def deployment_of_all(service: Service, workers: int = 2) -> int | None:
-    """The deployment that all workers serve, or None while they differ or one is missing."""
+    """Return the deployment that all workers serve, or None while they differ or one is missing."""
     states = service.client.releases().workers
     numbers = {state.deployment for state in states}
     return numbers.pop() if len(states) == workers and len(numbers) == 1 else None
 
 
 def named(seen: list[Answer], *, lost: int = 0) -> set[str]:
-    """The releases that answered; at most `lost` questions have no answer, and all others have one."""
+    """Return the releases that answered; at most `lost` requests may have no answer."""
     assert {answer.status for answer in seen} <= {0, 200}, {answer for answer in seen if answer.status not in (0, 200)}
     unanswered = [answer for answer in seen if answer.status == 0]
     assert len(unanswered) <= lost, unanswered
@@ -43,7 +43,7 @@ def named(seen: list[Answer], *, lost: int = 0) -> set[str]:
 
 
 def answers_again(seen: list[Answer]) -> Callable[[], bool]:
-    """Whether ten answers in a row have come since now."""
+    """Return a condition that is true after ten more successful answers in a row."""
     begin = len(seen)
     return lambda: len(seen) > begin + 10 and all(answer.status == 200 for answer in seen[-10:])
 
@@ -62,7 +62,7 @@ def test_killed_workers_come_back(
         assert service.pids().isdisjoint(first)
         put(service.settings, other_classifier.publish(store, "nsmc", key="b" * 16))
         eventually("users are answered", answers_again(seen))
-    # A worker that dies takes along what it was asked, which is one question of each user at most.
+    # A dying worker loses its pending requests, at most one per client.
     assert named(seen, lost=USERS * len(first)) == {A, B}
 
 
@@ -91,7 +91,7 @@ def test_a_killed_service_comes_back_with_the_newest_deployment(
         before = len(seen)
         service.process.kill()
         service.process.wait()
-        # Nobody stays behind to hold the port or to answer with what was.
+        # No old process may hold the port or answer with the old release.
         eventually("the workers are gone", lambda: live_workers(workers) == [])
         put(settings, other_classifier.publish(store, "nsmc", key="b" * 16), service=False)
         gone = len(seen)
@@ -104,7 +104,7 @@ def test_a_killed_service_comes_back_with_the_newest_deployment(
             answered = len(seen)
         finally:
             back.stop()
-    # Nobody is answered while there is no service; before, and once it is back, everybody is.
+    # Requests fail only while there is no service.
     assert named(seen[:before]) == {A}
     assert named(seen[before:gone], lost=gone - before) <= {A}
     assert named(seen[gone:there], lost=there - gone) <= {B}

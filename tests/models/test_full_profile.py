@@ -1,4 +1,4 @@
-"""The full profile, end to end, on a directory of BERT-base's shape with random weights."""
+"""The full profile end to end, on a base model of BERT-base's shape with random weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ANY = {"changed_labels": 1.0, "metric_change": 1.0}
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
-    """A directory that is emptied at once: pytest would keep gigabytes of weights from run to run."""
+    """Return a directory that is deleted after the test, because pytest would keep gigabytes of weights."""
     yield tmp_path
     shutil.rmtree(tmp_path)
 
@@ -46,7 +46,7 @@ def test_a_model_of_bert_bases_shape_goes_the_whole_way(place: Path, monkeypatch
         num_attention_heads=12,
         intermediate_size=3072,
         max_position_embeddings=512,
-        # Larger than usual: answers must differ from pair to pair for parity to mean something.
+        # Larger than usual: parity is meaningful only if answers differ between pairs.
         initializer_range=0.05,
     )
     recipe = load_recipe(
@@ -61,7 +61,7 @@ def test_a_model_of_bert_bases_shape_goes_the_whole_way(place: Path, monkeypatch
             "data.validation_share": 0.15,
             "data.gate_share": 0.15,
             "export.sentences": 100,
-            # Random weights: what the bounds protect is not there.
+            # Random weights have no quality for the bounds to protect.
             "export.int8": ANY,
             "export.fp16": ANY,
             "export.latency_ms": 60_000.0,
@@ -89,7 +89,7 @@ def test_a_model_of_bert_bases_shape_goes_the_whole_way(place: Path, monkeypatch
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, int]]:
-    """What the real fuser fuses, as it does so."""
+    """Record the operators that the real fuser fuses."""
     found: list[dict[str, int]] = []
     optimize = onnx_graph.optimizer.optimize_model
 

@@ -1,4 +1,4 @@
-"""The data gate on the published files, whole."""
+"""The data gate on the complete published files."""
 
 from __future__ import annotations
 

@@ -29,5 +29,5 @@ def test_model_of_shuffled_labels_fails(name: str, tmp_path: Path) -> None:
     road = Road(Job(recipe, settings, open_store(settings), run="gate"), rows)
     assert not read_decision(decide(road.job, road.evaluated, None)).promote
     first = recipe.metrics[0]
-    # Far below, not just below.
+    # Far below the threshold.
     assert road.evaluated.figures["test"][first]["high"] < recipe.gate.floors[first], road.evaluated.figures["test"]

@@ -1,4 +1,4 @@
-"""Many more made-up requests than `make test` takes, with and without keys, other ones every time."""
+"""Many more generated requests than in `make test`, with and without keys, different in each run."""
 
 from __future__ import annotations
 

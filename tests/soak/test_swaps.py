@@ -1,7 +1,7 @@
-"""A service at 70% of what it can do while deployments come and go and users go away: no question fails, none grows.
+"""A service at 70% load during deployments and client disconnects: no request fails and no worker's memory grows.
 
-SAEBYEOK_SOAK_MINUTES says for how long. Minutes are counted round by round and kept in pytest's cache: a soak that was
-cut off goes on counting, at the same commit.
+SAEBYEOK_SOAK_MINUTES sets the duration. Minutes are counted round by round in pytest's cache: an interrupted soak
+resumes counting at the same commit.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 pytestmark = pytest.mark.soak
 
 MINUTES = float(os.environ.get("SAEBYEOK_SOAK_MINUTES") or 20)
-#: Seconds from swap to swap, shorter where all of it is short; rounds in which a worker may take what memory it needs;
-#: by how much of that it may grow after them.
+#: Seconds between swaps (fewer in a short soak); rounds in which the memory of a worker may still grow; the share by
+#: which it may grow after them.
 ROUND, WARM_UP, GROWTH = min(60.0, 12 * MINUTES), 2, 0.05
-#: Quiet medians that any question may take while deployments come and go, and that all but one in a thousand may.
+#: Latency limits during deployments, in idle medians: the maximum, and p99.9.
 SLOWEST, OFTEN = 200.0, 40.0
-#: Share of the questions that it can answer that it is asked; seconds in which that is measured.
+#: Load as a share of the capacity; seconds of the capacity measurement.
 LOAD, MEASURE = 0.7, min(15.0, ROUND)
 TEXTS = SENTENCES[:3]
 A, B = ("nsmc-" + letter * 16 for letter in "ab")
@@ -40,7 +40,7 @@ A, B = ("nsmc-" + letter * 16 for letter in "ab")
 
 @dataclass
 class Progress:
-    """What was done at this commit, in all attempts."""
+    """Return the rounds that ran at this commit, in all attempts."""
 
     seconds: float = 0.0
     requests: int = 0
@@ -62,7 +62,7 @@ def key() -> str:
 
 
 def swap(service: Service, number: int, challenger: TinyModel) -> str:
-    """Deploy the other release, or roll back to the one before; the id of what is live then."""
+    """Deploy the other release, or roll back to the previous one, and return the id of the live release."""
     store = open_store(service.settings)
     if number % 2 == 0:
         rollback(service.settings, store, "soak")
@@ -74,18 +74,18 @@ def swap(service: Service, number: int, challenger: TinyModel) -> str:
 
 
 def sizes(service: Service) -> dict[int, int]:
-    """Resident bytes of each worker."""
+    """Return the resident memory of each worker, in bytes."""
     page = os.sysconf("SC_PAGE_SIZE")
     return {pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in service.pids()}
 
 
 def waits(answers: Sequence[Answer]) -> list[float]:
-    """Seconds of each, the quickest first."""
+    """Return the latency of each request in seconds, sorted."""
     return sorted(answer.came - answer.asked for answer in answers)
 
 
 def quiet_median(crowd: Crowd) -> float:
-    """Seconds of the middle question where nothing is deployed, at the rate that is asked from now on."""
+    """Return the median latency in seconds without deployments, at the request rate of the soak."""
     crowd.take()
     time.sleep(MEASURE)
     answers = waits(crowd.take())
@@ -93,7 +93,7 @@ def quiet_median(crowd: Crowd) -> float:
 
 
 def capacity(crowd: Crowd) -> float:
-    """Questions a second that are answered where all ask again at once."""
+    """Return the answered requests per second when all clients send without pause."""
     time.sleep(MEASURE / 3)
     crowd.take()
     time.sleep(MEASURE)
@@ -103,12 +103,12 @@ def capacity(crowd: Crowd) -> float:
 
 
 def values(model: TinyModel) -> list[float]:
-    """What a model says of the texts that are asked."""
+    """Return a model's answers to the texts of the requests."""
     return [expected(model, (text,))[1] for text in TEXTS]
 
 
 def named(answer: Answer, truth: Mapping[str, Sequence[float]]) -> str:
-    """The release whose answers these are; they differ a little with what was computed beside them."""
+    """Return the release whose answers these are; they vary slightly with the other rows of the batch."""
     return min(truth, key=lambda name: math.dist(truth[name], answer.values))
 
 

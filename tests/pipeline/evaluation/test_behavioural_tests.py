@@ -1,4 +1,4 @@
-"""The checklist: which answers pass which kind of test, and what is told of those that do not."""
+"""The checklist: which answers pass which kind of test, and the report of failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def a_test(kind: str, **fields: Any) -> BehaviourTest:
 
 
 def chances(*cases: tuple[float, ...]) -> Any:
-    """Cases of inputs whose probability of `positive` is given."""
+    """Return the answers of cases from the probabilities of `positive`."""
     return np.array([[[1 - positive, positive] for positive in case] for case in cases])
 
 
@@ -43,7 +43,7 @@ def scores(*cases: tuple[float, ...]) -> Any:
     [
         ({"kind": "minimum", "label": "positive"}, chances((0.9,), (0.2,), (0.51,)), [True, False, True]),
         ({"kind": "minimum", "label": "negative"}, chances((0.9,), (0.2,), (0.51,)), [False, True, False]),
-        # However much the probability moves, only another label is a change.
+        # Only another label counts as a change, however much the probability moves.
         ({"kind": "invariance"}, chances((0.9, 0.55), (0.55, 0.45), (0.1, 0.49)), [True, False, True]),
         ({"kind": "direction", "label": "positive", "by": 0.2}, chances((0.5, 0.75), (0.5, 0.6)), [True, False]),
         ({"kind": "direction", "label": "positive", "by": -0.2}, chances((0.75, 0.5), (0.5, 0.75)), [True, False]),
@@ -57,7 +57,7 @@ def test_probabilities_pass_by_kind(fields: dict[str, Any], answers: Any, wanted
 @pytest.mark.parametrize(
     ("fields", "answers", "wanted"),
     [
-        # Both ends are in.
+        # Both ends are inclusive.
         (
             {"kind": "minimum", "score": [1.0, 2.0]},
             scores((1.0,), (2.0,), (0.99,), (2.01,)),
@@ -84,7 +84,7 @@ def test_an_answer_that_is_no_number_passes_nothing() -> None:
 
 @dataclass(frozen=True)
 class Scripted:
-    """A model whose answers are written down: text (or texts joined) to the probability of positive, or a score."""
+    """A model with given answers: text (or joined texts) to the probability of positive, or a score."""
 
     answers: dict[str, float]
     classifies: bool
@@ -148,11 +148,11 @@ def test_a_failure_tells_what_was_asked_and_what_came() -> None:
         "test": "denied",
         "kind": "minimum",
         "asked": [["음악 안 좋다"]],
-        # Of the label in question, which is negative.
+        # The probability of the tested label, negative.
         "answers": [0.3],
     }
     assert (failures["lower"]["asked"], failures["lower"]["answers"]) == ([["최고다"], ["최고가 아니다"]], [0.9, 0.875])
-    # No label is in question: that of the one foreseen first.
+    # Without a tested label: the probability of the label predicted first.
     assert failures["actors"]["answers"] == [0.9, 0.4]
     assert len(failures) == 3
 
@@ -186,7 +186,7 @@ def test_a_real_model_is_asked_every_case_that_ships(name: str, request: pytest.
     cases = sum(len(behaviour.questions(test)) for test in behaviour.tests)
     assert sum(item["cases"] for item in found.figures.values()) == cases
     assert sum(item["passed"] for item in found.figures.values()) == cases - len(found.failures)
-    # What evaluate stored.
+    # As stored by evaluate.
     stored = json.loads((road.evaluated.path / "behaviour.json").read_text(encoding="utf-8"))
     assert stored == found.failures
     assert road.evaluated.figures["behaviour"] == found.figures

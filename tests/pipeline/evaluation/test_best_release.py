@@ -1,4 +1,4 @@
-"""The stage `decide` and the best release before the champion, which many small losses are held against."""
+"""The stage `decide` and the best release before the champion, which stops a series of small losses."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ LOW = 0.05
 
 @pytest.fixture
 def own(reviews: Road, tmp_path: Path) -> Road:
-    """The reviews in a store of this test, for things to be deployed in."""
+    """Return the reviews in a separate store, in which this test deploys releases."""
     return held_to(own_copy(reviews, tmp_path), LOW)
 
 
 def served(road: Road, *values: float, worst: Callable[[Artifact], Artifact] = republished) -> list[Artifact]:
-    """Releases that were served in turn, each with its gate figure; `worst` makes the weights of the first."""
+    """Return releases that were served in turn, each with its gate metric; the first has the weights of `worst`."""
     models = [worst(road.trained), *(republished(road.trained) for _ in values[1:])]
     releases = [release_that_reached(road, value, trained=model) for value, model in zip(values, models, strict=True)]
     for release in releases:
@@ -52,7 +52,7 @@ def test_best_release_before_the_champion_is_compared_with_too(own: Road) -> Non
         "accuracy against the champion",
         "accuracy against the best before it",
     ]
-    # So it is kept as long as the decision is, and another best is another decision.
+    # As an input it is retained with the decision, and another best release gives another decision.
     assert decided.manifest.inputs["best"].ref == best.ref
 
 
@@ -96,9 +96,9 @@ def test_best_that_cannot_answer_is_named_and_stops_nothing(
 
 
 def slow_decline(road: Road, nights: int, lost: int) -> Iterator[tuple[Artifact, Artifact]]:
-    """A night each: a trained model and its evaluation, wrong about `lost` gate rows more than the one before.
+    """Return a trained model and its evaluation per run, each wrong on `lost` more gate rows than the previous one.
 
-    The same weights with another bias, which calls more texts negative; all were rightly called what they were.
+    They have the same weights with another bias, which predicts more texts as negative; the first makes no mistakes.
     """
     gate = pd.read_parquet(road.evaluated.path / "gate.parquet")
     weights = load((road.trained.path / "model/model.safetensors").read_bytes())
@@ -127,7 +127,7 @@ def test_small_losses_in_a_row_cannot_add_up(own: Road) -> None:
         decisions.append(decision)
         gate = pd.read_parquet(evaluated.path / "gate.parquet")
         labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
-        # Held against the night before alone, each of them would do.
+        # Compared with the previous run alone, each of them would pass.
         assert before is None or compare(own.recipe, labels, ours, before, "the night before").passed
         before, value = ours, float(evaluated.figures["gate"]["accuracy"]["value"])
         reached.append(value)

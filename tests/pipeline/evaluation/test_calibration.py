@@ -1,4 +1,4 @@
-"""Calibration against cases worked by hand."""
+"""Calibration of cases computed by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.evaluation.metrics import BINS, measure_calibration
 
 
 def sure_of(*confidences: float) -> Any:
-    """Probabilities (n, 2) that foresee label 1 with these confidences."""
+    """Return probabilities (n, 2) that predict label 1 with these confidences."""
     sure = np.array(confidences)
     return np.stack([1 - sure, sure], axis=1)
 

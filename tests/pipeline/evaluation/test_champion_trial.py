@@ -1,4 +1,4 @@
-"""The champion on what has arrived: what a fall makes of the day (how far one is beyond chance: test_fall)."""
+"""The champion trial on arrivals: the consequences of a drop in accuracy (its significance: test_fall)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def road(reviews: Road) -> Road:
-    """The reviews, whose files are large enough as they are."""
+    """Return the reviews; their files are large enough."""
     rows = {f"min_{split}_rows": len(table) for split, table in reviews.rows.items()}
     data = reviews.recipe.data.model_copy(update=rows)
     road = reviews.with_recipe(reviews.recipe.model_copy(update={"data": data}))
@@ -46,7 +46,7 @@ def road(reviews: Road) -> Road:
 
 
 def champion_of(road: Road, **others: Artifact) -> Artifact:
-    """A release of the road's model, as far as a trial looks at it."""
+    """Return a release of the pipeline's model, with the parts that a trial reads."""
     inputs = {"validated": road.validated, "trained": road.trained, "evaluated": road.evaluated} | others
     return make_artifact(road.job.store, "release", "nsmc", linked(**inputs))
 
@@ -58,7 +58,7 @@ def champion(road: Road) -> Artifact:
 
 @pytest.fixture
 def arrived(road: Road, sample: Path, tmp_path: Path) -> Callable[[Callable[[pd.DataFrame], pd.DataFrame]], Path]:
-    """Published files that the champion knows, and one day with reviews that nobody has seen, changed."""
+    """Return published files that the champion was trained on, and a day of new reviews, modified."""
     rows = read_split(road.recipe, sample, "train")
     day = rows[len(road.rows["train"]) :].groupby("label").head(NEW // 2)
 
@@ -86,7 +86,7 @@ def as_it_is(day: pd.DataFrame) -> pd.DataFrame:
 
 
 def half_turned(day: pd.DataFrame) -> pd.DataFrame:
-    """As many positive as before: by the labels alone nobody sees it."""
+    """Swap labels but keep their counts, so that a check of label shares does not notice."""
     turned = day.groupby("label").head(NEW // 4).index
     return day.assign(label=day["label"].where(~day.index.isin(turned), 1 - day["label"]))
 

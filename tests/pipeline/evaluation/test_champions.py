@@ -1,4 +1,4 @@
-"""Champions: what they answer tonight, which earlier release was the best, and what is said of lost ones."""
+"""Champions: their answers to the current gate rows, the best earlier release, and notes on unreadable ones."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.torch
 
 @pytest.fixture
 def own(reviews: Road, tmp_path: Path) -> Road:
-    """The reviews in a store of this test."""
+    """Return the reviews in a separate store."""
     return own_copy(reviews, tmp_path)
 
 
 def served(road: Road, *values: float, sample: bool = True) -> list[Artifact]:
-    """Releases that were served one after the other, each with its gate figure; the last one is the champion."""
+    """Return releases that were served in turn, each with its gate metric; the last is the champion."""
     releases = [release_that_reached(road, value, sample=sample) for value in values]
     for release in releases:
         serve(release)
@@ -39,24 +39,24 @@ def served(road: Road, *values: float, sample: bool = True) -> list[Artifact]:
 
 
 def ranked(road: Road, *, sample: bool = True) -> tuple[list[str], list[str]]:
-    """Refs in their order, and notes."""
+    """Return refs in rank order, and notes."""
     notes: list[str] = []
     found = rank_served(road.job.store, "nsmc", "accuracy", sample=sample, notes=notes)
     return [item.ref for item in found], notes
 
 
 def best_of(road: Road, known: Artifact | None = None) -> Best:
-    """The best of what was served, `known` left out, asked about the gate rows."""
+    """Return the best served release without `known`, with its answers to the gate rows."""
     refs = {str(known.input_ref("trained"))} if known else set()
     return find_best(road.recipe, road.job.store, refs, pd.read_parquet(road.evaluated.path / "gate.parquet"))
 
 
 def lose(road: Road, release: Artifact, name: str) -> None:
-    """Its input is gone, as nobody meant it."""
+    """Delete an input of the release, as by accident."""
     shutil.rmtree(road.job.store.open(str(release.input_ref(name))).path)
 
 
-# --- what a rival answers ---
+# --- answers of a rival ---
 
 
 def test_a_classifier_answers_with_label_numbers(reviews: Road) -> None:
@@ -84,7 +84,7 @@ def test_a_regression_answers_with_scores(pairs: Road) -> None:
     ("labels", "numbers"),
     [
         (["positive", "negative"], (1, 0)),
-        # A label that the recipe lost is never right, nor is another's number given to it.
+        # A label that was removed from the recipe is never right and does not get another label's number.
         (["negative", "neutral"], (0, -1)),
         (["bad", "good"], (-1, -1)),
     ],
@@ -190,7 +190,7 @@ def test_what_a_rollback_gave_up_does_not_count(own: Road) -> None:
     serve(first)
     second = release_that_reached(own, 0.7)
     serve(second)
-    # The path to the one that is live is first, second: the best figure was of a release that a person took back.
+    # The live one's history is first, second: the release with the best metric was rolled back.
     assert ranked(own) == ([first.ref], [])
     assert given_up.ref not in ranked(own)[0]
 
@@ -246,7 +246,7 @@ def with_fields(**fields: Any) -> Callable[[Artifact], Artifact]:
     return lambda trained: republished(trained, fields=trained.manifest.fields | fields)
 
 
-#: What happens to a trained model, after which it cannot be asked.
+#: Damage after which a trained model cannot predict.
 SPOILT: dict[str, Callable[[Artifact], Artifact]] = {
     "lost": lost,
     "deleted": partial(lost, on_purpose=True),
@@ -271,12 +271,12 @@ def test_best_that_cannot_answer_gives_way_to_the_next(own: Road, how: str) -> N
     (note,) = best.notes
     assert note.startswith(f"the earlier release {spoilt.ref} cannot be read (")
     assert note.endswith("); the model was not compared with it")
-    # What to do about a champion like that is no advice here.
+    # The advice for a broken champion does not belong here.
     assert "roll back" not in note
 
 
 class Away(Store):
-    """A store that is reached for its log, and then no more."""
+    """A store that becomes unreachable after its log was read."""
 
     def open(self, ref: str) -> Artifact:
         raise StoreError(f"{ref}: the bucket is away")

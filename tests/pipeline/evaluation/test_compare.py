@@ -1,4 +1,4 @@
-"""The comparison of two models: by the lower end of the difference, on rows enough."""
+"""The comparison of two models: by the lower end of the difference, with enough rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_compare_judges_the_lower_end_of_the_interval(wins: int, losses: int, ro
 
 
 def test_compare_refuses_three_losses_in_two_hundred() -> None:
-    # The difference itself, -0.015, is within the margin; by the draw of the rows it may be -0.03, which is not.
+    # The difference, -0.015, is within the margin, but the lower end of its interval, -0.03, is not.
     check = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 3, 200), "the champion")
     decision = judged(REVIEWS, check)
     assert not decision.promote
@@ -90,7 +90,7 @@ def test_compare_needs_thirty_rows(whom: str) -> None:
 
 
 def test_compare_asks_for_rows_enough_for_the_margin() -> None:
-    # That two models agree on thirty rows leaves two of them open; on 200 it leaves as many, which is less.
+    # Agreement on 30 rows leaves an uncertainty of two rows; on 200 also of two, which is a smaller share.
     for rows, margin, passes in ((30, 0.06, False), (30, 0.07, True), (200, 0.009, False), (200, 0.011, True)):
         check = compare(with_margin(REVIEWS, margin), *won_and_lost(0, 0, rows), "the champion")
         assert check.passed == passes

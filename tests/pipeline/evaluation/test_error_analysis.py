@@ -1,4 +1,4 @@
-"""Slices: which row is in which part, by hand."""
+"""Slices: which row is in which part, determined by hand."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_laughter_and_tears() -> None:
 
 
 def test_a_figure_is_that_of_its_rows_by_hand() -> None:
-    # 40 rows with laughter, 30 of them right; 60 without, 57 right.
+    # 40 rows with laughter (30 right), 60 without (57 right).
     texts = ["ㅋㅋ"] * 40 + ["네"] * 60
     wrong = [1] * 10 + [0] * 30 + [1] * 3 + [0] * 57
     parts = parts_of(slice_figures(REVIEWS, table(texts, prediction=wrong)), "ㅋ or ㅠ")
@@ -121,6 +121,6 @@ def test_sources_and_pairs() -> None:
     )
     found = slice_figures(PAIRS, pairs)
     assert {part: item["rows"] for part, item in parts_of(found, "source").items()} == {"news": 50, "reviews": 70}
-    # A pair has a negation where either of its texts has, and is as long as both.
+    # A pair has a negation if either text has one; its length is the sum of both.
     assert parts_of(found, "negation")["with"]["rows"] == 40
     assert list(parts_of(found, "length")) == ["11 to 11 characters", "12 to 12 characters"]

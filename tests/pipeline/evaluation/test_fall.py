@@ -1,4 +1,4 @@
-"""What the champion should get right of a day, worked by hand, and when a fall is beyond chance."""
+"""Expected accuracy of the champion on a day, computed by hand, and the significance of a drop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def classes(*counts: tuple[str, int]) -> np.ndarray:
 
 
 def right(*counts: tuple[int, int]) -> np.ndarray:
-    """So many right of so many, class by class."""
+    """Return right or wrong by row, from the number right and the number of rows of each class."""
     return np.array([n < good for good, count in counts for n in range(count)])
 
 
 def test_what_should_be_right_and_its_chance_are_those_of_the_binomial() -> None:
-    # So many test rows that what they leave open is nothing.
+    # Enough test rows to make their own uncertainty negligible.
     then = right((840_000, 1_000_000))
     for good in (460, 480, 495, 504, 530):
         share, chance = fall(right((good, 600)), classes(("a", 600)), then, classes(("a", 1_000_000)))
@@ -35,14 +35,14 @@ def test_what_should_be_right_and_its_chance_are_those_of_the_binomial() -> None
 
 
 def test_chance_of_a_fall_by_hand() -> None:
-    # 80 of 100 are taken for (80 + 1/2) / 101 = 0.797030: of 10 rows 7.970297, with a variance of 0.797030 * 0.202970 *
-    # (10 + 10^2 / 100) = 1.779507. Five right and a half are 1.851856 standard deviations below: 0.032026.
+    # 80 of 100 are smoothed to (80 + 1/2) / 101 = 0.797030. Expected right of 10 rows: 7.970297, with a variance of
+    # 0.797030 * 0.202970 * (10 + 10^2 / 100) = 1.779507. 5.5 is 1.851856 standard deviations below: 0.032026.
     found = fall(right((5, 10)), classes(("a", 10)), right((80, 100)), classes(("a", 100)))
     assert found == pytest.approx((0.797030, 0.032026), abs=1e-6)
 
 
 def test_chance_of_a_fall_adds_classes_up() -> None:
-    # The same, beside another class of which half is right: 4 more rows, 2 expected, 1/2 * 1/2 * (4 + 4^2 / 50) = 1.08.
+    # The same plus a class that is half right: 4 more rows, 2 expected, 1/2 * 1/2 * (4 + 4^2 / 50) = 1.08.
     names, then = classes(("a", 10), ("b", 4)), classes(("b", 50), ("a", 100))
     share, chance = fall(right((5, 10), (2, 4)), names, right((25, 50), (80, 100)), then)
     assert share == pytest.approx((7.970297 + 2) / 14, abs=1e-6)
@@ -64,11 +64,11 @@ def test_a_small_test_file_leaves_more_open() -> None:
 
 def test_another_mix_of_classes_is_no_fall() -> None:
     then, names = right((450, 500), (350, 500)), classes(("positive", 500), ("negative", 500))
-    # Nine in ten of its positive rows are right, and it has hardly any other.
+    # Nine in ten of the positive rows are right, and there are hardly any others.
     share, chance = fall(right((504, 560), (28, 40)), classes(("positive", 560), ("negative", 40)), then, names)
     assert share == pytest.approx((0.9 * 560 + 0.7 * 40) / 600, abs=2e-3)
     assert chance > 0.4
-    # As many right of rows that are mostly negative would be more than should be, and so many fewer are too few.
+    # On mostly negative rows, the same number right would exceed the expectation, and this many fewer are too few.
     assert fall(right((36, 40), (392, 560)), classes(("positive", 40), ("negative", 560)), then, names)[1] > 0.4
     assert fall(right((400, 560), (28, 40)), classes(("positive", 560), ("negative", 40)), then, names)[1] < 1e-6
 
@@ -84,7 +84,7 @@ def test_a_class_that_the_test_file_has_not_says_nothing() -> None:
     assert chance > 0.3
 
 
-# --- what is said of a day ---
+# --- the result of a day ---
 
 
 def day(*labels: float) -> pd.DataFrame:
@@ -111,18 +111,18 @@ def test_measure_of_a_day_says_share_and_level(right_of_100: int, level: str) ->
 
 
 def test_measure_of_a_day_takes_labels_by_name() -> None:
-    # The champion had its labels in the other order, in its answers and in its own test file.
+    # The champion has the labels in the other order, in its answers and in its own test file.
     assert ARRIVALS is not None
     other = ("positive", "negative")
     test = pd.DataFrame({"label": np.repeat([0, 1], 100), "prediction": np.repeat([0, 1, 0], [100, 50, 50])})
     rows, answers = day(*np.repeat([0, 1], 40)), probabilities(*np.repeat([1, 0, 0], [20, 20, 40]))
     found = trial._compare(REVIEWS, ARRIVALS, other, test, rows, answers)
-    # All of its positive test rows were right and half of the negative ones, and so it is here.
+    # On its test file, all positive and half of the negative rows were right, and so they are here.
     assert (found.found, found.usual, found.level) == ("75.0% right", "74.8%", "ok")
 
 
 def spread(deviation: float, rows: int) -> np.ndarray:
-    """Scores around 2.5, as a normal distribution has them."""
+    """Return normally distributed scores around 2.5."""
     return 2.5 + deviation * stats.norm.ppf((np.arange(rows) + 0.5) / rows)
 
 
@@ -134,6 +134,6 @@ def test_measure_of_scores_says_mean_error_and_level(error: float, level: str) -
     assert ARRIVALS is not None
     test = pd.DataFrame({"label": np.full(400, 2.5), "prediction": spread(0.5, 400)})
     found = trial._compare(PAIRS, ARRIVALS, (), test, day(*np.full(200, 2.5)), spread(error, 200))
-    # The mean distance of a normal distribution is sqrt(2 / pi) of its deviation.
+    # The mean absolute deviation of a normal distribution is sqrt(2 / pi) of its standard deviation.
     assert found.found == f"mean error {0.7979 * error:.2f}"
     assert (found.name, found.usual, found.level) == ("champion", "0.40", level)

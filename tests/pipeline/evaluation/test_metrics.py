@@ -1,4 +1,4 @@
-"""Metrics on cases worked by hand, and the intervals and comparisons that are drawn from them."""
+"""Metrics of cases computed by hand, their intervals, and comparisons of two models."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_pearson_by_hand_and_f1_at_three() -> None:
     found = compute_metrics(PAIRS, labels, scores)
     left, right = labels - labels.mean(), scores - scores.mean()
     assert found["pearson"] == pytest.approx((left @ right) / math.sqrt((left @ left) * (right @ right)))
-    # 3.0 itself is positive on both sides: true positives 2, one missed.
+    # 3.0 itself is positive in labels and predictions: two true positives and one false negative.
     assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 0 + 1))
 
 
@@ -99,7 +99,7 @@ def test_correlations_of_resamples_are_none_where_one_side_is_constant() -> None
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
 def test_figures_of_a_confusion_matrix_are_those_of_its_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
-    # Few rows, so that some matrices lack a label on one side or on both.
+    # Few rows, so that in some matrices a label is missing in the labels, the predictions, or both.
     matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=25)
     found = metrics._f1_of_matrices(matrices.reshape(-1, size, size))
     for counts, score in zip(matrices, found, strict=True):
@@ -124,7 +124,7 @@ def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
 
 
 def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    # In blocks of seven resamples, the last ones smaller.
+    # Blocks of seven resamples, the last ones smaller.
     monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
     labels, scores = noisy_scores(40, 1.0)
     found = metrics._resampled_rows(PAIRS, labels, scores)
@@ -139,7 +139,7 @@ def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean() -> None:
-    # One row of label 2, foreseen rightly: a resample without it knows two labels only.
+    # One row of label 2, predicted right: a resample without it has only two labels.
     labels = np.array([0, 1] * 10 + [2])
     assert set(metrics._resampled_cells(THREE, labels, labels)["f1"]) == {1.0}
 
@@ -155,7 +155,7 @@ def test_an_interval_contains_its_value_and_narrows_with_more_rows(recipe: Recip
         for figure in found.values():
             assert figure["low"] < figure["value"] < figure["high"]
         widths.append([figure["high"] - figure["low"] for figure in found.values()])
-    # Nine times the rows, a third of the width.
+    # Nine times the rows give a third of the width.
     assert all(0.2 < small / large < 0.5 for large, small in zip(*widths, strict=True))
 
 
@@ -229,7 +229,7 @@ DRAWN: dict[str, tuple[Recipe, tuple[Any, Any], dict[str, tuple[float, float, fl
 @pytest.mark.parametrize("case", DRAWN)
 @pytest.mark.parametrize("block", [metrics.BLOCK, 7 * 150])
 def test_intervals_are_the_same_on_every_machine(case: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Also on one with memory for a few resamples at once.
+    # Also with memory for only a few resamples at once.
     monkeypatch.setattr(metrics, "BLOCK", block)
     recipe, sides, expected = DRAWN[case]
     found = {name: tuple(figure.values()) for name, figure in intervals(recipe, *sides).items()}

@@ -1,4 +1,4 @@
-"""Mistakes: the worst first, with what a person needs to understand them."""
+"""Mistakes: worst first, with the fields that a person needs to understand them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decide: the gate's verdict on figures worked by hand (comparisons: test_compare, the stage: test_decide_stage)."""
+"""The decision of the gate on figures computed by hand (comparisons: test_compare, stage: stages/test_decide)."""
 
 from __future__ import annotations
 

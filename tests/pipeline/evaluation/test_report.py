@@ -458,7 +458,7 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(True), evaluation(store, recipe), EXPORTED)).text
     for wanted in (
-        # Of 1,000 rows, of which a share of 0.005 allows 13; test_bounds.py has why.
+        # Of 1,000 rows, a share of 0.005 allows 13; test_bounds.py explains why.
         "ONNX int8: share of changed labels 0.00123 0.005 (13 rows)",
         "ONNX fp16: share of changed labels 0.00123 0.001 (5 rows)",
         "ONNX fp16: change of Accuracy 0.00045 ± 0.00031 0.0005",

@@ -1,6 +1,6 @@
-"""The sample's own thresholds: an answer that knows nothing does not pass.
+"""The sample's own thresholds: a model that has learnt nothing does not pass.
 
-Models of shuffled labels are in `tests/models`, honest ones in `tests/e2e`.
+Models trained on shuffled labels are tested in `tests/models`, real ones in `tests/e2e`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_of(name: str) -> Recipe:
-    """The recipe that a user of the sample gets, as it is."""
+    """Return the recipe of the sample, unchanged."""
     return load_recipe(name, "embedded", sample=True)
 
 
 @dataclass(frozen=True)
 class Dull:
-    """Answers texts without having learnt anything."""
+    """A model that answers without having learnt anything."""
 
     reply: Callable[[pd.DataFrame], np.ndarray]
 
@@ -52,7 +52,7 @@ class Dull:
 
 
 def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], np.ndarray]) -> set[str]:
-    """Kinds of checks at which the gate refuses what answers the test file and the behavioural cases by `reply`."""
+    """Return the kinds of checks that a model with the answers of `reply` fails."""
     figures = {
         "test": intervals(recipe, test["label"].to_numpy(), reply(test)),
         "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
@@ -64,7 +64,7 @@ def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], n
 
 
 def always(recipe: Recipe, answer: float) -> Callable[[pd.DataFrame], np.ndarray]:
-    """One label, as probabilities, or one score for every text."""
+    """Return the probabilities of one label, or one score, for every text."""
     if recipe.kind == "regression":
         return lambda rows: np.full(len(rows), answer)
     return lambda rows: np.tile(np.eye(len(recipe.labels))[int(answer)], (len(rows), 1))
@@ -88,13 +88,13 @@ def test_right_answers_reach_the_floors(name: str, sample: Path) -> None:
         found = known.reindex(pd.MultiIndex.from_frame(rows[texts]) if len(texts) > 1 else rows["text"]).fillna(0)
         return np.eye(len(recipe.labels))[found.astype(int)] if recipe.labels else found.to_numpy(float)
 
-    # Of the behavioural cases it knows none.
+    # It passes no behavioural case.
     assert failed(recipe, test, reply) == {"behaviour"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_length_alone_fails(name: str, sample: Path) -> None:
-    # What a generator might give away: how long a text is, or by how much two differ.
+    # Shortcuts that a generator might leave: the length of a text, or the difference between two.
     rows = sample_rows(recipe := recipe_of(name), sample)
 
     def length(table: pd.DataFrame) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Releases on a CPU of another kind: exported with what this one has, served with AVX2 alone, and the reverse.
+"""Releases on another type of CPU: exported on this one and served with AVX2 only, and the reverse.
 
-ONNX Runtime chooses its kernels by the CPU, so another process answers under qemu-user.
+ONNX Runtime chooses its kernels by the CPU, so a second process runs under qemu-user.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def haswell(releases: list[Artifact]) -> list[Answers]:
 
 
 def on_haswell(*releases: Artifact) -> list[Answers]:
-    """What these releases answer where there is AVX2 alone."""
+    """Return the answers of these releases with AVX2 only."""
     command = [
         *HASWELL,
         sys.executable,
@@ -76,8 +76,8 @@ def test_both_kinds_answer_alike(place: int, releases: list[Artifact], haswell: 
     card, here = read_card(releases[place]), answers(releases[place].path)
     low, high = card.score_range or (0.0, 1.0)
     assert largest(here["fp32"], haswell[place]["fp32"]) <= GRAPH_BOUND * (high - low)
-    # The sums of int8 products are whole numbers, the same on both; an activation that lies between two steps may be
-    # rounded to the other by what precedes it in fp32.
+    # Sums of int8 products are integers and equal on both CPUs. Rounding in the preceding fp32 operations may move an
+    # activation to the next quantization step.
     assert largest(here["int8"], haswell[place]["int8"]) <= 0.01 * (high - low)
 
 

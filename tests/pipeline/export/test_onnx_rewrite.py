@@ -1,4 +1,4 @@
-"""Rewrites of a fused graph: other operators, less work, the same answers."""
+"""Rewrites of a fused graph: other operators, less work, the same outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE, PLACES = 200, 24
 
 @pytest.fixture(scope="module")
 def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The fused graph of three random layers whose norms and biases are no ones and zeros."""
+    """Return the fused graph of three random layers, with norms other than 1 and biases other than 0."""
     torch.manual_seed(11)
     config = BertConfig(
         vocab_size=SIZE,
@@ -51,7 +51,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batch(*, types: bool) -> dict[str, np.ndarray[Any, Any]]:
-    """Rows of all lengths, padded."""
+    """Return padded rows of all lengths."""
     generator = np.random.default_rng(3)
     lengths = np.array([[PLACES], [1], [7], [2], [16]])
     mask = (np.arange(PLACES) < lengths).astype(np.int32)
@@ -83,7 +83,7 @@ def test_answers_stay_what_they_are(fused: Path, tmp_path: Path, first_row: bool
         to_cpu(file, file)
     onnx.checker.check_model(onnx.load(file), full_check=False)
     np.testing.assert_allclose(answers(file, batch(types=types)), wanted, atol=2e-5)
-    # A batch of one row and one token, as when somebody types.
+    # A batch of one row and one token.
     alone = {name: value[1:2, :1] for name, value in batch(types=types).items()}
     np.testing.assert_allclose(answers(file, alone), wanted[1:2], atol=2e-5)
 
@@ -136,7 +136,7 @@ def test_attention_in_parts_answers_the_same(fused: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """The same graph for the CPU, and one that answers the same where two channels of a layer reach a long way."""
+    """Return the CPU graph, and an equivalent one with two outlier channels in a layer."""
     plain, far = tmp_path / "plain.onnx", tmp_path / "far.onnx"
     to_cpu(fused, plain)
     model = onnx.load(plain)
@@ -147,7 +147,7 @@ def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
     before = next(makers[name] for name in add.input if name in makers)
     bias = next(name for name in add.input if name not in makers)
     after = next(item for item in graph.proto.node if gelu.output[0] in item.input)
-    # GELU of much is much: what it adds to the next product is taken off again, nearly, by weights as small.
+    # GELU is nearly linear for large values, so small weights in the next product almost cancel their effect.
     lift, weights = graph.array(bias).copy(), graph.array(after.input[1]).copy()
     lift[[3, 77]] += 300
     weights[[3, 77]] /= 300
@@ -184,7 +184,7 @@ def test_int8_sets_them_apart_by_itself(reaching: tuple[Path, Path], tmp_path: P
         to_int8(file, target := tmp_path / f"{name}.int8.onnx", feeds)
         off[name] = np.abs(answers(target, inputs) - answers(file, inputs)).mean()
         made[name] = operators(target)
-    # Where nothing reaches far nothing is set apart.
+    # Without outliers, nothing is separated.
     assert made["plain"].count("MatMulInteger") == operators(reaching[0]).count("MatMul")
     assert made["far"].count("MatMulInteger") == made["plain"].count("MatMulInteger")
     assert made["far"].count("MatMul") == made["plain"].count("MatMul") + 1
@@ -192,7 +192,7 @@ def test_int8_sets_them_apart_by_itself(reaching: tuple[Path, Path], tmp_path: P
 
 
 def test_a_head_with_a_gelu_is_left_alone() -> None:
-    """As ELECTRA's: between two Gemm, which `part_outliers` does not know."""
+    """Return a head like ELECTRA's: a GELU between two Gemm, which `part_outliers` does not support."""
     node = onnx.helper.make_node
     nodes = [
         node("MatMul", ["x", "w"], ["product"]),

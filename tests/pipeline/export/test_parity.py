@@ -1,4 +1,4 @@
-"""Parity: how far an exported file is from the trained model, and which distance is above a bound."""
+"""Parity of an exported file with the trained model, and which differences exceed a bound."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Numbers = np.ndarray[Any, Any]
 
 REVIEWS, PAIRS = (load_recipe(name, "embedded") for name in ("nsmc", "klue-sts"))
 FP16, INT8 = REVIEWS.export.fp16, REVIEWS.export.int8
-#: Standard errors from a figure to the lower end of its 99.9% interval, of any table of the normal distribution.
+#: Standard errors from a figure to the lower end of its 99.9% interval, from a table of the normal distribution.
 ERRORS = 3.0902
 
 
 def flipped(rows: int, lost: int, won: int = 0) -> Parity:
-    """Parity on `rows` reviews, of which `lost` are right in the trained model only and `won` in the file only."""
+    """Return the parity on `rows` reviews: the trained model alone is right on `lost`, the file alone on `won`."""
     before, after = np.tile([0.2, 0.8], (rows, 1)), np.tile([0.2, 0.8], (rows, 1))
     before[:won] = after[won : won + lost] = [0.8, 0.2]
     return measure_parity(REVIEWS, np.ones(rows, dtype=np.int64), before, after)
@@ -32,7 +32,7 @@ def parity(changed: float = 0.0, change: float = 0.0, error: float = 0.0) -> Par
     return {"largest_difference": 0.1, "changed_labels": changed, "metric_change": change, "metric_error": error}
 
 
-# --- figures by hand ---
+# --- figures computed by hand ---
 
 
 def test_parity_of_probabilities_by_hand() -> None:
@@ -43,7 +43,7 @@ def test_parity_of_probabilities_by_hand() -> None:
         "mean_difference": pytest.approx(0.2 / 8),
         "changed_labels": 0.25,
         "metric_change": pytest.approx(0.25),
-        # One of four rows gets worse by one: the variance is 1/4 - 1/16.
+        # One of four rows changes from right to wrong: the variance is 1/4 - 1/16.
         "metric_error": pytest.approx(math.sqrt(3 / 16 / 4)),
     }
 
@@ -53,7 +53,7 @@ def test_parity_of_scores_by_hand() -> None:
     found = measure_parity(PAIRS, labels, before, after)
     assert found["largest_difference"] == pytest.approx(0.2)
     assert found["mean_difference"] == pytest.approx(0.2 / 3)
-    # Crossing 3.0 is a changed label.
+    # A score that crosses 3.0 is a changed label.
     assert found["changed_labels"] == pytest.approx(1 / 3)
     expected = abs(pearsonr(labels, after).statistic - pearsonr(labels, before).statistic)
     assert found["metric_change"] == pytest.approx(expected)
@@ -107,7 +107,7 @@ def test_beyond_lets_single_flips_pass_on_any_rows(rows: int, lost: int, won: in
 
 @pytest.mark.parametrize(
     ("bound", "rows", "most"),
-    # The most that a share of the bound reaches in more than one of 1,000 samples; test_bounds.py has why.
+    # The largest count that a share at the bound exceeds in at most one of 1,000 samples; test_bounds.py explains why.
     [(FP16, 100, 2), (FP16, 500, 4), (FP16, 1000, 5), (INT8, 100, 4), (INT8, 500, 9), (INT8, 1000, 13)],
 )
 def test_beyond_refuses_one_label_more_than_chance(bound: ParityBound, rows: int, most: int) -> None:
@@ -125,7 +125,7 @@ def test_beyond_refuses_one_label_more_than_chance(bound: ParityBound, rows: int
 def test_beyond_compares_the_lower_end_of_a_metric_change(above: float, refused: bool) -> None:
     least = FP16.metric_change + above
     found = beyond(parity(change=least + ERRORS * 0.01, error=0.01), FP16, 1000)
-    # The table's four digits: a tenth of a millionth.
+    # The table has four digits, so the error is about 1e-7.
     assert (found is not None) == refused
 
 
@@ -148,7 +148,7 @@ def test_beyond_with_bounds_of_zero_allows_no_change() -> None:
 
 
 def test_beyond_on_many_rows_refuses_labels_that_are_lost_only() -> None:
-    # 40 of 5,000 may be chance of a share of 0.005, but then a half of them would be gains.
+    # 40 of 5,000 may be chance for a share of 0.005, but then half of them would be gains.
     assert beyond(flipped(5000, lost=20, won=20), INT8, 5000) is None
     assert "metric_change" in str(beyond(flipped(5000, lost=40), INT8, 5000))
 
@@ -165,7 +165,7 @@ def test_beyond_judges_scores_of_pairs() -> None:
     for noise, problem in ((0.0005, None), (0.01, None), (0.3, "changed_labels")):
         found = beyond(measure_parity(PAIRS, labels, before, before + draw.normal(0, noise, 500)), INT8, 500)
         assert found is None if problem is None else problem in str(found)
-    # All scores on the side where they were, and in another order.
+    # All scores stay on their side of the threshold, but in another order.
     shuffled = np.where(before >= 3, 8 - before, before)
     assert "metric_change" in str(beyond(measure_parity(PAIRS, labels, before, shuffled), INT8, 500))
 
@@ -173,7 +173,7 @@ def test_beyond_judges_scores_of_pairs() -> None:
 def test_beyond_refuses_a_single_answer_that_is_nan() -> None:
     answers = np.tile([0.8, 0.2], (1000, 1))
     broken = answers.copy()
-    # The first label is what a row of NaN seems to say.
+    # argmax of a row of NaN is the first label.
     broken[7] = np.nan
     found = measure_parity(REVIEWS, np.zeros(1000, dtype=np.int64), answers, broken)
     assert (found["changed_labels"], found["metric_change"]) == (0.0, 0.0)

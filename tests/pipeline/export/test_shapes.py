@@ -1,4 +1,4 @@
-"""Every shape of base model that recipes allow, with every head: its graphs are fused and answer as torch does."""
+"""Every supported shape of base model with every head: its graphs are fused and answer like torch."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 LAYERS = 2
 SHAPES: dict[str, dict[str, Any]] = {
     "bert": {},
-    # KcELECTRA's small ones have narrow embeddings.
+    # The small KcELECTRA models have narrow embeddings.
     "electra": {"embedding_size": 16},
-    # As klue/roberta-base has it: one token type, and places that begin after the padding's.
+    # As in klue/roberta-base: one token type, and positions that begin after that of padding.
     "roberta": {"type_vocab_size": 1, "pad_token_id": 0},
 }
 HEADS = {
@@ -55,14 +55,14 @@ def model_of(base: Path, head: str, pooling: str) -> Trained:
     torch.manual_seed(1)
     module = build_model(recipe, base, tokenizer).eval()
     with torch.no_grad():
-        # Places and types as large as words, lest their loss be no difference.
+        # Position and type embeddings as large as those of words, so that losing them makes a difference.
         for name, parameter in module.named_parameters():
             if "position_embeddings" in name or "token_type" in name:
                 parameter.normal_(0, 0.3)
     line = ScoreLine(slope=2.5, intercept=2.5) if objective == "bi-encoder" else None
     model = Trained(recipe, module, tokenizer, line, None, torch.device("cpu"))
     if head == "cross-encoder":
-        # Scores around the middle of their range: outside they would be cut, and all alike.
+        # Scores around the middle of the range: outside, they would be clipped and equal.
         (bias,) = [
             item for name, item in module.named_parameters() if name.endswith(("out_proj.bias", "classifier.bias"))
         ]
@@ -86,7 +86,7 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     assert wanted.std() > 0.01
     fused = tmp_path / "fused.onnx"
     trace(model, fused)
-    # It raises where an embedding, an attention a layer or two norms a layer are missing.
+    # It raises if an embedding, one attention per layer or two norms per layer are missing.
     fuse(model.module, fused, fused)
     simplify(fused, fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
     to_cpu(fused, tmp_path / "cpu.onnx")
@@ -94,10 +94,10 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     to_fp16(fused, tmp_path / "fp16.onnx")
     scale = 5.0 if model.recipe.kind == "regression" else 1.0
     for name, bound in (("fused", 1e-4), ("cpu", 1e-4), ("fp16", 0.02), ("int8", 0.2)):
-        # Some are padded.
+        # Some rows are padded.
         found = run_onnx(model, rows, open_session(tmp_path / f"{name}.onnx"), 4)
         assert np.abs(found - wanted).max() <= bound * scale, name
-    # What was traced is the model that was trained, after it too.
+    # Tracing leaves the trained model unchanged.
     np.testing.assert_allclose(model.answer(rows), wanted, atol=1e-4)
     kinds = [item.op_type for item in onnx.load(tmp_path / "cpu.onnx").graph.node]
     assert kinds.count("InstanceNormalization") == 2 * LAYERS + 1
@@ -110,7 +110,7 @@ def test_a_roberta_tells_the_texts_of_a_pair_apart_and_is_saved_so(tmp_path: Pat
     assert types.weight.shape[0] == 2
     assert types.weight.requires_grad
     fresh: Any = transformer_of(build_model(model.recipe, base, model.tokenizer)).base_model.embeddings
-    # Both are the one that it had, until training says otherwise.
+    # Both types are copies of the original one until training changes them.
     assert torch.equal(*fresh.token_type_embeddings.weight.data)
     save_trained(model.module, model.tokenizer, tmp_path / "saved")
     again: Any = transformer_of(build_model(model.recipe, tmp_path / "saved", model.tokenizer)).base_model

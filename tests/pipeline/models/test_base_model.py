@@ -1,4 +1,4 @@
-"""Base models that ship or lie in a directory, known by their content, and which of them can be used."""
+"""Shipped and local base models: identified by content, and checked for support."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.hub import CONFIG, write_base
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory that looks like a base model; nothing here reads its weights."""
+    """Create a directory with the files of a base model; these tests do not read the weights."""
     return write_base(tmp_path / "base")
 
 
-# --- what ships ---
+# --- shipped models ---
 
 
 def test_a_base_model_that_ships_is_known_by_its_name_and_content(
@@ -29,7 +29,7 @@ def test_a_base_model_that_ships_is_known_by_its_name_and_content(
     monkeypatch.setattr("pipeline.models.base_model.ENCODERS", directory.parent)
     base = resolve_base("base", store)
     assert (base.name, base.fetch()) == ("base", directory)
-    # Another machine has it elsewhere.
+    # The path differs on another machine.
     monkeypatch.setattr("pipeline.models.base_model.ENCODERS", tmp_path / "other")
     shutil.copytree(directory, tmp_path / "other" / "base")
     assert resolve_base("base", store) == base
@@ -50,7 +50,7 @@ def test_a_directory_is_known_by_its_content(directory: Path, store: Store, tmp_
     assert resolve_base(str(copy), store).revision == base.revision
     (copy / "model.safetensors").write_bytes(b"others!")
     assert resolve_base(str(copy), store).revision != base.revision
-    # Nothing is recorded: the digest itself is the record.
+    # Nothing is recorded, because the digest is the revision.
     assert store.list("bases") == []
 
 
@@ -90,14 +90,14 @@ def test_a_directory_without_what_a_model_needs_is_refused(missing: str, directo
         resolve_base(str(directory), store)
 
 
-# --- what can be used ---
+# --- supported models ---
 
 
 @pytest.mark.parametrize(
     "config",
     [
         {},
-        # Places of a RoBERTa begin after its padding token's, which is 1 unless it says another.
+        # Positions of a RoBERTa begin after that of its padding token, which is 1 by default.
         {"model_type": "roberta", "max_position_embeddings": 66},
         {"model_type": "roberta", "max_position_embeddings": 65, "pad_token_id": 0},
     ],

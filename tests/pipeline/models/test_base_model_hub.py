@@ -1,4 +1,4 @@
-"""Base models of the hub: held to the revision that was recorded first, fetched, and refused with a reason."""
+"""Base models from the hub: pinned to the first recorded revision, downloaded, and errors with a reason."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ SignIn = Callable[[str | None], None]
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A directory that looks like a base model; nothing here reads its weights."""
+    """Create a directory with the files of a base model; these tests do not read the weights."""
     return write_base(tmp_path / "base")
 
 
 @pytest.fixture
 def hub(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub on loopback that has `team/encoder`, and a cache of this test's own."""
+    """Run a hub on loopback with `team/encoder`, with a separate cache."""
     with serve_hub(Hub("team/encoder", directory, OLD)) as served:
         _point_to(served.url, tmp_path, monkeypatch)
         yield served
 
 
 def _point_to(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What HF_ENDPOINT and HF_HUB_CACHE set; the client reads both when it is imported.
+    # The values of HF_ENDPOINT and HF_HUB_CACHE; the client reads both on import.
     monkeypatch.setattr(constants, "ENDPOINT", url)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
@@ -44,7 +44,7 @@ def _point_to(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint where nobody listens."""
+    """Use an endpoint that refuses connections."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -53,7 +53,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sign_in(monkeypatch: pytest.MonkeyPatch) -> SignIn:
-    """`sign_in(token)`: the token in the environment, or none."""
+    """Return `sign_in(token)`, which sets the token in the environment or removes it."""
 
     def set_token(token: str | None) -> None:
         if token is None:
@@ -66,7 +66,7 @@ def sign_in(monkeypatch: pytest.MonkeyPatch) -> SignIn:
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's client tries again at once, and not a second later."""
+    """Make the hub's client retry without delay."""
     monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
 
 
@@ -144,12 +144,12 @@ def test_a_hub_that_does_not_answer_may_be_retried(store: Store) -> None:
     with pytest.raises(HubUnreachableError, match=r"team/encoder could not be fetched.*--base-model") as caught:
         resolve_base("team/encoder", store)
     assert caught.value.retryable
-    # What was not learnt is not recorded.
+    # An unknown revision is not recorded.
     assert store.read("bases/team--encoder.json") is None
 
 
 def test_a_download_that_cannot_be_had_may_be_retried(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As HF_HUB_OFFLINE does; without it the client itself tries again for 20 seconds.
+    # Like HF_HUB_OFFLINE; otherwise the client retries for 20 seconds.
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubUnreachableError, match="could not be fetched") as caught:
         Base("team/encoder", OLD).fetch()
@@ -219,7 +219,7 @@ def test_a_hub_that_errs_may_be_retried(status: int, hub: Hub, store: Store) -> 
 def test_a_download_cut_off_twice_is_resumed(
     hub: Hub, store: Store, directory: Path, no_pause: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Of 10 MB in the client, which loses an unfinished one.
+    # The client's chunks are 10 MB, and it loses an unfinished one.
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100_000)
     content = bytes(range(256)) * 4000
     (directory / "model.safetensors").write_bytes(content)
@@ -254,7 +254,7 @@ def test_an_expired_signature_of_the_storage_may_be_retried(hub: Hub, store: Sto
 
 def test_a_token_is_not_sent_where_the_hub_redirects(hub: Hub, store: Store, sign_in: SignIn) -> None:
     sign_in("hf_valid")
-    # The storage answers 400 to a request that is signed and has a token too.
+    # The storage answers 400 to a signed request that also has a token.
     assert (resolve_base("team/encoder", store).fetch() / "model.safetensors").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Batches, losses and answers: what is padded, what is compared, and that padding changes no answer."""
+"""Batches, losses and answers: padding, comparison of pairs, and answers that do not depend on padding."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOKENIZER = learn_tokenizer(TEXTS * 3, 500)
 
 
 def untrained(name: str, **overrides: object) -> Trained:
-    """A model of random weights, large ones, so that different texts get different answers."""
+    """Return a model with large random weights, so that different texts get different answers."""
     recipe = small_recipe(name, **overrides)
     torch.manual_seed(11)
     module = build_model(recipe, None, TOKENIZER).eval()
@@ -69,7 +69,7 @@ def test_padding_changes_no_answer(model: Trained) -> None:
     rows = table(model)
     together = model.answer(rows)
     alone = np.concatenate([model.answer(rows.iloc[[number]]) for number in range(len(rows))])
-    # Texts are of different lengths, so all but one were padded; a model that attends to padding is far off.
+    # Texts differ in length, so all but one were padded; attending to padding would change the answers clearly.
     assert np.ptp(together, axis=0).max() > 0.01
     assert together == pytest.approx(alone, abs=1e-5)
 
@@ -146,7 +146,7 @@ def test_distances_are_those_of_the_vectors() -> None:
     left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in draw.normal(size=(2, 20, 8)))
     cosines = (left * right).sum(axis=1)
     assert distances_of(cosines) == pytest.approx(np.linalg.norm(left - right, axis=1))
-    # One and a little more is what rounding makes of a text beside itself.
+    # The cosine of a text with itself may exceed 1 by rounding.
     assert distances_of(np.array([1.0 + 1e-7, -1.0])).tolist() == [0.0, 2.0]
 
 
@@ -171,7 +171,7 @@ def test_the_loss_falls_when_a_pair_is_put_right() -> None:
     cosines = torch.tensor([0.5, 0.4, 0.2], requires_grad=True)
     correlation_loss(cosines, torch.tensor([1.0, 4.0, 0.5])).backward()
     assert cosines.grad is not None
-    # Down the gradient: the first, which is less alike, goes down, the second goes up.
+    # A gradient step lowers the first cosine, whose pair is less similar, and raises the second.
     assert cosines.grad[0] > 0 > cosines.grad[1]
 
 
@@ -199,7 +199,7 @@ def test_the_texts_of_a_pair_are_padded_and_masked_apart() -> None:
 
 
 def test_a_mask_comes_from_the_length_and_not_from_the_ids() -> None:
-    # A text may hold the padding token itself.
+    # A text may contain the padding token itself.
     batch = Collate(0)([{"input_ids": np.array([2, 0, 3])}])
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
 
@@ -218,7 +218,7 @@ def test_a_model_from_nothing_has_the_shape_of_the_recipe() -> None:
 
 
 def save_base(directory: Path, **shape: int) -> Path:
-    """A base model directory of random weights."""
+    """Return the directory of a base model with random weights."""
     fields = {"vocab_size": len(TOKENIZER), "max_position_embeddings": 64} | shape
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, **fields)
     BertModel(config).save_pretrained(directory)

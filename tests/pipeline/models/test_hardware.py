@@ -1,4 +1,4 @@
-"""What is chosen for the machine that torch says this is; what it comes to on a GPU is measured where there is one."""
+"""Settings chosen for the hardware that torch reports; their effect on a GPU is measured on a real one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Machine = Callable[..., None]
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """From `machine(gpus=4, bf16=True)` on this is one, as far as torch is asked."""
+    """Return `machine(gpus=4, bf16=True)`, which makes torch report that hardware."""
 
     def become(*, gpus: int = 0, bf16: bool = False, amx: bool = False, flash: bool = True) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
@@ -69,7 +69,7 @@ def test_rows_are_packed_on_a_gpu_where_torch_has_the_kernel(machine: Machine, m
     for bf16, flash in ((True, True), (True, False), (False, True)):
         machine(gpus=1, bf16=bf16, flash=flash)
         assert hardware.packs_rows(mixed=mixed) is (bf16 and flash)
-    # On a CPU it pays where short rows stand beside long ones.
+    # On a CPU, packing pays off if batches mix short and long rows.
     machine(bf16=True)
     assert hardware.packs_rows(mixed=mixed) is mixed
 

@@ -1,4 +1,4 @@
-"""The encoder that ships: small, as its card says, and with some Korean before anything is tuned."""
+"""The shipped encoder: small, as its card says, and with some knowledge of Korean before fine-tuning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.recipes.loading import load_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
-#: A sentence, one that says nearly the same, and one that does not.
+#: A sentence, a paraphrase, and an unrelated sentence.
 TRIPLETS = [
     ("정말 재미있는 영화였다", "진짜 재밌는 영화였어요", "배우들 연기가 어색하고 지루했다"),
     ("시간 가는 줄 모르고 봤어요", "시간이 어떻게 갔는지 모르겠네요", "음악이 너무 시끄러워서 별로"),
@@ -44,7 +44,7 @@ def mini() -> Path:
 
 
 def vectors(directory: Path, texts: list[str]) -> np.ndarray:
-    """Unit vectors (texts, hidden) of the encoder as it is: means of its states."""
+    """Return unit vectors (texts, hidden): means of the states of the encoder without fine-tuning."""
     tokenizer, encoder = load_tokenizer(directory), AutoModel.from_pretrained(directory, dtype=torch.float32).eval()
 
     def call(input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_its_card_says_how_it_was_made(mini: Path) -> None:
     assert f"{said['parameters'] / 1e6:.1f} million parameters" in card
     assert "CC0" in card
     assert "license: cc-by-sa-4.0" in card
-    # Nothing of the machine that made it.
+    # No trace of the machine that built it.
     assert not any("/tmp" in text or "/home" in text for text in (card, json.dumps(said)))
     for picture in mini.glob("*.png"):
         assert f"({picture.name})" in card
@@ -91,5 +91,5 @@ def test_what_says_the_same_is_nearer_than_what_does_not(mini: Path) -> None:
 def test_untuned_it_knows_more_of_similarity_than_chance(mini: Path, real_data: Path) -> None:
     rows = read_split(load_recipe("klue-sts", "embedded"), real_data, "test")
     one, other = (vectors(mini, rows[name].tolist()) for name in ("text", "text_pair"))
-    # Of 519 pairs; a trial with a fifth of the steps had 0.17.
+    # On 519 pairs; a trial with a fifth of the steps reached 0.17.
     assert np.corrcoef((one * other).sum(1), rows["label"])[0, 1] > 0.3

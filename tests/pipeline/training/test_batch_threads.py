@@ -1,4 +1,4 @@
-"""Threads that share a batch learn what one learns of the whole of it."""
+"""Threads that share a batch compute the gradients of a single thread."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_gradients_are_those_of_the_whole_batch(
     wanted = torch.autograd.grad(whole, list(model.parameters()))
     threads = BatchThreads(count)
     for _ in range(2):
-        # Twice: nothing is left of the step before.
+        # Twice, to check that no gradient is left from the previous step.
         loss = threads.learn(parameters, batch, logits if compare else loss_of, compare)
         assert not loss.requires_grad
         torch.testing.assert_close(loss, whole.detach())
@@ -94,9 +94,9 @@ def test_a_training_by_two_threads_makes_the_model_of_one_thread(name: str, tmp_
     assert figures[1] == pytest.approx(figures[0], abs=0.02)
     assert figures[2] == figures[1]
     for key, tensor in weights(alone).items():
-        # In bf16, where there is one, and added up in another order.
+        # Sums differ in order, and in precision if the machine has bf16.
         torch.testing.assert_close(weights(together)[key], tensor, atol=0.02, rtol=0.1)
-        # To the bit, whichever thread was first.
+        # Equal to the bit, in any order of threads.
         assert torch.equal(weights(again)[key], weights(together)[key])
     assert any(not torch.equal(weights(together)[key], tensor) for key, tensor in weights(alone).items())
 

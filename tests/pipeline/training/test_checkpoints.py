@@ -1,4 +1,4 @@
-"""Checkpoints: when one is asked for, which count as whole, and what SIGTERM and a diverged loss come to."""
+"""Checkpoints: when one is requested, which are complete, and the effects of SIGTERM and a diverged loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.torch
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,7 +46,7 @@ def arguments(tmp_path: Path) -> TrainingArguments:
 
 @pytest.fixture
 def sigterm() -> Iterator[Callable[[], None]]:
-    """Sends SIGTERM to this process, and fails where nobody waits for it."""
+    """Send SIGTERM to this process; fail if there is no handler."""
 
     def nobody(*_: object) -> None:
         raise AssertionError("SIGTERM reached the handler that was there before")
@@ -61,14 +61,14 @@ def state_at(step: int, steps: int = 10, epochs: int = 2, *, first: bool = True)
 
 
 def asked(watch: Watch, arguments: TrainingArguments, state: TrainerState) -> bool:
-    """Whether a checkpoint is asked for after a step."""
+    """Return whether a checkpoint is requested after a step."""
     control = TrainerControl()
     watch.on_step_end(arguments, state, control)
     return control.should_save
 
 
 def whole_checkpoint(work: Path, step: int, best: int | None = None) -> Path:
-    """A checkpoint as far as it is looked at before it is loaded."""
+    """Create a checkpoint with the files that are checked before loading."""
     directory = work / f"checkpoint-{step}"
     directory.mkdir()
     state = {"best_model_checkpoint": str(work / f"checkpoint-{best}") if best else None}
@@ -99,9 +99,9 @@ def test_last_step_of_an_epoch_leaves_it_to_the_evaluation(clock: Clock, argumen
     clock.now += 2 * EVERY
     found = [step for step in range(1, 11) if asked(watch, arguments, state_at(step))]
     assert found == [1, 2, 3, 4, 6, 7, 8, 9]
-    # Where the epochs do not divide the steps: 5 each, and one more.
+    # The steps are not divisible by the epochs: 5 steps each, and one more.
     assert not asked(watch, arguments, state_at(5, steps=11))
-    # An epoch of less than a step is one step, and each step its last.
+    # An epoch of less than a step counts as one step, which is its last.
     assert not asked(watch, arguments, state_at(1, steps=2, epochs=3))
 
 
@@ -188,7 +188,7 @@ def test_in_another_thread_signals_are_left_alone(sigterm: Callable[[], None]) -
     assert seen == [before]
 
 
-# --- which are whole ---
+# --- which are complete ---
 
 
 def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(
@@ -215,7 +215,7 @@ def test_without_a_checkpoint_training_begins(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_nothing_without_the_best_one_before_it(tmp_path: Path) -> None:
-    # The best one's weights are those that would be kept at the end.
+    # The result would have the weights of the best one.
     for step, best in ((10, 10), (20, 10), (30, 20)):
         whole_checkpoint(tmp_path, step, best)
     (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"wei")
@@ -250,7 +250,7 @@ def test_seconds_count_earlier_attempts(clock: Clock) -> None:
     assert (watch.seconds, first.seconds) == (42.0, 12.0)
 
 
-# --- what it says ---
+# --- log and errors ---
 
 
 @pytest.mark.parametrize("name", ["loss", "grad_norm", "eval_loss"])

@@ -1,4 +1,4 @@
-"""The last layer for the first token alone answers as the whole one does."""
+"""Computing the last layer for [CLS] only gives the same outputs as the full layer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def electra(**other: Any) -> PreTrainedModel:
 
 @pytest.fixture
 def inputs() -> dict[str, torch.Tensor]:
-    """Five inputs of 3 to 11 tokens, two segments, padded."""
+    """Return five padded inputs of 3 to 11 tokens with two segments."""
     lengths = torch.tensor([3, 11, 7, 4, 11])
     mask = (torch.arange(11) < lengths[:, None]).long()
     ids = torch.randint(5, 50, (5, 11), generator=torch.Generator().manual_seed(1)) * mask

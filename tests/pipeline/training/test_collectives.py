@@ -1,4 +1,4 @@
-"""Several processes that share a batch learn what one learns from it; here two, over gloo."""
+"""Several processes that share a batch compute the gradients of one; here two, over gloo."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_alone_one_agrees_with_itself() -> None:
 
 
 def loss_of(outputs: Tensor, labels: Tensor) -> Tensor:
-    """A loss over pairs of rows."""
+    """Return a loss over pairs of rows."""
     return ((outputs[:, None] - outputs) * (labels[:, None] - labels)).exp().mean()
 
 
@@ -63,7 +63,7 @@ def gradient_of(model: nn.Linear, loss: Tensor) -> Tensor:
 
 
 def answer(rank: int, meeting: str, sender: Connection) -> None:
-    """What one of two processes finds for its rows: three of five, or two."""
+    """Compute the results of one of two processes for its rows: three of five, or two."""
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     model, rows, labels = batch()
     rows, labels = rows[rank::2], labels[rank::2]
@@ -77,7 +77,7 @@ def answer(rank: int, meeting: str, sender: Connection) -> None:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of the two found."""
+    """Return the results of both processes."""
     meeting = f"file://{tmp_path_factory.mktemp('meeting') / 'point'}"
     context = torch.multiprocessing.get_context("spawn")
     pipes = [context.Pipe(duplex=False) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Two processes make the model that one makes; here on a CPU, over gloo."""
+"""Two processes train the same model as one; here on a CPU, over gloo."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.small_pipeline import SHAPE, Road, open_road, small_recipe, w
 
 pytestmark = pytest.mark.torch
 
-#: Figures of an epoch that speak of the model; the loss over the validation rows does not: what fills up the last batch
-#: there, so that each process has as many, counts in it.
+#: Figures of an epoch that depend on the model only. The validation loss is excluded: it includes the rows that fill up
+#: the last batch so that all processes have equally many.
 OF_THE_MODEL = ("epoch", "loss", "grad_norm", "learning_rate")
 
 
 def in_two(road: Road, monkeypatch: pytest.MonkeyPatch) -> Artifact:
     monkeypatch.setattr("pipeline.training.fine_tune.training_processes", lambda rows: 2)
-    # As in a worker of Celery.
+    # As in a Celery worker.
     monkeypatch.setattr(current_process(), "daemon", True)
     return train(replace(road.job, force=True), road.tokenized)
 
@@ -48,7 +48,7 @@ def test_two_processes_make_the_model_that_one_makes(
         alone.figures["calibration"] and pytest.approx(alone.figures["calibration"], rel=0.02)
     )
     for key, tensor in weights(alone).items():
-        # In bf16, where there is one, and added up in another order.
+        # Sums differ in order, and in precision if the machine has bf16.
         torch.testing.assert_close(weights(together)[key], tensor, atol=0.02, rtol=0.1)
     runs = sorted((tmp_path / "wandb").rglob("offline-run-*/run-*.wandb"))
     recorded = [file.read_bytes() for file in runs if b"train/tokens_per_second" in file.read_bytes()]

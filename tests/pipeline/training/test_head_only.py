@@ -1,4 +1,4 @@
-"""Head-only tuning: the base model stays as it is, and what stands on it learns."""
+"""Head-only tuning: the base model is frozen, and the head learns."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_only_the_head_is_trained(kind: str, pooling: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_a_head_learns_what_the_base_model_knows(reviews: Road, pooling: str, tmp_path: Path) -> None:
-    # The encoder of a model that was trained on the same rows, without its head.
+    # The encoder, without its head, of a model that was trained on the same rows.
     AutoModel.from_pretrained(reviews.trained.path / "model").save_pretrained(tmp_path / "base")
     load_tokenizer(reviews.trained.path / "model").save_pretrained(tmp_path / "base")
     recipe = small_recipe(

@@ -1,4 +1,4 @@
-"""Rows laid one after the other are answered and learnt from as padded ones are."""
+"""Packed rows give the same outputs and gradients as padded ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def config_of(kind: str, **other: Any) -> Any:
 
 
 def rows_of(lengths: Tensor, seed: int) -> dict[str, Tensor]:
-    """Inputs of `lengths` tokens, padded."""
+    """Return padded inputs of `lengths` tokens."""
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
     ids = torch.randint(5, 50, mask.shape, generator=torch.Generator().manual_seed(seed)) * mask
     return {"input_ids": ids, "attention_mask": mask}
@@ -86,7 +86,7 @@ def bi_encoder(kind: str) -> nn.Module:
 
 
 def learn(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The logits, and all gradients in one row."""
+    """Return the logits, and all gradients as one vector."""
     model.zero_grad()
     found = model(**inputs)
     found["loss"].backward()
@@ -157,7 +157,7 @@ def starts_of(counts: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("queries", [[3, 5, 2], [1, 1, 1]])
 def test_the_kernel_for_cuda_takes_the_same_and_gives_the_same_shapes(queries: list[int]) -> None:
-    # On the device that computes shapes alone: what torch's own rules for this kernel say, without a GPU.
+    # The meta device checks torch's own shape rules for this kernel without a GPU.
     keys = [3, 5, 2]
     starts = starts_of(queries), starts_of(keys)
     shapes = [(sum(queries), 4, 8), (10, 4, 8), (10, 4, 8)]
@@ -181,7 +181,7 @@ def test_attention_stays_within_a_row() -> None:
         torch.testing.assert_close(whole[low:high], part)
 
 
-# torch looks at each input of what it compiles, also where no gradient is kept.
+# torch inspects each input of a compiled function, even without gradients.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_layers_are_one_graph_for_all_lengths() -> None:
     set_seed(1)
@@ -243,18 +243,18 @@ def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: p
             patch.setattr(fit, "packs_rows", lambda mixed: True)
             patch.setattr(packed_module, "attend_by_rows", seen_by(precisions))
             packed = train(replace(road.job, force=True), road.tokenized)
-        # In training, evaluation and for the calibration: the kernel for CUDA takes nothing else.
+        # In training, evaluation and calibration: the CUDA kernel accepts nothing else.
         assert precisions == {torch.bfloat16 if has_bf16() else torch.float32}
         assert packed.figures["padding"] == 0.0 < padded.figures["padding"]
         found, expected = (weights(item) for item in (packed, padded))
         assert found.keys() == expected.keys()
         for key, tensor in expected.items():
-            # In bf16, where there is one, and added up in another order.
+            # Sums differ in order, and in precision if the machine has bf16.
             torch.testing.assert_close(found[key], tensor, atol=0.02, rtol=0.1)
 
 
 def test_on_a_cpu_only_mixed_lengths_are_packed(reviews: Road, pairs: Road) -> None:
     assert best_device().type == "cuda" or not packs_rows(mixed=False)
     assert packs_rows(mixed=True)
-    # Its batches are of pairs of all lengths, and nothing of what is computed is padding.
+    # Its batches mix pairs of all lengths, and no padding is computed.
     assert pairs.trained.figures["padding"] == 0.0

@@ -1,4 +1,4 @@
-"""Other pairs made of those of a batch."""
+"""Augmentation of the pairs of a batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLS, SEP = 2, 3
 
 
 def pairs(count: int, length: int = 6) -> list[dict[str, Any]]:
-    """Pairs whose texts are of one token each that nobody else has, scored by their numbers."""
+    """Return pairs whose texts consist of one unique token each; the score is the number of the pair."""
     made = []
     for number in range(count):
         texts = (np.array([CLS, *[token] * (length - 2), SEP], np.int32) for token in (100 + number, 500 + number))
@@ -26,7 +26,7 @@ def pairs(count: int, length: int = 6) -> list[dict[str, Any]]:
 
 
 def owners(row: Any, name: str) -> list[int]:
-    """Of which pairs its text is."""
+    """Return the pairs from which the text of a row comes."""
     base = 100 if name == BOTH[0] else 500
     ids = [int(token) - base for token in row[name] if token not in (CLS, SEP)]
     return list(dict.fromkeys(ids))

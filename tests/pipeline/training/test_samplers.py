@@ -1,4 +1,4 @@
-"""Batches by tokens: every row once, never too many, the same order again from the same seed."""
+"""Batches by tokens: every row once, at most `tokens` tokens, and a reproducible order per seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_batch_has_at_most_so_many_tokens_with_its_padding_and_a_longer_row_st
     for batch in batches:
         assert len(batch) == 1 or lengths[batch].max() * len(batch) <= tokens
     for batch, following in pairwise(batches):
-        # As many as there is room for.
+        # As many rows as fit.
         assert max(lengths[batch].max(), lengths[following[0]]) * (len(batch) + 1) > tokens
 
 
@@ -74,7 +74,7 @@ def test_even_batches_have_about_as_many_tokens_and_little_padding() -> None:
     tokens = np.array([LENGTHS[batch].sum() for batch in batches])
     assert tokens.std() / tokens.mean() < 0.1
     assert tokens.sum() / sum(LENGTHS[batch].max() * len(batch) for batch in batches) > 0.95
-    # Rows that are together are others in the next epoch, and neither only the shortest nor only the longest ones.
+    # In the next epoch, different rows share a batch, and not only among the shortest or the longest.
     following = EvenBatches(LENGTHS, 10, seed=7)
     following.set_epoch(1)
     assert {frozenset(batch) for batch in following}.isdisjoint(map(frozenset, batches))

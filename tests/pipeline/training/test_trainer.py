@@ -1,4 +1,4 @@
-"""What training says of its speed."""
+"""Speed figures and row weights of the trainer."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_row_counts_as_much_as_any_other(sharing: int, reviews: Road, tmp_
         found = model.classifier.bias.grad
         assert found is not None
         logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-        # Of as many rows as a batch has on average it would be the mean.
+        # With the mean number of rows, it would be the mean.
         wanted = cross_entropy(logits, batch["labels"], reduction="sum") / (len(lesson.train) / len(batches))
         torch.testing.assert_close(loss, wanted.detach(), rtol=0.02, atol=0.0)
         (gradient,) = torch.autograd.grad(wanted, [model.classifier.bias])

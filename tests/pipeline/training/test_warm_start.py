@@ -1,4 +1,4 @@
-"""Starting from the champion: its weights, its base model, and nothing to do where it knows all of this already."""
+"""Warm start from the champion: its weights, its base model, and reuse if it was already trained on all data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOSEN = {"train__start": "champion", "train__epochs": 1}
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
-    """A recipe that starts from its champion, of which there is none yet."""
+    """Return a recipe that starts from its champion, which does not exist yet."""
     home = tmp_path_factory.mktemp("warm")
     base = save_base(home / "base", ["정말 재미있는 영화"])
     recipe = small_recipe("nsmc", model__base=str(base), **CHOSEN)
@@ -31,7 +31,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
 
 @pytest.fixture(scope="module")
 def champion(road: Road) -> Artifact:
-    """The release of the first night, which starts from the base model."""
+    """Return the release of the first run, which starts from the base model."""
     assert set(road.trained.manifest.inputs) == {"tokenized"}
     release = release_of(road.trained)
     serve(release)
@@ -44,7 +44,7 @@ def test_the_next_night_starts_from_its_weights(road: Road, champion: Artifact) 
     assert made.input_ref("start") == road.trained.ref
     for name, tensor in weights(road.trained).items():
         torch.testing.assert_close(weights(made)[name], tensor, atol=1e-5, rtol=0)
-    # Found again, and made anew once another is the champion.
+    # Reused, and rebuilt once another release is the champion.
     assert train(road.with_recipe(still).job, road.tokenized, champion).ref == made.ref
     other = release_of(republished(road.trained))
     assert train(road.with_recipe(still).job, road.tokenized, other).key != made.key
