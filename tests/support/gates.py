@@ -97,7 +97,7 @@ BREAKS: dict[str, Break] = {
     "test_day_that_breaks_combined_rules_is_left_out": Break(
         "pipeline.data.data_gate:check_data", "found := _spoilers(", "found := (lambda *_: {})("
     ),
-    "test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone": Break(
+    "test_only_champion_detects_balanced_day_with_swapped_labels": Break(
         "pipeline.evaluation.champion_trial:_compare", "spec.champion.level_of(chance)", '"ok"'
     ),
     "test_train_row_with_test_id_is_set_aside": Break(

@@ -120,7 +120,7 @@ ANSWERS = {
 }
 
 
-def test_figures_count_the_cases_of_a_capability_over_its_tests() -> None:
+def test_figures_sum_cases_over_tests_of_a_capability() -> None:
     found = run(REVIEWS, TESTS, ANSWERS, a=["연기", "음악"])
     assert found.figures == {
         "negation": {

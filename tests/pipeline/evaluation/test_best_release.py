@@ -56,7 +56,7 @@ def test_best_release_before_the_champion_is_compared_with_too(own: Road) -> Non
     assert decided.manifest.inputs["best"].ref == best.ref
 
 
-def test_model_that_was_served_before_is_not_compared_with_itself(own: Road) -> None:
+def test_model_served_before_is_not_compared_with_itself(own: Road) -> None:
     evaluated = challenger(own, 0, 0)
     again, next_best, champion = (
         release_that_reached(own, 0.9, trained=own.job.store.open(str(evaluated.input_ref("trained")))),

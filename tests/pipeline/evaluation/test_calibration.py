@@ -31,7 +31,7 @@ def test_a_bin_is_closed_above() -> None:
     assert (found["low"], found["high"]) == pytest.approx((8 / BINS, 9 / BINS))
 
 
-def test_being_always_sure_is_as_wrong_as_the_share_of_mistakes() -> None:
+def test_ece_of_certain_predictions_is_the_error_rate() -> None:
     labels = np.array([1] * 80 + [0] * 20)
     assert measure_calibration(labels, sure_of(*[1.0] * 100))["ece"] == pytest.approx(0.2)
 

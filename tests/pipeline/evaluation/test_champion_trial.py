@@ -99,7 +99,7 @@ def test_a_usual_day_is_no_fall_and_is_used(road: Road, champion: Artifact, arri
     assert made.figures["cutoff"] == str(DAY)
 
 
-def test_a_balanced_day_with_turned_labels_is_seen_by_the_champion_alone(
+def test_only_champion_detects_balanced_day_with_swapped_labels(
     road: Road, champion: Artifact, arrived: Callable[..., Path]
 ) -> None:
     data = arrived(half_turned)
@@ -120,7 +120,7 @@ def test_what_the_champion_was_trained_on_is_not_tried(
     assert tried(road.job, champion_of(road, validated=knowing), data) == {}
 
 
-def test_a_champion_of_the_sample_says_nothing_of_real_days(
+def test_sample_champion_is_not_tried_on_real_data(
     road: Road, champion: Artifact, arrived: Callable[..., Path]
 ) -> None:
     real = replace(road.job, recipe=road.recipe.model_copy(update={"sample": False}))

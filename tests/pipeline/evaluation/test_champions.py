@@ -124,7 +124,7 @@ def broken(road: Road) -> dict[str, Artifact]:
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "no weights", "no fields", "no input"])
-def test_a_champion_that_cannot_be_read_is_an_error_that_says_what_to_do(own: Road, how: str) -> None:
+def test_unreadable_champion_error_says_what_to_do(own: Road, how: str) -> None:
     champion = broken(own)[how]
     with pytest.raises(
         ArtifactError, match=rf"the champion {champion.ref} cannot be read.*saebyeok rollback"
@@ -133,7 +133,7 @@ def test_a_champion_that_cannot_be_read_is_an_error_that_says_what_to_do(own: Ro
     assert not caught.value.retryable
 
 
-def test_the_validation_of_a_champion_is_found_or_the_champion_cannot_be_read(own: Road) -> None:
+def test_missing_validation_makes_the_champion_unreadable(own: Road) -> None:
     champion = release_of(own.trained)
     assert validation_of(champion).ref == own.validated.ref
     shutil.rmtree(own.validated.path)
@@ -144,7 +144,7 @@ def test_the_validation_of_a_champion_is_found_or_the_champion_cannot_be_read(ow
 # --- the best before it ---
 
 
-def test_earlier_releases_are_ranked_by_their_own_nights_gate_figure(own: Road) -> None:
+def test_earlier_releases_are_ranked_by_their_gate_metric(own: Road) -> None:
     low, high, middle, champion = served(own, 0.7, 0.9, 0.8, 0.95)
     assert ranked(own) == ([high.ref, middle.ref, low.ref], [])
     best = best_of(own, champion)
@@ -200,13 +200,13 @@ def test_a_release_without_a_figure_is_no_best(own: Road) -> None:
     assert ranked(own) == ([], [])
 
 
-def test_one_that_was_deleted_on_purpose_is_passed_over_silently(own: Road) -> None:
+def test_pruned_release_is_skipped_silently(own: Road) -> None:
     pruned, low, _ = served(own, 0.9, 0.7, 0.8)
     own.job.store.prune(pruned)
     assert ranked(own) == ([low.ref], [])
 
 
-def test_one_whose_evaluation_was_deleted_on_purpose_is_passed_over_silently(own: Road) -> None:
+def test_release_with_pruned_evaluation_is_skipped_silently(own: Road) -> None:
     bare, low, _ = served(own, 0.9, 0.7, 0.8)
     own.job.store.prune(bare.input("evaluated"))
     assert ranked(own) == ([low.ref], [])
@@ -222,7 +222,7 @@ def test_one_that_was_lost_is_named(own: Road, lost: str) -> None:
     assert note.startswith(f"the earlier release {gone.ref} cannot be read (")
 
 
-def test_one_of_an_older_code_without_gate_figures_is_named(own: Road) -> None:
+def test_old_release_without_gate_metrics_is_named(own: Road) -> None:
     figures = {name: value for name, value in own.evaluated.figures.items() if name != "gate"}
     old = release_of(republished(own.trained), republished(own.evaluated, figures=figures))
     serve(old)

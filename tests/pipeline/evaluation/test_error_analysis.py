@@ -98,14 +98,14 @@ def test_lengths_that_are_all_but_alike_make_fewer_parts() -> None:
     assert {part: item["rows"] for part, item in parts.items()} == {"1 to 1 characters": 90, "2 to 2 characters": 10}
 
 
-def test_a_part_of_few_rows_is_counted_and_gets_no_figure() -> None:
+def test_part_with_few_rows_gets_no_figure() -> None:
     rows = FEWEST_ROWS - 1
     parts = parts_of(slice_figures(REVIEWS, table(["안 본다"] * rows + ["본다"] * 60)), "negation")
     assert parts["with"] == {"slice": "negation", "part": "with", "rows": rows, "figure": None}
     assert parts["without"]["figure"] is not None
 
 
-def test_a_slice_that_is_the_whole_file_is_left_out() -> None:
+def test_slice_of_the_whole_file_is_omitted() -> None:
     assert parts_of(slice_figures(REVIEWS, table(["본다"] * 60)), "negation") == {}
 
 

@@ -25,7 +25,7 @@ def right(*counts: tuple[int, int]) -> np.ndarray:
     return np.array([n < good for good, count in counts for n in range(count)])
 
 
-def test_what_should_be_right_and_its_chance_are_those_of_the_binomial() -> None:
+def test_expected_share_and_probability_are_binomial() -> None:
     # Enough test rows to make their own uncertainty negligible.
     then = right((840_000, 1_000_000))
     for good in (460, 480, 495, 504, 530):
@@ -73,7 +73,7 @@ def test_another_mix_of_classes_is_no_fall() -> None:
     assert fall(right((400, 560), (28, 40)), classes(("positive", 560), ("negative", 40)), then, names)[1] < 1e-6
 
 
-def test_a_class_that_the_test_file_has_not_says_nothing() -> None:
+def test_class_missing_in_the_test_file_is_ignored() -> None:
     share, chance = fall(right((0, 50)), classes(("new", 50)), right((9, 10)), classes(("old", 10)))
     assert np.isnan(share)
     assert chance == 1.0

@@ -85,19 +85,19 @@ def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
     assert math.isnan(compute_metrics(PAIRS, labels, scores)["pearson"])
 
 
-def test_two_rows_have_a_correlation_and_none_have_no_figure() -> None:
+def test_two_rows_have_a_correlation_no_rows_nan() -> None:
     assert compute_metrics(PAIRS, array(1.0, 4.0), array(2.0, 2.5))["pearson"] == pytest.approx(1.0)
     assert all(map(math.isnan, first_interval(PAIRS, array(), array()).values()))
 
 
-def test_correlations_of_resamples_are_none_where_one_side_is_constant() -> None:
+def test_correlation_of_a_constant_resample_is_nan() -> None:
     labels = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
     scores = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [4.0, 4.0, 4.0], [2.0, 1.0, 0.0]])
     assert metrics._correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
-def test_figures_of_a_confusion_matrix_are_those_of_its_rows(recipe: Recipe) -> None:
+def test_metrics_of_a_confusion_matrix_match_its_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
     # Few rows, so that in some matrices a label is missing in the labels, the predictions, or both.
     matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=25)
@@ -138,14 +138,14 @@ def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPa
         assert {name: draws[number] for name, draws in found.items()} == pytest.approx(expected)
 
 
-def test_a_label_that_a_resample_lacks_is_left_out_of_the_mean() -> None:
+def test_label_missing_in_a_resample_is_excluded() -> None:
     # One row of label 2, predicted right: a resample without it has only two labels.
     labels = np.array([0, 1] * 10 + [2])
     assert set(metrics._resampled_cells(THREE, labels, labels)["f1"]) == {1.0}
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
-def test_an_interval_contains_its_value_and_narrows_with_more_rows(recipe: Recipe) -> None:
+def test_interval_contains_value_and_narrows_with_rows(recipe: Recipe) -> None:
     widths = []
     for rows in (100, 900):
         classifies = recipe.kind == "classification"
@@ -159,7 +159,7 @@ def test_an_interval_contains_its_value_and_narrows_with_more_rows(recipe: Recip
     assert all(0.2 < small / large < 0.5 for large, small in zip(*widths, strict=True))
 
 
-def test_the_interval_of_an_accuracy_is_that_of_its_binomial() -> None:
+def test_interval_of_an_accuracy_is_binomial() -> None:
     labels = np.zeros(1000, dtype=int)
     guesses = np.arange(1000) >= 800
     figure = intervals(REVIEWS, labels, guesses.astype(int))["accuracy"]
@@ -176,7 +176,7 @@ def test_a_share_has_wilsons_interval_by_hand() -> None:
     assert share_interval(90, 100) == pytest.approx({"value": 0.9, "low": centre - half, "high": centre + half})
 
 
-def test_an_interval_of_nothing_but_right_answers_is_no_point() -> None:
+def test_interval_of_only_right_answers_has_width() -> None:
     found = first_interval(REVIEWS, np.ones(40, int), np.ones(40, int))
     assert found["value"] == found["high"] == 1.0
     assert 0.9 < found["low"] < 0.95

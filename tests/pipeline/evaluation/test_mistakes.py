@@ -31,7 +31,7 @@ def test_the_most_confident_mistake_of_a_classification_comes_first() -> None:
     }
 
 
-def test_a_score_is_as_wrong_as_it_is_far_off_either_way() -> None:
+def test_score_errors_in_both_directions_rank_by_size() -> None:
     count = COUNT + 5
     test = pd.DataFrame(
         {

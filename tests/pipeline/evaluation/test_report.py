@@ -250,7 +250,7 @@ def test_it_says_what_comes_of_it(promote: bool, champion: str | None, exported:
     assert said in Page(render(recipe, told, evaluation(store, recipe), exported)).text
 
 
-def test_what_else_a_person_should_know_stands_with_the_decision(store: Store) -> None:
+def test_notes_are_shown_with_the_decision(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(True, notes=("one release was lost",)), evaluation(store, recipe))).text
     assert text.index("Note: one release was lost.") < text.index("Checks")
@@ -340,7 +340,7 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
     assert "this very model" not in text
 
 
-def test_a_champion_that_was_not_asked_is_not_said_to_be(store: Store) -> None:
+def test_champion_without_predictions_is_not_called_compared(store: Store) -> None:
     recipe = recipe_of()
     champion = served(store, recipe)
     older = Check(kind="comparison", name="days ahead", value=-1, bound=0, passed=False, miss="it is older")
@@ -352,7 +352,7 @@ def test_a_champion_that_was_not_asked_is_not_said_to_be(store: Store) -> None:
     assert "Comparison with earlier models" not in text
 
 
-def test_a_champion_that_cannot_be_read_costs_its_column_only(store: Store) -> None:
+def test_unreadable_champion_omits_its_column_only(store: Store) -> None:
     recipe = recipe_of()
     text = Page(render(recipe, decision(True, champion="release/nsmc/gone/1"), evaluation(store, recipe))).text
     assert "champion 0." not in text
@@ -412,7 +412,7 @@ def test_pairs_are_shown_as_pairs(store: Store) -> None:
     assert "Calibration" not in text
 
 
-def test_ways_to_compare_two_sentences_are_shown_beside_each_other(store: Store) -> None:
+def test_similarity_measures_are_shown_side_by_side(store: Store) -> None:
     recipe = recipe_of("klue-sts")
     evaluated = evaluation(store, recipe)
     assert "Similarity measures" not in Page(render(recipe, decision(True), evaluated)).text
@@ -470,7 +470,7 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
         assert wanted in text, wanted
 
 
-def test_before_the_export_there_is_nothing_to_say_of_it(store: Store) -> None:
+def test_report_before_export_has_no_export_section(store: Store) -> None:
     recipe = recipe_of()
     assert "Exported model" not in Page(render(recipe, decision(True), evaluation(store, recipe))).text
 

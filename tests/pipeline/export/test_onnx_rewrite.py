@@ -88,7 +88,7 @@ def test_answers_stay_what_they_are(fused: Path, tmp_path: Path, first_row: bool
     np.testing.assert_allclose(answers(file, alone), wanted[1:2], atol=2e-5)
 
 
-def test_only_the_first_row_of_the_last_layer_is_computed(fused: Path, tmp_path: Path) -> None:
+def test_last_layer_computes_only_its_first_row(fused: Path, tmp_path: Path) -> None:
     file = tmp_path / "changed.onnx"
     shutil.copy(fused, file)
     simplify(file, file, with_types=False, first_row=True)
@@ -136,7 +136,7 @@ def test_attention_in_parts_answers_the_same(fused: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Return the CPU graph, and an equivalent one with two outlier channels in a layer."""
+    """Return the CPU graph, and a variant with two outlier channels in a layer."""
     plain, far = tmp_path / "plain.onnx", tmp_path / "far.onnx"
     to_cpu(fused, plain)
     model = onnx.load(plain)
@@ -147,7 +147,7 @@ def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
     before = next(makers[name] for name in add.input if name in makers)
     bias = next(name for name in add.input if name not in makers)
     after = next(item for item in graph.proto.node if gelu.output[0] in item.input)
-    # GELU is nearly linear for large values, so small weights in the next product almost cancel their effect.
+    # GELU passes large values unchanged, so dividing the weights of the next product limits their effect.
     lift, weights = graph.array(bias).copy(), graph.array(after.input[1]).copy()
     lift[[3, 77]] += 300
     weights[[3, 77]] /= 300
@@ -158,7 +158,7 @@ def reaching(fused: Path, tmp_path: Path) -> tuple[Path, Path]:
     return plain, far
 
 
-def test_channels_that_reach_far_have_a_product_of_their_own(reaching: tuple[Path, Path], tmp_path: Path) -> None:
+def test_outlier_channels_get_a_separate_product(reaching: tuple[Path, Path], tmp_path: Path) -> None:
     _, far = reaching
     model = onnx.load(far)
     gelu = next(item for item in model.graph.node if item.op_type == "Gelu")

@@ -75,7 +75,7 @@ def test_score_at_the_cut_counts_as_similar() -> None:
         assert measure_parity(PAIRS, labels, at, above)["changed_labels"] == pytest.approx(changed)
 
 
-def test_error_of_an_accuracy_change_is_that_of_paired_rows() -> None:
+def test_error_of_an_accuracy_change_uses_paired_rows() -> None:
     # 9 lost and 4 won of 200: mean -5/200, mean of squares 13/200.
     assert flipped(200, lost=9, won=4)["metric_error"] == pytest.approx(math.sqrt((13 / 200 - (5 / 200) ** 2) / 200))
 
@@ -147,7 +147,7 @@ def test_beyond_with_bounds_of_zero_allows_no_change() -> None:
     assert "metric_change" in str(beyond(parity(change=1e-6), nothing, 1000))
 
 
-def test_beyond_on_many_rows_refuses_labels_that_are_lost_only() -> None:
+def test_beyond_on_many_rows_refuses_one_sided_changes() -> None:
     # 40 of 5,000 may be chance for a share of 0.005, but then half of them would be gains.
     assert beyond(flipped(5000, lost=20, won=20), INT8, 5000) is None
     assert "metric_change" in str(beyond(flipped(5000, lost=40), INT8, 5000))

@@ -103,7 +103,7 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     assert kinds.count("InstanceNormalization") == 2 * LAYERS + 1
 
 
-def test_a_roberta_tells_the_texts_of_a_pair_apart_and_is_saved_so(tmp_path: Path) -> None:
+def test_roberta_with_two_token_types_is_saved(tmp_path: Path) -> None:
     base = base_of(tmp_path / "base", "roberta")
     model = model_of(base, "cross-encoder", "cls")
     types: Any = transformer_of(model.module).base_model.embeddings.token_type_embeddings
@@ -119,7 +119,7 @@ def test_a_roberta_tells_the_texts_of_a_pair_apart_and_is_saved_so(tmp_path: Pat
     assert {int(kind) for kinds in encoder.encode(rows_of(model)).rows["token_type_ids"] for kind in kinds} == {0, 1}
 
 
-def test_a_roberta_takes_as_many_tokens_as_it_has_places_after_the_first(tmp_path: Path) -> None:
+def test_roberta_max_length_excludes_padding_positions(tmp_path: Path) -> None:
     base = base_of(tmp_path / "base", "roberta")
     check_base(base, max_length=63, tokens=10)
     with pytest.raises(BaseModelError, match="takes 63 tokens at most"):

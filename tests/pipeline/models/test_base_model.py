@@ -23,7 +23,7 @@ def directory(tmp_path: Path) -> Path:
 # --- shipped models ---
 
 
-def test_a_base_model_that_ships_is_known_by_its_name_and_content(
+def test_shipped_base_is_identified_by_name_and_content(
     directory: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.models.base_model.ENCODERS", directory.parent)
@@ -116,9 +116,7 @@ def test_a_model_that_just_fits_is_let_through(config: dict[str, object], direct
         ({"model_type": "distilbert"}, "is a distilbert; only bert, electra, roberta"),
     ],
 )
-def test_a_model_that_cannot_be_used_is_refused_before_training(
-    config: dict[str, object], named: str, directory: Path
-) -> None:
+def test_unsupported_base_is_refused_before_training(config: dict[str, object], named: str, directory: Path) -> None:
     (directory / "config.json").write_text(json.dumps(CONFIG | config), encoding="utf-8")
     with pytest.raises(BaseModelError, match=named):
         check_base(directory, max_length=64, tokens=100)

@@ -70,7 +70,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
 
 
-def test_the_revision_of_a_hub_id_is_recorded_once_and_used_from_then_on(hub: Hub, store: Store) -> None:
+def test_revision_of_a_hub_id_is_recorded_once(hub: Hub, store: Store) -> None:
     first = resolve_base("team/encoder", store)
     assert first == Base("team/encoder", OLD)
     assert json.loads(store.read("bases/team--encoder.json") or b"") == {"base": "team/encoder", "revision": OLD}
@@ -105,7 +105,7 @@ def test_a_hub_that_hangs_is_given_up(hub: Hub, store: Store, monkeypatch: pytes
     assert caught.value.retryable
 
 
-def test_a_hub_model_is_fetched_once_at_its_recorded_revision(hub: Hub, store: Store, directory: Path) -> None:
+def test_hub_model_is_downloaded_once_at_recorded_revision(hub: Hub, store: Store, directory: Path) -> None:
     (directory / "flax_model.msgpack").write_bytes(b"other weights")
     base = resolve_base("team/encoder", store)
     fetched = base.fetch()
@@ -131,7 +131,7 @@ def test_a_fetched_model_is_there_without_the_hub(
     assert base.fetch() == fetched
 
 
-def test_a_revision_that_the_hub_has_lost_is_not_retried(hub: Hub, store: Store) -> None:
+def test_revision_lost_on_the_hub_is_not_retried(hub: Hub, store: Store) -> None:
     base = resolve_base("team/encoder", store)
     hub.revision = NEW
     with pytest.raises(BaseModelError, match=rf"no longer has revision {OLD}.*bases/team--encoder\.json") as caught:
@@ -229,7 +229,7 @@ def test_a_download_cut_off_twice_is_resumed(
     assert hub.ranges == [None, "bytes=300000-", "bytes=700000-"]
 
 
-def test_a_download_that_never_ends_is_retryable_without_the_signed_address(
+def test_failed_download_is_retryable_without_signed_address(
     hub: Hub, store: Store, directory: Path, no_pause: None
 ) -> None:
     hub.cuts = [0] * 6
@@ -258,9 +258,7 @@ def test_a_token_is_not_sent_where_the_hub_redirects(hub: Hub, store: Store, sig
     assert (resolve_base("team/encoder", store).fetch() / "model.safetensors").is_file()
 
 
-def test_a_model_cached_in_part_is_not_taken_for_whole_offline(
-    hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_partly_cached_model_is_not_used_offline(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     base = resolve_base("team/encoder", store)
     tokenizer = base.fetch(weights=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -283,7 +281,7 @@ def test_a_damaged_record_is_named(hub: Hub, store: Store) -> None:
         resolve_base("team/encoder", store)
 
 
-def test_a_directory_that_is_gone_is_not_looked_for_on_the_hub(directory: Path, store: Store, hub: Hub) -> None:
+def test_missing_directory_is_not_sought_on_the_hub(directory: Path, store: Store, hub: Hub) -> None:
     base = resolve_base(str(directory), store)
     directory.rename(directory.parent / "elsewhere")
     with pytest.raises(BaseModelError, match="is gone from this machine") as caught:

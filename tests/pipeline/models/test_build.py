@@ -114,7 +114,7 @@ def test_a_score_is_calibrated_and_then_clipped() -> None:
     assert to_score(recipe, None, np.array([-3.0, 4.5, 7.0])).tolist() == [0.0, 4.5, 5.0]
 
 
-def test_vectors_are_means_over_the_text_alone_and_of_length_one() -> None:
+def test_vectors_are_unit_means_without_padding() -> None:
     module = untrained("klue-sts").module
     ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
@@ -158,7 +158,7 @@ def test_the_loss_of_pairs_is_what_their_correlation_lacks() -> None:
 
 
 @pytest.mark.parametrize("labels", [[2.0, 2.0, 2.0], [1.0, 2.0, 4.0]])
-def test_cosines_or_labels_that_are_all_one_have_a_loss_and_no_broken_gradient(labels: list[float]) -> None:
+def test_constant_cosines_or_labels_have_finite_gradients(labels: list[float]) -> None:
     cosines = torch.full((3,), 0.4, requires_grad=True) if labels[0] == 1.0 else torch.rand(3, requires_grad=True)
     loss = correlation_loss(cosines, torch.tensor(labels))
     loss.backward()
@@ -175,7 +175,7 @@ def test_the_loss_falls_when_a_pair_is_put_right() -> None:
     assert cosines.grad[0] > 0 > cosines.grad[1]
 
 
-def test_a_batch_is_padded_on_the_right_to_its_longest_row() -> None:
+def test_batch_is_padded_right_to_its_longest_row() -> None:
     rows = [
         {"input_ids": np.array([2, 9, 8, 3]), "token_type_ids": np.array([0, 0, 1, 1]), "label": 1.5},
         {"input_ids": np.array([2, 3]), "token_type_ids": np.array([0, 1]), "label": 2.0},
@@ -187,7 +187,7 @@ def test_a_batch_is_padded_on_the_right_to_its_longest_row() -> None:
     assert batch["labels"].dtype == torch.float32
 
 
-def test_the_texts_of_a_pair_are_padded_and_masked_apart() -> None:
+def test_texts_of_a_pair_are_padded_separately() -> None:
     rows = [
         {"input_ids": np.array([2, 5, 3]), "input_ids_pair": np.array([2, 3]), "label": 0},
         {"input_ids": np.array([2, 3]), "input_ids_pair": np.array([2, 5, 6, 3]), "label": 1},
@@ -198,7 +198,7 @@ def test_the_texts_of_a_pair_are_padded_and_masked_apart() -> None:
     assert batch["labels"].dtype == torch.long
 
 
-def test_a_mask_comes_from_the_length_and_not_from_the_ids() -> None:
+def test_mask_follows_lengths_and_not_ids() -> None:
     # A text may contain the padding token itself.
     batch = Collate(0)([{"input_ids": np.array([2, 0, 3])}])
     assert batch["attention_mask"].tolist() == [[1, 1, 1]]
@@ -210,7 +210,7 @@ def test_rows_are_what_the_trainer_asks_for() -> None:
     assert rows[1] == {"input_ids": [3], "label": 1}
 
 
-def test_a_model_from_nothing_has_the_shape_of_the_recipe() -> None:
+def test_model_from_scratch_has_the_recipes_shape() -> None:
     config = untrained("nsmc", model__pooling="cls").module.config
     assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 32, 64)  # type: ignore[union-attr]
     assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENIZER), 32)  # type: ignore[union-attr]
@@ -226,7 +226,7 @@ def save_base(directory: Path, **shape: int) -> Path:
     return directory
 
 
-def test_dropout_of_a_base_model_is_the_recipes_or_its_own(tmp_path: Path) -> None:
+def test_dropout_comes_from_recipe_or_base_model(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     for share, found in ((None, 0.1), (0.3, 0.3), (0.0, 0.0)):
         module = build_model(small_recipe("nsmc", model__base=str(base), train__dropout=share), base, TOKENIZER)

@@ -58,14 +58,14 @@ def test_bf16_is_that_of_the_device_that_computes(
 @pytest.mark.parametrize(
     ("gpus", "bf16", "name"), [(0, True, "eager"), (0, False, "sdpa"), (1, True, "sdpa"), (1, False, "sdpa")]
 )
-def test_attention_is_by_products_only_in_bf16_on_a_cpu(machine: Machine, gpus: int, bf16: bool, name: str) -> None:
+def test_eager_attention_only_in_bf16_on_cpu(machine: Machine, gpus: int, bf16: bool, name: str) -> None:
     machine(gpus=gpus, bf16=bf16)
     assert hardware.training_attention() == name
     assert name == "eager" or name in ALL_ATTENTION_FUNCTIONS
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_rows_are_packed_on_a_gpu_where_torch_has_the_kernel(machine: Machine, mixed: bool) -> None:
+def test_rows_are_packed_on_gpu_with_the_kernel(machine: Machine, mixed: bool) -> None:
     for bf16, flash in ((True, True), (True, False), (False, True)):
         machine(gpus=1, bf16=bf16, flash=flash)
         assert hardware.packs_rows(mixed=mixed) is (bf16 and flash)
@@ -85,7 +85,7 @@ def test_only_a_long_training_on_a_gpu_is_compiled(machine: Machine) -> None:
     ("gpus", "rows", "processes"),
     [(0, 4096, 1), (1, 4096, 1), (4, 0, 1), (4, 63, 1), (4, 64, 2), (4, 127, 3), (4, 128, 4), (4, 4096, 4)],
 )
-def test_each_gpu_has_at_least_32_rows_of_a_batch(machine: Machine, gpus: int, rows: int, processes: int) -> None:
+def test_each_gpu_gets_at_least_32_rows(machine: Machine, gpus: int, rows: int, processes: int) -> None:
     machine(gpus=gpus)
     assert hardware.training_processes(rows) == processes
 
@@ -93,7 +93,7 @@ def test_each_gpu_has_at_least_32_rows_of_a_batch(machine: Machine, gpus: int, r
 @pytest.mark.parametrize(
     ("rows", "threads", "sharing"), [(0, 2, 1), (31, 2, 1), (32, 1, 1), (32, 2, 2), (47, 8, 2), (48, 8, 3), (128, 4, 4)]
 )
-def test_each_thread_has_at_least_16_rows_of_a_batch(machine: Machine, rows: int, threads: int, sharing: int) -> None:
+def test_each_thread_gets_at_least_16_rows(machine: Machine, rows: int, threads: int, sharing: int) -> None:
     machine()
     assert hardware.batch_threads(rows, threads) == sharing
     machine(gpus=1)

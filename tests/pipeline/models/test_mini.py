@@ -82,7 +82,7 @@ def test_its_card_says_how_it_was_made(mini: Path) -> None:
         assert f"({picture.name})" in card
 
 
-def test_what_says_the_same_is_nearer_than_what_does_not(mini: Path) -> None:
+def test_paraphrase_is_nearer_than_unrelated_text(mini: Path) -> None:
     one, same, other = (vectors(mini, list(texts)) for texts in zip(*TRIPLETS, strict=True))
     nearer = (one * same).sum(1) > (one * other).sum(1)
     assert nearer.mean() >= 0.85, nearer

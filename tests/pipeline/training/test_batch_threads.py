@@ -87,7 +87,7 @@ def by_threads(road: Road, threads: int) -> Artifact:
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
-def test_a_training_by_two_threads_makes_the_model_of_one_thread(name: str, tmp_path: Path) -> None:
+def test_training_by_two_threads_equals_one_thread(name: str, tmp_path: Path) -> None:
     road = open_road(small_recipe(name, model__scratch=SHAPE | {"dropout": 0.0}), tmp_path, train=300, test=40)
     alone, together, again = (by_threads(road, threads) for threads in (1, 2, 2))
     figures: list[Any] = [artifact.figures["validation"] for artifact in (alone, together, again)]

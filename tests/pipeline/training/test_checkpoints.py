@@ -94,7 +94,7 @@ def test_checkpoint_is_asked_for_once_it_is_due(clock: Clock, arguments: Trainin
     assert asked(watch, arguments, state_at(3))
 
 
-def test_last_step_of_an_epoch_leaves_it_to_the_evaluation(clock: Clock, arguments: TrainingArguments) -> None:
+def test_last_step_of_an_epoch_requests_no_checkpoint(clock: Clock, arguments: TrainingArguments) -> None:
     watch = Watch()
     clock.now += 2 * EVERY
     found = [step for step in range(1, 11) if asked(watch, arguments, state_at(step))]
@@ -191,9 +191,7 @@ def test_in_another_thread_signals_are_left_alone(sigterm: Callable[[], None]) -
 # --- which are complete ---
 
 
-def test_the_newest_whole_checkpoint_is_taken_and_half_ones_are_removed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_newest_complete_checkpoint_is_used_others_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step in (9, 10, 200, 300, 400, 500, 600, 700):
         whole_checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-200" / COMPLETE).unlink()
@@ -214,7 +212,7 @@ def test_without_a_checkpoint_training_begins(tmp_path: Path) -> None:
     assert seconds_behind(None) == 0.0
 
 
-def test_a_checkpoint_is_nothing_without_the_best_one_before_it(tmp_path: Path) -> None:
+def test_checkpoint_without_its_best_one_is_deleted(tmp_path: Path) -> None:
     # The result would have the weights of the best one.
     for step, best in ((10, 10), (20, 10), (30, 20)):
         whole_checkpoint(tmp_path, step, best)
@@ -264,9 +262,7 @@ def test_figure_that_is_no_number_stops_for_good(arguments: TrainingArguments, n
     assert not caught.value.retryable
 
 
-def test_figures_of_a_step_are_a_line_in_the_log(
-    arguments: TrainingArguments, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_figures_of_a_step_are_logged(arguments: TrainingArguments, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pipeline.training.checkpoints")
     logs = {"loss": 0.123456, "eval_accuracy": math.nan, "total_flos": 1e15}
     Watch().on_log(arguments, state_at(7), TrainerControl(), logs)

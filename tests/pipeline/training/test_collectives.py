@@ -32,7 +32,7 @@ def test_every_row_of_a_batch_is_one_process_s() -> None:
     assert [len(share) for share in shares] == [len(batches)] * 3
 
 
-def test_where_there_are_fewer_rows_than_processes_nobody_is_left_without() -> None:
+def test_every_process_gets_a_row_of_few() -> None:
     shares = [Share(EvenBatches(np.ones(3), rows=1, seed=3), rank, 2) for rank in range(2)]
     assert [len(batch) for share in shares for batch in share] == [1] * 6
 
@@ -96,7 +96,7 @@ def test_what_one_wants_all_do(both: list[dict[str, Any]]) -> None:
     assert [found["agreed"] for found in both] == [[True, False]] * 2
 
 
-def test_the_mean_of_their_gradients_is_that_of_the_batch(both: list[dict[str, Any]]) -> None:
+def test_mean_gradient_equals_that_of_the_batch(both: list[dict[str, Any]]) -> None:
     model, rows, labels = batch()
     compared = [found["compared"] for found in both]
     wanted = gradient_of(model, loss_of(model(rows).squeeze(-1), labels))

@@ -156,7 +156,7 @@ def starts_of(counts: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("queries", [[3, 5, 2], [1, 1, 1]])
-def test_the_kernel_for_cuda_takes_the_same_and_gives_the_same_shapes(queries: list[int]) -> None:
+def test_cuda_kernel_has_the_same_shapes(queries: list[int]) -> None:
     # The meta device checks torch's own shape rules for this kernel without a GPU.
     keys = [3, 5, 2]
     starts = starts_of(queries), starts_of(keys)

@@ -42,7 +42,7 @@ def test_strangers_are_scored_lowest_and_the_rest_stays() -> None:
         assert row["label"] == (0.0 if number in changed else before["label"])
 
 
-def test_a_joined_pair_has_the_texts_of_both_and_their_mean() -> None:
+def test_joined_pair_has_both_texts_and_mean_score() -> None:
     rows = pairs(20)
     mixed = Mixing(left_out=0.0, strangers=0.0, joined=0.5, lowest=0.0, max_length=64, seed=7)(rows)
     joined = [row for row in mixed if len(owners(row, BOTH[0])) == 2]

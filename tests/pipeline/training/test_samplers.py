@@ -21,9 +21,7 @@ LENGTHS = np.random.default_rng(7).integers(5, 64, 1_000)
 @example([512] * 40, 120)
 @example([20_000, 3, 4], 120)
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 120))
-def test_a_batch_has_at_most_so_many_tokens_with_its_padding_and_a_longer_row_stands_alone(
-    values: list[int], tokens: int
-) -> None:
+def test_batch_limits_tokens_and_isolates_a_longer_row(values: list[int], tokens: int) -> None:
     lengths = np.array(values, np.int64)
     batches = cut(lengths, np.arange(len(lengths)), tokens)
     assert [row for batch in batches for row in batch] == list(range(len(lengths)))
@@ -34,14 +32,14 @@ def test_a_batch_has_at_most_so_many_tokens_with_its_padding_and_a_longer_row_st
         assert max(lengths[batch].max(), lengths[following[0]]) * (len(batch) + 1) > tokens
 
 
-def test_an_epoch_has_every_row_once_and_hardly_any_padding() -> None:
+def test_epoch_has_every_row_once_with_little_padding() -> None:
     batches = list(TokenBatches(LENGTHS, 512, seed=7))
     assert sorted(row for batch in batches for row in batch) == list(range(len(LENGTHS)))
     padded = sum(LENGTHS[batch].max() * len(batch) for batch in batches)
     assert LENGTHS.sum() / padded > 0.97
 
 
-def test_epochs_differ_and_the_same_epoch_is_the_same_again() -> None:
+def test_epochs_differ_and_each_is_reproducible() -> None:
     batches, again = (TokenBatches(LENGTHS, 512, seed=7) for _ in range(2))
     first = list(batches)
     batches.set_epoch(1)
@@ -62,14 +60,14 @@ def test_lengths_do_not_come_in_order() -> None:
 @example([512, 1, 1, 1], 2)
 @example([1, 1, 1, 512], 1)
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=300), st.integers(1, 40))
-def test_even_batches_are_as_many_as_with_so_many_rows_each(values: list[int], rows: int) -> None:
+def test_even_batches_have_the_expected_count(values: list[int], rows: int) -> None:
     batches = list(EvenBatches(np.array(values, np.int64), rows, seed=7))
     assert sorted(row for batch in batches for row in batch) == list(range(len(values)))
     assert len(batches) == len(EvenBatches(np.array(values, np.int64), rows, seed=7)) == math.ceil(len(values) / rows)
     assert all(batches)
 
 
-def test_even_batches_have_about_as_many_tokens_and_little_padding() -> None:
+def test_even_batches_have_similar_tokens_and_little_padding() -> None:
     batches = list(EvenBatches(LENGTHS, 10, seed=7))
     tokens = np.array([LENGTHS[batch].sum() for batch in batches])
     assert tokens.std() / tokens.mean() < 0.1

@@ -50,7 +50,7 @@ def test_the_next_night_starts_from_its_weights(road: Road, champion: Artifact) 
     assert train(road.with_recipe(still).job, road.tokenized, other).key != made.key
 
 
-def test_a_champion_that_was_made_just_so_is_not_trained_further(road: Road, champion: Artifact) -> None:
+def test_champion_with_identical_inputs_is_reused(road: Road, champion: Artifact) -> None:
     assert run_stage(road.job, TRAIN, [road.tokenized]).artifact.ref == road.trained.ref
     forced = train(replace(road.job, force=True), road.tokenized, champion)
     assert forced.input_ref("start") == road.trained.ref
