@@ -108,8 +108,8 @@ def test_a_mismatch_is_said_and_is_the_exit_status(
 
 
 def test_bounds_are_roundings_times_the_root_of_their_number() -> None:
-    # 2 layers of 12 and 4 around them: 28 roundings of 2^-11; there and back three times as many of 2^-9.
+    # 2 layers with 12 roundings and 4 outside them: 28 of 2^-11. Forward and backward: three times as many of 2^-9.
     assert gpu.bound("2x32", "fp16") == pytest.approx(4 * 28**0.5 / 2048)
     assert gpu.bound("2x32", "bf16", backward=True) == pytest.approx(4 * 84**0.5 / 512)
-    # In fp32 sums of 128 are rounded as well.
+    # In fp32, sums of 128 terms are rounded too.
     assert gpu.bound("2x32", "fp32") == pytest.approx(4 * (28 * 128) ** 0.5 / 2**24)

@@ -13,7 +13,7 @@ NIGHTS = 3000
 def test_good_exports_are_refused_at_most_once_in_1000_nights(rows: int) -> None:
     for row in measure(NIGHTS, [rows], [0.2, 1])["cases"]:
         if row["lost"] != "all":
-            # In as many nights, 3 are expected at most; 10 have a chance of 1 in 1,000, and of pairs' 300 nights 3.
+            # At most 3 refusals are expected; 10 have a probability of 1 in 1,000, as have 3 in the 300 runs of pairs.
             assert max(row["refused"]) <= (3 / 300 if row["recipe"] == "klue-sts" else 10 / NIGHTS), row
 
 

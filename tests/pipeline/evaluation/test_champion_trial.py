@@ -106,7 +106,7 @@ def test_only_champion_detects_balanced_day_with_swapped_labels(
     job = replace(road.job, cutoff=NIGHT)
     with pytest.raises(DataError, match=r"failed its checks: [^;]*: champion: 4?5?\d\.\d% right \(usual: "):
         validate(job, data, champion)
-    assert validate(job, data, None).figures["cutoff"] == str(DAY), "nothing else sees it"
+    assert validate(job, data, None).figures["cutoff"] == str(DAY), "another check noticed it"
 
 
 def test_what_the_champion_was_trained_on_is_not_tried(

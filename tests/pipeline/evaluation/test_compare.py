@@ -21,8 +21,8 @@ REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")
 TWENTY_DRAWS = settings(derandomize=True, deadline=None, max_examples=20)
 
-#: Wins and losses of a challenger in so many rows, and the lower and upper end of the difference, in rows: the 5% and
-#: 95% quantiles of the exact distribution (`difference_quantile`), known here.
+#: Wins, losses and rows of a challenger, and the lower and upper end of the difference in rows: the 5% and 95%
+#: quantiles of the exact distribution (`difference_quantile`).
 COMPARED = [
     (0, 3, 200, -6, 0),
     (2, 3, 200, -5, 3),
@@ -68,7 +68,7 @@ def test_compare_passes_at_the_margin_and_not_beyond(wins: int, losses: int, row
 @TWENTY_DRAWS
 @given(st.integers(0, 30), st.integers(0, 30), st.integers(60, 200))
 def test_compare_follows_the_exact_lower_end(wins: int, losses: int, rows: int) -> None:
-    # A thousand draws know the 5% quantile to within 2.5 points of its chance, 3.6 standard deviations.
+    # With 1,000 draws, the 5% quantile lies between the exact 2.5% and 7.5% quantiles (3.6 standard deviations).
     low, high = (difference_quantile(wins, losses, rows, share) for share in (0.025, 0.075))
     sides = won_and_lost(wins, losses, rows)
     generous, strict = (with_margin(REVIEWS, -bound + slack) for bound, slack in ((low, 1e-9), (high, -1e-9)))
@@ -132,7 +132,7 @@ def test_differences_are_the_same_on_every_machine() -> None:
     assert paired_difference(PAIRS, labels, near, far) == pytest.approx(expected, rel=1e-9)
     expected = {"value": 0.0025, "low": -0.0005, "high": 0.00545}
     assert paired_difference(REVIEWS, *won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
-    # Between 8 and 9 losses: half a row more or less of each sort would have moved it.
+    # Between 8 and 9 losses, so that a change of half a row in either count would move it.
     expected = {"value": -5 / 30, "low": -8.05 / 30, "high": -1 / 30}
     assert paired_difference(REVIEWS, *won_and_lost(0, 5, 30)) == pytest.approx(expected, rel=1e-9)
 

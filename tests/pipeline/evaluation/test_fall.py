@@ -99,8 +99,8 @@ def probabilities(*numbers: int) -> np.ndarray:
     ("right_of_100", "level"), [(80, "ok"), (74, "ok"), (70, "warning"), (66, "warning"), (62, "critical")]
 )
 def test_measure_of_a_day_says_share_and_level(right_of_100: int, level: str) -> None:
-    # 8,000 of 10,000 right: of 100 rows 80 are expected, with a standard deviation of 4.02; 1% are 2.33 of them below,
-    # one in ten thousand 3.72.
+    # 8,000 of 10,000 right: 80 of 100 rows are expected, with a standard deviation of 4.02. A probability of 1% is 2.33
+    # standard deviations below, one in 10,000 is 3.72 below.
     assert ARRIVALS is not None
     labels = np.zeros(100, int)
     test = pd.DataFrame({"label": np.zeros(10_000, int), "prediction": np.repeat([0, 1], [8000, 2000])})
@@ -130,7 +130,7 @@ def spread(deviation: float, rows: int) -> np.ndarray:
     ("error", "level"), [(0.3, "ok"), (0.59, "ok"), (0.61, "warning"), (0.66, "warning"), (0.7, "critical")]
 )
 def test_measure_of_scores_says_mean_error_and_level(error: float, level: str) -> None:
-    # The rank sum says: 0.6 instead of 0.5 is 1% chance, and 0.68 is 1 in 10,000; less than usual is no fall.
+    # By the rank-sum test, 0.6 instead of 0.5 has a probability of 1%, and 0.68 of 1 in 10,000. Smaller errors pass.
     assert ARRIVALS is not None
     test = pd.DataFrame({"label": np.full(400, 2.5), "prediction": spread(0.5, 400)})
     found = trial._compare(PAIRS, ARRIVALS, (), test, day(*np.full(200, 2.5)), spread(error, 200))

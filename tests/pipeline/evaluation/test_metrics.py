@@ -246,6 +246,6 @@ def test_interval_of_an_r_is_scipys_bootstrap() -> None:
         return pearsonr(labels, scores, axis=axis).statistic
 
     wanted = bootstrap((labels, scores), pearson, paired=True, n_resamples=4000, method="percentile", rng=1)
-    # A thousand draws know a 2.5% quantile to within a tenth of the deviation.
+    # With 1,000 draws, the error of a 2.5% quantile is within a tenth of the standard deviation.
     within = 0.3 * wanted.standard_error
     assert (found["low"], found["high"]) == pytest.approx(tuple(wanted.confidence_interval), abs=within)

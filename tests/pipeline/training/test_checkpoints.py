@@ -49,11 +49,11 @@ def sigterm() -> Iterator[Callable[[], None]]:
     """Send SIGTERM to this process; fail if there is no handler."""
 
     def nobody(*_: object) -> None:
-        raise AssertionError("SIGTERM reached the handler that was there before")
+        raise AssertionError("SIGTERM reached the earlier handler")
 
     before = signal.signal(signal.SIGTERM, nobody)
     yield lambda: os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.signal(signal.SIGTERM, before) is nobody, "the handler that was there before is not put back"
+    assert signal.signal(signal.SIGTERM, before) is nobody, "the earlier handler was not restored"
 
 
 def state_at(step: int, steps: int = 10, epochs: int = 2, *, first: bool = True) -> TrainerState:
