@@ -91,7 +91,7 @@ def test_a_graph_that_sees_padding_is_above_its_bound(subject: gpu.Subject, monk
     assert way("graph, padded, fp16").measure(subject) > limit("graph, padded, fp16")
 
 
-def test_a_replay_of_the_rows_before_is_above_its_bound(subject: gpu.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_of_the_previous_rows_exceeds_its_bound(subject: gpu.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shape, "run", lambda self, feed: self._output.numpy()[: len(feed["input_ids"])])
     assert way("graph, padded, fp16, replayed").measure(subject) > limit("graph, padded, fp16, replayed")
 

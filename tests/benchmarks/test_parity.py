@@ -10,7 +10,7 @@ NIGHTS = 3000
 
 
 @pytest.mark.parametrize("rows", [100, 1000])
-def test_good_exports_are_refused_at_most_once_in_1000_nights(rows: int) -> None:
+def test_good_exports_are_refused_once_in_1000_runs(rows: int) -> None:
     for row in measure(NIGHTS, [rows], [0.2, 1])["cases"]:
         if row["lost"] != "all":
             # At most 3 refusals are expected; 10 have a probability of 1 in 1,000, as have 3 in the 300 runs of pairs.

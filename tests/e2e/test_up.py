@@ -101,7 +101,7 @@ def test_up_says_figures_answers_and_addresses(stack: Stack) -> None:
     assert f"{stack.settings.airflow_url}  user admin  password {read_password(stack.settings)}" in stack.said
 
 
-def test_the_report_and_the_data_docs_are_where_up_says(stack: Stack) -> None:
+def test_up_links_to_report_and_data_docs(stack: Stack) -> None:
     links = re.findall(r"^  (report|data docs) +(http\S+)$", stack.said, re.M)
     assert len(links) == 4
     with signed_in(stack.settings) as airflow:
@@ -251,7 +251,7 @@ def test_a_run_from_rest_changes_what_is_served(stack: Stack, api: AirflowApi) -
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
-def test_a_run_from_the_form_changes_what_is_served_once_it_is_approved(stack: Stack, api: AirflowApi) -> None:
+def test_approved_run_from_the_form_is_deployed(stack: Stack, api: AirflowApi) -> None:
     number, before = champions(stack)
     # The recipe's own values, so that the model of `up` is reused. The previous run tests other values.
     epochs = load_recipe("nsmc", "embedded", sample=True).train.epochs

@@ -73,9 +73,7 @@ def test_everything_on_a_full_disk(disk: Disk) -> None:
         fails_then_goes_through(place, disk, stage.name)
 
 
-def test_service_on_a_full_disk_keeps_its_release_and_follows_later(
-    disk: Disk, tmp_path: Path, light: TinyModel
-) -> None:
+def test_service_on_a_full_disk_keeps_its_release(disk: Disk, tmp_path: Path, light: TinyModel) -> None:
     disk.resize(PLENTY)
     settings = load_settings().model_copy(update={"home": disk.path / "home", "store": str(tmp_path / "store")})
     store = open_store(settings)

@@ -64,7 +64,7 @@ def goes_on(place: Place, arguments: list[str], checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(("threads", "dropout"), [(1, 0.1), (2, 0.0)])
-def test_a_killed_training_goes_on_from_its_checkpoint(place: Place, threads: int, dropout: float) -> None:
+def test_killed_training_resumes_from_its_checkpoint(place: Place, threads: int, dropout: float) -> None:
     # Without dropout, several threads share each batch.
     place = Place(place.home, SAEBYEOK_THREADS=str(threads))
     arguments, before = training(1, dropout), attempts(place)
@@ -75,7 +75,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(place: Place, threads: in
     assert len(attempts(place)) == len(before) + 2
 
 
-def test_a_checkpoint_that_was_being_written_is_passed_over(place: Place) -> None:
+def test_incomplete_checkpoint_is_skipped(place: Place) -> None:
     arguments, before = training(seed=2), attempts(place)
 
     def writes_the_next_one() -> bool:
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(place: Place) -> Non
     goes_on(place, arguments, checkpoints(place, whole=True)[-1])
 
 
-def test_a_truncated_checkpoint_is_passed_over(place: Place) -> None:
+def test_truncated_checkpoint_is_skipped(place: Place) -> None:
     arguments = training(seed=3)
     with place.killed(*arguments) as process:
         eventually(
@@ -101,7 +101,7 @@ def test_a_truncated_checkpoint_is_passed_over(place: Place) -> None:
     goes_on(place, arguments, before)
 
 
-def test_a_training_that_is_told_to_end_writes_a_checkpoint_first(place: Place) -> None:
+def test_terminated_training_writes_a_checkpoint_first(place: Place) -> None:
     arguments, before = training(seed=4), attempts(place)
     with place.killed("--verbose", *arguments, by=signal.SIGTERM, status=FAILED) as process:
         eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))

@@ -65,9 +65,7 @@ def once_it_trains(home: Path, action: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def test_sigterm_has_a_checkpoint_written_and_the_same_again_goes_on_from_there(
-    road: Road, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_sigterm_writes_a_checkpoint_and_a_rerun_resumes(road: Road, caplog: pytest.LogCaptureFixture) -> None:
     home = road.job.settings.home
     reached = [0]
     for _ in range(2):
@@ -85,14 +83,14 @@ def test_sigterm_has_a_checkpoint_written_and_the_same_again_goes_on_from_there(
     assert reached == sorted(set(reached))
 
 
-def test_where_one_dies_all_end(road: Road) -> None:
+def test_death_of_one_process_ends_all(road: Road) -> None:
     kill = once_it_trains(road.job.settings.home, lambda: os.kill(active_children()[1].pid or 0, signal.SIGKILL))
     with kill, pytest.raises(ProcessError, match="SIGKILL"):
         train(road.job, road.tokenized)
     assert active_children() == []
 
 
-def test_what_stops_all_of_them_stops_the_stage(tmp_path: Path) -> None:
+def test_error_of_all_processes_stops_the_stage(tmp_path: Path) -> None:
     road = open_road(small_recipe("nsmc"), tmp_path, train=300, test=40)
     tokenized = road.tokenized
     figures = tokenized.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": None}}
@@ -116,7 +114,7 @@ if __name__ == "__main__":
 """
 
 
-def test_where_the_stage_is_killed_nobody_goes_on(tmp_path: Path) -> None:
+def test_killed_stage_ends_all_processes(tmp_path: Path) -> None:
     file, home = tmp_path / "stage.py", tmp_path / "home"
     file.write_text(CODE, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-def test_a_model_of_bert_bases_shape_goes_the_whole_way(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_of_bert_base_shape_passes_all_stages(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings().model_copy(update={"home": place / "home"})
     plain = load_recipe("klue-sts", "full")
     rows = sample_rows(plain, write_sample(place / "sample"), train=64, test=24)
