@@ -45,7 +45,7 @@ def bento_tag(deployment: Deployment) -> str:
 def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> str:
     """Build the Bento of `deployment` unless it exists, and return its tag. The Bento runs without store and log.
 
-    Raises ServiceError if BentoML fails; the deployment itself stays valid.
+    Raises ServiceError if BentoML fails, StoreError if the disk is full; the deployment itself stays valid.
     """
     tag = bento_tag(deployment)
     with _writing(settings) as bentos:
