@@ -56,15 +56,17 @@ def test_best_release_before_the_champion_is_compared_with_too(own: Road) -> Non
     assert decided.manifest.inputs["best"].ref == best.ref
 
 
-def test_model_served_before_is_not_compared_with_itself(own: Road) -> None:
+@pytest.mark.parametrize("whose", ["the challenger", "the champion"])
+def test_model_served_before_is_not_compared_with_itself(own: Road, whose: str) -> None:
     evaluated = challenger(own, 0, 0)
-    again, next_best, champion = (
-        release_that_reached(own, 0.9, trained=own.job.store.open(str(evaluated.input_ref("trained")))),
-        *(release_that_reached(own, value) for value in (0.8, 0.7)),
-    )
-    for release in (again, next_best, champion):
+    models = {name: republished(own.trained) for name in ("the champion", "another")}
+    models["the challenger"] = own.job.store.open(str(evaluated.input_ref("trained")))
+    for value, name in ((0.9, whose), (0.8, "another"), (0.7, "the champion")):
+        release = release_that_reached(own, value, trained=models[name])
         serve(release)
-    assert decide_on(own, champion, evaluated).best == next_best.ref
+        if name == "another":
+            other = release
+    assert decide_on(own, release, evaluated).best == other.ref
 
 
 def test_champions_own_model_asks_nobody(own: Road) -> None:

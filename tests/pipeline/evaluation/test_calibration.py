@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation.metrics import BINS, measure_calibration
+from pipeline.evaluation.metrics import measure_calibration
 
 
 def sure_of(*confidences: float) -> Any:
@@ -27,8 +27,18 @@ def test_the_error_of_two_bins_by_hand() -> None:
 
 def test_a_bin_is_closed_above() -> None:
     # 0.6 is nine fifteenths: the end of the ninth bin and not the start of the tenth.
-    (found,) = measure_calibration(np.array([1]), sure_of(0.6))["curve"]
-    assert (found["low"], found["high"]) == pytest.approx((8 / BINS, 9 / BINS))
+    measured = measure_calibration(np.array([1]), sure_of(0.6))
+    assert measured["bins"] == 15
+    (found,) = measured["curve"]
+    assert (found["low"], found["high"]) == pytest.approx((8 / 15, 9 / 15))
+
+
+def test_confidence_beyond_one_by_rounding_is_in_the_last_bin() -> None:
+    for confidence, low in ((1 + 1e-7, 14 / 15), (1.0, 14 / 15)):
+        (found,) = measure_calibration(np.array([1]), sure_of(confidence))["curve"]
+        assert (found["low"], found["high"]) == pytest.approx((low, low + 1 / 15))
+    (found,) = measure_calibration(np.array([0]), np.zeros((1, 2)))["curve"]
+    assert (found["low"], found["high"]) == pytest.approx((0.0, 1 / 15))
 
 
 def test_ece_of_certain_predictions_is_the_error_rate() -> None:

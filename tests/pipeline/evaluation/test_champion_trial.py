@@ -120,6 +120,25 @@ def test_what_the_champion_was_trained_on_is_not_tried(
     assert tried(road.job, champion_of(road, validated=knowing), data) == {}
 
 
+def test_rows_without_a_label_are_no_part_of_the_trial(
+    road: Road, champion: Artifact, arrived: Callable[..., Path]
+) -> None:
+    alone = tried(road.job, champion, arrived(as_it_is))
+    (measure,) = alone.values()
+    assert measure.found.endswith("% right")
+    spoilt = arrived(lambda day: pd.concat([day, day.head(100).assign(label="unknown")]))
+    assert tried(road.job, champion, spoilt) == alone
+    assert tried(road.job, champion, arrived(lambda day: day.assign(label="unknown"))) == {}
+
+
+def test_file_that_cannot_be_read_is_left_to_the_arrival_check(
+    road: Road, champion: Artifact, arrived: Callable[..., Path]
+) -> None:
+    data = arrived(as_it_is)
+    (data / "nsmc" / "daily" / f"{DAY}.txt").write_bytes("id\tdocument\tlabel\n1\t좋다\t1\n".encode("cp949"))
+    assert tried(road.job, champion, data) == {}
+
+
 def test_sample_champion_is_not_tried_on_real_data(
     road: Road, champion: Artifact, arrived: Callable[..., Path]
 ) -> None:

@@ -153,6 +153,11 @@ def test_earlier_releases_are_ranked_by_their_gate_metric(own: Road) -> None:
     assert best.notes == ()
 
 
+def test_of_equal_releases_the_first_is_the_best(own: Road) -> None:
+    first, second, _ = served(own, 0.8, 0.8, 0.7)
+    assert ranked(own) == ([first.ref, second.ref], [])
+
+
 def test_without_an_earlier_release_there_is_no_best(own: Road) -> None:
     assert ranked(own) == ([], [])
     served(own, 0.9)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from pipeline.data.input_files import InputFile
 from pipeline.evaluation import champion_trial as trial
 from pipeline.evaluation.champion_trial import fall
 from pipeline.recipes.loading import load_recipe
@@ -137,3 +142,14 @@ def test_measure_of_scores_says_mean_error_and_level(error: float, level: str) -
     # The mean absolute deviation of a normal distribution is sqrt(2 / pi) of its standard deviation.
     assert found.found == f"mean error {0.7979 * error:.2f}"
     assert (found.name, found.usual, found.level) == ("champion", "0.40", level)
+
+
+def test_pairs_of_a_day_are_those_with_texts_and_a_score_in_range(tmp_path: Path) -> None:
+    def pair(guid: str, score: float | str, first: str | None = "하나") -> dict[str, Any]:
+        return {"guid": guid, "source": "s", "sentence1": first, "sentence2": "둘", "labels": {"real-label": score}}
+
+    items = [pair("a", 0.0), pair("b", 5.0), pair("c", 5.1), pair("d", -0.1), pair("e", "none"), pair("f", 1.0, None)]
+    (tmp_path / "day.json").write_text(json.dumps(items), encoding="utf-8")
+    rows = trial._rows(PAIRS, InputFile("day.json", tmp_path / "day.json", ""))
+    assert rows is not None
+    assert (rows["id"].tolist(), rows["label"].tolist()) == (["a", "b"], [0.0, 5.0])

@@ -154,10 +154,11 @@ def test_sample_never_replaces_real_data(reviews: Road) -> None:
     assert (barred.value, barred.bound, barred.estimate) == (0.0, 1.0, None)
 
 
-def test_real_data_may_replace_the_sample(reviews: Road, champion: Artifact) -> None:
+@pytest.mark.parametrize("sample", [True, False])
+def test_real_data_may_replace_anything(reviews: Road, sample: bool) -> None:
     road = held_to(reviews, LOW)
     real = replace(road.job, recipe=road.recipe.model_copy(update={"sample": False}))
-    decision = read_decision(decide(real, challenger(reviews, 0, 0), champion))
+    decision = read_decision(decide(real, challenger(reviews, 0, 0), with_validation(reviews, sample=sample)))
     assert decision.promote
     assert "against the champion" in decision.reason
 

@@ -15,6 +15,7 @@ import pytest
 
 from pipeline.errors import BadInputError
 from pipeline.store.artifacts import Store
+from serving.api import request_batching
 from serving.api.errors import ApiError
 from serving.api.request_batching import MOST, Sharing
 from serving.engine.engine import Answer, Engine, EngineOptions
@@ -111,6 +112,120 @@ async def test_request_alone_shares_no_batch(make: Callable[..., Sharing]) -> No
     slow.go.set()
     assert [lengths(await task) for task in tasks] == [[1]] * 5
     assert slow.asked == [["a"], ["b", "e"], ["c"], ["d"]]
+
+
+async def test_alone_request_takes_no_later_one_along(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    asked = [("a", False), ("b", True), ("c", False), ("d", False)]
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, [text], alone=alone)) for text, alone in asked]
+    await begun(slow, 1)
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1]] * 4
+    assert slow.asked == [["a"], ["b"], ["c", "d"]]
+
+
+async def test_two_threads_work_on_two_batches_at_once(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make(threads=2)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, [text])) for text in "abcd"]
+    await begun(slow, 2)
+    assert sorted(slow.asked) == [["a"], ["b"]]
+    slow.go.set()
+    await asyncio.gather(*tasks)
+    assert slow.asked[2:] == [["c", "d"]]
+    names = {thread.name for thread in threading.enumerate() if thread.name.startswith("batch")}
+    assert len(names) == 2
+
+
+async def test_close_waits_for_what_has_begun(make: Callable[..., Sharing]) -> None:
+    slow, sharing = Slow(), make()
+    task = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    closing = asyncio.create_task(asyncio.to_thread(sharing.close))
+    done, _ = await asyncio.wait({closing}, timeout=0.02)
+    assert not done, "its thread is still at work"
+    slow.go.set()
+    await closing
+    assert lengths(await task) == [1]
+
+
+@dataclass
+class Clock:
+    """Seconds, as far as the queue can tell."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(request_batching, "perf_counter", found)
+    return found
+
+
+async def take(sharing: Sharing, clock: Clock, seconds: float, requests: int = 1) -> None:
+    """Have a batch of so many requests take so long."""
+    slow, before = Slow(), Slow()
+    if requests > 1:
+        # While this is computed, in no time, the others gather.
+        first = asyncio.create_task(sharing.answer(before.answer, ["x"]))
+        await begun(before, 1)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(requests)]
+    await asyncio.sleep(0)
+    before.go.set()
+    if requests > 1:
+        await first
+    await begun(slow, 1)
+    clock.now += seconds
+    slow.go.set()
+    await asyncio.gather(*tasks)
+    assert len(slow.asked) == 1
+
+
+async def advice(sharing: Sharing, threads: int, queue: int) -> int:
+    """What one too many is told, while `threads` requests are at work and `queue` wait."""
+    slow = Slow()
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(threads + queue)]
+    await begun(slow, threads)
+    with pytest.raises(ApiError) as caught:
+        await sharing.answer(slow.answer, ["x"])
+    for task in tasks:
+        task.cancel()
+    slow.go.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return int(caught.value.headers["Retry-After"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "threads", "queue", "told"),
+    [
+        (10.0, 1, 2, 20), (10.0, 2, 2, 10), (10.01, 1, 2, 21), (0.4, 1, 2, 1), (0.51, 1, 2, 2), (0.0, 1, 2, 1),
+        (30.0, 1, 2, 60), (30.01, 1, 2, 60), (29.5, 1, 2, 59), (29.51, 1, 2, 60), (1000.0, 1, 1, 60), (5.0, 1, 0, 1),
+    ],
+)  # fmt: skip
+async def test_advice_is_the_time_the_queue_takes(
+    make: Callable[..., Sharing], clock: Clock, seconds: float, threads: int, queue: int, told: int
+) -> None:
+    sharing = make(threads=threads, queue=queue)
+    await take(sharing, clock, seconds)
+    assert await advice(sharing, threads, queue) == told
+
+
+async def test_advice_follows_the_newest_batch_by_a_tenth(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing = make(queue=2)
+    await take(sharing, clock, 10.0)
+    await take(sharing, clock, 30.0)
+    # A tenth of the way from 10 to 30 is 12.
+    assert await advice(sharing, 1, 2) == 24
+
+
+async def test_advice_counts_a_batch_by_its_requests(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing = make(queue=4)
+    # Four that took 40 seconds together took 10 each; the one before them took none, and is no mean yet.
+    await take(sharing, clock, 40.0, requests=4)
+    assert await advice(sharing, 1, 4) == 40
 
 
 async def test_bad_request_fails_alone(make: Callable[..., Sharing]) -> None:
