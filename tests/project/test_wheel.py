@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 from pipeline.settings import ROOT
@@ -25,3 +27,10 @@ def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:
     held = set(zipfile.ZipFile(wheel).namelist())
     assert sorted(expected - held) == []
     assert any(name.endswith("licenses/LICENSE") for name in held)
+
+
+def test_installed_command_leads_to_a_function() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert list(scripts) == ["saebyeok"]
+    module, _, function = scripts["saebyeok"].partition(":")
+    assert callable(getattr(import_module(module), function))
