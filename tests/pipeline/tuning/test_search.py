@@ -198,7 +198,7 @@ def test_killed_search_resumes_without_losing_a_trial(home: Path) -> None:
         eventually("a checkpoint", lambda: process.poll() is not None or checkpoints())
     again = place.raw(*arguments, "--json")
     assert again.returncode == 0, again.stderr
-    assert "resuming after" in again.stderr
+    assert "resuming from" in again.stderr
     (trial,) = json.loads(again.stdout)["trials"]
     assert trial["own"]
 
