@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -64,6 +65,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[SESSION_HOME], ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def kept_log_levels() -> Iterator[None]:
+    """Put back the log levels that a command of the command line sets when it runs in the test's process."""
+    loggers = [logging.getLogger(package) for package in ("pipeline", "serving")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_make_says_which_python_it_needs() -> None:
         ["make", "venv", "PYTHON=/bin/false"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode != 0
-    assert "saebyeok: Python 3.11 is needed" in result.stderr
+    assert "saebyeok: Python 3.11 is required" in result.stderr
     assert "make venv PYTHON=/path/to/python3.11" in result.stderr
 
 

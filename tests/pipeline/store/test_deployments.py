@@ -251,7 +251,9 @@ def test_one_back_returns_the_previous_map(store: Store, maps: list[dict[str, st
 def test_one_back_leaves_no_recipe_without_a_release(store: Store) -> None:
     both = {"nsmc": "A", "klue-sts": "S", "extra": "E"}
     log = log_of(store, A, both)
-    with pytest.raises(RefusedError, match=r"deployment 1, .* has no release of extra, klue-sts, so .* name it: 1$"):
+    with pytest.raises(
+        RefusedError, match=r"deployment, 1, has no release of extra, klue-sts, .* specify the number 1$"
+    ):
         log.one_back()
 
 
