@@ -15,10 +15,9 @@ from matplotlib.image import imread
 from safetensors.torch import load_file
 
 from pipeline.errors import RecipeError
-from pipeline.models.base_model import ENCODERS
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.pretraining.pretrain import pretrain
-from pipeline.pretraining.spec import EncoderSpec, load_encoder
+from pipeline.pretraining.spec import ENCODERS, EncoderSpec, load_encoder
 from pipeline.recipes.schema import ScratchSpec
 from pipeline.sample import write_sample
 from pipeline.training.checkpoints import Watch
