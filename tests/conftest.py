@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # and neither the user's settings nor the user's keys reach a test.
     home = Path(tempfile.mkdtemp(prefix="saebyeok-tests-"))
     config.stash[SESSION_HOME] = home
+    # This run's options are not those of the pytest processes that tests start.
+    os.environ.pop("PYTEST_ADDOPTS", None)
     for name in list(os.environ):
         ours = name.startswith(("SAEBYEOK_TEST_", "SAEBYEOK_SOAK_"))
         if name == "WANDB_API_KEY" or (name.startswith("SAEBYEOK_") and not ours):
