@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import Receive
@@ -13,6 +14,16 @@ from serving.schemas import ErrorType
 
 #: zlib's `wbits` for gzip or zlib, detected from the first bytes.
 ANY_WRAPPER = 47
+#: zlib's `wbits` for gzip only.
+GZIP = 31
+#: First byte of a gzip member.
+GZIP_MAGIC = b"\x1f"
+INCOMPLETE = "the compressed body is truncated or followed by other data"
+#: Maximum members of a gzip body. Each costs time whatever its size, and an empty one has only 20 bytes.
+MOST_MEMBERS = 10_000
+#: Parameters of a media type (RFC 9110, 5.6.6): any number, each may be empty, and a quoted value may contain `;`.
+PARAMETER = re.compile(r';[ \t]*(?:([^\s;="]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^;]*))?')
+UTF_8 = ("utf-8", "utf8")
 #: A too large body is read up to this multiple of the limit before it is refused: a client that is still sending may
 #: see a broken connection instead of the response.
 DRAINED_LIMITS = 4
@@ -31,8 +42,7 @@ def check_media_type(headers: Headers) -> None:
     kind, _, parameters = headers.get("content-type", "application/json").partition(";")
     if kind.strip().lower() not in ("application/json", "application/x-www-form-urlencoded"):
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: `Content-Type: application/json`")
-    charset = parameters.lower().replace('"', "").replace(" ", "").partition("charset=")[2]
-    if charset not in ("", "utf-8", "utf8"):
+    if any(charset not in UTF_8 for charset in _charsets(f";{parameters}")):
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "JSON must be UTF-8; omit the charset")
     if headers.get("content-encoding", "identity").strip().lower() not in ("identity", "gzip", "deflate"):
         raise ApiError(
@@ -40,6 +50,13 @@ def check_media_type(headers: Headers) -> None:
             "the body may be compressed once, by gzip or deflate",
             headers={"Accept-Encoding": "gzip, deflate"},
         )
+
+
+def _charsets(parameters: str) -> Iterator[str]:
+    for parameter in PARAMETER.finditer(parameters):
+        name, value = parameter.groups(default="")
+        if name.lower() == "charset":
+            yield value.strip().strip('"').strip().lower()
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
@@ -51,7 +68,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
     # A client that sends `Expect` learns this before it sends the body.
     if "expect" in headers and int(headers.get("content-length", "0")) > limit:
         raise _too_large(limit)
-    unpacker = zlib.decompressobj(ANY_WRAPPER) if packed else None
+    unpacker = _Unpacker() if packed else None
     parts: list[bytes] = []
     came = size = 0
     more = True
@@ -62,15 +79,15 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         part, more = message.get("body", b""), message.get("more_body", False)
         came += len(part)
         if came <= limit and unpacker is not None:
-            part = _unpack(unpacker, part, limit - size + 1)
+            part = unpacker.unpack(part, limit - size + 1)
         size += len(part)
         parts.append(part)
         if came > limit or size > limit:
             if more:
                 await _drain(receive, DRAINED_LIMITS * limit)
             raise _too_large(limit)
-    if unpacker is not None and not (unpacker.eof and not unpacker.unused_data):
-        raise ApiError(ErrorType.MALFORMED, "the compressed body is truncated or followed by other data")
+    if unpacker is not None and not unpacker.is_complete:
+        raise ApiError(ErrorType.MALFORMED, INCOMPLETE)
     return b"".join(parts)
 
 
@@ -78,11 +95,42 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(ErrorType.TOO_LARGE, f"the body is larger than {limit} bytes", headers=CLOSE)
 
 
-def _unpack(unpacker: zlib._Decompress, part: bytes, most: int) -> bytes:
-    try:
-        return unpacker.decompress(part, most)
-    except zlib.error as error:
-        raise ApiError(ErrorType.MALFORMED, f"the body cannot be decompressed: {error}") from error
+class _Unpacker:
+    """Decompressor of one body: a zlib stream, or gzip members one after another (RFC 1952, 2.2)."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(ANY_WRAPPER)
+        self._members = 0
+        self._is_gzip = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self._stream.eof
+
+    def unpack(self, part: bytes, most: int) -> bytes:
+        """Return the decompressed content of `part`, up to `most` bytes. Raises ApiError MALFORMED."""
+        found: list[bytes] = []
+        while part and most > 0:
+            if not self._members or self._stream.eof:
+                self._begin_member(part)
+            try:
+                found.append(self._stream.decompress(part, most))
+            except zlib.error as error:
+                raise ApiError(ErrorType.MALFORMED, f"the body cannot be decompressed: {error}") from error
+            most -= len(found[-1])
+            part = self._stream.unused_data
+        return b"".join(found)
+
+    def _begin_member(self, part: bytes) -> None:
+        if not self._members:
+            self._is_gzip = part[:1] == GZIP_MAGIC
+        elif not self._is_gzip:
+            raise ApiError(ErrorType.MALFORMED, INCOMPLETE)
+        elif self._members == MOST_MEMBERS:
+            raise ApiError(ErrorType.MALFORMED, f"the compressed body has more than {MOST_MEMBERS:,} gzip members")
+        else:
+            self._stream = zlib.decompressobj(GZIP)
+        self._members += 1
 
 
 async def _drain(receive: Receive, most: int) -> None:

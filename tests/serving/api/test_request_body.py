@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message
 
 from serving.api.errors import ApiError
-from serving.api.request_body import ClientGoneError, check_media_type, read_body
+from serving.api.request_body import INCOMPLETE, ClientGoneError, check_media_type, read_body
 from serving.schemas import ErrorType
 
 LIMIT = 5000
@@ -68,6 +68,11 @@ def refusal(client: Client, **headers: str) -> ApiError:
         {"content-type": " Application/JSON ; charset=UTF-8"},
         {"content-type": 'application/json;charset="utf8"'},
         {"content-type": "application/json; charset = utf-8"},
+        {"content-type": "application/json;"},
+        {"content-type": "application/json;; charset=UTF-8 ;"},
+        {"content-type": "application/json; charset=utf-8; odata.metadata=minimal"},
+        {"content-type": 'application/json; note="a; charset=cp949 \\" b"; charset="utf-8"'},
+        {"content-type": "application/json; x-charset=cp949"},
         {"content-type": "application/x-www-form-urlencoded"},
         {"content-encoding": "identity"},
         {"content-encoding": " GZIP "},
@@ -86,6 +91,12 @@ def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
         ({"content-type": ""}, "the body must be JSON: `Content-Type: application/json`", {}),
         ({"content-type": "application/json; charset=cp949"}, "JSON must be UTF-8; omit the charset", {}),
         ({"content-type": "application/json; charset=utf-16"}, "JSON must be UTF-8; omit the charset", {}),
+        ({"content-type": 'application/json;; a="b" ; Charset = "cp949";'}, "JSON must be UTF-8; omit the charset", {}),
+        (
+            {"content-type": "application/json; charset=utf-8; charset=cp949"},
+            "JSON must be UTF-8; omit the charset",
+            {},
+        ),
         (
             {"content-type": "application/json; charset=cp949; charset=utf-8"},
             "JSON must be UTF-8; omit the charset",
@@ -155,6 +166,35 @@ def test_limit_holds_for_a_packed_body_of_nothing(size: int) -> None:
     packed = b"\x78\x9c" + b"\0\0\0\xff\xff" * (LIMIT // 5) + b"\1\0\0\xff\xff" + (1).to_bytes(4, "big")
     assert zlib.decompress(packed) == b""
     assert refusal(sent(*cut(packed, size)), content_encoding="deflate").kind is ErrorType.TOO_LARGE
+
+
+@pytest.mark.parametrize("size", [1, 7, LIMIT])
+def test_gzip_of_several_members_is_one_body(size: int) -> None:
+    """As `pigz` or an appended stream writes it; an empty member is valid, too."""
+    packed = b"".join(map(gzip.compress, (b"[1, ", b"", b"2", b"]")))
+    assert sent(*cut(packed, size)).read(content_encoding="gzip") == b"[1, 2]"
+    for body in (packed[:-1], packed + gzip.compress(b"3")[:4]):
+        assert str(refusal(sent(*cut(body, size)), content_encoding="gzip")) == INCOMPLETE
+    error = refusal(sent(*cut(packed + b"xy", size)), content_encoding="gzip")
+    assert (error.kind, str(error)[:35]) == (ErrorType.MALFORMED, "the body cannot be decompressed: Er")
+
+
+def test_zlib_stream_is_one_stream_only() -> None:
+    for second in (zlib.compress(b"b"), gzip.compress(b"b")):
+        error = refusal(sent(zlib.compress(b"a") + second), content_encoding="deflate")
+        assert (error.kind, str(error)) == (ErrorType.MALFORMED, INCOMPLETE)
+
+
+@pytest.mark.parametrize("size", [LIMIT * 2, 64])
+def test_limits_hold_for_all_gzip_members_together(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    halves = [gzip.compress(bytes(LIMIT // 2)), gzip.compress(bytes(LIMIT // 2))]
+    assert sent(*cut(b"".join(halves), size)).read(content_encoding="gzip") == bytes(LIMIT)
+    larger = cut(b"".join([*halves, gzip.compress(b"x")]), size)
+    assert refusal(sent(*larger), content_encoding="gzip").kind is ErrorType.TOO_LARGE
+    monkeypatch.setattr("serving.api.request_body.MOST_MEMBERS", 3)
+    assert sent(*cut(gzip.compress(b"x") * 3, size)).read(content_encoding="gzip") == b"xxx"
+    error = refusal(sent(*cut(gzip.compress(b"x") * 4, size)), content_encoding="gzip")
+    assert (error.kind, str(error)) == (ErrorType.MALFORMED, "the compressed body has more than 3 gzip members")
 
 
 @packings
