@@ -422,8 +422,10 @@ def test_request_before_malformed_ones_gets_its_own_answer(server: Server, cut: 
 def test_malformed_request_behind_an_answer_gets_one(
     server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # BentoML, once imported, stops uvicorn's logs from reaching the root's handlers.
-    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "propagate", True)
+    # BentoML, once imported, gives uvicorn's logger handlers of its own and stops it from reaching the root's.
+    logger = logging.getLogger("uvicorn.error")
+    monkeypatch.setattr(logger, "propagate", False)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
     caplog.set_level(logging.WARNING, "uvicorn.error")
     assert server.answers(INNER, Step.READ_ANSWER, GARBAGE, LAST) == [(200, "GET /inner "), MALFORMED]
     assert server.answers(GARBAGE, LAST) == [MALFORMED]
