@@ -10,7 +10,17 @@ import pytest
 
 from pipeline.data.expectation_suite import RuleFinding
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
-from pipeline.data.quarantine import Aside, beyond_bound, breaking_rows, excess_sentences, unreadable_rows
+from pipeline.data.quarantine import (
+    FILE,
+    Aside,
+    beyond_bound,
+    breaking_rows,
+    excess_sentences,
+    set_aside,
+    unreadable_rows,
+    unreadable_sentences,
+    write_aside,
+)
 from pipeline.data.reading import Broken, Reading
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -90,3 +100,58 @@ def test_row_breaking_two_rules_names_both(split: SplitRows) -> None:
 def test_first_of_rows_that_are_alike_stays(split: SplitRows, kind: str) -> None:
     alike = finding(expectation=kind, columns=["id"], breaking=[1, 2, 3, 4])
     assert breaking_rows(split, [alike]) == {3: ("a rule",), 4: ("a rule",)}
+
+
+# --- what is said of the rows, and kept of them ---
+
+
+def test_excess_sentences_follow_the_files(split: SplitRows) -> None:
+    recipe, parts = recipe_of(0.001), [part(name, 2000) for name in ("one", "two", "three")]
+    assert excess_sentences(recipe, parts, {"three": 3, "one": 1234}) == [
+        "/data/one: 1,234 of 2,000 rows break a rule for single rows, but at most 2 (0.1%, data.quarantine) may be set "
+        "aside",
+        "/data/three: 3 of 2,000 rows break a rule for single rows, but at most 2 (0.1%, data.quarantine) may be set "
+        "aside",
+    ]
+
+
+def table(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame([{"id": "a", "text": "good", "text_pair": "fine", "label": "1"} | row for row in rows])
+
+
+def test_set_aside_rows_keep_place_rules_and_content() -> None:
+    first = Part(InputFile("one", Path("one"), ""), Reading(table({"row": 2}, {"row": 3, "id": "b"}), ()))
+    second = Part(InputFile("two", Path("two"), ""), Reading(table({"row": 2, "id": None, "label": 7}), ()))
+    split = join_parts("train", [first, second])
+    rules = {3: ("a rule", "another"), 5: ("a third",)}
+    assert set_aside(load_recipe("nsmc", "embedded"), split, rules) == [
+        Aside("one", 3, ("a rule", "another"), "b", "good", "1"),
+        Aside("two", 2, ("a third",), "", "good", "7"),
+    ]
+    (pair, _) = set_aside(load_recipe("klue-sts", "embedded"), split, rules)
+    assert pair.text == "good | fine"
+    assert set_aside(load_recipe("nsmc", "embedded"), split, {}) == []
+
+
+def test_unreadable_sentences_name_file_rule_and_first_rows() -> None:
+    broken = [Broken(2, "two tabs", "x", ": 3 tabs"), Broken(5, "UTF-8", "y"), Broken(7, "two tabs", "z")]
+    many = [Broken(row, "two tabs", "x") for row in range(1500)]
+    readings = [Reading(table({"row": 1}), tuple(items)) for items in (broken, [], many)]
+    parts = [
+        Part(InputFile(name, Path(f"/data/{name}"), ""), reading)
+        for name, reading in zip(("one", "sound", "two"), readings, strict=True)
+    ]
+    first, second, third = unreadable_sentences(load_recipe("nsmc", "embedded"), parts)
+    assert first == '/data/one: 2 of 4 rows break the rule "two tabs": line 2: 3 tabs, line 7'
+    assert second == '/data/one: 1 of 4 row breaks the rule "UTF-8": line 5'
+    assert third.startswith('/data/two: 1,500 of 1,501 rows break the rule "two tabs": line 0, line 1, ')
+    assert "item 5" in unreadable_sentences(load_recipe("klue-sts", "embedded"), parts)[1]
+
+
+def test_written_rows_are_a_table_with_a_header(tmp_path: Path) -> None:
+    rows = [Aside("one", 3, ("a rule", "another"), "b", "tab\there", "1"), Aside("two", 4, ("a rule",), "", "", "")]
+    for name, unit in (("nsmc", "line"), ("klue-sts", "item")):
+        write_aside(load_recipe(name, "embedded"), rows, tmp_path / FILE)
+        assert (tmp_path / "quarantine.tsv").read_text(encoding="utf-8") == (
+            f"file\t{unit}\trule\tid\ttext\tlabel\none\t3\ta rule; another\tb\ttab\\there\t1\ntwo\t4\ta rule\t\t\t\n"
+        )
