@@ -80,7 +80,7 @@ def log(
 
 
 def events(context: Context) -> list[tuple[str, dict[str, Any]]]:
-    """Return the assets that the task updated, with what it says of them."""
+    """Return the URIs of the assets that the task updated, and the details."""
     from airflow.sdk import AssetAlias
 
     found = context["outlet_events"][AssetAlias("saebyeok-rolled-back")].asset_alias_events

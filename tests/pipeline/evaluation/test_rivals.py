@@ -142,7 +142,7 @@ def test_champion_that_cannot_be_loaded_stops_the_gate(store: Store, monkeypatch
         load_rival(REVIEWS, family(store).release)
 
 
-def test_validation_of_a_release_is_that_of_its_training(store: Store) -> None:
+def test_release_has_the_validation_of_its_training(store: Store) -> None:
     release = family(store, cutoff="2026-01-02")
     assert validation_of(release.release).ref == release.validated.ref
     bare = made(store, "release")
@@ -227,7 +227,7 @@ def test_unreachable_store_is_no_note(store: Store, load: Load) -> None:
         best_of(store)
 
 
-# --- who is compared ---
+# --- comparisons ---
 
 
 def test_same_model_has_the_same_train_artifact(store: Store) -> None:
@@ -245,7 +245,7 @@ def test_gate_rows_are_those_of_the_evaluation(store: Store) -> None:
     ("recipe", "sample", "barred"),
     [(SAMPLE, False, True), (SAMPLE, True, False), (REVIEWS, False, False), (REVIEWS, True, False)],
 )
-def test_only_a_sample_model_is_barred_by_real_data(store: Store, recipe: Recipe, sample: bool, barred: bool) -> None:
+def test_sample_model_is_barred_by_real_data(store: Store, recipe: Recipe, sample: bool, barred: bool) -> None:
     check = bar_challenger(recipe, family(store).evaluated, family(store, sample=sample).release)
     expected = {
         "kind": "comparison",
@@ -298,7 +298,7 @@ def compared(store: Store, load: Load, champion: Artifact, best: Best | None = N
     return compare_with_rivals(with_margin(REVIEWS, 0.02), evaluated, champion, best or Best())
 
 
-def test_rivals_are_the_champion_and_the_best_before_it(store: Store, load: Load) -> None:
+def test_champion_and_best_are_compared(store: Store, load: Load) -> None:
     _, _, worse = won_and_lost(3, 0, 300)
     first, second = compared(store, load, family(store).release, Best(family(store).release, worse))
     assert first.name == "accuracy against the champion (+0.0400), at worst"

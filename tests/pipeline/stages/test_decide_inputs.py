@@ -83,7 +83,7 @@ def test_decision_and_report_are_its_files(job: Job) -> None:
     assert inputs_of(decided) == {"evaluated": ours.evaluated.ref}
 
 
-def test_fields_are_the_whole_recipe_but_its_behavioural_cases(job: Job) -> None:
+def test_fields_are_the_recipe_without_behavioural_cases(job: Job) -> None:
     decided = decide(job, evaluated(job.store).evaluated, None)
     expected = REVIEWS.model_dump(mode="json")
     assert expected.pop("behaviour")
@@ -136,7 +136,7 @@ def test_best_is_neither_the_challenger_nor_the_champion(job: Job, whose: str) -
     assert read_decision(decide(job, ours.evaluated, champion.release)).best == other.release.ref
 
 
-def test_champions_own_model_is_not_compared_with_the_best(job: Job) -> None:
+def test_champions_own_model_has_no_best(job: Job) -> None:
     _, champion = earlier(job.store, 0.9, 0.8)
     own = evaluated(job.store, trained=champion.trained)
     decided = decide(job, own.evaluated, champion.release)

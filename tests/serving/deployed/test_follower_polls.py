@@ -111,7 +111,7 @@ def follower(source: Memory, loader: Loader) -> Iterator[Follower]:
 # --- sources ---
 
 
-def test_log_is_polled_often_on_disk_and_rarely_in_a_bucket(settings: Settings, store: Store, tmp_path: Path) -> None:
+def test_bucket_is_polled_less_often_than_a_disk(settings: Settings, store: Store, tmp_path: Path) -> None:
     for where, seconds in ((store, 0.3), (Store("s3://bucket/prefix", tmp_path), 2.0)):
         source = LogSource(settings, where)
         assert (source.poll, source.store) == (seconds, where.digest)
@@ -162,7 +162,7 @@ def test_engines_are_opened_with_the_workers_options(source: Memory, loader: Loa
     assert loader.calls == [(*expected, unobserved, Path("/rates/a")), (*expected, observe, Path("/rates/a"))]
 
 
-def test_deployment_is_served_once_all_of_it_is_loaded(source: Memory, loader: Loader, follower: Follower) -> None:
+def test_deployment_waits_for_all_its_releases(source: Memory, loader: Loader, follower: Follower) -> None:
     source.deploy(nsmc="a")
     follower.step()
     source.deploy(nsmc="b", pairs="p")
@@ -311,7 +311,7 @@ def test_move_and_its_report_are_logged_once(
 # --- the thread ---
 
 
-def test_start_polls_at_once_and_close_ends_the_thread(source: Memory, loader: Loader) -> None:
+def test_start_polls_once_and_close_joins(source: Memory, loader: Loader) -> None:
     follower = Follower(source, OPTIONS)
     source.deploy(nsmc="a")
     seen: list[str] = []
