@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,8 @@ TABLE = Path(__file__).with_name("modules.toml")
 REASONS = Path(__file__).with_name("reasons.toml")
 DOCUMENT = ROOT / "docs" / "mutants.md"
 WORK = ROOT / ".pytest_cache" / "mutants"
+#: Copies of the checkout and the tests' files are in memory if possible: the tests of the store flush each file.
+MEMORY = Path("/dev/shm")
 OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
 #: The unmutated tests may take this long; a mutant may take `SLOWER` times as long as they, and `SPARE` seconds.
 LONGEST, SLOWER, SPARE = 600.0, 4.0, 20.0
@@ -36,7 +39,7 @@ class Warm:
     """A worker: a process in a copy of the checkout that runs tests in forks of itself."""
 
     def __init__(self, module: str, selection: Selection, name: str) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=WORK))
+        self.home = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=MEMORY if os.access(MEMORY, os.W_OK) else WORK))
         self.tree = sandbox.copy_checkout(ROOT, self.home / "tree")
         self.target = self.tree / module
         self.source = self.target.read_text(encoding="utf-8")

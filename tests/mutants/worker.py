@@ -8,6 +8,7 @@ imports the mutant. Whatever a fork starts is killed with it.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -107,6 +108,9 @@ def warm(names: list[str]) -> None:
         for name in names:
             with suppress(BaseException):
                 importlib.import_module(name)
+    # Otherwise each fork would walk through all these objects when pytest collects garbage, and copy their pages.
+    gc.collect()
+    gc.freeze()
 
 
 def run_forked(arguments: list[str], first: str, limits: dict[str, float], home: Path) -> Outcome:
