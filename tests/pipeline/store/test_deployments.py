@@ -252,10 +252,10 @@ def test_one_back_returns_the_previous_map(store: Store, maps: list[dict[str, st
 
 
 def test_one_back_leaves_no_recipe_without_a_release(store: Store) -> None:
-    both = {"nsmc": "A", "klue-sts": "S", "extra": "E"}
-    log = log_of(store, A, both)
+    more = {name: name.upper() for name in ("klue-sts", "extra", "b", "d", "a", "c")}
+    log = log_of(store, B, A, {"nsmc": "A"} | more)
     with pytest.raises(
-        RefusedError, match=r"deployment, 1, has no release of extra, klue-sts, .* specify the number 1$"
+        RefusedError, match=r"deployment, 2, has no release of a, b, c, d, extra, klue-sts, .* specify the number 2$"
     ):
         log.one_back()
 
