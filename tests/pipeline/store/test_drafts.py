@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.settings import ROOT
+from pipeline.store import drafts
 from pipeline.store.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
 
 MINUTE = 60.0
@@ -67,6 +70,31 @@ def test_unlocked_draft_is_removed_after_a_day(leave: Callable[[str, float], Pat
     directory = leave("killed", age)
     remove_stale_drafts(directory.parent, now=time.time())
     assert directory.exists() == stays
+
+
+def test_draft_of_exactly_a_day_ago_stays(leave: Callable[[str, float], Path]) -> None:
+    directory, moment = leave("killed", 0.0), 1_700_000_000.0
+    touch(directory, moment)
+    for now in (moment + STALE_DRAFT_SECONDS, moment - STALE_DRAFT_SECONDS):
+        remove_stale_drafts(directory.parent, now=now)
+        assert directory.exists()
+
+
+def test_draft_is_locked_until_it_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Otherwise a process whose clock is wrong could delete it as it is created.
+    held: list[bool] = []
+    remove, delete = drafts.remove_stale_drafts, shutil.rmtree
+
+    def watch(*arguments: Any, call: Callable[..., None], **options: Any) -> None:
+        (directory,) = tmp_path.iterdir()
+        held.append(drafts._is_held(directory))
+        call(*arguments, **options)
+
+    monkeypatch.setattr(drafts, "remove_stale_drafts", partial(watch, call=remove))
+    monkeypatch.setattr(shutil, "rmtree", partial(watch, call=delete))
+    with open_draft(tmp_path):
+        pass
+    assert held == [True, True]
 
 
 def test_a_day_is_a_day() -> None:
