@@ -68,7 +68,7 @@ class Warm:
     def _ask(self, **request: Any) -> dict[str, Any]:
         assert self.process.stdin
         assert self.process.stdout
-        self.process.stdin.write(json.dumps({"arguments": self.arguments, "first": "", **request}) + "\n")
+        self.process.stdin.write(json.dumps({"arguments": self.arguments, "first": "", "known": {}, **request}) + "\n")
         self.process.stdin.flush()
         answer: dict[str, Any] = json.loads(self.process.stdout.readline())
         return answer
@@ -81,7 +81,7 @@ class Warm:
         }
         try:
             self.target.write_text(mutation.code, encoding="utf-8")
-            return self._ask(limits=limits, first=first, mutant=True)
+            return self._ask(limits=limits, first=first, known=self.usual["durations"], mutant=True)
         finally:
             self.target.write_text(self.source, encoding="utf-8")
 

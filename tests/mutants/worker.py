@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,22 +59,34 @@ class Outcome:
     #: CPU seconds of the fork itself.
     cpu: float = 0.0
     modules: list[str] = field(default_factory=list)
+    #: Seconds of each test.
+    durations: dict[str, float] = field(default_factory=dict)
     tail: str = ""
 
 
 class Recorder:
-    """Plugin of a fork: runs the likely killer first, and writes down which test failed."""
+    """Plugin of a fork: runs the likely killer first, then the quick tests of each file; writes which test failed."""
 
-    def __init__(self, first: str, report: Path) -> None:
+    def __init__(self, first: str, known: dict[str, float], report: Path) -> None:
         self.first = first
+        self.known = known
         self.report = report
         self.killer = ""
+        self.durations = Counter[str]()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: item.nodeid != self.first)
+        files = list(dict.fromkeys(item.path for item in items))
+        items.sort(
+            key=lambda item: (
+                item.nodeid != self.first,
+                files.index(item.path),
+                self.known.get(item.nodeid, 0.0),
+            )
+        )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.durations[report.nodeid] += report.duration
         if report.failed and not self.killer:
             self.killer = report.nodeid
             self.write()
@@ -85,7 +98,8 @@ class Recorder:
 
     def write(self, modules: tuple[str, ...] = ()) -> None:
         usage = time.process_time()
-        self.report.write_text(json.dumps({"killer": self.killer, "cpu": usage, "modules": modules}))
+        told = {"killer": self.killer, "cpu": usage, "modules": modules, "durations": self.durations}
+        self.report.write_text(json.dumps(told))
 
 
 def _prctl(option: int, value: int) -> None:
@@ -113,13 +127,15 @@ def warm(names: list[str]) -> None:
     gc.freeze()
 
 
-def run_forked(arguments: list[str], first: str, limits: dict[str, float], home: Path) -> Outcome:
+def run_forked(
+    arguments: list[str], first: str, known: dict[str, float], limits: dict[str, float], home: Path
+) -> Outcome:
     """Run pytest in a fork of this process, kill what it leaves behind, and say how it ended."""
     work = Path(tempfile.mkdtemp(dir=home))
     started = time.monotonic()
     child = os.fork()
     if child == 0:
-        _run_tests(arguments, first, limits, work)
+        _run_tests(arguments, Recorder(first, known, work / "report.json"), limits, work)
     status = _wait(child, started + limits["wall"])
     kill_descendants()
     seconds = time.monotonic() - started
@@ -130,7 +146,7 @@ def run_forked(arguments: list[str], first: str, limits: dict[str, float], home:
     return Outcome(_name(status), seconds, **told, tail=tail)
 
 
-def _run_tests(arguments: list[str], first: str, limits: dict[str, float], work: Path) -> None:
+def _run_tests(arguments: list[str], recorder: Recorder, limits: dict[str, float], work: Path) -> None:
     """In the fork: never returns."""
     code = 70
     try:
@@ -147,7 +163,6 @@ def _run_tests(arguments: list[str], first: str, limits: dict[str, float], work:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         tempfile.tempdir = None
         os.environ["TMPDIR"] = str(work)
-        recorder = Recorder(first, work / "report.json")
         code = int(pytest.main([*PLUGINS, f"--basetemp={work / 'tmp'}", *arguments], plugins=[recorder]))
         recorder.write(third_party_modules() if limits.get("modules") else ())
     finally:
@@ -200,7 +215,7 @@ def main() -> None:
         sys.dont_write_bytecode = bool(request.get("mutant"))
         if sys.dont_write_bytecode:
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        outcome = run_forked(request["arguments"], request["first"], request["limits"], home)
+        outcome = run_forked(request["arguments"], request["first"], request["known"], request["limits"], home)
         answers.write(json.dumps(asdict(outcome) | {"threads": threading.active_count()}) + "\n")
         answers.flush()
 
