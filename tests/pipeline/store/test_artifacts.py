@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,12 +44,15 @@ def newest_ref(store: Store) -> str | None:
     return artifact.ref if artifact else None
 
 
-def test_published_artifact_is_found_and_read_elsewhere(uri: str, open_again: Callable[[], Store]) -> None:
+def test_published_artifact_is_found_and_read_elsewhere(
+    uri: str, open_again: Callable[[], Store], caplog: pytest.LogCaptureFixture
+) -> None:
     made = publish(open_again())
     found = find(open_again())
     assert found is not None
     assert (found.ref, found.manifest, found.uri) == (made.ref, made.manifest, f"{uri}/{made.ref}")
     assert read_all(found) == FILES
+    assert [item.getMessage() for item in caplog.records if item.levelname == "WARNING"] == []
     assert found.read_json("docs/manifest.json") == {}
     assert found.size == sum(map(len, FILES.values()))
     assert found.manifest.files["weights.bin"].sha256 == hashlib.sha256(FILES["weights.bin"]).hexdigest()
@@ -292,11 +298,44 @@ def test_pruned_artifact_is_recorded(open_again: Callable[[], Store]) -> None:
     assert store.list("train/nsmc/k1") == [kept.ref.rsplit("/", 1)[1]]
 
 
+def test_interrupted_deletion_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    gone = publish(store)
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune(gone)
+    with pytest.raises(PrunedError):
+        store.open(gone.ref)
+
+
 def test_a_key_goes_with_its_last_artifact(open_again: Callable[[], Store]) -> None:
     store = open_again()
     store.prune(publish(store))
     assert store.list("train/nsmc") == []
     assert found_ref(store) is None
+
+
+# --- drafts -------------------------------------------------------------------------------------
+
+
+def test_drafts_of_a_directory_are_inside_it(tmp_path: Path) -> None:
+    # A rename to another file system would copy.
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    with store.draft() as draft:
+        assert draft.parent == tmp_path / "store" / ".drafts"
+    with Store("s3://bucket/prefix", tmp_path / "cache").draft() as draft:
+        assert draft.parent == tmp_path / "cache" / "drafts"
+
+
+def test_artifact_is_immutable(tmp_path: Path) -> None:
+    made = publish(Store(str(tmp_path / "store"), tmp_path / "cache"))
+    with pytest.raises(FrozenInstanceError):
+        made.ref = "another"  # type: ignore[misc]
 
 
 # --- addresses ----------------------------------------------------------------------------------
@@ -333,7 +372,8 @@ def test_store_digest_ignores_the_spelling_of_its_address(tmp_path: Path) -> Non
     (tmp_path / "link").symlink_to(tmp_path / "store")
     same = [f"{tmp_path}/store", f"{tmp_path}/store/", f"file://{tmp_path}/store", f"{tmp_path}/link"]
     bucket = ["s3://bucket/prefix", "s3://bucket/prefix/"]
-    digests = [Store(uri, tmp_path / "cache").digest for uri in [*same, *bucket, f"{tmp_path}/other", "s3://bucket"]]
+    others = [f"{tmp_path}/other", "s3://bucket", "s3://bucket/prefixX"]
+    digests = [Store(uri, tmp_path / "cache").digest for uri in [*same, *bucket, *others]]
     assert len(set(digests[:4])) == len(set(digests[4:6])) == 1
-    assert len(set(digests)) == 4
+    assert len(set(digests)) == 5
     assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)
