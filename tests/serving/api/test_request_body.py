@@ -91,6 +91,7 @@ def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
         ({"content-type": ""}, "the body must be JSON: `Content-Type: application/json`", {}),
         ({"content-type": "application/json; charset=cp949"}, "JSON must be UTF-8; omit the charset", {}),
         ({"content-type": "application/json; charset=utf-16"}, "JSON must be UTF-8; omit the charset", {}),
+        ({"content-type": "application/json; charset=utf-8X"}, "JSON must be UTF-8; omit the charset", {}),
         ({"content-type": 'application/json;; a="b" ; Charset = "cp949";'}, "JSON must be UTF-8; omit the charset", {}),
         (
             {"content-type": "application/json; charset=utf-8; charset=cp949"},
@@ -241,6 +242,30 @@ def test_bomb_is_unpacked_by_one_byte_too_many(monkeypatch: pytest.MonkeyPatch, 
     first = packer.compress(bytes(before)) + packer.flush(zlib.Z_FULL_FLUSH)
     refusal(sent(first, *cut(packer.compress(bytes(BOMB)) + packer.flush(), 100)), content_encoding="deflate")
     assert Counting.given == LIMIT + 1
+
+
+def test_bomb_behind_a_full_member_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing may be unpacked of the second member, for which zlib takes a maximum of 0 as no limit.
+    monkeypatch.setattr(zlib, "decompressobj", Counting)
+    monkeypatch.setattr(Counting, "given", 0)
+    packed = gzip.compress(bytes(LIMIT + 1)) + gzip.compress(bytes(BOMB))
+    assert refusal(sent(packed), content_encoding="gzip").kind is ErrorType.TOO_LARGE
+    assert Counting.given == LIMIT + 1
+
+
+def test_member_behind_gzip_is_gzip_of_any_window() -> None:
+    # The second copy is 20,000 bytes behind the first, in a window of 32 KiB.
+    body = os.urandom(20_000) * 2
+    assert sent(gzip.compress(b"") + gzip.compress(body)).read(50_000, content_encoding="gzip") == body
+    error = refusal(sent(gzip.compress(b"a") + zlib.compress(b"b")), content_encoding="gzip")
+    assert (error.kind, str(error)[:35]) == (ErrorType.MALFORMED, "the body cannot be decompressed: Er")
+
+
+def test_ten_thousand_members_are_the_most() -> None:
+    empty = gzip.compress(b"")
+    assert sent(empty * 10_000).read(10**6, content_encoding="gzip") == b""
+    with pytest.raises(ApiError, match="more than 10,000 gzip members"):
+        sent(empty * 10_001).read(10**6, content_encoding="gzip")
 
 
 @packings
