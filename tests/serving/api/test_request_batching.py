@@ -17,7 +17,7 @@ from pipeline.errors import BadInputError
 from pipeline.store.artifacts import Store
 from serving.api import request_batching
 from serving.api.errors import ApiError
-from serving.api.request_batching import MOST, Sharing
+from serving.api.request_batching import Sharing
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import ErrorType
 from tests.support.tiny_releases import SENTENCES, TinyModel
@@ -213,12 +213,15 @@ async def test_advice_is_the_time_the_queue_takes(
     assert await advice(sharing, threads, queue) == told
 
 
-async def test_advice_follows_the_newest_batch_by_a_tenth(make: Callable[..., Sharing], clock: Clock) -> None:
+@pytest.mark.parametrize(("first", "second", "told"), [(10.0, 30.0, 24), (30.0, 10.0, 56)])
+async def test_advice_follows_the_newest_batch_by_a_tenth(
+    make: Callable[..., Sharing], clock: Clock, first: float, second: float, told: int
+) -> None:
     sharing = make(queue=2)
-    await take(sharing, clock, 10.0)
-    await take(sharing, clock, 30.0)
-    # A tenth of the way from 10 to 30 is 12.
-    assert await advice(sharing, 1, 2) == 24
+    await take(sharing, clock, first)
+    await take(sharing, clock, second)
+    # A tenth of the way from 10 to 30 is 12, and from 30 to 10 it is 28.
+    assert await advice(sharing, 1, 2) == told
 
 
 async def test_advice_counts_a_batch_by_its_requests(make: Callable[..., Sharing], clock: Clock) -> None:
@@ -300,12 +303,12 @@ async def test_batch_size_is_limited(make: Callable[..., Sharing]) -> None:
     slow, sharing = Slow(), make()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
     await begun(slow, 1)
-    sizes = [MOST + 1, MOST - 1, 1, 1]
+    sizes = [129, 127, 1, 1]
     others = [asyncio.create_task(sharing.answer(slow.answer, ["b"] * size)) for size in sizes]
     await asyncio.sleep(0)
     slow.go.set()
     assert [len((await task).values) for task in (first, *others)] == [1, *sizes]
-    assert [len(batch) for batch in slow.asked] == [1, MOST + 1, MOST, 1]
+    assert [len(batch) for batch in slow.asked] == [1, 129, 128, 1]
 
 
 async def test_batched_answers_equal_single_ones(
