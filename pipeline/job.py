@@ -12,6 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pipeline.errors import DataError, SettingsError
+from pipeline.loopback import without_proxy
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
@@ -32,6 +33,8 @@ UNUSABLE = "which is not writable. Choose another directory or fix its permissio
 SEOUL = ZoneInfo("Asia/Seoul")
 #: Prefix of the ids of runs that Airflow did not start.
 BY_HAND = "cli-"
+#: Variables with secrets that libraries read.
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY")
 
 
 def day_in_seoul(moment: datetime | None = None) -> date:
@@ -127,9 +130,15 @@ def _names_sample(settings: Settings) -> bool:
 
 
 def keep_libraries_home(settings: Settings) -> None:
-    """Keep every library's caches below `SAEBYEOK_HOME`; call this before the libraries are imported."""
+    """Prepare the environment for all libraries and child processes; call this before the libraries are imported.
+
+    Caches are below `SAEBYEOK_HOME`, no proxy catches calls to this machine, and secrets lose surrounding white space.
+    """
     for name, value in library_environment(settings.home).items():
         os.environ.setdefault(name, value)
+    os.environ.update(without_proxy(os.environ))
+    # A secret from a file or from `echo` ends in a line feed, which no HTTP header may contain.
+    os.environ.update({name: os.environ[name].strip() for name in SECRETS if name in os.environ})
 
 
 def new_run_id(now: datetime | None = None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SettingsError
@@ -38,7 +39,9 @@ class Settings(BaseSettings):
     service_url: str = Field(
         default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="URL of the BentoML service."
     )
-    airflow_url: str = Field(default="http://127.0.0.1:8080", description="URL of Airflow's UI and REST API.")
+    airflow_url: str = Field(
+        default="http://127.0.0.1:8080", pattern=r"^https?://.+", description="URL of Airflow's UI and REST API."
+    )
     deploy_token: SecretStr | None = Field(
         default=None, description="Secret for staging releases. Empty = HOME/deploy.token."
     )
@@ -90,6 +93,18 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Time limit in seconds per request. Body not received = 408, no answer = 504."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _strip(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Remove surrounding white space: the line feed of a secret that comes from a file or from `echo`."""
+        stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
+        return {name: value for name, value in stripped.items() if value != ""}
+
+    @field_validator("service_url", "airflow_url", mode="after")
+    @classmethod
+    def _has_no_slash_at_its_end(cls, url: str) -> str:
+        return url.rstrip("/")
+
     @property
     def store_uri(self) -> str:
         """Return the URI of the artifact store: `store`, or a local directory below `home` if `store` is empty."""
@@ -130,7 +145,12 @@ def _data(settings: Settings) -> Path | None:
 
 def _explain(item: Mapping[str, Any]) -> str:
     name = "SAEBYEOK_" + "_".join(str(part) for part in item["loc"]).upper()
-    return f"{name}: {item['msg']} (it is {item['input']!r})"
+    return f"{name}: {item['msg']} (it is {without_password(str(item['input']))!r})"
+
+
+def without_password(text: str) -> str:
+    """Return `text` with the user names and passwords of its URLs replaced by `***`."""
+    return re.sub(r"://[^/\s@]+@", "://***@", text)
 
 
 def _absolute(path: str) -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline.devices import cuda_devices
 from pipeline.errors import SaebyeokError
+from pipeline.loopback import is_loopback
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories
@@ -209,8 +210,7 @@ def check_service(settings: Settings) -> Iterator[Diagnosis]:
     """Check whether the service answers, and whether it is ready."""
     url = settings.service_url
     try:
-        alive = httpx.get(f"{url}/livez", timeout=5).is_success
-        ready = httpx.get(f"{url}/readyz", timeout=5).is_success
+        alive, ready = (_get(f"{url}{path}").is_success for path in ("/livez", "/readyz"))
     except httpx.HTTPError as error:
         yield _not_answering("service", url, "SAEBYEOK_SERVICE_URL", error)
         return
@@ -228,7 +228,7 @@ def check_airflow(settings: Settings) -> Iterator[Diagnosis]:
     """Check whether Airflow answers."""
     url = settings.airflow_url
     try:
-        healthy = httpx.get(f"{url}/api/v2/monitor/health", timeout=5).is_success
+        healthy = _get(f"{url}/api/v2/monitor/health").is_success
     except httpx.HTTPError as error:
         yield _not_answering("airflow", url, "SAEBYEOK_AIRFLOW_URL", error)
         return
@@ -237,6 +237,10 @@ def check_airflow(settings: Settings) -> Iterator[Diagnosis]:
     else:
         text = f"another program answers at {url}, not Airflow"
         yield Diagnosis(check="airflow", state="problem", text=text, do="choose another port in SAEBYEOK_AIRFLOW_URL")
+
+
+def _get(url: str) -> httpx.Response:
+    return httpx.get(url, timeout=5, trust_env=not is_loopback(url))
 
 
 def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) -> Diagnosis:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 
 from pipeline.errors import SaebyeokError, StackError
+from pipeline.loopback import is_loopback
 from pipeline.settings import ROOT, Settings
 from pipeline.stack import preflight
 from pipeline.stack.airflow_api import AirflowApi
@@ -251,7 +252,8 @@ def _not_ready(settings: Settings, api: AirflowApi) -> str:
 def service_answers(settings: Settings) -> bool:
     """Return whether the service is alive; without a deployment it is alive but not ready."""
     try:
-        return httpx.get(f"{settings.service_url}/livez", timeout=5).status_code == 200
+        url = f"{settings.service_url}/livez"
+        return httpx.get(url, timeout=5, trust_env=not is_loopback(url)).status_code == 200
     except httpx.HTTPError:
         return False
 

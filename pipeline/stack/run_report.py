@@ -13,6 +13,7 @@ import httpx
 
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.job import open_store
+from pipeline.loopback import is_loopback
 from pipeline.recipes.kinds import ROUTES
 from pipeline.recipes.loading import recipe_names
 from pipeline.settings import Settings
@@ -142,6 +143,7 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
             content=body.encode() if body else None,
             headers={"content-type": "application/json"} if body else None,
             timeout=30,
+            trust_env=not is_loopback(url),
         )
     except httpx.HTTPError as error:
         yield f"    no answer: {error}"
@@ -154,7 +156,8 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
 def live_recipes(settings: Settings) -> dict[str, Any]:
     """Return the deployed releases by recipe, as the service reports them; empty if it does not answer."""
     try:
-        answer = httpx.get(f"{settings.service_url}/releases", timeout=10)
+        url = f"{settings.service_url}/releases"
+        answer = httpx.get(url, timeout=10, trust_env=not is_loopback(url))
         return dict(answer.json()["recipes"]) if answer.is_success else {}
     except (httpx.HTTPError, ValueError, KeyError):
         return {}

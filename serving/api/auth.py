@@ -16,10 +16,10 @@ SHORTEST_KEY = 16
 def deploy_token(settings: Settings) -> str:
     """Return the token of `settings`, or the one in HOME/deploy.token, which is created if it does not exist.
 
-    Raises SettingsError if the file is empty, unreadable or not text.
+    Raises SettingsError if the file is empty, unreadable or not text, or if no HTTP header can contain the token.
     """
     if settings.deploy_token is not None:
-        return settings.deploy_token.get_secret_value()
+        return _sendable(settings.deploy_token.get_secret_value(), "SAEBYEOK_DEPLOY_TOKEN")
     path = settings.deploy_token_file
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,16 +42,25 @@ def deploy_token(settings: Settings) -> str:
         raise SettingsError(f"{path} is not text; delete it to create a new token") from error
     if not token:
         raise SettingsError(f"{path} is empty; delete it to create a new token, or set SAEBYEOK_DEPLOY_TOKEN")
-    return token
+    return _sendable(token, str(path))
+
+
+def _sendable(secret: str, source: str) -> str:
+    if secret.isascii() and secret.isprintable():
+        return secret
+    raise SettingsError(f"{source} contains a line break or a character outside ASCII, which no HTTP header can carry")
 
 
 def api_keys(settings: Settings) -> tuple[str, ...]:
-    """Return the API keys of `settings`; without keys the service is open. Raises SettingsError for a short key."""
+    """Return the API keys of `settings`; without keys the service is open.
+
+    Raises SettingsError if a key is short, or if no HTTP header can contain it.
+    """
     text = settings.api_keys.get_secret_value() if settings.api_keys else ""
     keys = tuple(text.replace(",", " ").split())
     if any(len(key) < SHORTEST_KEY for key in keys):
         raise SettingsError(f"SAEBYEOK_API_KEYS: each key must have at least {SHORTEST_KEY} characters")
-    return keys
+    return tuple(_sendable(key, "SAEBYEOK_API_KEYS") for key in keys)
 
 
 def is_authorized(header: str | None, *secrets: str) -> bool:

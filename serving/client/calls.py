@@ -84,9 +84,9 @@ def classify_call(
     """Return the call that classifies `texts` or `pairs`."""
     body: dict[str, Any] = {"recipe": recipe}
     if texts is not None:
-        body["texts"] = list(texts)
+        body["texts"] = _texts(texts)
     if pairs is not None:
-        body["pairs"] = [list(pair) for pair in pairs]
+        body["pairs"] = _pairs(pairs)
     return Call("POST", "/classify", ClassifyResponse, body)
 
 
@@ -94,23 +94,36 @@ def similarity_call(
     pairs: Sequence[Sequence[str]], recipe: str | None, method: Method | None = None
 ) -> Call[SimilarityResponse]:
     """Return the call that compares the sentences of each pair."""
-    body = {"pairs": [list(pair) for pair in pairs], "recipe": recipe, "method": method}
+    body = {"pairs": _pairs(pairs), "recipe": recipe, "method": method}
     return Call("POST", "/similarity", SimilarityResponse, body)
 
 
 def score_call(texts: Sequence[str], recipe: str | None) -> Call[ScoreResponse]:
     """Return the call that scores `texts`."""
-    return Call("POST", "/score", ScoreResponse, {"texts": list(texts), "recipe": recipe})
+    return Call("POST", "/score", ScoreResponse, {"texts": _texts(texts), "recipe": recipe})
 
 
 def embed_call(texts: Sequence[str], recipe: str | None) -> Call[EmbedResponse]:
     """Return the call that embeds `texts`."""
-    return Call("POST", "/embed", EmbedResponse, {"texts": list(texts), "recipe": recipe})
+    return Call("POST", "/embed", EmbedResponse, {"texts": _texts(texts), "recipe": recipe})
 
 
 def releases_call() -> Call[ReleasesResponse]:
     """Return the call that lists the deployed releases."""
     return Call("GET", "/releases", ReleasesResponse)
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    # A string is a sequence of strings, too: each character would be taken for a text.
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of strings; put a single text into a list: [text]")
+    return list(texts)
+
+
+def _pairs(pairs: Sequence[Sequence[str]]) -> list[list[str]]:
+    if isinstance(pairs, str) or any(isinstance(pair, str) for pair in pairs):
+        raise TypeError("pairs must be a list of pairs of strings; put a single pair into a list: [(text, text)]")
+    return [list(pair) for pair in pairs]
 
 
 @dataclass(frozen=True)

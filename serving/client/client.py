@@ -9,7 +9,8 @@
 A client reuses its connections and may be shared by threads (or tasks): create one, not one per request.
 A call is retried if the service is overloaded (429), unavailable (503) or unreachable, after the delay it asks for.
 Errors: RefusedCallError if the request is invalid, FailedCallError if the service fails, NoAnswerError if there is no
-valid response. The first two are subclasses of CallError, with `status`, `type`, `message` and `index`.
+valid response. The first two are subclasses of CallError, with `status`, `type`, `message` and `index`. A single
+string instead of a list is a TypeError.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Self, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from pipeline.loopback import is_loopback
 from serving.client.calls import (
     Backoff,
     Call,
@@ -80,7 +82,7 @@ class Client:
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
         self._backoff = backoff or Backoff()
-        self._http = http or httpx.Client(timeout=timeout)
+        self._http = http or httpx.Client(timeout=timeout, trust_env=not is_loopback(url))
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -155,7 +157,7 @@ class AsyncClient:
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
         self._backoff = backoff or Backoff()
-        self._http = http or httpx.AsyncClient(timeout=timeout)
+        self._http = http or httpx.AsyncClient(timeout=timeout, trust_env=not is_loopback(url))
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -215,4 +217,8 @@ class AsyncClient:
 
 
 def _bearer(key: str) -> dict[str, str]:
+    """Return the header with `key`, without its surrounding white space. Raises ValueError if no header can have it."""
+    # Checked here, because the HTTP library's own error shows the key.
+    if not (key := key.strip()).isascii() or not key.isprintable():
+        raise ValueError("the API key contains a line break or a character outside ASCII")
     return {"Authorization": f"Bearer {key}"} if key else {}

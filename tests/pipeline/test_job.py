@@ -93,6 +93,18 @@ def test_caches_go_home_unless_the_user_sent_them_elsewhere(
     assert os.environ["WANDB_DIR"] == str(settings.home / "wandb")
 
 
+def test_environment_spares_loopback_and_strips_secrets(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    monkeypatch.setenv("WANDB_API_KEY", " 0123\r\n")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    keep_libraries_home(settings)
+    assert os.environ["no_proxy"].split(",")[:2] == ["intranet.example", "127.0.0.1"]
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
+    assert os.environ["WANDB_API_KEY"] == "0123"
+    assert "HF_TOKEN" not in os.environ
+
+
 def test_run_ids_sort_by_time_and_differ() -> None:
     early = new_run_id(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     late = new_run_id(datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC))

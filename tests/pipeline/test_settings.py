@@ -79,6 +79,32 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.deploy_token.get_secret_value() == "very-secret"
 
 
+def test_surrounding_white_space_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = {"DEPLOY_TOKEN": "a-token\n", "SERVICE_URL": " http://box:3000/\r\n", "THREADS": "2\n", "SOURCE": "hub "}
+    for name, value in written.items():
+        monkeypatch.setenv(f"SAEBYEOK_{name}", value)
+    monkeypatch.setenv("SAEBYEOK_API_KEYS", "\n")
+    settings = load_settings()
+    assert settings.deploy_token is not None
+    assert settings.deploy_token.get_secret_value() == "a-token"
+    assert (settings.service_url, settings.threads, settings.source) == ("http://box:3000", 2, "hub")
+    assert settings.api_keys is None
+
+
+@pytest.mark.parametrize("name", ["SERVICE_URL", "AIRFLOW_URL"])
+@pytest.mark.parametrize("given", ["http://box:3000/", "http://box:3000//", "http://box:3000"])
+def test_slashes_at_the_end_of_a_url_are_removed(monkeypatch: pytest.MonkeyPatch, name: str, given: str) -> None:
+    monkeypatch.setenv(f"SAEBYEOK_{name}", given)
+    assert getattr(load_settings(), name.lower()) == "http://box:3000"
+
+
+def test_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEBYEOK_SERVICE_URL", "htp://user:very-secret@box:3000")
+    with pytest.raises(SettingsError, match=r"SAEBYEOK_SERVICE_URL.*'htp://\*\*\*@box:3000'") as caught:
+        load_settings()
+    assert "very-secret" not in str(caught.value)
+
+
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 

@@ -24,6 +24,7 @@ GROUND = {
     "pipeline.devices",
     "pipeline.errors",
     "pipeline.job",
+    "pipeline.loopback",
     "pipeline.progress",
     "pipeline.recipes",
     "pipeline.sample",

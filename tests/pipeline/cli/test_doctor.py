@@ -115,8 +115,16 @@ def test_home_that_cannot_be_created_is_a_problem(quiet: Settings, tmp_path: Pat
     ],
 )
 def test_the_service_is_asked(
-    statuses: dict[str, int], state: str, says: str, quiet: Settings, answers: Callable[[dict[str, int]], str]
+    statuses: dict[str, int],
+    state: str,
+    says: str,
+    quiet: Settings,
+    answers: Callable[[dict[str, int]], str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A proxy for the outside must not catch a call to this machine.
+    for name, value in {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}.items():
+        monkeypatch.setenv(name, value)
     finding = found(diagnose(quiet.model_copy(update={"service_url": answers(statuses)})), "service")
     assert finding.state == state
     assert says in finding.text

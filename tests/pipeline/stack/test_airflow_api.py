@@ -86,7 +86,16 @@ def test_tasks_are_ordered_by_what_they_wait_for(airflow: tuple[AirflowApi, Any]
     assert airflow[0].task_order("nightly") == ["a.validate", "a.train", "a.decide"]
 
 
-def test_health_names_each_component(airflow: tuple[AirflowApi, Any]) -> None:
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set a proxy that does not answer, and no exception for loopback."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def test_health_names_each_component(proxy: None, airflow: tuple[AirflowApi, Any]) -> None:
     assert airflow[0].health() == {"metadatabase": "healthy", "triggerer": "absent"}
 
 

@@ -72,6 +72,26 @@ def test_token_from_environment_takes_precedence(settings: Settings, monkeypatch
     assert not chosen.deploy_token_file.exists()
 
 
+@pytest.mark.parametrize(
+    "secret", ["line\nend-in-the-middle", "열쇠열쇠열쇠열쇠열쇠열쇠열쇠열쇠", "tab\there-and-there"]
+)
+def test_secret_that_no_header_can_carry_is_refused(settings: Settings, secret: str) -> None:
+    with pytest.raises(SettingsError, match="SAEBYEOK_DEPLOY_TOKEN contains a line break or a character") as caught:
+        deploy_token(settings.model_copy(update={"deploy_token": SecretStr(secret)}))
+    assert secret not in str(caught.value)
+    settings.home.mkdir(parents=True)
+    settings.deploy_token_file.write_text(secret, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"deploy\.token contains a line break") as caught:
+        deploy_token(settings)
+    assert secret not in str(caught.value)
+
+
+def test_api_key_outside_ascii_is_refused(settings: Settings) -> None:
+    with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS contains .* outside ASCII") as caught:
+        api_keys(settings.model_copy(update={"api_keys": SecretStr(f"{KEY}, {'열' * 16}")}))
+    assert "열" not in str(caught.value)
+
+
 def test_token_of_whoever_was_first_is_everyones(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 

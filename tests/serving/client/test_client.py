@@ -117,7 +117,7 @@ both = pytest.mark.parametrize("classify", [ask, ask_async])
 @both
 def test_client_sends_the_key_over_one_connection(server: Server, classify: Classify) -> None:
     server.script = [Told(), Told(), Told()]
-    assert classify(server.url + "/", 3, api_key="s3cret").release == "nsmc-1"
+    assert classify(server.url + "/", 3, api_key="s3cret\n").release == "nsmc-1"
     path, body, headers = server.asked[0]
     assert (path, body) == ("/classify", {"texts": ["좋다"], "recipe": None})
     assert headers["Authorization"] == "Bearer s3cret"
@@ -200,6 +200,38 @@ def test_timeout_is_not_retried(classify: Classify) -> None:
         deaf.socket.accept()[0].close()
         with pytest.raises(BlockingIOError):
             deaf.socket.accept()
+
+
+def test_single_text_or_pair_is_refused(server: Server) -> None:
+    with Client(server.url) as client:
+        for call in (client.classify, client.score, client.embed):
+            with pytest.raises(TypeError, match=r"put a single text into a list: \[text\]"):
+                call("문장")
+        for wrong in ("둘", ("비가 온다", "비가 내린다"), ["가나", "다라"]):
+            for call in (client.similarity, lambda pairs: client.classify(pairs=pairs)):
+                with pytest.raises(TypeError, match=r"put a single pair into a list: \[\(text, text\)\]"):
+                    call(wrong)
+    assert server.asked == []
+
+
+@both
+def test_loopback_service_is_called_without_a_proxy(
+    server: Server, classify: Classify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    server.script = [Told()]
+    assert classify(server.url, backoff=AT_ONCE).release == "nsmc-1"
+
+
+@both
+@pytest.mark.parametrize("key", ["s3cret-in-two\nlines", "열쇠"])
+def test_key_that_no_header_can_carry_is_not_shown(classify: Classify, key: str) -> None:
+    with pytest.raises(ValueError, match="the API key contains a line break or a character outside ASCII") as caught:
+        classify("http://127.0.0.1:1", api_key=key)
+    assert key not in str(caught.value)
 
 
 def test_connections_of_ones_own_are_used_and_closed(server: Server) -> None:
