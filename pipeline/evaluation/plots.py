@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
@@ -14,6 +16,8 @@ from sklearn.metrics import confusion_matrix
 from pipeline.recipes.schema import Recipe
 
 Numbers = np.ndarray[Any, Any]
+#: Has the glyphs of Korean class names, which Matplotlib's own fonts lack.
+HANGUL = Path(__file__).parent / "fonts" / "hangul.ttf"
 
 
 def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
@@ -77,10 +81,17 @@ def _confusion(recipe: Recipe, axes: Axes, labels: Numbers, classes: Numbers) ->
         axes.text(
             column, row, f"{count:,}\n{share:.1%}", ha="center", va="center", color="white" if share > 0.5 else "black"
         )
-    axes.set_xticks(range(len(recipe.labels)), recipe.labels)
-    axes.set_yticks(range(len(recipe.labels)), recipe.labels, rotation=90, va="center")
+    axes.set_xticks(range(len(recipe.labels)), recipe.labels, fontfamily=_korean_fonts())
+    axes.set_yticks(range(len(recipe.labels)), recipe.labels, rotation=90, va="center", fontfamily=_korean_fonts())
     axes.set_xlabel("model")
     axes.set_ylabel("label")
+
+
+@cache
+def _korean_fonts() -> list[str]:
+    """Register the font for Hangul, and return the names of Matplotlib's own fonts followed by its name."""
+    font_manager.fontManager.addfont(HANGUL)
+    return [*rcParams["font.family"], font_manager.FontProperties(fname=HANGUL).get_name()]
 
 
 def _scatter(recipe: Recipe, axes: Axes, labels: Numbers, scores: Numbers) -> None:
