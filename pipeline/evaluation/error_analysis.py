@@ -20,6 +20,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 #: Smaller parts are counted but get no figure, because its interval would be too wide.
 FEWEST_ROWS = 30
+#: Sources to list. A file may have a source of its own for each row, such as an address.
+MOST_SOURCES = 20
 #: Typed laughter and crying.
 LAUGHTER = re.compile("[ㅋㅠ]")
 #: 안 and 못 as separate words, 못하다 and 못되다, 않다, 없다, 아니다, 지 마, 별로, 전혀. Matched by form alone: double
@@ -63,9 +65,19 @@ def _slices(test: pd.DataFrame) -> dict[str, dict[str, Mask]]:
         "text": {"in train too": test["in_train"].to_numpy(bool), "new": ~test["in_train"].to_numpy(bool)},
     }
     if "source" in test:
-        sources = test["source"].fillna("none given").to_numpy()
-        slices["source"] = {str(name): sources == name for name in sorted(set(sources))}
+        slices["source"] = _by_source(test["source"].fillna("none given"))
     return slices
+
+
+def _by_source(sources: pd.Series[str]) -> dict[str, Mask]:
+    """Return the rows of each source; of too many sources, the largest with a figure, and the rest as one part."""
+    counts = sources.value_counts()
+    if len(counts) > MOST_SOURCES:
+        counts = counts[counts >= FEWEST_ROWS].head(MOST_SOURCES)
+    parts = {str(name): (sources == name).to_numpy(bool) for name in sorted(counts.index)}
+    rest = ~sources.isin(counts.index).to_numpy(bool)
+    number = sources[rest].nunique()
+    return parts | {f"{number:,} other sources": rest} if number else parts
 
 
 def _quartiles(lengths: np.ndarray[Any, Any]) -> Iterator[tuple[str, Mask]]:

@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.error_analysis import FEWEST_ROWS, LAUGHTER, NEGATION, slice_figures
+from pipeline.evaluation.error_analysis import (
+    FEWEST_ROWS,
+    LAUGHTER,
+    MOST_SOURCES,
+    NEGATION,
+    slice_figures,
+)
 from pipeline.recipes.loading import load_recipe
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -107,6 +113,31 @@ def test_part_with_few_rows_gets_no_figure() -> None:
 
 def test_slice_of_the_whole_file_is_omitted() -> None:
     assert parts_of(slice_figures(REVIEWS, table(["본다"] * 60)), "negation") == {}
+
+
+def sources_of(*counts: tuple[str | None, int]) -> dict[str, int]:
+    """Return the rows of each part by source of a file with these sources and their numbers of rows."""
+    sources = [name for name, count in counts for _ in range(count)]
+    texts = table(["본다"] * len(sources), source=pd.Series(sources, dtype="str"))
+    return {part: item["rows"] for part, item in parts_of(slice_figures(REVIEWS, texts), "source").items()}
+
+
+def test_each_of_few_sources_is_a_part() -> None:
+    few = [(f"s{number:02}", 1 + number) for number in range(MOST_SOURCES - 1)]
+    assert sources_of(*few, (None, 3)) == dict(few) | {"none given": 3}
+
+
+def test_small_ones_of_many_sources_are_one_part() -> None:
+    many = [(f"https://example.kr/{number}", 1) for number in range(MOST_SOURCES)]
+    assert sources_of(("b", FEWEST_ROWS), ("c", FEWEST_ROWS - 1), *many, ("a", FEWEST_ROWS + 5)) == {
+        "a": FEWEST_ROWS + 5,
+        "b": FEWEST_ROWS,
+        f"{MOST_SOURCES + 1} other sources": FEWEST_ROWS - 1 + MOST_SOURCES,
+    }
+    # A part of all rows would be the whole file.
+    assert sources_of(*many, ("last", 1)) == {}
+    large = [(f"s{number:02}", FEWEST_ROWS + number) for number in range(MOST_SOURCES + 2)]
+    assert sources_of(*large) == dict(large[2:]) | {"2 other sources": 2 * FEWEST_ROWS + 1}
 
 
 def test_sources_and_pairs() -> None:
