@@ -15,7 +15,6 @@ unless `force` is on.
 
 from __future__ import annotations
 
-import tomllib
 from datetime import timedelta
 from typing import Any
 
@@ -23,13 +22,15 @@ from airflow.sdk import Param, dag, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
 from approval import HOURS, Approval
-from pipeline.errors import RejectedDataError
+from pipeline.errors import AbsentDataError, RecipeError, RejectedDataError
 from pipeline.job import OVERRIDES
+from pipeline.recipes.files import read_toml
 from pipeline.recipes.loading import RECIPES, recipe_names
 from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
 from pipeline.store.decisions import find_rejection, read_decision
+from pipeline.store.deployments import DeploymentLog
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
@@ -59,14 +60,21 @@ def recipe_tables() -> dict[str, dict[str, Any]]:
     tables: dict[str, dict[str, Any]] = {}
     for name in NAMES:
         try:
-            tables[name] = tomllib.loads((RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+            tables[name] = read_toml(RECIPES / f"{name}.toml", name)
+        except RecipeError:
             tables[name] = {}
     return tables
 
 
+def profile_names(table: dict[str, Any]) -> list[str]:
+    """Return the names of a recipe's profiles; empty if `profiles` is not a table."""
+    profiles = table.get("profiles")
+    return list(profiles) if isinstance(profiles, dict) else []
+
+
 TABLES = recipe_tables()
-PROFILES = sorted({profile for table in TABLES.values() for profile in table.get("profiles", {})})
+PROFILES = sorted({profile for table in TABLES.values() for profile in profile_names(table)})
+TITLES = {name: str(table.get("title", name)) for name, table in TABLES.items()}
 
 
 def override(name: str, title: str, description: str) -> Param:
@@ -89,7 +97,7 @@ PARAMS = {
         # The form offers `examples`; Airflow validates against `items`.
         examples=list(NAMES),
         items={"type": "string", "enum": list(NAMES)},
-        values_display={name: table.get("title", name) for name, table in TABLES.items()},
+        values_display=TITLES,
         minItems=1,
         uniqueItems=True,
         title="Recipes",
@@ -143,6 +151,8 @@ def validate(recipe: str) -> str:
     the recipe's limit. A failed **critical** expectation stops the recipe before it uses a GPU; the error names file,
     rows and rule. While the files stay unchanged, later runs skip the recipe and refer to this run. A **warning** is
     reported, and the run continues. *Data docs* shows the full result.
+
+    A recipe that has no data and no live model is skipped if the data directory has the files of another recipe.
     """
     params = get_current_context()["params"]
     unknown = sorted(set(params) - set(PARAMS))
@@ -154,6 +164,11 @@ def validate(recipe: str) -> str:
     job = task_job(recipe)
     try:
         return make_told(job, VALIDATE)
+    except AbsentDataError as error:
+        # The data of a recipe with a live model have disappeared, which is a failure.
+        if DeploymentLog(job.store).champion(recipe):
+            raise
+        raise skip(str(error)) from error
     except RejectedDataError as error:
         # A rejection is when the reader needs the data docs most.
         get_current_context()["ti"].xcom_push(DataDocsLink.xcom_ref, error.ref)
@@ -304,7 +319,7 @@ def retrain(recipe: str) -> None:
 def nightly_retrain() -> None:
     """Create one task group per recipe."""
     for name in NAMES:
-        task_group(group_id=name, tooltip=TABLES[name].get("title", name))(retrain)(name)
+        task_group(group_id=name, tooltip=TITLES[name])(retrain)(name)
 
 
 nightly_retrain()

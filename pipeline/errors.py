@@ -25,6 +25,10 @@ class DataError(SaebyeokError):
     """A data file is absent, unreadable or breaks a rule. The message names file, rows and rule."""
 
 
+class AbsentDataError(DataError):
+    """The data directory has no file of a recipe, but all files of another one."""
+
+
 class RejectedDataError(DataError):
     """The data gate rejected the data. The artifact at `ref` has the findings, from the first run that it stopped."""
 

@@ -14,8 +14,10 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.devices import cuda_devices
-from pipeline.errors import SaebyeokError
+from pipeline.errors import RecipeError, SaebyeokError
 from pipeline.loopback import is_loopback
+from pipeline.recipes.files import NAMING, misnamed_files
+from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories
@@ -43,6 +45,7 @@ def diagnose(settings: Settings, store: str | None = None) -> list[Diagnosis]:
         "gpu": check_gpu,
         "disk": lambda: check_disk(settings),
         "store": lambda: check_store(settings, store),
+        "recipes": lambda: check_recipes(settings),
         "data": lambda: check_data(settings),
         "service": lambda: check_service(settings),
         "airflow": lambda: check_airflow(settings),
@@ -183,6 +186,23 @@ def check_store(settings: Settings, uri: str | None) -> Iterator[Diagnosis]:
         yield Diagnosis(check="store", state="problem", text=str(error), do="set SAEBYEOK_STORE to a writable location")
         return
     yield Diagnosis(check="store", state="ok", text=f"{store.uri} is readable and writable ({len(kinds)} entries)")
+
+
+def check_recipes(settings: Settings) -> Iterator[Diagnosis]:
+    """Check that every recipe is valid, and that no file is ignored because of its name."""
+    names = recipe_names(RECIPES)
+    problems = [f"{path.name} is ignored; {NAMING}" for path in misnamed_files(RECIPES)]
+    for name in names:
+        try:
+            load_recipe(name, settings.profile, directory=RECIPES)
+        except RecipeError as error:
+            problems.append(str(error))
+    if problems:
+        for problem in problems:
+            do = f"correct the file in {RECIPES}, or move it away"
+            yield Diagnosis(check="recipes", state="problem", text=problem, do=do)
+    else:
+        yield Diagnosis(check="recipes", state="ok", text=f"the recipes are valid: {', '.join(names)}")
 
 
 def check_data(settings: Settings) -> Iterator[Diagnosis]:

@@ -81,7 +81,7 @@ def open_suite(project: Path, target: Path, suite: str) -> OpenSuite:
     rules = _read_rules(suite_path(project, suite))
     asked = {rule["id"]: {name for name, value in rule["kwargs"].items() if isinstance(value, dict)} for rule in rules}
     path = suite_path(target, suite)
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = _read_document(path)
     document |= {"name": suite, "id": document.get("id") or str(uuid.uuid4()), "expectations": rules}
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     return OpenSuite(suite, target, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
@@ -152,10 +152,7 @@ def _read_rules(path: Path) -> list[dict[str, Any]]:
 
     Great Expectations only logs unknown expectations and skips them, so a misspelt rule would never be checked.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+    document = _read_document(path)
     rules = document.get("expectations") if isinstance(document, dict) else None
     if not rules:
         raise DataError(f"{path} has no `expectations`, so it would accept any file; add at least one expectation")
@@ -166,6 +163,14 @@ def _read_rules(path: Path) -> list[dict[str, Any]]:
         except (GreatExpectationsError, ValueError, TypeError) as error:
             raise DataError(f"{path}: expectation {number} ({rule.get('type')}) is not valid: {error}") from error
     return rules
+
+
+def _read_document(path: Path) -> Any:
+    """Return the JSON document in the file of a suite; a byte order mark is skipped. Raises DataError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
 
 
 def _checkpoint(context: FileDataContext, suite: str) -> gx.Checkpoint:

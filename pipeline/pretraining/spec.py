@@ -9,8 +9,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import RecipeError
 from pipeline.recipes.data_schema import Positive
+from pipeline.recipes.files import read_toml
 from pipeline.recipes.schema import ScratchSpec
-from pipeline.recipes.strict_model import Strict, explain, read_toml
+from pipeline.recipes.strict_model import Strict, explain
 
 #: Specifications of the encoders that ship with Saebyeok.
 ENCODERS = Path(__file__).parent / "encoders"

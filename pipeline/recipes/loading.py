@@ -8,15 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
+from pipeline.recipes.files import NAME, NAMING, read_toml, recipe_files
 from pipeline.recipes.schema import Recipe
-from pipeline.recipes.strict_model import explain, read_toml
+from pipeline.recipes.strict_model import explain
 
 RECIPES = Path(__file__).parent
 
 
 def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
     """Return the names of the recipes in `directory`, sorted."""
-    return tuple(sorted(path.stem for path in directory.glob("*.toml")))
+    return tuple(path.stem for path in recipe_files(directory))
 
 
 def load_recipe(
@@ -33,7 +34,9 @@ def load_recipe(
     `[profiles.<profile>.sample]`, then `overrides`. Raises RecipeError with file, key and allowed values.
     """
     path = directory / f"{name}.toml"
-    if not path.is_file():
+    if not NAME.fullmatch(name) and path.exists():
+        raise RecipeError(f"{path.name} is not the name of a recipe file: {NAMING}")
+    if not path.exists():
         raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
     document = read_toml(path, path.name)
     if document.get("name") != name:

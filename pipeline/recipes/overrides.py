@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.recipes.strict_model import read_toml
+from pipeline.recipes.files import read_toml
 
 
 def read_overrides(path: Path) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def parse_value(text: str) -> Any:
     """Return a typed value: parsed as TOML (`7`, `0.1`, `true`, `[1, 2]`), or the text itself if it is not TOML."""
     try:
         document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, a number with too many digits, or lists nested too deeply
         return text
     return document["value"] if set(document) == {"value"} else text
 

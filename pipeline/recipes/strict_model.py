@@ -1,29 +1,20 @@
-"""Base class of models that are read from files, and error messages for invalid files."""
+"""Base class of models that are read from files, and error messages for invalid values."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import RecipeError
+#: Characters of an invalid value that a message shows.
+LONGEST_VALUE = 200
 
 
 class Strict(BaseModel):
     """A frozen model that rejects unknown keys, values of another type, NaN and infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def read_toml(path: Path, name: str) -> dict[str, Any]:
-    """Return the TOML document in the file `path`. Raises RecipeError, with `name` as its name, if it is not TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{name} is not TOML: {error}") from error
 
 
 def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapping[str, str] | None = None) -> str:
@@ -45,9 +36,17 @@ def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapp
         else:
             named = f"`{key}` " if key else ""
             # The message of a rule for a whole table names its keys.
-            given = f" (it is {item['input']!r})" if item["type"] != "value_error" else ""
+            given = f" (it is {_short(item['input'])})" if item["type"] != "value_error" else ""
             lines.append(f"{where}: {named}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python converts no number with more than 4,300 digits
+        return "a number with too many digits"
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> list[str]:

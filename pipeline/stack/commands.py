@@ -10,7 +10,16 @@ from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control
 from pipeline.stack.airflow_api import AirflowApi, Task
 from pipeline.stack.airflow_home import airflow_home
-from pipeline.stack.follow_run import Follower, failure_reason, follow, read_task_log, split, steps_done, task_log
+from pipeline.stack.follow_run import (
+    Follower,
+    failure_reason,
+    follow,
+    read_task_log,
+    skip_reason,
+    split,
+    steps_done,
+    task_log,
+)
 from pipeline.stack.lifecycle import DAG
 from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.run_report import STAGES, RecipeOutcome, is_sample, made_by, outcomes, summary
@@ -62,7 +71,8 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
         return in_brief(stage, artifact, run, sample=sample) if artifact else ""
 
     def reason(task: Task) -> str:
-        return failure_reason(task_log(logs, DAG, run, task))
+        log = task_log(logs, DAG, run, task)
+        return skip_reason(log) if task.state == "skipped" else failure_reason(log)
 
     def detail(task: Task) -> str:
         return steps_done(task_log(logs, DAG, run, task))

@@ -15,6 +15,8 @@ from pipeline.errors import ServiceError
 from pipeline.stack.airflow_api import OPEN, AirflowApi, Task
 from pipeline.stack.terminal import Progress, clock
 
+#: Start of a task's log line about the reason why it skips itself (`skip` in dags/wiring.py).
+SKIPPED = "warning: skipped: "
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 #: Seconds between polls, and the number of consecutive failed polls after which following the run fails.
 POLL_SECONDS = 2.0
@@ -77,7 +79,8 @@ class Follower:
             what = "FAILED" if task.state == "failed" else "failed, will be retried"
             text = f"{what}: {in_a_line(self.reason(task))}"
         elif task.state == "skipped":
-            text = "skipped"
+            reason = self.reason(task)
+            text = f"skipped: {reason}" if reason else "skipped"
         else:
             # `standing` shows the waiting tasks, and a failed task needs no line for each task after it.
             return
@@ -168,6 +171,12 @@ def describe(error: dict[str, str]) -> str:
     """Return type and message of an exception in a task's log; only the message for AirflowFailException."""
     wrapped = error["exc_type"] == "AirflowFailException"
     return error["exc_value"] if wrapped else f"{error['exc_type']}: {error['exc_value']}"
+
+
+def skip_reason(log: Path) -> str:
+    """Return why a task skipped itself, from its log; empty if another task's end skipped it."""
+    reasons = [line.partition(SKIPPED)[2] for line in read_task_log(log) if SKIPPED in line]
+    return reasons[-1] if reasons else ""
 
 
 def failure_reason(log: Path) -> str:

@@ -98,16 +98,21 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     (tmp_path / "recipes" / "broken.toml").write_text("title = ", encoding="utf-8")
     (tmp_path / "recipes" / "binary.toml").write_bytes(b"title = '\xff'")
     (tmp_path / "recipes" / "directory.toml").mkdir()
+    # Valid TOML with other types, and a byte order mark.
+    (tmp_path / "recipes" / "odd.toml").write_bytes(b"\xef\xbb\xbftitle = 3\nprofiles = 'x'")
+    # No group ids: a copy, a backup and a side file of macOS. They are ignored.
+    for name in ("nsmc copy", "nsmc.old", "._nsmc"):
+        (tmp_path / "recipes" / f"{name}.toml").write_bytes(b"\0\5\x16\7")
     monkeypatch.setattr("pipeline.recipes.loading.RECIPES", tmp_path / "recipes")
     monkeypatch.setattr(recipe_names, "__defaults__", (tmp_path / "recipes",))
     more = parse()
     assert more.import_errors == {}
-    names = {"klue-sts", "nsmc", "reviews", "broken", "binary", "directory"}
+    names = {"klue-sts", "nsmc", "reviews", "broken", "binary", "directory", "odd"}
     dag = more.dags["nightly_retrain"]
     assert {*dag.task_dict} == {f"{name}.{stage}" for name in names for stage in STAGES}
     shown = dag.params.get_param("recipes").schema["values_display"]
     assert shown["reviews"] == "Sentiment of Korean film reviews (NSMC)"
     # A recipe that cannot be read is named by its file, and fails in its own `validate`.
-    assert (shown["broken"], shown["directory"]) == ("broken", "directory")
+    assert (shown["broken"], shown["directory"], shown["odd"]) == ("broken", "directory", "3")
     groups = {name: group.tooltip for name, group in dag.task_group.get_task_group_dict().items() if name}
     assert groups == shown

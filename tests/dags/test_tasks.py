@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline.errors import RejectedDataError, ServiceError
+from pipeline.errors import AbsentDataError, RejectedDataError, ServiceError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.stages.stage import STAGES, VALIDATE
@@ -96,6 +96,25 @@ def test_rejected_data_fail_first_run_skip_next(
         nightly.validate.function("nsmc")
     # The data docs are linked in both cases.
     assert context["ti"].pushed == {nightly.DataDocsLink.xcom_ref: "rejected-data/nsmc/k/a"}  # type: ignore[attr-defined]
+
+
+def test_recipe_without_data_is_skipped_unless_it_is_live(
+    nightly: ModuleType, in_task: InTask, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import exceptions
+
+    def call(job: Job) -> Artifact:
+        raise AbsentDataError("/data has the files of another recipe")
+
+    validates(monkeypatch, nightly, call)
+    in_task()
+    with pytest.raises(exceptions.AirflowSkipException, match=r"^/data has the files of another recipe$"):
+        nightly.validate.function("nsmc")
+    # Its data have disappeared, which nobody would notice if the task were skipped every night.
+    live = make_artifact(store, "release", "nsmc", {}).ref
+    DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test")
+    with pytest.raises(exceptions.AirflowFailException, match=r"^/data has the files of another recipe$"):
+        nightly.validate.function("nsmc")
 
 
 # --- gate ---

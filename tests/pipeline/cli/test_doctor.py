@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ import pytest
 from pipeline.cli import doctor
 from pipeline.cli.doctor import Diagnosis, diagnose
 from pipeline.devices import cuda_devices
+from pipeline.recipes.loading import RECIPES
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
 from tests.support.running_service import free_port
@@ -70,12 +72,24 @@ def test_healthy_machine_reports_every_check_without_problems(quiet: Settings) -
         "gpu",
         "disk",
         "store",
+        "recipes",
         "data",
         "service",
         "airflow",
         "tracking",
     }
     assert all(item.do for item in findings if item.state == "note")
+
+
+def test_unusable_recipe_files_are_problems(quiet: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(RECIPES, tmp_path / "recipes")
+    (tmp_path / "recipes" / "broken.toml").write_text("title = ", encoding="utf-8")
+    (tmp_path / "recipes" / "nsmc copy.toml").touch()
+    monkeypatch.setattr(doctor, "RECIPES", tmp_path / "recipes")
+    assert [(item.state, item.text.partition(";")[0].partition(":")[0]) for item in doctor.check_recipes(quiet)] == [
+        ("problem", "nsmc copy.toml is ignored"),
+        ("problem", "broken.toml is not TOML"),
+    ]
 
 
 def test_a_package_of_another_version_is_named(tmp_path: Path) -> None:

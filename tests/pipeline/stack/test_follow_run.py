@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.stack.airflow_api import Task
-from pipeline.stack.follow_run import Follower, failure_reason, steps_done
+from pipeline.stack.follow_run import Follower, failure_reason, skip_reason, steps_done
 from pipeline.stack.terminal import Progress
 
 ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
@@ -25,6 +25,7 @@ def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "defaul
 
 def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) -> Follower:
     reasons = {"nsmc.train": "the loss became NaN\n  at step 7\nsee the log"}
+    reasons |= {"nsmc.validate": "it has no data", "nsmc.deploy": ""}
     outcomes = {"nsmc.validate": "reused from the store"}
     return Follower(
         ORDER,
@@ -57,6 +58,21 @@ def test_each_change_is_one_line_with_next_task() -> None:
         "nsmc       train     started (try 2)",
         "nsmc       train     FAILED: the loss became NaN ... see the log",
     ]
+
+
+def test_skipped_task_says_why_if_it_knows() -> None:
+    out = io.StringIO()
+    make_follower(out).look(look({"nsmc.validate": "skipped", "nsmc.deploy": "skipped"}))
+    assert texts(out) == ["nsmc       validate  skipped: it has no data", "nsmc       deploy    skipped"]
+
+
+def test_skip_reason_is_read_from_task_log(tmp_path: Path) -> None:
+    log = tmp_path / "attempt=1.log"
+    assert skip_reason(log) == ""
+    log.write_text(json.dumps({"level": "info", "event": "skipped: as a library says it"}))
+    assert skip_reason(log) == ""
+    log.write_text(json.dumps({"level": "warning", "event": "skipped: it has no data"}))
+    assert skip_reason(log) == "it has no data"
 
 
 def test_the_standing_line_says_stage_and_elapsed() -> None:

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job, open_job
+from pipeline.recipes.files import read_toml
 from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
 from pipeline.recipes.overrides import read_overrides
 from pipeline.recipes.schema import SCRATCH
-from pipeline.recipes.strict_model import read_toml
 from pipeline.settings import load_settings
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.tuning.search import tune
