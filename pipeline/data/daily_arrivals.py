@@ -14,7 +14,7 @@ from scipy import stats
 
 from pipeline.data.input_files import InputFile, Part, read_part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split, label_numbers
+from pipeline.data.reading import Split, has_label, has_text, label_numbers
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Level, Shares, exceeds
@@ -144,16 +144,15 @@ def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
     rows = part.reading.rows
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
-    numbers = label_numbers(recipe, rows["label"])
-    if recipe.score_range is not None:
-        numbers = numbers.where(numbers.between(*recipe.score_range))
+    numbers = label_numbers(recipe, rows["label"]).where(has_label(recipe, rows))
     return pd.DataFrame(
         {"id": rows["id"], "texts": texts, "joined": [" ".join(item) for item in texts], "number": numbers}
     )
 
 
 def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
-    count, bound = len(part.reading.broken) + int(table["number"].isna().sum()), recipe.data.quarantine
+    unusable = table["number"].isna() | ~has_text(recipe, part.reading.rows)
+    count, bound = len(part.reading.broken) + int(unusable.sum()), recipe.data.quarantine
     level: Level = "critical" if exceeds(count, part.count, bound) else "ok"
     found = f"{count:,} of {part.count:,}"
     return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pipeline.data.input_files import SplitRows
 from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, write_table
 from pipeline.recipes.data_schema import exceeds
 from pipeline.recipes.schema import Recipe
+from pipeline.texts import composed
 
 FILE = "overlap.tsv"
 WHITE = re.compile(r"\s+")
@@ -71,7 +71,7 @@ class Repeated:
 
 def normalise(text: str) -> str:
     """Return `text` in NFC, without white space, runs of a character cut to two: 재밌어 ㅋㅋㅋㅋ equals 재밌어ㅋㅋ."""
-    return RUN.sub(r"\1\1", WHITE.sub("", unicodedata.normalize("NFC", text)))
+    return RUN.sub(r"\1\1", WHITE.sub("", composed(text)))
 
 
 def near_key(texts: Iterable[str]) -> str:

@@ -11,8 +11,12 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline.errors import DataError
+from pipeline.errors import AbsentDataError, DataError
+from pipeline.recipes.files import published_files
+from pipeline.recipes.labels import numeral, spellings
+from pipeline.recipes.loading import RECIPES
 from pipeline.recipes.schema import TEXTS, Recipe
+from pipeline.texts import composed, visible
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -22,6 +26,9 @@ BYTE_ORDER_MARKS = {
     b"\xfe\xff": "UTF-16",
 }
 ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
+#: Characters of an invalid label that a message shows.
+LONGEST_LABEL = 60
+TEXT_RULE = "every row has a text"
 #: Rows named in a message before "and N more".
 SHOWN = 3
 
@@ -45,7 +52,10 @@ class Reading:
 
 
 def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
-    """Return the path of the file of `split`. Raises DataError if the file or the directory is missing."""
+    """Return the path of the file of `split`.
+
+    Raises DataError if the file or the directory is missing, AbsentDataError if the directory is for other recipes.
+    """
     wanted = f"recipe {recipe.name} reads {recipe.data.train} and {recipe.data.test} below it"
     if not directory.is_dir():
         raise DataError(
@@ -53,8 +63,20 @@ def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
         )
     file = directory / (recipe.data.train if split == "train" else recipe.data.test)
     if not file.is_file():
+        _check_present(recipe, directory)
         raise DataError(f"{file} is missing; SAEBYEOK_DATA is {directory}, and {wanted}")
     return file
+
+
+def _check_present(recipe: Recipe, directory: Path) -> None:
+    own = (recipe.data.train, recipe.data.test)
+    known = {name: files for name, files in published_files(RECIPES).items() if name != recipe.name}
+    others = [name for name, files in known.items() if all((directory / file).is_file() for file in files)]
+    if others and not any((directory / file).is_file() for file in own):
+        raise AbsentDataError(
+            f"{directory} has neither {own[0]} nor {own[1]}, which recipe {recipe.name} reads; "
+            f"it has the files of {', '.join(others)}"
+        )
 
 
 def read_split(recipe: Recipe, directory: Path, split: Split) -> pd.DataFrame:
@@ -72,14 +94,11 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
     """
     rows = read_rows(recipe, file)
     unit = row_unit(recipe)
-    for column in recipe.text_columns:
-        _refuse(file, "every row has a text", [f"{unit} {row}" for row in rows.loc[rows[column].isna(), "row"]])
-    numbers = label_numbers(recipe, rows["label"])
-    valid = numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)
-    bad = rows[~valid]
-    places = [f"{unit} {row} ({label!r})" for row, label in zip(bad["row"], bad["label"], strict=True)]
+    _refuse(file, TEXT_RULE, [f"{unit} {row}" for row in rows.loc[~has_text(recipe, rows), "row"]])
+    bad = rows[~has_label(recipe, rows)]
+    places = [f"{unit} {row} ({shown_label(label)})" for row, label in zip(bad["row"], bad["label"], strict=True)]
     _refuse(file, label_rule(recipe), places)
-    return finished(recipe, rows, numbers)
+    return finished(recipe, rows, label_numbers(recipe, rows["label"]))
 
 
 def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> pd.DataFrame:
@@ -122,10 +141,13 @@ def row_unit(recipe: Recipe) -> str:
 
 
 def label_values(recipe: Recipe) -> dict[str, int]:
-    """Map each spelling of a class in a file, its name or its number, to its number."""
+    """Map each spelling of a class in a file to its number: its name, or its number if no name is a number.
+
+    A name that is a number may have either of the spellings in which JSON writers write it (`2.0` is also `2`).
+    """
     names = {name: number for number, name in enumerate(recipe.labels)}
-    if any(name.isdigit() for name in names):
-        return names
+    if any(numeral(name) is not None for name in names):
+        return {spelling: number for name, number in names.items() for spelling in (name, *spellings(name))}
     return {str(number): number for number in names.values()} | names
 
 
@@ -134,6 +156,24 @@ def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
     if recipe.kind == "classification":
         return labels.map(label_values(recipe)).astype("float64")
     return pd.to_numeric(labels, errors="coerce").astype("float64")
+
+
+def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether each row has all its texts; they may be empty."""
+    return rows[recipe.text_columns].notna().all(axis=1)
+
+
+def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return whether each row has a valid label."""
+    numbers = label_numbers(recipe, rows["label"])
+    return numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)
+
+
+def shown_label(label: str | float | None) -> str:
+    """Return a label for messages, in which nothing is invisible; NaN and None are no label."""
+    if not isinstance(label, str):
+        return "no label"
+    return f"label {visible(label if len(label) <= LONGEST_LABEL else label[:LONGEST_LABEL] + '...')}"
 
 
 def label_rule(recipe: Recipe) -> str:
@@ -214,14 +254,16 @@ def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
     table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
     for name, column in wanted.items():
         place = header.index(column)
-        table[name] = pd.Series([row[place] for _, row in whole], dtype="str")
+        table[name] = pd.Series([_composed(name, row[place]) for _, row in whole], dtype="str")
     return Reading(pd.DataFrame(table), tuple(broken))
 
 
 def _json(recipe: Recipe, file: Path, content: str) -> Reading:
     """Parse a JSON list of objects."""
     try:
-        items = json.loads(content)
+        items = json.loads(content, parse_int=_whole)
+    except RecursionError as error:
+        raise DataError(f"{file}: values are nested too deeply; rule: one list of objects, one per row") from error
     except json.JSONDecodeError as error:
         ended = error.pos >= len(content.rstrip()) or error.msg.startswith("Unterminated string")
         cut = "the file ends too early: " if ended else ""
@@ -240,9 +282,14 @@ def _json(recipe: Recipe, file: Path, content: str) -> Reading:
     whole = [(number, item) for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1) if rule is None]
     table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
     for name, key in names.items():
-        values = [_at(item, key) for _, item in whole]
-        table[name] = pd.Series([None if _is_null(value) else str(value) for value in values], dtype="str")
+        values = (_at(item, key) for _, item in whole)
+        cells = [None if _is_null(value) else _composed(name, str(value)) for value in values]
+        table[name] = pd.Series(cells, dtype="str")
     return Reading(pd.DataFrame(table), tuple(broken))
+
+
+def _composed(column: str, value: str) -> str:
+    return composed(value) if column in (*TEXTS, "label") else value
 
 
 def _broken_rule(item: Any, names: dict[str, str]) -> str | None:
@@ -269,6 +316,14 @@ def _at(item: Any, key: str) -> Any:
             return _ABSENT
         item = item[part]
     return item
+
+
+def _whole(digits: str) -> int | float:
+    """Return a whole number; infinity if it has more digits than Python converts (4,300), as JSON reads 1e999."""
+    try:
+        return int(digits)
+    except ValueError:
+        return math.inf
 
 
 def _is_null(value: Any) -> bool:

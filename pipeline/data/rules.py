@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,23 @@ from pipeline.data.quarantine import (
     unreadable_rows,
     unreadable_sentences,
 )
-from pipeline.data.reading import SPLITS, Split, label_numbers, label_values, row_unit, some_of
+from pipeline.data.reading import (
+    SHOWN,
+    SPLITS,
+    TEXT_RULE,
+    Split,
+    has_label,
+    has_text,
+    label_numbers,
+    label_rule,
+    label_values,
+    row_unit,
+    shown_label,
+    some_of,
+)
 from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
+from pipeline.texts import visible
 
 
 @dataclass(frozen=True)
@@ -78,12 +92,45 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
     rows = {split: splits[split].rows for split in SPLITS}
     tables = {split: checked_table(recipe, rows, split) for split in SPLITS}
     opened = open_suite(job.settings.expectations, project, recipe.data.suite)
-    findings = [
-        finding
-        for split, table in tables.items()
-        for finding in run_suite(opened, split, table, suite_parameters(recipe, split))
-    ]
+    findings: list[RuleFinding] = []
+    for split, table in tables.items():
+        found = run_suite(opened, split, table, suite_parameters(recipe, split))
+        findings += [*found, *_invariants(recipe, split, table, found)]
     return Held(splits, tables, findings, [], [], opened, {})
+
+
+def _invariants(
+    recipe: Recipe, split: Split, table: pd.DataFrame, found: Sequence[RuleFinding]
+) -> Iterator[RuleFinding]:
+    """Yield findings about rows without a text or a valid label that the suite lets through.
+
+    No model can learn from them, so they never depend on a suite, whose expectations skip nulls.
+    """
+    caught = {row for item in found if item.severity == "critical" and item.by_row for row in item.breaking}
+    unseen = ~table["row"].isin(caught)
+    faults = {
+        TEXT_RULE: (recipe.text_columns, ~has_text(recipe, table)),
+        label_rule(recipe): (["label"], ~has_label(recipe, table)),
+    }
+    for rule, (columns, breaks) in faults.items():
+        rows: list[int] = table.loc[breaks & unseen, "row"].tolist()
+        if rows:
+            yield RuleFinding(
+                split=split,
+                expectation="",
+                columns=columns,
+                rule=rule,
+                reason="A model can neither learn from such a row nor be measured on it, whatever the suite says.",
+                severity="critical",
+                passed=False,
+                given={},
+                found="1 row breaks it" if len(rows) == 1 else f"{len(rows):,} rows break it",
+                rows=len(table),
+                bad_rows=len(rows),
+                examples=rows[:SHOWN],
+                by_row=True,
+                breaking=rows,
+            )
 
 
 def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: Split) -> pd.DataFrame:
@@ -140,8 +187,8 @@ def sentence(recipe: Recipe, held: Held, finding: RuleFinding) -> str:
 
 def _place(recipe: Recipe, split: SplitRows, by_row: pd.DataFrame, row: int, columns: list[str]) -> str:
     record, (file, line) = by_row.loc[row], split.place(row)
-    shown = [f"id {record['id']}"]
+    shown = [f"id {visible(str(record['id']))}"]
     if "label" in columns or "label_number" in columns:
-        shown.append("no label" if pd.isna(record["label"]) else f"label {record['label']}")
+        shown.append(shown_label(record["label"]))
     where = "" if file == split.parts[0].file else f" of {file.name}"
     return f"{row_unit(recipe)} {line}{where} ({', '.join(shown)})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
 from pipeline.recipes.schema import Recipe
+from pipeline.texts import composed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
 
     The order of a pair, the Unicode form and leading or trailing white space do not matter.
     """
-    plain = sorted(unicodedata.normalize("NFC", text).strip() for text in texts)
+    plain = sorted(composed(text).strip() for text in texts)
     digest = hashlib.blake2b("\x1f".join(plain).encode(), digest_size=8).digest()
     place = int.from_bytes(digest) / 2**64
     if place < data.gate_share:

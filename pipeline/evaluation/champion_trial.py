@@ -13,7 +13,7 @@ from scipy import stats
 
 from pipeline.data.daily_arrivals import Measure
 from pipeline.data.input_files import InputFile, read_part
-from pipeline.data.reading import finished, label_numbers
+from pipeline.data.reading import finished, has_label, has_text, label_numbers
 from pipeline.errors import DataError
 from pipeline.evaluation.champions import load_rival
 from pipeline.job import Job
@@ -58,11 +58,10 @@ def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
         rows = read_part(recipe, file).reading.rows
     except DataError:
         return None
-    numbers = label_numbers(recipe, rows["label"])
-    usable = numbers.notna() & rows[recipe.text_columns].notna().all(axis=1)
-    if recipe.score_range is not None:
-        usable &= numbers.between(*recipe.score_range)
-    return finished(recipe, rows[usable], numbers[usable]).reset_index(drop=True) if usable.any() else None
+    rows = rows[has_text(recipe, rows) & has_label(recipe, rows)]
+    if rows.empty:
+        return None
+    return finished(recipe, rows, label_numbers(recipe, rows["label"])).reset_index(drop=True)
 
 
 def _compare(

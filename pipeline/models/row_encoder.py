@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.progress import progress
+from pipeline.recipes.schema import TEXTS
+from pipeline.texts import composed
 
 #: Inputs per call of the tokenizer.
 CHUNK = 8192
@@ -38,14 +40,15 @@ class Encoder:
     def encode(self, rows: pd.DataFrame) -> Encoded:
         """Encode `text` (and `text_pair`) of `rows`; of the other columns only `id` and `label` are kept."""
         table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
-        first = rows["text"].tolist()
+        # Also composed when a file is read; other texts, such as those of behavioural tests, come from elsewhere.
+        texts = [list(map(composed, rows[name])) for name in TEXTS if name in rows]
         if self._objective == "cross-encoder":
-            batches = {"input_ids": self._encode(list(zip(first, rows["text_pair"], strict=True)))}
+            batches = {"input_ids": self._encode(list(zip(*texts, strict=True)))}
             table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
         else:
-            batches = {"input_ids": self._encode(first)}
+            batches = {"input_ids": self._encode(texts[0])}
         if self._objective == "bi-encoder":
-            batches["input_ids_pair"] = self._encode(rows["text_pair"].tolist())
+            batches["input_ids_pair"] = self._encode(texts[1])
         for name, encodings in batches.items():
             table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
         table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pipeline.errors import DataError
+from pipeline.texts import composed
 
 #: Number of lines per call of the tokenizer.
 CHUNK = 10_000
@@ -49,7 +49,7 @@ def _lines_of(file: Path) -> Iterator[str]:
 
 def _clean(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
-        text = " ".join(unicodedata.normalize("NFC", line).split())
+        text = " ".join(composed(line).split())
         if text:
             yield text
 

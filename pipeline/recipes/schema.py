@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.recipes.behaviour import Behaviour
 from pipeline.recipes.data_schema import DataSpec, Positive, SourceSpec
 from pipeline.recipes.kinds import Inputs, Kind
+from pipeline.recipes.labels import check_labels
 from pipeline.recipes.strict_model import Strict
 
 #: Names of the text columns in artifacts, independent of the data file.
@@ -144,8 +145,7 @@ class Recipe(Strict):
     def _kind_has_its_fields(self) -> Self:
         if self.kind == "classification" and len(self.labels) < 2:
             raise ValueError("a classification recipe needs at least two `labels`")
-        if len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"`labels` must all be different, not {', '.join(self.labels)}")
+        check_labels(self.labels)
         if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
             raise ValueError("a regression recipe needs `score_range` and `similar_at`")
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:

@@ -14,6 +14,8 @@ from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.models.base_model import Base, find_base
+from pipeline.recipes.labels import numeral, spellings
+from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.manifest import make_key
@@ -74,11 +76,17 @@ def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base |
         # The later split of the training rows does not matter here.
         "data": recipe.data.model_dump(mode="json", exclude={"validation_share", "gate_share"}),
         "kind": recipe.kind,
-        "labels": list(recipe.labels),
+        "labels": _label_fields(recipe),
         "score_range": recipe.score_range,
         "sample": recipe.sample,
         "suite": project_digests(job.settings.expectations, recipe.data.suite),
     }
+
+
+def _label_fields(recipe: Recipe) -> list[str]:
+    # A number used to mean a position among names such as 0.5, which gave wrong labels: such files are read again.
+    decimal = any(numeral(name) is not None for name in recipe.labels) and not any(map(str.isdigit, recipe.labels))
+    return [*recipe.labels, *(spelling for name in recipe.labels for spelling in spellings(name) if decimal)]
 
 
 def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:

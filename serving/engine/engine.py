@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from tokenizers import Encoding, Tokenizer
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.settings import Settings
 from pipeline.store.releases import Card, ScoreLine
+from pipeline.texts import composed
 from serving.engine.observer import Observer
 from serving.engine.session import Device, Floats, open_variant
 from serving.schemas import Method
@@ -201,9 +201,8 @@ class Engine:
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """Return the model's raw output, rows in the order of `inputs`."""
         began = perf_counter()
-        # Compose decomposed Hangul (NFD, as from macOS): vocabularies contain composed syllables.
-        composed = [tuple(normalize("NFC", text) for text in item) for item in inputs]
-        plain = [item[0] if len(item) == 1 else item for item in composed]
+        prepared = [tuple(map(composed, item)) for item in inputs]
+        plain = [item[0] if len(item) == 1 else item for item in prepared]
         # The fast variant omits offsets, which are not needed.
         encodings = self._tokenizer.encode_batch_fast(plain)
         self._observer.tokenized(perf_counter() - began)

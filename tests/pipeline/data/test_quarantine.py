@@ -96,7 +96,7 @@ def test_too_many_bad_rows_stop_the_run(make_job: MakeJob, store: Store, tmp_pat
     with pytest.raises(DataError) as caught:
         validate(make_job(recipe), tmp_path)
     text = str(caught.value)
-    assert 'the rule "no id is empty": line 63 (id )' in text
+    assert """the rule "no id is empty": line 63 (id '')""" in text
     assert "line 62 (id 98, label 7)" in text
     assert "2 of 62 rows break a rule for single rows, but at most 1 (2.0%, data.quarantine) may be set aside" in text
     assert store.newest("validate", "nsmc") is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.reading import read_labelled, read_rows, read_split, some_of
-from pipeline.errors import DataError
+from pipeline.errors import AbsentDataError, DataError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 
@@ -81,7 +82,7 @@ def test_a_class_may_be_written_by_name(nsmc: Recipe, tmp_path: Path) -> None:
 def test_numbers_that_are_names_are_not_positions(tmp_path: Path) -> None:
     stars = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("1", "2", "3")})
     assert read_labelled(stars, tsv(tmp_path, HEADER + "1\t좋다\t3\n"))["label"].tolist() == [2]
-    with pytest.raises(DataError, match=r"line 2 \('0'\)"):
+    with pytest.raises(DataError, match=r"line 2 \(label 0\)"):
         read_labelled(stars, tsv(tmp_path, HEADER + "1\t좋다\t0\n"))
 
 
@@ -121,7 +122,7 @@ def test_json_is_read_by_dotted_keys(sts: Recipe, tmp_path: Path) -> None:
             r'2 rows break the rule "2 tabs per line.*": line 3 \(1\), line 4 \(3\)',
         ),
         (HEADER + "1\ta\t1\n\n", r"1 row breaks the rule .*: line 3 \(0\)"),
-        (HEADER + "1\ta\t7\n2\tb\t1\n", r"every `label` is one of 0, 1, negative, positive\": line 2 \('7'\)"),
+        (HEADER + "1\ta\t7\n2\tb\t1\n", r"every `label` is one of 0, 1, negative, positive\": line 2 \(label 7\)"),
     ],
 )
 def test_a_bad_tsv_is_refused(nsmc: Recipe, tmp_path: Path, content: str | bytes, sentence: str) -> None:
@@ -143,9 +144,14 @@ def test_a_bad_tsv_is_refused(nsmc: Recipe, tmp_path: Path, content: str | bytes
         ([pair(1), pair(2, sentence2=None)], 'rule "every row has a text": item 2'),
         ([pair(1, sentence1="반쪽 \ud83d")], 'rule "every `sentence1` is text": item 1'),
         ([pair(1, True)], r'rule "every `labels.real-label` is text or a number": item 1'),
-        ([pair(1, "높음")], r"is a number from 0 to 5\": item 1 \('높음'\)"),
-        ([pair(n, 7) for n in range(9)], r"9 rows break .*: item 1 \('7'\), item 2 \('7'\), item 3 \('7'\) and 6 more"),
-        ([pair(1, float("nan"))], "item 1"),
+        ([pair(1, "높음")], r"is a number from 0 to 5\": item 1 \(label 높음\)"),
+        (
+            [pair(n, 7) for n in range(9)],
+            r"9 rows break .*: item 1 \(label 7\), item 2 \(label 7\), item 3 \(label 7\) and 6 more",
+        ),
+        ([pair(1, float("nan"))], r"item 1 \(no label\)"),
+        ([pair(1, None)], r"is a number from 0 to 5\": item 1 \(no label\)"),
+        ([pair(1, "1" * 5000)], r"is a number from 0 to 5\": item 1 \(label 1{60}\.\.\.\)$"),
     ],
 )
 def test_bad_json_is_refused(sts: Recipe, tmp_path: Path, items: object, sentence: str) -> None:
@@ -153,6 +159,76 @@ def test_bad_json_is_refused(sts: Recipe, tmp_path: Path, items: object, sentenc
     with pytest.raises(DataError, match=sentence) as caught:
         read_labelled(sts, file)
     assert str(caught.value).startswith(str(file))
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("1\r", r"'1\\r'"),
+        (" 1", "' 1'"),
+        ("1 ", "'1 '"),
+        ("\N{FULLWIDTH DIGIT ONE}", r"'\\uff11'"),
+        ("1\N{ZERO WIDTH SPACE}", r"'1\\u200b'"),
+        ("\N{NO-BREAK SPACE}1", r"'\\xa01'"),
+        ("\N{BYTE ORDER MARK}1", r"'\\ufeff1'"),
+        ("", "''"),
+        ("ㅋㅋ 좋음", "ㅋㅋ 좋음"),
+    ],
+)
+def test_label_that_only_looks_right_is_shown(nsmc: Recipe, tmp_path: Path, label: str, shown: str) -> None:
+    with pytest.raises(DataError, match=rf": line 2 \(label {shown}\)$"):
+        read_labelled(nsmc, tsv(tmp_path, HEADER + f"1\t좋다\t{label}\n2\t싫다\t0\n"))
+
+
+@pytest.mark.parametrize("labels", [("0.5", "1.0", "1.5", "2.0"), ("0.5", "1", "1.5", "2")])
+def test_a_number_is_the_name_of_a_class_in_any_spelling(tmp_path: Path, labels: tuple[str, ...]) -> None:
+    stars = load_recipe("nsmc", "embedded").model_copy(update={"labels": labels})
+    table = read_labelled(stars, tsv(tmp_path, HEADER + "".join(f"{n}\t별\t{n}\n" for n in ("2", "2.0", "1", "0.5"))))
+    assert [labels[number] for number in table["label"]] == [labels[3], labels[3], labels[1], "0.5"]
+    # Before, 3 was the class at position 3.
+    for wrong in ("3", "0", "2.00", "+2", "02"):
+        with pytest.raises(DataError, match="every `label` is one of"):
+            read_labelled(stars, tsv(tmp_path, HEADER + f"1\t별\t{wrong}\n"))
+
+
+def test_decomposed_text_and_label_are_composed(tmp_path: Path) -> None:
+    recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("부정", "긍정")})
+    file = tsv(tmp_path, unicodedata.normalize("NFD", HEADER + "한글\t재밌다\t긍정\n"))
+    assert read_labelled(recipe, file).to_dict("records") == [
+        {"id": unicodedata.normalize("NFD", "한글"), "text": "재밌다", "label": 1}
+    ]
+
+
+def test_number_with_too_many_digits_breaks_only_its_row(sts: Recipe, tmp_path: Path) -> None:
+    file = tmp_path / "long.json"
+    file.write_text(json.dumps([pair(1), pair(2, 0)]).replace('"real-label": 0', f'"real-label": {"9" * 5000}'))
+    with pytest.raises(DataError, match=r'1 row breaks the rule "every .*": item 2 \(label inf\)$'):
+        read_labelled(sts, file)
+    file.write_text(json.dumps([pair(1) | {"sentence2": 0}]).replace('"sentence2": 0', f'"sentence2": {"9" * 5000}'))
+    with pytest.raises(DataError, match="every `sentence2` is text"):
+        read_labelled(sts, file)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deeply_nested_json_is_refused(sts: Recipe, tmp_path: Path, opening: str) -> None:
+    file = tmp_path / "deep.json"
+    file.write_text(opening * 200_000)
+    with pytest.raises(DataError, match=r"deep\.json: values are nested too deeply; rule: one list of objects"):
+        read_labelled(sts, file)
+
+
+def test_directory_of_other_recipes_is_named(sts: Recipe, tmp_path: Path) -> None:
+    (tmp_path / "nsmc").mkdir()
+    for name in ("ratings_train.txt", "ratings_test.txt"):
+        (tmp_path / "nsmc" / name).touch()
+    with pytest.raises(AbsentDataError, match=r"neither klue-sts/\S+ nor klue-sts/\S+, .*; it has the files of nsmc$"):
+        read_split(sts, tmp_path, "train")
+    # One of the two files is a mistake, not the data of other recipes.
+    (tmp_path / "klue-sts").mkdir()
+    (tmp_path / sts.data.test).touch()
+    with pytest.raises(DataError, match=r"v1\.1_train\.json is missing") as caught:
+        read_split(sts, tmp_path, "train")
+    assert not isinstance(caught.value, AbsentDataError)
 
 
 def test_truncated_json_is_refused_with_its_line(sts: Recipe, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline.data.splits import split_rows
 from pipeline.errors import DataError, RejectedDataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
@@ -431,6 +432,49 @@ def test_new_data_set_needs_recipe_and_suite(tmp_path: Path, settings: Settings,
     [warning] = made.figures["warnings"]
     assert 'expect_column_value_lengths_to_be_between {"column": "text", "max_value": 12}' in warning
     assert "item 4 (id 3)" in warning
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "label"),
+    [
+        ({"title": None}, "every row has a text", "sports"),
+        ({"topic": None}, "every `topic` is one of 0, 1, 2, politics, economy, sports", ""),
+        ({"topic": "weather"}, "every `topic` is one of 0, 1, 2, politics, economy, sports", "weather"),
+    ],
+)
+def test_row_without_text_or_label_is_set_aside_whatever_the_suite(
+    tmp_path: Path, settings: Settings, store: Store, data: Path, change: dict[str, Any], rule: str, label: str
+) -> None:
+    write_headlines(data, [*(headline(n) for n in range(30)), headline(77) | change])
+    # A suite without a rule about labels; its rule about texts skips nulls.
+    suite = {"expectations": [HEADLINE_RULES["expectations"][0], HEADLINE_RULES["expectations"][2]]}
+    job = new_data_set(tmp_path, settings, store, suite)
+    made = validate(job, data)
+    header, row = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()
+    found = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    assert (found["item"], found["rule"], found["id"], found["label"]) == ("31", rule, "77", label)
+    table = pd.read_parquet(made.path / "train.parquet")
+    assert len(table) == 30
+    assert split_rows(job.recipe, table)["train"]["label"].dtype == "int64"
+
+
+def test_too_many_rows_without_a_label_stop_the_run(
+    tmp_path: Path, settings: Settings, store: Store, data: Path
+) -> None:
+    write_headlines(data, [headline(n, None if n % 7 == 3 else "sports") for n in range(30)])
+    suite = {"expectations": [HEADLINE_RULES["expectations"][0]]}
+    with pytest.raises(
+        DataError, match=r"4 of 30 rows break .*is one of.*: item 4 \(id 3, no label\), item 11 .*1 more"
+    ):
+        validate(new_data_set(tmp_path, settings, store, suite), data)
+
+
+def test_suite_with_a_byte_order_mark_is_read(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:
+    write_headlines(data, [headline(n) for n in range(30)])
+    job = new_data_set(tmp_path, settings, store, HEADLINE_RULES)
+    suite = job.settings.expectations / "expectations" / "headlines.json"
+    suite.write_bytes(b"\xef\xbb\xbf" + suite.read_bytes())
+    assert validate(job, data).figures["train_rows"] == 30
 
 
 def test_new_data_set_is_refused_by_its_suite(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:

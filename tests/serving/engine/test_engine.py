@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
+from pipeline.models.row_encoder import Encoder
 from pipeline.settings import load_settings
 from pipeline.store.artifacts import Store
 from serving.engine.engine import PADDING, Engine, EngineOptions, sub_batches
@@ -237,6 +240,37 @@ def test_unknown_tokens_are_counted(release: Path, store: Store, cross_encoder: 
     assert answer.unknown_share.tolist() == [0, 1, 2 / (answer.tokens[0] + 2), 0, 1]
     engine = Engine(cross_encoder.publish(store, "klue-sts", key="f" * 16).path)
     assert engine.answer([(known, snowman)]).unknown_share.tolist() == [1 / (answer.tokens[0] + 1)]
+
+
+#: Hangul as it is typed, taken apart, and letters that a vocabulary may lack.
+ANY_TEXT = st.text(
+    st.sampled_from("영화정말재미ㅋㅠ☃é 👍🏽" + unicodedata.normalize("NFD", "영화정말재미é")), max_size=60
+)
+
+
+def test_training_and_serving_read_the_same_tokens(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(release)
+    fed: list[list[int]] = []
+    run = engine._running.run
+
+    def record(feed: dict[str, np.ndarray[Any, Any]]) -> Any:
+        fed.append(feed["input_ids"][0].tolist())
+        return run(feed)
+
+    monkeypatch.setattr(engine._running, "run", record)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(release / "tokenizer.json"), unk_token="[UNK]")
+    # The most common tokenizers do not compose by themselves.
+    assert tokenizer.tokenize(unicodedata.normalize("NFD", "영화")) != tokenizer.tokenize("영화")
+    encoder = Encoder(tokenizer, engine.card.max_length, None)
+
+    @given(ANY_TEXT)
+    def check(text: str) -> None:
+        fed.clear()
+        engine.classify([text])
+        (learnt,) = encoder.encode(pd.DataFrame({"text": [text]})).rows["input_ids"]
+        assert fed == [learnt.tolist()]
+
+    check()
 
 
 def test_hangul_that_is_taken_apart_is_put_together(release: Path) -> None:

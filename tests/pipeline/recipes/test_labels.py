@@ -1,0 +1,49 @@
+"""Names of classes, and numbers among them."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+
+from pipeline.recipes.labels import check_labels, numeral, spellings
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("2", 2.0), ("2.0", 2.0), ("-1", -1.0), (".5", 0.5), ("1e2", 100.0)]
+    + [(name, None) for name in ("", "two", "1_0", "inf", "nan", "1e999", "2 ", "2점", "٢", "9" * 5000, "0x1")],
+)
+def test_numeral_is_the_number_of_a_name(name: str, number: float | None) -> None:
+    assert numeral(name) == number
+
+
+def test_spellings_are_those_of_json_writers() -> None:
+    for number in (2, 2.0, 0.5, -3, 1e22):
+        assert json.dumps(number) in spellings(str(number))
+    assert spellings("2.0") == spellings("2") == ("2.0", "2")
+    assert spellings("good") == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("good", "good"), "must all be different, not good, good"),
+        (("2", "2.0"), "must all be different numbers, not 2, 2.0"),
+        (("bad", "good "), "'good '"),
+        (("bad", ""), "''"),
+        (("bad", "good\u200b"), r"'good\\u200b'"),
+        (("１", "2"), r"'\\uff11'"),
+        (("부정", unicodedata.normalize("NFD", "긍정")), "decomposed"),
+    ],
+)
+def test_labels_that_could_be_confused_are_refused(labels: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"`labels`.*{message}"):
+        check_labels(labels)
+
+
+def test_korean_and_numeric_labels_are_valid() -> None:
+    check_labels(("부정", "중립", "긍정"))
+    check_labels(("0.5", "1.0", "1.5"))
+    check_labels(())
