@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 #: Contains one directory per shipped encoder.
 ENCODERS = Path(__file__).parent
 NAME = re.compile(r"[a-z0-9-]+")
+log = logging.getLogger(__name__)
 
 
 #: Files to download of a base model: configuration, tokenizer and the weights in one format.
@@ -75,8 +77,9 @@ class Base:
 def resolve_base(name: str, store: Store) -> Base:
     """Return the base model `name` at the revision recorded in `store`; if none is, record the newest one.
 
-    Raises BaseModelError if there is no such model or the hub refuses access, HubUnreachableError if the hub does not
-    answer, and ArtifactError if the record is damaged.
+    If the hub does not answer, the newest one is that in the local cache. Raises BaseModelError if there is no such
+    model or the hub refuses access, HubUnreachableError if neither hub nor cache has one, and ArtifactError if the
+    record is damaged.
     """
     if ours := shipped(name):
         # Use the name, because the path differs between machines.
@@ -108,11 +111,12 @@ def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
     """Raise BaseModelError unless the model in `directory` can be exported and takes `max_length` and all `tokens`."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        kind, places, known = (config[name] for name in ("model_type", "max_position_embeddings", "vocab_size"))
-    except (OSError, ValueError, KeyError) as error:
+        kind = config["model_type"]
+        if kind not in KINDS:
+            raise BaseModelError(f"base model {directory} is a {kind}; only {', '.join(KINDS)} models can be exported")
+        places, known = config["max_position_embeddings"], config["vocab_size"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(f"base model {directory}: its config.json is not that of a BERT ({error!r})") from error
-    if kind not in KINDS:
-        raise BaseModelError(f"base model {directory} is a {kind}; only {', '.join(KINDS)} models can be exported")
     if kind == "roberta":
         # Its first position embeddings are reserved for padding.
         places -= config.get("pad_token_id", 1) + 1
@@ -135,10 +139,24 @@ def _newest_revision(name: str) -> str:
         missing = (
             f"base model {name!r} is neither a directory here nor a model on the hub (a private one needs HF_TOKEN)"
         )
-        raise _hub_error(name, error, missing) from error
+        reason = _hub_error(name, error, missing)
+        if isinstance(reason, HubUnreachableError) and (cached := _cached_revision(name)):
+            log.warning("%s; using revision %s, which is in the cache", reason, cached)
+            return cached
+        raise reason from error
     if revision is None:
         raise HubUnreachableError(_unreachable(name, "it returned no revision"))
     return revision
+
+
+def _cached_revision(name: str) -> str | None:
+    """Return the newest revision of a hub model in the local cache, or None: how an offline machine gets a model."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    snapshots = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "snapshots"
+    found = [path.parent for path in snapshots.glob("*/config.json")]
+    return max(found, key=lambda path: path.stat().st_mtime).name if found else None
 
 
 def _hub_error(name: str, error: Exception, missing: str) -> BaseModelError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import BaseModelError
 from pipeline.models.heads import BiEncoder, PooledClassifier
 from pipeline.recipes.schema import Recipe
+
+#: Names of the weights that only pretraining can give.
+ENCODER = re.compile(r"(^|\.)(embeddings\w*|encoder)\.")
 
 
 def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
@@ -36,7 +42,14 @@ def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenize
         raise BaseModelError(f"base model {base} cannot be loaded: {error}") from error
 
 
+def hide_bars_in_logs() -> None:
+    """Turn off transformers' progress bars unless standard error is a terminal: Airflow logs their lines as errors."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
+    hide_bars_in_logs()
     paired = recipe.model.objective == "bi-encoder"
     kind: Any = AutoModel if paired else AutoModelForSequenceClassification
     # A bi-encoder pools states itself, so a pooler would never be trained.
@@ -45,7 +58,7 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
         model = kind.from_config(config, **options)
     else:
         # In fp32 whatever the precision of the file, because fine-tuning in half precision diverges.
-        model = kind.from_pretrained(base, config=config, dtype=torch.float32, **options)
+        model = _load(kind, base, config=config, dtype=torch.float32, **options)
     if recipe.model.objective == "cross-encoder":
         tell_texts_apart(model)
     pooling = recipe.model.pooling
@@ -53,6 +66,19 @@ def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
         return BiEncoder(model, pooling)
     # transformers' own head reads [CLS].
     return model if pooling == "cls" else PooledClassifier(model, pooling)
+
+
+def _load(kind: Any, base: Path, **options: Any) -> Any:
+    """Return the model with the weights in `base`. Raises BaseModelError if they lack a part of the encoder."""
+    model, found = kind.from_pretrained(base, output_loading_info=True, **options)
+    # A base model has neither a head nor, in some cases, a pooler. transformers initializes all that is missing.
+    missing = sorted(name for name in found["missing_keys"] if ENCODER.search(name))
+    if missing:
+        raise BaseModelError(
+            f"base model {base} lacks {len(missing)} weights of its encoder, such as {missing[0]}; check that its "
+            "weights and its config.json belong together"
+        )
+    return model
 
 
 def tell_texts_apart(model: PreTrainedModel) -> None:

@@ -12,9 +12,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from pipeline.errors import BaseModelError
 from pipeline.models.base_model import Base
+from pipeline.texts import composed
 
 #: Size of the alphabet of a trained vocabulary, the most frequent letters. A word with another letter is unknown.
 LETTERS = 1_000
+#: Marks the pieces of SentencePiece that start a word. WordPiece marks the others, with ##.
+WORD_START = "▁"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -49,7 +52,7 @@ class WordCounter:
     def count(self, texts: Iterable[str]) -> list[tuple[int, int]]:
         """Return the number of words and of unknown words of each text."""
         counts = []
-        for item in self._tokens.encode_batch(list(texts), add_special_tokens=False):
+        for item in self._tokens.encode_batch(list(map(composed, texts)), add_special_tokens=False):
             words = np.array(item.word_ids, dtype=int)
             counts.append((len(set(words)), len(set(words[np.array(item.ids, dtype=int) == self._unknown]))))
         return counts
@@ -66,6 +69,13 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
         raise BaseModelError(f"{directory} has no usable tokenizer: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise BaseModelError(f"{directory}: only tokenizers with a tokenizer.json (fast ones) can be served")
+    # transformers takes every vocab.txt for WordPiece. With SentencePiece's pieces nearly every word would be unknown.
+    vocabulary = () if (directory / "tokenizer.json").is_file() else tokenizer.get_vocab()
+    if sum(token.startswith(WORD_START) for token in vocabulary) > len(vocabulary) / 10:
+        raise BaseModelError(
+            f"{directory}: vocab.txt lists the pieces of a SentencePiece model ({WORD_START}...) and not those of "
+            "WordPiece, as KoBERT's does; name a base model that has a tokenizer.json"
+        )
     return tokenizer
 
 

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
 from pipeline.errors import RecipeError
 from pipeline.evaluation.plots import draw_losses
+from pipeline.models.build import hide_bars_in_logs
 from pipeline.models.hardware import best_device, cores, has_bf16, training_attention, training_processes
 from pipeline.models.tokenizer import SPECIAL, as_pretrained, train_wordpiece
 from pipeline.pretraining.corpus import CollateLines, Corpus, encode_lines, read_lines
@@ -90,8 +90,7 @@ def _learn(
     save_steps: int,
 ) -> dict[str, Any]:
     """Pretrain in this process, or its share of several processes; only the first process writes."""
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hide_bars_in_logs()
     if threads:
         torch.set_num_threads(threads)
     lines = read_lines(files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
 
 VERSION = 3
+log = logging.getLogger(__name__)
 
 
 def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:
@@ -39,4 +41,9 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
 
         return assess(recipe, validated, tokenized, trained, draft)
 
-    return find_or_build(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
+    evaluated = find_or_build(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
+    for metric in recipe.metrics:
+        figure = evaluated.figures["test"][metric]
+        values = [figure[name] for name in ("value", "low", "high")]
+        log.info("%s: %s on the test file %.4f (95%% interval %.4f to %.4f)", recipe.name, metric, *values)
+    return evaluated

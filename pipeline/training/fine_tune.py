@@ -23,7 +23,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import TrainingDivergedError
 from pipeline.evaluation.metrics import Numbers, compute_metrics
@@ -84,8 +83,6 @@ def fit(
     With several processes, each computes its share of every batch and the first writes the files.
     """
     recipe, tokenized = job.recipe, inputs["tokenized"]
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     base = tokenized.figures["base"]
     scratch = base["base"] == SCRATCH
     if start := inputs.get("start"):

@@ -122,7 +122,13 @@ def test_unsupported_base_is_refused_before_training(config: dict[str, object], 
         check_base(directory, max_length=64, tokens=100)
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
+def test_other_architecture_is_named_whatever_its_config_lacks(directory: Path) -> None:
+    (directory / "config.json").write_text('{"model_type": "gpt2", "n_positions": 1024}', encoding="utf-8")
+    with pytest.raises(BaseModelError, match="is a gpt2; only bert, electra, roberta models can be exported"):
+        check_base(directory, max_length=64, tokens=100)
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]"])
 def test_a_config_that_says_nothing_is_refused(content: str, directory: Path) -> None:
     (directory / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(BaseModelError, match=r"config\.json is not that of a BERT"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -129,6 +130,39 @@ def test_a_fetched_model_is_there_without_the_hub(
     fetched = base.fetch()
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert base.fetch() == fetched
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_offline_machine_uses_the_newest_cached_revision(
+    hub: Hub,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    offline: bool,
+) -> None:
+    first = resolve_base("team/encoder", store).fetch()
+    os.utime(first, (0, 0))
+    hub.revision = NEW
+    second = Base("team/encoder", NEW).fetch()
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    other = Store(str(tmp_path / "other-store"), tmp_path / "other-cache")
+    base = resolve_base("team/encoder", other)
+    assert base == Base("team/encoder", NEW)
+    assert base.fetch() == second
+    assert f"using revision {NEW}, which is in the cache" in caplog.text
+    # A store that has recorded a revision keeps it.
+    assert resolve_base("team/encoder", store).fetch() == first
+    with pytest.raises(HubUnreachableError, match="team/absent could not be fetched"):
+        resolve_base("team/absent", other)
+
+
+def test_refused_model_is_not_taken_from_the_cache(hub: Hub, store: Store, tmp_path: Path) -> None:
+    resolve_base("team/encoder", store).fetch()
+    hub.private = True
+    with pytest.raises(BaseModelError, match="nor a model on the hub"):
+        resolve_base("team/encoder", Store(str(tmp_path / "other-store"), tmp_path / "other-cache"))
 
 
 def test_revision_lost_on_the_hub_is_not_retried(hub: Hub, store: Store) -> None:

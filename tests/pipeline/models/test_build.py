@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,18 @@ def test_dropout_comes_from_recipe_or_base_model(tmp_path: Path) -> None:
         assert drops == {found}
     with pytest.raises(RecipeError, match=r"`model\.scratch\.dropout`"):
         small_recipe("nsmc", train__dropout=0.2)
+
+
+def test_base_model_that_lacks_a_layer_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = save_base(tmp_path / "base")
+    # A new head is expected, so nothing is said of it.
+    build_model(small_recipe("nsmc"), directory, TOKENIZER)
+    assert capfd.readouterr() == ("", "")
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}), encoding="utf-8")
+    # transformers would train the second layer from random weights.
+    with pytest.raises(BaseModelError, match=r"lacks 16 weights of its encoder, such as bert\.encoder\.layer\.1\."):
+        build_model(small_recipe("nsmc"), directory, TOKENIZER)
 
 
 def test_a_base_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ def test_evaluating_is_not_done_again_for_another_threshold(road: Road) -> None:
     assert evaluate(other.job, road.validated, road.tokenized, road.trained).ref == road.evaluated.ref
 
 
+def test_figures_are_logged(road: Road, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="pipeline"):
+        evaluate(road.job, road.validated, road.tokenized, road.trained)
+    for metric in road.recipe.metrics:
+        figure = road.evaluated.figures["test"][metric]
+        interval = f"95% interval {figure['low']:.4f} to {figure['high']:.4f}"
+        assert f"{road.recipe.name}: {metric} on the test file {figure['value']:.4f} ({interval})" in caplog.messages
+
+
 def test_figures_are_numbers(road: Road) -> None:
     for part in ("test", "test_without_train_texts"):
         for figure in road.evaluated.figures[part].values():

@@ -195,6 +195,21 @@ def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
+def test_sentencepiece_pieces_are_not_taken_for_wordpiece(tmp_path: Path) -> None:
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"▁{word}" for word in WORDS), "다", "요"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(
+        BaseModelError, match=r"vocab\.txt lists the pieces of a SentencePiece model \(▁\.\.\.\).*KoBERT"
+    ):
+        load_tokenizer(tmp_path)
+    # By default the accents are stripped, which takes Hangul apart.
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}', encoding="utf-8")
+    # The sign itself may be a word of a WordPiece vocabulary.
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces[:5], "▁", *WORDS]), encoding="utf-8")
+    assert load_tokenizer(tmp_path).tokenize(WORDS[0]) == [WORDS[0]]
+
+
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     TOKENIZER.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
