@@ -11,7 +11,8 @@ from airflow.plugins_manager import AirflowPlugin
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-DOCS = re.compile(r"docs/.+")
+#: The data docs, and the tables that they link to.
+DOCS = re.compile(r"docs/.+|(quarantine|overlap)\.tsv")
 REPORT = re.compile(r"report\.html")
 #: Files that may be read, by kind of artifact.
 READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": REPORT, "release": REPORT}
@@ -24,6 +25,7 @@ TYPES = {
     "json": "application/json",
     "png": "image/png",
     "svg": "image/svg+xml",
+    "tsv": "text/tab-separated-values; charset=utf-8",
 }
 HEADERS = {
     # The pages quote lines of data files. If one gets through as a script, the sandbox keeps it from running, and

@@ -62,8 +62,21 @@ def test_a_report_is_served(reader: TestClient, store: Store, kind: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, f"{name}.tsv") for kind in ("validate", "rejected-data") for name in ("quarantine", "overlap")],
+)
+def test_files_that_the_pages_link_to_are_served(reader: TestClient, store: Store, kind: str, name: str) -> None:
+    files = {name: "내용", "validation.json": "{}", "mistakes.json": "[]", f"x{name}": ""}
+    ref = publish(store, kind, files).ref
+    assert reader.get(f"/saebyeok/{ref}/{name}").text == "내용"
+    for other in files.keys() - {name}:
+        assert reader.get(f"/saebyeok/{ref}/{other}").status_code == 404
+
+
+@pytest.mark.parametrize(
     ("name", "media_type"),
     [
+        ("overlap.tsv", "text/tab-separated-values; charset=utf-8"),
         ("docs/style.css", "text/css; charset=utf-8"),
         ("docs/rules.json", "application/json"),
         ("docs/logo.png", "image/png"),
