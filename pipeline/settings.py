@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SettingsError
+from pipeline.texts import without_password
 
 ROOT = Path(__file__).resolve().parent.parent
 #: In a checkout the home is below it; for an installed package it is below the current directory.
@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         default=None,
         description="API keys of the service, comma-separated, at least 16 characters each. To rotate a key, add the "
         "new one before removing the old one. Empty = no authentication.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins of web pages that may call the service from a browser, comma-separated, such as "
+        "https://app.example. `*` = any. Empty = none.",
     )
     max_inputs: int = Field(default=1_000, ge=1, description="Maximum texts or pairs per request. More = 422.")
     max_characters: int = Field(default=10_000, ge=1, description="Maximum characters per text. More = 422.")
@@ -148,11 +153,6 @@ def _explain(item: Mapping[str, Any]) -> str:
     return f"{name}: {item['msg']} (it is {without_password(str(item['input']))!r})"
 
 
-def without_password(text: str) -> str:
-    """Return `text` with the user names and passwords of its URLs replaced by `***`."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)
-
-
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve())
 
@@ -176,6 +176,8 @@ def library_environment(home: Path) -> dict[str, str]:
         # ONNX Runtime 1.29 and newer send events on Linux. Only this variable, set before the import, stops them all.
         "ORT_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "true",
+        # It warns of every head that is not trained yet; `pipeline.models.build` checks the loaded weights itself.
+        "TRANSFORMERS_VERBOSITY": "error",
         "TORCHINDUCTOR_CACHE_DIR": str(home / "torchinductor"),
         "TORCH_HOME": str(home / "torch"),
         "TRITON_CACHE_DIR": str(home / "triton"),

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import bentoml
 
+from pipeline.errors import SaebyeokError
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import Deployment
@@ -43,11 +44,24 @@ from serving.schemas import (
 
 #: The deployment built into a Bento; the file exists only there, next to the packages.
 BAKED = Path(__file__).resolve().parent.parent / "deployment.json"
+
+
+def valid_settings() -> Settings:
+    """Return the settings; end the process if one is invalid, because BentoML restarts a worker that fails for ever."""
+    try:
+        settings = load_settings()
+        api_keys(settings)
+        # A worker creates the file if it is absent; an import, as in the build of an image, must not.
+        if settings.deploy_token or settings.deploy_token_file.exists():
+            deploy_token(settings)
+    except SaebyeokError as error:
+        sys.exit(f"error: {error}")
+    return settings
+
+
 # Loaded on import: BentoML reads the number of workers while it imports this module.
-SETTINGS = load_settings()
+SETTINGS = valid_settings()
 keep_libraries_home(SETTINGS)
-
-
 CONTROL = control_app(describe(SETTINGS))
 
 

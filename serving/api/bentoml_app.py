@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipeline.settings import load_settings
+from serving.api.cors import with_cors
 from serving.api.errors import ApiError, parse, unexpected
 from serving.api.middleware import PATHS, Front
 from serving.api.protocol import use_protocol
@@ -32,7 +34,7 @@ class FrontedService(Service, Generic[Inner]):  # type: ignore[misc]
         """Return the ASGI application of a worker, which BentoML passes to uvicorn."""
         self.inject_config()
         use_protocol()
-        return Front(Application(self, is_main=is_main)())
+        return with_cors(Front(Application(self, is_main=is_main)()), load_settings().cors_origins)
 
 
 class Counted:

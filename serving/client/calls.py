@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import RefusedError, SaebyeokError, ServiceError
+from pipeline.texts import without_password
 from serving.schemas import (
     ClassifyResponse,
     EmbedResponse,
@@ -65,6 +66,7 @@ class Call(Generic[Model]):
 
         Raises RefusedCallError, FailedCallError or NoAnswerError.
         """
+        url = without_password(url)
         place = f"{url}{self.path}"
         if isinstance(outcome, httpx.TimeoutException):
             raise NoAnswerError(f"{place} did not answer in time") from outcome

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from pipeline.errors import SettingsError
-from pipeline.settings import Settings
+from pipeline.settings import ROOT, Settings
 from serving.__main__ import command
 
 
@@ -20,3 +25,16 @@ def test_host_and_port_come_from_the_service_url(settings: Settings) -> None:
 def test_another_url_is_a_sentence(url: str, settings: Settings) -> None:
     with pytest.raises(SettingsError, match="SAEBYEOK_SERVICE_URL"):
         command(settings.model_copy(update={"service_url": url}))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("name", "value"), [("API_KEYS", "too-short"), ("DEPLOY_TOKEN", "a\nb"), ("THREADS", "many")])
+def test_bentoml_ends_with_one_line_if_a_setting_is_invalid(tmp_path: Path, name: str, value: str) -> None:
+    """BentoML restarts a worker that fails, so a setting that only a worker reads would be tried for ever."""
+    env = {**os.environ, "SAEBYEOK_HOME": str(tmp_path), f"SAEBYEOK_{name}": value, "BENTOML_DO_NOT_TRACK": "True"}
+    serve = [sys.executable, "-m", "bentoml", "serve", "serving.service:Saebyeok", "--working-dir", str(ROOT)]
+    ended = subprocess.run([*serve, "--port", "1"], env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 1
+    *_, last = ended.stderr.strip().splitlines()
+    assert last.startswith(f"error: SAEBYEOK_{name}")
+    assert "Traceback" not in ended.stderr

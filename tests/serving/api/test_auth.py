@@ -87,7 +87,7 @@ def test_secret_that_no_header_can_carry_is_refused(settings: Settings, secret: 
 
 
 def test_api_key_outside_ascii_is_refused(settings: Settings) -> None:
-    with pytest.raises(SettingsError, match="SAEBYEOK_API_KEYS contains .* outside ASCII") as caught:
+    with pytest.raises(SettingsError, match=r"SAEBYEOK_API_KEYS contains .* outside ASCII") as caught:
         api_keys(settings.model_copy(update={"api_keys": SecretStr(f"{KEY}, {'열' * 16}")}))
     assert "열" not in str(caught.value)
 

@@ -227,6 +227,15 @@ def test_loopback_service_is_called_without_a_proxy(
 
 
 @both
+def test_password_in_the_url_is_not_shown(server: Server, classify: Classify) -> None:
+    server.script = [refusal(404, "not_found")]
+    for url in (server.url, f"http://127.0.0.1:{free_port()}"):
+        with pytest.raises((RefusedCallError, NoAnswerError), match=r"http://\*\*\*@127\.0\.0\.1") as caught:
+            classify(url.replace("://", "://user:very-secret@"), backoff=AT_ONCE)
+        assert "very-secret" not in str(caught.value)
+
+
+@both
 @pytest.mark.parametrize("key", ["s3cret-in-two\nlines", "열쇠"])
 def test_key_that_no_header_can_carry_is_not_shown(classify: Classify, key: str) -> None:
     with pytest.raises(ValueError, match="the API key contains a line break or a character outside ASCII") as caught:

@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,13 +252,14 @@ ANY_TEXT = st.text(
 def test_training_and_serving_read_the_same_tokens(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine(release)
     fed: list[list[int]] = []
-    run = engine._running.run
+    running = engine._running
 
     def record(feed: dict[str, np.ndarray[Any, Any]]) -> Any:
         fed.append(feed["input_ids"][0].tolist())
-        return run(feed)
+        return running.run(feed)
 
-    monkeypatch.setattr(engine._running, "run", record)
+    recorder = SimpleNamespace(session=running.session, places=running.places, run=record)
+    monkeypatch.setattr(engine, "_running", recorder)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(release / "tokenizer.json"), unk_token="[UNK]")
     # The most common tokenizers do not compose by themselves.
     assert tokenizer.tokenize(unicodedata.normalize("NFD", "영화")) != tokenizer.tokenize("영화")
