@@ -1,7 +1,8 @@
-"""Text: the one form that every model reads, and a form for messages in which nothing is invisible."""
+"""Text: the one form that every model reads, and forms for messages, without invisible characters or passwords."""
 
 from __future__ import annotations
 
+import re
 from unicodedata import normalize
 
 
@@ -14,6 +15,11 @@ def visible(text: str) -> str:
     """Return `text` with escapes for characters that are invisible or look like ASCII, quoted if any of it is so."""
     shown = "".join(map(_escaped, text))
     return shown if shown == text == text.strip() and text else f"'{shown}'"
+
+
+def without_password(text: str) -> str:
+    """Return `text` with the user names and passwords in its URLs replaced by `***`."""
+    return re.sub(r"://[^/\s@]+@", "://***@", text)
 
 
 def _escaped(character: str) -> str:

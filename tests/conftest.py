@@ -72,7 +72,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def kept_log_levels() -> Iterator[None]:
     """Put back the log levels that a command of the command line sets when it runs in the test's process."""
-    loggers = [logging.getLogger(package) for package in ("pipeline", "serving")]
+    names = ("pipeline", "pipeline.progress", "pipeline.training", "serving")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

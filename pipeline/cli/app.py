@@ -83,6 +83,7 @@ def run(
     seed: opt.Seed = None,
     sets: opt.Sets = None,
     overrides: opt.Overrides = None,
+    deploy: Annotated[bool, typer.Option("--deploy/--no-deploy", help="Deploy the release if the gates pass.")] = True,
     as_json: opt.Json = False,
 ) -> None:
     """Run all stages: validate, tokenize, train, evaluate, decide, export, deploy. Exit code 3: a gate refused."""
@@ -110,12 +111,12 @@ def run(
             store=store,
             cutoff=date.date() if date else None,
         )
-        outcome = run_all(job)
+        outcome = run_all(job, with_deploy=deploy)
         if as_json:
             current.document(run_document(outcome))
         else:
             print_run(current, outcome)
-        if outcome.deployment is None:
+        if "release" not in outcome.made:
             raise typer.Exit(REFUSED)
 
 

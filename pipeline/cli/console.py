@@ -179,7 +179,13 @@ def say(text: str) -> None:
 
 
 def log_to_stderr(*, verbose: bool) -> None:
-    """Log the warnings of all libraries to standard error, and with `verbose` Saebyeok's own INFO messages."""
+    """Log the warnings of all libraries to standard error, and with `verbose` Saebyeok's own INFO messages.
+
+    The progress of long operations is logged, too, unless standard error is a terminal.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for package in ("pipeline", "serving"):
         logging.getLogger(package).setLevel(logging.INFO if verbose else logging.WARNING)
+    # A terminal has a progress bar; without it, hours could pass without a line.
+    for long in ("pipeline.progress", "pipeline.training"):
+        logging.getLogger(long).setLevel(logging.NOTSET if sys.stderr.isatty() else logging.INFO)

@@ -120,6 +120,8 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     if outcome.deployment is not None:
         which = "now live as" if outcome.deployed_now else "already live as"
         session.line(f"release     {read_card(made['release']).id}, {which} deployment {outcome.deployment.number}")
+    elif release := made.get("release"):
+        session.line(f"release     {read_card(release).id}, not deployed; to deploy it: saebyeok deploy {recipe.name}")
 
 
 def print_stage(session: Session, document: Mapping[str, Any]) -> None:

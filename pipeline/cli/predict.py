@@ -166,7 +166,7 @@ def _input_of(line: bytes, card: Card) -> tuple[str, ...] | DataError:
 def _json_pair(text: str) -> tuple[str, ...] | None:
     try:
         pair = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         # Not JSON: a plain text may start with a bracket too.
         return tuple(text.split("\t"))
     return tuple(pair) if isinstance(pair, list) and all(isinstance(part, str) for part in pair) else None

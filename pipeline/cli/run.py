@@ -17,22 +17,23 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 
 
-def run_all(job: Job) -> RunOutcome:
+def run_all(job: Job, *, with_deploy: bool = True) -> RunOutcome:
     """Run every stage in order, report progress on standard error, and return the outcome.
 
-    Stops after the decision if the gate refuses the model. Raises RefusedError if a person has rejected the model.
+    Without `with_deploy`, the release is exported and not deployed. Stops after the decision if the gate refuses the
+    model. Raises RefusedError if a person has rejected the model.
     """
     outcome = RunOutcome(job)
     for stage in STAGES:
         if stage is EXPORT and not _may_go_on(outcome):
             return outcome
-        _step(outcome, stage)
-    _deploy(outcome)
+        _step(outcome, stage, len(STAGES) + with_deploy)
+    if with_deploy:
+        _deploy(outcome)
     return outcome
 
 
-def _step(outcome: RunOutcome, stage: Stage) -> None:
-    total = len(STAGES) + 1
+def _step(outcome: RunOutcome, stage: Stage, total: int) -> None:
     say_start(stage.name, len(outcome.steps) + 1, total, outcome.job.recipe.name)
     step = run_stage(outcome.job, stage, [outcome.made[kind] for kind in stage.inputs])
     say_done(step)

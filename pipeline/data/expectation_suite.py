@@ -100,7 +100,10 @@ def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: 
             run_id=gx.RunIdentifier(run_name=split),
         )
     except (GreatExpectationsError, ValueError, TypeError) as error:
-        raise DataError(f"suite {opened.name} cannot be run: {error}") from error
+        given = ", ".join(parameters)
+        raise DataError(
+            f"suite {opened.name} cannot be run: {error} (the recipe gives it the parameters {given})"
+        ) from error
     outcomes = [outcome for validation in result.run_results.values() for outcome in validation.results]
     findings = [_finding(opened, split, len(table), outcome) for outcome in outcomes]
     return [

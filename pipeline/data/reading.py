@@ -169,7 +169,7 @@ def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
     return numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)
 
 
-def shown_label(label: str | float | None) -> str:
+def shown_label(label: object) -> str:
     """Return a label for messages, in which nothing is invisible; NaN and None are no label."""
     if not isinstance(label, str):
         return "no label"

@@ -62,7 +62,7 @@ def _merged(file: str, document: dict[str, Any], profile: str, sample: bool) -> 
     profiles = _pop_table(file, base, "profiles")
     sample_table = _pop_table(file, base, "sample")
     if profile not in profiles:
-        raise RecipeError(f"{file} has no profile {profile!r}; it has: {', '.join(sorted(profiles))}")
+        raise RecipeError(f"{file} has no profile {profile!r}; it has: {', '.join(sorted(profiles)) or 'none'}")
     profile_table = dict(_pop_table(file, profiles, profile))
     profile_sample = _pop_table(file, profile_table, "sample")
     merged = _merge(base, profile_table)

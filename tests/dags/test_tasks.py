@@ -112,7 +112,7 @@ def test_recipe_without_data_is_skipped_unless_it_is_live(
         nightly.validate.function("nsmc")
     # Its data have disappeared, which nobody would notice if the task were skipped every night.
     live = make_artifact(store, "release", "nsmc", {}).ref
-    DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test")
+    DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test", after=0)
     with pytest.raises(exceptions.AirflowFailException, match=r"^/data has the files of another recipe$"):
         nightly.validate.function("nsmc")
 

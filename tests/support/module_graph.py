@@ -30,6 +30,7 @@ GROUND = {
     "pipeline.sample",
     "pipeline.settings",
     "pipeline.store",
+    "pipeline.texts",
 }
 #: Entry points for users; above the stages, and imported by nothing.
 TOOLS = {"pipeline.cli", "pipeline.stack"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import logging
+import sys
 from typing import Any
 
 import pytest
 
-from pipeline.cli.console import Session
+from pipeline.cli.console import Session, log_to_stderr
 from pipeline.cli.output import print_stage
 from pipeline.settings import Settings
 from pipeline.store.decisions import Check, Decision, decision_lines
@@ -49,3 +51,20 @@ def test_decision_output_lists_checks_and_notes() -> None:
         "FAILED      against release 3: -0.0500 against -0.0200",
         "note        release 2 cannot be read; it was not compared with",
     ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stderr", "logged"), [(io.StringIO(), True), (Terminal(), False)])
+def test_long_operations_log_their_progress_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO, logged: bool
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr)
+    for verbose in (False, True):
+        log_to_stderr(verbose=verbose)
+        for name in ("pipeline.progress", "pipeline.training.checkpoints"):
+            assert logging.getLogger(name).isEnabledFor(logging.INFO) is (logged or verbose)
+        assert logging.getLogger("pipeline.stages.evaluate").isEnabledFor(logging.INFO) is verbose

@@ -81,6 +81,19 @@ def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: Place, t
     assert again.call("releases")["live"] is None
 
 
+def test_release_is_exported_without_a_deployment(first: Any, place: Place, tmp_path: Path) -> None:
+    # The same artifacts, without a deployment.
+    again = Place(tmp_path / "home")
+    shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
+    document = again.call("run", "nsmc", "--no-deploy")
+    assert (document["promoted"], document["deployment"], document["release"]) == (True, None, first["release"])
+    assert again.call("releases")["live"] is None
+    people = again.raw("run", "nsmc", "--no-deploy")
+    assert people.returncode == 0, people.stderr
+    assert f"{first['release']}, not deployed; to deploy it: saebyeok deploy nsmc" in people.stdout
+    assert "[6/6] nsmc export" in people.stderr
+
+
 def test_unreachable_threshold_refuses_without_training_again(first: Any, place: Place) -> None:
     document = place.call("run", "nsmc", "--set", "gate.floors.accuracy=0.9999", code=REFUSED)
     assert (document["promoted"], document["deployment"], document["release"]) == (False, None, None)

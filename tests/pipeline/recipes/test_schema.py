@@ -156,6 +156,14 @@ def test_unknown_profile_error_lists_known_profiles() -> None:
         load_recipe("nsmc", "huge")
 
 
+def test_recipe_without_profiles_is_told_so(broken: Any) -> None:
+    directory: Path = broken("nsmc", "", "")
+    text = (directory / "nsmc.toml").read_text(encoding="utf-8")
+    (directory / "nsmc.toml").write_text(text[: text.index("[profiles.")], encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"nsmc\.toml has no profile 'full'; it has: none$"):
+        load_recipe("nsmc", "full", directory=directory)
+
+
 def test_bytes_that_are_no_text_are_not_toml(tmp_path: Path) -> None:
     (tmp_path / "nsmc.toml").write_bytes('title = "영화"'.encode("cp949"))
     with pytest.raises(RecipeError, match=r"nsmc\.toml is not TOML"):
