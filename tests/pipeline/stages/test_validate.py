@@ -442,7 +442,7 @@ def test_new_data_set_needs_recipe_and_suite(tmp_path: Path, settings: Settings,
         ({"topic": "weather"}, "every `topic` is one of 0, 1, 2, politics, economy, sports", "weather"),
     ],
 )
-def test_row_without_text_or_label_is_set_aside_whatever_the_suite(
+def test_row_without_text_or_label_is_set_aside(
     tmp_path: Path, settings: Settings, store: Store, data: Path, change: dict[str, Any], rule: str, label: str
 ) -> None:
     write_headlines(data, [*(headline(n) for n in range(30)), headline(77) | change])
