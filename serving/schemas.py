@@ -41,15 +41,6 @@ class Request(BaseModel):
 class ClassifyRequest(Request):
     """Texts or pairs of texts to classify; which of the two depends on the release."""
 
-    # Exactly one of both. Not `oneOf`, for which client generators create a union of unnamed models.
-    model_config = ConfigDict(
-        json_schema_extra={
-            "if": {"required": ["texts"]},
-            "then": {"not": {"required": ["pairs"]}},
-            "else": {"required": ["pairs"]},
-        }
-    )
-
     texts: Texts = Field(default_factory=list, examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
     pairs: Pairs = Field(
         default_factory=list,

@@ -63,6 +63,12 @@ MEANING = {
     ErrorType.UNAVAILABLE: "No release is deployed yet",
     ErrorType.TIMEOUT: "The response was not ready in time",
 }
+#: A body of /classify has exactly one of both. Not by `oneOf`, for which client generators accept any body.
+TEXTS_OR_PAIRS = {
+    "if": {"required": ["texts"]},
+    "then": {"not": {"required": ["pairs"]}},
+    "else": {"required": ["pairs"]},
+}
 REQUESTS = (ClassifyRequest, SimilarityRequest, ScoreRequest, EmbedRequest, StageRequest)
 ANSWERS = (
     ClassifyResponse,
@@ -109,6 +115,7 @@ def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
         for inputs in (schema[name] for name in ("texts", "pairs") if name in schema):
             inputs["maxItems"] = settings.max_inputs
             inputs["items"].get("items", inputs["items"]).update(text)
+    schemas[ClassifyRequest.__name__] |= TEXTS_OR_PAIRS
     return schemas
 
 
