@@ -6,16 +6,17 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.parsers import ResponseParserError
 
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.artifacts import Store
-from pipeline.store.store_errors import full_disk_errors, store_errors
+from pipeline.store.store_errors import bucket_errors, full_disk_errors, store_errors
 from tests.support.disks import small_disk
 from tests.support.stores import find, found_ref, publish
 
@@ -115,8 +116,16 @@ def test_store_error_names_place_and_remedy(error: Exception, text: str) -> None
     assert caught.value.__cause__ is error
 
 
-def test_other_errors_pass_unchanged() -> None:
-    with pytest.raises(ValueError, match=r"^mine$"), store_errors("s3://b/r"):
+def test_half_an_answer_of_a_bucket_is_a_store_error() -> None:
+    error = ResponseParserError("no element found")
+    with pytest.raises(StoreError, match=r"^s3://b/r: no element found$") as caught, bucket_errors("s3://b/r"):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("errors", [store_errors, bucket_errors])
+def test_other_errors_pass_unchanged(errors: Callable[[str], AbstractContextManager[None]]) -> None:
+    with pytest.raises(ValueError, match=r"^mine$"), errors("s3://b/r"):
         raise ValueError("mine")
 
 
@@ -125,6 +134,7 @@ def test_other_errors_pass_unchanged() -> None:
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.ENOSPC, "a text of another language"),
         shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]),
         RuntimeError("I/O error: Disk quota exceeded (os error 122)"),
     ],
