@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +63,11 @@ class Base:
                 raise BaseModelError(f"base model {self.name} has changed since its texts were tokenized; run again")
             return directory
         from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import disable_progress_bars
 
+        if not sys.stderr.isatty():
+            # Airflow logs the lines of a progress bar as errors.
+            disable_progress_bars()
         patterns = [pattern for pattern in PATTERNS if weights or pattern not in WEIGHTS]
         try:
             return Path(snapshot_download(self.name, revision=self.revision, allow_patterns=patterns))

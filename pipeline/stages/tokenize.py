@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
 
 VERSION = 3
+#: Maximum share of unknown tokens without a warning. A base model for the language of the data has a few percent.
+MOST_UNKNOWN = 0.5
+log = logging.getLogger(__name__)
 
 
 def tokenize(job: Job, validated: Artifact) -> Artifact:
@@ -40,4 +44,14 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
 
         return write_encoded(recipe, base, validated, draft)
 
-    return find_or_build(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
+    made = find_or_build(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
+    unknown = made.figures["train"]["unknown"]
+    if base is not None and unknown > MOST_UNKNOWN:
+        log.warning(
+            "%s: %.0f%% of the tokens of the train rows are unknown to base model %s; "
+            "name a base model for the language of the data",
+            recipe.name,
+            100 * unknown,
+            base.name,
+        )
+    return made

@@ -106,12 +106,15 @@ def test_a_hub_that_hangs_is_given_up(hub: Hub, store: Store, monkeypatch: pytes
     assert caught.value.retryable
 
 
-def test_hub_model_is_downloaded_once_at_recorded_revision(hub: Hub, store: Store, directory: Path) -> None:
+def test_hub_model_is_downloaded_once_at_recorded_revision(
+    hub: Hub, store: Store, directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (directory / "flax_model.msgpack").write_bytes(b"other weights")
     base = resolve_base("team/encoder", store)
     fetched = base.fetch()
     assert (fetched / "model.safetensors").read_bytes() == b"weights"
     assert not (fetched / "flax_model.msgpack").exists()
+    assert capfd.readouterr().err == "", "a bar in a log would be lines of an error"
     hub.asked.clear()
     assert base.fetch() == fetched
     assert not [path for path in hub.asked if path.endswith("safetensors")]

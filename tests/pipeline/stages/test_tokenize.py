@@ -346,6 +346,19 @@ def test_a_base_model_brings_its_own_tokenizer(tmp_path: Path) -> None:
     assert len(road.tokenized.figures["base"]["revision"]) == 64
 
 
+@pytest.mark.parametrize(("vocabulary", "warned"), [("an English base model", True), (None, False)])
+def test_base_model_that_knows_no_word_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, vocabulary: str | None, warned: bool
+) -> None:
+    rows = open_road(small_recipe("nsmc"), tmp_path / "probe", train=100, test=20).rows["train"]
+    base = save_base(tmp_path / "base", [vocabulary] if vocabulary else rows["text"].tolist())
+    road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
+    found = road.tokenized.figures["train"]["unknown"]
+    assert (found > 0.5) is warned
+    message = f"nsmc: {100 * found:.0f}% of the tokens of the train rows are unknown to base model {base}"
+    assert (message in caplog.text) is warned
+
+
 def test_unsuitable_base_model_stops_tokenize(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", [" ".join(WORDS)], max_position_embeddings=16)
     road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
