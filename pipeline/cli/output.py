@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.cli.console import Session, say
 from pipeline.cli.doctor import Diagnosis
 from pipeline.job import Job
+from pipeline.nested import flatten
 from pipeline.progress import clock
 from pipeline.stages.stage import Step
 from pipeline.store.artifacts import Artifact, Store
@@ -137,19 +138,13 @@ def print_stage(session: Session, document: Mapping[str, Any]) -> None:
     session.line(f"{document['stage']} {how} in {clock(document['seconds'])}{sample}")
     if "promoted" in document:
         session.line(document["reason"])
-    for name, value in _flat(document["figures"]):
-        session.line(f"  {name}: {value}")
+    for name, value in flatten(document["figures"]).items():
+        # Curves and tables are too long for a line.
+        if not isinstance(value, list):
+            session.line(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
     for warning in document["figures"].get("warnings", []):
         session.line(f"  warning: {warning}")
     session.line(document["ref"])
-
-
-def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        elif not isinstance(value, list):
-            yield f"{prefix}{name}", f"{value:.6g}" if isinstance(value, float) else value
 
 
 def print_tuned(session: Session, document: Mapping[str, Any]) -> None:

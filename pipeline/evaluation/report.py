@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
+from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Decision, Estimate
@@ -92,6 +93,7 @@ def render_report(
     environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
+    fields = recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"})
     return environment.get_template("report.html").render(
         recipe=recipe,
         run=run,
@@ -110,7 +112,7 @@ def render_report(
         trained=trained.figures,
         evaluated=evaluated.figures,
         epochs=epoch_table(trained.figures.get("history", [])),
-        settings=list(_flat(recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"}))),
+        settings=[(name, value) for name, value in flatten(fields).items() if value is not None],
         artifacts=[("validated", validated), ("trained", trained), ("evaluated", evaluated)],
         created=evaluated.manifest.created,
         code=evaluated.manifest.code,
@@ -230,14 +232,6 @@ def _scale(*drawn: float | Estimate) -> Scale:
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = max(0.15 * (high - low), 0.005)
     return Scale(low - room, high + room)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", value
 
 
 def _figure(value: float) -> str:

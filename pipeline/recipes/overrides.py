@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.nested import flatten
 from pipeline.recipes.files import read_toml
 
 
 def read_overrides(path: Path) -> dict[str, Any]:
     """Return the overrides in the file `path` by dotted key. Raises RecipeError if it is not TOML."""
-    return dict(_leaves(read_toml(path, str(path))))
+    return flatten(read_toml(path, str(path)))
 
 
 def format_overrides(overrides: Mapping[str, Any]) -> str:
     """Return the TOML document for overrides by dotted key (`train.epochs`: 2; nested tables too)."""
     tables: dict[str, list[str]] = {}
-    for key, value in dict(_leaves(overrides)).items():
+    for key, value in flatten(overrides).items():
         table, _, name = key.rpartition(".")
         # Numbers, booleans, texts and lists of them look the same in JSON and TOML.
         tables.setdefault(table, []).append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
@@ -34,11 +35,3 @@ def parse_value(text: str) -> Any:
     except (ValueError, RecursionError):  # not TOML, a number with too many digits, or lists nested too deeply
         return text
     return document["value"] if set(document) == {"value"} else text
-
-
-def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

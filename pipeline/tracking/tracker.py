@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.nested import flatten
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.tracking.lineage import TYPES, hosted_artifact, hosted_name, sources
 from pipeline.tracking.run_directories import Story
@@ -45,7 +46,9 @@ class Tracker:
 
     def summary(self, figures: Mapping[str, Any]) -> None:
         """Set summary figures of the run; nested figures are named by their path (`test/accuracy/value`)."""
-        self.attempt(lambda run: run.summary.update(dict(_flat(figures))))
+        flat = flatten(figures, separator="/")
+        scalars = {path: value for path, value in flat.items() if isinstance(value, str | bool | int | float)}
+        self.attempt(lambda run: run.summary.update(scalars))
 
     def image(self, name: str, path: Path) -> None:
         """Add a picture."""
@@ -149,11 +152,3 @@ def _guarded_callback(tracker: Tracker) -> Any:
             return lambda *args, **kwargs: tracker.attempt(lambda run: found(*args, **kwargs))
 
     return Guarded()  # type: ignore[no-untyped-call]
-
-
-def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in figures.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}/")
-        elif isinstance(value, str | bool | int | float):
-            yield f"{above}{name}", value

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.nested import flatten
 from pipeline.settings import ROOT, library_environment
 from pipeline.store.artifacts import Store
 
@@ -71,10 +72,4 @@ class Place:
 
 def sets(overrides: Mapping[str, Any]) -> list[str]:
     """Return recipe overrides (dotted keys or tables) as command-line options."""
-    options = []
-    for key, value in overrides.items():
-        if isinstance(value, Mapping):
-            options += sets({f"{key}.{name}": item for name, item in value.items()})
-        else:
-            options += ["--set", f"{key}={value}"]
-    return options
+    return [word for key, value in flatten(overrides).items() for word in ("--set", f"{key}={value}")]

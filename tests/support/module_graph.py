@@ -25,6 +25,7 @@ GROUND = {
     "pipeline.errors",
     "pipeline.job",
     "pipeline.loopback",
+    "pipeline.nested",
     "pipeline.progress",
     "pipeline.recipes",
     "pipeline.sample",
