@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 BAR_AFTER, LINE_EVERY = 1.0, 15.0
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration in readable form: `3.2 s`, `5 min 41 s`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"

@@ -10,7 +10,7 @@ from pipeline.cli.console import Session, say
 from pipeline.cli.doctor import Diagnosis
 from pipeline.job import Job
 from pipeline.nested import flatten
-from pipeline.progress import clock
+from pipeline.progress import format_duration
 from pipeline.stages.stage import Step
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, decision_lines
@@ -43,7 +43,7 @@ def say_start(name: str, number: int, total: int, recipe: str) -> None:
 def say_done(step: Step) -> None:
     """Print the result of a stage on standard error."""
     how = "reused" if step.reused else "built"
-    say(f"      {how} in {clock(step.seconds)}: {step.artifact.ref}")
+    say(f"      {how} in {format_duration(step.seconds)}: {step.artifact.ref}")
 
 
 def step_document(step: Step) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def print_stage(session: Session, document: Mapping[str, Any]) -> None:
         return
     how = "reused" if document["reused"] else "built"
     sample = ", on sample data" if document["sample"] else ""
-    session.line(f"{document['stage']} {how} in {clock(document['seconds'])}{sample}")
+    session.line(f"{document['stage']} {how} in {format_duration(document['seconds'])}{sample}")
     if "promoted" in document:
         session.line(document["reason"])
     for name, value in flatten(document["figures"]).items():

@@ -10,7 +10,7 @@ from pipeline.cli.console import say
 from pipeline.cli.output import RunOutcome, say_done, say_start, step_document
 from pipeline.errors import RefusedError
 from pipeline.job import Job
-from pipeline.progress import clock
+from pipeline.progress import format_duration
 from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
 from pipeline.store.decisions import find_rejection, read_decision
 from pipeline.store.deployments import DeploymentLog
@@ -60,7 +60,7 @@ def _deploy(outcome: RunOutcome) -> None:
     outcome.deployment = run_deploy(job, release, decision, require_service=False)
     outcome.deployed_now = before is None or outcome.deployment.number > before.number
     how = "recorded as" if outcome.deployed_now else "already live as"
-    say(f"      {how} deployment {outcome.deployment.number} in {clock(time.monotonic() - started)}")
+    say(f"      {how} deployment {outcome.deployment.number} in {format_duration(time.monotonic() - started)}")
 
 
 def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from pipeline.errors import ServiceError
+from pipeline.progress import format_duration
 from pipeline.stack.airflow_api import OPEN, AirflowApi, Task
-from pipeline.stack.terminal import Progress, clock
+from pipeline.stack.terminal import Progress
 
 #: Start of a task's log line about the reason why it skips itself (`skip` in dags/wiring.py).
 SKIPPED = "warning: skipped: "
@@ -61,7 +62,8 @@ class Follower:
             elif now.state == "running":
                 since = self.clock() - self._begun.get(now.task_id, self.clock())
                 far = f" ({detail})" if (detail := self.detail(now)) else ""
-                parts.append(f"{group}: {split(now.task_id)[1]} for {clock(since)}{far}{self._next(now.task_id)}")
+                name, took = split(now.task_id)[1], format_duration(since)
+                parts.append(f"{group}: {name} for {took}{far}{self._next(now.task_id)}")
             else:
                 parts.append(f"{group}: {split(now.task_id)[1]} {waiting_for(now)}")
         return " | ".join(parts)
@@ -74,7 +76,8 @@ class Follower:
             text = f"started{again}"
         elif task.state == "success":
             outcome = self.outcome(task.task_id)
-            text = f"done in {clock(task.duration or 0)}{f', {outcome}' if outcome else ''}{self._next(task.task_id)}"
+            done = f"done in {format_duration(task.duration or 0)}"
+            text = f"{done}{f', {outcome}' if outcome else ''}{self._next(task.task_id)}"
         elif task.state in ("failed", "up_for_retry"):
             what = "FAILED" if task.state == "failed" else "failed, will be retried"
             text = f"{what}: {in_a_line(self.reason(task))}"

@@ -17,6 +17,7 @@ import httpx
 
 from pipeline.errors import SaebyeokError, StackError
 from pipeline.loopback import is_loopback
+from pipeline.progress import format_duration
 from pipeline.settings import ROOT, Settings
 from pipeline.stack import preflight
 from pipeline.stack.airflow_api import AirflowApi
@@ -33,7 +34,7 @@ from pipeline.stack.processes import (
     stop,
     write_record,
 )
-from pipeline.stack.terminal import Progress, clock
+from pipeline.stack.terminal import Progress
 
 DAG = "nightly_retrain"
 #: All DAGs of the project. `up` unpauses all of them, so that a triggered rollback runs at once.
@@ -235,7 +236,8 @@ def _wait(settings: Settings, api: AirflowApi, progress: Progress) -> None:
                 tail = "\n".join(last_lines(member.log, 12))
                 raise StackError(f"{tail}\n{name} ended while starting; see its log {member.log}")
         if time.monotonic() - begun > START_SECONDS:
-            raise StackError(f"no answer after {clock(START_SECONDS)} from: {waiting}; see {settings.home / 'logs'}")
+            after = format_duration(START_SECONDS)
+            raise StackError(f"no answer after {after} from: {waiting}; see {settings.home / 'logs'}")
         progress.show(f"waiting for {waiting} (Airflow takes about a minute)")
         time.sleep(1)
 

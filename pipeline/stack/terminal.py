@@ -6,6 +6,8 @@ import shutil
 import time
 from typing import TextIO
 
+from pipeline.progress import format_duration
+
 #: Minimum seconds between progress lines if the output is not a terminal.
 LINE_SECONDS = 15.0
 
@@ -25,7 +27,7 @@ class Progress:
 
     def step(self, text: str) -> None:
         """Print a permanent line, prefixed with the time since the start."""
-        self.say(f"{self._elapsed()}  {text}")
+        self.say(self._timed(text))
         self._last = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -34,21 +36,17 @@ class Progress:
 
     def show(self, text: str) -> None:
         """Show the status line until the next output. Elsewhere than on a terminal, print it every `LINE_SECONDS`."""
-        line = f"{self._elapsed()}  {text}"
+        line = self._timed(text)
         if self._live:
             self._write(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}")
         elif time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
             self._write(f"{line}\n")
 
-    def _elapsed(self) -> str:
-        return clock(time.monotonic() - self._start)
+    def _timed(self, text: str) -> str:
+        # Aligned up to `59 min 59 s`.
+        return f"{format_duration(time.monotonic() - self._start):>11}  {text}"
 
     def _write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
-
-
-def clock(seconds: float) -> str:
-    """Return `seconds` as minutes and seconds, such as 1:05."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.models.hardware import best_device, has_bf16
-from pipeline.progress import clock
+from pipeline.progress import format_duration
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Forecast(TrainerCallback):
         left, each = state.max_steps - state.global_step, spent / measured
         log.info(
             "about %s for the remaining %d of %d steps, at %.3g s per step; evaluations come on top",
-            clock(left * each),
+            format_duration(left * each),
             left,
             state.max_steps,
             each,

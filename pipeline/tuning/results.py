@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TrainingDivergedError
-from pipeline.progress import clock
+from pipeline.progress import format_duration
 from pipeline.recipes.overrides import format_overrides
 from pipeline.store.store_errors import store_errors
 from pipeline.tuning.space import Search
@@ -66,7 +66,7 @@ class Report:
             self.say(f"      failed: {last.problem}")
         elif best:
             far = "best so far" if best is last else f"the best is {best.value:.4f} (trial {best.number})"
-            self.say(f"      {self.metric} {last.value:.4f} after {clock(last.seconds)} of training; {far}")
+            self.say(f"      {self.metric} {last.value:.4f} after {format_duration(last.seconds)} of training; {far}")
         if best:
             self._write(tried, best)
 

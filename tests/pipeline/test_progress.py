@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pipeline import progress as module
-from pipeline.progress import progress
+from pipeline.progress import format_duration, progress
 
 SLOW = """
 import sys, time
@@ -26,6 +26,21 @@ with progress("answering", 3, bar=False) as advance:
         advance(1)
 sys.stderr.write("done")
 """
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (3.21, "3.2 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 0 s"),
+        (341.4, "5 min 41 s"),
+        (7200, "120 min 0 s"),
+    ],
+)
+def test_duration_has_minutes_from_sixty_seconds_on(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def on_a_terminal(seconds: float) -> str:

@@ -39,7 +39,7 @@ def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) ->
 
 def texts(out: io.StringIO) -> list[str]:
     """Return the lines without the time before them."""
-    return [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines()]
+    return [line.lstrip().split("  ", maxsplit=1)[1] for line in out.getvalue().splitlines()]
 
 
 def test_each_change_is_one_line_with_next_task() -> None:
@@ -52,7 +52,7 @@ def test_each_change_is_one_line_with_next_task() -> None:
     follower.look(look({"nsmc.validate": "success", "nsmc.train": "failed", "nsmc.deploy": "upstream_failed"}, 2))
     assert texts(out) == [
         "nsmc       validate  started",
-        "nsmc       validate  done in 1:02, reused from the store; next: train",
+        "nsmc       validate  done in 1 min 2 s, reused from the store; next: train",
         "nsmc       train     started",
         "nsmc       train     failed, will be retried: the loss became NaN ... see the log",
         "nsmc       train     started (try 2)",
@@ -81,7 +81,7 @@ def test_the_standing_line_says_stage_and_elapsed() -> None:
     training = look({"nsmc.validate": "success", "nsmc.train": "running"})
     follower.look(training)
     now = 65.0
-    assert follower.standing(training[::-1]) == "nsmc: train for 1:05 (step 3 of 9); next: deploy"
+    assert follower.standing(training[::-1]) == "nsmc: train for 1 min 5 s (step 3 of 9); next: deploy"
     assert follower.standing(look({})[::-1]) == "nsmc: validate comes next"
     queued = look({"nsmc.validate": "success", "nsmc.train": "scheduled"}, pool="gpu")
     assert follower.standing(queued[::-1]) == "nsmc: train waits for a slot in pool gpu"
@@ -97,8 +97,8 @@ def test_status_line_is_rewritten_only_on_terminal() -> None:
     terminal, file = Terminal(), io.StringIO()
     for out in (terminal, file):
         progress = Progress(out)
-        progress.show("train for 0:01")
-        progress.show("train for 0:02")
+        progress.show("train for 1.0 s")
+        progress.show("train for 2.0 s")
         progress.step("done")
     assert terminal.getvalue().count("\n") == 1
     assert terminal.getvalue().count("\r") == 3
