@@ -1,4 +1,4 @@
-"""Small state files: written atomically, and treated as absent if damaged."""
+"""Small files: written atomically, and state files treated as absent if damaged."""
 
 from __future__ import annotations
 
@@ -35,24 +35,46 @@ def read_state(path: Path, kind: TypeAdapter[T]) -> T | None:
     return None
 
 
-def replace_state(path: Path, text: str, *, mode: int = 0o666, durable: bool = True) -> None:
+def replace_file(path: Path, content: str | bytes, *, mode: int = 0o666, durable: bool = True) -> None:
     """Replace the file at `path` atomically: a reader sees the old or the new content, never a part.
 
     `mode` is the file mode before the umask. With `durable` the replacement is also atomic across a power loss;
     otherwise the file may then be empty. Raises OSError if it cannot be written, and leaves no temporary file.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with _temporary_file(path, content, mode, durable=durable) as temporary:
+        temporary.replace(path)
+    if durable:
+        sync(path.parent)
+
+
+def create_file(path: Path, content: str | bytes, *, mode: int = 0o666) -> bool:
+    """Create the file at `path` atomically and durably; return False, and change nothing, if it already exists.
+
+    Of several processes that create the same file, one succeeds. Raises OSError like `replace_file`.
+    """
+    with _temporary_file(path, content, mode, durable=True) as temporary:
+        try:
+            # A link, unlike a rename, fails if the name exists.
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+    sync(path.parent)
+    return True
+
+
+@contextmanager
+def _temporary_file(path: Path, content: str | bytes, mode: int, *, durable: bool) -> Iterator[Path]:
+    """Yield a new file next to `path` with `content`; it is deleted afterwards unless it was renamed."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
         if durable:
-            sync(beside)
-        beside.replace(path)
-        if durable:
-            sync(path.parent)
+            sync(temporary)
+        yield temporary
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def warn_of_damage(path: Path, reason: str) -> None:

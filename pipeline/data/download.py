@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from filelock import FileLock
 
+from pipeline.atomic_files import replace_file
 from pipeline.data.reading import SPLITS, Split, columns_of
 from pipeline.errors import DataError, DownloadError, RecipeError
 from pipeline.recipes.data_schema import Download, HubData
@@ -103,7 +104,8 @@ def _keep(part: Path, target: Path, known: str | None, whence: str) -> None:
             f"recipe has none, delete {_record(target)}"
         )
     # Write the checksum first: a file without a checksum counts as changed.
-    _record(target).write_text(digest + "\n", encoding="utf-8")
+    replace_file(_record(target), digest + "\n")
+    # Not `replace_file`: an interrupted `part` is kept and resumed. The checksum reveals content lost in a power cut.
     part.replace(target)
     log.info("%s: %s", target, whence)
 

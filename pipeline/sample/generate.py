@@ -1,12 +1,11 @@
 """Write the sample: reviews and sentence pairs in the formats of NSMC and KLUE-STS."""
 
 import json
-import os
-import tempfile
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic_files import replace_file
 from pipeline.errors import DataError
 from pipeline.sample import pairs, reviews
 
@@ -32,9 +31,11 @@ def write_sample(directory: Path, seed: int = 7) -> Path:
     if directory.exists() and not directory.is_dir():
         raise DataError(f"{directory} is a file; name a directory for the sample")
     # Write the card first: if the process dies, the next call recognises the files by the digests in the card.
-    _write_whole(directory / CARD, (json.dumps(new, indent=1) + "\n").encode())
+    directory.mkdir(parents=True, exist_ok=True)
+    replace_file(directory / CARD, json.dumps(new, indent=1) + "\n")
     for name, content in files.items():
-        _write_whole(directory / name, content)
+        (directory / name).parent.mkdir(exist_ok=True)
+        replace_file(directory / name, content)
     return directory
 
 
@@ -99,19 +100,3 @@ def _clear_stale(directory: Path, card: dict[str, Any], digests: dict[str, str])
     for name, digest in present.items():
         if digest != digests[name]:
             (directory / name).unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write the file atomically: a reader sees the old or the new content, also after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr, TypeAdapter
 
-from pipeline.atomic_files import read_state, replace_state
+from pipeline.atomic_files import read_state, replace_file
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.stack.preflight import address
 
@@ -149,4 +149,4 @@ def _new_keys() -> dict[str, str]:
 
 def write_private(path: Path, text: str) -> None:
     """Replace the file at `path`; it is readable by this user only, from the first byte on."""
-    replace_state(path, text, mode=0o600)
+    replace_file(path, text, mode=0o600)

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from pipeline.atomic_files import read_state, replace_state
+from pipeline.atomic_files import read_state, replace_file
 
 MARK = "SAEBYEOK_STACK"
 #: Seconds that processes get to finish after each signal; the first signal is SIGTERM.
@@ -64,7 +64,7 @@ def read_record(path: Path) -> Record | None:
 
 def write_record(path: Path, record: Record) -> None:
     """Replace the record atomically."""
-    replace_state(path, record.model_dump_json(indent=1))
+    replace_file(path, record.model_dump_json(indent=1))
 
 
 def _record_of_running(home: Path) -> Record | None:

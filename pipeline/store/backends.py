@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -13,7 +11,7 @@ from pathlib import Path
 from botocore.exceptions import ClientError
 from typing_extensions import override
 
-from pipeline.atomic_files import sync
+from pipeline.atomic_files import create_file, sync
 from pipeline.errors import SettingsError, StoreError
 from pipeline.store.store_errors import bucket_errors, store_errors
 
@@ -92,20 +90,9 @@ class LocalFiles(Files):
     @override
     def create(self, ref: str, content: bytes) -> bool:
         path = self.root / ref
-        beside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
         with store_errors(str(path)):
             make_directory(path.parent)
-            try:
-                beside.write_bytes(content)
-                sync(beside)
-                # A link, unlike a rename, fails if the name exists.
-                os.link(beside, path)
-            except FileExistsError:
-                return False
-            finally:
-                beside.unlink(missing_ok=True)
-            sync(path.parent)
-        return True
+            return create_file(path, content)
 
     @override
     def put(self, directory: Path, ref: str, last: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.atomic_files import replace_file
 from pipeline.errors import TrainingDivergedError
 from pipeline.progress import format_duration
 from pipeline.recipes.overrides import format_overrides
@@ -99,10 +100,8 @@ class Report:
 
     def _write(self, tried: Sequence[Tried], best: Tried) -> None:
         text = self._comment(tried, best) + "\n" + format_overrides({**self.search.overrides, **best.values})
-        beside = self.out.with_name(f".{self.out.name}.part")
         with store_errors(str(self.out)):
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(self.out)
+            replace_file(self.out, text)
 
     def _comment(self, tried: Sequence[Tried], best: Tried) -> str:
         recipe = self.search.job.recipe

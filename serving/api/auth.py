@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 from hashlib import sha256
 
+from pipeline.atomic_files import create_file
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
@@ -23,17 +23,8 @@ def deploy_token(settings: Settings) -> str:
     path = settings.deploy_token_file
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-        try:
-            # A link is atomic, and only one of several processes can create it.
-            os.link(beside, path)
-        except FileExistsError:
-            pass
-        finally:
-            beside.unlink()
+        # If another process creates it first, its token is the one to use.
+        create_file(path, secrets.token_urlsafe(32) + "\n", mode=0o600)
     try:
         token = path.read_text(encoding="utf-8").strip()
     except OSError as error:

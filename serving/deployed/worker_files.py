@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from pipeline.atomic_files import locked, read_state, replace_state
+from pipeline.atomic_files import locked, read_state, replace_file
 from serving.schemas import WorkerState
 
 #: Maximum number of staged releases. More are left over from crashed deployments; the oldest is dropped.
@@ -32,7 +32,7 @@ class WorkerFile:
     def write(self, state: WorkerState) -> None:
         """Write the worker's state. Raises OSError if the disk refuses it."""
         # Others read it only while this process lives, so it need not survive a power loss.
-        replace_state(self._state, state.model_dump_json(), durable=False)
+        replace_file(self._state, state.model_dump_json(), durable=False)
 
     def close(self) -> None:
         """Remove the files."""
@@ -82,12 +82,12 @@ class StagedList:
         """Add `ref` and return the new list."""
         with locked(self._lock):
             refs = [*(item for item in self.read() if item != ref), ref][-MAX_STAGED:]
-            replace_state(self._path, _REFS.dump_json(refs).decode())
+            replace_file(self._path, _REFS.dump_json(refs))
             return refs
 
     def remove(self, ref: str) -> list[str]:
         """Remove `ref` and return the new list."""
         with locked(self._lock):
             refs = [item for item in self.read() if item != ref]
-            replace_state(self._path, _REFS.dump_json(refs).decode())
+            replace_file(self._path, _REFS.dump_json(refs))
             return refs

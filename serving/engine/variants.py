@@ -11,7 +11,7 @@ from time import perf_counter
 import onnxruntime
 from pydantic import BaseModel, TypeAdapter
 
-from pipeline.atomic_files import locked, read_state, replace_state
+from pipeline.atomic_files import locked, read_state, replace_file
 from pipeline.store.releases import Card
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
@@ -75,7 +75,7 @@ def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
 def _keep(record: Path, measured: Record) -> None:
     """Write the measured speeds for the other workers; a full disk only makes them measure again."""
     try:
-        replace_state(record, measured.model_dump_json())
+        replace_file(record, measured.model_dump_json())
     except OSError as error:
         log.warning("%s: the measured speeds cannot be saved: %s", record, error)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.atomic_files import read_state, replace_state
+from pipeline.atomic_files import create_file, read_state, replace_file
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
+from tests.support.powercut import PowerCut
 
 KIND = TypeAdapter(dict[str, list[int]])
 
@@ -19,7 +20,7 @@ KIND = TypeAdapter(dict[str, list[int]])
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     path = tmp_path / "state.json"
-    replace_state(path, '{"numbers": [1, 2]}')
+    replace_file(path, '{"numbers": [1, 2]}')
     return path
 
 
@@ -59,13 +60,13 @@ def test_what_is_no_file_counts_as_absent(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_rights_of_a_private_file_hold_when_it_is_replaced(state: Path) -> None:
     assert stat.S_IMODE(state.stat().st_mode) & 0o600 == 0o600
-    replace_state(state, "{}", mode=0o600)
+    replace_file(state, "{}", mode=0o600)
     assert stat.S_IMODE(state.stat().st_mode) == 0o600
 
 
 def test_content_is_on_the_disk_before_the_name(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
-    replace_state(state, "{}")
+    replace_file(state, "{}")
     (first, beside), second, third = calls.seen
     assert (first, second, third) == ("fsync", ("replace", beside), ("fsync", state.parent.name))
     assert beside.startswith(".state.json.")
@@ -73,7 +74,7 @@ def test_content_is_on_the_disk_before_the_name(state: Path, monkeypatch: pytest
 
 def test_what_need_not_last_is_not_flushed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Calls(monkeypatch)
-    replace_state(state, "{}", durable=False)
+    replace_file(state, "{}", durable=False)
     assert [name for name, _ in calls.seen] == ["replace"]
 
 
@@ -83,6 +84,26 @@ def test_a_failed_write_leaves_the_old_content_alone(state: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        replace_state(state, '{"numbers": [3]}')
+        replace_file(state, '{"numbers": [3]}')
     assert read_state(state, KIND) == {"numbers": [1, 2]}
     assert [path.name for path in state.parent.iterdir()] == ["state.json"]
+
+
+def test_created_file_is_private_and_whole(tmp_path: Path) -> None:
+    assert create_file(tmp_path / "token", "아침\n", mode=0o600)
+    assert (tmp_path / "token").read_text(encoding="utf-8") == "아침\n"
+    assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_existing_file_is_not_created_again(tmp_path: Path) -> None:
+    assert create_file(tmp_path / "token", b"first")
+    assert not create_file(tmp_path / "token", b"second")
+    assert (tmp_path / "token").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_created_content_is_on_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut = PowerCut(tmp_path, monkeypatch)
+    assert create_file(tmp_path / "record", b"content")
+    assert (cut.least(tmp_path.with_name("after")) / "record").read_bytes() == b"content"

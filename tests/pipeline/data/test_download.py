@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -57,6 +58,19 @@ def test_partial_download_is_kept_for_the_next_run(server: Server, target: Path)
     download(server.wanted(CONTENT), target)
     assert target.read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=5000-"
+
+
+def test_unwritten_checksum_does_not_block_the_next_run(
+    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            download(server.wanted(), target)
+    # A part of a checksum would match no file.
+    assert not target.with_name("reviews.txt.sha256").exists()
+    download(server.wanted(), target)
+    assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -106,7 +107,7 @@ def test_new_seed_replaces_the_old_sample(tmp_path):
 def test_killed_write_is_finished_by_the_next(tmp_path, monkeypatch, before, survivors):
     if before is not None:
         write_sample(tmp_path, seed=before)
-    whole, written = generate._write_whole, []
+    whole, written = generate.replace_file, []
 
     def die_after(path, content):
         if len(written) == survivors:
@@ -114,15 +115,15 @@ def test_killed_write_is_finished_by_the_next(tmp_path, monkeypatch, before, sur
         written.append(path)
         whole(path, content)
 
-    monkeypatch.setattr(generate, "_write_whole", die_after)
+    monkeypatch.setattr(generate, "replace_file", die_after)
     with pytest.raises(KeyboardInterrupt):
         write_sample(tmp_path)
-    monkeypatch.setattr(generate, "_write_whole", whole)
+    monkeypatch.setattr(generate, "replace_file", whole)
     assert digests(write_sample(tmp_path)) == PINNED
 
 
 def test_failed_write_leaves_nothing_beside(tmp_path, monkeypatch):
-    monkeypatch.setattr(generate.os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "disk full")))
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "disk full")))
     with pytest.raises(OSError, match="disk full"):
         write_sample(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
