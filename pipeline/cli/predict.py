@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pipeline.errors import ArtifactError, DataError
 from pipeline.progress import progress
@@ -18,37 +18,12 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import Card, read_card
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from serving.engine.engine import Engine
 
 #: Inputs per call of the engine: enough to sort by length, few enough that the progress bar moves.
 CHUNK = 2048
 #: Maximum bytes of an input line. The rest of a longer line is dropped, so that one without an end fits in memory.
 LONGEST = 2**16
-
-
-class Answer(Protocol):
-    """Probabilities (inputs, labels) or scores (inputs, 1), and a flag (inputs,) for each truncated input."""
-
-    @property
-    def values(self) -> NDArray[np.float32]:
-        """Return the array that the class describes."""
-
-    @property
-    def truncated(self) -> NDArray[np.bool_]:
-        """Return the array that the class describes."""
-
-
-class Engine(Protocol):
-    """The part of `serving.engine.engine.Engine` that this module uses; only the command line may import the engine."""
-
-    card: Card
-
-    def problem(self, item: tuple[str, ...]) -> str | None:
-        """Return the reason why the model cannot read `item`, or None if it can."""
-
-    def answer(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
-        """Return the answers in the order of `inputs`, each one text or pair."""
 
 
 def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:

@@ -22,7 +22,7 @@ from pipeline.models.base_model import Base
 
 
 @dataclass(frozen=True)
-class Gate:
+class Findings:
     """All findings about the data."""
 
     held: Held
@@ -49,22 +49,22 @@ def check_data(
     published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
     doubts = {name: [fall] for name, fall in falls.items()}
     with job.store.draft() as project:
-        gate = _check(job, published, inputs.arrivals, doubts, base, project / "0")
+        findings = _check(job, published, inputs.arrivals, doubts, base, project / "0")
         # An arrival that breaks a rule of the combined data is left out, so that it does not stop every later run.
-        while found := _spoilers(job, published, gate, project / f"{len(doubts)}-spoilers"):
+        while found := _spoilers(job, published, findings, project / f"{len(doubts)}-spoilers"):
             for name, measure in found.items():
                 doubts.setdefault(name, []).append(measure)
-            gate = _check(job, published, inputs.arrivals, doubts, base, project / f"{len(doubts)}")
-        problems = [*_arrival_problems(inputs, gate.arrivals), *gate.problems]
-        _write_findings(job, inputs, gate, problems, draft)
+            findings = _check(job, published, inputs.arrivals, doubts, base, project / f"{len(doubts)}")
+        problems = [*_arrival_problems(inputs, findings.arrivals), *findings.problems]
+        _write_findings(job, inputs, findings, problems, draft)
     if problems:
         return {}, problems
-    for split, rows in gate.held.splits.items():
-        table = finished(recipe, rows.rows, gate.held.tables[split]["label_number"])
+    for split, rows in findings.held.splits.items():
+        table = finished(recipe, rows.rows, findings.held.tables[split]["label_number"])
         if split == "test":
-            table["in_train"] = gate.held.tables[split]["in_train"]
+            table["in_train"] = findings.held.tables[split]["in_train"]
         table.to_parquet(draft / f"{split}.parquet", index=False)
-    return _figures(job, inputs, gate), []
+    return _figures(job, inputs, findings), []
 
 
 def _check(
@@ -74,7 +74,7 @@ def _check(
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
     project: Path,
-) -> Gate:
+) -> Findings:
     """Check every arrival alone, then the accepted arrivals combined with the published files."""
     checked = check_arrivals(job.recipe, published, files, doubts, base)
     arrived = [part for _, part in checked if part is not None]
@@ -83,7 +83,7 @@ def _check(
 
 def _together(
     job: Job, published: Mapping[Split, Part], arrivals: list[Arrival], arrived: list[Part], project: Path
-) -> Gate:
+) -> Findings:
     splits: dict[Split, SplitRows] = {
         "train": join_parts("train", [published["train"], *arrived]),
         "test": join_parts("test", [published["test"]]),
@@ -91,59 +91,59 @@ def _together(
     held = hold(job, splits, project)
     overlaps, listed = measure_overlap(job.recipe, held.splits)
     problems = [*held.problems, *_overlap_problems(held, overlaps)]
-    return Gate(held, arrivals, arrived, overlaps, listed, problems)
+    return Findings(held, arrivals, arrived, overlaps, listed, problems)
 
 
-def _spoilers(job: Job, published: Mapping[Split, Part], gate: Gate, project: Path) -> dict[str, Measure]:
+def _spoilers(job: Job, published: Mapping[Split, Part], findings: Findings, project: Path) -> dict[str, Measure]:
     """Return the arrivals, by name, that break rules that hold without them; empty if no arrival is the cause."""
     excess = {
         part.file.name: Measure(
             name="rows that break a rule",
-            found=f"{gate.held.excess[part.file.name]:,} of {part.count:,}",
+            found=f"{findings.held.excess[part.file.name]:,} of {part.count:,}",
             usual=f"at most {job.recipe.data.quarantine:.1%}",
             level="critical",
         )
-        for part in gate.arrived
-        if part.file.name in gate.held.excess
+        for part in findings.arrived
+        if part.file.name in findings.held.excess
     }
-    if excess or not gate.problems or not gate.arrived:
+    if excess or not findings.problems or not findings.arrived:
         return excess
     # These rules fail with all arrivals and hold with none. Bisect to find the first day that breaks them.
-    brought = _broken(gate) - _broken(_together(job, published, [], [], project / "0"))
+    brought = _broken(findings) - _broken(_together(job, published, [], [], project / "0"))
     if not brought:
         return {}
-    low, high, worst = 0, len(gate.arrived), gate
+    low, high, worst = 0, len(findings.arrived), findings
     while high - low > 1:
         middle = (low + high) // 2
-        tried = _together(job, published, [], gate.arrived[:middle], project / str(middle))
+        tried = _together(job, published, [], findings.arrived[:middle], project / str(middle))
         low, high, worst = (low, middle, tried) if brought & _broken(tried) else (middle, high, worst)
     found = "; ".join(worst.problems)
     with_it = Measure(name="combined data", found=found, usual="every critical rule holds", level="critical")
-    return {gate.arrived[high - 1].file.name: with_it}
+    return {findings.arrived[high - 1].file.name: with_it}
 
 
-def _broken(gate: Gate) -> set[str]:
+def _broken(findings: Findings) -> set[str]:
     """Return the names of failed critical rules, exceeded overlaps, and files with too many rows to set aside."""
-    missed = [item for item in gate.held.findings if item.severity == "critical" and not item.passed]
+    missed = [item for item in findings.held.findings if item.severity == "critical" and not item.passed]
     rules = {f"{item.split} {item.rule}" for item in missed}
-    return rules | gate.held.excess.keys() | {item.name for item in gate.overlaps if not item.passed}
+    return rules | findings.held.excess.keys() | {item.name for item in findings.overlaps if not item.passed}
 
 
-def _write_findings(job: Job, inputs: Inputs, gate: Gate, problems: list[str], draft: Path) -> None:
+def _write_findings(job: Job, inputs: Inputs, findings: Findings, problems: list[str], draft: Path) -> None:
     """Write the data docs, the quarantined rows, the overlapping rows and `validation.json`."""
-    recipe, held = job.recipe, gate.held
-    page = build_page(job, held, gate.arrivals, gate.overlaps, gate.listed, problems)
+    recipe, held = job.recipe, findings.held
+    page = build_page(job, held, findings.arrivals, findings.overlaps, findings.listed, problems)
     write_docs(build_site(held.suite), draft / "docs", page)
     write_aside(recipe, held.aside, draft / quarantine.FILE)
-    write_overlap(recipe, gate.listed, draft / overlap.FILE)
+    write_overlap(recipe, findings.listed, draft / overlap.FILE)
     document = {
         "recipe": recipe.name,
         "suite": recipe.data.suite,
         "run": job.run,
         "files": {split: {"path": str(file.path), "sha256": file.digest} for split, file in inputs.published.items()},
         "findings": [item.model_dump(mode="json") for item in held.findings],
-        "arrivals": [item.model_dump(mode="json") for item in gate.arrivals],
-        "overlap": [asdict(item) for item in gate.overlaps],
+        "arrivals": [item.model_dump(mode="json") for item in findings.arrivals],
+        "overlap": [asdict(item) for item in findings.overlaps],
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
     (draft / "validation.json").write_text(text, encoding="utf-8")
@@ -170,10 +170,10 @@ def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     ]
 
 
-def _figures(job: Job, inputs: Inputs, gate: Gate) -> dict[str, Any]:
-    held = gate.held
-    left_out = [f"left out: {item.sentence('critical')}" for item in gate.arrivals if item.level == "critical"]
-    odd = [item.sentence("warning") for item in gate.arrivals if item.level == "warning"]
+def _figures(job: Job, inputs: Inputs, findings: Findings) -> dict[str, Any]:
+    held = findings.held
+    left_out = [f"left out: {item.sentence('critical')}" for item in findings.arrivals if item.level == "critical"]
+    odd = [item.sentence("warning") for item in findings.arrivals if item.level == "warning"]
     ignored = [f"{name} was ignored: name an arrival by its date, YYYY-MM-DD" for name in inputs.ignored]
     aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside in {quarantine.FILE}"
     rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
@@ -183,9 +183,9 @@ def _figures(job: Job, inputs: Inputs, gate: Gate) -> dict[str, Any]:
         "test_in_train": int(held.tables["test"]["in_train"].sum()),
         "warnings": [*left_out, *odd, *ignored, *([aside] if held.aside else []), *rules],
         "sample": job.recipe.sample,
-        "cutoff": str(gate.arrived[-1].file.date) if gate.arrived else None,
-        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in gate.arrived],
+        "cutoff": str(findings.arrived[-1].file.date) if findings.arrived else None,
+        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in findings.arrived],
         "left_out": left_out,
         "quarantined": len(held.aside),
-        "overlap": {item.name: item.normalised for item in gate.overlaps},
+        "overlap": {item.name: item.normalised for item in findings.overlaps},
     }

@@ -29,7 +29,7 @@ from pipeline.pretraining.objectives import OBJECTIVES, Masking
 from pipeline.pretraining.spec import EncoderSpec
 from pipeline.store.manifest import file_digest
 from pipeline.tracking.tracker import Tracker
-from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behind
+from pipeline.training.checkpoints import CheckpointCallback, newest_checkpoint, seconds_behind
 from pipeline.training.distributed import Order, spread
 from pipeline.training.samplers import TokenBatches
 from pipeline.training.trainer import BatchTrainer
@@ -111,7 +111,7 @@ def _learn(
             part.set_attn_implementation(training_attention())
     checkpoints = directory / CHECKPOINTS
     checkpoint = newest_checkpoint(checkpoints)
-    watch = Watch(spent=seconds_behind(checkpoint))
+    watch = CheckpointCallback(spent=seconds_behind(checkpoint))
     callbacks = [watch, *tracker.trainer_callbacks()]
     trainer = Pretrainer(spec, model, corpus, held, _arguments(spec, checkpoints, save_steps), callbacks)
     with watch.terminable():

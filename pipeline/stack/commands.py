@@ -11,7 +11,7 @@ from pipeline.stack import lifecycle as control
 from pipeline.stack.airflow_api import AirflowApi, Task
 from pipeline.stack.airflow_home import airflow_home
 from pipeline.stack.follow_run import (
-    Follower,
+    RunFollower,
     failure_reason,
     follow,
     read_task_log,
@@ -22,7 +22,7 @@ from pipeline.stack.follow_run import (
 )
 from pipeline.stack.lifecycle import DAG
 from pipeline.stack.processes import is_running, read_record
-from pipeline.stack.run_report import STAGES, RecipeOutcome, is_sample, made_by, outcomes, summary
+from pipeline.stack.run_report import ARTIFACT_TASKS, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
 from pipeline.store.artifacts import Artifact
 
@@ -60,13 +60,13 @@ def _status(state: str, results: list[RecipeOutcome], progress: Progress) -> int
     return REFUSED if refused else 0
 
 
-def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress) -> Follower:
+def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress) -> RunFollower:
     store = open_store(settings)
     logs = airflow_home(settings) / "logs"
 
     def outcome(task: str) -> str:
         recipe, stage = split(task)
-        artifact = made_by(api, store, DAG, run, task) if stage in STAGES else None
+        artifact = made_by(api, store, DAG, run, task) if stage in ARTIFACT_TASKS else None
         sample = is_sample(made_by(api, store, DAG, run, f"{recipe}.validate"))
         return in_brief(stage, artifact, run, sample=sample) if artifact else ""
 
@@ -77,7 +77,7 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
     def detail(task: Task) -> str:
         return steps_done(task_log(logs, DAG, run, task))
 
-    return Follower(api.task_order(DAG), progress, outcome, reason, detail)
+    return RunFollower(api.task_order(DAG), progress, outcome, reason, detail)
 
 
 def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:

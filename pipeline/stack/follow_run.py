@@ -25,7 +25,7 @@ FAILED_POLLS = 30
 
 
 @dataclass
-class Follower:
+class RunFollower:
     """Prints the changes in a run; each look is a list of its tasks."""
 
     order: list[str]
@@ -118,7 +118,7 @@ def waiting_for(task: Task) -> str:
     return "comes next" if task.state is None else task.state.replace("_", " ")
 
 
-def follow(api: AirflowApi, dag: str, run: str, follower: Follower) -> str:
+def follow(api: AirflowApi, dag: str, run: str, follower: RunFollower) -> str:
     """Follow a run to its end and return its state, `success` or `failed`.
 
     Raises ServiceError if more than `FAILED_POLLS` consecutive polls fail.

@@ -24,7 +24,7 @@ from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, airflow_home, prepare, read_password, setting_variables, stack_environment
 from pipeline.stack.processes import (
     Member,
-    Record,
+    StackRecord,
     is_running,
     last_lines,
     marked_processes,
@@ -165,13 +165,13 @@ def fingerprint(settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
-def _reusable(record: Record, settings: Settings) -> bool:
+def _reusable(record: StackRecord, settings: Settings) -> bool:
     """Return whether all processes run and were started with the current settings and code."""
     running = all(is_running(member, record.mark) for member in record.members.values())
     return running and set(record.members) == set(commands()) and record.fingerprint == fingerprint(settings)
 
 
-def _clear(record: Record, api: AirflowApi, progress: Progress) -> None:
+def _clear(record: StackRecord, api: AirflowApi, progress: Progress) -> None:
     """Stop the processes of an earlier start. Raises StackError if a run is in progress."""
     if api.health() and (run := api.active_run(DAG)):
         raise StackError(
@@ -198,7 +198,7 @@ def _start(settings: Settings, progress: Progress) -> None:
     mark = new_mark()
     for name, command in commands().items():
         members[name] = start(command, mark=mark, log=logs / f"{name}.log", environment=environment, cwd=ROOT)
-        record = Record(
+        record = StackRecord(
             mark=mark,
             fingerprint=fingerprint(settings),
             airflow_url=settings.airflow_url,

@@ -33,7 +33,7 @@ class Member(BaseModel):
     log: Path
 
 
-class Record(BaseModel):
+class StackRecord(BaseModel):
     """`HOME/stack.json`: the processes that were started."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class Record(BaseModel):
     members: dict[str, Member] = {}
 
 
-_RECORD = TypeAdapter(Record)
+_RECORD = TypeAdapter(StackRecord)
 
 
 def new_mark() -> str:
@@ -53,7 +53,7 @@ def new_mark() -> str:
     return secrets.token_hex(12)
 
 
-def read_record(path: Path) -> Record | None:
+def read_record(path: Path) -> StackRecord | None:
     """Return the record at `path`, or None if there is none.
 
     A damaged record is rebuilt from the running processes of this home: it has the mark and the addresses, but no
@@ -62,17 +62,17 @@ def read_record(path: Path) -> Record | None:
     return read_state(path, _RECORD) or (_record_of_running(path.parent) if path.exists() else None)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: StackRecord) -> None:
     """Replace the record atomically."""
     replace_file(path, record.model_dump_json(indent=1))
 
 
-def _record_of_running(home: Path) -> Record | None:
+def _record_of_running(home: Path) -> StackRecord | None:
     for process in psutil.process_iter():
         found = _environment(process)
         if MARK in found and found.get("SAEBYEOK_HOME") == str(home) and process.pid != os.getpid():
             addresses = {name: found.get(f"SAEBYEOK_{name.upper()}", "") for name in ("airflow_url", "service_url")}
-            return Record(mark=found[MARK], fingerprint="", **addresses)
+            return StackRecord(mark=found[MARK], fingerprint="", **addresses)
     return None
 
 
@@ -114,7 +114,7 @@ def marked_processes(mark: str) -> list[psutil.Process]:
     ]
 
 
-def stop(record: Record, patience: float = STOP_SECONDS) -> int:
+def stop(record: StackRecord, patience: float = STOP_SECONDS) -> int:
     """Stop all processes with the record's mark, and return their number.
 
     The recorded processes get SIGTERM first, because they stop their children in good order, and the one that was

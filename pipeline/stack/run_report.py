@@ -19,6 +19,7 @@ from pipeline.recipes.loading import recipe_names
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
+from pipeline.stages.stage import STAGES
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, decision_lines, read_decision
 from pipeline.store.deployments import DeploymentLog
@@ -27,7 +28,7 @@ from pipeline.store.releases import Card, read_card
 #: Settings that later commands must be run with too.
 VARIABLES = {"SAEBYEOK_HOME", "SAEBYEOK_STORE", "SAEBYEOK_AIRFLOW_URL", "SAEBYEOK_SERVICE_URL"}
 #: Tasks that return the ref of an artifact; the others return nothing or a deployment.
-STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export")
+ARTIFACT_TASKS = tuple(stage.name for stage in STAGES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[RecipeOu
     found = []
     for recipe in recipe_names():
         made = {}
-        for stage in STAGES:
+        for stage in ARTIFACT_TASKS:
             if artifact := made_by(api, store, dag, run, f"{recipe}.{stage}"):
                 made[stage] = artifact
         if made:
@@ -92,7 +93,7 @@ def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
     if decision := outcome.decision:
         yield from (f"  {line}" for line in decision_lines(decision))
         yield f"  {decision.reason}"
-    reused = [stage for stage in STAGES if outcome.is_reused(stage)]
+    reused = [stage for stage in ARTIFACT_TASKS if outcome.is_reused(stage)]
     if reused:
         yield f"  reused from the store: {', '.join(reused)}"
     for stage, file, label in (("decide", "report.html", "report"), ("validate", "docs/index.html", "data docs")):
@@ -103,7 +104,7 @@ def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Call:
+class ExampleRequest:
     """One request: path, body of a POST, and the number of lines and characters of the answer to show."""
 
     path: str
@@ -112,30 +113,35 @@ class Call:
     characters: int = 600
 
 
-def calls(store: Store, live: dict[str, Any]) -> list[Call]:
-    """Return one call per endpoint, for the deployed recipes in `live` (`recipes` of `GET /releases`)."""
-    found = [Call("/livez"), Call("/readyz")]
+def example_requests(store: Store, live: dict[str, Any]) -> list[ExampleRequest]:
+    """Return one request per endpoint, for the deployed recipes in `live` (`recipes` of `GET /releases`)."""
+    found = [ExampleRequest("/livez"), ExampleRequest("/readyz")]
     cards = {name: read_card(store.open(release["ref"])) for name, release in sorted(live.items())}
     for place, route in ROUTES.items():
         fitting = {name: card for name, card in cards.items() if (card.kind, card.inputs) == place}
         for name, card in fitting.items():
-            found.append(Call(route, examples(card) | ({"recipe": name} if len(fitting) > 1 else {})))
-    return [*found, Call("/releases"), Call("/metrics", lines=2), Call("/docs.json", characters=200)]
+            found.append(ExampleRequest(route, example_body(card) | ({"recipe": name} if len(fitting) > 1 else {})))
+    return [
+        *found,
+        ExampleRequest("/releases"),
+        ExampleRequest("/metrics", lines=2),
+        ExampleRequest("/docs.json", characters=200),
+    ]
 
 
-def examples(card: Card) -> dict[str, Any]:
+def example_body(card: Card) -> dict[str, Any]:
     """Return an example body for a release: its golden sentences (or pairs) with the lowest and the highest answer."""
     ordered = sorted(card.golden, key=lambda golden: golden.expected)
     chosen = [list(golden.texts) for golden in (ordered[0], ordered[-1])]
     return {"pairs": chosen} if card.inputs == "pair" else {"texts": [text for (text,) in chosen]}
 
 
-def ask(settings: Settings, call: Call) -> Iterator[str]:
-    """Yield a `curl` command line for `call`, and the service's current answer to it."""
-    url = f"{settings.service_url}{call.path}"
-    body = json.dumps(call.body, ensure_ascii=False) if call.body else None
+def ask(settings: Settings, request: ExampleRequest) -> Iterator[str]:
+    """Yield a `curl` command line for `request`, and the service's current answer to it."""
+    url = f"{settings.service_url}{request.path}"
+    body = json.dumps(request.body, ensure_ascii=False) if request.body else None
     extra = f" -H 'content-type: application/json' -d {shlex.quote(body)}" if body else ""
-    yield f"  curl -s {url}{extra}{f' | head -n {call.lines}' if call.lines else ''}"
+    yield f"  curl -s {url}{extra}{f' | head -n {request.lines}' if request.lines else ''}"
     try:
         answer = httpx.request(
             "POST" if body else "GET",
@@ -148,8 +154,8 @@ def ask(settings: Settings, call: Call) -> Iterator[str]:
     except httpx.HTTPError as error:
         yield f"    no answer: {error}"
         return
-    for line in answer.text.strip().splitlines()[: call.lines] or ["ok"]:
-        shown = line if len(line) <= call.characters else f"{line[: call.characters]} ..."
+    for line in answer.text.strip().splitlines()[: request.lines] or ["ok"]:
+        shown = line if len(line) <= request.characters else f"{line[: request.characters]} ..."
         yield f"    {'' if answer.is_success else f'{answer.status_code} '}{shown}"
 
 
@@ -173,8 +179,8 @@ def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool
             yield f"  served     {release['release']}"
     yield ""
     yield "The service:"
-    for call in calls(store, live):
-        yield from ask(settings, call)
+    for request in example_requests(store, live):
+        yield from ask(settings, request)
     yield ""
     yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
     yield f"Nightly:     03:00 Asia/Seoul, while the stack runs; logs: {settings.home / 'logs'}"

@@ -29,7 +29,7 @@ COMPLETE = "COMPLETE"
 EVERY, TIMES = 60.0, 25.0
 
 
-class Watch(TrainerCallback):
+class CheckpointCallback(TrainerCallback):
     """Callback that logs progress, requests checkpoints, marks complete ones and stops a diverged training.
 
     An interruption loses at most a minute of training, or 25 times the time of writing a checkpoint, if that is longer.

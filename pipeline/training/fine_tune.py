@@ -48,7 +48,7 @@ from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.releases import ScoreLine
 from pipeline.tracking.tracker import Tracker
-from pipeline.training.checkpoints import Watch, newest_checkpoint, seconds_behind
+from pipeline.training.checkpoints import CheckpointCallback, newest_checkpoint, seconds_behind
 from pipeline.training.cls_only import compute_first_row
 from pipeline.training.distributed import Order, spread
 from pipeline.training.forecast import forecasts
@@ -96,7 +96,7 @@ def fit(
     sharing = _sharing(recipe, model, threads)
     torch.set_num_threads(threads // sharing)
     checkpoint = newest_checkpoint(work)
-    watch = Watch(spent=seconds_behind(checkpoint))
+    watch = CheckpointCallback(spent=seconds_behind(checkpoint))
     transformer_of(model).set_attn_implementation(training_attention())
     if isinstance(model, PreTrainedModel):
         compute_first_row(model)

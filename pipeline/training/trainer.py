@@ -104,7 +104,7 @@ class BatchTrainer(Trainer):
         if self.args.process_index:
             # Processes start from equal weights, but must draw different random numbers in training.
             torch.manual_seed(self.args.seed + self.args.process_index)
-        # It prints to standard output; Watch logs the same values.
+        # It prints to standard output; CheckpointCallback logs the same values.
         self.remove_callback(PrinterCallback)
 
     @override

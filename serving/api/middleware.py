@@ -154,11 +154,11 @@ class Gate:
         if reading:
             check_media_type(headers)
         patience = asyncio.timeout(self._seconds)
-        watch: Watch | None = None
+        watch: DisconnectWatch | None = None
         try:
             async with patience:
                 body = await read_body(receive, headers, self._body_bytes) if reading else None
-                watch = Watch(receive, send)
+                watch = DisconnectWatch(receive, send)
                 await watch.run(self._app, scope, body)
         except TimeoutError as error:
             if not patience.expired():
@@ -171,7 +171,7 @@ class Gate:
                 raise ApiError(ErrorType.TIMEOUT, f"no response within {self._seconds:g} seconds") from error
 
 
-class Watch:
+class DisconnectWatch:
     """Run the application for one request, and cancel it if the client disconnects before the response."""
 
     def __init__(self, receive: Receive, send: Send) -> None:

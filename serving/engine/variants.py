@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 ROUNDS = 5
 
 
-class Record(BaseModel):
+class MeasuredRates(BaseModel):
     """Measured speed of a release's files on this machine, shared so that all workers serve the same file."""
 
     device: Device
@@ -32,7 +32,7 @@ class Record(BaseModel):
     rates: dict[str, float]
 
 
-_RECORD = TypeAdapter(Record)
+_RATES = TypeAdapter(MeasuredRates)
 
 
 def open_fastest(
@@ -54,7 +54,7 @@ def open_fastest(
             if found is None:
                 engine, found = _measure(first, directory, options)
                 if record:
-                    _keep(record, Record(device=engine.device, runtime=onnxruntime.__version__, rates=found))
+                    _keep(record, MeasuredRates(device=engine.device, runtime=onnxruntime.__version__, rates=found))
             else:
                 engine = _named(max(found, key=found.__getitem__), first, directory, options)
         engine.rates = found
@@ -64,7 +64,7 @@ def open_fastest(
 
 def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
     """Return the recorded speeds for the device of `first`; None if there is no valid record."""
-    found = read_state(record, _RECORD) if record else None
+    found = read_state(record, _RATES) if record else None
     if found is None:
         return None
     known = {variant.name for variant in first.card.variants[first.device]}
@@ -72,7 +72,7 @@ def _read(record: Path | None, first: Engine) -> dict[str, float] | None:
     return found.rates if same and found.rates and found.rates.keys() <= known else None
 
 
-def _keep(record: Path, measured: Record) -> None:
+def _keep(record: Path, measured: MeasuredRates) -> None:
     """Write the measured speeds for the other workers; a full disk only makes them measure again."""
     try:
         replace_file(record, measured.model_dump_json())

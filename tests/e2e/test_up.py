@@ -26,7 +26,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.airflow_api import OPEN, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
-from pipeline.stack.follow_run import Follower, follow
+from pipeline.stack.follow_run import RunFollower, follow
 from pipeline.stack.lifecycle import DAG, DAGS, open_api, record_path
 from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.terminal import Progress
@@ -134,7 +134,7 @@ def api(stack: Stack) -> Iterator[AirflowApi]:
 
 
 def wait_for(api: AirflowApi, run: str) -> str:
-    follower = Follower(
+    follower = RunFollower(
         api.task_order(DAG), Progress(sys.stderr), lambda task: "", lambda task: task.task_id, lambda task: ""
     )
     return follow(api, DAG, run, follower)

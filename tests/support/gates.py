@@ -109,7 +109,7 @@ BREAKS: dict[str, Break] = {
     "test_file_with_another_checksum_is_refused": Break("pipeline.data.download:_keep", "digest != known", "False"),
     "test_empty_split_error_says_what_to_do": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
     "test_nan_loss_stops_training_for_good": Break(
-        "pipeline.training.checkpoints:Watch.on_log", "not math.isfinite(float(values[name]))", "False"
+        "pipeline.training.checkpoints:CheckpointCallback.on_log", "not math.isfinite(float(values[name]))", "False"
     ),
     "test_floor_just_below_refuses_and_reached_promotes": Break(
         "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"

@@ -20,7 +20,7 @@ from pipeline.pretraining.pretrain import pretrain
 from pipeline.pretraining.spec import ENCODERS, EncoderSpec, load_encoder
 from pipeline.recipes.schema import ScratchSpec
 from pipeline.sample import write_sample
-from pipeline.training.checkpoints import Watch
+from pipeline.training.checkpoints import CheckpointCallback
 from tests.support.cli import Place
 from tests.support.small_pipeline import open_road, small_recipe
 
@@ -87,14 +87,14 @@ def test_killed_pretraining_resumes_with_the_same_result(
     spec = small(objective)
     whole = run(spec, lines, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        after_step = Watch.on_step_end
+        after_step = CheckpointCallback.on_step_end
 
-        def killed(self: Watch, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        def killed(self: CheckpointCallback, args: Any, state: Any, control: Any, **rest: Any) -> Any:
             if state.global_step == 7:
                 raise Killed
             return after_step(self, args, state, control, **rest)
 
-        patch.setattr(Watch, "on_step_end", killed)
+        patch.setattr(CheckpointCallback, "on_step_end", killed)
         with pytest.raises(Killed):
             run(spec, lines, tmp_path / "cut")
     assert [path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()] == ["checkpoint-4"]

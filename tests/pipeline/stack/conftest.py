@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.stack.processes import Member, Record, marked_processes, new_mark, start, stop
+from pipeline.stack.processes import Member, StackRecord, marked_processes, new_mark, start, stop
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -37,14 +37,14 @@ def taken_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def sleeper(tmp_path: Path) -> Iterator[Callable[..., tuple[Record, Member]]]:
+def sleeper(tmp_path: Path) -> Iterator[Callable[..., tuple[StackRecord, Member]]]:
     """Yield `sleeper(*command)`, which starts a marked process (one that sleeps by default) and returns its record."""
     records = []
 
-    def begin(*command: str) -> tuple[Record, Member]:
+    def begin(*command: str) -> tuple[StackRecord, Member]:
         mark = new_mark()
         member = start(command or SLEEP, mark=mark, log=tmp_path / "log", environment=os.environ, cwd=tmp_path)
-        record = Record(
+        record = StackRecord(
             mark=mark, fingerprint="x", airflow_url="http://a", service_url="http://b", members={"one": member}
         )
         records.append(record)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.stack.airflow_api import Task
-from pipeline.stack.follow_run import Follower, failure_reason, skip_reason, steps_done
+from pipeline.stack.follow_run import RunFollower, failure_reason, skip_reason, steps_done
 from pipeline.stack.terminal import Progress
 
 ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
@@ -23,11 +23,11 @@ def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "defaul
     ]
 
 
-def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) -> Follower:
+def make_follower(out: io.StringIO, clock: Callable[[], float] = lambda: 0.0) -> RunFollower:
     reasons = {"nsmc.train": "the loss became NaN\n  at step 7\nsee the log"}
     reasons |= {"nsmc.validate": "it has no data", "nsmc.deploy": ""}
     outcomes = {"nsmc.validate": "reused from the store"}
-    return Follower(
+    return RunFollower(
         ORDER,
         Progress(out),
         outcome=lambda task: outcomes.get(task, ""),

@@ -12,7 +12,7 @@ import pytest
 from pipeline.errors import StackError
 from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control
-from pipeline.stack.processes import Member, Record, is_running
+from pipeline.stack.processes import Member, StackRecord, is_running
 from pipeline.stack.terminal import Progress
 
 
@@ -24,7 +24,7 @@ def test_down_where_nothing_was_started_is_no_error(settings: Settings) -> None:
 
 
 def test_down_stops_once_and_forgets(
-    settings: Settings, sleeper: Callable[..., tuple[Record, Member]], stranger: psutil.Process
+    settings: Settings, sleeper: Callable[..., tuple[StackRecord, Member]], stranger: psutil.Process
 ) -> None:
     record, member = sleeper()
     settings.home.mkdir(parents=True)
@@ -39,7 +39,7 @@ def test_down_stops_once_and_forgets(
 
 
 def test_down_stops_what_a_damaged_record_was_of(
-    settings: Settings, sleeper: Callable[..., tuple[Record, Member]]
+    settings: Settings, sleeper: Callable[..., tuple[StackRecord, Member]]
 ) -> None:
     record, member = sleeper()
     settings.home.mkdir(parents=True)
@@ -60,7 +60,7 @@ def test_down_removes_damaged_record_of_ended_processes(settings: Settings) -> N
 
 @pytest.mark.parametrize("url", ["localhost", "http://127.0.0.1:99999", "http://127.0.0.1:3000"])
 def test_invalid_address_does_not_stop_running_stack(
-    url: str, settings: Settings, sleeper: Callable[..., tuple[Record, Member]]
+    url: str, settings: Settings, sleeper: Callable[..., tuple[StackRecord, Member]]
 ) -> None:
     settings = settings.model_copy(update={"airflow_url": url, "service_url": "http://127.0.0.1:3000"})
     record, member = sleeper()

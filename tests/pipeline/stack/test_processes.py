@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.stack.processes import (
     Member,
-    Record,
+    StackRecord,
     is_running,
     marked_processes,
     read_record,
@@ -21,7 +21,7 @@ from pipeline.stack.processes import (
 )
 from tests.support.damage import damage_file, each_damage
 
-Sleeper = Callable[..., tuple[Record, Member]]
+Sleeper = Callable[..., tuple[StackRecord, Member]]
 PARENT = [
     sys.executable,
     "-c",
@@ -84,7 +84,7 @@ def test_damaged_record_is_made_again_from_what_runs(
     assert read_record(path) == record
     damage_file(path, damage)
     made = read_record(path)
-    assert made == Record(
+    assert made == StackRecord(
         mark=record.mark, fingerprint="", airflow_url="http://airflow", service_url="http://service", members={}
     )
     assert stop(made) == 1

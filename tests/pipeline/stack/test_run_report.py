@@ -7,7 +7,7 @@ import shlex
 
 from pipeline.job import open_store
 from pipeline.settings import Settings
-from pipeline.stack.run_report import ask, calls, live_recipes, next_steps
+from pipeline.stack.run_report import ask, example_requests, live_recipes, next_steps
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
@@ -33,7 +33,7 @@ def test_each_endpoint_answers_with_release_examples(
     pairs = cross_encoder.publish(store, "klue-sts", key="b" * 16)
     DeploymentLog(store).append({"nsmc": reviews.ref, "klue-sts": pairs.ref}, after=0, run="test", reason="first")
     eventually("both are served", lambda: [item.deployment for item in service.client.releases().workers] == [1, 1])
-    said = [list(ask(settings, call)) for call in calls(store, live_recipes(settings))]
+    said = [list(ask(settings, request)) for request in example_requests(store, live_recipes(settings))]
     urls = [shlex.split(lines[0])[2].removeprefix(settings.service_url) for lines in said]
     assert urls == ["/livez", "/readyz", "/classify", "/similarity", "/releases", "/metrics", "/docs.json"]
     answers = dict(zip(urls, said, strict=True))
@@ -49,8 +49,8 @@ def test_each_endpoint_answers_with_release_examples(
     assert len(answers["/docs.json"][1]) < 250
     rarer = pair_classifier.publish(store, "same", key="c" * 16), text_scorer.publish(store, "stars", key="d" * 16)
     with service.deployed(*rarer):
-        asked = [call for call in calls(store, live_recipes(settings)) if call.body]
-        said = [list(ask(settings, call)) for call in asked]
+        asked = [request for request in example_requests(store, live_recipes(settings)) if request.body]
+        said = [list(ask(settings, request)) for request in asked]
     assert [(call.path, list(call.body or {})) for call in asked] == [
         ("/classify", ["texts"]),
         ("/classify", ["pairs"]),
@@ -61,7 +61,7 @@ def test_each_endpoint_answers_with_release_examples(
 
 
 def test_nobody_is_asked_for_what_is_not_deployed(settings: Settings, store: Store) -> None:
-    (first, *_) = found = calls(store, live_recipes(settings))
+    (first, *_) = found = example_requests(store, live_recipes(settings))
     assert [call.path for call in found] == ["/livez", "/readyz", "/releases", "/metrics", "/docs.json"]
     assert list(ask(settings, first))[1].startswith("    no answer: ")
 

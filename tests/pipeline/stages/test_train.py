@@ -25,7 +25,7 @@ from pipeline.models.hardware import has_bf16
 from pipeline.models.trained import load_trained
 from pipeline.stages.train import alone, train
 from pipeline.store.artifacts import Artifact
-from pipeline.training.checkpoints import COMPLETE, Watch, newest_checkpoint, seconds_behind
+from pipeline.training.checkpoints import COMPLETE, CheckpointCallback, newest_checkpoint, seconds_behind
 from pipeline.training.fine_tune import fit_line
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
@@ -53,16 +53,16 @@ def checkpoints_of(road: Road) -> Path:
 
 def kill_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Kill training just before it logs `step`."""
-    before = Watch.on_step_end
+    before = CheckpointCallback.on_step_end
 
     def on_step_end(
-        self: Watch, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+        self: CheckpointCallback, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
     ) -> Any:
         if state.global_step == step:
             raise Killed
         return before(self, args, state, control, **rest)
 
-    monkeypatch.setattr(Watch, "on_step_end", on_step_end)
+    monkeypatch.setattr(CheckpointCallback, "on_step_end", on_step_end)
 
 
 @pytest.fixture
@@ -254,15 +254,15 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
 ) -> None:
     road = open_road(small_recipe("nsmc", train__epochs=epochs), tmp_path / "home", train=300, test=40)
     stop = step if step > 0 else math.ceil(road.tokenized.figures["train"]["rows"] / 32)
-    before, after_step = signal.getsignal(signal.SIGTERM), Watch.on_step_end
+    before, after_step = signal.getsignal(signal.SIGTERM), CheckpointCallback.on_step_end
 
-    def terminated(self: Watch, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+    def terminated(self: CheckpointCallback, args: Any, state: Any, control: Any, **rest: Any) -> Any:
         if state.global_step == stop:
             os.kill(os.getpid(), signal.SIGTERM)
         return after_step(self, args, state, control, **rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Watch, "on_step_end", terminated)
+        patch.setattr(CheckpointCallback, "on_step_end", terminated)
         with pytest.raises(TerminatedError, match=f"after step {stop}; rerun the command to resume"):
             train(road.job, road.tokenized)
     assert signal.getsignal(signal.SIGTERM) == before

@@ -17,7 +17,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
-from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, Watch, newest_checkpoint, seconds_behind
+from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, CheckpointCallback, newest_checkpoint, seconds_behind
 
 pytestmark = pytest.mark.torch
 
@@ -60,7 +60,7 @@ def state_at(step: int, steps: int = 10, epochs: int = 2, *, first: bool = True)
     return TrainerState(global_step=step, max_steps=steps, num_train_epochs=epochs, is_world_process_zero=first)
 
 
-def asked(watch: Watch, arguments: TrainingArguments, state: TrainerState) -> bool:
+def asked(watch: CheckpointCallback, arguments: TrainingArguments, state: TrainerState) -> bool:
     """Return whether a checkpoint is requested after a step."""
     control = TrainerControl()
     watch.on_step_end(arguments, state, control)
@@ -87,7 +87,7 @@ def left_of(work: Path) -> list[str]:
 
 
 def test_checkpoint_is_asked_for_once_it_is_due(clock: Clock, arguments: TrainingArguments) -> None:
-    watch = Watch()
+    watch = CheckpointCallback()
     clock.now += EVERY - 0.125
     assert not asked(watch, arguments, state_at(3))
     clock.now += 0.125
@@ -95,7 +95,7 @@ def test_checkpoint_is_asked_for_once_it_is_due(clock: Clock, arguments: Trainin
 
 
 def test_last_step_of_an_epoch_requests_no_checkpoint(clock: Clock, arguments: TrainingArguments) -> None:
-    watch = Watch()
+    watch = CheckpointCallback()
     clock.now += 2 * EVERY
     found = [step for step in range(1, 11) if asked(watch, arguments, state_at(step))]
     assert found == [1, 2, 3, 4, 6, 7, 8, 9]
@@ -110,7 +110,7 @@ def test_next_checkpoint_waits_for_what_the_last_one_took(
     clock: Clock, arguments: TrainingArguments, tmp_path: Path, took: float, wait: float
 ) -> None:
     assert (EVERY, TIMES) == (60.0, 25.0)
-    watch = Watch()
+    watch = CheckpointCallback()
     whole_checkpoint(tmp_path, 3)
     clock.now += 100
     asked(watch, arguments, state_at(3))
@@ -125,7 +125,7 @@ def test_next_checkpoint_waits_for_what_the_last_one_took(
 def test_evaluation_is_no_part_of_what_a_checkpoint_takes(
     clock: Clock, arguments: TrainingArguments, tmp_path: Path
 ) -> None:
-    watch = Watch()
+    watch = CheckpointCallback()
     whole_checkpoint(tmp_path, 5)
     asked(watch, arguments, state_at(5))
     clock.now += 1000
@@ -140,18 +140,18 @@ def test_evaluation_is_no_part_of_what_a_checkpoint_takes(
 
 
 def test_sigterm_after_the_last_step_stops(sigterm: Callable[[], None]) -> None:
-    with pytest.raises(TerminatedError, match="after the last step") as caught, Watch().terminable():
+    with pytest.raises(TerminatedError, match="after the last step") as caught, CheckpointCallback().terminable():
         sigterm()
     assert caught.value.retryable
 
 
 def test_without_sigterm_training_just_ends(sigterm: Callable[[], None]) -> None:
-    with Watch().terminable():
+    with CheckpointCallback().terminable():
         pass
 
 
 def test_error_while_terminable_stays_what_it_is(sigterm: Callable[[], None]) -> None:
-    with pytest.raises(ZeroDivisionError), Watch().terminable():  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), CheckpointCallback().terminable():  # noqa: PT012
         sigterm()
         raise ZeroDivisionError
 
@@ -163,7 +163,7 @@ def test_sigterm_has_a_checkpoint_written_first(
     sigterm: Callable[[], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    watch = Watch()
+    watch = CheckpointCallback()
     directory = whole_checkpoint(tmp_path, 3)
     (directory / COMPLETE).unlink()
     with pytest.raises(TerminatedError, match="after step 3; rerun the command to resume"), watch.terminable():  # noqa: PT012
@@ -179,7 +179,7 @@ def test_in_another_thread_signals_are_left_alone(sigterm: Callable[[], None]) -
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def other() -> None:
-        with Watch().terminable():
+        with CheckpointCallback().terminable():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=other)
@@ -227,7 +227,7 @@ def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path, argum
     (directory / "below").mkdir()
     (directory / "below" / "optimizer.pt").write_bytes(b"moments")
     for spent in (1.0, 1e9):
-        Watch(spent).on_save(arguments, state_at(10), TrainerControl())
+        CheckpointCallback(spent).on_save(arguments, state_at(10), TrainerControl())
         assert newest_checkpoint(tmp_path) == str(directory)
         assert seconds_behind(str(directory)) == pytest.approx(spent, abs=1)
     sizes = json.loads((directory / COMPLETE).read_text("utf-8"))["sizes"]
@@ -238,12 +238,12 @@ def test_a_checkpoint_that_is_written_again_is_whole_again(tmp_path: Path, argum
 def test_only_the_first_process_marks_a_checkpoint(tmp_path: Path, arguments: TrainingArguments) -> None:
     directory = whole_checkpoint(tmp_path, 10)
     (directory / COMPLETE).unlink()
-    Watch().on_save(arguments, state_at(10, first=False), TrainerControl())
+    CheckpointCallback().on_save(arguments, state_at(10, first=False), TrainerControl())
     assert not (directory / COMPLETE).exists()
 
 
 def test_seconds_count_earlier_attempts(clock: Clock) -> None:
-    watch, first = Watch(spent=30.0), Watch()
+    watch, first = CheckpointCallback(spent=30.0), CheckpointCallback()
     clock.now += 12.0
     assert (watch.seconds, first.seconds) == (42.0, 12.0)
 
@@ -258,13 +258,13 @@ def test_figure_that_is_no_number_stops_for_good(arguments: TrainingArguments, n
     with pytest.raises(
         TrainingDivergedError, match=rf"^{name} is -?(nan|inf) at step 7: training has diverged"
     ) as caught:
-        Watch().on_log(arguments, state_at(7), TrainerControl(), logs)
+        CheckpointCallback().on_log(arguments, state_at(7), TrainerControl(), logs)
     assert not caught.value.retryable
 
 
 def test_figures_of_a_step_are_logged(arguments: TrainingArguments, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "pipeline.training.checkpoints")
     logs = {"loss": 0.123456, "eval_accuracy": math.nan, "total_flos": 1e15}
-    Watch().on_log(arguments, state_at(7), TrainerControl(), logs)
-    Watch().on_log(arguments, state_at(8), TrainerControl())
+    CheckpointCallback().on_log(arguments, state_at(7), TrainerControl(), logs)
+    CheckpointCallback().on_log(arguments, state_at(8), TrainerControl())
     assert caplog.messages == ["step 7 of 10: loss 0.1235, eval_accuracy nan", "step 8 of 10: "]

@@ -472,7 +472,7 @@ async def test_client_that_only_sends_on_is_answered() -> None:
 def lookers() -> int:
     """Return the number of tasks that wait for a disconnect."""
     names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
-    return names.count("Watch._wait")
+    return names.count("DisconnectWatch._wait")
 
 
 async def settled() -> int:
