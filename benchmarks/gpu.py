@@ -84,7 +84,7 @@ def bound(shape: str, precision: str, *, backward: bool = False) -> float:
 
 
 @dataclass
-class Subject:
+class RandomModel:
     """A random model of one shape, a batch, and the answers of the CPU in fp32."""
 
     shape: str
@@ -176,19 +176,19 @@ def of_gradients(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:
     return float(np.max(shares))
 
 
-def of_training(subject: Subject, precision: str, *changes: Callable[[Any], None]) -> float:
+def of_training(subject: RandomModel, precision: str, *changes: Callable[[Any], None]) -> float:
     """Return the difference of a training step from the CPU: the larger one of answers and gradients."""
     logits, gradients = learn(subject.changed(*changes), subject.batch, precision)
     wanted, slopes = subject.reference
     return max(of_answers(logits, wanted), of_gradients(gradients, slopes))
 
 
-def compiled(subject: Subject) -> Callable[[Any], None]:
+def compiled(subject: RandomModel) -> Callable[[Any], None]:
     """Return `compile_layers` with torch's compiler on CUDA; on other devices its graphs run uncompiled."""
     return lambda model: compile_layers(model, "inductor" if subject.device == "cuda" else "eager")
 
 
-def of_session(subject: Subject, name: str, *, replayed: bool = False) -> float:
+def of_session(subject: RandomModel, name: str, *, replayed: bool = False) -> float:
     """Return the difference of a release's CUDA file from the CPU; `replayed` uses small batches and CUDA graphs."""
     import onnxruntime as ort
 
@@ -217,7 +217,7 @@ def plain(session: Any) -> Callable[[Any], Any]:
     return lambda feed: in_lane(lambda: session.run(None, feed)[0])
 
 
-def feeds(subject: Subject, *, replayed: bool) -> Iterator[tuple[slice, dict[str, Any]]]:
+def feeds(subject: RandomModel, *, replayed: bool) -> Iterator[tuple[slice, dict[str, Any]]]:
     """Yield the rows and inputs of a graph, cut to the longest row: all rows, or twice in parts of 1, 2, 4, 8 rows."""
     count = len(LENGTHS)
     for rows in (1, 2, 4, 8) * 2 if replayed else (count,):
@@ -234,35 +234,35 @@ def feeds(subject: Subject, *, replayed: bool) -> Iterator[tuple[slice, dict[str
 
 
 @dataclass(frozen=True)
-class Way:
+class ComputePath:
     """One way of computing: its precision, and whether it needs CUDA."""
 
     name: str
     precision: str
-    measure: Callable[[Subject], float]
+    measure: Callable[[RandomModel], float]
     backward: bool = False
     cuda_only: bool = False
 
 
 WAYS = (
-    Way("training, padded, fp32", "fp32", lambda it: of_training(it, "fp32"), backward=True),
-    Way("training, padded, bf16", "bf16", lambda it: of_training(it, "bf16"), backward=True),
-    Way("training, packed, bf16", "bf16", lambda it: of_training(it, "bf16", pack_rows), backward=True),
-    Way(
+    ComputePath("training, padded, fp32", "fp32", lambda it: of_training(it, "fp32"), backward=True),
+    ComputePath("training, padded, bf16", "bf16", lambda it: of_training(it, "bf16"), backward=True),
+    ComputePath("training, packed, bf16", "bf16", lambda it: of_training(it, "bf16", pack_rows), backward=True),
+    ComputePath(
         "training, packed, compiled, bf16",
         "bf16",
         lambda it: of_training(it, "bf16", pack_rows, compiled(it)),
         backward=True,
     ),
-    Way("graph, padded, fp16", "fp16", lambda it: of_session(it, "padded")),
-    Way("graph, padded, fp16, replayed", "fp16", lambda it: of_session(it, "padded", replayed=True)),
-    Way("graph, packed, fp16", "fp16", lambda it: of_session(it, "packed"), cuda_only=True),
+    ComputePath("graph, padded, fp16", "fp16", lambda it: of_session(it, "padded")),
+    ComputePath("graph, padded, fp16, replayed", "fp16", lambda it: of_session(it, "padded", replayed=True)),
+    ComputePath("graph, packed, fp16", "fp16", lambda it: of_session(it, "packed"), cuda_only=True),
 )
 
 
 def check(shape: str, device: str, directory: Path) -> Iterator[Found]:
     """Yield the result of every way for a model of `shape` (layers x hidden)."""
-    subject = Subject(shape, device, directory)
+    subject = RandomModel(shape, device, directory)
     for way in WAYS:
         limit = bound(shape, way.precision, backward=way.backward)
         if way.cuda_only and device != "cuda":

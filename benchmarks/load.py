@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--pid", type=int, help="process id of the service, to report its core usage")
     arguments = parser.parse_args()
     texts = json.loads(arguments.texts.read_text(encoding="utf-8"))
-    crowd = Crowd(cycle(requests(arguments.url, texts, arguments.sentences)))
+    crowd = LoadClients(cycle(requests(arguments.url, texts, arguments.sentences)))
     print(json.dumps(uvloop.run(crowd.measure(arguments))))
 
 
@@ -62,7 +62,7 @@ def requests(url: str, texts: list[str], sentences: int) -> list[bytes]:
 
 
 @dataclass
-class Crowd:
+class LoadClients:
     """All clients: their requests, and the latencies and errors since the end of the warm-up."""
 
     requests: Any
@@ -100,7 +100,7 @@ class Crowd:
         loop = asyncio.get_running_loop()
         while not self.over:
             try:
-                _, client = await loop.create_connection(lambda: Client(self), host, port)
+                _, client = await loop.create_connection(lambda: LoadConnection(self), host, port)
             except OSError as error:
                 self.errors[type(error).__name__] += 1
             else:
@@ -108,10 +108,10 @@ class Crowd:
             await asyncio.sleep(PAUSE)
 
 
-class Client(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """One keep-alive connection."""
 
-    def __init__(self, crowd: Crowd) -> None:
+    def __init__(self, crowd: LoadClients) -> None:
         """Create a client whose future `lost` is done when the connection is lost."""
         self._crowd = crowd
         self.lost = asyncio.get_running_loop().create_future()

@@ -33,14 +33,14 @@ sys.exit(gpu.main(["--check", "--shapes", gpu.TINY, "--device", "cpu"]))
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> gpu.Subject:
-    made = gpu.Subject(gpu.TINY, "cpu", tmp_path_factory.mktemp("gpu"))
+def subject(tmp_path_factory: pytest.TempPathFactory) -> gpu.RandomModel:
+    made = gpu.RandomModel(gpu.TINY, "cpu", tmp_path_factory.mktemp("gpu"))
     # Computed before a test breaks the code that computes them.
     assert made.graphs
     return made
 
 
-def way(name: str) -> gpu.Way:
+def way(name: str) -> gpu.ComputePath:
     return next(way for way in gpu.WAYS if way.name == name)
 
 
@@ -71,19 +71,21 @@ def shifted(model: Any) -> None:
 
 
 @pytest.mark.parametrize("fault", [scaled, shifted])
-def test_a_broken_step_is_above_its_bound(subject: gpu.Subject, fault: Callable[[Any], None]) -> None:
+def test_a_broken_step_is_above_its_bound(subject: gpu.RandomModel, fault: Callable[[Any], None]) -> None:
     for precision in ("fp32", "bf16"):
         found = gpu.of_training(subject, precision, gpu.pack_rows, fault)
         assert found > gpu.bound(gpu.TINY, precision, backward=True)
 
 
-def test_a_gradient_that_is_missing_is_a_mismatch(subject: gpu.Subject) -> None:
+def test_a_gradient_that_is_missing_is_a_mismatch(subject: gpu.RandomModel) -> None:
     _, gradients = subject.reference
     fewer = dict(list(gradients.items())[1:])
     assert not gpu.Found("way", gpu.TINY, gpu.of_gradients(fewer, gradients), 1.0).passed
 
 
-def test_a_graph_that_sees_padding_is_above_its_bound(subject: gpu.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_graph_that_sees_padding_is_above_its_bound(
+    subject: gpu.RandomModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def unmasked(session: Any) -> Callable[[Any], Any]:
         return lambda feed: session.run(None, feed | {"attention_mask": np.ones_like(feed["attention_mask"])})[0]
 
@@ -91,7 +93,9 @@ def test_a_graph_that_sees_padding_is_above_its_bound(subject: gpu.Subject, monk
     assert way("graph, padded, fp16").measure(subject) > limit("graph, padded, fp16")
 
 
-def test_replay_of_the_previous_rows_exceeds_its_bound(subject: gpu.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_of_the_previous_rows_exceeds_its_bound(
+    subject: gpu.RandomModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Shape, "run", lambda self, feed: self._output.numpy()[: len(feed["input_ids"])])
     assert way("graph, padded, fp16, replayed").measure(subject) > limit("graph, padded, fp16, replayed")
 
@@ -99,7 +103,7 @@ def test_replay_of_the_previous_rows_exceeds_its_bound(subject: gpu.Subject, mon
 def test_a_mismatch_is_said_and_is_the_exit_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ways = (gpu.Way("sound", "fp32", lambda _: 1e-9), gpu.Way("broken", "fp32", lambda _: float("nan")))
+    ways = (gpu.ComputePath("sound", "fp32", lambda _: 1e-9), gpu.ComputePath("broken", "fp32", lambda _: float("nan")))
     monkeypatch.setattr(gpu, "WAYS", ways)
     assert gpu.main(["--check", "--shapes", gpu.TINY, "--device", "cpu"]) == 1
     _, sound, broken = capsys.readouterr().out.splitlines()

@@ -138,7 +138,7 @@ def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., C
 
 
 @dataclass(frozen=True)
-class Run:
+class DagRun:
     """A finished run."""
 
     id: str
@@ -147,15 +147,15 @@ class Run:
 
 
 @pytest.fixture
-def airflow(database: Path, bag: BundleDagBag, settings: Settings) -> Callable[..., Run]:
+def airflow(database: Path, bag: BundleDagBag, settings: Settings) -> Callable[..., DagRun]:
     """Return `airflow(dag, **conf)`, which runs a DAG to its end in this process, in the test's own home."""
 
-    def run(dag: str, **conf: Any) -> Run:
+    def run(dag: str, **conf: Any) -> DagRun:
         made = bag.dags[dag].test(run_conf=conf)
         states = rows(
             database, "select task_id, state from task_instance where dag_id = ? and run_id = ?", dag, made.run_id
         )
-        return Run(made.run_id, str(made.state), dict(states))
+        return DagRun(made.run_id, str(made.state), dict(states))
 
     return run
 

@@ -18,11 +18,11 @@ from pipeline.stages.deploy import deploy
 from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
-from tests.dags.conftest import Run, rows
+from tests.dags.conftest import DagRun, rows
 from tests.support.hook import Hook
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
-Airflow = Callable[..., Run]
+Airflow = Callable[..., DagRun]
 
 
 def test_rejected_data_stop_recipe_and_link_data_docs(

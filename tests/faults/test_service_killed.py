@@ -11,7 +11,8 @@ import pytest
 from pipeline.job import open_store
 from pipeline.store.artifacts import Store
 from serving.deployed.worker_files import live_workers
-from tests.support.deploying import Answer, hammering, put
+from tests.support.crowd import TimedAnswer
+from tests.support.deploying import hammering, put
 from tests.support.running_service import Service, eventually
 from tests.support.tiny_releases import TinyModel
 
@@ -34,7 +35,7 @@ def deployment_of_all(service: Service, workers: int = 2) -> int | None:
     return numbers.pop() if len(states) == workers and len(numbers) == 1 else None
 
 
-def named(seen: list[Answer], *, lost: int = 0) -> set[str]:
+def named(seen: list[TimedAnswer], *, lost: int = 0) -> set[str]:
     """Return the releases that answered; at most `lost` requests may have no answer."""
     assert {answer.status for answer in seen} <= {0, 200}, {answer for answer in seen if answer.status not in (0, 200)}
     unanswered = [answer for answer in seen if answer.status == 0]
@@ -42,7 +43,7 @@ def named(seen: list[Answer], *, lost: int = 0) -> set[str]:
     return {answer.release for answer in seen if answer.status == 200}
 
 
-def answers_again(seen: list[Answer]) -> Callable[[], bool]:
+def answers_again(seen: list[TimedAnswer]) -> Callable[[], bool]:
     """Return a condition that is true after ten more successful answers in a row."""
     begin = len(seen)
     return lambda: len(seen) > begin + 10 and all(answer.status == 200 for answer in seen[-10:])

@@ -21,7 +21,7 @@ from typing import Any
 from pipeline.settings import library_environment
 from tests.mutants import results, sandbox
 from tests.mutants.mutations import Mutation, mutations
-from tests.mutants.results import Journal, Row, Selection
+from tests.mutants.results import Journal, ModuleScore, Selection
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("modules.toml")
@@ -92,7 +92,7 @@ class Warm:
 
 
 @dataclass
-class Run:
+class ModuleRun:
     """One module's mutants, and the results so far."""
 
     module: str
@@ -129,7 +129,7 @@ def run(module: str, jobs: int, *, match: str, survivors: bool) -> int:
     if survivors:
         asked = [mutation for mutation in asked if journal.last.get(mutation.key) == results.SURVIVED]
     started = time.monotonic()
-    _work(Run(module, selection, journal, deque(_open(asked, journal)), len(every)), jobs)
+    _work(ModuleRun(module, selection, journal, deque(_open(asked, journal)), len(every)), jobs)
     _print_survivors(module, source, asked, journal)
     if _open(asked, journal):
         return 1
@@ -143,7 +143,7 @@ def _open(asked: list[Mutation], journal: Journal) -> list[Mutation]:
     return [mutation for mutation in asked if mutation.key not in journal.results]
 
 
-def _work(run: Run, jobs: int) -> None:
+def _work(run: ModuleRun, jobs: int) -> None:
     threads = [threading.Thread(target=run.work, args=(f"w{number}",)) for number in range(jobs if run.waiting else 0)]
     for thread in threads:
         thread.start()
@@ -169,7 +169,7 @@ def _write_row(module: str, key: str, every: list[Mutation], journal: Journal) -
     counts = results.count(journal.results[mutation.key]["status"] for mutation in every)
     survivors = [name for name, result in journal.results.items() if result["status"] == results.SURVIVED]
     named = sum(name in reasons for name in survivors)
-    row = Row(
+    row = ModuleScore(
         module,
         str(len(every)),
         str(counts[results.KILLED]),

@@ -98,7 +98,7 @@ def read_reasons(path: Path) -> dict[str, dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class Row:
+class ModuleScore:
     """One module's score, as the table has it."""
 
     module: str
@@ -126,15 +126,15 @@ def score(counts: Counter[str]) -> float:
     return (counts[KILLED] + counts[TIMEOUT]) / max(1, counts.total())
 
 
-def read_rows(text: str) -> dict[str, Row]:
+def read_rows(text: str) -> dict[str, ModuleScore]:
     """The rows of the document's table of scores, by module."""
     table = text.partition(START)[2].partition(END)[0]
     lines = [line for line in table.splitlines() if line.startswith("|")][2:]
-    rows = [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
+    rows = [ModuleScore(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
     return {row.module: row for row in rows}
 
 
-def write_rows(text: str, rows: Sequence[Row]) -> str:
+def write_rows(text: str, rows: Sequence[ModuleScore]) -> str:
     """The document with these rows."""
     table = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells() for row in rows)]
     lines = "".join(f"| {' | '.join(cells)} |\n" for cells in table)

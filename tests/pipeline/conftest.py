@@ -14,13 +14,13 @@ from pipeline.store.artifacts import Store
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
-    from tests.support.bucket import Bucket, Server
+    from tests.support.bucket import Bucket, BucketServer
     from tests.support.small_pipeline import Road
     from tests.support.wandb_server import WandbServer
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[tuple[str, Server]]:
+def s3() -> Iterator[tuple[str, BucketServer]]:
     """A real S3 server in this process (moto's), its URL first."""
     from tests.support.bucket import s3_server
 
@@ -29,7 +29,7 @@ def s3() -> Iterator[tuple[str, Server]]:
 
 
 @pytest.fixture
-def bucket(s3: tuple[str, Server], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(s3: tuple[str, BucketServer], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket; AWS's variables lead to it, also for subprocesses."""
     from tests.support.bucket import CREDENTIALS, Bucket
 

@@ -12,12 +12,12 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support import freshness
 from tests.support.freshness import Freshness, dependencies, summary
-from tests.support.long_runs import DOCUMENT, TARGETS, Row, name_of, read_table, write_table
+from tests.support.long_runs import DOCUMENT, TARGETS, LongTestRow, name_of, read_table, write_table
 
 TESTS = ROOT / "tests"
 ROWS = [
-    Row("`make soak`", "swaps: a[3 minutes]", "passed; 9 swaps", "181", "2026-01-02", "0123456789", "2"),
-    Row(
+    LongTestRow("`make soak`", "swaps: a[3 minutes]", "passed; 9 swaps", "181", "2026-01-02", "0123456789", "2"),
+    LongTestRow(
         "`make test-faults`",
         "full disk: b",
         "skipped: only root can",

@@ -9,10 +9,21 @@ import pytest
 
 from pipeline.settings import ROOT
 from tests.mutants.mutations import mutations
-from tests.mutants.results import END, START, Journal, Row, Selection, count, make_key, read_rows, score, write_rows
+from tests.mutants.results import (
+    END,
+    START,
+    Journal,
+    ModuleScore,
+    Selection,
+    count,
+    make_key,
+    read_rows,
+    score,
+    write_rows,
+)
 
 MODULES = ROOT / "tests" / "mutants" / "modules.toml"
-ROW = Row("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
+ROW = ModuleScore("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
 
 
 def changed(line: str) -> set[str]:

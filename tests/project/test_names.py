@@ -1,18 +1,21 @@
-"""One name for one thing: public classes of the project's modules."""
+"""One name for one thing: public classes of the project and of the modules that its tests share."""
 
 from __future__ import annotations
 
 import ast
 from collections import defaultdict
 
-from tests.support.module_graph import modules
+from pipeline.settings import ROOT
+from tests.support.module_graph import FOLDERS
 
 
 def test_public_classes_have_distinct_names() -> None:
     places = defaultdict(list)
-    for module in modules():
-        for node in ast.parse(module.path.read_text(encoding="utf-8")).body:
+    for path in (
+        path for folder in (*FOLDERS, "benchmarks", "tests/support") for path in (ROOT / folder).rglob("*.py")
+    ):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].append(module.name)
-    assert places["Recipe"] == ["pipeline.recipes.schema"]
+                places[node.name].append(str(path.relative_to(ROOT)))
+    assert places["Recipe"] == ["pipeline/recipes/schema.py"]
     assert {name: found for name, found in places.items() if len(found) > 1} == {}

@@ -18,7 +18,7 @@ import pytest
 
 from pipeline.deployment.deployer import rollback
 from pipeline.job import open_store
-from tests.support.crowd import Answer, Crowd
+from tests.support.crowd import Crowd, TimedAnswer
 from tests.support.deploying import put
 from tests.support.long_runs import commit, is_fresh
 from tests.support.running_service import Service
@@ -39,7 +39,7 @@ A, B = ("nsmc-" + letter * 16 for letter in "ab")
 
 
 @dataclass
-class Progress:
+class SoakProgress:
     """Return the rounds that ran at this commit, in all attempts."""
 
     seconds: float = 0.0
@@ -79,7 +79,7 @@ def sizes(service: Service) -> dict[int, int]:
     return {pid: int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in service.pids()}
 
 
-def waits(answers: Sequence[Answer]) -> list[float]:
+def waits(answers: Sequence[TimedAnswer]) -> list[float]:
     """Return the latency of each request in seconds, sorted."""
     return sorted(answer.came - answer.asked for answer in answers)
 
@@ -107,7 +107,7 @@ def values(model: TinyModel) -> list[float]:
     return [expected(model, (text,))[1] for text in TEXTS]
 
 
-def named(answer: Answer, truth: Mapping[str, Sequence[float]]) -> str:
+def named(answer: TimedAnswer, truth: Mapping[str, Sequence[float]]) -> str:
     """Return the release whose answers these are; they vary slightly with the other rows of the batch."""
     return min(truth, key=lambda name: math.dist(truth[name], answer.values))
 
@@ -121,7 +121,7 @@ def test_nobody_notices_a_swap(
     cache: pytest.Cache,
     record_property: pytest.RecordProperty,
 ) -> None:
-    progress = Progress(**((not is_fresh() and cache.get(key(), None)) or {}))
+    progress = SoakProgress(**((not is_fresh() and cache.get(key(), None)) or {}))
     put(service.settings, classifier.publish(open_store(service.settings), "nsmc", key="a" * 16))
     truth = {name: values(model) for name, model in ((A, classifier), (B, other_classifier))}
     warm: dict[int, int] = {}

@@ -75,7 +75,7 @@ class Fault:
 
 
 @dataclass
-class Server:
+class BucketServer:
     """WSGI middleware: requests are handled one by one, as S3 guarantees for one object and moto does not."""
 
     application: Application
@@ -109,7 +109,7 @@ class Server:
         self.requests.clear()
 
 
-class Handler(MotoRequestHandler):
+class BucketHandler(MotoRequestHandler):
     """Moto's handler; silence starts here, because it sends "100 Continue" before the middleware is called."""
 
     def run_wsgi(self) -> None:
@@ -123,13 +123,13 @@ class Handler(MotoRequestHandler):
 
 
 @contextmanager
-def s3_server() -> Iterator[tuple[str, Server]]:
+def s3_server() -> Iterator[tuple[str, BucketServer]]:
     """Yield a server on a free port: its URL and its middleware."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
-    moto._server.app = server = Server(moto._server.app)
-    moto._server.RequestHandlerClass = Handler
+    moto._server.app = server = BucketServer(moto._server.app)
+    moto._server.RequestHandlerClass = BucketHandler
     try:
         yield f"http://{host}:{port}", server
     finally:
@@ -141,7 +141,7 @@ def s3_server() -> Iterator[tuple[str, Server]]:
 class Bucket:
     """The bucket of one test; `uri` is a store in it."""
 
-    server: Server
+    server: BucketServer
     endpoint: str
     name: str = field(default_factory=lambda: f"test-{secrets.token_hex(6)}")
     prefix: str = "models/nightly"

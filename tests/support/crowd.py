@@ -19,14 +19,14 @@ STEADY, RUDE = 8, 2
 RECONNECT, ANSWER_SECONDS = 0.05, 60.0
 
 
-class Answer(NamedTuple):
+class TimedAnswer(NamedTuple):
     """A response of `/classify`; status 0 means none, with the reason in `release`. Times are monotonic."""
 
     status: int
     release: str
-    values: tuple[float, ...]
     asked: float
     came: float
+    values: tuple[float, ...] = ()
 
 
 @dataclass
@@ -37,11 +37,11 @@ class Crowd:
     texts: tuple[str, ...]
     rate: float | None = None
     rude: bool = False
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[TimedAnswer] = field(default_factory=list)
     departures: int = 0
     over: bool = False
 
-    def take(self) -> list[Answer]:
+    def take(self) -> list[TimedAnswer]:
         """Return the responses so far and clear the list."""
         taken = self.answers[:]
         del self.answers[: len(taken)]
@@ -93,7 +93,7 @@ class Crowd:
                 status, release, values = 0, repr(error), ()
                 writer.close()
                 reader, writer = await self._connect()
-            self.answers.append(Answer(status, release, values, asked, time.monotonic()))
+            self.answers.append(TimedAnswer(status, release, asked, time.monotonic(), values))
         writer.close()
 
     async def _rude(self, seed: int) -> None:

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import httpx
 
@@ -16,16 +15,8 @@ from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import Deployment, DeploymentLog
+from tests.support.crowd import TimedAnswer
 from tests.support.tiny_releases import SENTENCES, make_decision
-
-
-class Answer(NamedTuple):
-    """A response of `/classify`; status 0 means none, with the reason in `release`. Times are monotonic."""
-
-    status: int
-    release: str
-    asked: float
-    came: float
 
 
 def job_of(settings: Settings, recipe: str = "nsmc") -> Job:
@@ -41,9 +32,9 @@ def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deplo
 
 
 @contextmanager
-def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[list[Answer]]:
+def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[list[TimedAnswer]]:
     """Call /classify continuously from `threads` threads with `pause` seconds in between; yield the responses."""
-    seen: list[Answer] = []
+    seen: list[TimedAnswer] = []
     stop = threading.Event()
 
     def hammer() -> None:
@@ -61,7 +52,7 @@ def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[lis
             user.join()
 
 
-def ask(url: str) -> Answer:
+def ask(url: str) -> TimedAnswer:
     """Send one request on a new connection, as a new user would."""
     asked = time.monotonic()
     try:
@@ -69,4 +60,4 @@ def ask(url: str) -> Answer:
         status, release = answer.status_code, answer.json().get("release", "")
     except httpx.HTTPError as error:
         status, release = 0, repr(error)
-    return Answer(status, release, asked, time.monotonic())
+    return TimedAnswer(status, release, asked, time.monotonic())

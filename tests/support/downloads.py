@@ -23,7 +23,7 @@ def sum_of(content: bytes) -> str:
 
 
 @dataclass
-class Server:
+class FileServer:
     """The server's behaviour and its requests; `/moved.txt` redirects to the file."""
 
     content: bytes = CONTENT
@@ -55,9 +55,9 @@ class _Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve_file() -> Iterator[Server]:
+def serve_file() -> Iterator[FileServer]:
     """Yield a server of one file on a free port."""
-    state = Server()
+    state = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from tests.support.tiny_releases import Head, TinyModel, classifies, make_tokenizer
 
 
-class Exported(torch.nn.Module):
+class TinyEncoder(torch.nn.Module):
     """A BERT encoder with one of the task heads."""
 
     def __init__(self, encoder: BertModel, head: Head) -> None:
@@ -52,7 +52,7 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
         initializer_range=0.3,
         attn_implementation="eager",
     )
-    model = Exported(BertModel(config, add_pooling_layer=False), head).eval()
+    model = TinyEncoder(BertModel(config, add_pooling_layer=False), head).eval()
     with torch.no_grad():
         # Probabilities differ between texts; scores are around the middle of 0..5, so none is clipped.
         model.out.weight.mul_(8.0 if classifies(head) else 1.0)
@@ -61,7 +61,7 @@ def build_model(directory: Path, head: Head, seed: int) -> TinyModel:
     return TinyModel(directory, head)
 
 
-def _export(model: Exported, directory: Path, output: str) -> None:
+def _export(model: TinyEncoder, directory: Path, output: str) -> None:
     names = ["input_ids", "attention_mask", "token_type_ids"]
     ids = torch.randint(5, 50, (2, 7), dtype=torch.int32)
     plain = directory / "model.onnx"

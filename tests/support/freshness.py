@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.settings import ROOT
-from tests.support.long_runs import CHANGED, DOCUMENT, PASSED, TARGETS, Row, read_table
+from tests.support.long_runs import CHANGED, DOCUMENT, PASSED, TARGETS, LongTestRow, read_table
 from tests.support.module_graph import FOLDERS, imports_of
 
 #: Modules that a module starts as separate processes, which imports do not show.
@@ -34,7 +34,7 @@ DATA = (
 class Freshness:
     """A result, the number of commits since (None if its commit is unknown here), and its changed files."""
 
-    row: Row
+    row: LongTestRow
     ago: int | None
     changed: tuple[str, ...]
 
@@ -69,7 +69,7 @@ def _imported(path: Path) -> tuple[Path, ...]:
     return tuple(path for below in places for path in (below.with_suffix(".py"), below / "__init__.py"))
 
 
-def check(row: Row) -> Freshness:
+def check(row: LongTestRow) -> Freshness:
     """Return the freshness of a result."""
     commit = row.commit.removesuffix(CHANGED)
     since = _changed_since(commit)
@@ -79,7 +79,7 @@ def check(row: Row) -> Freshness:
     return Freshness(row, ago, tuple(sorted(since & (dependencies(_file_of(row)) | _data_files()))))
 
 
-def _file_of(row: Row) -> Path:
+def _file_of(row: LongTestRow) -> Path:
     (folder,) = (folder for folder, target in TARGETS.items() if target == row.target)
     return ROOT / "tests" / folder / f"test_{row.test.partition(': ')[0].replace(' ', '_')}.py"
 

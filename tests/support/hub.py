@@ -58,7 +58,7 @@ class _RefusedError(Exception):
         super().__init__(message)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _HubHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub: Hub
 
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-class _Front(_Handler):
+class _Front(_HubHandler):
     """The hub itself."""
 
     def answer(self, path: str) -> None:
@@ -148,7 +148,7 @@ class _Front(_Handler):
         self.send(b"Found.", headers | linked | {"Location": place}, status=302)
 
 
-class _Storage(_Handler):
+class _Storage(_HubHandler):
     """Target of the redirects: files by digest, whole or from an offset."""
 
     def answer(self, path: str) -> None:
@@ -176,7 +176,7 @@ def serve_hub(hub: Hub) -> Iterator[Hub]:
 
 
 @contextmanager
-def _serving(kind: type[_Handler], hub: Hub) -> Iterator[str]:
+def _serving(kind: type[_HubHandler], hub: Hub) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type(kind.__name__, (kind,), {"hub": hub}))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

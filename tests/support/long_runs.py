@@ -34,7 +34,7 @@ long soak test; rerun the command to resume it.
 
 
 @dataclass(frozen=True)
-class Row:
+class LongTestRow:
     """A row of the table: one test and its last result."""
 
     target: str
@@ -81,21 +81,21 @@ def _plain(name: tuple[str, str]) -> tuple[str, str]:
     return name[0], name[1].partition("[")[0]
 
 
-def read_table(text: str) -> dict[tuple[str, str], Row]:
+def read_table(text: str) -> dict[tuple[str, str], LongTestRow]:
     """Return the rows of a document, by target and test."""
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
-    rows = [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
+    rows = [LongTestRow(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
     return {row.name: row for row in rows}
 
 
-def write_table(rows: dict[tuple[str, str], Row]) -> str:
+def write_table(rows: dict[tuple[str, str], LongTestRow]) -> str:
     """Return the document with these rows."""
     table = [COLUMNS, ("---",) * len(COLUMNS), *(rows[name].cells() for name in sorted(rows))]
     return f"{INTRODUCTION}\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in table)
 
 
 @dataclass
-class Book:
+class ResultBook:
     """The plugin: skips tests that have passed and records each result."""
 
     done: set[str] = field(default_factory=set)
@@ -121,24 +121,24 @@ class Book:
             self._write(self._rows() | {row.name: row})
 
     @staticmethod
-    def _rows() -> dict[tuple[str, str], Row]:
+    def _rows() -> dict[tuple[str, str], LongTestRow]:
         return read_table(DOCUMENT.read_text(encoding="utf-8")) if DOCUMENT.exists() else {}
 
     @staticmethod
-    def _write(rows: dict[tuple[str, str], Row]) -> None:
+    def _write(rows: dict[tuple[str, str], LongTestRow]) -> None:
         beside = DOCUMENT.with_name(f".{DOCUMENT.name}")
         beside.write_text(write_table(rows), encoding="utf-8")
         beside.replace(DOCUMENT)
 
 
-def _row(nodeid: str, reports: list[pytest.TestReport]) -> Row:
+def _row(nodeid: str, reports: list[pytest.TestReport]) -> LongTestRow:
     result = "failed" if any(report.failed for report in reports) else PASSED
     skipped = next((report for report in reports if report.skipped), None)
     if skipped is not None:
         # (file, line, "Skipped: reason")
         result = f"skipped: {str(skipped.longrepr[2]).removeprefix('Skipped: ')}"  # type: ignore[index]
     notes = [str(value) for name, value in reports[-1].user_properties if name == "note"]
-    return Row(
+    return LongTestRow(
         *name_of(nodeid),
         result=re.sub(r"[|\s]+", " ", "; ".join([result, *notes])),
         seconds=f"{sum(report.duration for report in reports):.0f}",
@@ -150,4 +150,4 @@ def _row(nodeid: str, reports: list[pytest.TestReport]) -> Row:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the plugin when this module is named: `pytest -p tests.support.long_runs`."""
-    config.pluginmanager.register(Book())
+    config.pluginmanager.register(ResultBook())

@@ -20,13 +20,13 @@ RETRY_AFTER = 1
 MESSAGES = {REFUSE: "user is not logged in", FORBID: "permission denied", LIMIT: "rate limit exceeded"}
 
 
-class Server(ThreadingHTTPServer):
+class WandbHttpServer(ThreadingHTTPServer):
     """Serve `place` on a free loopback port to clients with `key`."""
 
     daemon_threads = True
 
     def __init__(self, place: WandbServer, key: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), _WandbHandler)
         self.place = place
         self.authorization = "Basic " + base64.b64encode(f"api:{key}".encode()).decode()
 
@@ -34,9 +34,9 @@ class Server(ThreadingHTTPServer):
         """Ignore errors of disconnected clients."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _WandbHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: WandbHttpServer
 
     def _handle(self) -> None:
         place = self.server.place

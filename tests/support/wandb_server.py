@@ -17,7 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.wandb_http import Server
+from tests.support.wandb_http import WandbHttpServer
 
 ENTITY = "team"
 KEY = "0" * 40
@@ -27,7 +27,7 @@ Variables = dict[str, Any]
 
 
 @dataclass
-class Run:
+class HostedRun:
     """A run on the server; `files` are uploaded files, `uses` and `makes` are artifact ids."""
 
     name: str
@@ -69,7 +69,7 @@ class WandbServer:
     """The server; `fail` maps an operation (a GraphQL name, `file_stream`, `upload`) and its body to a failure."""
 
     url: str = ""
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, HostedRun] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[str, bytes], str]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ class WandbServer:
         """Number of requests by operation."""
         return Counter(self.asked)
 
-    def find_run(self, name: str) -> Run:
+    def find_run(self, name: str) -> HostedRun:
         """Return the only run with this display name."""
         (found,) = [run for run in self.runs.values() if run.fields.get("displayName") == name]
         return found
@@ -145,7 +145,7 @@ class WandbServer:
     def upsert_bucket(self, variables: Variables) -> Any:
         name = variables["name"]
         inserted = name not in self.runs
-        run = self.runs.setdefault(name, Run(name, variables["project"]))
+        run = self.runs.setdefault(name, HostedRun(name, variables["project"]))
         run.fields |= {key: value for key, value in variables.items() if value is not None}
         if variables.get("config"):
             run.config = {key: item.get("value") for key, item in json.loads(variables["config"]).items()}
@@ -158,7 +158,7 @@ class WandbServer:
         bucket = self._bucket(run) if run else None
         return {"model": {"id": "project", "name": variables["project"], "entity": _entity(), "bucket": bucket}}
 
-    def _bucket(self, run: Run) -> Any:
+    def _bucket(self, run: HostedRun) -> Any:
         lines = len(run.history)
         return {
             "id": f"id-{run.name}",
@@ -428,7 +428,7 @@ def _manifest(version: Version, url: str) -> Any:
 def wandb_server() -> Iterator[WandbServer]:
     """Yield a server on a free port."""
     place = WandbServer()
-    server = Server(place, KEY)
+    server = WandbHttpServer(place, KEY)
     place.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()

@@ -18,11 +18,11 @@ from pipeline.recipes.data_schema import Download
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
-from tests.support.downloads import CONTENT, OTHER, Server, serve_file, sum_of
+from tests.support.downloads import CONTENT, OTHER, FileServer, serve_file, sum_of
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[FileServer]:
     with serve_file() as running:
         yield running
 
@@ -32,7 +32,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "reviews.txt"
 
 
-def test_a_file_is_downloaded_once(server: Server, target: Path) -> None:
+def test_a_file_is_downloaded_once(server: FileServer, target: Path) -> None:
     for _ in range(2):
         download(server.wanted(CONTENT), target)
         assert target.read_bytes() == CONTENT
@@ -40,7 +40,7 @@ def test_a_file_is_downloaded_once(server: Server, target: Path) -> None:
     assert sorted(path.name for path in target.parent.iterdir()) == ["reviews.txt", "reviews.txt.sha256"]
 
 
-def test_interrupted_download_resumes_at_its_end(server: Server, target: Path) -> None:
+def test_interrupted_download_resumes_at_its_end(server: FileServer, target: Path) -> None:
     server.cut = 150_000
     download(server.wanted(CONTENT), target)
     assert target.read_bytes() == CONTENT
@@ -48,7 +48,7 @@ def test_interrupted_download_resumes_at_its_end(server: Server, target: Path) -
     assert len(server.asked) > 2
 
 
-def test_partial_download_is_kept_for_the_next_run(server: Server, target: Path) -> None:
+def test_partial_download_is_kept_for_the_next_run(server: FileServer, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError, match="Run again to resume the download") as caught:
         download(server.wanted(CONTENT), target)
@@ -61,7 +61,7 @@ def test_partial_download_is_kept_for_the_next_run(server: Server, target: Path)
 
 
 def test_unwritten_checksum_does_not_block_the_next_run(
-    server: Server, target: Path, monkeypatch: pytest.MonkeyPatch
+    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -74,7 +74,7 @@ def test_unwritten_checksum_does_not_block_the_next_run(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_file_changed_between_parts_is_downloaded_again(server: Server, target: Path, known: bool) -> None:
+def test_file_changed_between_parts_is_downloaded_again(server: FileServer, target: Path, known: bool) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(), target)
@@ -83,7 +83,7 @@ def test_file_changed_between_parts_is_downloaded_again(server: Server, target: 
     assert target.read_bytes() == OTHER
 
 
-def test_server_without_ranges_sends_the_whole_file(server: Server, target: Path) -> None:
+def test_server_without_ranges_sends_the_whole_file(server: FileServer, target: Path) -> None:
     server.cut, server.ranges = 1_000, False
     with pytest.raises(DownloadError):
         download(server.wanted(CONTENT), target)
@@ -93,7 +93,7 @@ def test_server_without_ranges_sends_the_whole_file(server: Server, target: Path
 
 
 @pytest.mark.parametrize("tag", [None, 'W/"weak"'])
-def test_without_a_version_nothing_is_joined(server: Server, target: Path, tag: str | None) -> None:
+def test_without_a_version_nothing_is_joined(server: FileServer, target: Path, tag: str | None) -> None:
     server.cut, server.tag = 1_000, tag
     with pytest.raises(DownloadError):
         download(server.wanted(), target)
@@ -103,7 +103,7 @@ def test_without_a_version_nothing_is_joined(server: Server, target: Path, tag: 
     assert set(server.asked) == {None}
 
 
-def test_download_without_etag_resumes_by_last_modified(server: Server, target: Path) -> None:
+def test_download_without_etag_resumes_by_last_modified(server: FileServer, target: Path) -> None:
     server.tag, server.headers = None, {"Last-Modified": "Sat, 21 Nov 2026 03:00:00 GMT"}
     server.cut = 300_000
     download(server.wanted(CONTENT), target)
@@ -111,7 +111,7 @@ def test_download_without_etag_resumes_by_last_modified(server: Server, target: 
     assert server.asked[1] == "bytes=300000-"
 
 
-def test_part_as_long_as_the_file_is_restarted(server: Server, target: Path) -> None:
+def test_part_as_long_as_the_file_is_restarted(server: FileServer, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(CONTENT), target)
@@ -124,7 +124,7 @@ def test_part_as_long_as_the_file_is_restarted(server: Server, target: Path) -> 
     assert server.asked == [f"bytes={len(CONTENT)}-", None]
 
 
-def test_unrequested_range_is_not_appended(server: Server, target: Path) -> None:
+def test_unrequested_range_is_not_appended(server: FileServer, target: Path) -> None:
     server.cut = 1_000
     with pytest.raises(DownloadError):
         download(server.wanted(), target)
@@ -134,7 +134,7 @@ def test_unrequested_range_is_not_appended(server: Server, target: Path) -> None
     assert server.asked[-2:] == ["bytes=5000-", None]
 
 
-def test_silent_server_is_retried(server: Server, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_is_retried(server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 0.5)
     server.silent, server.cut = True, 400_000
     started = time.monotonic()
@@ -144,13 +144,13 @@ def test_silent_server_is_retried(server: Server, target: Path, monkeypatch: pyt
     assert time.monotonic() - started < 20
 
 
-def test_a_redirect_is_followed(server: Server, target: Path) -> None:
+def test_a_redirect_is_followed(server: FileServer, target: Path) -> None:
     download(Download(url=server.url.replace("reviews", "moved"), sha256=sum_of(CONTENT)), target)
     assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_chunked_answer_is_believed_with_its_end(server: Server, target: Path, whole: bool) -> None:
+def test_a_chunked_answer_is_believed_with_its_end(server: FileServer, target: Path, whole: bool) -> None:
     server.length, server.tag, server.headers = False, None, {"Transfer-Encoding": "chunked"}
     server.content = b"%x\r\n%b\r\n" % (len(CONTENT), CONTENT) + (b"0\r\n\r\n" if whole else b"")
     if whole:
@@ -162,7 +162,7 @@ def test_a_chunked_answer_is_believed_with_its_end(server: Server, target: Path,
         assert not target.exists()
 
 
-def test_file_with_another_checksum_is_refused(server: Server, target: Path) -> None:
+def test_file_with_another_checksum_is_refused(server: FileServer, target: Path) -> None:
     server.content = OTHER
     with pytest.raises(DataError, match=f"SHA-256 {sum_of(OTHER)}, not {sum_of(CONTENT)} as expected") as caught:
         download(server.wanted(CONTENT), target)
@@ -170,7 +170,7 @@ def test_file_with_another_checksum_is_refused(server: Server, target: Path) -> 
     assert list(target.parent.iterdir()) == []
 
 
-def test_first_download_sets_an_unknown_checksum(server: Server, target: Path) -> None:
+def test_first_download_sets_an_unknown_checksum(server: FileServer, target: Path) -> None:
     download(server.wanted(), target)
     target.unlink()
     server.content = OTHER
@@ -183,7 +183,7 @@ def test_first_download_sets_an_unknown_checksum(server: Server, target: Path) -
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_locally_changed_file_is_downloaded_again(server: Server, target: Path, known: bool) -> None:
+def test_locally_changed_file_is_downloaded_again(server: FileServer, target: Path, known: bool) -> None:
     wanted = server.wanted(CONTENT if known else None)
     download(wanted, target)
     target.write_bytes(OTHER)
@@ -191,7 +191,7 @@ def test_locally_changed_file_is_downloaded_again(server: Server, target: Path, 
     assert target.read_bytes() == CONTENT
 
 
-def test_response_without_content_length_is_refused(server: Server, target: Path) -> None:
+def test_response_without_content_length_is_refused(server: FileServer, target: Path) -> None:
     server.length, server.cut = False, 1_000
     with pytest.raises(DownloadError, match="the server sends no Content-Length"):
         download(server.wanted(), target)
@@ -199,19 +199,19 @@ def test_response_without_content_length_is_refused(server: Server, target: Path
 
 
 @pytest.mark.parametrize("status", [404, 500])
-def test_an_error_page_is_no_file(server: Server, target: Path, status: int) -> None:
+def test_an_error_page_is_no_file(server: FileServer, target: Path, status: int) -> None:
     server.status = status
     with pytest.raises(DownloadError, match=str(status)):
         download(server.wanted(), target)
     assert not target.exists()
 
 
-def from_server(name: str, server: Server) -> Recipe:
+def from_server(name: str, server: FileServer) -> Recipe:
     place = {"url": server.url, "sha256": sum_of(server.content)}
     return load_recipe(name, "embedded", overrides={"source.train": place, "source.test": place})
 
 
-def test_published_files_get_the_names_of_the_recipe(server: Server, tmp_path: Path) -> None:
+def test_published_files_get_the_names_of_the_recipe(server: FileServer, tmp_path: Path) -> None:
     recipe = from_server("nsmc", server)
     fetch_published(recipe, "download", tmp_path)
     assert len(read_split(recipe, tmp_path, "train")) == len(read_split(recipe, tmp_path, "test")) == 20_000

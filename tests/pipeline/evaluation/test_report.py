@@ -42,7 +42,7 @@ EXPORTED = {
 }
 
 
-class Page(HTMLParser):
+class PageParser(HTMLParser):
     """Parser that collects the text, addresses, classes and open elements of a page."""
 
     def __init__(self, html: str) -> None:
@@ -218,7 +218,7 @@ def recipe_of(name: str = "nsmc", *, sample: bool = False) -> Recipe:
 def test_it_says_the_decision_first_and_why(name: str, promote: bool, said: str, store: Store) -> None:
     recipe = recipe_of(name)
     told = decision(promote, f"{said}: the reason, in a sentence.")
-    page = Page(render(recipe, told, evaluation(store, recipe)))
+    page = PageParser(render(recipe, told, evaluation(store, recipe)))
     text = page.text
     assert page.open == []
     assert text.startswith(f"{said}: {recipe.title} (scheduled__")
@@ -247,12 +247,12 @@ def test_it_says_the_decision_first_and_why(name: str, promote: bool, said: str,
 def test_it_says_what_comes_of_it(promote: bool, champion: str | None, exported: Any, said: str, store: Store) -> None:
     recipe = recipe_of()
     told = decision(promote, champion=champion)
-    assert said in Page(render(recipe, told, evaluation(store, recipe), exported)).text
+    assert said in PageParser(render(recipe, told, evaluation(store, recipe), exported)).text
 
 
 def test_notes_are_shown_with_the_decision(store: Store) -> None:
     recipe = recipe_of()
-    text = Page(render(recipe, decision(True, notes=("one release was lost",)), evaluation(store, recipe))).text
+    text = PageParser(render(recipe, decision(True, notes=("one release was lost",)), evaluation(store, recipe))).text
     assert text.index("Note: one release was lost.") < text.index("Checks")
 
 
@@ -262,7 +262,7 @@ def test_notes_are_shown_with_the_decision(store: Store) -> None:
 def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -> None:
     recipe = recipe_of()
     evaluated = evaluation(store, recipe)
-    text = Page(render(recipe, decision(True), evaluated)).text
+    text = PageParser(render(recipe, decision(True), evaluated)).text
     for wanted in (
         "0.8812 (0.8712 – 0.8932)",
         "0.8731 (0.8631 – 0.8851)",
@@ -289,7 +289,7 @@ def test_it_shows_figures_with_intervals_floors_history_and_refs(store: Store) -
 
 def test_a_figure_below_its_floor_says_so(store: Store) -> None:
     recipe = recipe_of()
-    text = Page(render(recipe, decision(False), evaluation(store, recipe, figure=0.7))).text
+    text = PageParser(render(recipe, decision(False), evaluation(store, recipe, figure=0.7))).text
     assert "below the threshold" in text
     assert "threshold reached" not in text
 
@@ -298,7 +298,7 @@ def test_a_figure_without_a_value_is_shown_as_none(store: Store) -> None:
     recipe = recipe_of("klue-sts")
     nothing = dict.fromkeys(("value", "low", "high"), math.nan)
     evaluated = evaluation(store, recipe, test={"pearson": nothing, "f1": interval(0.5)})
-    page = Page(render(recipe, decision(False), evaluated))
+    page = PageParser(render(recipe, decision(False), evaluated))
     assert "Pearson r –" in page.text
     assert "nan" not in page.text
     assert page.open == []
@@ -319,7 +319,7 @@ def test_all_that_is_drawn_is_on_the_scale(store: Store) -> None:
 def test_the_champion_stands_beside(store: Store) -> None:
     recipe = recipe_of()
     champion = served(store, recipe)
-    text = Page(render(recipe, decision(False, champion=champion.ref), evaluation(store, recipe))).text
+    text = PageParser(render(recipe, decision(False, champion=champion.ref), evaluation(store, recipe))).text
     assert "champion 0.8765" in text
     assert "0.8765 (0.8665 – 0.8885)" in text
     assert "this very model" in text
@@ -332,7 +332,7 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
     champion, best = served(store, recipe), served(store, recipe)
     checks = (against("the champion", 0.0012, passed=True), against("the best before it", -0.0123, passed=False))
     told = decision(False, "Refused: worse.", *checks, champion=champion.ref, best=best.ref)
-    text = Page(render(recipe, told, evaluation(store, recipe))).text
+    text = PageParser(render(recipe, told, evaluation(store, recipe))).text
     assert "accuracy against the best before it (-0.0123), at worst −0.0234 −0.0050 failed" in text
     assert f"Compared with {champion.ref} and with {best.ref} , on the 8,991 rows of the gate split" in text
     assert "the champion 0.0012 (−0.0099 – 0.0111)" in text
@@ -344,7 +344,7 @@ def test_champion_without_predictions_is_not_called_compared(store: Store) -> No
     recipe = recipe_of()
     champion = served(store, recipe)
     older = Check(kind="comparison", name="days ahead", value=-1, bound=0, passed=False, miss="it is older")
-    text = Page(
+    text = PageParser(
         render(recipe, decision(False, "Refused.", older, champion=champion.ref), evaluation(store, recipe))
     ).text
     assert "no predictions were compared" in text
@@ -354,7 +354,7 @@ def test_champion_without_predictions_is_not_called_compared(store: Store) -> No
 
 def test_unreadable_champion_omits_its_column_only(store: Store) -> None:
     recipe = recipe_of()
-    text = Page(render(recipe, decision(True, champion="release/nsmc/gone/1"), evaluation(store, recipe))).text
+    text = PageParser(render(recipe, decision(True, champion="release/nsmc/gone/1"), evaluation(store, recipe))).text
     assert "champion 0." not in text
     assert "release/nsmc/gone/1" in text
 
@@ -364,7 +364,7 @@ def test_unreadable_champion_omits_its_column_only(store: Store) -> None:
 
 def test_slices_are_shown_and_too_few_rows_are_said(store: Store) -> None:
     recipe = recipe_of()
-    text = Page(render(recipe, decision(True), evaluation(store, recipe))).text
+    text = PageParser(render(recipe, decision(True), evaluation(store, recipe))).text
     assert "Accuracy on parts of the test file" in text
     assert "1 to 20 characters 30,000 rows 0.8321 (0.8221 – 0.8441)" in text
     assert "policy-news 7 rows too few rows for a figure" in text
@@ -373,7 +373,7 @@ def test_slices_are_shown_and_too_few_rows_are_said(store: Store) -> None:
 def test_behaviour_shows_shares_bounds_and_some_failed_cases(store: Store) -> None:
     recipe = recipe_of()
     html = render(recipe, decision(True), evaluation(store, recipe))
-    text = Page(html).text
+    text = PageParser(html).text
     for capability, bound in recipe.gate.behaviour.items():
         assert f"{capability} 30 of 40 cases 0.7500 (0.5981 – 0.8581)" in text
         assert f"bound {bound:.4f}" in html
@@ -395,7 +395,7 @@ def test_failed_cases_are_shown_from_all_over_a_test(store: Store) -> None:
         }
         for number in range(20)
     ]
-    text = Page(render(recipe, decision(True), evaluation(store, recipe, failures=cases))).text
+    text = PageParser(render(recipe, decision(True), evaluation(store, recipe, failures=cases))).text
     shown = [int(number) for number in re.findall(r"글 (\d+)", text)]
     assert len(shown) == SHOWN_FAILURES
     assert shown == sorted(set(shown))
@@ -404,7 +404,7 @@ def test_failed_cases_are_shown_from_all_over_a_test(store: Store) -> None:
 
 def test_pairs_are_shown_as_pairs(store: Store) -> None:
     recipe = recipe_of("klue-sts")
-    text = Page(render(recipe, decision(True), evaluation(store, recipe))).text
+    text = PageParser(render(recipe, decision(True), evaluation(store, recipe))).text
     assert "하나도 안 좋다 / 좋다 0.4321 → 하나도 안 좋다 / 싫다 −0.5000" in text
     assert "최고의 영화 1 비가 온다. labelled 0.4286 , predicted 3.507 · row-1" in text
     assert "Largest score errors" in text
@@ -415,13 +415,13 @@ def test_pairs_are_shown_as_pairs(store: Store) -> None:
 def test_similarity_measures_are_shown_side_by_side(store: Store) -> None:
     recipe = recipe_of("klue-sts")
     evaluated = evaluation(store, recipe)
-    assert "Similarity measures" not in Page(render(recipe, decision(True), evaluated)).text
+    assert "Similarity measures" not in PageParser(render(recipe, decision(True), evaluated)).text
     by = {
         "cosine": evaluated.figures["test"],
         "euclidean": {"pearson": {"value": 0.4321, "low": 0.4, "high": 0.46}},
     }
     found = republished(evaluated, figures=evaluated.figures | {"similarity": by})
-    text = Page(render(recipe, decision(True), found)).text
+    text = PageParser(render(recipe, decision(True), found)).text
     assert "by Euclidean distance" in text
     assert "0.4321 (0.4000 – 0.4600)" in text
 
@@ -429,7 +429,7 @@ def test_similarity_measures_are_shown_side_by_side(store: Store) -> None:
 def test_without_behavioural_tests_there_is_no_such_section(store: Store) -> None:
     recipe = recipe_of()
     bare = recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"behaviour": {}})})
-    text = Page(render(bare, decision(True), evaluation(store, bare))).text
+    text = PageParser(render(bare, decision(True), evaluation(store, bare))).text
     assert "Behaviour" not in text
     assert "Accuracy on parts of the test file" in text
 
@@ -437,7 +437,7 @@ def test_without_behavioural_tests_there_is_no_such_section(store: Store) -> Non
 def test_mistakes_are_shown_the_first_few_at_once(store: Store) -> None:
     recipe = recipe_of()
     html = render(recipe, decision(True), evaluation(store, recipe))
-    text = Page(html).text
+    text = PageParser(html).text
     first = "최고의 영화 0 labelled positive , predicted negative with 0.9876, its text is in train too · row-0"
     assert first in text
     assert text.count("its text is in train too") == 1
@@ -448,7 +448,10 @@ def test_mistakes_are_shown_the_first_few_at_once(store: Store) -> None:
 
 def test_no_mistake_is_said_too(store: Store) -> None:
     recipe = recipe_of()
-    assert "mistakes none Training" in Page(render(recipe, decision(True), evaluation(store, recipe, mistakes=[]))).text
+    assert (
+        "mistakes none Training"
+        in PageParser(render(recipe, decision(True), evaluation(store, recipe, mistakes=[]))).text
+    )
 
 
 # --- the exported model ---
@@ -456,7 +459,7 @@ def test_no_mistake_is_said_too(store: Store) -> None:
 
 def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
     recipe = recipe_of()
-    text = Page(render(recipe, decision(True), evaluation(store, recipe), EXPORTED)).text
+    text = PageParser(render(recipe, decision(True), evaluation(store, recipe), EXPORTED)).text
     for wanted in (
         # Of 1,000 rows, a share of 0.005 allows 13; test_bounds.py explains why.
         "ONNX int8: share of changed labels 0.00123 0.005 (13 rows)",
@@ -472,7 +475,7 @@ def test_parity_and_latency_stand_beside_their_bounds(store: Store) -> None:
 
 def test_report_before_export_has_no_export_section(store: Store) -> None:
     recipe = recipe_of()
-    assert "Exported model" not in Page(render(recipe, decision(True), evaluation(store, recipe))).text
+    assert "Exported model" not in PageParser(render(recipe, decision(True), evaluation(store, recipe))).text
 
 
 # --- the page ---
@@ -492,7 +495,9 @@ def test_sample_is_said_wherever_results_show(name: str, store: Store) -> None:
 def test_it_needs_no_other_file(store: Store) -> None:
     recipe = recipe_of()
     html = render(recipe, decision(True), evaluation(store, recipe), EXPORTED)
-    contents = [base64.b64decode(str(item).removeprefix("data:image/png;base64,")) for item in Page(html).addresses]
+    contents = [
+        base64.b64decode(str(item).removeprefix("data:image/png;base64,")) for item in PageParser(html).addresses
+    ]
     assert contents == [picture("white"), picture("blue")]
     assert not re.search(r"url\(|@import|<script|<link", html)
 
@@ -510,7 +515,7 @@ def test_text_from_the_data_is_escaped(store: Store) -> None:
     )
     html = render(recipe, decision(False, f"reason {script}", notes=(f"note {script}",)), evaluated)
     assert "<script" not in html
-    text = Page(html).text
+    text = PageParser(html).text
     for place in ("warning", "mistake", "failure", "part", "reason", "note"):
         assert f"{place} {script}" in text.replace("Reason", "reason"), place
 
@@ -531,4 +536,4 @@ def test_without_texts_it_quotes_nothing(store: Store) -> None:
     shown = without_texts(page)
     assert not any(text in shown for text in quoted)
     assert "0.8812" in shown
-    assert Page(shown).open == []
+    assert PageParser(shown).open == []

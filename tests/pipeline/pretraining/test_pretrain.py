@@ -22,15 +22,12 @@ from pipeline.recipes.schema import ScratchSpec
 from pipeline.sample import write_sample
 from pipeline.training.checkpoints import CheckpointCallback
 from tests.support.cli import Place
+from tests.support.killed import Killed
 from tests.support.small_pipeline import open_road, small_recipe
 
 pytestmark = pytest.mark.torch
 
 SHAPE = ScratchSpec(vocabulary=1000, layers=1, hidden=32, heads=2, intermediate=64, dropout=0.1)
-
-
-class Killed(BaseException):
-    """Simulates a kill: nothing in the pipeline catches it."""
 
 
 def small(objective: str = "replaced-tokens", **changes: Any) -> EncoderSpec:

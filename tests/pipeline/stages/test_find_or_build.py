@@ -25,7 +25,7 @@ def recipe() -> Recipe:
     return load_recipe("nsmc", "embedded", sample=True)
 
 
-class Stage:
+class CountingStage:
     """A stage that counts its builds."""
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Stage:
 
 
 def test_a_finished_stage_is_not_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    stage = Stage()
+    stage = CountingStage()
     first = stage(make_job(recipe, run="monday"))
     second = stage(make_job(recipe, run="tuesday"))
     assert stage.runs == 1
@@ -51,7 +51,7 @@ def test_a_finished_stage_is_not_run_again(make_job: Callable[..., Job], recipe:
 
 
 def test_what_decides_a_stage_makes_it_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    stage, job = Stage(), make_job(recipe)
+    stage, job = CountingStage(), make_job(recipe)
     made = [stage(job), stage(job, version=2), stage(job, fields={"seed": 8})]
     made.append(stage(job, tokenized=made[0]))
     made.append(stage(job, tokenized=made[1]))
@@ -61,7 +61,7 @@ def test_what_decides_a_stage_makes_it_run_again(make_job: Callable[..., Job], r
 
 
 def test_force_makes_a_new_attempt_and_it_wins(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    stage = Stage()
+    stage = CountingStage()
     first = stage(make_job(recipe))
     forced = stage(make_job(recipe, force=True))
     later = stage(make_job(recipe))
@@ -73,7 +73,7 @@ def test_force_makes_a_new_attempt_and_it_wins(make_job: Callable[..., Job], rec
 def test_force_rebuilds_after_clock_was_set_back(
     make_job: Callable[..., Job], recipe: Recipe, set_clock: Callable[[timedelta], None]
 ) -> None:
-    stage = Stage()
+    stage = CountingStage()
     first = stage(make_job(recipe))
     set_clock(timedelta(hours=-1))
     forced = stage(make_job(recipe, force=True))
@@ -82,7 +82,7 @@ def test_force_rebuilds_after_clock_was_set_back(
 
 
 def test_a_forced_input_makes_its_followers_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    before, after = Stage(), Stage()
+    before, after = CountingStage(), CountingStage()
     after(make_job(recipe), fields={"seed": 1}, tokenized=before(make_job(recipe)))
     forced = before(make_job(recipe, force=True))
     follower = after(make_job(recipe), fields={"seed": 1}, tokenized=forced)
@@ -98,7 +98,7 @@ def test_a_stage_that_fails_leaves_nothing(make_job: Callable[..., Job], recipe:
     with pytest.raises(DataError, match="nothing to train on"):
         find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
     assert store.newest("train", "nsmc") is None
-    assert Stage()(make_job(recipe)).figures == {"run": 1}
+    assert CountingStage()(make_job(recipe)).figures == {"run": 1}
 
 
 def test_full_disk_in_stage_is_retryable(make_job: Callable[..., Job], recipe: Recipe) -> None:
@@ -118,7 +118,7 @@ def test_other_stage_errors_pass_unchanged(make_job: Callable[..., Job], recipe:
 
 
 def test_the_manifest_says_where_an_artifact_comes_from(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    manifest = Stage()(make_job(recipe, run="manual__2026-01-01T00:00:00+00:00")).manifest
+    manifest = CountingStage()(make_job(recipe, run="manual__2026-01-01T00:00:00+00:00")).manifest
     assert (manifest.kind, manifest.recipe, manifest.run) == ("train", "nsmc", "manual__2026-01-01T00:00:00+00:00")
     assert manifest.fields == {"seed": 7}
     assert manifest.key == make_key("train", 1, {"seed": 7}, {})

@@ -27,13 +27,10 @@ from pipeline.stages.train import alone, train
 from pipeline.store.artifacts import Artifact
 from pipeline.training.checkpoints import COMPLETE, CheckpointCallback, newest_checkpoint, seconds_behind
 from pipeline.training.fine_tune import fit_line
+from tests.support.killed import Killed
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
-
-
-class Killed(BaseException):
-    """Stands for a signal: no code in the pipeline catches it."""
 
 
 def same_weights(one: Artifact, other: Artifact) -> bool:

@@ -16,12 +16,12 @@ from pipeline.store.decisions import read_decision
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.tables import show
 from tests.support.small_pipeline import Road
-from tests.support.wandb_server import Run, WandbServer
+from tests.support.wandb_server import HostedRun, WandbServer
 
 pytestmark = pytest.mark.torch
 
 
-def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> Run:
+def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> HostedRun:
     """The run with the evaluation and decision of `road`."""
     there = replace(job, settings=job.settings.model_copy(update={"wandb_texts": texts}))
     artifacts = (road.evaluated, road.decided)
@@ -32,7 +32,7 @@ def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> R
     return server.find_run("nsmc-shown")
 
 
-def tables(run: Run) -> dict[str, list[dict[str, object]]]:
+def tables(run: HostedRun) -> dict[str, list[dict[str, object]]]:
     """Return every table of a run by name, each row as a dictionary."""
     found = {}
     for name, content in run.files.items():

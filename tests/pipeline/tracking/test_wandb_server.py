@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.running_service import eventually
-from tests.support.wandb_server import KEY, Run, WandbServer, wandb_server
+from tests.support.wandb_server import KEY, HostedRun, WandbServer, wandb_server
 
 pytestmark = pytest.mark.server
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.server
 @pytest.fixture
 def server() -> Iterator[WandbServer]:
     with wandb_server() as running:
-        running.runs["r"] = Run("r", "p")
+        running.runs["r"] = HostedRun("r", "p")
         yield running
 
 

@@ -18,24 +18,15 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
 from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, CheckpointCallback, newest_checkpoint, seconds_behind
+from tests.support.clock import Clock
 
 pytestmark = pytest.mark.torch
 
 
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr("pipeline.training.checkpoints.time", found)
+    found = Clock(1000.0)
+    monkeypatch.setattr("pipeline.training.checkpoints.time", SimpleNamespace(monotonic=found))
     return found
 
 

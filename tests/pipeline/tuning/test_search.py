@@ -29,6 +29,7 @@ from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.tuning.search import tune
 from pipeline.tuning.space import Choices, Span, default_space, open_search
 from tests.support.cli import Place, sets
+from tests.support.killed import Killed
 from tests.support.running_service import eventually
 from tests.support.small_pipeline import SMALL, save_base
 
@@ -38,10 +39,6 @@ TINY = SMALL | {"train.epochs": 1, "train.batch_size": 64}
 RATE = "train.learning_rate=1e-3..1e-2"
 #: At most four trainings, for any number of trials.
 FEW = ("train.batch_size=64,128", "train.epochs=1,2")
-
-
-class Killed(BaseException):
-    """Stands for a signal: no code in the pipeline catches it."""
 
 
 def open_in(home: Path, **further: Any) -> Job:

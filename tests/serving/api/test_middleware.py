@@ -30,7 +30,7 @@ def part(body: bytes, more: bool = False) -> Message:
 
 
 @dataclass
-class Call:
+class AsgiExchange:
     """One request: its incoming messages and the sent ones. The client then stays silent."""
 
     path: str = "/classify"
@@ -56,7 +56,7 @@ class Call:
     async def send(self, message: Message) -> None:
         self.sent.append(message)
 
-    async def through(self, app: ASGIApp) -> Call:
+    async def through(self, app: ASGIApp) -> AsgiExchange:
         await app(self.scope, self.receive, self.send)
         return self
 
@@ -93,8 +93,8 @@ def answering(status: int, *parts: bytes, headers: Headers = ()) -> ASGIApp:
     return app
 
 
-async def ask_front(app: ASGIApp, **call: Any) -> Call:
-    return await Call(**call).through(Front(app))
+async def ask_front(app: ASGIApp, **call: Any) -> AsgiExchange:
+    return await AsgiExchange(**call).through(Front(app))
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
@@ -104,7 +104,7 @@ async def test_non_http_scope_is_passed_on(kind: str) -> None:
     async def app(*given: object) -> None:
         seen.extend(given)
 
-    scope, call = {"type": kind}, Call()
+    scope, call = {"type": kind}, AsgiExchange()
     await Front(Gate(app, admit=refuse, body_bytes=0, seconds=0))(scope, call.receive, call.send)
     assert seen == [scope, call.receive, call.send]
 
@@ -133,7 +133,7 @@ async def test_request_id_that_looks_like_none_is_made(given: str) -> None:
 
 @pytest.mark.parametrize("status", [200, 204, 302, 399, 499])
 async def test_successful_response_passes_unchanged(status: int) -> None:
-    call = Call()
+    call = AsgiExchange()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status})
@@ -147,7 +147,7 @@ async def test_successful_response_passes_unchanged(status: int) -> None:
 
 
 async def test_error_is_buffered_until_complete() -> None:
-    call = Call()
+    call = AsgiExchange()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -327,7 +327,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     "path", ["/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/static_content/x.css", "/page/page.js"]
 )
 async def test_gate_is_open_for_health_and_pages(path: str) -> None:
-    call = await Call(path, "GET").through(gate(answering(200, b"ok"), refuse))
+    call = await AsgiExchange(path, "GET").through(gate(answering(200, b"ok"), refuse))
     assert (call.status, call.body) == (200, b"ok")
 
 
@@ -336,26 +336,28 @@ async def test_gate_is_open_for_health_and_pages(path: str) -> None:
     ["/classify", "/releases", "/metrics", "/schema.json", "/docs/x", "/page", "/static_content", "//", "/livez/"],
 )
 async def test_gate_asks_for_a_key_elsewhere(path: str) -> None:
-    call = await Call(path, headers=[(b"authorization", b"Bearer x")]).through(gate(answering(200, b"ok"), refuse))
+    call = await AsgiExchange(path, headers=[(b"authorization", b"Bearer x")]).through(
+        gate(answering(200, b"ok"), refuse)
+    )
     assert call.error == (401, "unauthorized", "it was Bearer x")
     assert call.answered["www-authenticate"] == "Bearer"
     assert call.asked == 0
-    assert (await Call(path).through(gate(echo, refuse))).error == (401, "unauthorized", "it was None")
+    assert (await AsgiExchange(path).through(gate(echo, refuse))).error == (401, "unauthorized", "it was None")
 
 
 @pytest.mark.parametrize(("method", "path"), READ)
 async def test_gate_reads_bodies_of_routes_with_a_body(method: str, path: str) -> None:
-    call = await Call(path, method, messages=[part(b"ab", more=True), part(b"c")]).through(gate(echo))
+    call = await AsgiExchange(path, method, messages=[part(b"ab", more=True), part(b"c")]).through(gate(echo))
     assert call.body == b"abc|False"
-    call = await Call(path, method, messages=[part(bytes(11))]).through(gate(echo))
+    call = await AsgiExchange(path, method, messages=[part(bytes(11))]).through(gate(echo))
     assert call.error == (413, "too_large", "the body is larger than 10 bytes")
-    call = await Call(path, method, headers=[(b"content-type", b"text/plain")]).through(gate(echo))
+    call = await AsgiExchange(path, method, headers=[(b"content-type", b"text/plain")]).through(gate(echo))
     assert call.status == 415
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/classify"), ("PUT", "/classify"), ("POST", "/releases")])
 async def test_gate_leaves_other_bodies_to_the_application(method: str, path: str) -> None:
-    call = Call(path, method, [(b"content-type", b"text/plain")], [part(bytes(11), more=True)])
+    call = AsgiExchange(path, method, [(b"content-type", b"text/plain")], [part(bytes(11), more=True)])
     assert (await call.through(gate(echo))).body == bytes(11) + b"|True"
 
 
@@ -365,13 +367,13 @@ async def test_gate_gives_a_body_once() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend([await receive(), await receive()])
 
-    await Call(messages=[part(b"a"), GONE]).through(gate(app))
+    await AsgiExchange(messages=[part(b"a"), GONE]).through(gate(app))
     assert seen == [part(b"a"), GONE]
 
 
 async def test_missing_body_is_too_slow() -> None:
     for messages in ([], [part(b"a", more=True)]):
-        call = await Call(messages=messages).through(gate(echo, seconds=0.02))
+        call = await AsgiExchange(messages=messages).through(gate(echo, seconds=0.02))
         assert call.error == (408, "too_slow", "the body did not arrive within 0.02 seconds")
         assert call.answered["connection"] == "close"
 
@@ -381,11 +383,11 @@ async def waits(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def test_missing_response_is_a_timeout() -> None:
-    call = await Call().through(gate(waits, seconds=0.02))
+    call = await AsgiExchange().through(gate(waits, seconds=0.02))
     assert call.error == (504, "timeout", "no response within 0.02 seconds")
     assert "connection" not in call.answered
     # Without a body only the application can be slow.
-    assert (await Call(method="GET").through(gate(waits, seconds=0.02))).status == 504
+    assert (await AsgiExchange(method="GET").through(gate(waits, seconds=0.02))).status == 504
 
 
 async def test_answer_that_has_begun_is_no_timeout() -> None:
@@ -393,7 +395,7 @@ async def test_answer_that_has_begun_is_no_timeout() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await waits(scope, receive, send)
 
-    call = await Call().through(gate(app, seconds=0.02))
+    call = await AsgiExchange().through(gate(app, seconds=0.02))
     assert [message["type"] for message in call.sent] == ["http.response.start"]
 
 
@@ -402,10 +404,10 @@ async def test_timeout_of_the_application_is_not_the_gates() -> None:
         raise TimeoutError("of a database")
 
     with pytest.raises(TimeoutError, match="of a database"):
-        await Call().through(gate(app))
+        await AsgiExchange().through(gate(app))
 
 
-def went(call: Call) -> bool:
+def went(call: AsgiExchange) -> bool:
     """Return whether the server got the response that ends an abandoned request."""
     start = {"type": "http.response.start", "status": 499, "headers": []}
     return call.sent == [start, {"type": "http.response.body", "body": b""}]
@@ -413,7 +415,7 @@ def went(call: Call) -> bool:
 
 @pytest.mark.parametrize("messages", [[GONE], [part(b"a", more=True), GONE]])
 async def test_client_disconnecting_while_sending_gets_no_response(messages: list[Message]) -> None:
-    assert went(await Call(messages=messages).through(gate(echo)))
+    assert went(await AsgiExchange(messages=messages).through(gate(echo)))
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
@@ -429,7 +431,7 @@ async def test_client_disconnecting_while_waiting_cancels_the_work(method: str) 
 
     # Other messages are not a disconnect, such as the unread body of a GET.
     messages = [part(b"{}"), part(b"x", more=True), part(b"y"), GONE]
-    call = await Call(method=method, messages=messages).through(gate(app))
+    call = await AsgiExchange(method=method, messages=messages).through(gate(app))
     assert went(call)
     assert len(ended) == 1
     task = asyncio.current_task()
@@ -445,7 +447,7 @@ async def run(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
 
 
 async def test_server_shutdown_is_not_a_disconnect() -> None:
-    call = Call()
+    call = AsgiExchange()
     task = await run(call.through(gate(waits)))
     await call.looked.wait()
     task.cancel()
@@ -456,7 +458,7 @@ async def test_server_shutdown_is_not_a_disconnect() -> None:
 
 async def test_client_that_only_sends_on_is_answered() -> None:
     go = asyncio.Event()
-    call = Call(messages=[part(b"{}"), part(b"x", more=True), part(b"y")])
+    call = AsgiExchange(messages=[part(b"{}"), part(b"x", more=True), part(b"y")])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await go.wait()
@@ -485,7 +487,7 @@ async def settled() -> int:
 async def test_started_response_ends_the_disconnect_check() -> None:
     left: list[int] = []
 
-    class Busy(Call):
+    class Busy(AsgiExchange):
         async def send(self, message: Message) -> None:
             left.append(await settled())
             await super().send(message)
@@ -502,7 +504,7 @@ async def test_started_response_ends_the_disconnect_check() -> None:
 
 
 async def test_failed_application_ends_the_disconnect_check() -> None:
-    call = Call()
+    call = AsgiExchange()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await call.looked.wait()
@@ -524,6 +526,6 @@ async def fails(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("app", [echo, begins, fails])
 async def test_quick_response_needs_no_disconnect_check(app: ASGIApp) -> None:
-    call = await Call().through(gate(app))
+    call = await AsgiExchange().through(gate(app))
     await asyncio.sleep(2 * LOOK_AFTER)
     assert call.asked == 1

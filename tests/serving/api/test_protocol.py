@@ -42,14 +42,14 @@ BODY_BYTES = 1024
 LARGE = 1 << 24
 
 
-class Step(Enum):
+class ClientAction(Enum):
     """Action of a client between two writes."""
 
     READ_ANSWER = "wait for an answer"
     RELEASE = "let the application go on at /held and /begun"
 
 
-class Server:
+class EchoServer:
     """uvicorn in a thread, with an application that echoes requests."""
 
     def __init__(self, keep_alive: float = 60) -> None:
@@ -106,23 +106,23 @@ class Server:
             answer = answer[3:]
         await send({"type": "http.response.body", "body": answer})
 
-    def run(self) -> Iterator[Server]:
+    def run(self) -> Iterator[EchoServer]:
         self.thread.start()
         yield self
         self.server.should_exit = True
         self.thread.join()
         self.socket.close()
 
-    def answers(self, *steps: bytes | Step | Callable[[], None]) -> list[tuple[int, str]]:
+    def answers(self, *steps: bytes | ClientAction | Callable[[], None]) -> list[tuple[int, str]]:
         """Return status and body of every response until the connection closes; each write is parsed separately."""
         self.released.clear()
         with closing(socket.create_connection(self.socket.getsockname(), 60)) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             port, sent, found = client.getsockname()[1], 0, b""
             for step in steps:
-                if step is Step.RELEASE:
+                if step is ClientAction.RELEASE:
                     self.released.set()
-                elif step is Step.READ_ANSWER:
+                elif step is ClientAction.READ_ANSWER:
                     found += client.recv(65_536)
                 elif not isinstance(step, bytes):
                     step()
@@ -169,8 +169,8 @@ def admit(header: str | None) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    yield from Server().run()
+def server() -> Iterator[EchoServer]:
+    yield from EchoServer().run()
 
 
 def head(start: str, *lines: str) -> bytes:
@@ -202,20 +202,20 @@ def by_bytes(*parts: bytes) -> list[bytes]:
 @framed
 @pytest.mark.parametrize("cut", [in_one, lambda *parts: parts, by_bytes], ids=["one read", "head first", "bytes"])
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_upgrade_that_is_offered_leaves_the_body_alone(server: Server, upgrade: str, cut: Any, frame: Any) -> None:
+def test_upgrade_that_is_offered_leaves_the_body_alone(server: EchoServer, upgrade: str, cut: Any, frame: Any) -> None:
     assert server.answers(*cut(*frame(upgrade)), LAST) == [READ, LAST_READ]
     assert server.answers(*cut(*frame(upgrade, start="GET /livez")), LAST) == [(200, "GET /livez "), LAST_READ]
 
 
 @framed
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_upgrades_in_a_row_are_each_answered_once(server: Server, upgrade: str, frame: Any) -> None:
+def test_upgrades_in_a_row_are_each_answered_once(server: EchoServer, upgrade: str, frame: Any) -> None:
     plain, offered = b"".join(frame()), b"".join(frame(upgrade))
     assert server.answers(plain + offered + offered + plain + offered + LAST) == [READ] * 5 + [LAST_READ]
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_upgrade_without_a_body_is_ignored(server: Server, upgrade: str) -> None:
+def test_upgrade_without_a_body_is_ignored(server: EchoServer, upgrade: str) -> None:
     get = head("GET /livez", upgrade)
     assert server.answers(get + LAST) == server.answers(get, LAST) == [(200, "GET /livez "), LAST_READ]
     closing_get = get.replace(b"Connection: ", b"Connection: close, ", 1)
@@ -224,20 +224,20 @@ def test_upgrade_without_a_body_is_ignored(server: Server, upgrade: str) -> None
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
 @pytest.mark.parametrize("version", ["1.0", "0.9", "2.0"])
-def test_upgrade_in_another_version_keeps_the_version(server: Server, upgrade: str, version: str) -> None:
+def test_upgrade_in_another_version_keeps_the_version(server: EchoServer, upgrade: str, version: str) -> None:
     request = b"".join(measured(upgrade)).replace(b"HTTP/1.1", f"HTTP/{version}".encode(), 1)
     assert server.answers(request) == [READ], "the connection is closed, as in that version"
 
 
 @pytest.mark.parametrize("upgrade", ["", H2C])
 @pytest.mark.parametrize("target", ["example.com:80", "/classify", "/livez"])
-def test_connect_is_refused_and_nothing_behind_it_answered(server: Server, target: str, upgrade: str) -> None:
+def test_connect_is_refused_and_nothing_behind_it_answered(server: EchoServer, target: str, upgrade: str) -> None:
     lines = [upgrade] if upgrade else []
     for parts in (measured(*lines, start=f"CONNECT {target}"), (head(f"CONNECT {target}", *lines), INNER)):
         assert server.answers(b"".join(parts) + LAST) == server.answers(*parts, LAST) == [MALFORMED]
 
 
-def test_http2_preface_is_refused(server: Server) -> None:
+def test_http2_preface_is_refused(server: EchoServer) -> None:
     assert server.answers(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + LAST) == [MALFORMED]
 
 
@@ -283,13 +283,13 @@ BROKEN_HEADS = {
 
 @pytest.mark.parametrize("upgrade", ["X: y", H2C], ids=["plain", "h2c"])
 @pytest.mark.parametrize("lines", BROKEN_HEADS.values(), ids=BROKEN_HEADS)
-def test_ambiguous_head_is_refused(server: Server, lines: str, upgrade: str) -> None:
+def test_ambiguous_head_is_refused(server: EchoServer, lines: str, upgrade: str) -> None:
     request = head("POST /classify", upgrade, lines)
     assert server.answers(request + CHUNKS + INNER + LAST) == [MALFORMED]
     assert server.answers(request, CHUNKS + INNER + LAST) == [MALFORMED]
 
 
-def test_head_with_bare_line_feeds_is_refused(server: Server) -> None:
+def test_head_with_bare_line_feeds_is_refused(server: EchoServer) -> None:
     for line_feeds in (1, -1):
         request = head("POST /classify", "Content-Length: 5").replace(b"\r\n", b"\n", line_feeds)
         assert server.answers(request + b"hello" + INNER + LAST) == [MALFORMED]
@@ -317,7 +317,7 @@ BROKEN_CHUNKS = {
 
 @pytest.mark.parametrize("upgrade", ["X: y", H2C], ids=["plain", "h2c"])
 @pytest.mark.parametrize("chunks", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS)
-def test_chunks_that_are_broken_are_refused(server: Server, chunks: bytes, upgrade: str) -> None:
+def test_chunks_that_are_broken_are_refused(server: EchoServer, chunks: bytes, upgrade: str) -> None:
     request = head("POST /classify", upgrade, "Transfer-Encoding: chunked")
     end = b"0\r\n\r\n" + INNER + LAST
     assert server.answers(request + chunks + end) == server.answers(request, chunks + end) == [MALFORMED]
@@ -338,12 +338,12 @@ ODD = {
 
 
 @pytest.mark.parametrize("parts", ODD.values(), ids=ODD)
-def test_unusual_but_valid_request_is_read_completely(server: Server, parts: tuple[bytes, bytes]) -> None:
+def test_unusual_but_valid_request_is_read_completely(server: EchoServer, parts: tuple[bytes, bytes]) -> None:
     wanted = [(200, "POST /classify hello"), LAST_READ]
     assert server.answers(*parts, LAST) == server.answers(b"".join(parts) + LAST) == wanted
 
 
-def test_key_in_a_trailer_opens_nothing(server: Server) -> None:
+def test_key_in_a_trailer_opens_nothing(server: EchoServer) -> None:
     request = b"POST /classify HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n"
     assert server.answers(request + f"{KEY}\r\n\r\n".encode() + LAST) == [(401, ""), LAST_READ]
 
@@ -362,48 +362,48 @@ def test_key_in_a_trailer_opens_nothing(server: Server) -> None:
     ],
 )  # fmt: skip
 def test_unread_body_is_not_a_request(
-    server: Server, start: str, line: str, answer: tuple[int, str], frame: Any
+    server: EchoServer, start: str, line: str, answer: tuple[int, str], frame: Any
 ) -> None:
     first, body = frame(line, start=start)
     wanted = [answer, LAST_READ]
     assert server.answers(first + body + LAST) == wanted
-    assert server.answers(first, Step.READ_ANSWER, body, LAST) == wanted
-    assert server.answers(first, Step.READ_ANSWER, body[:15], body[15:] + LAST) == wanted
+    assert server.answers(first, ClientAction.READ_ANSWER, body, LAST) == wanted
+    assert server.answers(first, ClientAction.READ_ANSWER, body[:15], body[15:] + LAST) == wanted
 
 
 @framed
-def test_body_behind_a_refused_key_is_no_request(server: Server, frame: Any) -> None:
+def test_body_behind_a_refused_key_is_no_request(server: EchoServer, frame: Any) -> None:
     first, body = frame()
     first = first.replace(b"Bearer key", b"Bearer yek")
-    for steps in ([first + body + LAST], [first, Step.READ_ANSWER, body, LAST]):
+    for steps in ([first + body + LAST], [first, ClientAction.READ_ANSWER, body, LAST]):
         assert server.answers(*steps) == [(401, ""), LAST_READ]
 
 
 @framed
-def test_body_that_is_too_large_closes_the_connection(server: Server, frame: Any) -> None:
+def test_body_that_is_too_large_closes_the_connection(server: EchoServer, frame: Any) -> None:
     first, body = frame(body=INNER * 40)
     for steps in ([first + body + LAST], [first, body + LAST]):
         assert server.answers(*steps) == [(413, "")]
 
 
 @pytest.mark.parametrize("start", ["POST /404", "GET /inner", "POST /classify"])
-def test_unasked_expect_client_is_disconnected(server: Server, start: str) -> None:
+def test_unasked_expect_client_is_disconnected(server: EchoServer, start: str) -> None:
     # The server cannot tell whether the next bytes are its body or another request.
     first, body = measured("Expect: 100-continue", start=start)
     first = first.replace(b"Bearer key", b"Bearer yek") if start == "POST /classify" else first
     for more in (body, LAST):
-        (_,) = server.answers(first, Step.READ_ANSWER, more)
+        (_,) = server.answers(first, ClientAction.READ_ANSWER, more)
         (_,) = server.answers(first + more)
 
 
 @framed
-def test_expect_client_is_asked_for_its_body(server: Server, frame: Any) -> None:
+def test_expect_client_is_asked_for_its_body(server: EchoServer, frame: Any) -> None:
     first, body = frame("Expect: 100-continue")
-    assert server.answers(first, Step.READ_ANSWER, body, LAST) == [(100, ""), READ, LAST_READ]
+    assert server.answers(first, ClientAction.READ_ANSWER, body, LAST) == [(100, ""), READ, LAST_READ]
     assert server.answers(first + body, LAST) in ([READ, LAST_READ], [(100, ""), READ, LAST_READ])
 
 
-def test_request_behind_the_last_one_is_not_answered(server: Server) -> None:
+def test_request_behind_the_last_one_is_not_answered(server: EchoServer) -> None:
     assert server.answers(LAST + LAST + INNER) == [LAST_READ]
 
 
@@ -412,61 +412,61 @@ BROKEN = head("POST /held", "Transfer-Encoding: chunked")
 
 
 @pytest.mark.parametrize("cut", [in_one, lambda *parts: parts])
-def test_request_before_malformed_ones_gets_its_own_answer(server: Server, cut: Any) -> None:
+def test_request_before_malformed_ones_gets_its_own_answer(server: EchoServer, cut: Any) -> None:
     held = head("POST /held")
     answer = (200, "POST /held ")
-    assert server.answers(*cut(held, GARBAGE), Step.RELEASE) == [answer]
-    assert server.answers(*cut(held, held, GARBAGE), GARBAGE, Step.RELEASE) == [answer, answer]
+    assert server.answers(*cut(held, GARBAGE), ClientAction.RELEASE) == [answer]
+    assert server.answers(*cut(held, held, GARBAGE), GARBAGE, ClientAction.RELEASE) == [answer, answer]
 
 
 def test_malformed_request_behind_an_answer_gets_one(
-    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    server: EchoServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # BentoML, once imported, gives uvicorn's logger handlers of its own and stops it from reaching the root's.
     logger = logging.getLogger("uvicorn.error")
     monkeypatch.setattr(logger, "propagate", False)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     caplog.set_level(logging.WARNING, "uvicorn.error")
-    assert server.answers(INNER, Step.READ_ANSWER, GARBAGE, LAST) == [(200, "GET /inner "), MALFORMED]
+    assert server.answers(INNER, ClientAction.READ_ANSWER, GARBAGE, LAST) == [(200, "GET /inner "), MALFORMED]
     assert server.answers(GARBAGE, LAST) == [MALFORMED]
     assert caplog.messages.count(NOT_HTTP) == 2
 
 
-def test_broken_body_after_its_response_gets_no_other(server: Server) -> None:
-    assert server.answers(head("GET /inner", "Transfer-Encoding: chunked"), Step.READ_ANSWER, b"zz\r\n" + LAST) == [
-        (200, "GET /inner ")
-    ]
+def test_broken_body_after_its_response_gets_no_other(server: EchoServer) -> None:
+    assert server.answers(
+        head("GET /inner", "Transfer-Encoding: chunked"), ClientAction.READ_ANSWER, b"zz\r\n" + LAST
+    ) == [(200, "GET /inner ")]
 
 
-def test_body_that_breaks_before_its_answer_is_malformed(server: Server) -> None:
-    assert server.answers(BROKEN, b"zz\r\n", Step.RELEASE) == [MALFORMED]
-    assert server.answers(BROKEN + b"zz\r\n" + LAST, Step.RELEASE) == [MALFORMED]
+def test_body_that_breaks_before_its_answer_is_malformed(server: EchoServer) -> None:
+    assert server.answers(BROKEN, b"zz\r\n", ClientAction.RELEASE) == [MALFORMED]
+    assert server.answers(BROKEN + b"zz\r\n" + LAST, ClientAction.RELEASE) == [MALFORMED]
     assert server.answers(head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n") == [MALFORMED]
 
 
-def test_broken_body_during_its_response_completes_it(server: Server) -> None:
-    steps = BROKEN.replace(b"/held", b"/begun"), Step.READ_ANSWER, b"zz\r\n", Step.RELEASE
+def test_broken_body_during_its_response_completes_it(server: EchoServer) -> None:
+    steps = BROKEN.replace(b"/held", b"/begun"), ClientAction.READ_ANSWER, b"zz\r\n", ClientAction.RELEASE
     assert server.answers(*steps) == [(200, "POST /begun ")]
 
 
-def test_body_that_breaks_gets_no_late_answer(server: Server) -> None:
+def test_body_that_breaks_gets_no_late_answer(server: EchoServer) -> None:
     # The last write waits behind the large response, which the client reads only then.
     found = server.answers(head("GET /large"), head("GET /inner", "Transfer-Encoding: chunked") + b"zz\r\n")
     assert [status for status, _ in found] == [200, 400]
 
 
-def test_broken_queued_body_spoils_no_earlier_response(server: Server) -> None:
-    steps = head("POST /held"), BROKEN + b"zz\r\n", Step.RELEASE
+def test_broken_queued_body_spoils_no_earlier_response(server: EchoServer) -> None:
+    steps = head("POST /held"), BROKEN + b"zz\r\n", ClientAction.RELEASE
     assert server.answers(*steps)[:1] == [(200, "POST /held ")]
 
 
 @pytest.fixture
-def hasty() -> Iterator[Server]:
+def hasty() -> Iterator[EchoServer]:
     """A server that closes idle connections early."""
-    yield from Server(keep_alive=0.2).run()
+    yield from EchoServer(keep_alive=0.2).run()
 
 
-def test_connection_that_works_is_not_closed_as_idle(hasty: Server) -> None:
+def test_connection_that_works_is_not_closed_as_idle(hasty: EchoServer) -> None:
     idle = socket.create_connection(hasty.socket.getsockname(), 60)
 
     def wait_until_idle_is_over() -> None:
@@ -476,7 +476,7 @@ def test_connection_that_works_is_not_closed_as_idle(hasty: Server) -> None:
             pass
         idle.close()
 
-    steps = [INNER, Step.READ_ANSWER, head("POST /held"), wait_until_idle_is_over, Step.RELEASE, LAST]
+    steps = [INNER, ClientAction.READ_ANSWER, head("POST /held"), wait_until_idle_is_over, ClientAction.RELEASE, LAST]
     assert hasty.answers(*steps) == [(200, "GET /inner "), (200, "POST /held "), LAST_READ]
 
 

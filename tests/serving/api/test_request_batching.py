@@ -20,6 +20,7 @@ from serving.api.errors import ApiError
 from serving.api.request_batching import Sharing
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import ErrorType
+from tests.support.clock import Clock
 from tests.support.tiny_releases import SENTENCES, TinyModel
 
 pytestmark = pytest.mark.asyncio
@@ -146,16 +147,6 @@ async def test_close_waits_for_what_has_begun(make: Callable[..., Sharing]) -> N
     slow.go.set()
     await closing
     assert lengths(await task) == [1]
-
-
-@dataclass
-class Clock:
-    """Seconds, as far as the queue can tell."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ packings = pytest.mark.parametrize("encoding", PACKERS)
 
 
 @dataclass
-class Client:
+class BodySource:
     """Send `parts`, the last of which ends the body unless `endless`, and count those that are read."""
 
     parts: list[bytes | None]
@@ -46,15 +46,15 @@ class Client:
         return asyncio.run(read_body(self.receive, named, limit))
 
 
-def sent(*parts: bytes | None) -> Client:
-    return Client(list(parts))
+def sent(*parts: bytes | None) -> BodySource:
+    return BodySource(list(parts))
 
 
 def cut(body: bytes, size: int = 70) -> list[bytes | None]:
     return [body[start : start + size] for start in range(0, len(body), size)]
 
 
-def refusal(client: Client, **headers: str) -> ApiError:
+def refusal(client: BodySource, **headers: str) -> ApiError:
     with pytest.raises(ApiError) as caught:
         client.read(**headers)
     return caught.value
@@ -311,7 +311,7 @@ def test_expect_client_is_refused_before_a_large_body() -> None:
 )
 def test_large_body_is_drained_up_to_a_limit(sizes: list[int], read_on: int) -> None:
     # One byte beyond the limit, then parts of these sizes, of which four times the limit is read.
-    client = Client([bytes(LIMIT + 1), *map(bytes, sizes)], endless=True)
+    client = BodySource([bytes(LIMIT + 1), *map(bytes, sizes)], endless=True)
     assert refusal(client).kind is ErrorType.TOO_LARGE
     assert client.taken == 1 + read_on
 

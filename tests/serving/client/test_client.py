@@ -45,13 +45,13 @@ def refusal(status: int, kind: str, index: int | None = None, **headers: str) ->
     return Told(status, {"error": {"type": kind, "message": f"it is {kind}", "index": index}}, headers)
 
 
-class Server(ThreadingHTTPServer):
+class ScriptedServer(ThreadingHTTPServer):
     """Respond with the entries of `script` in order, and record the requests."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), ScriptedHandler)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.script: list[Told] = []
         self.asked: list[tuple[str, dict[str, Any], dict[str, str]]] = []
@@ -62,9 +62,9 @@ class Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
 
-class Handler(BaseHTTPRequestHandler):
+class ScriptedHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Server
+    server: ScriptedServer
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -86,8 +86,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
@@ -115,7 +115,7 @@ both = pytest.mark.parametrize("classify", [ask, ask_async])
 
 
 @both
-def test_client_sends_the_key_over_one_connection(server: Server, classify: Classify) -> None:
+def test_client_sends_the_key_over_one_connection(server: ScriptedServer, classify: Classify) -> None:
     server.script = [Told(), Told(), Told()]
     assert classify(server.url + "/", 3, api_key="s3cret\n").release == "nsmc-1"
     path, body, headers = server.asked[0]
@@ -125,7 +125,7 @@ def test_client_sends_the_key_over_one_connection(server: Server, classify: Clas
 
 
 @both
-def test_without_a_key_none_is_sent(server: Server, classify: Classify) -> None:
+def test_without_a_key_none_is_sent(server: ScriptedServer, classify: Classify) -> None:
     server.script = [Told()]
     classify(server.url)
     assert "Authorization" not in server.asked[0][2]
@@ -133,7 +133,7 @@ def test_without_a_key_none_is_sent(server: Server, classify: Classify) -> None:
 
 @both
 @pytest.mark.parametrize("first", [refusal(429, "overloaded", Retry_After="0"), refusal(503, "unavailable"), Told(0)])
-def test_transient_errors_are_retried(server: Server, classify: Classify, first: Told) -> None:
+def test_transient_errors_are_retried(server: ScriptedServer, classify: Classify, first: Told) -> None:
     server.script = [first, first, Told()]
     assert classify(server.url, backoff=AT_ONCE).recipe == "nsmc"
     assert [item[:2] for item in server.asked] == [("/classify", {"texts": ["좋다"], "recipe": None})] * 3
@@ -141,7 +141,7 @@ def test_transient_errors_are_retried(server: Server, classify: Classify, first:
 
 @both
 @pytest.mark.parametrize("status", [429, 503])
-def test_lasting_errors_are_raised_after_retries(server: Server, classify: Classify, status: int) -> None:
+def test_lasting_errors_are_raised_after_retries(server: ScriptedServer, classify: Classify, status: int) -> None:
     server.script = [refusal(status, "overloaded")] * 3
     with pytest.raises(FailedCallError, match="/classify: it is overloaded") as caught:
         classify(server.url, backoff=Backoff(retries=2, first=0.0))
@@ -157,7 +157,7 @@ def test_lasting_errors_are_raised_after_retries(server: Server, classify: Class
     ("status", "error"), [(400, RefusedCallError), (422, RefusedCallError), (500, FailedCallError)]
 )
 def test_any_other_error_is_raised_at_once(
-    server: Server, classify: Classify, status: int, error: type[CallError]
+    server: ScriptedServer, classify: Classify, status: int, error: type[CallError]
 ) -> None:
     kind = ErrorType.of(status)
     server.script = [refusal(status, kind, index=2)]
@@ -169,7 +169,7 @@ def test_any_other_error_is_raised_at_once(
 
 
 @both
-def test_proxy_error_keeps_its_status(server: Server, classify: Classify) -> None:
+def test_proxy_error_keeps_its_status(server: ScriptedServer, classify: Classify) -> None:
     server.script = [Told(502, b"<h1>Bad Gateway</h1>")]
     with pytest.raises(FailedCallError, match="status 502") as caught:
         classify(server.url)
@@ -177,7 +177,7 @@ def test_proxy_error_keeps_its_status(server: Server, classify: Classify) -> Non
 
 
 @both
-def test_foreign_response_raises_no_answer_error(server: Server, classify: Classify) -> None:
+def test_foreign_response_raises_no_answer_error(server: ScriptedServer, classify: Classify) -> None:
     server.script = [Told(200, {"hello": "world"})]
     with pytest.raises(NoAnswerError, match="not Saebyeok's"):
         classify(server.url)
@@ -193,7 +193,7 @@ def test_unreachable_service_raises_no_answer_error(classify: Classify) -> None:
 @both
 def test_timeout_is_not_retried(classify: Classify) -> None:
     # Listens, but never answers.
-    with Server() as deaf:
+    with ScriptedServer() as deaf:
         with pytest.raises(NoAnswerError, match="did not answer in time"):
             classify(deaf.url, timeout=0.05, backoff=AT_ONCE)
         deaf.socket.setblocking(False)
@@ -202,7 +202,7 @@ def test_timeout_is_not_retried(classify: Classify) -> None:
             deaf.socket.accept()
 
 
-def test_single_text_or_pair_is_refused(server: Server) -> None:
+def test_single_text_or_pair_is_refused(server: ScriptedServer) -> None:
     with Client(server.url) as client:
         for call in (client.classify, client.score, client.embed):
             with pytest.raises(TypeError, match=r"put a single text into a list: \[text\]"):
@@ -216,7 +216,7 @@ def test_single_text_or_pair_is_refused(server: Server) -> None:
 
 @both
 def test_loopback_service_is_called_without_a_proxy(
-    server: Server, classify: Classify, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, classify: Classify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -227,7 +227,7 @@ def test_loopback_service_is_called_without_a_proxy(
 
 
 @both
-def test_password_in_the_url_is_not_shown(server: Server, classify: Classify) -> None:
+def test_password_in_the_url_is_not_shown(server: ScriptedServer, classify: Classify) -> None:
     server.script = [refusal(404, "not_found")]
     for url in (server.url, f"http://127.0.0.1:{free_port()}"):
         with pytest.raises((RefusedCallError, NoAnswerError), match=r"http://\*\*\*@127\.0\.0\.1") as caught:
@@ -243,7 +243,7 @@ def test_key_that_no_header_can_carry_is_not_shown(classify: Classify, key: str)
     assert key not in str(caught.value)
 
 
-def test_connections_of_ones_own_are_used_and_closed(server: Server) -> None:
+def test_connections_of_ones_own_are_used_and_closed(server: ScriptedServer) -> None:
     server.script = [Told()]
     own = httpx.Client(headers={"X-Team": "films"})
     ask(server.url, http=own)
@@ -274,7 +274,7 @@ def test_client_waits_as_the_service_asks() -> None:
     assert backoff.pause(1, response(400, Retry_After="1")) is None
 
 
-def test_deployer_uses_one_connection_per_request(server: Server) -> None:
+def test_deployer_uses_one_connection_per_request(server: ScriptedServer) -> None:
     server.script = [Told(), Told(), refusal(401, "unauthorized")]
     with ServiceClient(server.url, "token") as client:
         client.classify(["가"])
