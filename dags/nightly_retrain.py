@@ -50,7 +50,7 @@ from wiring import (
 
 #: Queue and pool of the tasks that use a GPU if there is one.
 GPU = "gpu"
-NAMES = recipe_names()
+RECIPE_NAMES = recipe_names()
 #: A number below 1 as text, such as 0.00005 or 5e-5. The recipe's own bound is checked when the run starts.
 NUMBER = r"^(0?\.[0-9]+|[0-9](\.[0-9]+)?[eE]-[0-9]+)$"
 
@@ -58,7 +58,7 @@ NUMBER = r"^(0?\.[0-9]+|[0-9](\.[0-9]+)?[eE]-[0-9]+)$"
 def recipe_tables() -> dict[str, dict[str, Any]]:
     """Return the recipes' TOML documents by name. An invalid one is empty here and fails in its `validate` task."""
     tables: dict[str, dict[str, Any]] = {}
-    for name in NAMES:
+    for name in RECIPE_NAMES:
         try:
             tables[name] = read_toml(RECIPES / f"{name}.toml", name)
         except RecipeError:
@@ -72,9 +72,9 @@ def profile_names(table: dict[str, Any]) -> list[str]:
     return list(profiles) if isinstance(profiles, dict) else []
 
 
-TABLES = recipe_tables()
-PROFILES = sorted({profile for table in TABLES.values() for profile in profile_names(table)})
-TITLES = {name: str(table.get("title", name)) for name, table in TABLES.items()}
+RECIPE_TABLES = recipe_tables()
+PROFILES = sorted({profile for table in RECIPE_TABLES.values() for profile in profile_names(table)})
+TITLES = {name: str(table.get("title", name)) for name, table in RECIPE_TABLES.items()}
 
 
 def override(name: str, title: str, description: str) -> Param:
@@ -92,11 +92,11 @@ def override(name: str, title: str, description: str) -> Param:
 
 PARAMS = {
     "recipes": Param(
-        list(NAMES),
+        list(RECIPE_NAMES),
         type="array",
         # The form offers `examples`; Airflow validates against `items`.
-        examples=list(NAMES),
-        items={"type": "string", "enum": list(NAMES)},
+        examples=list(RECIPE_NAMES),
+        items={"type": "string", "enum": list(RECIPE_NAMES)},
         values_display=TITLES,
         minItems=1,
         uniqueItems=True,
@@ -318,7 +318,7 @@ def retrain(recipe: str) -> None:
 )
 def nightly_retrain() -> None:
     """Create one task group per recipe."""
-    for name in NAMES:
+    for name in RECIPE_NAMES:
         task_group(group_id=name, tooltip=TITLES[name])(retrain)(name)
 
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 #: The data docs, and the tables that they link to.
-DOCS = re.compile(r"docs/.+|(quarantine|overlap)\.tsv")
+DATA_DOCS = re.compile(r"docs/.+|(quarantine|overlap)\.tsv")
 REPORT = re.compile(r"report\.html")
 #: Files that may be read, by kind of artifact.
-READABLE = {"validate": DOCS, "rejected-data": DOCS, "decide": REPORT, "release": REPORT}
+READABLE = {"validate": DATA_DOCS, "rejected-data": DATA_DOCS, "decide": REPORT, "release": REPORT}
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Users who may read this DAG may read its artifacts.
 DAG_ID = "nightly_retrain"
-TYPES = {
+MEDIA_TYPES = {
     "css": "text/css; charset=utf-8",
     "html": "text/html; charset=utf-8",
     "json": "application/json",
@@ -63,7 +63,7 @@ def read_file(kind: str, recipe: str, key: str, attempt: str, path: str) -> tupl
     content = artifact.store.read(f"{artifact.ref}/{path}") if entry else None
     if entry is None or content is None or hashlib.sha256(content).hexdigest() != entry.sha256:
         raise NotServedError
-    return content, TYPES.get(path.rsplit(".", 1)[-1].lower(), "application/octet-stream")
+    return content, MEDIA_TYPES.get(path.rsplit(".", 1)[-1].lower(), "application/octet-stream")
 
 
 @cache

@@ -16,7 +16,7 @@ import bentoml
 from pipeline.errors import SaebyeokError
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.settings import Settings, load_settings
-from pipeline.store.deployments import Deployment
+from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from serving.api.auth import api_keys, deploy_token
 from serving.api.bentoml_app import FrontedService, posted
 from serving.api.control_routes import Live, Need, control_app
@@ -43,7 +43,7 @@ from serving.schemas import (
 )
 
 #: The deployment built into a Bento; the file exists only there, next to the packages.
-BAKED = Path(__file__).resolve().parent.parent / "deployment.json"
+BAKED = Path(__file__).resolve().parent.parent / BAKED_DEPLOYMENT
 
 
 def valid_settings() -> Settings:

@@ -68,7 +68,7 @@ def root(
 
 @app.command(rich_help_panel=WHOLE)
 def run(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     profile: opt.Profile = None,
     data: opt.Data = None,
     store: opt.StoreUri = None,
@@ -122,14 +122,14 @@ def run(
 
 def _stage_command(name: str) -> Callable[..., None]:
     def command(
-        recipe: opt.RecipeName,
+        recipe: opt.RecipeArgument,
         profile: opt.Profile = None,
         data: opt.Data = None,
         store: opt.StoreUri = None,
         force: opt.Force = False,
         run_id: opt.RunId = None,
         date: opt.Date = None,
-        inputs: opt.Inputs = None,
+        inputs: opt.InputRefs = None,
         sets: opt.Sets = None,
         overrides: opt.Overrides = None,
         as_json: opt.Json = False,
@@ -177,7 +177,7 @@ _add_stages(
 
 @app.command(rich_help_panel=STAGE)
 def evaluate(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -192,7 +192,7 @@ def evaluate(
     store: opt.StoreUri = None,
     force: opt.Force = False,
     run_id: opt.RunId = None,
-    inputs: opt.Inputs = None,
+    inputs: opt.InputRefs = None,
     sets: opt.Sets = None,
     overrides: opt.Overrides = None,
     as_json: opt.Json = False,
@@ -240,7 +240,7 @@ def _open_engine(current: Session, job: Any, ref: str | None) -> Engine:
 
 @app.command(rich_help_panel=SERVED)
 def predict(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="File with one text per line; - reads standard input.")
     ] = "-",
@@ -254,13 +254,13 @@ def predict(
     and the exit code is 1 after the last line. A line has at most 65,536 bytes.
     """
     with session() as current:
-        from pipeline.cli.predict import CHUNK, open_lines, predict_lines, read_lines
+        from pipeline.cli.predict import INPUTS_PER_CALL, open_lines, predict_lines, read_lines
 
         job = opt.open_job_of(current.settings, recipe, store=store)
         with open_lines(file) as stream:
             engine = _open_engine(current, job, release)
             # A user who types expects an answer after each line.
-            chunk = 1 if stream.isatty() else CHUNK
+            chunk = 1 if stream.isatty() else INPUTS_PER_CALL
             bad = 0
             # On a terminal the answers themselves show the progress.
             with progress("answering", bar=not current.stdout.isatty()) as advance:

@@ -104,7 +104,7 @@ def pretrain(
 
 
 def tune(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     trials: Annotated[
         int, typer.Option(min=1, help="Total number of trials, including finished ones from earlier runs.")
     ] = 20,

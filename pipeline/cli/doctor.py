@@ -22,7 +22,7 @@ from pipeline.settings import ROOT, Settings
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories
 
-State = Literal["ok", "note", "problem"]
+CheckState = Literal["ok", "note", "problem"]
 
 
 class Diagnosis(BaseModel):
@@ -31,7 +31,7 @@ class Diagnosis(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     check: str
-    state: State
+    state: CheckState
     text: str
     do: str = ""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RECIPE_PANEL = "Recipe (default: the recipe's own value)"
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe: nsmc, klue-sts.")]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe: nsmc, klue-sts.")]
 Profile = Annotated[str | None, typer.Option(help="Recipe profile: embedded (CPU, minutes) or full (GPU).")]
 Data = Annotated[
     Path | None,
@@ -72,7 +72,7 @@ Date = Annotated[
     ),
 ]
 RunId = Annotated[str | None, typer.Option("--run", metavar="ID", help="Id of the run. Default: a new one.")]
-Inputs = Annotated[
+InputRefs = Annotated[
     list[str] | None,
     typer.Option(
         "--input", metavar="REF", help="Input artifact, such as train/nsmc/<key>/<attempt>. Default: the newest."

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from serving.engine.engine import Engine
 
 #: Inputs per call of the engine: enough to sort by length, few enough that the progress bar moves.
-CHUNK = 2048
+INPUTS_PER_CALL = 2048
 #: Maximum bytes of an input line. The rest of a longer line is dropped, so that one without an end fits in memory.
-LONGEST = 2**16
+LONGEST_LINE = 2**16
 
 
 def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
@@ -60,8 +60,8 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
     inputs = list(rows[recipe.text_columns].itertuples(index=False, name=None))
     values = []
     with progress("evaluating", len(inputs)) as advance:
-        for start in range(0, len(inputs), CHUNK):
-            values.append(engine.answer(inputs[start : start + CHUNK]).values)
+        for start in range(0, len(inputs), INPUTS_PER_CALL):
+            values.append(engine.answer(inputs[start : start + INPUTS_PER_CALL]).values)
             advance(len(values[-1]))
     predictions = np.concatenate(values)
     metrics = compute_metrics(
@@ -92,11 +92,11 @@ def open_lines(file: str) -> Iterator[BinaryIO]:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of `stream` as they arrive. Of a longer line, yield only the first `LONGEST` + 1 bytes."""
-    while line := stream.readline(LONGEST + 1):
+    """Yield the lines of `stream` as they arrive. Of a longer line, yield only the first `LONGEST_LINE` + 1 bytes."""
+    while line := stream.readline(LONGEST_LINE + 1):
         yield line
-        while len(line) > LONGEST and not line.endswith(b"\n"):
-            line = stream.readline(LONGEST + 1)
+        while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST_LINE + 1)
 
 
 def predict_lines(engine: Engine, lines: Iterable[bytes], chunk: int) -> Iterator[dict[str, Any]]:
@@ -121,8 +121,8 @@ def _parsed(line: bytes, engine: Engine) -> tuple[str, ...] | DataError:
 
 
 def _input_of(line: bytes, card: Card) -> tuple[str, ...] | DataError:
-    if len(line) > LONGEST:
-        return DataError(f"the line is longer than {LONGEST:,} bytes; write one input per line")
+    if len(line) > LONGEST_LINE:
+        return DataError(f"the line is longer than {LONGEST_LINE:,} bytes; write one input per line")
     try:
         # `utf-8-sig` drops a byte order mark, which the first line may start with.
         text = line.decode("utf-8-sig").rstrip("\r\n")

@@ -28,7 +28,7 @@ OUTSIDE = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 #: Pages may load nothing: the rows that they show are untrusted.
-POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
+POLICY_META = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
 
 
 #: Number of rows shown of the quarantine and of each kind of overlap; the TSV files contain all.
@@ -176,11 +176,11 @@ def write_docs(site: Path, target: Path, page: Page) -> None:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((HERE / "data_docs.html").read_text(encoding="utf-8"))
     failed = [item for item in page.findings if not item.finding.passed]
-    text = template.render(page=page, failed=failed, links=links, head=POLICY + f"<style>{style}</style>")
+    text = template.render(page=page, failed=failed, links=links, head=POLICY_META + f"<style>{style}</style>")
     (target / "index.html").write_text(text, encoding="utf-8")
 
 
 def offline(html: str, style: str) -> str:
     """Return a Great Expectations page with the style sheet `style`, and without scripts and external resources."""
     html = OUTSIDE.sub("", html)
-    return html.replace("</head>", f"{POLICY}<style>{style}</style>\n</head>", 1)
+    return html.replace("</head>", f"{POLICY_META}<style>{style}</style>\n</head>", 1)

@@ -12,7 +12,7 @@ from pipeline.data import overlap, quarantine
 from pipeline.data.daily_arrivals import Arrival, Measure, check_arrivals
 from pipeline.data.data_docs import build_page, write_docs
 from pipeline.data.expectation_suite import build_site
-from pipeline.data.input_files import InputFile, Inputs, Part, SplitRows, join_parts, read_part
+from pipeline.data.input_files import InputFile, InputFiles, Part, SplitRows, join_parts, read_part
 from pipeline.data.overlap import Overlap, Repeated, measure_overlap, write_overlap
 from pipeline.data.quarantine import write_aside
 from pipeline.data.reading import SPLITS, Split, finished
@@ -36,7 +36,7 @@ class Findings:
 
 
 def check_data(
-    job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None, draft: Path
+    job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Base | None, draft: Path
 ) -> tuple[dict[str, Any], list[str]]:
     """Check all files against all rules and write the files of a `validate` artifact into `draft`.
 
@@ -129,7 +129,7 @@ def _broken(findings: Findings) -> set[str]:
     return rules | findings.held.excess.keys() | {item.name for item in findings.overlaps if not item.passed}
 
 
-def _write_findings(job: Job, inputs: Inputs, findings: Findings, problems: list[str], draft: Path) -> None:
+def _write_findings(job: Job, inputs: InputFiles, findings: Findings, problems: list[str], draft: Path) -> None:
     """Write the data docs, the quarantined rows, the overlapping rows and `validation.json`."""
     recipe, held = job.recipe, findings.held
     page = build_page(job, held, findings.arrivals, findings.overlaps, findings.listed, problems)
@@ -149,7 +149,7 @@ def _write_findings(job: Job, inputs: Inputs, findings: Findings, problems: list
     (draft / "validation.json").write_text(text, encoding="utf-8")
 
 
-def _arrival_problems(inputs: Inputs, arrivals: Sequence[Arrival]) -> list[str]:
+def _arrival_problems(inputs: InputFiles, arrivals: Sequence[Arrival]) -> list[str]:
     """Return a sentence if the newest arrival failed its checks: a run without new data must stop.
 
     Older arrivals that failed are left out and the run continues, so a bad day does not block later runs.
@@ -170,7 +170,7 @@ def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     ]
 
 
-def _figures(job: Job, inputs: Inputs, findings: Findings) -> dict[str, Any]:
+def _figures(job: Job, inputs: InputFiles, findings: Findings) -> dict[str, Any]:
     held = findings.held
     left_out = [f"left out: {item.sentence('critical')}" for item in findings.arrivals if item.level == "critical"]
     odd = [item.sentence("warning") for item in findings.arrivals if item.level == "warning"]

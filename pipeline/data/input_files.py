@@ -32,7 +32,7 @@ class InputFile:
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputFiles:
     """All files that a run may read; `ignored` are files in the arrivals directory whose name is not a date."""
 
     published: dict[Split, InputFile]
@@ -93,7 +93,7 @@ def read_part(recipe: Recipe, file: InputFile) -> Part:
     return Part(file, read_file(recipe, file.path))
 
 
-def find_files(recipe: Recipe, directory: Path, cutoff: date) -> Inputs:
+def find_files(recipe: Recipe, directory: Path, cutoff: date) -> InputFiles:
     """Return the files of `recipe` below `directory`: published files, and arrivals dated before `cutoff` by date.
 
     Raises DataError if a published file is missing or a day has two files.
@@ -107,7 +107,7 @@ def find_files(recipe: Recipe, directory: Path, cutoff: date) -> Inputs:
         for day, path in sorted(dated.items())
         if day < cutoff
     ]
-    return Inputs(published, tuple(arrivals), tuple(ignored))
+    return InputFiles(published, tuple(arrivals), tuple(ignored))
 
 
 def _dated(recipe: Recipe, directory: Path) -> tuple[dict[date, Path], list[str]]:

@@ -19,8 +19,8 @@ from pipeline.texts import composed
 FILE = "overlap.tsv"
 WHITE = re.compile(r"\s+")
 RUN = re.compile(r"(.)\1{2,}")
-Kind = Literal["test_in_train", "two_labels", "duplicates"]
-WORDS: dict[Kind, str] = {
+OverlapKind = Literal["test_in_train", "two_labels", "duplicates"]
+WORDS: dict[OverlapKind, str] = {
     "test_in_train": "have a text that is in the train file",
     "two_labels": "have a text that also occurs with another label",
     "duplicates": "repeat an earlier text of their file",
@@ -31,7 +31,7 @@ WORDS: dict[Kind, str] = {
 class Overlap:
     """One kind of overlap in one split: number of rows by exact and by normalised text, and the bound."""
 
-    kind: Kind
+    kind: OverlapKind
     split: Split
     rows: int
     exact: int
@@ -82,7 +82,7 @@ def near_key(texts: Iterable[str]) -> str:
 def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[list[Overlap], list[Repeated]]:
     """Return every kind of overlap, and the rows of all kinds."""
     tables = {split: _keyed(recipe, rows.rows) for split, rows in splits.items()}
-    asked: list[tuple[Kind, Split]] = [("test_in_train", "test")]
+    asked: list[tuple[OverlapKind, Split]] = [("test_in_train", "test")]
     asked += [(kind, split) for split in SPLITS for kind in ("two_labels", "duplicates")]
     found: list[Overlap] = []
     listed: list[Repeated] = []
@@ -118,7 +118,7 @@ def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _repeats(kind: Kind, table: pd.DataFrame, among: pd.DataFrame, key: str) -> pd.Series[bool]:
+def _repeats(kind: OverlapKind, table: pd.DataFrame, among: pd.DataFrame, key: str) -> pd.Series[bool]:
     if kind == "test_in_train":
         return table[key].isin(among[key])
     if kind == "duplicates":
@@ -127,7 +127,12 @@ def _repeats(kind: Kind, table: pd.DataFrame, among: pd.DataFrame, key: str) -> 
 
 
 def _listed(
-    kind: Kind, split: SplitRows, known: SplitRows, rows: pd.DataFrame, exact: pd.Series[bool], among: pd.DataFrame
+    kind: OverlapKind,
+    split: SplitRows,
+    known: SplitRows,
+    rows: pd.DataFrame,
+    exact: pd.Series[bool],
+    among: pd.DataFrame,
 ) -> list[Repeated]:
     among = among[among["near"].isin(rows["near"])]
     if kind == "two_labels":

@@ -15,11 +15,11 @@ from pipeline.texts import composed
 if TYPE_CHECKING:
     import pandas as pd
 
-Side = Literal["train", "validation", "gate"]
-SIDES: tuple[Side, ...] = ("train", "validation", "gate")
+TrainSplit = Literal["train", "validation", "gate"]
+TRAIN_SPLITS: tuple[TrainSplit, ...] = ("train", "validation", "gate")
 
 
-def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
+def split_of(texts: tuple[str, ...], data: DataSpec) -> TrainSplit:
     """Return the split of a training row, which depends on its text alone and so is the same in every run.
 
     The order of a pair, the Unicode form and leading or trailing white space do not matter.
@@ -34,10 +34,11 @@ def side_of(texts: tuple[str, ...], data: DataSpec) -> Side:
 
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of the train file in each split. Raises DataError if a split is empty."""
-    sides = np.array([side_of(texts, recipe.data) for texts in train[recipe.text_columns].itertuples(index=False)])
-    splits: dict[str, pd.DataFrame] = {side: train[sides == side].reset_index(drop=True) for side in SIDES}
-    for side, rows in splits.items():
+    texts = train[recipe.text_columns].itertuples(index=False)
+    assigned = np.array([split_of(row, recipe.data) for row in texts])
+    splits: dict[str, pd.DataFrame] = {name: train[assigned == name].reset_index(drop=True) for name in TRAIN_SPLITS}
+    for name, rows in splits.items():
         if rows.empty:
-            change = "lower data.validation_share" if side == "train" else f"raise data.{side}_share"
-            raise DataError(f"{recipe.data.train}: the {side} split has no rows; {change} or add rows")
+            change = "lower data.validation_share" if name == "train" else f"raise data.{name}_share"
+            raise DataError(f"{recipe.data.train}: the {name} split has no rows; {change} or add rows")
     return splits

@@ -26,20 +26,18 @@ from pipeline.atomic_files import locked
 from pipeline.errors import ServiceError
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.store.artifacts import Store
-from pipeline.store.deployments import Deployment
+from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from pipeline.store.releases import Card, read_card
 from serving.deployed.model_store import forget_models, import_release, model_tag, remove_damaged
 
 log = logging.getLogger(__name__)
 
-NAME = "saebyeok"
-#: File in the Bento with its deployment; serving.service reads it.
-BAKED = "deployment.json"
+BENTO_NAME = "saebyeok"
 
 
 def bento_tag(deployment: Deployment) -> str:
     """Return the tag of a deployment's Bento: `saebyeok:<number>`."""
-    return f"{NAME}:{deployment.number}"
+    return f"{BENTO_NAME}:{deployment.number}"
 
 
 def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> str:
@@ -80,7 +78,7 @@ def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, C
         target = directory / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
-    (directory / BAKED).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
+    (directory / BAKED_DEPLOYMENT).write_text(deployment.model_dump_json(indent=1), encoding="utf-8")
     (directory / "README.md").write_text(_readme(deployment, cards), encoding="utf-8")
     # JSON is valid YAML, and quotes Korean text and colons correctly.
     (directory / "bentofile.yaml").write_text(json.dumps(_build_file(deployment), indent=1), encoding="utf-8")
@@ -169,7 +167,7 @@ def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterab
     with _writing(settings) as bentos:
         # Listed without a name, because `bentoml.list` raises an error if no Bento has that name.
         for bento in bentoml.list(_bento_store=bentos):
-            if bento.tag.name == NAME and bento.tag.version not in kept:
+            if bento.tag.name == BENTO_NAME and bento.tag.version not in kept:
                 bentoml.delete(bento.tag, _bento_store=bentos)
     forget_models(settings, releases)
 
@@ -186,7 +184,7 @@ def _writing(settings: Settings) -> Iterator[BentoStore]:
 def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
     try:
         bento = bentoml.get(bento_tag(deployment), _bento_store=bentos)
-        baked = Path(bento.path) / "src" / BAKED
+        baked = Path(bento.path) / "src" / BAKED_DEPLOYMENT
         return Deployment.model_validate_json(baked.read_bytes()) == deployment
     except (NotFound, FileNotFoundError, ValueError):
         return False
@@ -213,7 +211,7 @@ def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: 
 def _build_file(deployment: Deployment) -> dict[str, object]:
     return {
         "service": "serving.service:Saebyeok",
-        "name": NAME,
+        "name": BENTO_NAME,
         "labels": {"deployment": str(deployment.number), "run": deployment.run[:60]},
         "include": ["**/*"],
         "models": [model_tag(ref) for _, ref in sorted(deployment.releases.items())],

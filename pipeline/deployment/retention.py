@@ -17,7 +17,7 @@ from pipeline.store.releases import read_card
 log = logging.getLogger(__name__)
 
 #: Kinds that may be deleted. Decisions stay: they are small, and explain the result of each run.
-KINDS = ("validate", "rejected-data", "tokenize", "train", "evaluate", "release")
+PRUNED_KINDS = ("validate", "rejected-data", "tokenize", "train", "evaluate", "release")
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> Non
 
 
 def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactError]]:
-    """Return the artifacts of `KINDS` by ref, inputs first, and the errors of the ones that cannot be read."""
+    """Return the artifacts of `PRUNED_KINDS` by ref, inputs first, and the errors of the ones that cannot be read."""
     found: dict[str, Artifact] = {}
     unread: dict[str, ArtifactError] = {}
-    for ref in (ref for kind in KINDS for recipe in store.list(kind) for ref in store.refs(kind, recipe)):
+    for ref in (ref for kind in PRUNED_KINDS for recipe in store.list(kind) for ref in store.refs(kind, recipe)):
         try:
             found[ref] = store.open(ref)
         except ArtifactError as error:

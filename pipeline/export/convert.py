@@ -38,7 +38,7 @@ CALIBRATION = 320
 #: recipe's bounds on labels and metric.
 GRAPH_INPUTS, GRAPH_BOUND = 64, 1e-4
 #: Measured calls for the latency, and unmeasured warm-up calls before them.
-CALLS, WARM_UP = 200, 20
+CALLS, WARM_UP_CALLS = 200, 20
 
 
 def convert(
@@ -150,11 +150,11 @@ def _keep(directory: Path, *files: Path) -> None:
 def _latency(model: Trained, rows: pd.DataFrame, file: Path) -> float:
     session = open_session(file)
     times = []
-    for inputs in batches_of(model, rows.sample(CALLS + WARM_UP, replace=True, random_state=0), 1):
+    for inputs in batches_of(model, rows.sample(CALLS + WARM_UP_CALLS, replace=True, random_state=0), 1):
         started = time.perf_counter()
         ask(session, inputs)
         times.append(time.perf_counter() - started)
-    return float(np.percentile(times[WARM_UP:], 95) * 1000)
+    return float(np.percentile(times[WARM_UP_CALLS:], 95) * 1000)
 
 
 def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golden, ...], float]:

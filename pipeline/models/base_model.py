@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
 #: Contains one directory per shipped encoder.
-ENCODERS = Path(__file__).parent
-NAME = re.compile(r"[a-z0-9-]+")
+SHIPPED = Path(__file__).parent
+SHIPPED_NAME = re.compile(r"[a-z0-9-]+")
 log = logging.getLogger(__name__)
 
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
 PATTERNS = ("*.json", "*.txt", *WEIGHTS)
 #: Model types whose exported graph can be fused. Checked early; otherwise export would fail after the training.
-KINDS = ("bert", "electra", "roberta")
+MODEL_TYPES = ("bert", "electra", "roberta")
 #: Timeout in seconds when asking the hub for the newest revision.
 REACH_TIMEOUT = 10.0
 
@@ -117,8 +117,9 @@ def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         kind = config["model_type"]
-        if kind not in KINDS:
-            raise BaseModelError(f"base model {directory} is a {kind}; only {', '.join(KINDS)} models can be exported")
+        if kind not in MODEL_TYPES:
+            supported = ", ".join(MODEL_TYPES)
+            raise BaseModelError(f"base model {directory} is a {kind}; only {supported} models can be exported")
         places, known = config["max_position_embeddings"], config["vocab_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaseModelError(f"base model {directory}: its config.json is not that of a BERT ({error!r})") from error
@@ -218,5 +219,5 @@ def _directory_digest(directory: Path) -> str:
 
 def shipped(name: str) -> Path | None:
     """Return the directory of the shipped encoder `name`, or None if there is none."""
-    directory = ENCODERS / name
-    return directory if NAME.fullmatch(name) and (directory / "config.json").is_file() else None
+    directory = SHIPPED / name
+    return directory if SHIPPED_NAME.fullmatch(name) and (directory / "config.json").is_file() else None

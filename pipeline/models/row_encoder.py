@@ -15,7 +15,7 @@ from pipeline.recipes.schema import TEXTS
 from pipeline.texts import composed
 
 #: Inputs per call of the tokenizer.
-CHUNK = 8192
+ROWS_PER_CALL = 8192
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Encoder:
     def _encode(self, inputs: list[Any]) -> list[Any]:
         encodings = []
         with progress("encoding", len(inputs)) as advance:
-            for start in range(0, len(inputs), CHUNK):
-                encodings += self._tokens.encode_batch(inputs[start : start + CHUNK])
+            for start in range(0, len(inputs), ROWS_PER_CALL):
+                encodings += self._tokens.encode_batch(inputs[start : start + ROWS_PER_CALL])
                 advance(len(encodings) - start)
         return encodings
 

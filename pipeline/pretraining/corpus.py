@@ -19,9 +19,9 @@ from pipeline.errors import DataError
 from pipeline.texts import composed
 
 #: Number of lines per call of the tokenizer.
-CHUNK = 10_000
+LINES_PER_CALL = 10_000
 #: Minimum tokens of a line, special ones included; shorter lines give no context to predict a masked token.
-SHORTEST = 5
+SHORTEST_LINE = 5
 
 
 def read_lines(files: Sequence[Path]) -> list[str]:
@@ -81,11 +81,11 @@ def encode_lines(tokenizer: Tokenizer, lines: Sequence[str], max_length: int) ->
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     found = []
-    for start in range(0, len(lines), CHUNK):
-        encoded = tokenizer.encode_batch(lines[start : start + CHUNK])
-        found += [np.array(item.ids, np.int32) for item in encoded if len(item.ids) >= SHORTEST]
+    for start in range(0, len(lines), LINES_PER_CALL):
+        encoded = tokenizer.encode_batch(lines[start : start + LINES_PER_CALL])
+        found += [np.array(item.ids, np.int32) for item in encoded if len(item.ids) >= SHORTEST_LINE]
     if not found:
-        raise DataError(f"no line has at least {SHORTEST} tokens; give longer texts")
+        raise DataError(f"no line has at least {SHORTEST_LINE} tokens; give longer texts")
     return Corpus(np.concatenate(found), np.concatenate([[0], np.cumsum([len(ids) for ids in found])]))
 
 

@@ -13,7 +13,7 @@ from pipeline.errors import ServiceError, StackError
 from pipeline.loopback import is_loopback
 
 #: States of a DAG run that has not ended.
-OPEN = ("queued", "running")
+UNFINISHED = ("queued", "running")
 
 
 class Task(BaseModel):
@@ -74,7 +74,7 @@ class AirflowApi:
 
     def active_run(self, dag: str) -> str | None:
         """Return the id of the oldest queued or running run, or None if there is none."""
-        return self._first_run(dag, OPEN, "run_after")
+        return self._first_run(dag, UNFINISHED, "run_after")
 
     def newest_run(self, dag: str, state: str) -> str | None:
         """Return the id of the newest run that ended in `state`, or None if there is none."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import ServiceError
 from pipeline.progress import format_duration
-from pipeline.stack.airflow_api import OPEN, AirflowApi, Task
+from pipeline.stack.airflow_api import UNFINISHED, AirflowApi, Task
 from pipeline.stack.terminal import Progress
 
 #: Start of a task's log line about the reason why it skips itself (`skip` in dags/wiring.py).
@@ -133,8 +133,8 @@ def follow(api: AirflowApi, dag: str, run: str, follower: RunFollower) -> str:
             failures += 1
             if failures > FAILED_POLLS:
                 raise
-            state = OPEN[0]
-        if state not in OPEN:
+            state = UNFINISHED[0]
+        if state not in UNFINISHED:
             return state
         time.sleep(POLL_SECONDS)
 

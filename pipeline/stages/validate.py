@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.daily_arrivals import Measure
-from pipeline.data.input_files import Inputs, find_files
+from pipeline.data.input_files import InputFiles, find_files
 from pipeline.data.suite_files import project_digests
 from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
@@ -64,7 +64,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     return made
 
 
-def _fields(job: Job, inputs: Inputs, falls: Mapping[str, Measure], base: Base | None) -> dict[str, Any]:
+def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Base | None) -> dict[str, Any]:
     recipe = job.recipe
     return {
         "files": {split: file.digest for split, file in inputs.published.items()},

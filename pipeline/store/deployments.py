@@ -12,6 +12,8 @@ from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, Con
 from pipeline.store.artifacts import Artifact, Store
 
 DEPLOYMENTS = "deployments"
+#: File in a Bento with the deployment that it serves, next to the packages.
+BAKED_DEPLOYMENT = "deployment.json"
 RECORD = re.compile(r"\d{6,}\.json")
 #: Errors raised by reading or running an earlier model that is damaged, lost or of an older version of the code; torch
 #: raises RuntimeError. StoreError is not among them: the store may be unavailable only temporarily.

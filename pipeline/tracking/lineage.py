@@ -14,7 +14,7 @@ STAGE_OF = {"release": "export"}
 
 
 #: Kind to W&B's artifact type; artifacts of other kinds are intermediate and stay in the store.
-TYPES = {"validate": "dataset", "release": "model"}
+HOSTED_TYPES = {"validate": "dataset", "release": "model"}
 #: Files of a release that contain texts of the data: golden sentences and mistakes.
 WITH_TEXTS = ("card.json", "report.html")
 CHAMPION = "champion"
@@ -37,7 +37,7 @@ def sources(artifacts: Iterable[Artifact]) -> list[str]:
 
 
 def _nearest(artifact: Artifact) -> Iterator[str]:
-    if artifact.manifest.kind in TYPES:
+    if artifact.manifest.kind in HOSTED_TYPES:
         yield artifact.ref
         return
     for item in artifact.manifest.inputs.values():
@@ -66,7 +66,7 @@ def hosted_artifact(artifact: Artifact, *, texts: bool) -> Any:
     manifest = artifact.manifest
     document = described(artifact)
     made = wandb.Artifact(
-        collection(manifest.kind, manifest.recipe), TYPES[manifest.kind], metadata=document, incremental=False
+        collection(manifest.kind, manifest.recipe), HOSTED_TYPES[manifest.kind], metadata=document, incremental=False
     )
     with made.new_file(MANIFEST, encoding="utf-8") as file:
         json.dump(document, file, ensure_ascii=False, indent=1)

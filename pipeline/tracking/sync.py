@@ -12,7 +12,7 @@ from pipeline.errors import ArtifactError, SaebyeokError, SettingsError, Trackin
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
-from pipeline.tracking.lineage import STAGE_OF, TYPES, collection, hosted_name
+from pipeline.tracking.lineage import HOSTED_TYPES, STAGE_OF, collection, hosted_name
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import Subject, recorded
 from pipeline.tracking.upload import move_champions, start_upload
@@ -21,9 +21,9 @@ from pipeline.tracking.wandb_api import Hosted, find_account, find_address, find
 #: Timeout for one run with its artifacts, in seconds; enough for a large model on a slow line.
 UPLOAD_TIMEOUT_SECONDS = 900.0
 #: Kinds to upload first, because other runs use them.
-FIRST = tuple(TYPES)
+FIRST = tuple(HOSTED_TYPES)
 
-State = Literal["uploaded", "busy", "empty", "failed", "not tried"]
+SyncState = Literal["uploaded", "busy", "empty", "failed", "not tried"]
 
 
 class SyncedRun(BaseModel):
@@ -32,7 +32,7 @@ class SyncedRun(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run: str
-    state: State
+    state: SyncState
     message: str = ""
 
 
@@ -94,14 +94,14 @@ def _known(store: Store, entity: str, project: str) -> set[str]:
         return {
             alias
             for kind, recipe in _collections(store)
-            for alias in hosted.aliases(TYPES[kind], collection(kind, recipe))
+            for alias in hosted.aliases(HOSTED_TYPES[kind], collection(kind, recipe))
         }
     except Exception as error:
         raise TrackingError(f"Weights & Biases did not list its artifacts: {_line(error)}") from error
 
 
 def _collections(store: Store) -> Iterator[tuple[str, str]]:
-    for kind in TYPES:
+    for kind in HOSTED_TYPES:
         for recipe in store.list(kind):
             yield kind, recipe
 

@@ -33,7 +33,7 @@ def show(tracker: Tracker, kind: str, figures: Figures, draft: Path) -> None:
         tracker.page(f"{kind}/report", page if tracker.texts else without_texts(page))
     if not tracker.texts:
         return
-    for name, file in TEXTS.get(kind, {}).items():
+    for name, file in TEXT_FILES.get(kind, {}).items():
         _table(tracker, f"{kind}/{name}", _read(draft / file))
 
 
@@ -113,7 +113,7 @@ MAKERS: Mapping[str, Callable[[Figures, Path], dict[str, Rows]]] = {
     "decide": decision_tables,
 }
 #: Tables of texts, and the files of an artifact that hold them.
-TEXTS = {"evaluate": {"mistakes": "mistakes.json", "behaviour_failures": "behaviour.json"}}
+TEXT_FILES = {"evaluate": {"mistakes": "mistakes.json", "behaviour_failures": "behaviour.json"}}
 
 
 def _read(file: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.nested import flatten
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.tracking.lineage import TYPES, hosted_artifact, hosted_name, sources
+from pipeline.tracking.lineage import HOSTED_TYPES, hosted_artifact, hosted_name, sources
 from pipeline.tracking.run_directories import Story
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Tracker:
 
         def add(run: Any) -> None:
             run.summary.update({"made": artifact.ref})
-            if artifact.manifest.kind in TYPES:
+            if artifact.manifest.kind in HOSTED_TYPES:
                 run.log_artifact(hosted_artifact(artifact, texts=self._texts), aliases=[hosted_name(artifact.ref)[1]])
                 self._made = artifact.ref
 

@@ -15,7 +15,7 @@ from pipeline.progress import format_duration
 log = logging.getLogger(__name__)
 
 #: Steps that are not measured, because torch and the memory warm up.
-WARM_UP = 2
+WARM_UP_STEPS = 2
 #: Least steps and seconds to measure before the forecast.
 STEPS, SECONDS = 3, 10.0
 
@@ -42,7 +42,7 @@ class Forecast(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a step, and log the forecast once."""
         self._steps += 1
-        measured = self._steps - WARM_UP
+        measured = self._steps - WARM_UP_STEPS
         if measured == 0:
             self._started = self._now()
         if self._done or measured < STEPS:

@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 #: Name under which the packed attention is registered with transformers.
 PACKED = "packed"
 #: Model types (of transformers) with compatible encoders.
-KINDS = ("bert", "electra")
+PACKED_TYPES = ("bert", "electra")
 #: Head sizes that the kernel supports: multiples of the first number, up to the second.
 HEAD_SIZES = (8, 256)
 
@@ -23,7 +23,7 @@ HEAD_SIZES = (8, 256)
 def can_pack(model: PreTrainedModel) -> bool:
     """Return whether `pack_rows` supports the encoder of `model`."""
     config: Any = model.config
-    if config.model_type not in KINDS:
+    if config.model_type not in PACKED_TYPES:
         return False
     size: int = config.hidden_size // config.num_attention_heads
     return size % HEAD_SIZES[0] == 0 and size <= HEAD_SIZES[1]

@@ -17,7 +17,7 @@ from pipeline.recipes.schema import SCRATCH, Recipe
 #: Ratio of upper to lower end from which a range is searched on a log scale. Below 10 because 3e-4 / 3e-5 rounds down.
 WIDE = 9.99
 #: Tables that may be searched. Data, splits and gates are fixed, because trials on different rows are not comparable.
-TABLES = ("train.", "model.")
+SEARCHABLE = ("train.", "model.")
 #: Fields that are never searched: a lucky seed does not make a better recipe.
 NEVER = ("train.seed",)
 EXAMPLES = "--search train.learning_rate=1e-4..1e-3 or --search train.epochs=1,2,3"
@@ -122,7 +122,7 @@ def _read_space(items: Sequence[str], recipe: Recipe, overrides: Mapping[str, An
                 raise RecipeError(f"is not KEY=LOW..HIGH or KEY=A,B,C; write {EXAMPLES}")
             if key in space:
                 raise RecipeError(f"`{key}` is given twice; name each field once")
-            if not key.startswith(TABLES) or key in NEVER:
+            if not key.startswith(SEARCHABLE) or key in NEVER:
                 raise RecipeError(f"`{key}` cannot be searched; name fields of `train` (except `seed`) or `model`")
             space[key] = field = _read_field(text, _own_value(recipe, key))
             for value in (field.low, field.high) if isinstance(field, Span) else field.values:

@@ -17,8 +17,8 @@ from serving.engine.observer import Observer
 from serving.schemas import ReleasesResponse
 
 #: Histogram buckets, from the fastest response of a small model to the timeout.
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SECOND_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+ROW_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -28,7 +28,7 @@ class Metrics:
         """Register the metrics in `registry`, which accepts each name once; the default is the one BentoML reads."""
 
         def seconds(name: str, text: str, labels: Iterable[str] = ("recipe",)) -> Histogram:
-            return Histogram(f"saebyeok_{name}_seconds", text, labels, buckets=SECONDS, registry=registry)
+            return Histogram(f"saebyeok_{name}_seconds", text, labels, buckets=SECOND_BUCKETS, registry=registry)
 
         def tokens(name: str, text: str) -> Counter:
             return Counter(f"saebyeok_{name}_tokens", text, ("recipe",), registry=registry)
@@ -37,7 +37,7 @@ class Metrics:
         self.tokenizing = seconds("tokenizing", "time to tokenize the texts of a batch of requests")
         self.inference = seconds("inference", "time to compute one sub-batch in ONNX Runtime")
         self.rows = Histogram(
-            "saebyeok_batch_rows", "texts or pairs per sub-batch", ("recipe",), buckets=ROWS, registry=registry
+            "saebyeok_batch_rows", "texts or pairs per sub-batch", ("recipe",), buckets=ROW_BUCKETS, registry=registry
         )
         self.tokens = tokens("real", "computed tokens of texts, without padding")
         self.padding = tokens("padding", "computed padding tokens, in short rows and small batches")

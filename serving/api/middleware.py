@@ -28,7 +28,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: Called every few seconds; only their errors are logged.
 PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
 #: Paths without API keys: health, the OpenAPI document and the pages.
-OPEN = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
+OPEN_PATHS = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
 OPEN_BELOW = ("/static_content/", "/page/")
 #: Routes with a request body.
 BODIES = {(method, path) for method, path in [
@@ -36,7 +36,7 @@ BODIES = {(method, path) for method, path in [
     ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
 #: All known paths, except those below `OPEN_BELOW`.
-PATHS = frozenset({*OPEN, *(path for _, path in BODIES), "/releases", "/metrics", "/schema.json"})
+PATHS = frozenset({*OPEN_PATHS, *(path for _, path in BODIES), "/releases", "/metrics", "/schema.json"})
 #: Seconds before the first check for a disconnected client; most requests are answered by then.
 LOOK_AFTER = 0.05
 #: nginx's status for a client that closed the connection; only the log and the metrics contain it.
@@ -148,7 +148,7 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        if scope["path"] not in OPEN and not scope["path"].startswith(OPEN_BELOW):
+        if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_BELOW):
             self._admit(headers.get("authorization"))
         reading = (scope["method"], scope["path"]) in BODIES
         if reading:

@@ -17,7 +17,7 @@ from serving.engine.engine import Answer
 from serving.schemas import ErrorType
 
 #: `Engine.answer` or `Engine.vectors`: computes texts or pairs, in order.
-Ask = Callable[..., Answer]
+EngineMethod = Callable[..., Answer]
 #: Maximum inputs per batch, unless a single request has more; an engine splits it into sub-batches by length.
 MOST = 128
 #: Weight of the newest batch in the moving average of the seconds per request.
@@ -30,7 +30,7 @@ LONGEST_ADVICE = 60
 class Waiting:
     """A queued request, the time since which it waits, and the properties that decide which batch it may join."""
 
-    ask: Ask
+    ask: EngineMethod
     options: dict[str, Any]
     inputs: Sequence[Any]
     alone: bool
@@ -63,7 +63,7 @@ class Sharing:
         self._waiting: deque[Waiting] = deque()
         self._mean = 0.0
 
-    async def answer(self, ask: Ask, inputs: Sequence[Any], *, alone: bool = False, **options: Any) -> Answer:
+    async def answer(self, ask: EngineMethod, inputs: Sequence[Any], *, alone: bool = False, **options: Any) -> Answer:
         """Return `ask(inputs, **options)`; unless `alone`, it may share a batch with requests of the same `ask`.
 
         Raises the error of `ask`, and ApiError OVERLOADED if the queue is full.

@@ -24,7 +24,7 @@ LANE = ThreadPoolExecutor(1, thread_name_prefix="cuda")
 #: Rows of the shapes, and the shortest length in tokens; lengths double up to the model's maximum.
 ROWS, SHORTEST = (1, 2, 4, 8), 16
 #: Runs of a shape before its first request: one selects kernels, one records, one replays.
-WARM_UP = 3
+WARM_UP_RUNS = 3
 
 
 class Shape:
@@ -79,7 +79,7 @@ class Bound:
         for number, (rows, length) in enumerate(self._keys, start=1):
             shape = Shape(self._session, rows, length, device, number)
             empty = np.zeros((rows, length), dtype=np.int32)
-            for _ in range(WARM_UP):
+            for _ in range(WARM_UP_RUNS):
                 shape.run({name: _filled(name, empty, 0) for name in names})
             shapes[rows, length] = shape
         return shapes

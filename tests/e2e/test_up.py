@@ -24,7 +24,7 @@ from playwright.sync_api import sync_playwright
 from pipeline.job import open_store
 from pipeline.recipes.loading import load_recipe
 from pipeline.settings import ROOT, Settings
-from pipeline.stack.airflow_api import OPEN, AirflowApi
+from pipeline.stack.airflow_api import UNFINISHED, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
 from pipeline.stack.follow_run import RunFollower, follow
 from pipeline.stack.lifecycle import DAG, DAGS, open_api, record_path
@@ -196,7 +196,7 @@ def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]
             asked = list(answer.json()["hitl_details"])
             if asked and let_go in scheduler.read_text(encoding="utf-8", errors="replace"):
                 return dict(asked[0])
-            assert api.run_state(DAG, run) in OPEN, "the run ended and asked nobody"
+            assert api.run_state(DAG, run) in UNFINISHED, "the run ended and asked nobody"
             time.sleep(2)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.predict import LONGEST, champion, open_lines, predict_lines, read_lines
+from pipeline.cli.predict import LONGEST_LINE, champion, open_lines, predict_lines, read_lines
 from pipeline.errors import ArtifactError, DataError
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
@@ -124,14 +124,16 @@ def test_half_a_character_costs_nobody_else_the_answer(pair_engine: Engine) -> N
     assert "half of a character" in found[1]["error"]
 
 
-@pytest.mark.parametrize("size", [LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST, 3 * LONGEST + 7])
+@pytest.mark.parametrize(
+    "size", [LONGEST_LINE - 1, LONGEST_LINE, LONGEST_LINE + 1, 3 * LONGEST_LINE, 3 * LONGEST_LINE + 7]
+)
 def test_too_long_line_is_reported_and_skipped(size: int, text_engine: Engine) -> None:
     found = predictions(text_engine, b"first\n" + b"x" * (size - 1) + b"\nlast")
     assert found[0]["text"] == "first"
     assert found[2]["text"] == "last"
     assert len(found) == 3
     assert found[1].get("error") == (
-        "the line is longer than 65,536 bytes; write one input per line" if size > LONGEST else None
+        "the line is longer than 65,536 bytes; write one input per line" if size > LONGEST_LINE else None
     )
 
 

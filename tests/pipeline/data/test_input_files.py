@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.input_files import InputFile, Inputs, Part, find_files, join_parts
+from pipeline.data.input_files import InputFile, InputFiles, Part, find_files, join_parts
 from pipeline.data.reading import Broken, Reading
 from pipeline.errors import DataError
 from pipeline.recipes.loading import load_recipe
@@ -37,7 +37,7 @@ def part(name: str, rows: list[int], broken: tuple[int, ...] = ()) -> Part:
     return Part(InputFile(name, Path(name), ""), Reading(pd.DataFrame({"row": rows}), items))
 
 
-def names(found: Inputs) -> list[str]:
+def names(found: InputFiles) -> list[str]:
     return [file.name.removeprefix("nsmc/daily/") for file in found.arrivals]
 
 

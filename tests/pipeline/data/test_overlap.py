@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
-from pipeline.data.overlap import Kind, Overlap, Repeated, measure_overlap, normalise, write_overlap
+from pipeline.data.overlap import Overlap, OverlapKind, Repeated, measure_overlap, normalise, write_overlap
 from pipeline.data.reading import Split, read_file
 from pipeline.errors import DataError
 from pipeline.job import Job
@@ -132,5 +132,5 @@ def test_overlap_at_its_bound_is_within_it(normalised: int, rows: int, bound: fl
     [("test_in_train", "test", "test_in_train"), ("duplicates", "test", "test_duplicates"),
      ("two_labels", "train", "train_two_labels")],
 )  # fmt: skip
-def test_overlap_name_includes_the_split_if_shared(kind: Kind, split: Split, name: str) -> None:
+def test_overlap_name_includes_the_split_if_shared(kind: OverlapKind, split: Split, name: str) -> None:
     assert Overlap(kind, split, 1, 0, 0, 0.1).name == name

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli.app import app
-from pipeline.deployment.bento import NAME, bento_tag, ensure_bento, home_bentos
-from pipeline.deployment.retention import KINDS, delete_outdated, find_outdated
+from pipeline.deployment.bento import BENTO_NAME, bento_tag, ensure_bento, home_bentos
+from pipeline.deployment.retention import PRUNED_KINDS, delete_outdated, find_outdated
 from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
@@ -143,7 +143,7 @@ def test_a_size_is_reached_and_kept(settings: Settings, store: Store, light: Tin
     for number in range(1, 10):
         night(store, light, number, 0.5, days_ago=0)
         delete_outdated(store, settings, find_outdated(store, settings))
-        sizes.append(sum(store.open(ref).size for kind in KINDS for ref in store.refs(kind, "nsmc")))
+        sizes.append(sum(store.open(ref).size for kind in PRUNED_KINDS for ref in store.refs(kind, "nsmc")))
     assert sizes[0] < sizes[4] == sizes[-1]
 
 
@@ -171,7 +171,7 @@ def test_what_bentoml_has_of_it_goes_too(settings: Settings, store: Store, night
         measured.parent.mkdir(parents=True, exist_ok=True)
         measured.write_text("{}", encoding="utf-8")
     delete_outdated(store, keep(settings, 2), find_outdated(store, keep(settings, 2)))
-    assert [str(bento.tag) for bento in bentoml.list(NAME, _bento_store=home_bentos(settings))] == [
+    assert [str(bento.tag) for bento in bentoml.list(BENTO_NAME, _bento_store=home_bentos(settings))] == [
         bento_tag(log.get(6))
     ]
     (model,) = bentoml.models.list(_model_store=home_models(settings))
@@ -215,7 +215,7 @@ def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: St
     assert left(store, "release", "klue-sts") == [1, 5, 6]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PRUNED_KINDS)
 def test_newest_of_each_kind_is_kept_however_old(
     settings: Settings, store: Store, nights: list[Artifact], kind: str
 ) -> None:
@@ -325,7 +325,7 @@ def test_prune_names_and_frees_just_what_it_deletes(
         night(store, light, number, gate)
     monkeypatch.setenv("SAEBYEOK_KEEP_DEPLOYMENTS", "2")
     monkeypatch.setenv("SAEBYEOK_KEEP_DAYS", "0")
-    wanted = {ref for kind in KINDS for ref in store.refs(kind, "nsmc") if ref.split("/")[2].endswith("1")}
+    wanted = {ref for kind in PRUNED_KINDS for ref in store.refs(kind, "nsmc") if ref.split("/")[2].endswith("1")}
     size = sum(entry.size for ref in wanted for entry in store.open(ref).manifest.files.values())
 
     def prune(*options: str) -> str:

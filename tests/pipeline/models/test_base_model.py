@@ -26,11 +26,11 @@ def directory(tmp_path: Path) -> Path:
 def test_shipped_base_is_identified_by_name_and_content(
     directory: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.models.base_model.ENCODERS", directory.parent)
+    monkeypatch.setattr("pipeline.models.base_model.SHIPPED", directory.parent)
     base = resolve_base("base", store)
     assert (base.name, base.fetch()) == ("base", directory)
     # The path differs on another machine.
-    monkeypatch.setattr("pipeline.models.base_model.ENCODERS", tmp_path / "other")
+    monkeypatch.setattr("pipeline.models.base_model.SHIPPED", tmp_path / "other")
     shutil.copytree(directory, tmp_path / "other" / "base")
     assert resolve_base("base", store) == base
     assert base.fetch() == tmp_path / "other" / "base"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.splits import side_of, split_rows
+from pipeline.data.splits import split_of, split_rows
 from pipeline.errors import BaseModelError, DataError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
@@ -223,30 +223,31 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_equal_texts_fall_on_one_side() -> None:
     for number in range(200):
         text = f"재미있는 영화 {number}"
-        side = side_of((text,), REVIEWS.data)
-        assert side_of((f"  {text}\n",), REVIEWS.data) == side
-        assert side_of((unicodedata.normalize("NFD", text),), REVIEWS.data) == side
+        side = split_of((text,), REVIEWS.data)
+        assert split_of((f"  {text}\n",), REVIEWS.data) == side
+        assert split_of((unicodedata.normalize("NFD", text),), REVIEWS.data) == side
 
 
 def test_a_pair_falls_where_its_mirror_falls() -> None:
     sides = set()
     for number in range(200):
         pair = (f"오늘은 비가 온다 {number}", f"비가 내린다 {number}")
-        sides.add(side_of(pair, PAIRS.data))
-        assert side_of(pair[::-1], PAIRS.data) == side_of(pair, PAIRS.data)
+        sides.add(split_of(pair, PAIRS.data))
+        assert split_of(pair[::-1], PAIRS.data) == split_of(pair, PAIRS.data)
     assert sides == {"train", "validation", "gate"}
 
 
 def test_the_parts_of_a_pair_are_kept_apart() -> None:
     joined = {
-        side_of((f"가{number}", "나"), PAIRS.data) == side_of((f"가{number}나", ""), PAIRS.data) for number in range(99)
+        split_of((f"가{number}", "나"), PAIRS.data) == split_of((f"가{number}나", ""), PAIRS.data)
+        for number in range(99)
     }
     assert joined == {True, False}
 
 
 def test_shares_are_about_those_of_the_recipe() -> None:
     rows = 5000
-    sides = [side_of((f"리뷰 {number}",), REVIEWS.data) for number in range(rows)]
+    sides = [split_of((f"리뷰 {number}",), REVIEWS.data) for number in range(rows)]
     for side, share in (("gate", REVIEWS.data.gate_share), ("validation", REVIEWS.data.validation_share)):
         deviation = (share * (1 - share) / rows) ** 0.5
         assert sides.count(side) / rows == pytest.approx(share, abs=4 * deviation)
@@ -259,7 +260,7 @@ TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 @given(st.lists(TEXTS, min_size=1, max_size=30, unique=True), st.lists(TEXTS, max_size=30))
 def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[str]) -> None:
     def sides(rows: list[str]) -> dict[str, str]:
-        return {text: side_of((text,), REVIEWS.data) for text in rows}
+        return {text: split_of((text,), REVIEWS.data) for text in rows}
 
     assert sides(texts).items() <= sides(others + texts).items()
 
@@ -267,8 +268,8 @@ def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[s
 def test_larger_gate_share_keeps_all_gate_rows() -> None:
     larger = small_recipe("nsmc", data__gate_share=0.3)
     for number in range(300):
-        if side_of((f"리뷰 {number}",), REVIEWS.data) == "gate":
-            assert side_of((f"리뷰 {number}",), larger.data) == "gate"
+        if split_of((f"리뷰 {number}",), REVIEWS.data) == "gate":
+            assert split_of((f"리뷰 {number}",), larger.data) == "gate"
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_larger_gate_share_keeps_all_gate_rows() -> None:
 )
 def test_empty_split_error_says_what_to_do(side: str, advice: str) -> None:
     texts = [f"리뷰 {number}" for number in range(200)]
-    rows = pd.DataFrame({"text": [text for text in texts if side_of((text,), REVIEWS.data) != side]})
+    rows = pd.DataFrame({"text": [text for text in texts if split_of((text,), REVIEWS.data) != side]})
     with pytest.raises(DataError, match=rf"the {side} split has no rows; {advice}"):
         split_rows(REVIEWS, rows)
 
@@ -314,9 +315,9 @@ def test_the_vocabulary_comes_from_the_training_side_alone(tmp_path: Path) -> No
 
     def marked(text: str) -> str:
         # The new text may fall into another split: count up until it stays in its own.
-        side = side_of((text,), REVIEWS.data)
+        side = split_of((text,), REVIEWS.data)
         tries = (f"{text} {words[side]} {number}" for number in range(999))
-        return next(new for new in tries if side_of((new,), REVIEWS.data) == side)
+        return next(new for new in tries if split_of((new,), REVIEWS.data) == side)
 
     rows["train"]["text"] = [marked(text) for text in rows["train"]["text"]]
     rows["test"]["text"] = rows["test"]["text"] + " 시험뚫말"

@@ -24,7 +24,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import tracked
-from pipeline.tracking.sync import State, Synced, SyncedRun, sync
+from pipeline.tracking.sync import Synced, SyncedRun, SyncState, sync
 from pipeline.tracking.wandb_api import RETRIES
 from tests.support.running_service import eventually
 from tests.support.wandb_http import DROP, ERROR, HANG, REFUSE
@@ -232,7 +232,7 @@ def test_unresponsive_server_is_a_single_error(
         (["failed"], ("champions: away",), 2),
     ],
 )
-def test_synced_counts_failures(states: list[State], problems: tuple[str, ...], failed: int) -> None:
+def test_synced_counts_failures(states: list[SyncState], problems: tuple[str, ...], failed: int) -> None:
     runs = tuple(SyncedRun(run=state, state=state) for state in states)
     synced = Synced(address="a", project="p", runs=runs, recorded=(), champions={}, problems=problems)
     assert synced.failed == failed
