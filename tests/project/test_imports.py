@@ -14,7 +14,7 @@ from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules
 #: Packages that the ground floor may import besides the standard library: it runs everywhere.
 GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
 #: Pipeline modules that may import the service; all others use HTTP.
-MAY_IMPORT_SERVING = {"pipeline.cli", "pipeline.deployment", "pipeline.stages.deploy"}
+MAY_IMPORT_SERVING = {"pipeline.cli", "pipeline.deployment"}
 MAY_IMPORT = {
     "ground": {"ground"},
     "stages": {"ground", "stages"},
