@@ -47,6 +47,9 @@ class Step:
     reused: bool
 
 
+# Each stage is imported when it runs, because the scheduler lists the stages without the packages that build artifacts.
+
+
 def _validate(job: Job) -> Artifact:
     from pipeline.data.download import fetch_published
     from pipeline.stages.validate import validate

@@ -1,0 +1,38 @@
+"""The README and docs/*.md: the tests that they name exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.settings import ROOT
+
+#: Decision records and the changelog are history, and may name tests that are gone.
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names of a test file: its own and those of its tests."""
+    return {path.stem, *DEFINED.findall(path.read_text(encoding="utf-8"))}
+
+
+def missing(text: str) -> list[str]:
+    """Return the names of tests and test files in `text` that do not exist."""
+    everything = {name for path in (ROOT / "tests").rglob("*.py") for name in names_in(path)}
+    gone = [path for path in re.findall(r"tests/[\w/]+\.py", text) if not (ROOT / path).is_file()]
+    gone += [name for name in re.findall(r"(?<![\w/])test_\w+", text) if name not in everything]
+    pairs = [(ROOT / path, name) for path, name in re.findall(r"(tests/[\w/]+\.py)::(test_\w+)", text)]
+    return gone + [f"{path.name}::{name}" for path, name in pairs if path.is_file() and name not in names_in(path)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_that_documents_name_exist(document: Path) -> None:
+    assert missing(document.read_text(encoding="utf-8")) == []
+
+
+def test_missing_tests_are_found_by_path_name_and_place() -> None:
+    text = "`tests/gone.py`, `test_gone`, tests/project/test_docs.py::test_readme_settings_table_matches_code"
+    assert missing(text) == ["tests/gone.py", "test_gone", "test_docs.py::test_readme_settings_table_matches_code"]
