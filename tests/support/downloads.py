@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pipeline.recipes.data_schema import Download
+from tests.support.http_server import running
 
 CONTENT = ("id\tdocument\tlabel\n" + "".join(f"{n}\t{n}번째 후기\t{n % 2}\n" for n in range(20_000))).encode()
 OTHER = CONTENT.replace("후기".encode(), "평점".encode())
@@ -95,11 +96,7 @@ def serve_file() -> Iterator[FileServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with _Quiet(("127.0.0.1", 0), Handler) as running:
-        state.url = f"http://127.0.0.1:{running.server_port}/reviews.txt"
-        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
-        thread.start()
+    with running(_Quiet(("127.0.0.1", 0), Handler)) as url:
+        state.url = f"{url}/reviews.txt"
         yield state
         state.over.set()
-        running.shutdown()
-        thread.join()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+
+from tests.support.http_server import running
 
 
 @dataclass
@@ -33,11 +34,5 @@ def web_hook() -> Iterator[Hook]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        # Polling interval for the shutdown; the default of 0.5 s would dominate a test's time.
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        hook.url = f"http://127.0.0.1:{server.server_port}"
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as hook.url:
         yield hook
-        server.shutdown()
-        thread.join()

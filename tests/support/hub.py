@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.support.http_server import running
 
 #: Signature that the storage requires in the URL to which the hub redirects.
 SIGNATURE = "X-Amz-Signature=5ec2e7"
@@ -171,22 +172,14 @@ class _Storage(_HubHandler):
 @contextmanager
 def serve_hub(hub: Hub) -> Iterator[Hub]:
     """Yield the running hub."""
-    with _serving(_Front, hub) as hub.url, _serving(_Storage, hub) as hub.storage:
+    with running(_server(_Front, hub)) as hub.url, running(_server(_Storage, hub)) as hub.storage:
         yield hub
 
 
-@contextmanager
-def _serving(kind: type[_HubHandler], hub: Hub) -> Iterator[str]:
+def _server(kind: type[_HubHandler], hub: Hub) -> ThreadingHTTPServer:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type(kind.__name__, (kind,), {"hub": hub}))
     server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return server
 
 
 def write_base(directory: Path) -> Path:

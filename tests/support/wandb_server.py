@@ -17,6 +17,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.http_server import running
 from tests.support.wandb_http import WandbHttpServer
 
 ENTITY = "team"
@@ -428,15 +429,9 @@ def _manifest(version: Version, url: str) -> Any:
 def wandb_server() -> Iterator[WandbServer]:
     """Yield a server on a free port."""
     place = WandbServer()
-    server = WandbHttpServer(place, KEY)
-    place.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield place
-    finally:
-        place.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with running(WandbHttpServer(place, KEY)) as place.url:
+        try:
+            yield place
+        finally:
+            place.released.set()
     assert place.broken == []

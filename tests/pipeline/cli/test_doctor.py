@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from pipeline.devices import cuda_devices
 from pipeline.recipes.loading import RECIPES
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
+from tests.support.http_server import running
 from tests.support.running_service import free_port
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def quiet(settings: Settings) -> Settings:
 @pytest.fixture
 def answers() -> Iterator[Callable[[dict[str, int]], str]]:
     """Yield `answers({"/livez": 200})`, which returns the URL of a server with these statuses, and 404 elsewhere."""
-    servers: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+    servers = ExitStack()
 
     def serve(statuses: dict[str, int]) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -44,17 +45,10 @@ def answers() -> Iterator[Callable[[dict[str, int]], str]]:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        servers.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
+        return servers.enter_context(running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)))
 
-    yield serve
-    for server, thread in servers:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with servers:
+        yield serve
 
 
 def found(findings: list[Diagnosis], check: str) -> Diagnosis:

@@ -32,6 +32,7 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
 from tests.support.deploying import hammering, job_of, put
+from tests.support.http_server import running
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
 from tests.support.wandb_server import KEY, wandb_server
@@ -326,12 +327,5 @@ def front_door(service: Service, *, spoils: Callable[[dict[str, str]], bool]) ->
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as url:
+        yield url

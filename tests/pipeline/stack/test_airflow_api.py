@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from pipeline.errors import ServiceError, StackError
 from pipeline.stack.airflow_api import AirflowApi
+from tests.support.http_server import running
 
 ANSWERS: dict[str, tuple[int, Any]] = {
     "POST /auth/token": (201, {"access_token": "t0ken"}),
@@ -53,14 +53,8 @@ def airflow() -> Iterator[tuple[AirflowApi, list[tuple[str, str | None, bytes]]]
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    with AirflowApi(f"http://127.0.0.1:{server.server_port}", "admin", "secret") as api:
+    with running(HTTPServer(("127.0.0.1", 0), Handler)) as url, AirflowApi(url, "admin", "secret") as api:
         yield api, requests
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_client_signs_in_once_and_creates_pool(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +24,7 @@ from serving.client import (
 )
 from serving.client.deploy_client import ServiceClient
 from serving.schemas import ClassifyResponse, ErrorType
+from tests.support.http_server import running
 from tests.support.running_service import free_port
 
 ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}
@@ -87,12 +87,9 @@ class ScriptedHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[ScriptedServer]:
-    with ScriptedServer() as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    scripted = ScriptedServer()
+    with running(scripted):
+        yield scripted
 
 
 Classify = Callable[..., ClassifyResponse]
