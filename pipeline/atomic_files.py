@@ -93,11 +93,14 @@ def _warn_once(path: Path, changed: int, reason: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock between the processes of this machine; the kernel releases it if the process dies."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock between the processes of this machine; the kernel releases it if the process dies.
+
+    Without `wait`, raises BlockingIOError if another process holds the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 
+from pipeline.atomic_files import locked
 from pipeline.errors import SaebyeokError, StackError
 from pipeline.loopback import is_loopback
 from pipeline.progress import format_duration
@@ -87,7 +87,7 @@ def up(settings: Settings, progress: Progress) -> AirflowApi:
     for problem in problems:
         if problem:
             raise StackError(problem)
-    with locked(settings):
+    with stack_lock(settings):
         api = open_api(settings)
         record = read_record(record_path(settings))
         if record and _reusable(record, settings):
@@ -111,7 +111,7 @@ def down(settings: Settings, progress: Progress) -> None:
     if not path.exists():
         progress.say("nothing to stop: no stack was started with this SAEBYEOK_HOME")
         return
-    with locked(settings):
+    with stack_lock(settings):
         record = read_record(path)
         if record is None:
             # Another `down` was faster, or a damaged record belongs to processes that have ended.
@@ -143,11 +143,11 @@ def data_problem(settings: Settings) -> str | None:
 
 
 @contextmanager
-def locked(settings: Settings) -> Iterator[None]:
+def stack_lock(settings: Settings) -> Iterator[None]:
     """Hold the lock that `up` and `down` share. Raises StackError if another process holds it."""
-    with (settings.home / "stack.lock").open("a") as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(settings.home / "stack.lock", wait=False))
         except BlockingIOError:
             raise StackError("another `saebyeok up` or `down` is running: wait until it ends") from None
         yield

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.atomic_files import locked
 
 #: A file of at most this size contains only W&B's header.
 HEADER_BYTES = 7
@@ -81,12 +81,9 @@ class RunDirectory:
         """Whether the run is completely uploaded."""
         return self.has("uploaded") and self.has("linked")
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Lock the run against other writers and uploads; released if the process dies. Raises BlockingIOError."""
-        with (self.path / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
+        return locked(self.path / "lock", wait=False)
 
 
 def run_directories(home: Path) -> list[RunDirectory]:

@@ -6,8 +6,6 @@ import json
 import logging
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
+from pipeline.signals import on_sigterm
 from pipeline.training.collectives import agree
 
 log = logging.getLogger(__name__)
@@ -71,20 +70,13 @@ class CheckpointCallback(TrainerCallback):
     @contextmanager
     def terminable(self) -> Iterator[None]:
         """Delay SIGTERM until the current step has ended and a checkpoint is written, then raise TerminatedError."""
-        if threading.current_thread() is not threading.main_thread():
-            # Only the main thread may set signal handlers.
-            yield
-            return
 
-        def terminate(*_: object) -> None:
+        def terminate() -> None:
             log.warning("SIGTERM: writing a checkpoint before stopping")
             self._terminated = True
 
-        before = signal.signal(signal.SIGTERM, terminate)
-        try:
+        with on_sigterm(terminate):
             yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
         if agree(self._terminated):
             raise TerminatedError("stopped by SIGTERM after the last step; rerun the command to resume")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
+from pipeline.signals import on_sigterm
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.stages.train import VERSION as TRAINING
 from pipeline.stages.train import alone
@@ -179,19 +178,13 @@ class _Terminated(BaseException):
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Turn SIGTERM into TerminatedError while the block runs; a running training first writes a checkpoint."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread can handle signals.
-        yield
-        return
 
-    def terminate(*_: object) -> None:
+    def terminate() -> None:
         raise _Terminated
 
-    before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with on_sigterm(terminate):
+            yield
     except _Terminated as error:
         said = "Stopped by SIGTERM. Run the same command again to resume after the finished trials."
         raise TerminatedError(said) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)

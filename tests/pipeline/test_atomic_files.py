@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.atomic_files import create_file, read_state, replace_file
+from pipeline.atomic_files import create_file, locked, read_state, replace_file
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
 from tests.support.powercut import PowerCut
@@ -107,3 +107,14 @@ def test_created_content_is_on_disk_before_its_name(tmp_path: Path, monkeypatch:
     cut = PowerCut(tmp_path, monkeypatch)
     assert create_file(tmp_path / "record", b"content")
     assert (cut.least(tmp_path.with_name("after")) / "record").read_bytes() == b"content"
+
+
+def test_lock_that_is_held_is_refused_without_waiting(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / "home" / "lock"),
+        pytest.raises(BlockingIOError),
+        locked(tmp_path / "home" / "lock", wait=False),
+    ):
+        pytest.fail("two hold the lock")
+    with locked(tmp_path / "home" / "lock", wait=False):
+        assert (tmp_path / "home" / "lock").read_bytes() == b""

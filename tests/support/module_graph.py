@@ -30,6 +30,7 @@ GROUND = {
     "pipeline.recipes",
     "pipeline.sample",
     "pipeline.settings",
+    "pipeline.signals",
     "pipeline.store",
     "pipeline.texts",
 }

@@ -74,9 +74,9 @@ def test_invalid_address_does_not_stop_running_stack(
 def test_two_at_once_are_refused(settings: Settings) -> None:
     settings.home.mkdir(parents=True)
     with (
-        control.locked(settings),
+        control.stack_lock(settings),
         pytest.raises(StackError, match="another `saebyeok up` or `down` is running"),
-        control.locked(settings),
+        control.stack_lock(settings),
     ):
         pass
 
