@@ -24,7 +24,10 @@ Method = Literal["cross-encoder", "cosine", "euclidean"]
 Texts = Annotated[list[str], FailFast()]
 Pair = Annotated[list[str], FailFast(), Field(min_length=2, max_length=2)]
 Pairs = Annotated[list[Pair], FailFast()]
-RecipeName = Annotated[str, Field(max_length=100)]
+RecipeName = Annotated[
+    Annotated[str, Field(max_length=100)] | None,
+    Field(description="may be omitted or null if only one deployed recipe fits"),
+]
 
 
 class Request(BaseModel):
@@ -47,9 +50,7 @@ class ClassifyRequest(Request):
         examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]],
         description="instead of `texts`, if the release classifies pairs (`inputs` in `/releases`)",
     )
-    recipe: RecipeName | None = Field(
-        default=None, description="may be omitted or null if only one deployed recipe fits"
-    )
+    recipe: RecipeName = None
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -62,9 +63,7 @@ class SimilarityRequest(Request):
     """Pairs of sentences to compare."""
 
     pairs: Pairs = Field(examples=[[["오늘은 비가 온다", "오늘은 비가 내린다"]]])
-    recipe: RecipeName | None = Field(
-        default=None, description="may be omitted or null if only one deployed recipe fits"
-    )
+    recipe: RecipeName = None
     method: Method | None = Field(
         default=None,
         description="omitted or null: the release's default. A cross-encoder reads both sentences together; a "
@@ -76,18 +75,14 @@ class ScoreRequest(Request):
     """Texts to score."""
 
     texts: Texts = Field(examples=[["정말 재미있는 영화였어요", "시간이 아까웠다"]])
-    recipe: RecipeName | None = Field(
-        default=None, description="may be omitted or null if only one deployed recipe fits"
-    )
+    recipe: RecipeName = None
 
 
 class EmbedRequest(Request):
     """Texts to embed."""
 
     texts: Texts = Field(examples=[["오늘은 비가 온다", "오늘은 비가 내린다"]])
-    recipe: RecipeName | None = Field(
-        default=None, description="may be omitted or null if only one deployed recipe fits"
-    )
+    recipe: RecipeName = None
 
 
 class Response(BaseModel):

@@ -19,10 +19,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from itertools import count
-from typing import Self, TypeVar
+from typing import Self
 
 import httpx
-from pydantic import BaseModel
 
 from pipeline.loopback import is_loopback
 from serving.client.calls import (
@@ -30,6 +29,7 @@ from serving.client.calls import (
     Call,
     CallError,
     FailedCallError,
+    Model,
     NoAnswerError,
     Outcome,
     RefusedCallError,
@@ -58,7 +58,6 @@ __all__ = [
     "RefusedCallError",
 ]
 
-Model = TypeVar("Model", bound=BaseModel)
 
 TIMEOUT = 60.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from pydantic import BaseModel
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pipeline.errors import GoldenMismatchError, ServiceError, SettingsError
 from pipeline.store.artifacts import Store
 from pipeline.store.releases import Card
-from serving.client.calls import Call, CallError, NoAnswerError, classify_call, score_call, similarity_call
+from serving.client.calls import Call, CallError, Model, NoAnswerError, classify_call, score_call, similarity_call
 from serving.client.client import TIMEOUT, Client
 from serving.engine.golden import Ask
 from serving.schemas import (
@@ -26,8 +26,6 @@ from serving.schemas import (
 )
 
 log = logging.getLogger(__name__)
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class ServiceClient(Client):
