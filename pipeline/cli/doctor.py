@@ -19,6 +19,7 @@ from pipeline.loopback import is_loopback
 from pipeline.recipes.files import NAMING, misnamed_files
 from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
+from pipeline.stack.bootstrap import canonical
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories
 
@@ -78,14 +79,14 @@ def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Dia
         yield Diagnosis(check="packages", state="note", text=f"no {constraints.name} to compare the packages with")
         return
     wanted = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE))
-    installed = {_plain(item.name): item.version for item in metadata.distributions()}
+    installed = {canonical(item.name): item.version for item in metadata.distributions()}
     # The local part (2.13.0+cpu) names the build, not the version.
     differing = [
-        f"{name} {installed[_plain(name)]} (not {version})"
+        f"{name} {installed[canonical(name)]} (not {version})"
         for name, version in wanted.items()
-        if _plain(name) in installed and installed[_plain(name)].split("+")[0] != version.split("+")[0]
+        if canonical(name) in installed and installed[canonical(name)].split("+")[0] != version.split("+")[0]
     ]
-    known = sum(_plain(name) in installed for name in wanted)
+    known = sum(canonical(name) in installed for name in wanted)
     if not differing:
         yield Diagnosis(check="packages", state="ok", text=f"all {known} packages match {constraints.name}")
         return
@@ -97,13 +98,9 @@ def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Dia
     )
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def check_onnxruntime() -> Iterator[Diagnosis]:
     """Check that onnxruntime-gpu is installed alone: the CPU package would overwrite its folder."""
-    installed = {_plain(item.name) for item in metadata.distributions()}
+    installed = {canonical(item.name) for item in metadata.distributions()}
     if {"onnxruntime", "onnxruntime-gpu"} <= installed:
         yield Diagnosis(
             check="onnxruntime",

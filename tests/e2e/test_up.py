@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from pipeline.stack.processes import marked_processes, read_record
 from pipeline.stack.terminal import Progress
 from pipeline.store.deployments import DeploymentLog
 from tests.support.hook import Hook, web_hook
+from tests.support.running_service import free_url
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]
 
@@ -53,12 +53,6 @@ class Stack:
 
     def releases(self) -> dict[str, Any]:
         return dict(httpx.get(f"{self.settings.service_url}/releases", timeout=10).json())
-
-
-def free_url() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @pytest.fixture(scope="module")

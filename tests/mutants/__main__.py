@@ -22,6 +22,7 @@ from pipeline.settings import library_environment
 from tests.mutants import results, sandbox
 from tests.mutants.mutations import Mutation, mutations
 from tests.mutants.results import Journal, ModuleScore, Selection
+from tests.support.checkout import commit_besides
 
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("modules.toml")
@@ -178,21 +179,13 @@ def _write_row(module: str, key: str, every: list[Mutation], journal: Journal) -
         str(named),
         f"{results.score(counts):.1%}",
         f"{datetime.now(UTC):%Y-%m-%d}",
-        _commit(),
+        commit_besides(ROOT, DOCUMENT),
         key,
     )
     rows = results.read_rows(DOCUMENT.read_text(encoding="utf-8")) | {module: row}
     order = [rows[name] for name in results.read_selections(TABLE) if name in rows]
     DOCUMENT.write_text(results.write_rows(DOCUMENT.read_text(encoding="utf-8"), order), encoding="utf-8")
     print(f"\n{module}: {dict(counts)} of {len(every)}, score {row.score}; {named} survivors named")
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-    state = git("status", "--porcelain", "--", ".", f":!{DOCUMENT.relative_to(ROOT)}")
-    return git("rev-parse", "--short=10", "HEAD") + (" with changes" if state else "")
 
 
 def show() -> None:

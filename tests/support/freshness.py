@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.settings import ROOT
-from tests.support.long_runs import CHANGED, DOCUMENT, PASSED, TARGETS, LongTestRow, read_table
+from tests.support.checkout import CHANGED, git
+from tests.support.long_runs import DOCUMENT, PASSED, TARGETS, LongTestRow, read_table
 from tests.support.module_graph import FOLDERS, imports_of
 
 #: Modules that a module starts as separate processes, which imports do not show.
@@ -75,7 +76,7 @@ def check(row: LongTestRow) -> Freshness:
     since = _changed_since(commit)
     if since is None:
         return Freshness(row, None, ())
-    ago = int(_git("rev-list", "--count", f"{commit}..HEAD"))
+    ago = int(git(ROOT, "rev-list", "--count", f"{commit}..HEAD"))
     return Freshness(row, ago, tuple(sorted(since & (dependencies(_file_of(row)) | _data_files()))))
 
 
@@ -88,25 +89,20 @@ def _file_of(row: LongTestRow) -> Path:
 def _changed_since(commit: str) -> frozenset[str] | None:
     """Return the files that differ from a commit, committed or not; None if it is unknown, as in a shallow clone."""
     try:
-        return frozenset(_git("diff", "--name-only", commit, "--").splitlines())
+        return frozenset(git(ROOT, "diff", "--name-only", commit, "--").splitlines())
     except subprocess.CalledProcessError:
         return None
 
 
 @cache
 def _data_files() -> frozenset[str]:
-    return frozenset(
-        _git("ls-files", "--", *(f":(glob){pattern}" if "*" in pattern else pattern for pattern in DATA)).splitlines()
-    )
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    patterns = (f":(glob){pattern}" if "*" in pattern else pattern for pattern in DATA)
+    return frozenset(git(ROOT, "ls-files", "--", *patterns).splitlines())
 
 
 def results() -> list[Freshness]:
     """Return every result of docs/long-tests.md with its freshness. Raises OSError, CalledProcessError without git."""
-    _git("rev-parse", "HEAD")
+    git(ROOT, "rev-parse", "HEAD")
     return [check(row) for row in read_table(DOCUMENT.read_text(encoding="utf-8")).values()]
 
 

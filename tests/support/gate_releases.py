@@ -16,14 +16,9 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.manifest import make_key
 from tests.support.small_pipeline import Road
-from tests.support.tiny_releases import make_artifact
+from tests.support.tiny_releases import linked, make_artifact
 
 KINDS = ("validated", "tokenized", "trained", "evaluated")
-
-
-def linked(**artifacts: Artifact) -> dict[str, Any]:
-    """Return the inputs of a manifest."""
-    return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}
 
 
 def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, **changes: Any) -> Artifact:

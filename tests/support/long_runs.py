@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -17,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.atomic_files import replace_file
 from pipeline.settings import ROOT
+from tests.support.checkout import CHANGED, commit_besides
 
 DOCUMENT = ROOT / "docs" / "long-tests.md"
 COLUMNS = ("Target", "Test", "Result", "Seconds", "Date", "Commit", "Cores")
 TARGETS = {"faults": "`make test-faults`", "models": "`make test-models`", "soak": "`make soak`"}
-PASSED, CHANGED = "passed", " with changes"
+PASSED = "passed"
 INTRODUCTION = """\
 # Longer tests
 
@@ -56,12 +57,7 @@ class LongTestRow:
 @cache
 def commit() -> str:
     """Return the current commit, followed by " with changes" if files other than the table differ from it."""
-    state = _git("status", "--porcelain", "--", ".", f":!{DOCUMENT.relative_to(ROOT)}")
-    return _git("rev-parse", "--short=10", "HEAD") + (CHANGED if state else "")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    return commit_besides(ROOT, DOCUMENT)
 
 
 def is_fresh() -> bool:
@@ -126,9 +122,7 @@ class ResultBook:
 
     @staticmethod
     def _write(rows: dict[tuple[str, str], LongTestRow]) -> None:
-        beside = DOCUMENT.with_name(f".{DOCUMENT.name}")
-        beside.write_text(write_table(rows), encoding="utf-8")
-        beside.replace(DOCUMENT)
+        replace_file(DOCUMENT, write_table(rows))
 
 
 def _row(nodeid: str, reports: list[pytest.TestReport]) -> LongTestRow:

@@ -36,9 +36,14 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def free_url() -> str:
+    """Return a loopback URL where nothing listens."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
 def service_settings(home: Path) -> Settings:
     """Return settings with a separate home and a free port."""
-    return load_settings().model_copy(update={"home": home, "service_url": f"http://127.0.0.1:{free_port()}"})
+    return load_settings().model_copy(update={"home": home, "service_url": free_url()})
 
 
 def eventually(what: str, done: Callable[[], object], pause: float = 0.05) -> None:

@@ -69,7 +69,7 @@ class TinyModel:
             card = self._card(recipe, key, sample=sample, lies=lies)
             (draft / "card.json").write_text(card.model_dump_json(), encoding="utf-8")
             return store.publish(
-                draft, "release", recipe, key, run="test", inputs=_inputs(evaluated=evaluated), fields={}, figures={}
+                draft, "release", recipe, key, run="test", inputs=linked(evaluated=evaluated), fields={}, figures={}
             )
 
     def _card(self, recipe: str, key: str, *, sample: bool, lies: bool) -> Card:
@@ -168,5 +168,6 @@ def make_artifact(
         return store.publish(draft, kind, recipe, "0" * 16, run="test", inputs=inputs, fields={}, figures={})
 
 
-def _inputs(**artifacts: Artifact) -> dict[str, Any]:
+def linked(**artifacts: Artifact) -> dict[str, Any]:
+    """Return the inputs of a manifest."""
     return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}

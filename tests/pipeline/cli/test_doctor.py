@@ -18,7 +18,7 @@ from pipeline.recipes.loading import RECIPES
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
 from tests.support.http_server import running
-from tests.support.running_service import free_port
+from tests.support.running_service import free_url
 
 if TYPE_CHECKING:
     from tests.pipeline.conftest import Bucket
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def quiet(settings: Settings) -> Settings:
     """Return settings whose ports are free."""
-    service, airflow = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    service, airflow = (free_url() for _ in range(2))
     return settings.model_copy(update={"service_url": service, "airflow_url": airflow})
 
 
@@ -155,7 +155,7 @@ def test_data_that_are_not_there_are_a_problem(quiet: Settings, tmp_path: Path) 
 
 def test_a_key_with_no_server_is_a_problem(tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("WANDB_BASE_URL", free_url())
     assert found(diagnose(quiet), "tracking").state == "problem"
 
 

@@ -19,9 +19,9 @@ from pipeline.job import Job
 from pipeline.sample import write_sample
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact
-from tests.support.gate_releases import linked, republished, without_numbers
+from tests.support.gate_releases import republished, without_numbers
 from tests.support.small_pipeline import Road
-from tests.support.tiny_releases import make_artifact
+from tests.support.tiny_releases import linked, make_artifact
 
 pytestmark = pytest.mark.torch
 

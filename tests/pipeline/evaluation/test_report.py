@@ -20,7 +20,8 @@ from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Check, Decision, Estimate
 from pipeline.tracking.tables import without_texts
-from tests.support.gate_releases import linked, release_of, republished
+from tests.support.gate_releases import release_of, republished
+from tests.support.tiny_releases import linked
 
 pytestmark = pytest.mark.torch
 

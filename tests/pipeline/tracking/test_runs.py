@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from pipeline.tracking.runs import tracked
 from pipeline.tracking.sync import sync
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.wandb_api import RETRIES
-from tests.support.running_service import eventually
+from tests.support.running_service import eventually, free_url
 from tests.support.wandb_http import DROP, HANG, LIMIT
 from tests.support.wandb_server import KEY, WandbServer
 
@@ -34,12 +33,6 @@ pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
 @pytest.fixture
 def job(make_job: Callable[..., Job]) -> Job:
     return make_job(load_recipe("nsmc", "embedded", sample=True))
-
-
-def closed_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def runs_in(job: Job) -> list[Path]:
@@ -217,7 +210,7 @@ def test_unreachable_server_means_offline(
     job: Job, picture: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_BASE_URL", closed_address())
+    monkeypatch.setenv("WANDB_BASE_URL", free_url())
     with tracked(job, "train", {}) as tracker:
         use(tracker, picture)
         assert tracker.active

@@ -25,7 +25,7 @@ from serving.client import (
 from serving.client.deploy_client import ServiceClient
 from serving.schemas import ClassifyResponse, ErrorType
 from tests.support.http_server import running
-from tests.support.running_service import free_port
+from tests.support.running_service import free_url
 
 ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}
 #: The default retries without pauses.
@@ -182,7 +182,7 @@ def test_foreign_response_raises_no_answer_error(server: ScriptedServer, classif
 
 @both
 def test_unreachable_service_raises_no_answer_error(classify: Classify) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = free_url()
     with pytest.raises(NoAnswerError, match=f"no service answers at {url}"):
         classify(url, backoff=AT_ONCE)
 
@@ -218,7 +218,7 @@ def test_loopback_service_is_called_without_a_proxy(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        monkeypatch.setenv(name, free_url())
     server.script = [Told()]
     assert classify(server.url, backoff=AT_ONCE).release == "nsmc-1"
 
@@ -226,7 +226,7 @@ def test_loopback_service_is_called_without_a_proxy(
 @both
 def test_password_in_the_url_is_not_shown(server: ScriptedServer, classify: Classify) -> None:
     server.script = [refusal(404, "not_found")]
-    for url in (server.url, f"http://127.0.0.1:{free_port()}"):
+    for url in (server.url, free_url()):
         with pytest.raises((RefusedCallError, NoAnswerError), match=r"http://\*\*\*@127\.0\.0\.1") as caught:
             classify(url.replace("://", "://user:very-secret@"), backoff=AT_ONCE)
         assert "very-secret" not in str(caught.value)
@@ -281,6 +281,6 @@ def test_deployer_uses_one_connection_per_request(server: ScriptedServer) -> Non
         assert {item[2]["Authorization"] for item in server.asked} == {"Bearer token"}
         with pytest.raises(SettingsError, match="another deploy token"):
             client.stage("release/x")
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = free_url()
     with ServiceClient(nobody) as client, pytest.raises(ServiceError, match="SAEBYEOK_SERVICE_URL"):
         client.releases()

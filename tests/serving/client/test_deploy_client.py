@@ -16,7 +16,7 @@ from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient
 from tests.support.inprocess import InProcess, in_process
 from tests.support.light import build_light_model
-from tests.support.running_service import free_port
+from tests.support.running_service import free_url
 from tests.support.tiny_releases import SENTENCES, TinyModel
 
 
@@ -48,7 +48,7 @@ def test_service_is_live_before_it_is_ready(service: InProcess, client: ServiceC
 
 
 def test_unreachable_service_is_neither_live_nor_ready(settings: Settings, store: Store) -> None:
-    with ServiceClient(f"http://127.0.0.1:{free_port()}", timeout=5) as client:
+    with ServiceClient(free_url(), timeout=5) as client:
         assert not client.is_live()
         assert not client.is_ready()
         assert not client.serves(store)
@@ -133,7 +133,7 @@ def test_every_request_has_a_connection_of_its_own(service: InProcess, client: S
 
 
 def test_proxies_of_the_environment_are_not_used(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
-    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("HTTP_PROXY", free_url())
+    monkeypatch.setenv("ALL_PROXY", free_url())
     with ServiceClient(service.settings.service_url) as client:
         assert client.is_live()
