@@ -75,7 +75,7 @@ def _check_present(recipe: Recipe, directory: Path) -> None:
     if others and not any((directory / file).is_file() for file in own):
         raise AbsentDataError(
             f"{directory} has neither {own[0]} nor {own[1]}, which recipe {recipe.name} reads; "
-            f"it has the files of {', '.join(others)}"
+            f"it has the files of {', '.join(others)}; set SAEBYEOK_DATA to the directory with its files"
         )
 
 

@@ -221,7 +221,9 @@ def test_directory_of_other_recipes_is_named(sts: Recipe, tmp_path: Path) -> Non
     (tmp_path / "nsmc").mkdir()
     for name in ("ratings_train.txt", "ratings_test.txt"):
         (tmp_path / "nsmc" / name).touch()
-    with pytest.raises(AbsentDataError, match=r"neither klue-sts/\S+ nor klue-sts/\S+, .*; it has the files of nsmc$"):
+    with pytest.raises(
+        AbsentDataError, match=r"neither klue-sts/\S+ nor klue-sts/\S+, .*; it has the files of nsmc; set SAEBYEOK_DATA"
+    ):
         read_split(sts, tmp_path, "train")
     # One of the two files is a mistake, not the data of other recipes.
     (tmp_path / "klue-sts").mkdir()
