@@ -23,6 +23,7 @@ from serving.deployed.model_store import measured_file
 from serving.engine.engine import EngineOptions
 from serving.engine.observer import unobserved
 from serving.schemas import LoadProblem, WorkerState
+from tests.support.running_service import eventually
 
 OPTIONS = EngineOptions(threads=3)
 REF = f"release/nsmc/{'a' * 16}/20260101T000000000000-aB12"
@@ -170,6 +171,7 @@ def test_deployment_waits_for_all_its_releases(source: Memory, loader: Loader, f
     follower.step()
     assert (follower.snapshot.deployment is not None and follower.snapshot.deployment.number) == 1
     assert follower.snapshot.live == {"nsmc": "engine a"}
+    assert follower.problem is None
     source.deploy(nsmc="b")
     follower.step()
     assert follower.snapshot == Snapshot(source.deployment, {"nsmc": "engine b"}, {})
@@ -328,8 +330,7 @@ def test_start_polls_once_and_close_joins(source: Memory, loader: Loader) -> Non
     assert follower.snapshot.live == {"nsmc": "engine a"}
     (thread,) = [item for item in threading.enumerate() if item.name == "follower"]
     assert thread.daemon
-    while "follower" not in seen:
-        thread.join(0.001)
+    eventually("the thread polls", lambda: "follower" in seen, pause=0.001)
     follower.close()
     assert not thread.is_alive()
     assert source.closed == 1
