@@ -190,6 +190,12 @@ def test_staged_release_stays_loaded_when_it_goes_live(source: Memory, loader: L
     assert loader.names == ["a", "b"]
 
 
+def test_releases_are_loaded_in_order_of_refs(source: Memory, loader: Loader, follower: Follower) -> None:
+    source.staging.refs = list("cfadbe")
+    follower.step()
+    assert loader.names == list("abcdef")
+
+
 def test_source_without_staging_is_followed(source: Memory, loader: Loader, follower: Follower) -> None:
     source.staging = None
     source.deploy(nsmc="a")
