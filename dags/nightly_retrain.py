@@ -15,6 +15,7 @@ unless `force` is on.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,8 @@ from wiring import (
     task_job,
     with_host,
 )
+
+log = logging.getLogger(__name__)
 
 #: Queue and pool of the tasks that use a GPU if there is one.
 GPU = "gpu"
@@ -212,7 +215,9 @@ def decide(recipe: str, evaluated: str) -> str:
 
     *Report* shows the metrics, the plots and the reason.
     """
-    return make_told(task_job(recipe), DECIDE, evaluated)
+    ref = make_told(task_job(recipe), DECIDE, evaluated)
+    log.info("report: %s", with_host(artifact_url(ref, ReportLink.file)))
+    return ref
 
 
 @task.short_circuit

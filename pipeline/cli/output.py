@@ -140,10 +140,12 @@ def print_stage(session: Session, document: Mapping[str, Any]) -> None:
         session.line(document["reason"])
     for name, value in flatten(document["figures"]).items():
         # Curves and tables are too long for a line.
-        if not isinstance(value, list):
+        if value is not None and not isinstance(value, list):
             session.line(f"  {name}: {value:.6g}" if isinstance(value, float) else f"  {name}: {value}")
     for warning in document["figures"].get("warnings", []):
         session.line(f"  warning: {warning}")
+    if document["stage"] == "validate":
+        session.line(f"data docs   {document['uri']}/docs/index.html")
     session.line(document["ref"])
 
 

@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import AbsentDataError, RejectedDataError, ServiceError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.stages.stage import STAGES, VALIDATE
+from pipeline.stages.stage import DECIDE, STAGES, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import record_rejection
 from pipeline.store.deployments import DeploymentLog
@@ -115,6 +115,23 @@ def test_recipe_without_data_is_skipped_unless_it_is_live(
     DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test", after=0)
     with pytest.raises(exceptions.AirflowFailException, match=r"^/data has the files of another recipe$"):
         nightly.validate.function("nsmc")
+
+
+def test_decision_logs_the_address_of_its_report(
+    nightly: ModuleType,
+    in_task: InTask,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
+    in_task()
+    decided = make_decided(store, promote=False)
+    monkeypatch.setattr(nightly, "DECIDE", replace(DECIDE, call=lambda job, evaluated: decided))
+    evaluated = make_artifact(store, "evaluate", "nsmc", {})
+    with caplog.at_level(logging.INFO):
+        assert nightly.decide.function("nsmc", evaluated.ref) == decided.ref
+    assert f"report: http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html" in caplog.messages
 
 
 # --- gate ---

@@ -33,6 +33,18 @@ def test_stage_output_names_the_sample(document: dict[str, Any], line: str, sett
     assert out.getvalue().splitlines()[0] == line
 
 
+def test_validation_output_names_the_data_docs(settings: Settings) -> None:
+    out = io.StringIO()
+    figures = {"train_rows": 60, "cutoff": None, "warnings": ["1 row was set aside"]}
+    about = {"stage": "validate", "sample": False, "figures": figures, "uri": "/store/validate/nsmc/k/1"}
+    print_stage(Session(settings, out, as_json=False), STAGE | about)
+    assert out.getvalue().splitlines()[1:4] == [
+        "  train_rows: 60",
+        "  warning: 1 row was set aside",
+        "data docs   /store/validate/nsmc/k/1/docs/index.html",
+    ]
+
+
 def test_decision_output_lists_checks_and_notes() -> None:
     checks = (
         Check(kind="floor", name="accuracy on the test file", value=0.83456, bound=0.8, passed=True),
