@@ -63,7 +63,7 @@ class Base:
                 raise BaseModelError(f"base model {self.name} has changed since its texts were tokenized; run again")
             return directory
         from huggingface_hub import snapshot_download
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         if not sys.stderr.isatty():
             # Airflow logs the lines of a progress bar as errors.
