@@ -244,11 +244,12 @@ def test_bomb_is_unpacked_by_one_byte_too_many(monkeypatch: pytest.MonkeyPatch, 
     assert Counting.given == LIMIT + 1
 
 
-def test_bomb_behind_a_full_member_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing may be unpacked of the second member, for which zlib takes a maximum of 0 as no limit.
+@pytest.mark.parametrize("before", [[LIMIT + 1], [0, LIMIT], [0, 1, LIMIT - 1]], ids=str)
+def test_bomb_behind_other_members_is_not_unpacked(monkeypatch: pytest.MonkeyPatch, before: list[int]) -> None:
+    # All members share one limit. Once it is used up, nothing may be unpacked: zlib takes a maximum of 0 as no limit.
     monkeypatch.setattr(zlib, "decompressobj", Counting)
     monkeypatch.setattr(Counting, "given", 0)
-    packed = gzip.compress(bytes(LIMIT + 1)) + gzip.compress(bytes(BOMB))
+    packed = b"".join(gzip.compress(bytes(size)) for size in (*before, BOMB))
     assert refusal(sent(packed), content_encoding="gzip").kind is ErrorType.TOO_LARGE
     assert Counting.given == LIMIT + 1
 
