@@ -170,6 +170,7 @@ def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:
         task = bag.dags["nightly_retrain"].task_dict[f"{name}.approve"]
         # Otherwise `decided` would still be a placeholder when the task runs.
         assert {"decided", "subject", "body"} <= set(task.template_fields)
+        assert task.decided.operator.task_id == f"{name}.decide"
 
 
 @pytest.mark.parametrize(
