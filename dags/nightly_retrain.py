@@ -43,7 +43,6 @@ from wiring import (
     daily,
     make,
     make_told,
-    promotion,
     skip,
     task_job,
     with_host,
@@ -275,7 +274,7 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     """
     job = task_job(recipe)
     run_deploy(job, job.store.open(released), job.store.open(decided), require_service=True)
-    deployment = promotion(job.store, recipe, released)
+    deployment = DeploymentLog(job.store).promotion(recipe, released)
     if deployment is None or deployment.run != job.run:
         # The champion did not change, so no DAG that follows the asset may be triggered.
         since = f" since run {deployment.run}" if deployment else ""

@@ -12,7 +12,7 @@ from datetime import timedelta
 from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
 from pydantic import JsonValue
 
-from wiring import TASK_DEFAULTS, airflow_errors, champion_asset, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, asker, champion_asset, task_settings
 
 CHAMPIONS = "saebyeok-rolled-back"
 
@@ -29,7 +29,8 @@ def rollback() -> str:
 
     store = open_store(settings)
     before = DeploymentLog(store).latest()
-    deployment = rollback(settings, store, context["run_id"], context["params"]["deployment"])
+    number = context["params"]["deployment"]
+    deployment = rollback(settings, store, context["run_id"], number, by=asker(context))
     served = before.releases if before else {}
     for recipe, release in deployment.releases.items():
         if served.get(recipe) != release:

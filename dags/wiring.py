@@ -18,8 +18,6 @@ from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.stage import Stage
-from pipeline.store.artifacts import Store
-from pipeline.store.deployments import Deployment, DeploymentLog
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -78,7 +76,14 @@ def task_job(recipe: str) -> Job:
         run=context["run_id"],
         force=params["force"],
         cutoff=run_date(context),
+        by=asker(context),
     )
+
+
+def asker(context: Mapping[str, Any]) -> str | None:
+    """Return the name of the person who triggered the run, or None for a scheduled run."""
+    name = context["dag_run"].triggering_user_name
+    return str(name) if name else None
 
 
 def run_date(context: Mapping[str, Any]) -> date:
@@ -124,18 +129,6 @@ def as_number(value: float | str | None) -> float | None:
 def champion_asset(recipe: str) -> Asset:
     """Return the asset for the live model of `recipe`, on which other DAGs can be scheduled."""
     return Asset(name=f"champion-{recipe}", uri=f"saebyeok://champion/{recipe}", group="champion")
-
-
-def promotion(store: Store, recipe: str, release: str) -> Deployment | None:
-    """Return the deployment that made `release` the current champion of `recipe`, or None if it is not the champion."""
-    records = DeploymentLog(store)
-    found = None
-    for number in reversed(records.numbers()):
-        deployment = records.get(number)
-        if deployment.releases.get(recipe) != release:
-            break
-        found = deployment
-    return found
 
 
 def artifact_url(ref: str, file: str) -> str:

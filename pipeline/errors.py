@@ -49,6 +49,10 @@ class ArtifactError(SaebyeokError):
     """An artifact is absent, incomplete or does not match its manifest."""
 
 
+class NewerFormatError(ArtifactError):
+    """A newer version of Saebyeok wrote the record. The message names the record and both formats."""
+
+
 class PrunedError(ArtifactError):
     """An artifact was deleted by retention, because no retained deployment needed it."""
 

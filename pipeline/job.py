@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ class Job:
     force: bool = False
     #: Date of the run in Seoul; the run sees only data that arrived before it.
     cutoff: date = field(default_factory=day_in_seoul)
+    #: The person who started the run; None for a scheduled one.
+    by: str | None = None
 
 
 def open_store(settings: Settings, uri: str | None = None) -> Store:
@@ -71,12 +74,14 @@ def open_job(
     store: str | None = None,
     sample: bool | None = None,
     cutoff: date | None = None,
+    by: str | None = None,
 ) -> Job:
     """Return a job for recipe `name`; reads only the recipe, and writes nothing.
 
     `overrides` maps short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's value.
     `store` is a URI. `sample` tells whether the data is the shipped sample; None checks `settings.data`. `cutoff` is
-    the date of the run in Seoul; None is today. Raises RecipeError with file, key and allowed values.
+    the date of the run in Seoul; None is today. `by` names the person who started it.
+    Raises RecipeError with file, key and allowed values.
     """
     recipe = load_recipe(
         name,
@@ -84,7 +89,7 @@ def open_job(
         sample=_names_sample(settings) if sample is None else sample,
         overrides=full_keys(overrides or {}),
     )
-    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul())
+    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul(), by)
 
 
 def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,6 +149,14 @@ def keep_libraries_home(settings: Settings) -> None:
 def new_run_id(now: datetime | None = None) -> str:
     """Return a new id for a run that Airflow did not start."""
     return f"{BY_HAND}{now or datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(2)}"
+
+
+def user_name() -> str:
+    """Return the name of the user of this process, for records of who asked."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
 
 
 def is_by_hand(run: str) -> bool:

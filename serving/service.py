@@ -77,7 +77,7 @@ def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     options = EngineOptions.from_settings(settings, threads=threads)
     keys = api_keys(settings)
     if BAKED.is_file():
-        baked = BakedSource(Deployment.model_validate_json(BAKED.read_bytes()))
+        baked = BakedSource(Deployment.parse(BAKED.read_bytes(), str(BAKED)))
         return Live(Follower(baked, options, metrics.observer), "", keys)
     source = LogSource(settings, open_store(settings))
     return Live(Follower(source, options, metrics.observer), deploy_token(settings), keys)

@@ -50,11 +50,12 @@ def rollback(
     """Serve the releases of an earlier deployment again."""
     with session(as_json=as_json) as current:
         from pipeline.deployment.deployer import rollback as roll_back
-        from pipeline.job import new_run_id, open_store
+        from pipeline.job import new_run_id, open_store, user_name
 
-        record = roll_back(current.settings, open_store(current.settings, store), run_id or new_run_id(), deployment)
+        chosen = open_store(current.settings, store)
+        record = roll_back(current.settings, chosen, run_id or new_run_id(), deployment, by=user_name())
         if as_json:
-            current.document(record.model_dump(mode="json"))
+            current.document(record.document())
             return
         current.line(f"deployment {record.number} is live: {record.reason}")
         for name, ref in sorted(record.releases.items()):

@@ -100,6 +100,6 @@ def overrides(sets: Sequence[str] | None, file: Path | None = None, **short: Any
 
 def open_job_of(settings: Settings, name: str, **chosen: Any) -> Job:
     """Return `pipeline.job.open_job(name, ...)`; the module is imported only when a command runs."""
-    from pipeline.job import open_job
+    from pipeline.job import open_job, user_name
 
-    return open_job(name, settings=settings, **chosen)
+    return open_job(name, settings=settings, by=user_name(), **chosen)

@@ -176,7 +176,7 @@ def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
 def deployments_document(store: Store) -> dict[str, Any]:
     """Return all deployments, newest first, for `--json`; `live` is the number of the live one, or null."""
     records = DeploymentLog(store)
-    deployments = [records.get(number).model_dump(mode="json") for number in reversed(records.numbers())]
+    deployments = [records.get(number).document() for number in reversed(records.numbers())]
     return {"live": deployments[0]["number"] if deployments else None, "deployments": deployments}
 
 
@@ -189,7 +189,8 @@ def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
         session.line(f"{item['number']:>4} {mark}  {item['created'][:19].replace('T', ' ')}  {item['reason']}")
         for name, ref in sorted(item["releases"].items()):
             session.line(f"             {name}: {ref}")
-        session.line(f"             run {item['run']}")
+        by = f", by {item['by']}" if item["by"] else ""
+        session.line(f"             run {item['run']}{by}")
 
 
 def print_synced(session: Session, synced: Synced) -> None:

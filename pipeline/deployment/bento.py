@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.atomic_files import locked
-from pipeline.errors import ServiceError
+from pipeline.errors import NewerFormatError, ServiceError
 from pipeline.settings import ROOT, Settings, library_environment
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
@@ -185,8 +185,8 @@ def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
     try:
         bento = bentoml.get(bento_tag(deployment), _bento_store=bentos)
         baked = Path(bento.path) / "src" / BAKED_DEPLOYMENT
-        return Deployment.model_validate_json(baked.read_bytes()) == deployment
-    except (NotFound, FileNotFoundError, ValueError):
+        return Deployment.parse(baked.read_bytes(), str(baked)) == deployment
+    except (NotFound, FileNotFoundError, ValueError, NewerFormatError):
         return False
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import ArtifactError, ConflictError, RefusedError, Saebyeok
 from pipeline.job import keep_libraries_home
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog, Intent
 from pipeline.store.releases import read_card
 from pipeline.tracking.runs import Subject, recorded
 from serving.api.auth import deploy_token
@@ -27,12 +27,12 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two polls of the workers.
 POLL = 0.1
-#: Prefix of the reason of a deployment that undoes another one.
-UNDOES = "undoes deployment"
 
 
-def rollback(settings: Settings, store: Store, run: str, number: int | None = None) -> Deployment:
-    """Deploy the releases of deployment `number` again, as a new deployment, and return it.
+def rollback(
+    settings: Settings, store: Store, run: str, number: int | None = None, *, by: str | None = None
+) -> Deployment:
+    """Deploy the releases of deployment `number` again, as a new deployment, and return it; `by` names the person.
 
     Without a number, roll back to the previous deployment. A second rollback goes one step further back, and never to a
     deployment that was rolled back from. The releases are staged and checked as in `deploy`. Raises RefusedError if
@@ -43,9 +43,9 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     latest = records.latest()
     if latest is None:
         raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
-    if latest.run == run and not latest.reason.startswith(UNDOES):
+    if latest.run == run and latest.intent == "rollback":
         # A retry of a rollback that was interrupted after its record. Do not go back another step.
-        with open_deployer(settings, store, run, require_service=False) as deployer:
+        with open_deployer(settings, store, run, by, require_service=False) as deployer:
             return deployer.finish_restore(latest, records.get(latest.number - 1))
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
@@ -54,7 +54,7 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
     subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
     with (
         recorded(subject, {"target": target.number}, changed) as tracker,
-        open_deployer(settings, store, run, require_service=False) as deployer,
+        open_deployer(settings, store, run, by, require_service=False) as deployer,
     ):
         record = deployer.restore(target, latest, list(changed.values()))
         tracker.summary({"deployment": record.number, "reason": record.reason})
@@ -63,11 +63,15 @@ def rollback(settings: Settings, store: Store, run: str, number: int | None = No
 
 @dataclass(frozen=True)
 class Deployer:
-    """Switches one machine's service from one deployment to another; `client` is None if no service answers."""
+    """Switches one machine's service from one deployment to another.
+
+    `by` is the person who asked for it, None for a scheduled run; `client` is None if no service answers.
+    """
 
     settings: Settings
     store: Store
     run: str
+    by: str | None
     client: ServiceClient | None
 
     @property
@@ -79,7 +83,7 @@ class Deployer:
         """Deploy `release` in place of `champion`, and return the deployment."""
         with self._staged([release]):
             record = self._append(recipe, release.ref, champion, reason)
-            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
+            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion, record.number)):
                 self._verify_live(record, [release])
         return self._finish(record)
 
@@ -88,7 +92,8 @@ class Deployer:
         self._unstage([release])
         if champion != release.ref:
             # The decision was made against another champion, so the killed run may not have checked the live release.
-            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion)):
+            promotion = self.records.promotion(recipe, release.ref) or record
+            with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion, promotion.number)):
                 self._verify_live(record, [release])
         return self._finish(record)
 
@@ -96,7 +101,7 @@ class Deployer:
         """Deploy the releases of `target` in place of those of `latest`; `releases` are the ones that change."""
         reason = f"rollback to deployment {target.number}"
         with self._staged(releases):
-            record = self.records.append(target.releases, after=latest.number, run=self.run, reason=reason)
+            record = self._record(target.releases, latest.number, reason, "rollback", target.number)
             self._check_restored(record, latest, releases)
         return self._finish(record)
 
@@ -152,9 +157,14 @@ class Deployer:
                 )
             try:
                 after = latest.number if latest else 0
-                return self.records.append({**releases, recipe: ref}, after=after, run=self.run, reason=reason)
+                return self._record({**releases, recipe: ref}, after, reason, "promotion")
             except ConflictError:
                 log.info("deployment %d was recorded by another run; trying the next number", after + 1)
+
+    def _record(
+        self, releases: dict[str, str], after: int, reason: str, intent: Intent, of: int | None = None
+    ) -> Deployment:
+        return self.records.append(releases, after=after, run=self.run, reason=reason, intent=intent, of=of, by=self.by)
 
     def _verify_live(self, record: Deployment, releases: Sequence[Artifact]) -> None:
         """Wait until every worker serves `record`, then check the golden sentences through the public routes."""
@@ -180,15 +190,15 @@ class Deployer:
                     log.warning("deployment %d is recorded, but: %s", number, second)
             raise
 
-    def _put_back(self, recipe: str, failed: str, champion: str | None) -> Deployment | None:
-        """Record the deployment without `failed`, unless another run has replaced it already."""
+    def _put_back(self, recipe: str, failed: str, champion: str | None, number: int) -> Deployment | None:
+        """Undo deployment `number`, which made `failed` live, unless another run has replaced it already."""
         while (latest := self.records.latest()) is not None and latest.releases.get(recipe) == failed:
             releases = {name: ref for name, ref in latest.releases.items() if name != recipe}
             if champion is not None:
                 releases[recipe] = champion
             try:
-                reason = f"{UNDOES} {latest.number}: {failed} failed once it was live"
-                return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
+                reason = f"undoes deployment {number}: {failed} failed once it was live"
+                return self._record(releases, latest.number, reason, "undo", number)
             except ConflictError:
                 continue
         return None
@@ -204,8 +214,8 @@ class Deployer:
             if releases == latest.releases:
                 return None
             with contextlib.suppress(ConflictError):
-                reason = f"{UNDOES} {record.number}, which failed once it was live"
-                return self.records.append(releases, after=latest.number, run=self.run, reason=reason)
+                reason = f"undoes deployment {record.number}, which failed once it was live"
+                return self._record(releases, latest.number, reason, "undo", record.number)
         return None
 
     def _finish(self, record: Deployment) -> Deployment:
@@ -230,7 +240,9 @@ class Deployer:
 
 
 @contextmanager
-def open_deployer(settings: Settings, store: Store, run: str, *, require_service: bool) -> Iterator[Deployer]:
+def open_deployer(
+    settings: Settings, store: Store, run: str, by: str | None, *, require_service: bool
+) -> Iterator[Deployer]:
     """Yield a deployer for the service at `settings.service_url`, or for none if no service answers there.
 
     Raises ServiceError if no service answers and `require_service` is set.
@@ -241,7 +253,7 @@ def open_deployer(settings: Settings, store: Store, run: str, *, require_service
             raise ServiceError(
                 f"no service answers for {store.uri} at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL"
             )
-        yield Deployer(settings, store, run, client if live else None)
+        yield Deployer(settings, store, run, by, client if live else None)
 
 
 def _named(worker: WorkerState) -> str:

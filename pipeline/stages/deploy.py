@@ -36,14 +36,14 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
     latest = records.latest()
     if latest is not None and champion == release.ref:
         log.info("%s is already the champion: deployment %d stays live", read_card(release).id, latest.number)
-        with open_deployer(job.settings, job.store, job.run, require_service=False) as deployer:
+        with open_deployer(job.settings, job.store, job.run, job.by, require_service=False) as deployer:
             return deployer.complete(job.recipe.name, latest, release, verdict.champion)
     if champion != verdict.champion:
         raise ConflictError(
             f"the champion of {job.recipe.name} is {champion or 'none'}, but this release was compared with "
             f"{verdict.champion or 'none'}: another run deployed in the meantime. Run again to compare with the new one"
         )
-    with open_deployer(job.settings, job.store, job.run, require_service=require_service) as deployer:
+    with open_deployer(job.settings, job.store, job.run, job.by, require_service=require_service) as deployer:
         return deployer.replace(job.recipe.name, release, champion, verdict.reason)
 
 

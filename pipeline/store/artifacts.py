@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, TypeVar
 
 from pipeline.errors import ArtifactError, PrunedError
 from pipeline.store.backends import BucketFiles, LocalFiles, open_files
 from pipeline.store.drafts import open_draft
+from pipeline.store.formats import Record
 from pipeline.store.manifest import (
     MANIFEST,
     FileEntry,
@@ -36,6 +35,8 @@ __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_diges
 
 #: Folder of the store with a record of each pruned artifact, under its ref.
 PRUNED = "pruned"
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,22 @@ class Artifact:
 
     def read_json(self, name: str) -> Any:
         """Parse one of its JSON files. Raises ArtifactError if there is no such file."""
+        return json.loads(self._content(name))
+
+    def read_record(self, name: str, model: type[AnyRecord]) -> AnyRecord:
+        """Return the record in one of its JSON files.
+
+        Raises ArtifactError if it is missing or damaged, NewerFormatError if a newer version wrote it.
+        """
+        try:
+            return model.parse(self._content(name), f"{self.uri}/{name}")
+        except (FileNotFoundError, ValueError) as error:
+            raise ArtifactError(f"{self.uri}: {name} is missing or damaged ({error})") from error
+
+    def _content(self, name: str) -> bytes:
         if name not in self.manifest.files:
             raise ArtifactError(f"{self.uri} has no file {name}; it has: {', '.join(self.manifest.files)}")
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+        return (self.path / name).read_bytes()
 
 
 class Store:
@@ -148,9 +162,9 @@ class Store:
         if text is None:
             return None
         try:
-            return Artifact(self, ref, Manifest.model_validate_json(text))
-        except ValidationError as error:
-            raise ArtifactError(f"{self.address(ref)}/{MANIFEST} is damaged: {error.errors()[0]['msg']}") from error
+            return Artifact(self, ref, Manifest.parse(text, f"{self.address(ref)}/{MANIFEST}"))
+        except ValueError as error:
+            raise ArtifactError(f"{self.address(ref)}/{MANIFEST} is damaged: {error}") from error
 
     def find(self, kind: str, recipe: str, key: str, inputs: Mapping[str, Artifact]) -> Artifact | None:
         """Return the newest complete artifact with this key and exactly these inputs, or None.

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.errors import ArtifactError
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.formats import Record
 
 #: Kind of the artifact that records a rejection by a reviewer.
 REJECTION = "rejection"
@@ -40,10 +40,8 @@ class Check(BaseModel):
     miss: str | None = Field(default=None, description="why it failed, if value and bound do not explain it")
 
 
-class Decision(BaseModel):
+class Decision(Record):
     """`decision.json` of a decide artifact: whether the trained model may be released, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     promote: bool
     reason: str = Field(description="one sentence")
@@ -66,10 +64,7 @@ class Decision(BaseModel):
 
 def read_decision(decided: Artifact) -> Decision:
     """Return the decision of a `decide` artifact. Raises ArtifactError if it is missing or damaged."""
-    try:
-        return Decision.model_validate(decided.read_json("decision.json"))
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(f"{decided.uri}: decision.json is missing or damaged ({error})") from error
+    return decided.read_record("decision.json", Decision)
 
 
 def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Artifact:

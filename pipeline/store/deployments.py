@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, ConflictError, PrunedError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.formats import Record
 
 DEPLOYMENTS = "deployments"
 #: File in a Bento with the deployment that it serves, next to the packages.
@@ -29,16 +32,39 @@ UNREADABLE = (
 )
 
 
-class Deployment(BaseModel):
+#: Intents of a deployment: serve a new model, serve an earlier deployment again, remove one that failed once live.
+Intent = Literal["promotion", "rollback", "undo"]
+#: Reasons of records of format 1, which stated their intent only there.
+OLD_INTENTS: tuple[tuple[Intent, re.Pattern[str]], ...] = (
+    ("rollback", re.compile(r"rollback to deployment (\d+)")),
+    ("undo", re.compile(r"undoes deployment (\d+)")),
+)
+
+
+class Deployment(Record):
     """An immutable, numbered map from recipe to release."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+    format: int = 2
     number: int = Field(ge=1)
     created: datetime
     run: str
     reason: str
     releases: dict[str, str] = Field(description="recipe to the ref of its release")
+    intent: Intent = "promotion"
+    of: int | None = Field(default=None, description="deployment that a rollback restores or that an undo removes")
+    by: str | None = Field(default=None, description="person who asked for it; None for a scheduled run")
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a document of format 1 with the intent that its reason states."""
+        for intent, pattern in OLD_INTENTS:
+            if found := pattern.match(str(document.get("reason"))):
+                return document | {"intent": intent, "of": int(found[1])}
+        return document
+
+    def document(self) -> dict[str, Any]:
+        """Return the record for `--json`, without the number of its format."""
+        return self.model_dump(mode="json", exclude={"format"})
 
 
 class DeploymentLog:
@@ -65,14 +91,24 @@ class DeploymentLog:
         if content is None:
             raise ArtifactError(f"there is no deployment {number}; existing deployments: {self.numbers()}")
         try:
-            record = Deployment.model_validate_json(content)
-        except ValidationError as error:
-            raise ArtifactError(f"{self._store.address(ref)} is damaged: {error.errors()[0]['msg']}") from error
+            record = Deployment.parse(content, self._store.address(ref))
+        except ValueError as error:
+            raise ArtifactError(f"{self._store.address(ref)} is damaged: {error}") from error
         if record.number != number:
             raise ArtifactError(f"{self._store.address(ref)} is damaged: it records deployment {record.number}")
         return record
 
-    def append(self, releases: dict[str, str], *, after: int, run: str, reason: str) -> Deployment:
+    def append(
+        self,
+        releases: dict[str, str],
+        *,
+        after: int,
+        run: str,
+        reason: str,
+        intent: Intent = "promotion",
+        of: int | None = None,
+        by: str | None = None,
+    ) -> Deployment:
         """Record the deployment after number `after` (0: none yet).
 
         Raises ConflictError if another deployment was recorded meanwhile; nothing is overwritten.
@@ -80,22 +116,27 @@ class DeploymentLog:
         newest = max(self.numbers(), default=0)
         if newest != after:
             raise ConflictError(f"deployment {newest} is live, not {after}: another run deployed meanwhile")
-        record = Deployment(number=after + 1, created=datetime.now(UTC), run=run, reason=reason, releases=releases)
+        record = Deployment(
+            number=after + 1,
+            created=datetime.now(UTC),
+            run=run,
+            reason=reason,
+            releases=releases,
+            intent=intent,
+            of=of,
+            by=by,
+        )
         content = record.model_dump_json(indent=1).encode()
         if not self._store.create(f"{DEPLOYMENTS}/{record.number:06d}.json", content):
             raise ConflictError(f"deployment {record.number} already exists: another run deployed meanwhile")
         return record
 
     def one_back(self) -> Deployment:
-        """Return the deployment to roll back to: the one before the current map of releases.
+        """Return the deployment to roll back to: the one that was live before the current one was promoted.
 
         Raises RefusedError if there is none, or if a live recipe would be left without a release.
         """
-        path: list[Deployment] = []
-        for record in map(self.get, self.numbers()):
-            # A repeated map is a rollback; drop the deployments in between.
-            known = next((place for place, item in enumerate(path) if item.releases == record.releases), len(path))
-            path[known:] = [record]
+        path = self.path()
         if len(path) < 2:
             raise RefusedError("there is no deployment before this one to roll back to")
         target, missing = path[-2], sorted(path[-1].releases.keys() - path[-2].releases.keys())
@@ -106,18 +147,44 @@ class DeploymentLog:
             )
         return target
 
-    def served(self, recipe: str) -> list[str]:
-        """Return the refs of the releases of `recipe` that led to the live one, in order, the live one last.
+    def path(self, number: int | None = None) -> tuple[Deployment, ...]:
+        """Return the deployments that led to deployment `number` (None: the live one), in order.
 
-        A repeated release is a rollback: the releases in between are left out.
-        Raises ArtifactError if a record is damaged.
+        A rollback leads back to the path of the deployment that it restores, an undo to the path before the one that
+        it removes; what lies between is left out. Raises ArtifactError if a record is damaged.
         """
-        path: list[str] = []
+        before: dict[int, tuple[Deployment, ...]] = {}
+        after: dict[int, tuple[Deployment, ...]] = {}
+        path: tuple[Deployment, ...] = ()
         for record in map(self.get, self.numbers()):
+            before[record.number] = path
+            path = after[record.number] = _continued(record, path, before, after)
+            if record.number == number:
+                break
+        return path
+
+    def served(self, recipe: str, number: int | None = None) -> list[str]:
+        """Return the refs of the releases of `recipe` on the path to deployment `number`, in order, the last one last.
+
+        Each release is listed once. Raises ArtifactError if a record is damaged.
+        """
+        refs: dict[str, None] = {}
+        for record in self.path(number):
             ref = record.releases.get(recipe)
             if ref is not None:
-                path[path.index(ref) if ref in path else len(path) :] = [ref]
-        return path
+                refs.pop(ref, None)
+                refs[ref] = None
+        return list(refs)
+
+    def promotion(self, recipe: str, release: str) -> Deployment | None:
+        """Return the deployment since which `release` is the champion of `recipe`; None if it is not the champion."""
+        found = None
+        for number in reversed(self.numbers()):
+            deployment = self.get(number)
+            if deployment.releases.get(recipe) != release:
+                break
+            found = deployment
+        return found
 
     def champion(self, recipe: str) -> Artifact | None:
         """Return the live release of `recipe`, or None if it has none.
@@ -127,6 +194,22 @@ class DeploymentLog:
         latest = self.latest()
         ref = latest.releases.get(recipe) if latest else None
         return self._store.open(ref) if ref else None
+
+
+def _continued(
+    record: Deployment,
+    path: tuple[Deployment, ...],
+    before: Mapping[int, tuple[Deployment, ...]],
+    after: Mapping[int, tuple[Deployment, ...]],
+) -> tuple[Deployment, ...]:
+    """Return the path to `record`, given the path to its predecessor and the paths before and after earlier records."""
+    of = record.of or 0
+    if record.intent == "rollback" and of in after:
+        return after[of]
+    if record.intent == "undo" and of in before:
+        # If other recipes were deployed since, only this record has their releases without the failed one.
+        return before[of] if max(after) == of else (*before[of], record)
+    return (*path, record)
 
 
 def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:

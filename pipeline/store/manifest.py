@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline import __version__
 from pipeline.errors import ArtifactError
+from pipeline.store.formats import Record
 
 MANIFEST = "manifest.json"
 #: Time format at the start of an attempt's name, down to microseconds, so that names sort by time.
@@ -40,11 +41,8 @@ class Input(BaseModel):
     key: str
 
 
-class Manifest(BaseModel):
+class Manifest(Record):
     """The manifest of an artifact; written last, it marks the artifact as complete."""
-
-    # Keep NaN in JSON: null would mean that the figure is absent.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     kind: str
     recipe: str

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.errors import ArtifactError
 from pipeline.recipes.kinds import ROUTES, Inputs, Kind, Route
 from pipeline.store.artifacts import Artifact
+from pipeline.store.formats import Record
 
 
 class ScoreLine(BaseModel):
@@ -51,10 +51,8 @@ class Golden(BaseModel):
     expected: tuple[float, ...]
 
 
-class Card(BaseModel):
+class Card(Record):
     """`card.json` of a release: everything that serving needs to know about the model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     recipe: str
@@ -96,7 +94,4 @@ class Card(BaseModel):
 
 def read_card(release: Artifact) -> Card:
     """Return the card of a release. Raises ArtifactError if it is missing or damaged."""
-    try:
-        return Card.model_validate(release.read_json("card.json"))
-    except (FileNotFoundError, ValueError) as error:
-        raise ArtifactError(f"{release.uri}: card.json is missing or damaged ({error})") from error
+    return release.read_record("card.json", Card)

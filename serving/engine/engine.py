@@ -87,7 +87,7 @@ class Engine:
         """
         options = options or EngineOptions()
         try:
-            self.card = Card.model_validate_json((directory / "card.json").read_bytes())
+            self.card = Card.parse((directory / "card.json").read_bytes(), str(directory / "card.json"))
             self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
             raise ArtifactError(f"{directory}: the release cannot be loaded ({error})") from error

@@ -125,7 +125,9 @@ def in_task(nightly: ModuleType, settings: Settings) -> Iterator[Callable[..., C
             context: Any = {
                 "params": {name: param.resolve() for name, param in nightly.PARAMS.items()} | params,
                 "run_id": RUN,
-                "dag_run": SimpleNamespace(run_after=datetime(2026, 11, 28, 18, tzinfo=UTC)),
+                "dag_run": SimpleNamespace(
+                    run_after=datetime(2026, 11, 28, 18, tzinfo=UTC), triggering_user_name="kim"
+                ),
                 "logical_date": None,
                 "ti": instance,
                 "task_instance": instance,

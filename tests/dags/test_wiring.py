@@ -18,7 +18,6 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
 from pipeline.stages.stage import DECIDE, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import DeploymentLog
 from tests.dags.conftest import make_decided
 from tests.support.hook import Hook
 from tests.support.tiny_releases import make_artifact
@@ -80,7 +79,7 @@ def test_a_reader_outside_airflow_is_told_the_host(
 def test_a_run_is_for_its_day_in_seoul(wiring: ModuleType, logical: str | None, after: str, day: str) -> None:
     context = {
         "logical_date": datetime.fromisoformat(logical) if logical else None,
-        "dag_run": SimpleNamespace(run_after=datetime.fromisoformat(after)),
+        "dag_run": SimpleNamespace(run_after=datetime.fromisoformat(after), triggering_user_name=None),
     }
     assert str(wiring.run_date(context)) == day
 
@@ -113,15 +112,9 @@ def test_unsent_alert_does_not_fail_the_task(
     assert "could not send the alert" in messages[1]
 
 
-def test_promotion_is_first_deployment_of_last_unbroken_series(wiring: ModuleType, store: Store) -> None:
-    log = DeploymentLog(store)
-    for number, (run, nsmc, other) in enumerate(
-        [("a", "n1", "k1"), ("b", "n2", "k1"), ("c", "n1", "k1"), ("d", "n1", "k2"), ("e", "n1", "k3")]
-    ):
-        log.append({"nsmc": nsmc, "klue-sts": other}, after=number, run=run, reason="test")
-    assert wiring.promotion(store, "nsmc", "n1").run == "c"
-    assert wiring.promotion(store, "klue-sts", "k3").run == "e"
-    assert wiring.promotion(store, "nsmc", "n2") is None
+@pytest.mark.parametrize(("name", "asker"), [("kim", "kim"), (None, None), ("", None)])
+def test_asker_is_who_triggered_the_run(wiring: ModuleType, name: str | None, asker: str | None) -> None:
+    assert wiring.asker({"dag_run": SimpleNamespace(triggering_user_name=name)}) == asker
 
 
 def test_links_keep_the_path_prefix_of_airflow(wiring: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

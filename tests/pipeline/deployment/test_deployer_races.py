@@ -444,7 +444,8 @@ def test_every_release_that_comes_back_is_asked(
 
 def killed(log: DeploymentLog, champion: Artifact) -> Deployment:
     """Return a rollback of run `back` that was killed after its record."""
-    return log.append({"nsmc": champion.ref}, after=2, run="back", reason="rollback to deployment 1")
+    reason = "rollback to deployment 1"
+    return log.append({"nsmc": champion.ref}, after=2, run="back", reason=reason, intent="rollback", of=1)
 
 
 def test_rollback_killed_after_its_record_is_completed(

@@ -6,6 +6,7 @@ that commit wrote for both recipes on the shipped sample.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -49,9 +50,19 @@ def test_every_stage_reuses_recorded_artifact(recipe: str, recorded: Store, sett
 def test_recorded_deployments_are_read(recorded: Store) -> None:
     log = DeploymentLog(recorded)
     assert log.numbers() == [1, 2]
+    assert [(record.intent, record.of, record.by) for record in log.path()] == [("promotion", None, None)] * 2
     for recipe in RECIPES:
         champion = log.champion(recipe)
         assert champion is not None
         assert champion.path.is_dir()
         assert read_card(champion).recipe == recipe
         assert read_decision(recorded.open(recorded.refs("decide", recipe)[0])).promote
+
+
+def test_every_recorded_manifest_is_read(recorded: Store) -> None:
+    refs = [ref for stage in STAGES for recipe in RECIPES for ref in recorded.refs(stage.kind, recipe)]
+    assert len(refs) == len(STAGES) * len(RECIPES)
+    for ref in refs:
+        written = json.loads((Path(recorded.uri) / ref / "manifest.json").read_bytes())
+        assert "format" not in written
+        assert recorded.open(ref).manifest.model_dump(mode="json", exclude={"format"}) == written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import ArtifactError, ConflictError, RefusedError, StoreError
+from pipeline.errors import ArtifactError, ConflictError, NewerFormatError, RefusedError, StoreError
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, rank_served
@@ -214,41 +215,109 @@ def test_a_record_is_strict_and_counted_from_one() -> None:
 # --- the path to the live one --------------------------------------------------------------------
 
 
-def log_of(store: Store, *maps: dict[str, str]) -> DeploymentLog:
+Step = dict[str, str] | tuple[str, int]
+
+
+def log_of(store: Store, *steps: Step) -> DeploymentLog:
+    """Return a log of promotions (maps), rollbacks and undos: ("rollback", 1) serves the releases of deployment 1."""
     log = DeploymentLog(store)
-    for number, releases in enumerate(maps):
-        log.append(releases, after=number, run=f"night-{number + 1}", reason="r")
+    for number, step in enumerate(steps):
+        run = f"night-{number + 1}"
+        if isinstance(step, dict):
+            log.append(step, after=number, run=run, reason="r")
+            continue
+        intent, of = step
+        served = of if intent == "rollback" else of - 1
+        releases = log.get(served).releases if served else {}
+        log.append(releases, after=number, run=run, reason="r", intent=intent, of=of)  # type: ignore[arg-type]
     return log
+
+
+def back(number: int) -> tuple[str, int]:
+    return ("rollback", number)
+
+
+def undo(number: int) -> tuple[str, int]:
+    return ("undo", number)
 
 
 A, B, C, D = ({"nsmc": name} for name in "ABCD")
 
 
 @pytest.mark.parametrize(
-    ("maps", "target"),
+    ("steps", "target"),
     [
         ([A, B], 1),
         ([A, B, C], 2),
         # 3 rolls back to A, and nothing came before A.
-        ([A, B, A], None),
-        ([A, B, C, B], 1),
-        ([A, B, C, A], None),
+        ([A, B, back(1)], None),
+        ([A, B, C, back(2)], 1),
+        ([A, B, C, back(1)], None),
+        ([A, B, back(1), C], 1),
+        ([A, B, C, back(2), D], 2),
+        # Forward again, to a deployment that was rolled back from.
+        ([A, B, C, back(1), back(3)], 2),
+        ([A, B, C, back(2), back(4)], 1),
+        # A model that is promoted again is no rollback: the better one in between was served before it.
+        ([A, B, A], 2),
         ([A, B, A, C], 3),
-        ([A, B, C, B, D], 4),
-        # Equal consecutive maps count once.
-        ([A, B, B], 1),
-        ([A, A], None),
+        ([A, B, undo(2)], None),
+        ([A, B, C, undo(3)], 1),
+        ([A, B, C, back(1), undo(4)], 2),
+        ([A, undo(1)], None),
+        ([A, undo(1), B, C], 3),
         ([A], None),
         ([], None),
     ],
 )
-def test_one_back_returns_the_previous_map(store: Store, maps: list[dict[str, str]], target: int | None) -> None:
-    log = log_of(store, *maps)
+def test_one_back_follows_what_the_records_say(store: Store, steps: list[Step], target: int | None) -> None:
+    log = log_of(store, *steps)
     if target is None:
         with pytest.raises(RefusedError, match="there is no deployment before this one to roll back to"):
             log.one_back()
     else:
         assert log.one_back().number == target
+
+
+def test_undo_keeps_what_other_recipes_deployed_since(store: Store) -> None:
+    log = log_of(store, A, B, {"nsmc": "B", "klue-sts": "S"})
+    log.append({"nsmc": "A", "klue-sts": "S"}, after=3, run="r", reason="r", intent="undo", of=2)
+    assert [record.number for record in log.path()] == [1, 4]
+    assert (log.served("nsmc"), log.served("klue-sts")) == (["A"], ["S"])
+
+
+def test_record_says_what_it_is_and_who_asked(store: Store) -> None:
+    log = log_of(store, A, B)
+    log.append(A, after=2, run="r", reason="back", intent="rollback", of=1, by="kim")
+    first, last = log.get(1), log.get(3)
+    assert (first.intent, first.of, first.by) == ("promotion", None, None)
+    assert (last.intent, last.of, last.by, last.format) == ("rollback", 1, "kim", 2)
+
+
+@pytest.mark.parametrize(
+    ("reason", "intent", "of"),
+    [
+        ("Promoted: accuracy is 0.9.", "promotion", None),
+        ("rollback to deployment 12", "rollback", 12),
+        ("undoes deployment 7: release/nsmc/a/1 failed once it was live", "undo", 7),
+        ("Promoted after a rollback to deployment 3", "promotion", None),
+    ],
+)
+def test_record_of_format_1_states_intent_in_its_reason(store: Store, reason: str, intent: str, of: int | None) -> None:
+    old = {"number": 1, "created": "2026-11-29T08:19:50Z", "run": "r", "reason": reason, "releases": A}
+    store.create("deployments/000001.json", json.dumps(old).encode())
+    record = DeploymentLog(store).get(1)
+    assert (record.intent, record.of, record.by, record.reason) == (intent, of, None, reason)
+
+
+def test_record_of_a_newer_version_names_both_formats(store: Store) -> None:
+    log = log_of(store, A)
+    newer = json.loads(log.get(1).model_dump_json()) | {"format": 3, "colour": "red"}
+    store.create("deployments/000002.json", json.dumps(newer).encode())
+    with pytest.raises(
+        NewerFormatError, match=r"deployments/000002\.json has format 3; version .* reads formats up to 2\."
+    ):
+        log.latest()
 
 
 def test_one_back_leaves_no_recipe_without_a_release(store: Store) -> None:
@@ -269,7 +338,8 @@ def test_a_rollback_chain_goes_back_step_by_step(store: Store) -> None:
     for expected, live in ((2, B), (1, A)):
         target = log.one_back()
         assert target.number == expected
-        log.append(target.releases, after=log.numbers()[-1], run="rollback", reason="r")
+        newest = log.numbers()[-1]
+        log.append(target.releases, after=newest, run="rollback", reason="r", intent="rollback", of=target.number)
         latest = log.latest()
         assert latest is not None
         assert latest.releases == live
@@ -278,11 +348,37 @@ def test_a_rollback_chain_goes_back_step_by_step(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "served"),
-    [("", ""), ("A", "A"), ("ABC", "ABC"), ("ABA", "A"), ("ABCB", "AB"), ("ABCBD", "ABD"), ("AAB", "AB")],
+    ("steps", "served"),
+    [
+        ([], ""),
+        ([A], "A"),
+        ([A, B, C], "ABC"),
+        ([A, B, back(1)], "A"),
+        ([A, B, C, back(2)], "AB"),
+        ([A, B, C, back(2), D], "ABD"),
+        ([A, B, A], "BA"),
+        ([A, A, B], "AB"),
+    ],
 )
-def test_served_lists_the_path_to_the_live_release(store: Store, names: str, served: str) -> None:
-    assert log_of(store, *({"nsmc": name} for name in names)).served("nsmc") == list(served)
+def test_served_lists_the_path_to_the_live_release(store: Store, steps: list[Step], served: str) -> None:
+    assert log_of(store, *steps).served("nsmc") == list(served)
+
+
+def test_path_to_an_earlier_deployment_ends_there(store: Store) -> None:
+    log = log_of(store, A, B, C, back(1), D)
+    assert [[record.number for record in log.path(number)] for number in (3, 4, 5)] == [[1, 2, 3], [1], [1, 5]]
+    assert log.served("nsmc", 3) == ["A", "B", "C"]
+
+
+def test_promotion_is_first_deployment_of_last_unbroken_series(store: Store) -> None:
+    log = DeploymentLog(store)
+    for number, (run, nsmc, other) in enumerate(
+        [("a", "n1", "k1"), ("b", "n2", "k1"), ("c", "n1", "k1"), ("d", "n1", "k2"), ("e", "n1", "k3")]
+    ):
+        log.append({"nsmc": nsmc, "klue-sts": other}, after=number, run=run, reason="test")
+    found = [log.promotion("nsmc", "n1"), log.promotion("klue-sts", "k3")]
+    assert [record and record.run for record in found] == ["c", "e"]
+    assert log.promotion("nsmc", "n2") is None
 
 
 def test_served_lists_releases_by_recipe(store: Store) -> None:

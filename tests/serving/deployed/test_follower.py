@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,24 @@ def test_a_release_that_cannot_be_loaded_changes_nothing(follower: Follower, sto
     follower.step()
     (worker,) = follower.source.workers()
     assert (worker.deployment, worker.problems) == (3, [])
+
+
+def test_record_of_a_newer_version_is_named_and_not_followed(
+    follower: Follower, store: Store, light: TinyModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    release = light.publish(store, "nsmc", key="a" * 16)
+    record(store, {"nsmc": release.ref})
+    follower.step()
+    newer = json.loads(DeploymentLog(store).get(1).model_dump_json()) | {"number": 2, "format": 3, "canary": 0.1}
+    store.create("deployments/000002.json", json.dumps(newer).encode())
+    for _ in range(3):
+        follower.step()
+    assert follower.problem is not None
+    assert "000002.json has format 3; version" in follower.problem
+    assert follower.problem.endswith("A newer version of Saebyeok wrote it: update Saebyeok here")
+    assert follower.snapshot.live["nsmc"].card.id.endswith("a" * 16)
+    (warning,) = [item for item in caplog.records if item.levelname == "WARNING"]
+    assert (warning.getMessage(), warning.exc_info) == (f"still at deployment 1: {follower.problem}", None)
 
 
 def test_failed_release_is_loaded_again_later(
