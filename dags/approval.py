@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from pipeline.store.decisions import Decision, read_decision, record_rejection
-from wiring import ReportLink, alert, artifact_url, task_job, with_host
+from pipeline.store.decisions import Decision, read_decision
+from pipeline.store.verdicts import find_verdict, model_of, record_silence, record_verdict
+from wiring import ReportLink, alert, artifact_url, required_actions_url, task_job, with_host
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: Hours within which a person must answer: well before the next nightly run, which waits for this run to end.
+#: Hours within which a person must answer. Other runs do not wait for the answer.
 HOURS = 12
 
 
 class Approval(ApprovalOperator):
     """Ask a person whether the model of the decision at `decided` may be served, if the run's `approval` is on.
 
-    After a rejection, or without an answer within `HOURS`, the following tasks are skipped: the run succeeds and the
-    current model stays live. A later run does not deploy a rejected model either, unless it asks again.
+    The question and the answer are recorded as verdicts about the model. After a rejection, or without an answer within
+    `HOURS`, the following tasks are skipped: the run succeeds and the current model stays live. Until a person approves
+    the model, no other run deploys it either.
     """
 
     template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "decided")
@@ -35,6 +37,8 @@ class Approval(ApprovalOperator):
             response_timeout=timedelta(hours=HOURS),
             # A time limit meant for computation would end the wait.
             execution_timeout=None,
+            # Each run has its own question.
+            max_active_tis_per_dag=None,
             # If the answer comes in the second in which the executor releases the task, Airflow 3.3 regards the task
             # as killed (see `min_heartbeat_interval` in pipeline/stack/airflow_home.py). Ask again soon.
             retry_delay=timedelta(seconds=5),
@@ -53,24 +57,50 @@ class Approval(ApprovalOperator):
         if decision.is_champion:
             self.log.info("no approval needed: the model is the champion already")
             return None
-        self.body = approval_text(decision, with_host(artifact_url(self.decided, ReportLink.file)))
+        report = with_host(artifact_url(self.decided, ReportLink.file))
+        self.body = approval_text(decision, report)
+        self._record_question(context, report)
         return super().execute(context)
 
+    def _record_question(self, context: Context, report: str) -> None:
+        """Record that this run asks, and send an alert with the link to answer, unless it did so before a retry."""
+        store, run = task_job(self.recipe).store, context["run_id"]
+        model = model_of(store.open(self.decided))
+        known = find_verdict(model)
+        if known and (known.verdict, known.run) == ("asked", run):
+            return
+        link = with_host(required_actions_url(context["ti"]))
+        deadline = datetime.now(UTC) + timedelta(hours=HOURS)
+        details = {"decided": self.decided, "deadline": deadline, "link": link}
+        record_verdict(model, "asked", by=None, run=run, **details)
+        text = (
+            f"{self.recipe}: a new model waits for approval until {deadline:%Y-%m-%d %H:%M} UTC. Answer at {link}; "
+            f"its report is at {report}"
+        )
+        facts = {"recipe": self.recipe, "run": run, "link": link, "deadline": deadline.isoformat(), "report": report}
+        alert("waiting", text, facts)
+
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Continue with the answer; record a rejection and send an alert about it."""
+        """Record the answer, send an alert about a rejection, and continue."""
         # Record it first, because the parent class skips the following tasks by raising an exception. An event
-        # without an error always has an answer.
-        if event.get("chosen_options") == [self.REJECT]:
-            self._reject(context, event["responded_by_user"])
+        # without an error always has an answer. Without a record `deploy` refuses the model: marking this task as
+        # successful is no approval.
+        if answer := event.get("chosen_options"):
+            self._record_answer(context, event["responded_by_user"], approved=answer == [self.APPROVE])
         return super().execute_complete(context, event)
 
-    def _reject(self, context: Context, user: dict[str, Any] | None) -> None:
-        who = f"{user['name']} rejected it" if user else f"nobody answered within {HOURS} hours"
-        # Otherwise the next nightly run, which does not ask, would deploy the model.
-        store = task_job(self.recipe).store
-        record_rejection(store, store.open(self.decided), context["run_id"], who)
-        text = f"{self.recipe}: the new model is not deployed, the current model stays live: {who}."
-        alert("rejected", text, {"recipe": self.recipe, "run": context["run_id"]})
+    def _record_answer(self, context: Context, user: dict[str, Any] | None, *, approved: bool) -> None:
+        store, run = task_job(self.recipe).store, context["run_id"]
+        model = model_of(store.open(self.decided))
+        if user:
+            verdict = record_verdict(
+                model, "approved" if approved else "rejected", by=user["name"], run=run, decided=self.decided
+            )
+        else:
+            verdict = record_silence(model, run, f"nobody answered within {HOURS} hours", self.decided)
+        if not approved:
+            text = f"{self.recipe}: the new model is not deployed, the current model stays live: {verdict}."
+            alert("rejected", text, {"recipe": self.recipe, "run": run})
 
 
 def approval_text(decision: Decision, report: str) -> str:

@@ -30,8 +30,9 @@ from pipeline.recipes.loading import RECIPES, recipe_names
 from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
-from pipeline.store.decisions import find_rejection, read_decision
+from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.verdicts import find_bar, find_hold
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 #: Queue and pool of the tasks that use a GPU if there is one.
 GPU = "gpu"
 RECIPE_NAMES = recipe_names()
+#: Runs that may be active at the same time; all but one of them usually wait for an approval.
+RUNS = 16
 #: A number below 1 as text, such as 0.00005 or 5e-5. The recipe's own bound is checked when the run starts.
 NUMBER = r"^(0?\.[0-9]+|[0-9](\.[0-9]+)?[eE]-[0-9]+)$"
 
@@ -225,8 +228,9 @@ def gate(recipe: str, decided: str) -> bool:
     """Continue if the decision is to promote; otherwise send an alert and skip `export` and `deploy`.
 
     A refusal is not a failure: the run succeeds and the current model stays live. If neither the data nor the recipe
-    has changed since an earlier refusal, the task is skipped without another alert. It is also skipped if a person has
-    rejected this model, unless this run asks again (*Ask for approval*) or trains it again (*Force*).
+    has changed since an earlier refusal, the task is skipped without another alert. It is also skipped if promotions
+    are on hold (DAG `hold`). It is skipped, too, if a person has rejected this model, rolled back from it, or not
+    answered whether it may be deployed, unless this run asks again (*Ask for approval*).
     """
     job, asks = task_job(recipe), get_current_context()["params"]["approval"]
     artifact = job.store.open(decided)
@@ -234,12 +238,11 @@ def gate(recipe: str, decided: str) -> bool:
     if not decision.promote and artifact.manifest.run != job.run:
         # Do not send the same alert every night.
         raise skip(f"nothing changed since run {artifact.manifest.run}, which ended with: {decision.reason}")
-    rejection = find_rejection(job.store, artifact, decision)
-    if rejection and not asks:
-        raise skip(
-            f"{rejection.figures['by']} in run {rejection.manifest.run}. To be asked again, trigger a run with Ask for "
-            "approval; to train the model again, trigger one with Force"
-        )
+    if decision.promote and (hold := find_hold(job.store, recipe)):
+        raise skip(f"{hold}. To resume, run the DAG `hold`, or `saebyeok release {recipe}`")
+    bar = find_bar(artifact, decision)
+    if bar and not asks:
+        raise skip(f"{bar}. To be asked again, trigger a run with Ask for approval, or run `saebyeok approve {recipe}`")
     if not decision.promote:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
         facts["report"] = with_host(artifact_url(decided, ReportLink.file))
@@ -308,7 +311,9 @@ def retrain(recipe: str) -> None:
     schedule=daily("03:00"),
     # No start_date: with one, unpausing would immediately run the last missed interval.
     catchup=False,
-    max_active_runs=1,
+    # A run that waits for an approval must not delay the next one. `max_active_tis_per_dag` keeps two runs from doing
+    # the same stage of a recipe at the same time.
+    max_active_runs=RUNS,
     params=PARAMS,
     doc_md=__doc__,
     tags=["saebyeok"],
@@ -318,6 +323,7 @@ def retrain(recipe: str) -> None:
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": 5,
         "execution_timeout": timedelta(hours=12),
+        "max_active_tis_per_dag": 1,
     },
 )
 def nightly_retrain() -> None:

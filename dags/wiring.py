@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from airflow.sdk import Asset, BaseOperatorLink, Context, CronTriggerTimetable, get_current_context
 from airflow.sdk.configuration import conf
@@ -133,8 +133,18 @@ def champion_asset(recipe: str) -> Asset:
 
 def artifact_url(ref: str, file: str) -> str:
     """Return the path of an artifact's file on Airflow's host."""
+    return _airflow_path(f"{ARTIFACTS}/{ref}/{file}")
+
+
+def required_actions_url(instance: Any) -> str:
+    """Return the path on Airflow's host of the page where a person answers the question of a task instance."""
+    run = quote(instance.run_id, safe="")
+    return _airflow_path(f"/dags/{instance.dag_id}/runs/{run}/tasks/{instance.task_id}/required_actions")
+
+
+def _airflow_path(path: str) -> str:
     prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
-    return f"{prefix}{ARTIFACTS}/{ref}/{file}"
+    return f"{prefix}{path}"
 
 
 def with_host(path: str) -> str:

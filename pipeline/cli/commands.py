@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,7 +18,7 @@ SERVED, OWN, BETTER, PLACE = "Deployed models", "Pretraining", "Hyperparameter s
 def add_to(app: typer.Typer) -> None:
     """Register the commands with `app`."""
     for panel, functions in (
-        (SERVED, (releases, rollback)),
+        (SERVED, (releases, rollback, hold, release, approve, reject)),
         (OWN, (pretrain,)),
         (BETTER, (tune,)),
         (PLACE, (doctor, prune, sample, sync)),
@@ -60,6 +60,77 @@ def rollback(
         current.line(f"deployment {record.number} is live: {record.reason}")
         for name, ref in sorted(record.releases.items()):
             current.line(f"  {name}: {ref}")
+
+
+def hold(recipe: opt.RecipeName, why: opt.Why, store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
+    """Stop the promotions of a recipe until `saebyeok release`; runs still train and evaluate."""
+    _hold(recipe, store, held=True, why=why, as_json=as_json)
+
+
+def release(
+    recipe: opt.RecipeName, why: opt.WhyNot = "", store: opt.StoreUri = None, as_json: opt.Json = False
+) -> None:
+    """Resume the promotions of a recipe that `saebyeok hold` stopped."""
+    _hold(recipe, store, held=False, why=why, as_json=as_json)
+
+
+def _hold(recipe: str, store: str | None, *, held: bool, why: str, as_json: bool) -> None:
+    with session(as_json=as_json) as current:
+        from pipeline.job import open_store, user_name
+        from pipeline.recipes.loading import check_name
+        from pipeline.store.verdicts import change_hold
+
+        check_name(recipe)
+        record = change_hold(open_store(current.settings, store), recipe, held=held, by=user_name(), why=why)
+        if as_json:
+            current.document(record.document())
+        else:
+            current.line(str(record))
+
+
+def approve(
+    recipe: opt.RecipeName,
+    why: opt.WhyNot = "",
+    model: opt.Model = None,
+    store: opt.StoreUri = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Allow a model to be deployed that was rejected, rolled back from, or that waits for an approval."""
+    _judge(recipe, store, model, "approved", why, as_json=as_json)
+
+
+def reject(
+    recipe: opt.RecipeName,
+    why: opt.Why,
+    model: opt.Model = None,
+    store: opt.StoreUri = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Keep a model from being deployed by any later run, until it is approved."""
+    _judge(recipe, store, model, "rejected", why, as_json=as_json)
+
+
+def _judge(
+    recipe: str,
+    store: str | None,
+    model: str | None,
+    verdict: Literal["approved", "rejected"],
+    why: str,
+    *,
+    as_json: bool,
+) -> None:
+    with session(as_json=as_json) as current:
+        from pipeline.job import new_run_id, open_store, user_name
+        from pipeline.recipes.loading import check_name
+        from pipeline.store.verdicts import find_model, record_verdict
+
+        check_name(recipe)
+        found = find_model(open_store(current.settings, store), recipe, model)
+        record = record_verdict(found, verdict, by=user_name(), run=new_run_id(), why=why)
+        if as_json:
+            current.document(record.document())
+        else:
+            current.line(f"{verdict} {record.trained}")
 
 
 def pretrain(

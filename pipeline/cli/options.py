@@ -83,6 +83,14 @@ Release = Annotated[
 ]
 
 
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason, shown wherever it has an effect.")]
+WhyNot = Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason. Default: none.", show_default=False)]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="REF", help="Ref of a decision, release or trained model. Default: the newest decision's."),
+]
+
+
 def overrides(sets: Sequence[str] | None, file: Path | None = None, **short: Any) -> dict[str, Any]:
     """Return the recipe overrides from `--overrides FILE`, `--set KEY=VALUE` and the dedicated options (`short`).
 

@@ -8,20 +8,20 @@ from typing import Any
 
 from pipeline.cli.console import say
 from pipeline.cli.output import RunOutcome, say_done, say_start, step_document
-from pipeline.errors import RefusedError
 from pipeline.job import Job
 from pipeline.progress import format_duration
 from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
-from pipeline.store.decisions import find_rejection, read_decision
+from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
+from pipeline.store.verdicts import check_verdicts
 
 
 def run_all(job: Job, *, with_deploy: bool = True) -> RunOutcome:
     """Run every stage in order, report progress on standard error, and return the outcome.
 
     Without `with_deploy`, the release is exported and not deployed. Stops after the decision if the gate refuses the
-    model. Raises RefusedError if a person has rejected the model.
+    model. Raises RefusedError if a person has rejected the model or holds the recipe.
     """
     outcome = RunOutcome(job)
     for stage in STAGES:
@@ -43,11 +43,8 @@ def _step(outcome: RunOutcome, stage: Stage, total: int) -> None:
 def _may_go_on(outcome: RunOutcome) -> bool:
     decided = outcome.made["decide"]
     outcome.decision = decision = read_decision(decided)
-    if rejection := find_rejection(outcome.job.store, decided, decision):
-        raise RefusedError(
-            f"{rejection.figures['by']} in run {rejection.manifest.run}, so the model is not deployed. Use --force to "
-            "train it again, or `saebyeok export` and `saebyeok deploy` to deploy it anyway"
-        )
+    if decision.promote:
+        check_verdicts(outcome.job.store, decided, decision)
     return decision.promote
 
 

@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, Intent
 from pipeline.store.releases import read_card
+from pipeline.store.verdicts import find_verdict, model_of, record_verdict
 from pipeline.tracking.runs import Subject, recorded
 from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient, service_answers
@@ -101,9 +102,31 @@ class Deployer:
         """Deploy the releases of `target` in place of those of `latest`; `releases` are the ones that change."""
         reason = f"rollback to deployment {target.number}"
         with self._staged(releases):
+            # Before the record: a rollback that is killed in between must not leave its model free to come back.
+            self._judge(target, latest, releases)
             record = self._record(target.releases, latest.number, reason, "rollback", target.number)
             self._check_restored(record, latest, releases)
         return self._finish(record)
+
+    def _judge(self, target: Deployment, latest: Deployment, releases: Sequence[Artifact]) -> None:
+        """Reject the models that a rollback leaves, and approve the ones that it restores although they were barred."""
+        left = [ref for recipe, ref in sorted(latest.releases.items()) if target.releases.get(recipe) != ref]
+        for model in self._models(left):
+            why = f"rolled back from deployment {latest.number} to {target.number}"
+            record_verdict(model, "rejected", by=self.by, run=self.run, why=why)
+        for model in self._models([release.ref for release in releases]):
+            verdict = find_verdict(model)
+            if verdict and verdict.bars:
+                why = f"rolled back to deployment {target.number}"
+                record_verdict(model, "approved", by=self.by, run=self.run, why=why)
+
+    def _models(self, refs: Sequence[str]) -> Iterator[Artifact]:
+        """Yield the trained artifacts of releases. A rollback may leave a release because it cannot be read."""
+        for ref in refs:
+            try:
+                yield model_of(self.store.open(ref))
+            except ArtifactError as error:
+                log.warning("no verdict is recorded about %s: %s", ref, error)
 
     def finish_restore(self, record: Deployment, previous: Deployment) -> Deployment:
         """Complete the rollback `record` from `previous`, of a run that was killed after it had recorded it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -11,13 +11,16 @@ from pipeline.errors import ArtifactError, PrunedError
 from pipeline.recipes.schema import METRICS
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import DeploymentLog, rank_served
+from pipeline.store.deployments import Deployment, DeploymentLog, rank_releases, served_on
 from pipeline.store.releases import read_card
+from pipeline.store.verdicts import open_questions
 
 log = logging.getLogger(__name__)
 
 #: Kinds that may be deleted. Decisions stay: they are small, and explain the result of each run.
 PRUNED_KINDS = ("validate", "rejected-data", "tokenize", "train", "evaluate", "release")
+#: Kind of the decisions.
+DECIDE = "decide"
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ class Outdated:
 def find_outdated(store: Store, settings: Settings) -> Outdated:
     """Return the artifacts of `store` that can be deleted.
 
-    Retained, each with all its inputs: the releases of the newest `keep_deployments` deployments, the best earlier
-    release of every recipe (the gate compares with it), artifacts younger than `keep_days`, and the newest artifact of
-    each kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its
-    inputs are then unknown.
+    Retained, each with all its inputs: the releases of the newest `keep_deployments` deployments, and of the one that
+    `saebyeok rollback` leads to; for each of them the best release before it of every recipe (the gate compares with
+    it, also after a rollback); the models and rivals of decisions that are younger than `keep_days`, wait for an
+    approval, or are the newest of their recipe; artifacts younger than `keep_days`; and the newest artifact of each
+    kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its inputs
+    are then unknown.
     """
     records = DeploymentLog(store)
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
@@ -51,7 +56,10 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     damaged = {ref: error for ref, error in unread.items() if not isinstance(error, PrunedError)}
     since = datetime.now(UTC) - timedelta(days=settings.keep_days)
     roots = {ref for record in kept for ref in record.releases.values()}
-    roots |= {release.ref for release in _best(store, set().union(*(record.releases for record in kept)))}
+    paths = records.paths()
+    roots |= {ref for record in records.path()[-2:] for ref in record.releases.values()}
+    roots |= {release.ref for record in kept for release in _best(store, paths[record.number])}
+    roots |= set(_decided(store, since))
     roots |= {ref for ref, artifact in everything.items() if artifact.manifest.created >= since}
     roots |= set(_newest(everything.values()))
     needed = _with_ancestors(roots, everything)
@@ -78,7 +86,16 @@ def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> Non
     # artifact after the ones that were built from it.
     releases = [item.ref for item in outdated.artifacts if item.manifest.kind == "release"]
     forget_bentos(settings, outdated.deployments, releases)
+    seen = outdated.deployments[-1:]
+    wanted = {artifact.ref for artifact in outdated.artifacts}
     for artifact in reversed(outdated.artifacts):
+        # A rollback or promotion in the meantime may need what could be deleted before.
+        newest = tuple(DeploymentLog(store).numbers()[-1:])
+        if newest != seen:
+            seen, wanted = newest, {item.ref for item in find_outdated(store, settings).artifacts}
+        if artifact.ref not in wanted:
+            log.info("kept %s: a deployment needs it since", artifact.ref)
+            continue
         store.prune(artifact)
         log.info("deleted %s", artifact.ref)
     for ref in outdated.remains:
@@ -97,14 +114,30 @@ def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactEr
     return found, unread
 
 
-def _best(store: Store, recipes: Iterable[str]) -> Iterator[Artifact]:
-    for name in recipes:
-        champion = DeploymentLog(store).champion(name)
-        if champion is None:
+def _best(store: Store, path: Sequence[Deployment]) -> Iterator[Artifact]:
+    """Yield for each recipe the best releases before the last one on `path`, on sample and on real data."""
+    for name, ref in path[-1].releases.items() if path else ():
+        try:
+            metric = METRICS[read_card(store.open(ref)).kind][0]
+        except ArtifactError:
+            # A deployment whose release is lost cannot be rolled back to; `find_outdated` reports damaged manifests.
             continue
-        metric = METRICS[read_card(champion).kind][0]
         for sample in (True, False):
-            yield from rank_served(store, name, metric, sample=sample, notes=[])[:1]
+            yield from rank_releases(store, served_on(path, name)[:-1], metric, sample=sample, notes=[])[:1]
+
+
+def _decided(store: Store, since: datetime) -> Iterator[str]:
+    """Yield the refs of the evaluations and rivals of decisions that a person or a run may still act on."""
+    waiting = {question.decided for question in open_questions(store, datetime.now(UTC))}
+    for recipe in store.list(DECIDE):
+        for place, ref in enumerate(store.refs(DECIDE, recipe)):
+            try:
+                decided = store.open(ref)
+            except ArtifactError as error:
+                log.warning("its inputs are not retained: %s", error)
+                continue
+            if place == 0 or ref in waiting or decided.manifest.created >= since:
+                yield from (item.ref for item in decided.manifest.inputs.values())
 
 
 def _newest(artifacts: Iterable[Artifact]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pipeline.evaluation.champions import Best, load_rival, validation_of
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Check, Decision, Estimate
+from pipeline.store.manifest import attempt_of
 
 #: Fewest gate rows for a comparison of two models: agreement on a handful of rows proves nothing.
 FEWEST = 30
@@ -104,13 +105,14 @@ def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact 
 def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
     """Return a failed check if the challenger may not replace the champion, whatever the two predict.
 
-    It may not if it was trained on the sample and the champion on real data, or if the champion has newer data.
+    It may not if it was trained on the sample and the champion on real data, if the champion has newer data, or if the
+    champion was trained later on the same data.
     """
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # It would win on the sample's own rows and then serve real users.
         miss = "it was trained on the shipped sample, and the champion on real data"
         return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
-    return _older(evaluated, champion)
+    return _older(evaluated, champion) or _replaced(evaluated, champion)
 
 
 def _check(
@@ -137,6 +139,24 @@ def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
     known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
     miss = f"{known}, and the champion knows those of {theirs}"
     return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
+
+
+def _replaced(evaluated: Artifact, champion: Artifact) -> Check | None:
+    """Return a failed check if the champion was trained later on the same data.
+
+    Without new data a run finds the model of an earlier run again. Within the margin it would otherwise replace the
+    better model that was promoted since.
+    """
+    ours, theirs = evaluated.input_ref("trained"), champion.input_ref("trained")
+    if evaluated.input_ref("validated") != validation_of(champion).ref or not (ours and theirs):
+        return None
+    if attempt_of(ours) >= attempt_of(theirs):
+        return None
+    miss = (
+        f"it was trained before the champion on the same data ({ours}); to serve it again, roll back to its deployment "
+        "(saebyeok rollback)"
+    )
+    return _check("comparison", "trained after the champion", 0.0, 1.0, passed=False, miss=miss)
 
 
 def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:

@@ -20,6 +20,15 @@ def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
     return tuple(path.stem for path in recipe_files(directory))
 
 
+def check_name(name: str, directory: Path = RECIPES) -> None:
+    """Raise RecipeError unless there is a recipe `name`; the message names the ones that there are."""
+    path = directory / f"{name}.toml"
+    if not NAME.fullmatch(name) and path.exists():
+        raise RecipeError(f"{path.name} is not the name of a recipe file: {NAMING}")
+    if not path.exists():
+        raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
+
+
 def load_recipe(
     name: str,
     profile: str,
@@ -33,11 +42,8 @@ def load_recipe(
     Later tables win: the recipe, `[profiles.<profile>]`, if `sample` is set `[sample]` and
     `[profiles.<profile>.sample]`, then `overrides`. Raises RecipeError with file, key and allowed values.
     """
+    check_name(name, directory)
     path = directory / f"{name}.toml"
-    if not NAME.fullmatch(name) and path.exists():
-        raise RecipeError(f"{path.name} is not the name of a recipe file: {NAMING}")
-    if not path.exists():
-        raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
     document = read_toml(path, path.name)
     if document.get("name") != name:
         raise RecipeError(f"{path.name}: `name` must be {name!r}, like the file name (it is {document.get('name')!r})")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TextIO
 
 from pipeline.errors import FAILED, INTERRUPTED, REFUSED, SaebyeokError
@@ -25,6 +27,7 @@ from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.run_report import ARTIFACT_TASKS, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
 from pipeline.store.artifacts import Artifact
+from pipeline.store.verdicts import open_questions
 
 
 def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
@@ -108,8 +111,15 @@ def down(settings: Settings, out: TextIO) -> None:
 
 
 def status(settings: Settings, out: TextIO) -> int:
-    """Print which processes run. Returns 0 if all of them do, else FAILED."""
+    """Print which processes run, and which models wait for approval. Returns 0 if all processes run, else FAILED."""
     progress = Progress(out)
+    code = _stack_status(settings, progress)
+    for line in waiting_lines(settings):
+        progress.say(line)
+    return code
+
+
+def _stack_status(settings: Settings, progress: Progress) -> int:
     record = read_record(control.record_path(settings))
     if record is None:
         progress.say("no stack was started with this SAEBYEOK_HOME; start one: make up")
@@ -127,6 +137,20 @@ def status(settings: Settings, out: TextIO) -> int:
         f"the service at {there.service_url} {answer}; Airflow at {there.airflow_url} {_airflow_status(there)}"
     )
     return 0 if well else FAILED
+
+
+def waiting_lines(settings: Settings) -> Iterator[str]:
+    """Yield a line for each model that waits for a person's approval, with the deadline and the link to answer."""
+    try:
+        questions = list(open_questions(open_store(settings), datetime.now(UTC)))
+    except SaebyeokError as error:
+        yield f"approvals cannot be read ({error})"
+        return
+    for question in questions:
+        yield (
+            f"{question.recipe}: a new model waits for approval until {question.deadline:%Y-%m-%d %H:%M} UTC; "
+            f"answer at {question.link}"
+        )
 
 
 def _airflow_status(settings: Settings) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 
 
 def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:

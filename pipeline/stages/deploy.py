@@ -9,6 +9,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import read_card
+from pipeline.store.verdicts import check_verdicts
 from pipeline.tracking.runs import tracked
 
 
@@ -17,7 +18,8 @@ def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: 
 
     If no service answers, `require_service` raises ServiceError. Without it, an engine in this process checks the
     golden sentences, and the service serves the deployment when it starts.
-    Raises RefusedError if the decision is a refusal or belongs to another model, ConflictError if the champion is not
+    Raises RefusedError if the decision is a refusal or belongs to another model, if a person has rejected the model,
+    has not answered whether it may be deployed, or holds the recipe, ConflictError if the champion is not
     the one that the release was compared with, ArtifactError if a worker cannot load the release, GoldenMismatchError
     if its answers differ from its card (the previous deployment is restored if the release was live), or ServiceError.
     """
@@ -43,6 +45,7 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
             f"the champion of {job.recipe.name} is {champion or 'none'}, but this release was compared with "
             f"{verdict.champion or 'none'}: another run deployed in the meantime. Run again to compare with the new one"
         )
+    check_verdicts(job.store, decision, verdict)
     with open_deployer(job.settings, job.store, job.run, job.by, require_service=require_service) as deployer:
         return deployer.replace(job.recipe.name, release, champion, verdict.reason)
 

@@ -24,6 +24,7 @@ from pipeline.store.manifest import (
     FileEntry,
     Manifest,
     attempt_name,
+    attempt_of,
     code_version,
     file_digest,
     size_state,
@@ -201,7 +202,7 @@ class Store:
             for key in self.list(f"{kind}/{recipe}")
             for name in self.list(f"{kind}/{recipe}/{key}")
         ]
-        return sorted(refs, key=lambda item: item.rsplit("/", 1)[1], reverse=True)
+        return sorted(refs, key=attempt_of, reverse=True)
 
     def list(self, ref: str) -> list[str]:
         """Return the names directly below `ref`, sorted, without hidden ones; empty if `ref` does not exist."""
@@ -238,7 +239,7 @@ class Store:
             )
             text = manifest.model_dump_json(indent=1)
             (draft / MANIFEST).write_text(text, encoding="utf-8")
-        taken = [ref.rsplit("/", 1)[1] for ref in self.refs(kind, recipe)]
+        taken = map(attempt_of, self.refs(kind, recipe))
         ref = f"{kind}/{recipe}/{key}/{attempt_name(taken, now)}"
         self._files.put(draft, ref, last=MANIFEST)
         # Parse the written text, so that a new artifact equals a reused one (tuples become lists).

@@ -1,4 +1,4 @@
-"""Decisions of the promotion gate and rejections by a reviewer, as recorded in the store."""
+"""Decisions of the promotion gate, as recorded in the store."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.artifacts import Artifact
 from pipeline.store.formats import Record
-
-#: Kind of the artifact that records a rejection by a reviewer.
-REJECTION = "rejection"
 
 
 class Estimate(BaseModel):
@@ -65,31 +62,6 @@ class Decision(Record):
 def read_decision(decided: Artifact) -> Decision:
     """Return the decision of a `decide` artifact. Raises ArtifactError if it is missing or damaged."""
     return decided.read_record("decision.json", Decision)
-
-
-def record_rejection(store: Store, decided: Artifact, run: str, by: str) -> Artifact:
-    """Record that the model of a decision was rejected in `run`, by a reviewer or a timeout; `by` is a sentence."""
-    with store.draft() as draft:
-        return store.publish(
-            draft,
-            REJECTION,
-            decided.manifest.recipe,
-            decided.key,
-            run=run,
-            inputs={"decided": {"ref": decided.ref, "key": decided.key}},
-            fields={},
-            figures={"by": by},
-        )
-
-
-def find_rejection(store: Store, decided: Artifact, decision: Decision) -> Artifact | None:
-    """Return the newest rejection of the model that `decision` would promote, or None; its figure `by` is a sentence.
-
-    The champion's own model cannot be rejected: it is already served.
-    """
-    if not decision.promote or decision.is_champion:
-        return None
-    return store.find(REJECTION, decided.manifest.recipe, decided.key, {"decided": decided})
 
 
 def decision_lines(decision: Decision) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -61,10 +61,6 @@ class Deployment(Record):
             if found := pattern.match(str(document.get("reason"))):
                 return document | {"intent": intent, "of": int(found[1])}
         return document
-
-    def document(self) -> dict[str, Any]:
-        """Return the record for `--json`, without the number of its format."""
-        return self.model_dump(mode="json", exclude={"format"})
 
 
 class DeploymentLog:
@@ -147,8 +143,12 @@ class DeploymentLog:
             )
         return target
 
-    def path(self, number: int | None = None) -> tuple[Deployment, ...]:
-        """Return the deployments that led to deployment `number` (None: the live one), in order.
+    def path(self) -> tuple[Deployment, ...]:
+        """Return the deployments that led to the live one, in order; empty before the first. See `paths`."""
+        return next(reversed(self.paths().values()), ())
+
+    def paths(self) -> dict[int, tuple[Deployment, ...]]:
+        """Return for each deployment, by number, the deployments that led to it, in order.
 
         A rollback leads back to the path of the deployment that it restores, an undo to the path before the one that
         it removes; what lies between is left out. Raises ArtifactError if a record is damaged.
@@ -159,22 +159,11 @@ class DeploymentLog:
         for record in map(self.get, self.numbers()):
             before[record.number] = path
             path = after[record.number] = _continued(record, path, before, after)
-            if record.number == number:
-                break
-        return path
+        return after
 
-    def served(self, recipe: str, number: int | None = None) -> list[str]:
-        """Return the refs of the releases of `recipe` on the path to deployment `number`, in order, the last one last.
-
-        Each release is listed once. Raises ArtifactError if a record is damaged.
-        """
-        refs: dict[str, None] = {}
-        for record in self.path(number):
-            ref = record.releases.get(recipe)
-            if ref is not None:
-                refs.pop(ref, None)
-                refs[ref] = None
-        return list(refs)
+    def served(self, recipe: str) -> list[str]:
+        """Return the refs of the releases of `recipe` that led to the live one, in order, the live one last."""
+        return served_on(self.path(), recipe)
 
     def promotion(self, recipe: str, release: str) -> Deployment | None:
         """Return the deployment since which `release` is the champion of `recipe`; None if it is not the champion."""
@@ -212,19 +201,35 @@ def _continued(
     return (*path, record)
 
 
-def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
-    """Return the releases of recipe `name` that were live before its champion, sorted by their gate metric, best first.
+def served_on(path: Iterable[Deployment], recipe: str) -> list[str]:
+    """Return the refs of the releases of `recipe` on a path, in order; each once, where it was served last."""
+    refs: dict[str, None] = {}
+    for record in path:
+        ref = record.releases.get(recipe)
+        if ref is not None:
+            refs.pop(ref, None)
+            refs[ref] = None
+    return list(refs)
 
-    `sample` selects releases trained on sample data or on real data. Pruned releases are skipped; unreadable ones are
-    skipped and reported in `notes`.
-    """
+
+def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
+    """Return the releases of recipe `name` that were live before its champion, ranked by `rank_releases`."""
     try:
         earlier = DeploymentLog(store).served(name)[:-1]
     except ArtifactError as error:
         notes.append(f"the deployment log cannot be read ({error}); the model was not compared with earlier releases")
         return []
+    return rank_releases(store, earlier, metric, sample=sample, notes=notes)
+
+
+def rank_releases(store: Store, refs: Iterable[str], metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
+    """Return the releases at `refs`, sorted by the gate metric of their own run, best first.
+
+    `sample` selects releases trained on sample data or on real data. Pruned releases are skipped; unreadable ones are
+    skipped and reported in `notes`.
+    """
     ranked: list[tuple[float, Artifact]] = []
-    for ref in earlier:
+    for ref in refs:
         try:
             # Read only manifests here, one small file per deployment; the caller loads one model.
             release = store.open(ref)

@@ -32,6 +32,10 @@ class Record(BaseModel):
         """Return a document of an older format with the fields of the newest; a subclass fills the gaps."""
         return document
 
+    def document(self) -> dict[str, Any]:
+        """Return the record for `--json`, without the number of its format."""
+        return self.model_dump(mode="json", exclude={"format"})
+
     @classmethod
     def parse(cls, content: bytes | str, where: str) -> Self:
         """Return the record in `content`, also one of an older format. `where` names it in errors.
@@ -44,17 +48,21 @@ class Record(BaseModel):
             raise ValueError(f"Invalid JSON: {error}") from error
         written = document.get("format", 1) if isinstance(document, dict) else None
         newest = cls.newest_format()
-        if isinstance(written, int) and written > newest:
-            raise NewerFormatError(
-                f"{where} has format {written}; version {__version__} reads formats up to {newest}. A newer version of "
-                "Saebyeok wrote it: update Saebyeok here"
-            )
+        _check_format(written, newest, where)
         if isinstance(written, int) and written < newest:
             document = cls.upgraded(document) | {"format": newest}
         try:
             return cls.model_validate(document)
         except ValidationError as error:
             raise ValueError(_first(error)) from error
+
+
+def _check_format(written: object, newest: int, where: str) -> None:
+    if isinstance(written, int) and written > newest:
+        raise NewerFormatError(
+            f"{where} has format {written}; version {__version__} reads formats up to {newest}. A newer version of "
+            "Saebyeok wrote it: update Saebyeok here"
+        )
 
 
 def _first(error: ValidationError) -> str:

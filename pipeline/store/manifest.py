@@ -91,6 +91,11 @@ def attempt_name(taken: Iterable[str], now: datetime) -> str:
     return f"{moment:{ATTEMPT_TIME}}-{secrets.token_hex(2)}"
 
 
+def attempt_of(ref: str) -> str:
+    """Return the name of the attempt at `ref`. Of two artifacts of one kind and recipe, the newer one's is greater."""
+    return ref.rsplit("/", 1)[1]
+
+
 def _attempt_time(name: str) -> datetime | None:
     try:
         return datetime.strptime(name.partition("-")[0], ATTEMPT_TIME).replace(tzinfo=UTC)

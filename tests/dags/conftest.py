@@ -22,7 +22,7 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Check, Decision
 from tests.support.hook import Hook, web_hook
 from tests.support.light import build_light_model
-from tests.support.tiny_releases import TinyModel
+from tests.support.tiny_releases import TinyModel, make_artifact, make_trained
 
 if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag
@@ -108,6 +108,7 @@ class Instance:
     map_index: int = -1
     id: UUID = field(default_factory=uuid4)
     pushed: dict[str, Any] = field(default_factory=dict)
+    run_id: str = RUN
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.pushed[key] = value
@@ -168,9 +169,18 @@ def rows(database: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
 
 
 def make_decided(
-    store: Store, *, promote: bool = True, champion: str | None = None, compared: bool = False, run: str = RUN
+    store: Store,
+    *,
+    promote: bool = True,
+    champion: str | None = None,
+    compared: bool = False,
+    run: str = RUN,
+    trained: Artifact | None = None,
 ) -> Artifact:
-    """Return a decision about a model of nsmc; with `compared`, the model is not the champion's."""
+    """Return a decision about a model of nsmc, a new one or `trained`; with `compared` it is not the champion's."""
+    trained = trained or make_trained(store)
+    inputs = {"trained": {"ref": trained.ref, "key": trained.key}}
+    evaluated = make_artifact(store, "evaluate", "nsmc", inputs)
     check = Check(kind="floor", name="accuracy on the test file", value=0.8571, bound=0.84, passed=promote)
     checks = (check, check.model_copy(update={"kind": "comparison"})) if compared else (check,)
     reason = "Promoted: all is well." if promote else "Refused: it is worse."
@@ -178,5 +188,12 @@ def make_decided(
     with store.draft() as draft:
         (draft / "decision.json").write_text(decision.model_dump_json(), encoding="utf-8")
         return store.publish(
-            draft, "decide", "nsmc", "d" * 16, run=run, inputs={}, fields={}, figures={"promote": promote}
+            draft,
+            "decide",
+            "nsmc",
+            "d" * 16,
+            run=run,
+            inputs={"evaluated": {"ref": evaluated.ref, "key": evaluated.key}},
+            fields={},
+            figures={"promote": promote},
         )

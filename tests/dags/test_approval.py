@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pipeline.errors import RefusedError
 from pipeline.store.artifacts import Store
-from pipeline.store.decisions import Decision, find_rejection, read_decision
+from pipeline.store.decisions import Decision, read_decision
+from pipeline.store.verdicts import check_verdicts, find_bar, find_verdict, model_of, record_verdict
 from tests.dags.conftest import RUN, make_decided
 from tests.support.hook import Hook
 
@@ -91,6 +93,7 @@ def test_person_is_asked_about_a_new_model(
     in_task: InTask,
     store: Store,
     supervisor: Supervisor,
+    hook: Hook,
     monkeypatch: pytest.MonkeyPatch,
     champion: str | None,
     compared: bool,
@@ -102,7 +105,7 @@ def test_person_is_asked_about_a_new_model(
     decided = make_decided(store, champion=champion, compared=compared)
     with pytest.raises(TaskAwaitingInput) as waiting:
         approve(decided.ref).execute(context)
-    # No answer counts as a rejection, well before the next run, which waits for this one to end.
+    # No answer counts as a rejection.
     assert (waiting.value.method_name, waiting.value.timeout) == ("execute_complete", timedelta(hours=12))
     (question,) = supervisor.messages
     assert question.ti_id == context["ti"].id  # type: ignore[attr-defined]
@@ -121,7 +124,10 @@ def test_approved_model_goes_on(approve: Callable[[str], Approval], in_task: InT
     decided = make_decided(store)
     answer = approve(decided.ref).execute_complete(context, event("Approve"))
     assert (answer["chosen_options"], answer["responded_by_user"]) == (["Approve"], KIM)
-    assert find_rejection(store, decided, read_decision(decided)) is None
+    verdict = find_verdict(model_of(decided))
+    assert verdict is not None
+    assert (verdict.verdict, verdict.by, verdict.run, verdict.decided) == ("approved", "kim", RUN, decided.ref)
+    assert find_bar(decided, read_decision(decided)) is None
     assert hook.bodies == []
 
 
@@ -145,10 +151,10 @@ def test_rejected_model_is_remembered_told_and_skipped(
     with pytest.raises(DownstreamTasksSkipped) as skipped:
         task.execute_complete(context, event("Reject", user))
     assert list(skipped.value.tasks) == ["nsmc.export"]
-    rejection = find_rejection(store, decided, read_decision(decided))
-    assert rejection is not None
-    assert (rejection.manifest.run, rejection.figures) == (RUN, {"by": by})
-    text = f"nsmc: the new model is not deployed, the current model stays live: {by}."
+    verdict = find_bar(decided, read_decision(decided))
+    assert verdict is not None
+    assert (verdict.verdict, verdict.run, verdict.by) == ("rejected", RUN, user and user["name"])
+    text = f"nsmc: the new model is not deployed, the current model stays live: {by} in run {RUN}."
     assert hook.bodies == [{"event": "rejected", "text": text, "recipe": "nsmc", "run": RUN}]
 
 
@@ -161,8 +167,77 @@ def test_question_that_failed_is_no_rejection(
     decided = make_decided(store)
     with pytest.raises(HITLTimeoutError):
         approve(decided.ref).execute_complete(context, {"error": "too late", "error_type": "timeout"})
-    assert find_rejection(store, decided, read_decision(decided)) is None
+    assert find_verdict(model_of(decided)) is None
     assert hook.bodies == []
+
+
+def ask(task: Approval, context: Context) -> None:
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    context["task"] = task
+    with pytest.raises(TaskAwaitingInput):
+        task.execute(context)
+
+
+def test_question_is_recorded_and_told_at_once(
+    approve: Callable[[str], Approval],
+    in_task: InTask,
+    store: Store,
+    hook: Hook,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ml")
+    context, decided, before = in_task(approval=True), make_decided(store), datetime.now(UTC)
+    ask(approve(decided.ref), context)
+    # A retry of the task asks again without another alert.
+    ask(approve(decided.ref), context)
+    verdict = find_verdict(model_of(decided))
+    assert verdict is not None
+    assert (verdict.verdict, verdict.run, verdict.by, verdict.decided) == ("asked", RUN, None, decided.ref)
+    assert verdict.deadline is not None
+    assert before + timedelta(hours=12) <= verdict.deadline <= datetime.now(UTC) + timedelta(hours=12)
+    link = f"https://airflow.example.org/ml/dags/nightly_retrain/runs/{RUN}/tasks/nsmc.approve/required_actions"
+    assert verdict.link == link
+    (body,) = hook.bodies
+    assert (body["event"], body["recipe"], body["run"], body["link"]) == ("waiting", "nsmc", RUN, link)
+    assert body["deadline"] == verdict.deadline.isoformat()
+    assert f"waits for approval until {verdict.deadline:%Y-%m-%d %H:%M} UTC" in body["text"]
+    assert f"https://airflow.example.org/ml/saebyeok/{decided.ref}/report.html" in body["text"]
+
+
+def test_success_without_an_answer_is_no_approval(
+    approve: Callable[[str], Approval],
+    in_task: InTask,
+    store: Store,
+    supervisor: Supervisor,
+    hook: Hook,
+) -> None:
+    context, decided = in_task(approval=True), make_decided(store)
+    ask(approve(decided.ref), context)
+    # Marking the task as successful calls nothing; the following tasks read the verdict.
+    bar = find_bar(decided, read_decision(decided))
+    assert str(bar) == f"run {RUN} asked for approval, and nobody has approved it yet"
+    with pytest.raises(RefusedError, match="nobody has approved it yet, so the model is not deployed"):
+        check_verdicts(store, decided, read_decision(decided))
+
+
+def test_silence_does_not_overrule_a_person(
+    approve: Callable[[str], Approval],
+    in_task: InTask,
+    store: Store,
+    supervisor: Supervisor,
+    hook: Hook,
+) -> None:
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+    context, decided = in_task(approval=True), make_decided(store)
+    task = approve(decided.ref)
+    ask(task, context)
+    record_verdict(model_of(decided), "approved", by="lee", run="cli-1")
+    with pytest.raises(DownstreamTasksSkipped):
+        task.execute_complete(context, event("Reject", None))
+    assert find_bar(decided, read_decision(decided)) is None
 
 
 def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
     from airflow.sdk.types import Operator
 
-DAGS = ("nightly_retrain", "retention", "rollback")
+DAGS = ("hold", "nightly_retrain", "retention", "rollback")
 #: Attributes of every DAG: value and reason.
 EVERY_DAG = {
     "catchup": (False, "runs missed while the DAG was paused are not caught up"),
     "start_date": (None, "with one, unpausing would immediately run the last missed interval"),
     "end_date": (None, "the schedule never ends"),
-    "max_active_runs": (1, "concurrent runs would train, deploy or delete at the same time"),
     "dagrun_timeout": (None, "the tasks have time limits; an approval may take half a day"),
     "max_consecutive_failed_dag_runs": (0, "a week without data must not pause the DAG"),
     "fail_fast": (False, "recipes run and fail independently of each other"),
@@ -40,9 +39,12 @@ EVERY_TASK = {
     "pool_slots": (1, "one GPU per task"),
 }
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+#: Active runs by DAG: concurrent ones would deploy or delete at the same time; nights must not wait for approvals.
+ACTIVE_RUNS = {"hold": 1, "nightly_retrain": 16, "retention": 1, "rollback": 1}
 #: By task, else by DAG: delay before a retry, factor for the next delay, time limit.
 TIMES = {
     "approve": (timedelta(seconds=5), 0, None),
+    "hold": (MINUTE / 2, 0, 10 * MINUTE),
     "nightly_retrain": (MINUTE, 5, 12 * HOUR),
     "retention": (5 * MINUTE, 0, 2 * HOUR),
     "rollback": (MINUTE / 2, 0, HOUR),
@@ -61,6 +63,16 @@ def tasks_of(bag: BundleDagBag) -> Iterator[tuple[DAG, str, Operator]]:
 def test_every_dag_has_the_attribute(bag: BundleDagBag, name: str, attribute: str) -> None:
     value, why = EVERY_DAG[attribute]
     assert getattr(bag.dags[name], attribute) == value, why
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_active_runs_do_not_get_in_each_others_way(bag: BundleDagBag, name: str) -> None:
+    dag = bag.dags[name]
+    assert dag.max_active_runs == ACTIVE_RUNS[name]
+    if dag.max_active_runs > 1:
+        # Two runs never do the same stage of a recipe at the same time; each waits for its own answer.
+        limits = {task.task_id: task.max_active_tis_per_dag for task in dag.tasks}
+        assert limits == {name: None if name.endswith(".approve") else 1 for name in limits}
 
 
 @pytest.mark.parametrize("attribute", EVERY_TASK)
@@ -145,8 +157,9 @@ def test_schedule_is_one_run_per_day_in_seoul(
         moment += timedelta(days=1)
 
 
-def test_a_rollback_is_never_run_by_a_clock(bag: BundleDagBag) -> None:
-    assert next_run(bag.dags["rollback"], None) is None
+@pytest.mark.parametrize("name", ["hold", "rollback"])
+def test_what_a_person_decides_is_never_run_by_a_clock(bag: BundleDagBag, name: str) -> None:
+    assert next_run(bag.dags[name], None) is None
 
 
 def next_run(dag: DAG, last: Any) -> datetime | None:

@@ -18,6 +18,7 @@ from pipeline.stages.deploy import deploy
 from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.verdicts import find_hold
 from tests.dags.conftest import DagRun, rows
 from tests.support.hook import Hook
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
@@ -93,6 +94,21 @@ def test_rollback_serves_named_deployment_and_updates_asset(
     assert (alert["event"], alert["dag"], alert["task"], alert["run"]) == ("failed", "rollback", "rollback", unknown.id)
     assert "no deployment 7" in alert["text"]
     assert log.numbers() == [1, 2, 3, 4]
+
+
+def test_hold_and_release_are_recorded_with_the_asker(airflow: Airflow, store: Store, hook: Hook) -> None:
+    done = airflow("hold", recipe="klue-sts", why="labels are being checked")
+    assert (done.state, done.tasks) == ("success", {"hold": "success"})
+    hold = find_hold(store, "klue-sts")
+    assert hold is not None
+    # Airflow's name for whoever runs a DAG in a test.
+    assert (hold.by, hold.why) == ("dag_test", "labels are being checked")
+    assert airflow("hold", recipe="klue-sts", action="release").state == "success"
+    assert find_hold(store, "klue-sts") is None
+    assert hook.bodies == []
+    # There is nothing to release any more.
+    assert airflow("hold", recipe="klue-sts", action="release").state == "failed"
+    assert "promotion of klue-sts is not on hold" in hook.bodies[0]["text"]
 
 
 def made(store: Store, kind: str, days_ago: float) -> Artifact:

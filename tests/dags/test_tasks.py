@@ -16,8 +16,8 @@ from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.stages.stage import DECIDE, STAGES, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import record_rejection
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.verdicts import change_hold, model_of, record_verdict
 from tests.dags.conftest import RUN, make_decided
 from tests.support.hook import Hook
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
@@ -177,21 +177,44 @@ def test_gate_skips_a_refusal_of_an_earlier_run(nightly: ModuleType, in_task: In
     assert hook.bodies == []
 
 
-def test_gate_skips_a_rejected_model_unless_asked_again(
+def test_gate_skips_a_barred_model_unless_asked_again(
     nightly: ModuleType, in_task: InTask, store: Store, hook: Hook
 ) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
     decided = make_decided(store)
-    record_rejection(store, decided, "before", "kim rejected it")
-    in_task()
-    with pytest.raises(AirflowSkipException, match=r"^kim rejected it in run before\. To be asked again, .*Force$"):
-        nightly.gate.function("nsmc", decided.ref)
+    for verdict, said in (
+        ("rejected", r"^kim rejected it in run before \(bad\)\. To be asked again, .*`saebyeok approve nsmc`$"),
+        ("asked", r"^run before asked for approval, and nobody has approved it yet\. To be asked again"),
+    ):
+        record_verdict(model_of(decided), verdict, by="kim", run="before", why="bad")
+        in_task()
+        with pytest.raises(AirflowSkipException, match=said):
+            nightly.gate.function("nsmc", decided.ref)
     in_task(approval=True)
     assert nightly.gate.function("nsmc", decided.ref) is True
-    # A retrained model is another model.
+    # A retrained model is another model; another decision about the same model is not.
     in_task()
     assert nightly.gate.function("nsmc", make_decided(store).ref) is True
+    with pytest.raises(AirflowSkipException, match="asked for approval"):
+        nightly.gate.function("nsmc", make_decided(store, trained=model_of(decided)).ref)
+    record_verdict(model_of(decided), "approved", by="kim", run="later")
+    assert nightly.gate.function("nsmc", decided.ref) is True
+    assert hook.bodies == []
+
+
+def test_gate_skips_a_recipe_on_hold(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    decided = make_decided(store)
+    change_hold(store, "nsmc", held=True, by="kim", why="labels are being checked")
+    for asks in (False, True):
+        in_task(approval=asks)
+        with pytest.raises(AirflowSkipException, match=r"^promotion of nsmc is on hold .*by kim \(labels are"):
+            nightly.gate.function("nsmc", decided.ref)
+    change_hold(store, "klue-sts", held=True, by="kim", why="another recipe")
+    change_hold(store, "nsmc", held=False, by="kim", why="")
+    assert nightly.gate.function("nsmc", decided.ref) is True
     assert hook.bodies == []
 
 

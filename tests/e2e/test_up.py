@@ -217,7 +217,10 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi)
     assert champions(stack) == before
     told = stack.hook.bodies[-1]
     assert (told["event"], told["run"]) == ("rejected", run)
-    assert told["text"].endswith(f"{USER} rejected it.")
+    assert told["text"].endswith(f"{USER} rejected it in run {run}.")
+    waiting = stack.hook.bodies[-2]
+    assert (waiting["event"], waiting["run"]) == ("waiting", run)
+    assert waiting["link"].endswith("/tasks/nsmc.approve/required_actions")
     # Nor by a run without approval that finds the same model, as the next scheduled run would.
     unasked = api.trigger(DAG, ANOTHER, "not to be asked")
     assert wait_for(api, unasked) == "success"
@@ -247,8 +250,8 @@ def test_a_run_from_rest_changes_what_is_served(stack: Stack, api: AirflowApi) -
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_approved_run_from_the_form_is_deployed(stack: Stack, api: AirflowApi) -> None:
     number, before = champions(stack)
-    # The recipe's own values, so that the model of `up` is reused. The previous run tests other values.
-    epochs = load_recipe("nsmc", "embedded", sample=True).train.epochs
+    # Another seed: on the same data, the model of an earlier run never replaces a newer champion.
+    epochs, seed = load_recipe("nsmc", "embedded", sample=True).train.epochs, 13
     url = stack.settings.airflow_url
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
@@ -263,6 +266,7 @@ def test_approved_run_from_the_form_is_deployed(stack: Stack, api: AirflowApi) -
         form = page.get_by_role("dialog")
         form.get_by_label("Remove Similarity of Korean sentences (KLUE-STS)").click()
         form.get_by_role("spinbutton", name="Epochs").fill(str(epochs))
+        form.get_by_role("spinbutton", name="Seed").fill(str(seed))
         form.get_by_text("Ask for approval").click()
         known = api.newest_run(DAG, "success")
         form.get_by_role("button", name="Trigger", exact=True).click()
@@ -283,10 +287,10 @@ def test_approved_run_from_the_form_is_deployed(stack: Stack, api: AirflowApi) -
     assert after["nsmc"]["release"] != before["nsmc"]["release"]
     with signed_in(stack.settings) as client:
         typed = client.get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}").raise_for_status().json()["conf"]
-    assert (typed["recipes"], typed["epochs"], typed["approval"]) == (["nsmc"], epochs, True)
+    assert (typed["recipes"], typed["epochs"], typed["seed"], typed["approval"]) == (["nsmc"], epochs, seed, True)
     store = open_store(stack.settings)
     trained = store.open(DeploymentLog(store).get(served).releases["nsmc"]).input("trained")
-    assert trained.manifest.fields["train"]["epochs"] == epochs
+    assert (trained.manifest.fields["train"]["epochs"], trained.manifest.fields["train"]["seed"]) == (epochs, seed)
 
 
 def test_down_leaves_nothing_running(stack: Stack) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from pipeline.deployment.deployer import rollback
 from pipeline.job import open_store
+from pipeline.store.verdicts import model_of, record_verdict
 from tests.support.crowd import Crowd, TimedAnswer
 from tests.support.deploying import put
 from tests.support.long_runs import commit, is_fresh
@@ -69,6 +70,8 @@ def swap(service: Service, number: int, challenger: TinyModel) -> str:
         return A
     release = store.newest("release", "nsmc") if number > 1 else challenger.publish(store, "nsmc", key="b" * 16)
     assert release is not None
+    # Rolling back from it rejected it.
+    record_verdict(model_of(release), "approved", by="soak", run="soak")
     put(service.settings, release)
     return B
 

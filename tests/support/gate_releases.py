@@ -37,6 +37,13 @@ def republished(source: Artifact, *, files: Mapping[str, bytes] | None = None, *
         return source.store.publish(draft, manifest.kind, manifest.recipe, key, run="other", **told)
 
 
+def of_other_data(trained: Artifact) -> Artifact:
+    """Publish a copy of a trained artifact as if another run had trained it on other data."""
+    tokenized = trained.input("tokenized")
+    validated = republished(tokenized.input("validated"))
+    return republished(trained, inputs=linked(tokenized=republished(tokenized, inputs=linked(validated=validated))))
+
+
 def without_numbers(trained: Artifact) -> Artifact:
     """Publish a copy of a trained artifact whose weights are all NaN."""
     file = "model/model.safetensors"
@@ -54,7 +61,7 @@ def release_that_reached(road: Road, value: float, *, sample: bool = True, train
     """Publish a release of another run whose first metric on its own gate split is `value`."""
     metric = road.recipe.metrics[0]
     gate = road.evaluated.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
-    trained = trained or republished(road.trained)
+    trained = trained or of_other_data(road.trained)
     inputs = {name: item.model_dump() for name, item in road.evaluated.manifest.inputs.items()}
     figures = road.evaluated.figures | {"gate": gate, "sample": sample}
     evaluated = republished(road.evaluated, figures=figures, inputs=inputs | linked(trained=trained))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from tokenizers.processors import BertProcessing
 
 from pipeline.recipes.kinds import Inputs, Kind
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Check, Decision
 from pipeline.store.releases import Card, Golden, ScoreLine, Variant
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
@@ -61,7 +62,8 @@ class TinyModel:
         self, store: Store, recipe: str, *, key: str, sample: bool = True, lies: bool = False, breaks: bool = False
     ) -> Artifact:
         """Publish a release of this model; `lies` makes its card wrong, `breaks` makes its model file unloadable."""
-        evaluated = make_artifact(store, "evaluate", recipe, {})
+        trained = make_trained(store, recipe, key)
+        evaluated = make_artifact(store, "evaluate", recipe, _inputs(trained=trained))
         with store.draft() as draft:
             shutil.copytree(self.directory, draft, dirs_exist_ok=True)
             if breaks:
@@ -151,11 +153,20 @@ def make_tokenizer() -> BertWordPieceTokenizer:
 
 def make_decision(store: Store, release: Artifact, champion: str | None, *, promote: bool = True) -> Artifact:
     """Publish a decide artifact about `release`."""
-    decision = Decision(promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=())
+    against = Check(kind="comparison", name="accuracy against the champion", value=0.0, bound=-0.01, passed=promote)
+    checks = (against,) if champion else ()
+    decision = Decision(
+        promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=checks
+    )
     inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}
     return make_artifact(
         store, "decide", release.manifest.recipe, inputs, {"decision.json": decision.model_dump_json()}
     )
+
+
+def make_trained(store: Store, recipe: str = "nsmc", weights: str | None = None) -> Artifact:
+    """Publish a trained artifact; its weights are random without `weights`."""
+    return make_artifact(store, "train", recipe, {}, {"model.safetensors": weights or secrets.token_hex(8)})
 
 
 def make_artifact(

@@ -27,6 +27,7 @@ from pipeline.store.deployments import DeploymentLog
 from tests.support.tiny_releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
+COMMANDS += ["hold", "release", "approve", "reject"]
 COMMANDS += ["pretrain", "tune", "doctor", "prune", "sample", "sync", "up", "down", "status"]
 
 

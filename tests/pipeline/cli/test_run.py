@@ -12,7 +12,7 @@ import pytest
 from pipeline.bounds import most_of
 from pipeline.errors import REFUSED
 from pipeline.recipes.loading import load_recipe
-from pipeline.store.decisions import record_rejection
+from pipeline.store.verdicts import model_of, record_verdict
 from tests.support.cli import Place
 
 pytestmark = pytest.mark.torch
@@ -75,7 +75,7 @@ def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: Place, t
     again = Place(tmp_path / "home")
     shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
     decided = again.store.open(refs(first)["decide"])
-    record_rejection(again.store, decided, "scheduled__x", "admin rejected it")
+    record_verdict(model_of(decided), "rejected", by="admin", run="scheduled__x")
     refused = again.call("run", "nsmc", code=REFUSED)
     assert refused["error"]["message"].startswith("admin rejected it in run scheduled__x, so the model is not deployed")
     assert again.call("releases")["live"] is None

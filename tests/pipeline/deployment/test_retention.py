@@ -20,6 +20,7 @@ from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog, rank_served
+from pipeline.store.verdicts import record_verdict
 from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
 from tests.support.tiny_releases import TinyModel
 
@@ -154,6 +155,74 @@ def test_what_was_made_of_late_stays(settings: Settings, store: Store, light: Ti
     publish(store, "validate", {}, 5, {}, 5)
     outdated = find_outdated(store, keep(settings, 2, days=2))
     assert {artifact.manifest.run for artifact in outdated.artifacts} == {"night-2", "night-5"}
+
+
+def test_rollback_while_deleting_keeps_its_release(
+    settings: Settings, store: Store, nights: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, log, prune = keep(settings, 2), DeploymentLog(store), Store.prune
+
+    def roll_back_first(self: Store, artifact: Artifact) -> None:
+        prune(self, artifact)
+        if log.numbers()[-1] == 6:
+            log.append({"nsmc": nights[2].ref}, after=6, run="back", reason="r", intent="rollback", of=3)
+
+    monkeypatch.setattr(Store, "prune", roll_back_first)
+    outdated = find_outdated(store, settings)
+    assert nights[2].ref in {artifact.ref for artifact in outdated.artifacts}
+    delete_outdated(store, settings, outdated)
+    # The release of run 4 was deleted before the rollback; from then on, what deployment 7 needs is kept.
+    for kind in (*CHAIN, "release"):
+        assert 3 in left(store, kind)
+    assert left(store, "release") == [2, 3, 5, 6]
+    assert left(store, "train") == [2, 3, 5, 6]
+
+
+def test_best_before_every_rollback_target_stays(settings: Settings, store: Store, light: TinyModel) -> None:
+    # Run 8 turns out bad in production. After a rollback to run 7, the best before it is run 1.
+    releases = [night(store, light, number, gate) for number, gate in enumerate((0.9, *[0.894] * 6, 0.905, 0.903), 1)]
+    settings = keep(settings, 3)
+    delete_outdated(store, settings, find_outdated(store, settings))
+    assert left(store, "release") == [1, 7, 8, 9]
+    log = DeploymentLog(store)
+    log.append({"nsmc": releases[6].ref}, after=9, run="back", reason="r", intent="rollback", of=7)
+    ranked = rank_served(store, "nsmc", "accuracy", sample=True, notes=(notes := []))
+    assert ([release.ref for release in ranked], notes) == ([releases[0].ref], [])
+    delete_outdated(store, settings, find_outdated(store, settings))
+    assert releases[0].ref in store.refs("release", "nsmc")
+
+
+def test_target_of_the_next_rollback_stays(settings: Settings, store: Store, light: TinyModel) -> None:
+    releases = [night(store, light, number, 0.5) for number in range(1, 7)]
+    log = DeploymentLog(store)
+    log.append({"nsmc": releases[1].ref}, after=6, run="back", reason="r", intent="rollback", of=2)
+    settings = keep(settings, 1)
+    delete_outdated(store, settings, find_outdated(store, settings))
+    # Deployment 7 serves run 2; `saebyeok rollback` leads to run 1.
+    assert log.one_back().number == 1
+    assert {1, 2} <= set(left(store, "release"))
+    assert {1, 2} <= set(left(store, "train"))
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "asked", "stays"),
+    [(1.9, False, True), (2.1, False, False), (2.1, True, True)],
+    ids=["recent", "old", "waits for approval"],
+)
+def test_model_of_a_decision_that_counts_stays(
+    settings: Settings, store: Store, light: TinyModel, days_ago: float, asked: bool, stays: bool
+) -> None:
+    # The model of an old training is reused by a later decision; newer models and decisions follow.
+    trained = publish(store, "train", {}, 1, {}, 30)
+    evaluated = publish(store, "evaluate", {"trained": trained}, 1, {}, 30)
+    decided = publish(store, "decide", {"evaluated": evaluated}, 1, {}, days_ago)
+    for number in (2, 3):
+        night(store, light, number, 0.5)
+    if asked:
+        later = datetime.now(UTC) + timedelta(hours=1)
+        record_verdict(trained, "asked", by=None, run="r", decided=decided.ref, deadline=later)
+    outdated = outdated_refs(store, settings, deployments=1)
+    assert (trained.ref not in outdated, evaluated.ref not in outdated) == (stays, stays)
 
 
 def test_unreadable_log_deletes_nothing(settings: Settings, store: Store, nights: list[Artifact]) -> None:

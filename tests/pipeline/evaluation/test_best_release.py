@@ -17,7 +17,15 @@ from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
-from tests.support.gate_releases import own_copy, release_of, release_that_reached, republished, serve, without_numbers
+from tests.support.gate_releases import (
+    of_other_data,
+    own_copy,
+    release_of,
+    release_that_reached,
+    republished,
+    serve,
+    without_numbers,
+)
 from tests.support.judged import answered, challenger, compared, decide_on, held_to, inputs_of, with_validation
 from tests.support.small_pipeline import Road
 
@@ -59,7 +67,7 @@ def test_best_release_before_the_champion_is_compared_with_too(own: Road) -> Non
 @pytest.mark.parametrize("whose", ["the challenger", "the champion"])
 def test_model_served_before_is_not_compared_with_itself(own: Road, whose: str) -> None:
     evaluated = challenger(own, 0, 0)
-    models = {name: republished(own.trained) for name in ("the champion", "another")}
+    models = {name: of_other_data(own.trained) for name in ("the champion", "another")}
     models["the challenger"] = own.job.store.open(str(evaluated.input_ref("trained")))
     for value, name in ((0.9, whose), (0.8, "another"), (0.7, "the champion")):
         release = release_that_reached(own, value, trained=models[name])

@@ -1,14 +1,19 @@
-"""Output of `up` during a run."""
+"""Output of `up` during a run, and of `status` about approvals."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 
-from pipeline.stack.commands import in_brief
+from pipeline.settings import Settings
+from pipeline.stack.commands import in_brief, status, waiting_lines
 from pipeline.stack.run_report import is_sample
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.verdicts import record_verdict
+from tests.support.tiny_releases import make_trained
 
 
 def made(store: Store, kind: str, figures: dict[str, Any]) -> Artifact:
@@ -44,3 +49,25 @@ def test_validated_data_says_whether_it_is_sample(store: Store) -> None:
     assert is_sample(made(store, "validate", {"sample": True}))
     assert not is_sample(made(store, "validate", {"sample": False}))
     assert not is_sample(None)
+
+
+def test_waiting_approval_is_listed_with_deadline_and_link(settings: Settings, store: Store) -> None:
+    assert list(waiting_lines(settings)) == []
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    model = make_trained(store)
+    record_verdict(model, "asked", by=None, run="r", deadline=deadline, link="http://airflow/required_actions")
+    assert list(waiting_lines(settings)) == [
+        f"nsmc: a new model waits for approval until {deadline:%Y-%m-%d %H:%M} UTC; answer at "
+        "http://airflow/required_actions"
+    ]
+    out = StringIO()
+    status(settings, out)
+    assert "waits for approval" in out.getvalue()
+    record_verdict(model, "approved", by="kim", run="r")
+    assert list(waiting_lines(settings)) == []
+
+
+def test_unreadable_approvals_do_not_fail_the_status(settings: Settings, store: Store) -> None:
+    store.create("verdicts/nsmc/abc/20261129T120000000000-0000.json", b"{")
+    (line,) = waiting_lines(settings)
+    assert line.startswith("approvals cannot be read (")

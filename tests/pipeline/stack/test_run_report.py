@@ -80,7 +80,8 @@ def test_rollback_suggested_if_every_recipe_keeps_release(settings: Settings, st
     ]
     found = []
     for number, releases in enumerate(maps):
-        log.append(releases, after=number, run="test", reason="test")
+        back: dict[str, Any] = {"intent": "rollback", "of": 2} if number == 3 else {}
+        log.append(releases, after=number, run="test", reason="test", **back)
         found.append(suggests())
     # The last deployment is already a rollback: before it there was only one recipe.
     assert found == [False, False, True, False]

@@ -18,7 +18,7 @@ from pipeline.stages.tokenize import tokenize
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
-from tests.support.gate_releases import release_of, republished, without_numbers
+from tests.support.gate_releases import of_other_data, release_of, republished, without_numbers
 from tests.support.judged import challenger, compared, decide_on, gate_rows, held_to, inputs_of, with_validation
 from tests.support.small_pipeline import Road
 from tests.support.tiny_releases import make_artifact
@@ -137,7 +137,7 @@ def test_another_champion_is_another_decision(reviews: Road, champion: Artifact)
 
 def test_champion_of_another_length_answers_in_its_own(reviews: Road) -> None:
     # The champion reads the few tokens that it was trained with, whatever the recipe says now.
-    short = republished(reviews.trained, fields=reviews.trained.manifest.fields | {"max_length": 8})
+    short = republished(of_other_data(reviews.trained), fields=reviews.trained.manifest.fields | {"max_length": 8})
     gate = pd.read_parquet(reviews.evaluated.path / "gate.parquet")
     theirs = load_trained(reviews.recipe, short).answer(gate).argmax(axis=1)
     labels, ours = gate_rows(reviews)
@@ -199,16 +199,34 @@ def test_older_data_never_overtake_the_champion(
         assert check.name.startswith("accuracy against the champion")
 
 
+def test_older_model_never_returns_on_the_same_data(reviews: Road) -> None:
+    road = held_to(reviews, LOW, margin=0.5)
+    # A night with nothing new finds the model of an earlier night again; another one was promoted since.
+    newer = release_of(republished(reviews.trained))
+    decision = decide_on(road, newer)
+    assert not decision.promote
+    assert decision.reason == (
+        f"Refused: it was trained before the champion on the same data ({reviews.trained.ref}); to serve it again, "
+        "roll back to its deployment (saebyeok rollback)."
+    )
+    (check,) = compared(decision)
+    assert (check.name, check.value, check.bound) == ("trained after the champion", 0.0, 1.0)
+    # A model that was trained later on the same data is compared, and so is an older one on other data.
+    assert decide_on(road, newer, challenger(reviews, 0, 0)).promote
+    assert decide_on(road, release_of(of_other_data(reviews.trained))).promote
+
+
 def broken_champions(road: Road) -> dict[str, Artifact]:
-    gone = release_of(republished(road.trained))
+    trained = of_other_data(road.trained)
+    gone = release_of(republished(trained))
     shutil.rmtree(road.job.store.open(gone.manifest.inputs["trained"].ref).path)
-    cut = republished(road.trained)
+    cut = republished(trained)
     (cut.path / "model" / "model.safetensors").write_bytes(b"cut")
     return {
         "no such model": gone,
         "cut": release_of(cut),
-        "no fields": release_of(republished(road.trained, fields={})),
-        "no numbers": release_of(without_numbers(road.trained)),
+        "no fields": release_of(republished(trained, fields={})),
+        "no numbers": release_of(without_numbers(trained)),
         "no input": make_artifact(road.job.store, "release", "nsmc", {}),
     }
 

@@ -1,4 +1,4 @@
-"""Decisions about a model, and rejections by a reviewer."""
+"""Decisions about a model."""
 
 from __future__ import annotations
 
@@ -7,22 +7,9 @@ import math
 import pytest
 
 from pipeline.errors import ArtifactError
-from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import (
-    Check,
-    Decision,
-    Estimate,
-    decision_lines,
-    find_rejection,
-    read_decision,
-    record_rejection,
-)
+from pipeline.store.artifacts import Store
+from pipeline.store.decisions import Check, Decision, Estimate, decision_lines, read_decision
 from tests.support.strict import check_strict
-
-
-def decided_by(store: Store, key: str = "k1") -> Artifact:
-    with store.draft() as draft:
-        return store.publish(draft, "decide", "nsmc", key, run="night", inputs={}, fields={}, figures={})
 
 
 def decision(*, promote: bool = True, champion: str | None = None, kind: str = "floor") -> Decision:
@@ -31,39 +18,6 @@ def decision(*, promote: bool = True, champion: str | None = None, kind: str = "
     return Decision.model_validate(
         {"promote": promote, "reason": reason, "champion": champion, "best": None, "notes": (), "checks": (check,)}
     )
-
-
-def test_a_rejection_is_found_for_its_decision_alone(store: Store) -> None:
-    first, second = decided_by(store), decided_by(store)
-    assert find_rejection(store, first, decision()) is None
-    record_rejection(store, first, "scheduled__1", "ann rejected it")
-    newest = record_rejection(store, first, "scheduled__2", "bob rejected it")
-    found = find_rejection(store, first, decision())
-    assert found is not None
-    assert found.ref.startswith("rejection/nsmc/k1/")
-    assert (found.ref, found.figures, found.manifest.run) == (newest.ref, {"by": "bob rejected it"}, "scheduled__2")
-    assert (found.key, found.manifest.recipe, found.input_ref("decided")) == (first.key, "nsmc", first.ref)
-    assert find_rejection(store, second, decision()) is None, "the same key, but a new decision"
-    assert find_rejection(store, decided_by(store, "k2"), decision()) is None
-
-
-@pytest.mark.parametrize(
-    ("judged", "counts"),
-    [
-        (decision(), True),
-        (decision(promote=False), False),
-        # The champion's own model was not compared.
-        (decision(champion="release/nsmc/k/1"), False),
-        (decision(champion="release/nsmc/k/1", kind="comparison"), True),
-    ],
-)
-def test_a_rejection_counts_for_what_would_be_promoted(store: Store, judged: Decision, counts: bool) -> None:
-    decided = decided_by(store)
-    record_rejection(store, decided, "scheduled__1", "ann rejected it")
-    assert (find_rejection(store, decided, judged) is not None) == counts
-
-
-# --- decisions ----------------------------------------------------------------------------------
 
 
 def test_records_are_strict() -> None:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pipeline.errors import ArtifactError, ConflictError, NewerFormatError, RefusedError, StoreError
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import Deployment, DeploymentLog, rank_served
+from pipeline.store.deployments import Deployment, DeploymentLog, rank_served, served_on
 from tests.support.families import family, made, serve
 from tests.support.stores import run_together
 from tests.support.strict import check_strict
@@ -364,10 +364,11 @@ def test_served_lists_the_path_to_the_live_release(store: Store, steps: list[Ste
     assert log_of(store, *steps).served("nsmc") == list(served)
 
 
-def test_path_to_an_earlier_deployment_ends_there(store: Store) -> None:
+def test_paths_lead_to_each_deployment(store: Store) -> None:
     log = log_of(store, A, B, C, back(1), D)
-    assert [[record.number for record in log.path(number)] for number in (3, 4, 5)] == [[1, 2, 3], [1], [1, 5]]
-    assert log.served("nsmc", 3) == ["A", "B", "C"]
+    numbers = {number: [record.number for record in path] for number, path in log.paths().items()}
+    assert numbers == {1: [1], 2: [1, 2], 3: [1, 2, 3], 4: [1], 5: [1, 5]}
+    assert served_on(log.paths()[3], "nsmc") == ["A", "B", "C"]
 
 
 def test_promotion_is_first_deployment_of_last_unbroken_series(store: Store) -> None:

@@ -1,0 +1,113 @@
+"""Rollbacks as verdicts: the model that one leaves does not come back until a person says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.deployment.deployer import rollback
+from pipeline.errors import RefusedError
+from pipeline.settings import Settings
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.deployments import DeploymentLog
+from pipeline.store.verdicts import Verdict, change_hold, find_verdict, model_of, record_verdict
+from tests.support.deploying import put
+from tests.support.tiny_releases import TinyModel
+
+
+@pytest.fixture
+def releases(settings: Settings, store: Store, light: TinyModel, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
+    """Return the releases of two deployments, the second one live."""
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
+    made = [light.publish(store, "nsmc", key=letter * 16) for letter in "ab"]
+    for release in made:
+        put(settings, release, service=False)
+    return made
+
+
+def verdict_on(release: Artifact) -> Verdict:
+    verdict = find_verdict(model_of(release))
+    assert verdict is not None
+    return verdict
+
+
+def test_rollback_rejects_the_model_that_it_leaves(settings: Settings, store: Store, releases: list[Artifact]) -> None:
+    record = rollback(settings, store, "back", by="kim")
+    assert (record.intent, record.of, record.by, record.releases) == ("rollback", 1, "kim", {"nsmc": releases[0].ref})
+    verdict = verdict_on(releases[1])
+    assert (verdict.verdict, verdict.by, verdict.run) == ("rejected", "kim", "back")
+    assert verdict.why == "rolled back from deployment 2 to 1"
+    assert find_verdict(model_of(releases[0])) is None
+
+
+def test_model_rolled_back_from_is_not_promoted_again(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    rollback(settings, store, "back", by="kim")
+    # A later night exports the same weights again.
+    again = light.publish(store, "nsmc", key="b" * 16)
+    for release in (releases[1], again):
+        with pytest.raises(RefusedError, match=r"kim rejected it in run back \(rolled back from deployment 2 to 1\)"):
+            put(settings, release, service=False)
+    assert DeploymentLog(store).numbers() == [1, 2, 3]
+    put(settings, light.publish(store, "nsmc", key="c" * 16), service=False)
+    record_verdict(model_of(again), "approved", by="kim", run="r", why="the labels were wrong")
+    assert put(settings, again, service=False).releases == {"nsmc": again.ref}
+
+
+def test_rollback_to_a_rejected_model_approves_it(settings: Settings, store: Store, releases: list[Artifact]) -> None:
+    rollback(settings, store, "back", by="kim")
+    rollback(settings, store, "forward", 2, by="lee")
+    verdict = verdict_on(releases[1])
+    assert (verdict.verdict, verdict.by, verdict.why) == ("approved", "lee", "rolled back to deployment 2")
+    assert verdict_on(releases[0]).verdict == "rejected"
+    # It leads back to what was served before, by the word of a person.
+    assert rollback(settings, store, "back again", by="lee").of == 1
+
+
+def test_rollback_between_releases_of_one_model_rejects_nothing(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    put(settings, light.publish(store, "nsmc", key="b" * 16), service=False)
+    rollback(settings, store, "back", by="kim")
+    assert verdict_on(releases[1]).verdict == "approved"
+
+
+def test_rollback_from_an_unreadable_model_still_works(
+    settings: Settings, store: Store, releases: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(store.uri) / releases[1].ref / "manifest.json").write_text("{", encoding="utf-8")
+    assert rollback(settings, store, "back", by="kim").releases == {"nsmc": releases[0].ref}
+    (warning,) = [item.getMessage() for item in caplog.records if "no verdict" in item.getMessage()]
+    assert releases[1].ref in warning
+
+
+def test_hold_stops_deployments_but_no_rollback(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    change_hold(store, "nsmc", held=True, by="kim", why="labels are being checked")
+    third = light.publish(store, "nsmc", key="c" * 16)
+    with pytest.raises(RefusedError, match=r"promotion of nsmc is on hold .*To resume: `saebyeok release nsmc`"):
+        put(settings, third, service=False)
+    # A repeated deployment of the live release is no promotion.
+    assert put(settings, releases[1], service=False).number == 2
+    assert rollback(settings, store, "back", by="kim").number == 3
+    change_hold(store, "nsmc", held=False, by="kim", why="")
+    assert put(settings, third, service=False).number == 4
+
+
+@pytest.mark.parametrize("answer", ["approved", "rejected", None])
+def test_asked_model_is_deployed_only_once_approved(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel, answer: str | None
+) -> None:
+    third = light.publish(store, "nsmc", key="c" * 16)
+    record_verdict(model_of(third), "asked", by=None, run="night")
+    if answer:
+        record_verdict(model_of(third), answer, by="kim", run="night")  # type: ignore[arg-type]
+    if answer == "approved":
+        assert put(settings, third, service=False).number == 3
+        return
+    with pytest.raises(RefusedError, match="so the model is not deployed"):
+        put(settings, third, service=False)
+    assert DeploymentLog(store).numbers() == [1, 2]
