@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 from pipeline.job import open_store
 from pipeline.settings import Settings
