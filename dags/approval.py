@@ -108,7 +108,7 @@ def approval_text(decision: Decision, report: str) -> str:
     lines = [f"- {check.name}: **{check.value:.4f}** (at least {check.bound:g})" for check in decision.checks]
     return "\n".join(
         [
-            f"The model passed its gates: {decision.why}",
+            f"The model {'passed' if decision.promote else 'did not pass'} its gates: {decision.why}",
             "",
             *lines,
             *(["", "There is no champion yet."] if decision.champion is None else []),

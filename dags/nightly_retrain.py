@@ -32,7 +32,7 @@ from pipeline.recipes.strict_model import Strict
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.verdicts import find_bar, find_hold
+from pipeline.store.verdicts import find_bar, find_hold, find_waiver
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
@@ -230,24 +230,26 @@ def gate(recipe: str, decided: str) -> bool:
     A refusal is not a failure: the run succeeds and the current model stays live. If neither the data nor the recipe
     has changed since an earlier refusal, the task is skipped without another alert. It is also skipped if promotions
     are on hold (DAG `hold`). It is skipped, too, if a person has rejected this model, rolled back from it, or not
-    answered whether it may be deployed, unless this run asks again (*Ask for approval*).
+    answered whether it may be deployed, unless this run asks again (*Ask for approval*). A model with other labels or
+    of another kind than the current one continues only if this run asks, or a person has approved it.
     """
     job, asks = task_job(recipe), get_current_context()["params"]["approval"]
     artifact = job.store.open(decided)
     decision = read_decision(artifact)
-    if not decision.promote and artifact.manifest.run != job.run:
+    promotable = decision.promote or find_waiver(artifact, decision) is not None or (asks and decision.needs_person)
+    if not promotable and artifact.manifest.run != job.run:
         # Do not send the same alert every night.
         raise skip(f"nothing changed since run {artifact.manifest.run}, which ended with: {decision.reason}")
-    if decision.promote and (hold := find_hold(job.store, recipe)):
+    if promotable and (hold := find_hold(job.store, recipe)):
         raise skip(f"{hold}. To resume, run the DAG `hold`, or `saebyeok release {recipe}`")
-    bar = find_bar(artifact, decision)
+    bar = find_bar(artifact, decision) if promotable else None
     if bar and not asks:
         raise skip(f"{bar}. To be asked again, trigger a run with Ask for approval, or run `saebyeok approve {recipe}`")
-    if not decision.promote:
+    if not promotable:
         facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
         facts["report"] = with_host(artifact_url(decided, ReportLink.file))
         alert("refused", f"{recipe}: the new model was refused, the current model stays live. {decision.reason}", facts)
-    return decision.promote
+    return promotable
 
 
 APPROVE = """Wait for a person if the run was triggered with **Ask for approval**; otherwise continue at once.

@@ -14,7 +14,7 @@ from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inp
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
-from pipeline.store.verdicts import check_verdicts
+from pipeline.store.verdicts import check_verdicts, find_waiver
 
 
 def run_all(job: Job, *, with_deploy: bool = True) -> RunOutcome:
@@ -43,9 +43,10 @@ def _step(outcome: RunOutcome, stage: Stage, total: int) -> None:
 def _may_go_on(outcome: RunOutcome) -> bool:
     decided = outcome.made["decide"]
     outcome.decision = decision = read_decision(decided)
-    if decision.promote:
+    promotable = decision.promote or find_waiver(decided, decision) is not None
+    if promotable:
         check_verdicts(outcome.job.store, decided, decision)
-    return decision.promote
+    return promotable
 
 
 def _deploy(outcome: RunOutcome) -> None:

@@ -74,7 +74,8 @@ def _counted(recipe: Recipe, model: Trained, rows: pd.DataFrame) -> Numbers:
         return answers
     # Match labels by name, because the recipe's labels may have changed. A removed label is never right.
     numbers = {name: number for number, name in enumerate(recipe.labels)}
-    by_name = np.array([numbers.get(name, -1) for name in model.recipe.labels])
+    names = [recipe.renamed_labels.get(name, name) for name in model.recipe.labels]
+    by_name = np.array([numbers.get(name, -1) for name in names])
     return np.asarray(by_name[answers.argmax(axis=1)])
 
 

@@ -105,14 +105,14 @@ def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact 
 def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
     """Return a failed check if the challenger may not replace the champion, whatever the two predict.
 
-    It may not if it was trained on the sample and the champion on real data, if the champion has newer data, or if the
-    champion was trained later on the same data.
+    It may not if it was trained on the sample and the champion on real data, if the champion has newer data, if the
+    champion was trained later on the same data, or, unless a person approves it, if the two solve different tasks.
     """
     if recipe.sample and not validation_of(champion).figures["sample"]:
         # It would win on the sample's own rows and then serve real users.
         miss = "it was trained on the shipped sample, and the champion on real data"
         return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
-    return _older(evaluated, champion) or _replaced(evaluated, champion)
+    return _older(evaluated, champion) or _replaced(evaluated, champion) or _incomparable(recipe, champion)
 
 
 def _check(
@@ -124,9 +124,19 @@ def _check(
     passed: bool,
     figure: Mapping[str, float] | None = None,
     miss: str | None = None,
+    waivable: bool = False,
 ) -> Check:
     estimate = Estimate.model_validate(figure) if figure else None
-    return Check(kind=kind, name=name, value=value, bound=bound, passed=passed, estimate=estimate, miss=miss)
+    return Check(
+        kind=kind,
+        name=name,
+        value=value,
+        bound=bound,
+        passed=passed,
+        estimate=estimate,
+        miss=miss,
+        waivable=waivable,
+    )
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
@@ -157,6 +167,34 @@ def _replaced(evaluated: Artifact, champion: Artifact) -> Check | None:
         "(saebyeok rollback)"
     )
     return _check("comparison", "trained after the champion", 0.0, 1.0, passed=False, miss=miss)
+
+
+def _incomparable(recipe: Recipe, champion: Artifact) -> Check | None:
+    """Return a failed check, which a person may waive, if the champion solves another task or knows other labels.
+
+    All its answers would count as wrong, and any model would win. A damaged champion has no fields; loading it fails.
+    """
+    fields = champion.input("trained").manifest.fields
+    if "kind" not in fields:
+        return None
+    theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
+    ours = _task(recipe.kind, pair=recipe.inputs == "pair")
+    labels = {recipe.renamed_labels.get(name, name) for name in fields.get("labels", ())}
+    if theirs != ours:
+        known, wanted = theirs, ours
+    elif labels != set(recipe.labels):
+        known, wanted = (", ".join(sorted(names)) for names in (labels, set(recipe.labels)))
+    else:
+        return None
+    miss = (
+        f"the champion knows another task ({known}) than this model ({wanted}), so they cannot be compared; set "
+        "`renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve the model"
+    )
+    return _check("comparison", "same task as the champion", 0.0, 1.0, passed=False, miss=miss, waivable=True)
+
+
+def _task(kind: str, *, pair: bool) -> str:
+    return f"{kind} of {'pairs' if pair else 'texts'}"
 
 
 def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:

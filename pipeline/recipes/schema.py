@@ -121,6 +121,9 @@ class Recipe(Strict):
     profile: str
     sample: bool = False
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
+    renamed_labels: dict[str, str] = Field(
+        default={}, description="labels of earlier models that have another name now: old name to new name"
+    )
     score_range: tuple[float, float] | None = Field(default=None, strict=False)
     similar_at: float | None = Field(default=None, description="lowest score that counts as positive for F1")
     data: DataSpec
@@ -146,6 +149,8 @@ class Recipe(Strict):
         if self.kind == "classification" and len(self.labels) < 2:
             raise ValueError("a classification recipe needs at least two `labels`")
         check_labels(self.labels)
+        if unknown := set(self.renamed_labels.values()) - set(self.labels):
+            raise ValueError(f"`renamed_labels` must lead to names in `labels`, not to {', '.join(sorted(unknown))}")
         if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
             raise ValueError("a regression recipe needs `score_range` and `similar_at`")
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:

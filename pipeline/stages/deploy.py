@@ -9,7 +9,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import read_card
-from pipeline.store.verdicts import check_verdicts
+from pipeline.store.verdicts import Verdict, check_verdicts, find_waiver
 from pipeline.tracking.runs import tracked
 
 
@@ -32,7 +32,8 @@ def deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: 
 
 def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
     verdict = read_decision(decision)
-    _check_decision(release, decision, verdict)
+    waiver = find_waiver(decision, verdict)
+    _check_decision(release, decision, verdict, waiver)
     records = DeploymentLog(job.store)
     champion = _champion(records, job.recipe.name)
     latest = records.latest()
@@ -47,11 +48,12 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
         )
     check_verdicts(job.store, decision, verdict)
     with open_deployer(job.settings, job.store, job.run, job.by, require_service=require_service) as deployer:
-        return deployer.replace(job.recipe.name, release, champion, verdict.reason)
+        reason = f"Promoted: {waiver}. {verdict.why}" if waiver else verdict.reason
+        return deployer.replace(job.recipe.name, release, champion, reason)
 
 
-def _check_decision(release: Artifact, decision: Artifact, verdict: Decision) -> None:
-    if not verdict.promote:
+def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, waiver: Verdict | None) -> None:
+    if not verdict.promote and waiver is None:
         raise RefusedError(f"release {release.ref} was refused: {verdict.reason}")
     judged = {item.ref for item in decision.manifest.inputs.values()}
     if not judged & {item.ref for item in release.manifest.inputs.values()}:

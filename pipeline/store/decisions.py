@@ -35,11 +35,13 @@ class Check(BaseModel):
     passed: bool
     estimate: Estimate | None = Field(default=None, description="the measured value with its interval, if it has one")
     miss: str | None = Field(default=None, description="why it failed, if value and bound do not explain it")
+    waivable: bool = Field(default=False, description="whether a person may approve the model although it failed")
 
 
 class Decision(Record):
     """`decision.json` of a decide artifact: whether the trained model may be released, and why."""
 
+    format: int = 2
     promote: bool
     reason: str = Field(description="one sentence")
     champion: str | None = Field(description="ref of the champion that it was compared with")
@@ -51,6 +53,12 @@ class Decision(Record):
     def is_champion(self) -> bool:
         """Whether the evaluated model is the champion's own, so that there was nothing to compare."""
         return self.champion is not None and all(check.kind != "comparison" for check in self.checks)
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether the model was refused only because it cannot be compared, so that a person may approve it."""
+        failed = [check for check in self.checks if not check.passed]
+        return bool(failed) and all(check.waivable for check in failed)
 
     @property
     def why(self) -> str:

@@ -127,10 +127,20 @@ def find_bar(decided: Artifact, decision: Decision) -> Verdict | None:
 
     The champion's own model cannot be barred: it is already served.
     """
-    if not decision.promote or decision.is_champion:
+    if decision.is_champion or not (decision.promote or decision.needs_person):
         return None
     verdict = find_verdict(model_of(decided))
     return verdict if verdict and verdict.bars else None
+
+
+def find_waiver(decided: Artifact, decision: Decision) -> Verdict | None:
+    """Return the approval by which a person lets a model pass that cannot be compared with the champion, or None.
+
+    It counts only if it was given after the decision, so that the person knew.
+    """
+    verdict = find_verdict(model_of(decided)) if decision.needs_person else None
+    given = verdict and verdict.verdict == "approved" and verdict.created >= decided.manifest.created
+    return verdict if given else None
 
 
 def check_verdicts(store: Store, decided: Artifact, decision: Decision) -> None:

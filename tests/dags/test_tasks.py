@@ -203,6 +203,21 @@ def test_gate_skips_a_barred_model_unless_asked_again(
     assert hook.bodies == []
 
 
+def test_gate_asks_about_a_model_with_other_labels(
+    nightly: ModuleType, in_task: InTask, store: Store, hook: Hook
+) -> None:
+    decided = make_decided(store, promote=False, champion="release/nsmc/a/b", waivable=True)
+    in_task()
+    assert nightly.gate.function("nsmc", decided.ref) is False
+    assert [body["event"] for body in hook.bodies] == ["refused"]
+    in_task(approval=True)
+    assert nightly.gate.function("nsmc", decided.ref) is True
+    in_task()
+    record_verdict(model_of(decided), "approved", by="kim", run="r")
+    assert nightly.gate.function("nsmc", decided.ref) is True
+    assert len(hook.bodies) == 1
+
+
 def test_gate_skips_a_recipe_on_hold(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 

@@ -151,9 +151,18 @@ def make_tokenizer() -> BertWordPieceTokenizer:
     return wordpiece
 
 
-def make_decision(store: Store, release: Artifact, champion: str | None, *, promote: bool = True) -> Artifact:
+def make_decision(
+    store: Store, release: Artifact, champion: str | None, *, promote: bool = True, waivable: bool = False
+) -> Artifact:
     """Publish a decide artifact about `release`."""
-    against = Check(kind="comparison", name="accuracy against the champion", value=0.0, bound=-0.01, passed=promote)
+    against = Check(
+        kind="comparison",
+        name="accuracy against the champion",
+        value=0.0,
+        bound=-0.01,
+        passed=promote,
+        waivable=waivable,
+    )
     checks = (against,) if champion else ()
     decision = Decision(
         promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=checks

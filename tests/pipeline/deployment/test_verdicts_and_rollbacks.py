@@ -9,11 +9,12 @@ import pytest
 from pipeline.deployment.deployer import rollback
 from pipeline.errors import RefusedError
 from pipeline.settings import Settings
+from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.verdicts import Verdict, change_hold, find_verdict, model_of, record_verdict
-from tests.support.deploying import put
-from tests.support.tiny_releases import TinyModel
+from tests.support.deploying import job_of, put
+from tests.support.tiny_releases import TinyModel, make_decision
 
 
 @pytest.fixture
@@ -95,6 +96,19 @@ def test_hold_stops_deployments_but_no_rollback(
     assert rollback(settings, store, "back", by="kim").number == 3
     change_hold(store, "nsmc", held=False, by="kim", why="")
     assert put(settings, third, service=False).number == 4
+
+
+def test_approved_model_with_other_labels_is_deployed(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    third, job = light.publish(store, "nsmc", key="c" * 16), job_of(settings)
+    decided = make_decision(store, third, releases[1].ref, promote=False, waivable=True)
+    with pytest.raises(RefusedError, match="was refused"):
+        deploy(job, third, decided, require_service=False)
+    record_verdict(model_of(third), "approved", by="kim", run="r", why="the labels are new")
+    record = deploy(job, third, decided, require_service=False)
+    assert record.reason == "Promoted: kim approved it in run r (the labels are new). It is for a test."
+    assert record.releases == {"nsmc": third.ref}
 
 
 @pytest.mark.parametrize("answer", ["approved", "rejected", None])

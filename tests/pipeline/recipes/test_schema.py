@@ -66,6 +66,13 @@ def test_nsmc_has_the_promised_threshold() -> None:
     assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.86
 
 
+def test_renamed_labels_lead_to_known_names() -> None:
+    renamed = {"renamed_labels": {"bad": "negative"}}
+    assert load_recipe("nsmc", "embedded", overrides=renamed).renamed_labels == {"bad": "negative"}
+    with pytest.raises(RecipeError, match=r"`renamed_labels` must lead to names in `labels`, not to terrible"):
+        load_recipe("nsmc", "embedded", overrides={"renamed_labels": {"bad": "terrible"}})
+
+
 def test_a_recipe_cannot_be_changed() -> None:
     recipe = load_recipe("nsmc", "embedded")
     with pytest.raises(ValidationError):

@@ -216,6 +216,44 @@ def test_older_model_never_returns_on_the_same_data(reviews: Road) -> None:
     assert decide_on(road, release_of(of_other_data(reviews.trained))).promote
 
 
+def with_fields(road: Road, **fields: object) -> Artifact:
+    """Return a champion of other data whose training had these fields."""
+    return release_of(republished(of_other_data(road.trained), fields=road.trained.manifest.fields | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "known", "wanted"),
+    [
+        ({"labels": ["bad", "good"]}, "bad, good", "negative, positive"),
+        ({"labels": ["negative", "neutral", "positive"]}, "negative, neutral, positive", "negative, positive"),
+        ({"kind": "regression"}, "regression of texts", "classification of texts"),
+        ({"objective": "cross-encoder"}, "classification of pairs", "classification of texts"),
+    ],
+)
+def test_other_task_or_labels_need_a_person(reviews: Road, fields: dict[str, object], known: str, wanted: str) -> None:
+    # All its answers would count as wrong, so a coin would win.
+    decision = decide_on(held_to(reviews, LOW), with_fields(reviews, **fields))
+    assert (decision.promote, decision.needs_person) == (False, True)
+    assert decision.reason == (
+        f"Refused: the champion knows another task ({known}) than this model ({wanted}), so they cannot be compared; "
+        "set `renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve the model."
+    )
+    # A person cannot waive a missed threshold.
+    assert not decide_on(held_to(reviews, HIGH), with_fields(reviews, **fields)).needs_person
+
+
+def test_renamed_labels_are_compared(reviews: Road) -> None:
+    road = held_to(reviews, LOW)
+    renamed = road.recipe.model_copy(update={"renamed_labels": {"bad": "negative", "good": "positive"}})
+    champion = with_fields(reviews, labels=["bad", "good"])
+    decision = read_decision(decide(replace(road.job, recipe=renamed), reviews.evaluated, champion))
+    assert decision.promote
+    (check,) = compared(decision)
+    assert check.estimate is not None
+    assert check.estimate.value == 0.0
+    assert not decide_on(road, champion).promote
+
+
 def broken_champions(road: Road) -> dict[str, Artifact]:
     trained = of_other_data(road.trained)
     gone = release_of(republished(trained))

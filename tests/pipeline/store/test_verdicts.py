@@ -20,6 +20,7 @@ from pipeline.store.verdicts import (
     find_hold,
     find_model,
     find_verdict,
+    find_waiver,
     model_of,
     open_questions,
     record_silence,
@@ -150,6 +151,30 @@ def test_damaged_verdict_is_never_passed_over(store: Store) -> None:
 def test_records_of_people_are_strict(store: Store) -> None:
     check_strict(record_verdict(make_trained(store), "asked", by=None, run="r"))
     check_strict(change_hold(store, "nsmc", held=True, by="kim", why="w"))
+
+
+# --- models that cannot be compared with the champion ---
+
+
+def incomparable(*, floor_missed: bool = False) -> Decision:
+    decision = promoting(promote=False, champion="release/nsmc/k/1", kind="comparison")
+    (check,) = decision.checks
+    missed = (check.model_copy(update={"kind": "floor"}),) if floor_missed else ()
+    return decision.model_copy(update={"checks": (check.model_copy(update={"waivable": True}), *missed)})
+
+
+def test_person_may_waive_a_comparison_after_the_decision(store: Store) -> None:
+    trained = make_trained(store)
+    record_verdict(trained, "approved", by="kim", run="before")
+    decided = decided_about(trained)
+    assert find_waiver(decided, incomparable()) is None
+    record_verdict(trained, "rejected", by="kim", run="after")
+    assert find_waiver(decided, incomparable()) is None
+    assert find_bar(decided, incomparable()) is not None
+    approval = record_verdict(trained, "approved", by="kim", run="after")
+    assert find_waiver(decided, incomparable()) == approval
+    assert find_waiver(decided, incomparable(floor_missed=True)) is None
+    assert find_waiver(decided, promoting(promote=False)) is None
 
 
 # --- rejections of version 0.1, which belonged to one decision ---
