@@ -30,6 +30,11 @@ class RunOutcome:
     deployed_now: bool = False
 
     @property
+    def promoted(self) -> bool:
+        """Whether the gate, or a person who approved a model that cannot be compared, lets the model pass."""
+        return self.decision is not None and (self.decision.promote or self.deployment is not None)
+
+    @property
     def made(self) -> dict[str, Artifact]:
         """Return the artifacts of the completed steps, by kind."""
         return {step.stage.kind: step.artifact for step in self.steps}
@@ -65,7 +70,7 @@ def run_document(outcome: RunOutcome) -> dict[str, Any]:
         "run": outcome.job.run,
         "profile": recipe.profile,
         "sample": recipe.sample,
-        "promoted": decision is not None and decision.promote,
+        "promoted": outcome.promoted,
         "reason": decision.reason if decision else None,
         "figures": figures_document(outcome),
         "checks": [check.model_dump() for check in decision.checks] if decision else [],
@@ -102,7 +107,7 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     if decision is None:
         return
     sample = ", sample data" if recipe.sample else ""
-    session.line(f"{recipe.name} ({recipe.profile}{sample}): {'PROMOTED' if decision.promote else 'REFUSED'}")
+    session.line(f"{recipe.name} ({recipe.profile}{sample}): {'PROMOTED' if outcome.promoted else 'REFUSED'}")
     session.line(decision.why)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for name in ("metric on the test file", "value", "95% interval", "threshold"):

@@ -202,7 +202,7 @@ def _continued(
 
 
 def served_on(path: Iterable[Deployment], recipe: str) -> list[str]:
-    """Return the refs of the releases of `recipe` on a path, in order; each once, where it was served last."""
+    """Return the refs of the releases of `recipe` on a path, in order; each once, at its last position."""
     refs: dict[str, None] = {}
     for record in path:
         ref = record.releases.get(recipe)

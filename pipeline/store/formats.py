@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline import __version__
 from pipeline.errors import NewerFormatError
+
+ANYTHING = TypeAdapter[Any](Any)
 
 
 class Record(BaseModel):
@@ -43,9 +44,9 @@ class Record(BaseModel):
         Raises ValueError with a short text if it is damaged, and NewerFormatError if a newer version wrote it.
         """
         try:
-            document = from_json(content)
-        except ValueError as error:
-            raise ValueError(f"Invalid JSON: {error}") from error
+            document = ANYTHING.validate_json(content)
+        except ValidationError as error:
+            raise ValueError(_first(error)) from error
         written = document.get("format", 1) if isinstance(document, dict) else None
         newest = cls.newest_format()
         _check_format(written, newest, where)

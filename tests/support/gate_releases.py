@@ -68,12 +68,12 @@ def release_that_reached(road: Road, value: float, *, sample: bool = True, train
     return release_of(trained, evaluated)
 
 
-def serve(release: Artifact) -> Deployment:
-    """Make the release the champion of its recipe."""
+def serve(release: Artifact, **intent: Any) -> Deployment:
+    """Make the release the champion of its recipe, by a promotion or by another `intent`."""
     log = DeploymentLog(release.store)
     latest = log.latest()
     releases = (latest.releases if latest else {}) | {release.manifest.recipe: release.ref}
-    return log.append(releases, after=latest.number if latest else 0, run="night", reason="for a test")
+    return log.append(releases, after=latest.number if latest else 0, run="night", reason="for a test", **intent)
 
 
 def own_copy(road: Road, home: Path) -> Road:

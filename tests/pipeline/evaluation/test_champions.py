@@ -192,7 +192,7 @@ def test_sample_and_real_are_never_mixed(own: Road) -> None:
 
 def test_what_a_rollback_gave_up_does_not_count(own: Road) -> None:
     first, given_up = served(own, 0.8, 0.99)
-    serve(first)
+    serve(first, intent="rollback", of=1)
     second = release_that_reached(own, 0.7)
     serve(second)
     # The live one's history is first, second: the release with the best metric was rolled back.
