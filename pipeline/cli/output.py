@@ -11,7 +11,7 @@ from pipeline.cli.doctor import Diagnosis
 from pipeline.job import Job
 from pipeline.nested import flatten
 from pipeline.progress import format_duration
-from pipeline.stages.stage import Step
+from pipeline.stages.stage import EXPORT, Step
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, decision_lines
 from pipeline.store.deployments import Deployment, DeploymentLog
@@ -32,7 +32,7 @@ class RunOutcome:
     @property
     def promoted(self) -> bool:
         """Whether the gate, or a person who approved a model that cannot be compared, lets the model pass."""
-        return self.decision is not None and (self.decision.promote or self.deployment is not None)
+        return self.decision is not None and (self.decision.promote or EXPORT.kind in self.made)
 
     @property
     def made(self) -> dict[str, Artifact]:
