@@ -1,7 +1,7 @@
 """Stop the promotions of a recipe, or resume them.
 
 Trigger this DAG by hand. While a recipe is on hold, its runs train, evaluate and decide, and no new model goes live. A
-rollback works as usual.
+rollback works as usual. `saebyeok hold` and `saebyeok release` do the same from the command line.
 """
 
 from __future__ import annotations

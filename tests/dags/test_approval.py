@@ -189,6 +189,7 @@ def test_question_is_recorded_and_told_at_once(
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/ml")
     context, decided, before = in_task(approval=True), make_decided(store), datetime.now(UTC)
+    context["ti"].task_id = "nsmc.approve"  # type: ignore[misc]
     ask(approve(decided.ref), context)
     # A retry of the task asks again without another alert.
     ask(approve(decided.ref), context)
