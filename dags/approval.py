@@ -98,7 +98,7 @@ class Approval(ApprovalOperator):
             )
         else:
             verdict = record_silence(model, run, f"nobody answered within {HOURS} hours", self.decided)
-        if not approved:
+        if verdict.bars:
             text = f"{self.recipe}: the new model is not deployed, the current model stays live: {verdict}."
             alert("rejected", text, {"recipe": self.recipe, "run": run})
 

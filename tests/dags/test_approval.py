@@ -239,6 +239,7 @@ def test_silence_does_not_overrule_a_person(
     with pytest.raises(DownstreamTasksSkipped):
         task.execute_complete(context, event("Reject", None))
     assert find_bar(decided, read_decision(decided)) is None
+    assert [body["event"] for body in hook.bodies] == ["waiting"]
 
 
 def test_decision_is_rendered_before_it_is_read(bag: BundleDagBag) -> None:
