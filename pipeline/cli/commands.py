@@ -62,13 +62,13 @@ def rollback(
             current.line(f"  {name}: {ref}")
 
 
-def hold(recipe: opt.RecipeName, why: opt.Why, store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
+def hold(recipe: opt.RecipeArgument, why: opt.Why, store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
     """Stop the promotions of a recipe until `saebyeok release`; runs still train and evaluate."""
     _hold(recipe, store, held=True, why=why, as_json=as_json)
 
 
 def release(
-    recipe: opt.RecipeName, why: opt.WhyNot = "", store: opt.StoreUri = None, as_json: opt.Json = False
+    recipe: opt.RecipeArgument, why: opt.WhyNot = "", store: opt.StoreUri = None, as_json: opt.Json = False
 ) -> None:
     """Resume the promotions of a recipe that `saebyeok hold` stopped."""
     _hold(recipe, store, held=False, why=why, as_json=as_json)
@@ -89,7 +89,7 @@ def _hold(recipe: str, store: str | None, *, held: bool, why: str, as_json: bool
 
 
 def approve(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     why: opt.WhyNot = "",
     model: opt.Model = None,
     store: opt.StoreUri = None,
@@ -100,7 +100,7 @@ def approve(
 
 
 def reject(
-    recipe: opt.RecipeName,
+    recipe: opt.RecipeArgument,
     why: opt.Why,
     model: opt.Model = None,
     store: opt.StoreUri = None,

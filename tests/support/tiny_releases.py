@@ -63,7 +63,7 @@ class TinyModel:
     ) -> Artifact:
         """Publish a release of this model; `lies` makes its card wrong, `breaks` makes its model file unloadable."""
         trained = make_trained(store, recipe, key)
-        evaluated = make_artifact(store, "evaluate", recipe, _inputs(trained=trained))
+        evaluated = make_artifact(store, "evaluate", recipe, linked(trained=trained))
         with store.draft() as draft:
             shutil.copytree(self.directory, draft, dirs_exist_ok=True)
             if breaks:

@@ -27,13 +27,9 @@ from pipeline.store.verdicts import (
     record_verdict,
 )
 from tests.support.strict import check_strict
-from tests.support.tiny_releases import make_artifact, make_trained
+from tests.support.tiny_releases import linked, make_artifact, make_trained
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
-
-
-def linked(**artifacts: Artifact) -> dict[str, dict[str, str]]:
-    return {name: {"ref": item.ref, "key": item.key} for name, item in artifacts.items()}
 
 
 def decided_about(trained: Artifact, decision: Decision | None = None) -> Artifact:
