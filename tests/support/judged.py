@@ -12,8 +12,9 @@ import pandas as pd
 from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Check, Decision, read_decision
-from tests.support.gate_releases import linked, release_of, republished
+from tests.support.gate_releases import release_of, republished
 from tests.support.small_pipeline import Road
+from tests.support.tiny_releases import linked
 
 
 def held_to(road: Road, floor: float, margin: float = 0.05) -> Road:
