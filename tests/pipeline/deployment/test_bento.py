@@ -16,6 +16,7 @@ from pipeline.deployment.bento import bento_tag, ensure_bento, requirements, ser
 from pipeline.job import open_store
 from pipeline.settings import ROOT, Settings
 from pipeline.store.deployments import DeploymentLog
+from serving.deployed.model_store import import_release
 from serving.engine.engine import Engine
 from tests.support.running_service import Service, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel
@@ -38,34 +39,37 @@ def test_bento_has_only_service_and_its_imports() -> None:
     assert not names & {"pipeline/stages/train.py", "pipeline/deployment/deployer.py", "pipeline/cli/app.py"}
 
 
-@pytest.fixture
-def alone(settings: Settings) -> Settings:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, classifier: TinyModel, sentence_encoder: TinyModel) -> Settings:
+    """Return the settings of a home with a deployment and its Bento; shared, so never change it."""
     # A hidden directory, as HOME is by default: BentoML refuses to read some files from one.
-    return service_settings(settings.home.parent / ".saebyeok")
-
-
-def test_a_bento_answers_from_itself_alone(
-    alone: Settings, tmp_path: Path, classifier: TinyModel, sentence_encoder: TinyModel, other_classifier: TinyModel
-) -> None:
-    store = open_store(alone)
-    releases = {
-        "nsmc": classifier.publish(store, "nsmc", key="a" * 16),
-        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16, sample=False),
+    settings = service_settings(tmp_path_factory.mktemp("bento") / ".saebyeok")
+    store = open_store(settings)
+    refs = {
+        "nsmc": classifier.publish(store, "nsmc", key="a" * 16).ref,
+        "klue-sts": sentence_encoder.publish(store, "klue-sts", key="b" * 16, sample=False).ref,
     }
-    log = DeploymentLog(store)
-    refs = {recipe: release.ref for recipe, release in releases.items()}
-    first = log.append(refs, after=0, run="test", reason="시험")
-    tag = ensure_bento(alone, store, first)
-    assert tag == "saebyeok:1"
+    deployment = DeploymentLog(store).append(refs, after=0, run="test", reason="시험")
+    assert ensure_bento(settings, store, deployment) == bento_tag(deployment) == "saebyeok:1"
+    return settings
+
+
+@pytest.fixture
+def alone(built: Settings, tmp_path: Path) -> Settings:
+    """Return the settings of a copy of that home."""
+    return service_settings(shutil.copytree(built.home, tmp_path / ".saebyeok"))
+
+
+def test_a_bento_answers_from_itself_alone(alone: Settings, tmp_path: Path, other_classifier: TinyModel) -> None:
+    store = open_store(alone)
+    tag, refs = "saebyeok:1", DeploymentLog(store).get(1).releases
     read_me = (alone.home / "bentoml" / "bentos" / "saebyeok" / "1" / "README.md").read_text(encoding="utf-8")
     assert f"- nsmc: `{refs['nsmc']}`, trained on the shipped sample\n" in read_me
     assert f"- klue-sts: `{refs['klue-sts']}`\n" in read_me
-    newer = other_classifier.publish(store, "nsmc", key="c" * 16)
-    assert ensure_bento(
-        alone, store, log.append({"nsmc": newer.ref}, after=1, run="test", reason="newer")
-    ) == bento_tag(log.get(2))
-    wanted = Engine(releases["nsmc"].path).classify(SENTENCES)[:, 1].tolist()
-    scores = Engine(releases["klue-sts"].path).score([SENTENCES[:2]]).tolist()
+    # The Bento keeps its own model.
+    import_release(other_classifier.publish(store, "nsmc", key="c" * 16), alone)
+    wanted = Engine(store.open(refs["nsmc"]).path).classify(SENTENCES)[:, 1].tolist()
+    scores = Engine(store.open(refs["klue-sts"]).path).score([SENTENCES[:2]]).tolist()
     exported = tmp_path / "saebyeok.bento"
     run_bentoml(alone.home / "bentoml", "export", tag, str(exported))
     shutil.rmtree(alone.home)
@@ -110,12 +114,11 @@ esac
 """
 
 
-def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path: Path, classifier: TinyModel) -> None:
+def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path: Path) -> None:
     # A real image needs Docker and a registry. This plays its Dockerfile: same context, same entry point, same user
     # variables, with the packages of this environment.
     store = open_store(alone)
-    release = classifier.publish(store, "nsmc", key="a" * 16)
-    ensure_bento(alone, store, DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one"))
+    release = store.open(DeploymentLog(store).get(1).releases["nsmc"])
     wanted = Engine(release.path).classify(SENTENCES)[:, 1].tolist()
     context, tools = tmp_path / "context", tmp_path / "tools"
     tools.mkdir()
@@ -155,11 +158,9 @@ def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path:
         service.stop()
 
 
-def test_bento_is_built_once_per_log(alone: Settings, classifier: TinyModel) -> None:
+def test_bento_is_built_once_per_log(alone: Settings) -> None:
     store = open_store(alone)
-    release = classifier.publish(store, "nsmc", key="a" * 16)
-    record = DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="test", reason="one")
-    ensure_bento(alone, store, record)
+    record = DeploymentLog(store).get(1)
     baked = alone.home / "bentoml" / "bentos" / "saebyeok" / "1" / "src" / "deployment.json"
     before = baked.stat().st_mtime_ns
     ensure_bento(alone, store, record)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -32,7 +28,6 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
 from tests.support.deploying import hammering, job_of, put
-from tests.support.http_server import running
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
 from tests.support.wandb_server import KEY, wandb_server
@@ -82,28 +77,6 @@ def test_deployment_under_load_drops_no_request(
     assert max(seen, key=lambda answer: answer.asked).release == C
     # Each worker polls on its own.
     eventually("nothing is staged", lambda: service.client.releases().staged == [])
-
-
-def test_live_golden_mismatch_restores_the_champion(
-    service: Service,
-    classifier: TinyModel,
-    other_classifier: TinyModel,
-) -> None:
-    settings, store = service.settings, open_store(service.settings)
-    champion = classifier.publish(store, "nsmc", key="a" * 16)
-    put(settings, champion)
-    with front_door(service, spoils=lambda headers: "x-saebyeok-release" not in headers) as url:
-        behind = settings.model_copy(update={"service_url": url})
-        with pytest.raises(GoldenMismatchError, match=A.replace("a" * 16, "b" * 16)):
-            put(behind, other_classifier.publish(store, "nsmc", key="b" * 16))
-    log = DeploymentLog(store)
-    assert log.numbers() == [1, 2, 3]
-    assert log.get(3).releases == log.get(1).releases == {"nsmc": champion.ref}
-    assert "undoes deployment 2" in log.get(3).reason
-    assert {worker.deployment for worker in service.client.releases().workers} == {3}
-    assert service.client.classify(["가"]).release == A
-    with pytest.raises(RefusedError, match="no deployment before"):
-        rollback(settings, store, "test", None)
 
 
 def test_two_recipes_roll_back_step_by_step(
@@ -211,19 +184,6 @@ def test_without_a_service_it_is_recorded_or_refused(
     assert numbers(store) == [1]
 
 
-def test_the_service_of_another_store_is_left_alone(
-    service: Service, tmp_path: Path, classifier: TinyModel, caplog: pytest.LogCaptureFixture
-) -> None:
-    ours = service.settings.model_copy(update={"home": tmp_path / "ours"})
-    store = open_store(ours)
-    release = classifier.publish(store, "nsmc", key="a" * 16)
-    with pytest.raises(ServiceError, match="no service answers for"):
-        put(ours, release)
-    assert put(ours, release, service=False).number == 1
-    assert "serves another store than" in caplog.text
-    assert service.client.releases().deployment == 0
-
-
 def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, classifier: TinyModel) -> None:
     release = classifier.publish(open_store(alone), "nsmc", key="a" * 16)
     put(alone, release, service=False)
@@ -295,37 +255,3 @@ def test_stale_foreign_or_negative_decision_deploys_nothing(
 def test_rollback_without_deployment_is_refused(alone: Settings) -> None:
     with pytest.raises(RefusedError, match="nothing is deployed"):
         rollback(alone, open_store(alone), "test", None)
-
-
-@contextmanager
-def front_door(service: Service, *, spoils: Callable[[dict[str, str]], bool]) -> Iterator[str]:
-    """Yield the URL of a proxy that swaps the probabilities in the answers for which `spoils` is true."""
-
-    class Proxy(BaseHTTPRequestHandler):
-        def forward(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = httpx.request(
-                self.command,
-                service.settings.service_url + self.path,
-                content=self.rfile.read(length),
-                headers=headers,
-                timeout=60,
-            )
-            body = answer.content
-            if self.path == "/classify" and spoils(headers):
-                body = (
-                    body.replace(b"negative", b"other").replace(b"positive", b"negative").replace(b"other", b"positive")
-                )
-            self.send_response(answer.status_code)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_DELETE = forward  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Proxy)) as url:
-        yield url

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 
 import pytest
 from starlette.responses import Response
 
 from pipeline.deployment.deployer import rollback
-from pipeline.errors import ArtifactError, ConflictError, GoldenMismatchError, ServiceError, StoreError
+from pipeline.errors import ArtifactError, ConflictError, GoldenMismatchError, RefusedError, ServiceError, StoreError
+from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
@@ -258,6 +260,21 @@ def test_undo_waits_until_users_have_the_champion_back(
     assert service.asked[-2:] == [LOOK, UNSTAGE]
     assert {worker.deployment for worker in service.followers[0].source.workers()} == {3}
     assert "is recorded, but" not in caplog.text
+    # The deployment that was undone is not one to go back to.
+    with pytest.raises(RefusedError, match="no deployment before"):
+        rollback(service.settings, service.store, "test", None)
+
+
+def test_service_of_another_store_is_left_alone(
+    service: InProcess, light: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = service.settings.model_copy(update={"home": tmp_path / "ours"})
+    release = light.publish(open_store(ours), "nsmc", key=A)
+    with pytest.raises(ServiceError, match="no service answers for"):
+        put(ours, release)
+    assert put(ours, release, service=False).number == 1
+    assert "serves another store than" in caplog.text
+    assert {worker.deployment for worker in service.followers[0].source.workers()} == {0}
 
 
 def test_public_route_with_old_release_undoes_deployment(
