@@ -20,6 +20,7 @@ HEAVY = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
     "transformers.trainer",
+    "wandb",
 )
 #: The process from which the executor's workers, and so all tasks, are forked.
 PARENT = "scheduler"
