@@ -18,10 +18,11 @@ from pipeline.job import Job, open_store
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import ROOT, Settings, library_environment, load_settings
 from pipeline.store.artifacts import Store
+from tests.support.shared import build_once
 
 if TYPE_CHECKING:
     from tests.support.running_service import Service
-    from tests.support.tiny_releases import TinyModel
+    from tests.support.tiny_releases import Head, TinyModel
 
 pytest_plugins = ("tests.support.needs", "tests.support.order")
 SESSION_HOME = pytest.StashKey[Path]()
@@ -181,23 +182,17 @@ def service(tmp_path: Path) -> Iterator[Service]:
         running.stop()
 
 
-def _build(factory: pytest.TempPathFactory, head: str, seed: int) -> TinyModel:
+def _build(factory: pytest.TempPathFactory, head: Head, seed: int) -> TinyModel:
     """A model that is built once, whichever worker is first to ask for it."""
-    from filelock import FileLock
-
     from tests.support.tiny_releases import TinyModel
 
-    base = factory.getbasetemp()
-    models = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
-    models.mkdir(exist_ok=True)
-    built = models / f"{head}-{seed}"
-    with FileLock(f"{built}.lock"):
-        if not built.exists():
-            # Here and not at the top: torch takes seconds, and most tests need none of this.
-            from tests.support.exported import build_model
+    def build(directory: Path) -> None:
+        # Here and not at the top: torch takes seconds, and most tests need none of this.
+        from tests.support.exported import build_model
 
-            build_model(models / f".{built.name}", head, seed).directory.rename(built)
-    return TinyModel(built, head)
+        build_model(directory, head, seed)
+
+    return TinyModel(build_once(factory, f"{head}-{seed}", build), head)
 
 
 def _build_light(factory: pytest.TempPathFactory, seed: int) -> TinyModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.store.artifacts import Store
+from tests.support.shared import build_once
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
@@ -108,6 +110,11 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Road:
 
 
 def _road(factory: pytest.TempPathFactory, name: str) -> Road:
+    """A pipeline that is trained and evaluated once, in a copy for this worker, which may publish more in it."""
     from tests.support.small_pipeline import open_road, small_recipe
 
-    return open_road(small_recipe(name), factory.mktemp(name), train=2000, test=400)
+    def opened(home: Path) -> Road:
+        return open_road(small_recipe(name), home, train=2000, test=400)
+
+    evaluated = build_once(factory, f"road-{name}", lambda home: opened(home).evaluated)
+    return opened(shutil.copytree(evaluated, factory.mktemp(name) / "home"))

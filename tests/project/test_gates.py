@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from pipeline.settings import ROOT
 from tests.support.gates import BREAKS, PAGE, proofs
+from tests.support.shared import VARIABLE, shared_directory
 
 Ends = dict[str, list[tuple[bool, str]]]
 
@@ -36,7 +38,8 @@ def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     options = [f"--broken={file}", f"--basetemp={file.parent / 'tmp'}", "-p", "no:cacheprovider"]
     tests = [f"{proofs()[proof]}::{proof}" for proof in asked]
     command = [sys.executable, "-m", "pytest", "-p", "tests.support.gates", *options, *tests]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = os.environ | {VARIABLE: str(shared_directory(tmp_path_factory))}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     # The expected result: some tests failed.
     assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
     found: Ends = json.loads(file.read_text(encoding="utf-8"))
