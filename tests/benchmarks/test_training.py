@@ -32,7 +32,7 @@ def test_ours_beside_the_usual_script(data: Path) -> None:
 def test_threads_of_a_batch() -> None:
     # Only one variant: each needs three processes that import torch, and variants differ in two numbers only.
     way = "a thread a core, of a batch"
-    found = said("threads", "--seconds", "0.1", "--rounds", "1", "--ways", way)
+    found = said("threads", "--recipe", "klue-sts", "--seconds", "0.1", "--rounds", "1", "--ways", way)
     assert set(found["ways"]) == {way}
     assert set(found["ways"][way]) == {"alone", "two at once"}
     assert all(rate > 0 for rate in found["ways"][way].values())
