@@ -323,14 +323,3 @@ def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
     (data / "nsmc" / "daily" / f"{day_of(2)}.tsv").write_text("what?")
     with pytest.raises(DataError, match="same date; rule: one file per day"):
         find_files(recipe, data, day_of(DAYS))
-
-
-def test_every_real_day_is_used(real_data: Path) -> None:
-    recipe = load_recipe("nsmc", "embedded")
-    inputs = find_files(recipe, real_data, date(2016, 1, 1))
-    if not inputs.arrivals:
-        pytest.skip(f"{real_data} holds no arrivals below nsmc/daily")
-    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
-    arrivals = [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
-    assert len(arrivals) == len(inputs.arrivals)
-    assert [arrival.sentence("critical") for arrival in arrivals if arrival.level == "critical"] == []

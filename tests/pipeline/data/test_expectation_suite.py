@@ -220,9 +220,9 @@ def test_every_rule_has_text_severity_and_reason(name: str, rules: list[dict[str
     assert len({rule["id"] for rule in rules}) == len(rules)
 
 
-@pytest.mark.parametrize("name", sorted(BREAKS))
-def test_the_published_files_break_no_critical_rule(name: str, real_data: Path, opened: dict[str, OpenSuite]) -> None:
-    recipe = load_recipe(name, "embedded")
+def test_published_pairs_break_no_critical_rule(real_data: Path, opened: dict[str, OpenSuite]) -> None:
+    # `tests/models` has the reviews, which are many.
+    recipe = load_recipe("klue-sts", "embedded")
     for split in SPLITS:
         broken = broken_rules(recipe, real_data, split, opened)
         assert [finding.rule for finding in broken if finding.severity == "critical"] == []
