@@ -1,6 +1,6 @@
 """Measure training steps per second of `mini` on a CPU: one thread or one per core, one training or two at once.
 
-python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--rounds 3] [--json]
+python -m benchmarks.threads [--recipe nsmc] [--ways WAY ...] [--seconds 8] [--warm 10] [--rounds 3] [--json]
 Several threads share each matrix product, or compute a part of the batch each (`pipeline/training/batch_threads.py`).
 Batches have the recipe's size and random tokens; the ways are interleaved.
 """
@@ -33,7 +33,6 @@ WAYS = {
 }
 #: Tokens per row of successive batches, padded as after `group_by_length`.
 LENGTHS = (10, 14, 20, 28, 50)
-WARM = 10
 
 
 def main() -> None:
@@ -42,14 +41,15 @@ def main() -> None:
     parser.add_argument("--recipe", default="nsmc")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seconds", type=float, default=8.0, help="seconds per training, after the warm-up")
+    parser.add_argument("--warm", type=int, default=10, help="steps of the warm-up")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(train(arguments.recipe, arguments.ways[0], arguments.seconds))
+        print(train(arguments.recipe, arguments.ways[0], arguments.seconds, arguments.warm))
         return
-    document = measure(arguments.recipe, arguments.ways, arguments.seconds, arguments.rounds)
+    document = measure(arguments)
     if arguments.json:
         print(json.dumps(document, indent=1))
         return
@@ -58,25 +58,26 @@ def main() -> None:
         print(f"{way:<28} alone {row['alone']:5.1f}   two at once {row['two at once']:5.1f}")
 
 
-def measure(recipe: str, ways: list[str], seconds: float, rounds: int) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the median steps per second of each way; for two trainings at once, of the slower one."""
-    seen: dict[str, dict[str, list[float]]] = {way: {"alone": [], "two at once": []} for way in ways}
-    for _ in range(rounds):
-        for way in ways:
+    seen: dict[str, dict[str, list[float]]] = {way: {"alone": [], "two at once": []} for way in arguments.ways}
+    for _ in range(arguments.rounds):
+        for way in arguments.ways:
             for case, trainings in (("alone", 1), ("two at once", 2)):
-                seen[way][case].append(slowest(recipe, way, seconds, trainings))
+                seen[way][case].append(slowest(arguments, way, trainings))
     return {
-        "recipe": recipe,
+        "recipe": arguments.recipe,
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "ways": {way: {case: statistics.median(found) for case, found in row.items()} for way, row in seen.items()},
     }
 
 
-def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
+def slowest(arguments: argparse.Namespace, way: str, trainings: int) -> float:
     """Return the steps per second of the slowest of `trainings` concurrent processes."""
     policy = WAYS[way][-1]
     command = [sys.executable, "-m", "benchmarks.threads", "--one"]
-    command += ["--recipe", recipe, "--ways", way, "--seconds", str(seconds)]
+    command += ["--recipe", arguments.recipe, "--ways", way]
+    command += ["--seconds", str(arguments.seconds), "--warm", str(arguments.warm)]
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | library_environment(Path(home)) | {"OMP_WAIT_POLICY": policy}
         if not policy:
@@ -87,7 +88,7 @@ def slowest(recipe: str, way: str, seconds: float, trainings: int) -> float:
         return min(float(process.communicate()[0]) for process in processes)
 
 
-def train(name: str, way: str, seconds: float) -> float:
+def train(name: str, way: str, seconds: float, warm: int) -> float:
     """Return the steps per second of one training."""
     import torch
     from torch import Tensor
@@ -112,10 +113,10 @@ def train(name: str, way: str, seconds: float) -> float:
     side_by_side, parameters = BatchThreads(sharing), list(model.parameters())
     started = 0.0
     for step in count():
-        if step == WARM:
+        if step == warm:
             started = time.perf_counter()
         if started and (spent := time.perf_counter() - started) > seconds:
-            return (step - WARM) / spent
+            return (step - warm) / spent
         tokens = torch.randint(config.vocab_size, (settings.batch_size, LENGTHS[step % len(LENGTHS)]))
         batch = {"input_ids": tokens, "labels": torch.randint(2, (settings.batch_size,))}
         side_by_side.learn(parameters, batch, forward)

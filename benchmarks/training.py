@@ -25,8 +25,8 @@ from benchmarks.cut import first_rows
 from pipeline.settings import ROOT
 
 SIDES = ("ours", "usual")
-#: Size of the square matrices whose product gives the machine's rate, and the number of its measurements.
-SQUARE, PRODUCTS = 2048, 10
+#: Number of measurements of the machine's rate.
+PRODUCTS = 10
 
 
 def main() -> None:
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--square", type=int, default=2048, help="size of the matrices that give the machine's rate")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=7, help=argparse.SUPPRESS)
@@ -121,6 +122,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     trained, seconds, padding = (ours if arguments.side == "ours" else usual)(job, tokenized)
     started = time.monotonic()
     figures = tokenized.figures["train"]
+    peak = matrix_rate(trained.device, arguments.square)
     rows, tokens = figures["rows"] * arguments.epochs, figures["rows"] * figures["mean_length"] * arguments.epochs
     return {
         "device": device_name(trained.device),
@@ -129,7 +131,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
         "samples_per_second": rows / seconds,
         "tokens_per_second": tokens / seconds,
         "padding": padding,
-        "share_of_peak": tokens / seconds * work_of(trained, figures["mean_length"]) / matrix_rate(trained.device),
+        "share_of_peak": tokens / seconds * work_of(trained, figures["mean_length"]) / peak,
         "metric": judge(job.recipe, trained, tokenized),
         "other_seconds": apart + time.monotonic() - started,
     }
@@ -236,15 +238,15 @@ def work_of(trained: Any, length: float) -> float:
     return 6.0 * (weights + attention)
 
 
-def matrix_rate(device: Any) -> float:
-    """Return the operations per second of this machine's bf16 matrix products (fp32 if it has no bf16)."""
+def matrix_rate(device: Any, size: int) -> float:
+    """Return the operations per second of this machine's bf16 products of square matrices (fp32 if it has no bf16)."""
     import torch
 
     from pipeline.models.hardware import has_bf16
 
     kind = torch.bfloat16 if has_bf16() else torch.float32
     torch.set_num_threads(os.cpu_count() or 1)
-    left, right = (torch.randn(SQUARE, SQUARE, device=device, dtype=kind) for _ in range(2))
+    left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
     best = float("inf")
     for _ in range(PRODUCTS):
         wait(device)
@@ -252,7 +254,7 @@ def matrix_rate(device: Any) -> float:
         left @ right
         wait(device)
         best = min(best, time.perf_counter() - started)
-    return 2.0 * SQUARE**3 / best
+    return 2.0 * size**3 / best
 
 
 def wait(device: Any) -> None:

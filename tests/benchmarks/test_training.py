@@ -17,7 +17,7 @@ FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
 
 
 def test_ours_beside_the_usual_script(data: Path) -> None:
-    found = said("training", "--data", str(data), "--rows", "200", "--rounds", "1", *FEW)
+    found = said("training", "--data", str(data), "--rows", "200", "--rounds", "1", "--square", "256", *FEW)
     assert 100 < found["train_rows"] <= 200
     assert found["ratio"] == found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"]
     assert found["ratios"] == [round(found["ratio"], 2)]
@@ -32,7 +32,7 @@ def test_ours_beside_the_usual_script(data: Path) -> None:
 def test_threads_of_a_batch() -> None:
     # Only one variant: each needs three processes that import torch, and variants differ in two numbers only.
     way = "a thread a core, of a batch"
-    found = said("threads", "--recipe", "klue-sts", "--seconds", "0.1", "--rounds", "1", "--ways", way)
+    found = said("threads", "--recipe", "klue-sts", "--seconds", "0.1", "--warm", "1", "--rounds", "1", "--ways", way)
     assert set(found["ways"]) == {way}
     assert set(found["ways"][way]) == {"alone", "two at once"}
     assert all(rate > 0 for rate in found["ways"][way].values())

@@ -18,12 +18,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from safetensors.torch import load_file, save_file
 
+from benchmarks.cut import first_rows
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job, open_job
 from pipeline.recipes.files import read_toml
 from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
 from pipeline.recipes.overrides import read_overrides
 from pipeline.recipes.schema import SCRATCH
+from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.tuning.search import tune
@@ -35,21 +37,25 @@ from tests.support.small_pipeline import SMALL, save_base
 
 pytestmark = pytest.mark.torch
 
-TINY = SMALL | {"train.epochs": 1, "train.batch_size": 64}
+TINY = SMALL | {"train.epochs": 1, "train.batch_size": 64, "data.min_train_rows": 1, "data.min_test_rows": 1}
 RATE = "train.learning_rate=1e-3..1e-2"
 #: At most four trainings, for any number of trials.
 FEW = ("train.batch_size=64,128", "train.epochs=1,2")
 
 
 def open_in(home: Path, **further: Any) -> Job:
-    return open_job("nsmc", settings=load_settings().model_copy(update={"home": home}), overrides=TINY | further)
+    settings = load_settings().model_copy(update={"home": home, "data": home / "few"})
+    return open_job("nsmc", settings=settings, overrides=TINY | further)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a home with the sample, validated and tokenized."""
+    """Return a home with few rows of the sample, validated and tokenized."""
     home = tmp_path_factory.mktemp("prepared") / "home"
+    write_sample(home / "few")
     job = open_in(home)
+    for file, rows in ((job.recipe.data.train, 800), (job.recipe.data.test, 100)):
+        (home / "few" / file).write_bytes(first_rows(home / "few" / file, rows))
     TOKENIZE.run(job, VALIDATE.run(job))
     return home
 
@@ -58,6 +64,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(prepared: Path, tmp_path: Path) -> Path:
     """Return a copy for one test."""
     return shutil.copytree(prepared, tmp_path / "home")
+
+
+@pytest.fixture
+def place(home: Path) -> Place:
+    """Return the command line in that home."""
+    return Place(home, SAEBYEOK_DATA=str(home / "few"))
 
 
 def nothing(_: str) -> None:
@@ -184,8 +196,7 @@ def test_resumed_search_equals_an_uninterrupted_one(home: Path, tmp_path: Path) 
     assert len({tuple(item.items()) for item in values(whole)}) > 2, "the trials differ"
 
 
-def test_killed_search_resumes_without_losing_a_trial(home: Path) -> None:
-    place = Place(home)
+def test_killed_search_resumes_without_losing_a_trial(home: Path, place: Place) -> None:
     arguments = ["--verbose", "tune", "nsmc", *sets(TINY | {"train.epochs": 8}), "--search", RATE, "--trials", "1"]
 
     def checkpoints() -> list[Path]:
@@ -297,8 +308,8 @@ def test_by_default_it_searches_around_every_recipe(name: str) -> None:
 # --- the command line ---
 
 
-def test_command_line_searches_and_uses_the_result(home: Path, tmp_path: Path) -> None:
-    place, out = Place(home), tmp_path / "best.toml"
+def test_command_line_searches_and_uses_the_result(place: Place, tmp_path: Path) -> None:
+    out = tmp_path / "best.toml"
     found = place.raw("tune", "nsmc", *sets(TINY), "--search", RATE, "--trials", "2", "--out", str(out))
     assert found.returncode == 0, found.stderr
     assert " validation rows, trial " in found.stdout
