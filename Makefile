@@ -69,8 +69,9 @@ lint:
 types:
 	.venv/bin/mypy
 
-# One worker per file, so that its tests share fixtures. A test that hangs fails with its stack after twenty minutes.
-workers = -n 2 --dist loadfile --no-loadscope-reorder --timeout 1200
+# A worker takes whole files, whose tests share fixtures. For two cores there are three workers, because many tests wait
+# for other processes. A test that hangs fails with its stack after twenty minutes.
+workers = -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200
 tests:
 	$(pytest) $(workers)
 

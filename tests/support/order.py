@@ -14,16 +14,24 @@ import pytest
 from pipeline.settings import ROOT
 from tests.support.needs import needs_of
 
-#: Files by processor time, the slowest first.
+#: Files by time, the slowest first.
 LONGEST = (
     "tests/e2e/test_up.py",
-    "tests/pipeline/stages/test_train.py",
-    "tests/pipeline/stages/test_export.py",
-    "tests/project/test_gates.py",
-    "tests/pipeline/tuning/test_search.py",
-    "tests/pipeline/cli/test_run.py",
+    "tests/pipeline/tracking/test_sync.py",
     "tests/benchmarks/test_training.py",
+    "tests/pipeline/deployment/test_deployer.py",
+    "tests/pipeline/pretraining/test_pretrain.py",
+    "tests/pipeline/cli/test_run.py",
+    "tests/pipeline/data/test_daily_arrivals.py",
+    "tests/pipeline/tuning/test_search.py",
+    "tests/pipeline/stages/test_train.py",
+    "tests/pipeline/tracking/test_runs.py",
     "tests/benchmarks/test_service.py",
+    "tests/project/test_gates.py",
+    "tests/pipeline/training/test_distributed.py",
+    "tests/pipeline/store/test_buckets.py",
+    "tests/pipeline/stages/test_export.py",
+    "tests/pipeline/stages/test_validate.py",
     "tests/serving/test_page.py",
     "tests/dags/test_runs.py",
 )
