@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,15 @@ def test_every_request_has_a_connection_of_its_own(service: InProcess, client: S
     for _ in range(3):
         client.releases()
     assert len(seen) == 3
+
+
+def test_service_that_is_too_slow_is_not_live(service: InProcess) -> None:
+    def sleep(_: object) -> None:
+        time.sleep(0.5)
+
+    service.script = sleep  # type: ignore[assignment]
+    with ServiceClient(service.settings.service_url, timeout=0.05) as client:
+        assert not client.is_live()
 
 
 def test_proxies_of_the_environment_are_not_used(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
