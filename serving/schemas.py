@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pipeline.recipes.kinds import Inputs, Kind, Route
+from pipeline.recipes.kinds.task_kind import Inputs, Kind, Method, Route
 
 SAMPLE = "whether the release was trained on the shipped sample data instead of real data"
 TRUNCATED = "whether the {0} was longer than the model's maximum and its end was cut off"
@@ -17,8 +17,6 @@ UNKNOWN = "share of the {0}'s tokens that are unknown to the model, from 0 to 1;
 
 #: Header that addresses a staged or live release by id or ref.
 RELEASE_HEADER = "X-Saebyeok-Release"
-
-Method = Literal["cross-encoder", "cosine", "euclidean"]
 
 # Stop at the first invalid item: a body with a million of them would cause a million errors.
 Texts = Annotated[list[str], FailFast()]

@@ -141,13 +141,7 @@ class Saebyeok:
         self._check(inputs, ctx)
         engine = self._engine(Need("classification", "pair" if paired else "text"), body.recipe, ctx)
         answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
-        labels = engine.card.labels
-        results = []
-        for row, read in zip(answer.values.tolist(), _readings(answer), strict=True):
-            score = max(row)
-            probabilities = dict(zip(labels, row, strict=True))
-            results.append({"label": labels[row.index(score)], "score": score, "probabilities": probabilities, **read})
-        return ClassifyResponse.model_validate({**_named(engine), "results": results})
+        return ClassifyResponse.model_validate({**_named(engine), "results": _results(engine, answer)})
 
     @bentoml.api(route="/similarity", input_spec=posted(SimilarityRequest))  # type: ignore[untyped-decorator]
     async def similarity(self, body: SimilarityRequest, /, ctx: bentoml.Context) -> SimilarityResponse:
@@ -157,10 +151,8 @@ class Saebyeok:
         engine = self._engine(Need("regression", "pair", body.method), body.recipe, ctx)
         method = body.method or engine.methods[0]
         answer = await self._sharing.answer(engine.answer, pairs, alone=self._alone(ctx), method=method)
-        cut = engine.card.similar_at or 0.0
-        rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
-        results = [{"score": score, "similar": score >= cut, **read} for score, read in rows]
-        return SimilarityResponse.model_validate({**_named(engine), "method": method, "results": results})
+        document = {**_named(engine), "method": method, "results": _results(engine, answer)}
+        return SimilarityResponse.model_validate(document)
 
     @bentoml.api(route="/score", input_spec=posted(ScoreRequest))  # type: ignore[untyped-decorator]
     async def score(self, body: ScoreRequest, /, ctx: bentoml.Context) -> ScoreResponse:
@@ -169,9 +161,7 @@ class Saebyeok:
         self._check(inputs, ctx)
         engine = self._engine(Need("regression", "text"), body.recipe, ctx)
         answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
-        rows = zip(answer.values[:, 0].tolist(), _readings(answer), strict=True)
-        results = [{"score": score, **read} for score, read in rows]
-        return ScoreResponse.model_validate({**_named(engine), "results": results})
+        return ScoreResponse.model_validate({**_named(engine), "results": _results(engine, answer)})
 
     @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
     async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:
@@ -212,6 +202,13 @@ def _named(engine: Engine) -> dict[str, Any]:
     """Return the fields of a response that describe its release."""
     card = engine.card
     return {"recipe": card.recipe, "release": card.id, "sample": card.sample}
+
+
+def _results(engine: Engine, answer: Answer) -> list[dict[str, Any]]:
+    """Return the results of a response, in the form of the release's kind of task."""
+    card, task = engine.card, engine.card.task
+    rows = zip(answer.values.tolist(), _readings(answer), strict=True)
+    return [{**task.result(card, row), **read} for row, read in rows]
 
 
 def _readings(answer: Answer) -> Iterator[dict[str, Any]]:

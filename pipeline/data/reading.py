@@ -13,9 +13,10 @@ import pandas as pd
 
 from pipeline.errors import AbsentDataError, DataError
 from pipeline.recipes.files import published_files
+from pipeline.recipes.kinds.inputs import TEXTS
 from pipeline.recipes.labels import numeral, spellings
 from pipeline.recipes.loading import RECIPES
-from pipeline.recipes.schema import TEXTS, Recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.texts import composed, visible
 
 Split = Literal["train", "test"]

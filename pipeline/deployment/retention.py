@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ArtifactError, PrunedError
-from pipeline.recipes.schema import METRICS
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, rank_releases, served_on
@@ -118,7 +117,7 @@ def _best(store: Store, path: Sequence[Deployment]) -> Iterator[Artifact]:
     """Yield for each recipe the best releases before the last one on `path`, on sample and on real data."""
     for name, ref in path[-1].releases.items() if path else ():
         try:
-            metric = METRICS[read_card(store.open(ref)).kind][0]
+            metric = read_card(store.open(ref)).task.metrics[0]
         except ArtifactError:
             # A deployment whose release is lost cannot be rolled back to; `find_outdated` reports damaged manifests.
             continue

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.recipes.kinds.task_kind import TaskKind
 from pipeline.recipes.strict_model import Strict
 
 #: One text or a pair. Each `{name}` in it is replaced by each of the words of that name in turn.
@@ -41,13 +42,9 @@ class BehaviourTest(Strict):
     within: Annotated[float, Field(gt=0)] | None = None
     by: float | None = None
 
-    def check(self, *, pair: bool, labels: tuple[str, ...]) -> None:
-        """Raise ValueError if the test does not fit a recipe of pairs or texts, with `labels` (empty: with scores)."""
-        wanted = {
-            "minimum": {"label"} if labels else {"score"},
-            "invariance": set() if labels else {"within"},
-            "direction": {"by", "label"} if labels else {"by"},
-        }[self.kind]
+    def check(self, task: TaskKind, labels: tuple[str, ...]) -> None:
+        """Raise ValueError if the test does not fit a recipe of the kind `task` with `labels`."""
+        wanted = task.expectations[self.kind]
         given = {name for name in ("label", "score", "within", "by") if getattr(self, name) is not None}
         if given != wanted:
             raise ValueError(
@@ -62,8 +59,9 @@ class BehaviourTest(Strict):
             raise ValueError(f"{self.name!r}: `score` must be [lowest, highest], not {list(self.score)}")
         for case in self.cases:
             question = self.question(case)
-            if len(question) != 1 + (self.kind != "minimum") or any(len(item) != 1 + pair for item in question):
-                form = "[text, text]" if pair else "text"
+            width = len(task.texts)
+            if len(question) != 1 + (self.kind != "minimum") or any(len(item) != width for item in question):
+                form = "text" if width == 1 else "[text, text]"
                 wanted_form = form if self.kind == "minimum" else f"[{form}, {form}]"
                 raise ValueError(f"{self.name!r}: a case of kind {self.kind} is {wanted_form}, not {case!r}")
 

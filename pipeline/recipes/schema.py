@@ -8,17 +8,13 @@ from pydantic import Field, model_validator
 
 from pipeline.recipes.behaviour import Behaviour
 from pipeline.recipes.data_schema import DataSpec, Positive, SourceSpec
-from pipeline.recipes.kinds import Inputs, Kind
+from pipeline.recipes.kinds.registry import kind_of
+from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective, TaskKind
 from pipeline.recipes.labels import check_labels
 from pipeline.recipes.strict_model import Strict
 
-#: Names of the text columns in artifacts, independent of the data file.
-TEXTS = ("text", "text_pair")
-
-
 #: `model.base` of a recipe that trains encoder and vocabulary from scratch on its own data.
 SCRATCH = "scratch"
-METRICS = {"classification": ("accuracy", "f1"), "regression": ("pearson", "f1")}
 
 
 class ScratchSpec(Strict):
@@ -42,7 +38,7 @@ class ModelSpec(Strict):
     """The model to fine-tune, and its objective."""
 
     base: str = Field(min_length=1, description=f"'mini', a hub id, a local directory, or {SCRATCH!r}")
-    objective: Literal["cross-encoder", "bi-encoder"] | None = Field(default=None, description="for pairs only")
+    objective: Objective | None = Field(default=None, description="for pairs only")
     pooling: Literal["cls", "mean"] = Field(
         description="vector of a text: the state of [CLS], or the mean of all states"
     )
@@ -135,36 +131,34 @@ class Recipe(Strict):
     behaviour: Behaviour = Field(description="read from behaviour/<name>.toml, next to the recipe")
 
     @property
+    def task(self) -> TaskKind:
+        """The kind of task that the model learns."""
+        return kind_of(self.kind, self.inputs, self.model.objective)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Return the metrics of this kind; the first one decides."""
-        return METRICS[self.kind]
+        return self.task.metrics
 
     @property
     def text_columns(self) -> list[str]:
         """Return the names of the text columns in artifacts: `text`, and for pairs also `text_pair`."""
-        return list(TEXTS[: len(self.data.texts)])
+        return list(self.task.texts)
 
     @model_validator(mode="after")
     def _kind_has_its_fields(self) -> Self:
-        if self.kind == "classification" and len(self.labels) < 2:
-            raise ValueError("a classification recipe needs at least two `labels`")
+        self.task.check(self)
         check_labels(self.labels)
         if unknown := set(self.renamed_labels.values()) - set(self.labels):
             raise ValueError(f"`renamed_labels` must lead to names in `labels`, not to {', '.join(sorted(unknown))}")
-        if self.kind == "regression" and (self.score_range is None or self.similar_at is None):
-            raise ValueError("a regression recipe needs `score_range` and `similar_at`")
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:
             raise ValueError("`score_range` must be [lowest, highest] with `similar_at` between them")
         return self
 
     @model_validator(mode="after")
     def _inputs_fit(self) -> Self:
-        if len(self.data.texts) != (2 if self.inputs == "pair" else 1):
-            raise ValueError(f"`data.texts` must name {'two columns' if self.inputs == 'pair' else 'one column'}")
-        if (self.model.objective is None) == (self.inputs == "pair"):
-            raise ValueError("`model.objective` (cross-encoder or bi-encoder) is required for pairs and only for pairs")
-        if self.model.objective == "bi-encoder" and self.kind != "regression":
-            raise ValueError("`model.objective` bi-encoder needs a regression recipe, because it learns a score")
+        if (count := len(self.task.texts)) != len(self.data.texts):
+            raise ValueError(f"`data.texts` must name {'one column' if count == 1 else 'two columns'}")
         if self.model.base == SCRATCH and self.model.scratch is None:
             raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
         if self.train.dropout is not None and self.model.base == SCRATCH:
@@ -174,13 +168,13 @@ class Recipe(Strict):
         if self.train.frozen_layers and self.train.tune == "head":
             raise ValueError("`train.frozen_layers` must be 0 if `train.tune` is head, which trains no layer")
         mixed = self.train.left_out or self.train.strangers or self.train.joined
-        if mixed and self.model.objective != "bi-encoder":
+        if mixed and not self.task.augments:
             raise ValueError("`train.left_out`, `train.strangers` and `train.joined` must be 0 except for bi-encoders")
         if self.train.tune == "head" and self.model.base == SCRATCH:
             raise ValueError("`train.tune` head needs a base model: from scratch, the encoder is not pretrained")
         if self.train.start == "champion" and self.model.base == SCRATCH:
             raise ValueError("`train.start` champion needs a base model: from scratch, each run has its own vocabulary")
-        if self.train.tune == "head" and self.model.objective == "bi-encoder":
+        if self.train.tune == "head" and not self.task.trains_head:
             raise ValueError("`train.tune` head is not for a bi-encoder, which has no head to train")
         return self
 
@@ -203,7 +197,7 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _behaviour_is_bounded(self) -> Self:
         for test in self.behaviour.tests:
-            test.check(pair=self.inputs == "pair", labels=self.labels)
+            test.check(self.task, self.labels)
         capabilities = self.behaviour.capabilities
         for name in capabilities:
             if name not in self.gate.behaviour:

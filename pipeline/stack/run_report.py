@@ -14,7 +14,7 @@ import httpx
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.job import open_store
 from pipeline.loopback import is_loopback
-from pipeline.recipes.kinds import ROUTES
+from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.loading import recipe_names
 from pipeline.settings import Settings
 from pipeline.stack.airflow_api import AirflowApi
@@ -117,8 +117,8 @@ def example_requests(store: Store, live: dict[str, Any]) -> list[ExampleRequest]
     """Return one request per endpoint, for the deployed recipes in `live` (`recipes` of `GET /releases`)."""
     found = [ExampleRequest("/livez"), ExampleRequest("/readyz")]
     cards = {name: read_card(store.open(release["ref"])) for name, release in sorted(live.items())}
-    for place, route in ROUTES.items():
-        fitting = {name: card for name, card in cards.items() if (card.kind, card.inputs) == place}
+    for route, inputs in dict.fromkeys((found.route, found.inputs) for found in KINDS.values()):
+        fitting = {name: card for name, card in cards.items() if (card.route, card.inputs) == (route, inputs)}
         for name, card in fitting.items():
             found.append(ExampleRequest(route, example_body(card) | ({"recipe": name} if len(fitting) > 1 else {})))
     return [
@@ -132,8 +132,7 @@ def example_requests(store: Store, live: dict[str, Any]) -> list[ExampleRequest]
 def example_body(card: Card) -> dict[str, Any]:
     """Return an example body for a release: its golden sentences (or pairs) with the lowest and the highest answer."""
     ordered = sorted(card.golden, key=lambda golden: golden.expected)
-    chosen = [list(golden.texts) for golden in (ordered[0], ordered[-1])]
-    return {"pairs": chosen} if card.inputs == "pair" else {"texts": [text for (text,) in chosen]}
+    return card.task.body([golden.texts for golden in (ordered[0], ordered[-1])])
 
 
 def ask(settings: Settings, request: ExampleRequest) -> Iterator[str]:
@@ -190,7 +189,7 @@ def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool
 
 def next_steps(settings: Settings, store: Store, live: dict[str, Any]) -> Iterator[str]:
     """Yield the lines that suggest next steps."""
-    classifier = next((name for name, release in sorted(live.items()) if release["kind"] == "classification"), "nsmc")
+    classifier = next((name for name, release in sorted(live.items()) if release["labels"]), "nsmc")
     yield ""
     yield f"Next steps{' (set the same environment variables)' if VARIABLES & os.environ.keys() else ''}:"
     yield f"  run with other parameters            {settings.airflow_url}/dags/nightly_retrain (Trigger)"

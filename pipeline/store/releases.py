@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.recipes.kinds import ROUTES, Inputs, Kind, Route
+from pipeline.recipes.kinds.registry import kind_of
+from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective, Route, TaskKind
 from pipeline.store.artifacts import Artifact
 from pipeline.store.formats import Record
 
@@ -59,7 +60,7 @@ class Card(Record):
     title: str
     kind: Kind
     inputs: Inputs
-    objective: Literal["cross-encoder", "bi-encoder"] | None
+    objective: Objective | None
     sample: bool
     labels: tuple[str, ...]
     score_range: tuple[float, float] | None
@@ -79,9 +80,14 @@ class Card(Record):
     created: datetime
 
     @property
+    def task(self) -> TaskKind:
+        """The kind of task that the model has learned."""
+        return kind_of(self.kind, self.inputs, self.objective)
+
+    @property
     def route(self) -> Route:
         """The service's route for this release."""
-        return ROUTES[self.kind, self.inputs]
+        return self.task.route
 
     @field_validator("variants", mode="before")
     @classmethod

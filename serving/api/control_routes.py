@@ -13,16 +13,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipeline.errors import ArtifactError
-from pipeline.recipes.kinds import Inputs, Kind
+from pipeline.recipes.kinds.registry import KINDS
+from pipeline.recipes.kinds.task_kind import Inputs, Kind, Method
 from serving.api.auth import is_authorized
 from serving.api.errors import ApiError, parse
 from serving.api.pages import page_routes
 from serving.deployed.follower import Follower
 from serving.deployed.model_store import model_tag
 from serving.engine.engine import Engine
-from serving.schemas import ErrorType, LiveRelease, Method, ReleasesResponse, StagedResponse, StageRequest
+from serving.schemas import ErrorType, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
 
-READS = {"text": "single texts", "pair": "pairs of texts"}
+READS: Mapping[Inputs, str] = {found.inputs: found.reads for found in KINDS.values()}
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 

@@ -11,12 +11,12 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import RefusedError, SaebyeokError, ServiceError
+from pipeline.recipes.kinds.task_kind import Method
 from pipeline.texts import without_password
 from serving.schemas import (
     ClassifyResponse,
     EmbedResponse,
     ErrorResponse,
-    Method,
     ReleasesResponse,
     ScoreResponse,
     SimilarityResponse,

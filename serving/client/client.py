@@ -24,6 +24,7 @@ from typing import Self
 import httpx
 
 from pipeline.loopback import is_loopback
+from pipeline.recipes.kinds.task_kind import Method
 from serving.client.calls import (
     Backoff,
     Call,
@@ -42,7 +43,6 @@ from serving.client.calls import (
 from serving.schemas import (
     ClassifyResponse,
     EmbedResponse,
-    Method,
     ReleasesResponse,
     ScoreResponse,
     SimilarityResponse,

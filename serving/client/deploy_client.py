@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import httpx
 from pydantic import BaseModel
 
 from pipeline.errors import GoldenMismatchError, ServiceError, SettingsError
+from pipeline.recipes.kinds.task_kind import Method, Route
 from pipeline.store.artifacts import Store
 from pipeline.store.releases import Card
 from serving.client.calls import Call, CallError, Model, NoAnswerError, classify_call, score_call, similarity_call
@@ -19,7 +19,6 @@ from serving.engine.golden import Ask
 from serving.schemas import (
     RELEASE_HEADER,
     ClassifyResponse,
-    Method,
     ScoreResponse,
     SimilarityResponse,
     StagedResponse,
@@ -112,6 +111,14 @@ class ServiceClient(Client):
             raise
 
 
+#: Methods that ask the service for answers, by route.
+ROUTES: Mapping[Route, Callable[..., ClassifyResponse | SimilarityResponse | ScoreResponse]] = {
+    "/classify": ServiceClient.classify,
+    "/similarity": ServiceClient.similarity,
+    "/score": ServiceClient.score,
+}
+
+
 def _addressed(call: Call[Model], release: str | None) -> Call[Model]:
     return call if release is None else replace(call, headers={RELEASE_HEADER: release})
 
@@ -123,20 +130,9 @@ def service_answers(client: ServiceClient, card: Card, ref: str | None = None) -
     """
 
     def ask(inputs: Sequence[tuple[str, ...]]) -> list[list[float]]:
-        answer: ClassifyResponse | SimilarityResponse | ScoreResponse
-        texts = [item[0] for item in inputs]
-        if card.route == "/classify":
-            asked: dict[str, Any] = {"pairs": inputs} if card.inputs == "pair" else {"texts": texts}
-            answer = client.classify(**asked, recipe=card.recipe, release=ref)
-            rows = [[result.probabilities[label] for label in card.labels] for result in answer.results]
-        else:
-            if card.route == "/similarity":
-                answer = client.similarity(inputs, card.recipe, release=ref)
-            else:
-                answer = client.score(texts, card.recipe, release=ref)
-            rows = [[result.score] for result in answer.results]
+        answer = ROUTES[card.route](client, **card.task.body(inputs), recipe=card.recipe, release=ref)
         if answer.release != card.id:
             raise GoldenMismatchError(f"{client.url} answered with release {answer.release} instead of {card.id}")
-        return rows
+        return [card.task.answer(card, result.model_dump()) for result in answer.results]
 
     return ask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from pipeline.errors import ArtifactError, BadInputError
+from pipeline.recipes.kinds.task_kind import AnswerForm, Method
 from pipeline.settings import Settings
 from pipeline.store.releases import Card, ScoreLine
 from pipeline.texts import composed
 from serving.engine.observer import Observer
 from serving.engine.session import Device, Floats, open_variant
-from serving.schemas import Method
 
 #: Largest padded sub-batch, in tokens: small enough for a core's cache, large enough to use a GPU fully.
 TOKEN_BUDGET: dict[Device, int] = {"cpu": 256, "cuda": 16_384}
@@ -117,15 +117,18 @@ class Engine:
     @property
     def methods(self) -> tuple[Method, ...]:
         """Methods to compare pairs, the default first; empty if the release compares none."""
-        if self.card.objective != "bi-encoder":
-            return ("cross-encoder",) if self.card.route == "/similarity" else ()
-        lines: dict[Method, ScoreLine | None] = {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
-        return tuple(method for method, line in lines.items() if line)
+        lines = self._lines
+        return tuple(method for method in self.card.task.methods if method not in lines or lines[method])
+
+    @property
+    def _lines(self) -> Mapping[Method, ScoreLine | None]:
+        """The fitted line to scores of each method that compares vectors."""
+        return {"cosine": self.card.calibration, "euclidean": self.card.euclidean}
 
     @property
     def has_vectors(self) -> bool:
         """Whether it can embed single texts."""
-        return self.card.objective == "bi-encoder"
+        return self.card.task.has_vectors
 
     def classify(self, texts: Sequence[str]) -> Floats:
         """Return class probabilities, (texts, labels). Raises ValueError if the release is not a classifier."""
@@ -165,11 +168,10 @@ class Engine:
         if method is not None and method not in self.methods:
             raise ValueError(f"{card.id} has no method {method}")
         self.check(inputs)
-        if card.objective == "bi-encoder":
-            return self._compare(inputs, method or "cosine")
+        if self.has_vectors:
+            return self._compare(inputs, method or card.task.methods[0])
         raw = self._run(inputs)
-        values = _softmax(raw.values) if card.kind == "classification" else self._clip(raw.values)
-        return replace(raw, values=values)
+        return replace(raw, values=FINISHES[card.task.answers](raw.values, *card.task.answer_range(card)))
 
     def check(self, inputs: Sequence[tuple[str, ...]]) -> None:
         """Raise BadInputError for the first of `inputs` that is not a valid text (or pair of texts)."""
@@ -179,24 +181,20 @@ class Engine:
 
     def problem(self, item: tuple[str, ...]) -> str | None:
         """Return why `item` is invalid, or None if it is valid."""
-        return _problem(item, 2 if self.card.inputs == "pair" else 1)
+        return _problem(item, len(self.card.task.texts))
 
     def _compare(self, pairs: Sequence[tuple[str, ...]], method: Method) -> Answer:
         both = self._run([(pair[side],) for side in (0, 1) for pair in pairs])
-        line = self.card.calibration if method == "cosine" else self.card.euclidean
+        line = self._lines[method]
         if line is None:
             raise ArtifactError(f"{self.card.id}: card.json has no calibration, which a bi-encoder needs")
         left, right = both.values[: len(pairs)], both.values[len(pairs) :]
         measure = np.einsum("ij,ij->i", left, right) if method == "cosine" else np.linalg.norm(left - right, axis=1)
-        scores = line.slope * measure + line.intercept
+        scores = (line.slope * measure + line.intercept).astype(np.float32)[:, None]
         truncated, tokens, unknown = (
             side.reshape(2, len(pairs)).sum(axis=0) for side in (both.truncated, both.tokens, both.unknown)
         )
-        return Answer(self._clip(scores.astype(np.float32)[:, None]), truncated > 0, tokens, unknown)
-
-    def _clip(self, scores: Floats) -> Floats:
-        low, high = self.card.score_range or (-np.inf, np.inf)
-        return np.asarray(np.clip(scores, low, high), dtype=np.float32)
+        return Answer(_clip(scores, *self.card.task.answer_range(self.card)), truncated > 0, tokens, unknown)
 
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """Return the model's raw output, rows in the order of `inputs`."""
@@ -280,6 +278,14 @@ def _problem(item: tuple[str, ...], width: int) -> str | None:
     return None
 
 
-def _softmax(logits: Floats) -> Floats:
+def _softmax(logits: Floats, *_: float) -> Floats:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True)) if len(logits) else logits
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def _clip(scores: Floats, low: float, high: float) -> Floats:
+    return np.asarray(np.clip(scores, low, high), dtype=np.float32)
+
+
+#: Functions from a model's raw output, and the range of an answer, to answers of each form.
+FINISHES: Mapping[AnswerForm, Callable[..., Floats]] = {"probabilities": _softmax, "score": _clip}

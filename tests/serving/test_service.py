@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
+from pipeline.recipes.kinds.task_kind import Method
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
@@ -27,7 +28,7 @@ from serving.client import AsyncClient, CallError, Client
 from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine
 from serving.engine.golden import check_golden
-from serving.schemas import Method, ReadyResponse, ScoreResponse
+from serving.schemas import ReadyResponse, ScoreResponse
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 

@@ -15,13 +15,12 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import BertProcessing
 
-from pipeline.recipes.kinds import Inputs, Kind
+from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Check, Decision
 from pipeline.store.releases import Card, Golden, ScoreLine, Variant
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
-Objective = Literal["cross-encoder", "bi-encoder"]
 
 SENTENCES = (
     "정말 재미있는 영화였어요",

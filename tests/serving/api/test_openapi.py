@@ -8,10 +8,11 @@ from typing import get_args
 import pytest
 from jsonschema import Draft202012Validator
 
+from pipeline.recipes.kinds.task_kind import Method
 from pipeline.settings import Settings
 from serving.api.middleware import BODIES
 from serving.api.openapi import COMMITTED, describe
-from serving.schemas import ErrorType, Method
+from serving.schemas import ErrorType
 
 
 def committed() -> dict[str, object]:

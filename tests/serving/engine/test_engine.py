@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerFast
 from pipeline.devices import cuda_devices
 from pipeline.errors import ArtifactError, BadInputError
 from pipeline.models.row_encoder import Encoder
+from pipeline.recipes.kinds.task_kind import Method
 from pipeline.settings import load_settings
 from pipeline.store.artifacts import Store
 from serving.engine.engine import PADDING, Engine, EngineOptions, sub_batches
 from serving.engine.session import Device
-from serving.schemas import Method
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.cpu

@@ -1,0 +1,67 @@
+"""Classification: the answer is a probability for each label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
+
+
+def label_values(labels: Sequence[str]) -> dict[str, int]:
+    """Map each spelling of a label in a file, its name or its number, to its number."""
+    names = {name: number for number, name in enumerate(labels)}
+    if any(name.isdigit() for name in names):
+        return names
+    return {str(number): number for number in names.values()} | names
+
+
+class Classification(TaskKind):
+    """A kind that assigns one of several labels."""
+
+    kind = "classification"
+    route = "/classify"
+    metric_names = MappingProxyType({"accuracy": "accuracy", "f1": "F1"})
+    answers = "probabilities"
+    expectations = MappingProxyType(
+        {
+            "minimum": frozenset({"label"}),
+            "invariance": frozenset(),
+            "direction": frozenset({"by", "label"}),
+        }
+    )
+
+    words = ReportWords(
+        plot="Confusion matrix",
+        plot_content="Confusion matrix",
+        mistakes="Most confident mistakes",
+        watched="the probability of the tested label",
+    )
+
+    def check(self, fields: AnswerFields) -> None:
+        """Raise ValueError unless there are at least two labels."""
+        if len(fields.labels) < 2:
+            raise ValueError("a classification recipe needs at least two `labels`")
+
+    def answer_range(self, fields: AnswerFields) -> tuple[float, float]:
+        """Return the range of a probability."""
+        return 0.0, 1.0
+
+    def label_rule(self, fields: AnswerFields) -> str:
+        """Return the valid spellings."""
+        return f"one of {', '.join(label_values(fields.labels))}"
+
+    def suite_parameters(self, fields: AnswerFields) -> dict[str, Any]:
+        """Return the valid spellings as `labels`."""
+        return {"labels": list(label_values(fields.labels))}
+
+    def result(self, fields: AnswerFields, answer: Sequence[float]) -> dict[str, Any]:
+        """Return `label` (the most probable one), `score` (its probability) and `probabilities` by label."""
+        score = max(answer)
+        probabilities = dict(zip(fields.labels, answer, strict=True))
+        return {"label": fields.labels[answer.index(score)], "score": score, "probabilities": probabilities}
+
+    def answer(self, fields: AnswerFields, result: Mapping[str, Any]) -> list[float]:
+        """Return the probabilities in the order of the labels."""
+        return [result["probabilities"][label] for label in fields.labels]
