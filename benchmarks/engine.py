@@ -100,8 +100,9 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
 
     from pipeline.export.convert import write_graphs
     from pipeline.export.onnx_graph import to_fp16, to_int8
-    from pipeline.models.trained import Trained
+    from pipeline.models.network import classifier_network
     from pipeline.store.releases import Card, Variant
+    from pipeline.tasks.trained import Trained
 
     layers, hidden = map(int, shape.split("x"))
     torch.manual_seed(7)
@@ -118,7 +119,8 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
     fused, exact, packed, small, half = (
         directory / f"model.{name}.onnx" for name in ("fused", "fp32", "packed", "int8", "fp16")
     )
-    write_graphs(Trained(recipe, module, tokenizer, None, None, torch.device("cpu")), fused, exact, packed)
+    network = classifier_network(module, recipe.model.pooling)
+    write_graphs(Trained(recipe, network, tokenizer, None, None, torch.device("cpu")), fused, exact, packed)
     # Random weights have no outlier channels.
     to_int8(exact, small, ())
     to_fp16(fused, half)

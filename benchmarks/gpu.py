@@ -27,8 +27,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from pipeline.export.convert import write_graphs
 from pipeline.export.onnx_graph import to_fp16
-from pipeline.models.trained import Trained
+from pipeline.models.network import classifier_network
 from pipeline.recipes.loading import load_recipe
+from pipeline.tasks.trained import Trained
 from pipeline.training.cls_only import compute_first_row
 from pipeline.training.packing import compile_layers, pack_rows
 
@@ -141,7 +142,8 @@ class RandomModel:
         names = ("fused", "exact", "packed", "padded")
         files = {name: self.directory / f"{self.shape}.{name}.onnx" for name in names}
         recipe = load_recipe("nsmc", "embedded", overrides={"model.pooling": "cls"})
-        model: Any = Trained(recipe, copy.deepcopy(self.model), None, None, None, torch.device("cpu"))  # type: ignore[arg-type]
+        network = classifier_network(copy.deepcopy(self.model), "cls")
+        model: Any = Trained(recipe, network, None, None, None, torch.device("cpu"))  # type: ignore[arg-type]
         write_graphs(model, files["fused"], files["exact"], files["packed"])
         to_fp16(files["fused"], files["padded"])
         return files

@@ -24,6 +24,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
 from pipeline.store.artifacts import Artifact
+from pipeline.tasks.registry import task_of
 
 
 def main() -> None:
@@ -121,9 +122,7 @@ def baseline(job: Job) -> dict[str, Any] | None:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     from pipeline.data.reading import read_split
-    from pipeline.evaluation.metrics import compute_metrics
-    from pipeline.models.trained import to_score
-    from pipeline.training.fine_tune import fit_line
+    from pipeline.tasks.bi_encoder import fit_line
 
     assert job.settings.data is not None
     train, test = (read_split(job.recipe, job.settings.data, split) for split in ("train", "test"))
@@ -134,8 +133,8 @@ def baseline(job: Job) -> dict[str, Any] | None:
         return np.asarray(left.multiply(right).sum(axis=1)).reshape(-1)
 
     line = fit_line(cosines(train), train["label"].to_numpy())
-    scores = to_score(job.recipe, line, cosines(test))
-    return {"baseline": "character TF-IDF cosine", **compute_metrics(job.recipe, test["label"].to_numpy(), scores)}
+    scores = task_of(job.recipe).scale(cosines(test), line)
+    return {"baseline": "character TF-IDF cosine", **task_of(job.recipe).metrics(test["label"].to_numpy(), scores)}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import DeploymentLog
+from pipeline.tasks.registry import task_of
 
 #: For a third of the reviews: lower thresholds, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
@@ -221,7 +222,6 @@ def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
     import pandas as pd
 
     from pipeline.evaluation.champions import load_rival
-    from pipeline.evaluation.metrics import paired_difference
     from pipeline.store.deployments import rank_served
 
     store = open_store(scenario.settings)
@@ -234,7 +234,7 @@ def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
         return "it is the best"
     rows = pd.read_parquet(champion.input("evaluated").path / "gate.parquet")
     ours, theirs = (load_rival(job.recipe, item).answers(job.recipe, rows) for item in (champion, found[0]))
-    return paired_difference(job.recipe, rows["label"].to_numpy(), ours, theirs)
+    return task_of(job.recipe).difference(rows["label"].to_numpy(), ours, theirs)
 
 
 def thirds(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from benchmarks.cut import first_rows
 from pipeline.settings import ROOT
+from pipeline.tasks.registry import task_of
 
 SIDES = ("ours", "usual")
 #: Number of measurements of the machine's rate.
@@ -153,8 +154,8 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     """Train by the stage. Return the model, the seconds of training, and the share of padding."""
-    from pipeline.models.trained import load_trained
     from pipeline.stages.stage import TRAIN, run_stage
+    from pipeline.tasks.trained import load_trained
 
     artifact = run_stage(job, TRAIN, [tokenized]).artifact
     return load_trained(job.recipe, artifact), artifact.figures["seconds"], artifact.figures["padding"]
@@ -168,10 +169,10 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
     from pipeline.models.base_model import Base
-    from pipeline.models.build import build_model, save_trained
+    from pipeline.models.build import save_trained
     from pipeline.models.tokenizer import load_tokenizer
-    from pipeline.models.trained import Trained
     from pipeline.recipes.schema import SCRATCH
+    from pipeline.tasks.trained import Trained
 
     recipe = job.recipe
     torch.set_num_threads(os.cpu_count() or 1)
@@ -179,7 +180,8 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     base = tokenized.figures["base"]
     directory = None if base["base"] == SCRATCH else Base(base["base"], base["revision"]).fetch()
     set_seed(recipe.train.seed)
-    model = build_model(recipe, directory, tokenizer)
+    network = task_of(recipe).build(directory, tokenizer)
+    model = network.module
     table = pd.read_parquet(tokenized.path / "train.parquet")
     length = recipe.model.max_length
 
@@ -211,28 +213,25 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
         started = time.monotonic()
         trainer.train()
         seconds = time.monotonic() - started
-        save_trained(model, tokenizer, Path(directory_))
+        save_trained(network.transformer, tokenizer, Path(directory_))
     device = next(model.parameters()).device
     padding = 1 - float(np.mean([row["attention_mask"].mean() for row in rows]))
-    return Trained(recipe, model.eval(), tokenizer, None, None, device), seconds, padding
+    model.eval()
+    return Trained(recipe, network, tokenizer, None, None, device), seconds, padding
 
 
 def judge(recipe: Any, trained: Any, tokenized: Any) -> float:
     """Return the recipe's first metric on the test rows, predicted in fp32."""
     import pandas as pd
 
-    from pipeline.evaluation.metrics import compute_metrics
-
     rows = pd.read_parquet(tokenized.path / "test.parquet")
-    found = compute_metrics(recipe, rows["label"].to_numpy(), trained.answer_encoded(rows))
+    found = task_of(recipe).metrics(rows["label"].to_numpy(), trained.answer_encoded(rows))
     return float(found[recipe.metrics[0]])
 
 
 def work_of(trained: Any, length: float) -> float:
     """Return the floating-point operations per token, forward and backward, for inputs of `length` tokens."""
-    from pipeline.models.build import transformer_of
-
-    inner = transformer_of(trained.module).base_model
+    inner = trained.network.transformer.base_model
     weights = sum(item.numel() for item in inner.encoder.parameters())
     attention = 2 * inner.config.num_hidden_layers * inner.config.hidden_size * length
     return 6.0 * (weights + attention)

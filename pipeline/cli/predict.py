@@ -49,7 +49,7 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
     import numpy as np
 
     from pipeline.data.reading import read_labelled
-    from pipeline.evaluation.metrics import compute_metrics
+    from pipeline.tasks.registry import task_of
 
     if engine.card.labels != recipe.labels:
         raise ArtifactError(
@@ -63,10 +63,7 @@ def evaluate_file(engine: Engine, recipe: Recipe, file: Path) -> dict[str, Any]:
         for start in range(0, len(inputs), INPUTS_PER_CALL):
             values.append(engine.answer(inputs[start : start + INPUTS_PER_CALL]).values)
             advance(len(values[-1]))
-    predictions = np.concatenate(values)
-    metrics = compute_metrics(
-        recipe, rows["label"].to_numpy(), predictions if recipe.kind == "classification" else predictions[:, 0]
-    )
+    metrics = task_of(recipe).metrics(rows["label"].to_numpy(), np.concatenate(values))
     return {
         "recipe": recipe.name,
         "release": engine.card.id,
@@ -130,7 +127,7 @@ def _input_of(line: bytes, card: Card) -> tuple[str, ...] | DataError:
         return DataError(f"not UTF-8 (byte {error.start + 1} of the line); convert the file to UTF-8")
     if not text.strip():
         return DataError("the line is empty; write one input per line")
-    if card.inputs == "text":
+    if len(card.task.texts) == 1:
         return (text,)
     pair = _json_pair(text) if text.lstrip().startswith("[") else tuple(text.split("\t"))
     if pair is None or len(pair) != 2 or not all(part.strip() for part in pair):
@@ -151,22 +148,16 @@ def _documents(engine: Engine, inputs: Sequence[tuple[str, ...]]) -> Iterator[di
     if not inputs:
         return
     answer, card = engine.answer(inputs), engine.card
-    for item, values, truncated in zip(inputs, answer.values, answer.truncated, strict=True):
-        if card.kind == "classification":
-            best = int(values.argmax())
-            result: dict[str, Any] = {
-                "label": card.labels[best],
-                "score": round(float(values[best]), 6),
-                "probabilities": {
-                    label: round(float(value), 6) for label, value in zip(card.labels, values, strict=True)
-                },
-            }
-        else:
-            score = float(values[0])
-            result = {"score": round(score, 6)}
-            if card.inputs == "pair":
-                result["similar"] = card.similar_at is not None and score >= card.similar_at
-        yield {**_input(item), **result, "truncated": bool(truncated), "release": card.id, "sample": card.sample}
+    for item, values, truncated in zip(inputs, answer.values.tolist(), answer.truncated.tolist(), strict=True):
+        result = _rounded(card.task.result(card, values))
+        yield {**_input(item), **result, "truncated": truncated, "release": card.id, "sample": card.sample}
+
+
+def _rounded(value: Any) -> Any:
+    """Return a result with all of its numbers rounded to 6 digits."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def _input(item: tuple[str, ...]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -14,11 +14,13 @@ from scipy import stats
 
 from pipeline.data.input_files import InputFile, Part, read_part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split, has_label, has_text, label_numbers
+from pipeline.data.reading import Split, has_text
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
-from pipeline.recipes.data_schema import ArrivalsSpec, Level, Shares, exceeds
+from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares, exceeds
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.task import Shift
 
 if TYPE_CHECKING:
     from pipeline.models.tokenizer import WordCounter
@@ -36,6 +38,11 @@ class Measure(BaseModel):
     found: str
     usual: str
     level: Level
+
+    @classmethod
+    def of(cls, shift: Shift, bounds: Chances) -> Self:
+        """Return the measure of a difference whose chance is checked against `bounds`."""
+        return cls(name=shift.name, found=shift.found, usual=shift.usual, level=bounds.level_of(shift.chance))
 
 
 class Arrival(BaseModel):
@@ -144,7 +151,8 @@ def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
     rows = part.reading.rows
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
-    numbers = label_numbers(recipe, rows["label"]).where(has_label(recipe, rows))
+    task = task_of(recipe)
+    numbers = task.valid_numbers(task.label_numbers(rows["label"]))
     return pd.DataFrame(
         {"id": rows["id"], "texts": texts, "joined": [" ".join(item) for item in texts], "number": numbers}
     )
@@ -188,7 +196,7 @@ def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _K
     before = pd.concat(known.recent, ignore_index=True)
     return [
         _rows(spec, len(table), [len(item) for item in known.recent]),
-        _labels(recipe, spec, table["number"].dropna(), before["number"].dropna()),
+        Measure.of(task_of(recipe).label_shift(table["number"].dropna(), before["number"].dropna()), spec.labels),
         _lengths(spec, table["joined"].str.len(), before["joined"].str.len()),
         _unknown(spec, table, before),
     ]
@@ -198,23 +206,6 @@ def _rows(spec: ArrivalsSpec, count: int, counts: Sequence[int]) -> Measure:
     usual = median(counts)
     factor = max(count / usual, usual / count) if count else float("inf")
     return Measure(name="rows", found=f"{count:,}", usual=f"{usual:,.0f}", level=spec.rows.level_of(factor))
-
-
-def _labels(recipe: Recipe, spec: ArrivalsSpec, new: pd.Series[float], old: pd.Series[float]) -> Measure:
-    if recipe.kind == "regression":
-        chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
-        found, usual = f"mean {new.mean():.2f}", f"{old.mean():.2f}"
-        return Measure(name="scores", found=found, usual=usual, level=spec.labels.level_of(chance))
-    counts = [[int((side == number).sum()) for number in range(len(recipe.labels))] for side in (new, old)]
-    present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
-    chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) and len(present) > 1 else 1.0
-    # Report the label whose share changed most.
-    shares = [[count / max(1, sum(side)) for count in side] for side in counts]
-    moved = max(
-        range(len(recipe.labels)), key=lambda number: (round(abs(shares[0][number] - shares[1][number]), 6), number)
-    )
-    found, usual = (f"{side[moved]:.1%} {recipe.labels[moved]}" for side in shares)
-    return Measure(name="labels", found=found, usual=usual, level=spec.labels.level_of(chance))
 
 
 def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:

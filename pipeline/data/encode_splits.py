@@ -28,7 +28,7 @@ def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft:
         # Check here, before training reserves a GPU.
         check_base(directory, max_length=recipe.model.max_length, tokens=len(tokenizer))
     tokenizer.save_pretrained(draft / "tokenizer")
-    encoder = Encoder(tokenizer, recipe.model.max_length, recipe.model.objective)
+    encoder = Encoder(tokenizer, recipe.model.max_length, recipe.task.encodings)
     figures: dict[str, Any] = {
         "base": base.identity if base else {"base": SCRATCH, "revision": None},
         "vocabulary": len(tokenizer),

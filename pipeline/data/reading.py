@@ -14,9 +14,9 @@ import pandas as pd
 from pipeline.errors import AbsentDataError, DataError
 from pipeline.recipes.files import published_files
 from pipeline.recipes.kinds.inputs import TEXTS
-from pipeline.recipes.labels import numeral, spellings
 from pipeline.recipes.loading import RECIPES
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
 from pipeline.texts import composed, visible
 
 Split = Literal["train", "test"]
@@ -99,13 +99,12 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
     bad = rows[~has_label(recipe, rows)]
     places = [f"{unit} {row} ({shown_label(label)})" for row, label in zip(bad["row"], bad["label"], strict=True)]
     _refuse(file, label_rule(recipe), places)
-    return finished(recipe, rows, label_numbers(recipe, rows["label"]))
+    return finished(recipe, rows, task_of(recipe).label_numbers(rows["label"]))
 
 
 def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> pd.DataFrame:
-    """Return the table of `read_split`, from the rows of `read_rows` and their valid `label_numbers`."""
-    labels = numbers.astype("int64" if recipe.kind == "classification" else "float64")
-    return rows.drop(columns="row").assign(label=labels)
+    """Return the table of `read_split`, from the rows of `read_rows` and the numbers of their valid labels."""
+    return rows.drop(columns="row").assign(label=numbers.astype(task_of(recipe).label_type))
 
 
 def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
@@ -141,24 +140,6 @@ def row_unit(recipe: Recipe) -> str:
     return "line" if recipe.data.format == "tsv" else "item"
 
 
-def label_values(recipe: Recipe) -> dict[str, int]:
-    """Map each spelling of a class in a file to its number: its name, or its number if no name is a number.
-
-    A name that is a number may have either of the spellings in which JSON writers write it (`2.0` is also `2`).
-    """
-    names = {name: number for number, name in enumerate(recipe.labels)}
-    if any(numeral(name) is not None for name in names):
-        return {spelling: number for name, number in names.items() for spelling in (name, *spellings(name))}
-    return {str(number): number for number in names.values()} | names
-
-
-def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
-    """Return class numbers or scores as float; NaN if a label is invalid."""
-    if recipe.kind == "classification":
-        return labels.map(label_values(recipe)).astype("float64")
-    return pd.to_numeric(labels, errors="coerce").astype("float64")
-
-
 def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
     """Return whether each row has all its texts; they may be empty."""
     return rows[recipe.text_columns].notna().all(axis=1)
@@ -166,8 +147,8 @@ def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
 
 def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
     """Return whether each row has a valid label."""
-    numbers = label_numbers(recipe, rows["label"])
-    return numbers.notna() if recipe.score_range is None else numbers.between(*recipe.score_range)
+    task = task_of(recipe)
+    return task.valid_numbers(task.label_numbers(rows["label"])).notna()
 
 
 def shown_label(label: object) -> str:
@@ -179,9 +160,7 @@ def shown_label(label: object) -> str:
 
 def label_rule(recipe: Recipe) -> str:
     """Return the rule for valid labels as text."""
-    if recipe.score_range is not None:
-        return "every `{}` is a number from {:g} to {:g}".format(recipe.data.label, *recipe.score_range)
-    return f"every `{recipe.data.label}` is one of {', '.join(label_values(recipe))}"
+    return f"every `{recipe.data.label}` is {recipe.task.label_rule(recipe)}"
 
 
 def some_of(places: Sequence[str], count: int | None = None) -> str:

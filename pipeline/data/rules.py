@@ -28,15 +28,14 @@ from pipeline.data.reading import (
     Split,
     has_label,
     has_text,
-    label_numbers,
     label_rule,
-    label_values,
     row_unit,
     shown_label,
     some_of,
 )
 from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
 from pipeline.texts import visible
 
 
@@ -148,7 +147,7 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
     own = pd.MultiIndex.from_frame(rows[texts])
     return rows.assign(
         split=split,
-        label_number=label_numbers(recipe, rows["label"]),
+        label_number=task_of(recipe).label_numbers(rows["label"]),
         in_train=own.isin(known) & is_test,
         id_in_test=rows["id"].isin(tables["test"]["id"]) & (not is_test),
         contradicts=own.isin(disputed),
@@ -157,13 +156,8 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
 
 def suite_parameters(recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return the values that a suite may refer to as `{"$PARAMETER": name}`."""
-    parameters: dict[str, Any] = {
-        "min_rows": recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows,
-        "labels": list(label_values(recipe)),
-    }
-    if recipe.score_range is not None:
-        parameters |= dict(zip(("score_low", "score_high"), recipe.score_range, strict=True))
-    return parameters
+    rows = recipe.data.min_train_rows if split == "train" else recipe.data.min_test_rows
+    return {"min_rows": rows, **recipe.task.suite_parameters(recipe)}
 
 
 def _criticals(recipe: Recipe, held: Held) -> list[str]:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.metrics import share_interval
-from pipeline.models.trained import Trained
+from pipeline.metrics import Numbers, share_interval
 from pipeline.recipes.behaviour import BehaviourTest, Question
 from pipeline.recipes.schema import Recipe
-
-Numbers = np.ndarray[Any, Any]
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
     asked = [text for cases in questions.values() for question in cases for text in question]
     if not asked:
         return Checklist({}, [])
-    answers = model.answer(pd.DataFrame(asked, columns=["text", "text_pair"][: len(asked[0])]))
+    answers = model.answer(pd.DataFrame(asked, columns=recipe.text_columns))
     found, start = {}, 0
     for test, cases in questions.items():
         count = sum(map(len, cases))
@@ -43,46 +42,14 @@ def run_checklist(recipe: Recipe, model: Trained) -> Checklist:
         given = answers[start : start + count].reshape(len(cases), -1, *answers.shape[1:])
         found[test] = given
         start += count
-    results = {test: passes(recipe, test, given) for test, given in found.items()}
+    task = task_of(recipe)
+    results = {test: task.passes(test, given) for test, given in found.items()}
     failures = [
         _failure(recipe, test, questions[test][place], found[test][place])
         for test, passed in results.items()
         for place in np.flatnonzero(~passed)
     ]
     return Checklist(_figures(recipe, results), failures)
-
-
-def passes(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
-    """Return which cases pass, bool (cases,).
-
-    `answers` are probabilities (cases, inputs, labels) or scores (cases, inputs).
-    """
-    classifies = recipe.kind == "classification"
-    if test.kind == "minimum":
-        if classifies:
-            return np.asarray(answers[:, 0].argmax(axis=-1) == recipe.labels.index(str(test.label)))
-        low, high = test.score or recipe.score_range or (0.0, 0.0)
-        return np.asarray((answers[:, 0] >= low) & (answers[:, 0] <= high))
-    if test.kind == "invariance" and classifies:
-        return np.asarray(answers[:, 0].argmax(axis=-1) == answers[:, 1].argmax(axis=-1))
-    moved = np.diff(_watched(recipe, test, answers), axis=1)[:, 0]
-    if test.kind == "invariance":
-        return np.asarray(np.abs(moved) <= test.within)
-    assert test.by is not None  # the recipe's own rule
-    return np.asarray(moved >= test.by if test.by > 0 else moved <= test.by)
-
-
-def _watched(recipe: Recipe, test: BehaviourTest, answers: Numbers) -> Numbers:
-    """Return the scores unchanged, or the probability of the test's label.
-
-    If the test names no label, use the label predicted for the first input.
-    """
-    if recipe.kind == "regression":
-        return answers
-    if test.label is not None:
-        return np.asarray(answers[..., recipe.labels.index(test.label)])
-    first = answers[:, 0].argmax(axis=-1)
-    return np.take_along_axis(answers, first[:, None, None], axis=-1)[..., 0]
 
 
 def _figures(recipe: Recipe, results: dict[BehaviourTest, Numbers]) -> dict[str, dict[str, Any]]:
@@ -103,7 +70,7 @@ def _figures(recipe: Recipe, results: dict[BehaviourTest, Numbers]) -> dict[str,
 
 
 def _failure(recipe: Recipe, test: BehaviourTest, question: Question, answers: Numbers) -> dict[str, Any]:
-    values = _watched(recipe, test, answers[None])[0]
+    values = task_of(recipe).watched(test, answers[None])[0]
     return {
         "capability": test.capability,
         "test": test.name,

@@ -17,7 +17,7 @@ from pipeline.store.deployments import UNREADABLE, rank_served, unread_note
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.models.trained import Trained
+    from pipeline.tasks.trained import Trained
 
 Numbers = np.ndarray[Any, Any]
 
@@ -62,21 +62,16 @@ def _load(recipe: Recipe, release: Artifact) -> Trained:
     # Imported here: often there is no model to compare with, and importing torch takes seconds.
     import torch
 
-    from pipeline.models.trained import load_trained
+    from pipeline.tasks.trained import load_trained
 
     # Leave the GPU to a training that may be running.
     return load_trained(recipe, release.input("trained"), torch.device("cpu"))
 
 
 def _counted(recipe: Recipe, model: Trained, rows: pd.DataFrame) -> Numbers:
-    answers = model.answer(rows)
-    if answers.ndim == 1:
-        return answers
-    # Match labels by name, because the recipe's labels may have changed. A removed label is never right.
-    numbers = {name: number for number, name in enumerate(recipe.labels)}
-    names = [recipe.renamed_labels.get(name, name) for name in model.recipe.labels]
-    by_name = np.array([numbers.get(name, -1) for name in names])
-    return np.asarray(by_name[answers.argmax(axis=1)])
+    from pipeline.tasks.registry import task_of
+
+    return task_of(recipe).predictions(model.answer(rows), model.recipe.labels)
 
 
 def validation_of(champion: Artifact) -> Artifact:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.metrics import first_interval
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
 
 #: Mistakes to list: enough to see a pattern, few enough to read.
 COUNT = 20
@@ -52,7 +52,7 @@ def slice_figures(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
 def _figures(recipe: Recipe, test: pd.DataFrame, name: str, part: str, mask: Mask) -> dict[str, Any]:
     rows = int(mask.sum())
     labels, predictions = (test[column].to_numpy()[mask] for column in ("label", "prediction"))
-    figure = first_interval(recipe, labels, predictions) if rows >= FEWEST_ROWS else None
+    figure = task_of(recipe).first_interval(labels, predictions) if rows >= FEWEST_ROWS else None
     return {"slice": name, "part": part, "rows": rows, "figure": figure}
 
 
@@ -101,14 +101,5 @@ def worst_mistakes(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
     `test` is the table of `evaluate`. Each row: `id`, `text` (and `text_pair`), `label`, `prediction` (names of
     labels, or scores), `in_train`, and `probability` or `error` (prediction minus label).
     """
-    texts = [name for name in ("text", "text_pair") if name in test]
-    if recipe.kind == "classification":
-        wrong = test[test["prediction"] != test["label"]]
-        worst = wrong.sort_values("probability", ascending=False, kind="stable").head(COUNT)
-        names = {column: worst[column].map(dict(enumerate(recipe.labels))) for column in ("label", "prediction")}
-        shown = worst.assign(**names)[["id", *texts, "label", "prediction", "probability", "in_train"]]
-    else:
-        errors = test["prediction"] - test["label"]
-        order = errors.abs().sort_values(ascending=False, kind="stable").index[:COUNT]
-        shown = test.assign(error=errors).loc[order, ["id", *texts, "label", "prediction", "error", "in_train"]]
+    shown = task_of(recipe).worst_mistakes(test, COUNT)
     return [{str(name): value for name, value in row.items()} for row in shown.to_dict("records")]

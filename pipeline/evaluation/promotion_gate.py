@@ -18,7 +18,6 @@ from pipeline.store.manifest import attempt_of
 
 #: Fewest gate rows for a comparison of two models: agreement on a handful of rows proves nothing.
 FEWEST = 30
-NAMES = {"accuracy": "accuracy", "f1": "F1", "pearson": "Pearson r"}
 Numbers = np.ndarray[Any, Any]
 
 
@@ -43,13 +42,13 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     It passes if the lower end of the difference's interval is at least minus the margin. It fails on NaN and on fewer
     than `FEWEST` rows.
     """
-    # Imported here: without a champion there is no comparison, and importing scikit-learn takes seconds.
-    from pipeline.evaluation.metrics import paired_difference
+    # Imported here: without a champion there is no comparison, and importing SciPy's statistics takes a second.
+    from pipeline.tasks.registry import task_of
 
-    difference = paired_difference(recipe, labels, ours, theirs)
+    difference = task_of(recipe).difference(labels, ours, theirs)
     worst = difference["low"]
     told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
-    name = f"{NAMES[recipe.metrics[0]]} against {whom}{told}"
+    name = f"{recipe.task.metric_names[recipe.metrics[0]]} against {whom}{told}"
     few = f"{len(labels)} gate rows say too little of {whom}: at least {FEWEST} are needed (data.gate_share)"
     passed = worst >= -recipe.gate.margin and len(labels) >= FEWEST
     miss = few if len(labels) < FEWEST else None
@@ -70,11 +69,11 @@ def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
     # Name the sample: the reason appears in log, alert, report and deployment log.
     file = "the sample's test file" if recipe.sample else "the test file"
     checks = []
-    for metric in recipe.metrics:
+    for metric, name in recipe.task.metric_names.items():
         figure, floor = figures["test"][metric], recipe.gate.floors[metric]
         value = float(figure["value"])
         # NaN fails the comparison.
-        checks.append(_check("floor", f"{NAMES[metric]} on {file}", value, floor, passed=value >= floor, figure=figure))
+        checks.append(_check("floor", f"{name} on {file}", value, floor, passed=value >= floor, figure=figure))
     return checks
 
 

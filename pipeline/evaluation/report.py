@@ -21,7 +21,6 @@ from pipeline.store.decisions import Decision, Estimate
 
 log = logging.getLogger(__name__)
 
-NAMES = {"accuracy": "Accuracy", "f1": "F1", "pearson": "Pearson r"}
 #: Similarity measures of two vectors, as the page names them.
 WAYS = {"cosine": "by cosine (as served)", "euclidean": "by Euclidean distance"}
 #: Speed columns of the trainer's log; the page shows speed once, for the whole training.
@@ -98,7 +97,7 @@ def render_report(
         recipe=recipe,
         run=run,
         decision=decision,
-        first=NAMES[recipe.metrics[0]],
+        first=_metric_name(recipe, recipe.metrics[0]),
         metrics=metric_rows(recipe, decision, evaluated),
         comparisons=comparison_lines(decision),
         behaviour=behaviour_rows(recipe, evaluated),
@@ -136,7 +135,7 @@ def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list
         scale = _scale(floor, *estimates.values())
         lines = tuple(Line(label, estimate, scale, bound=floor) for label, estimate in estimates.items())
         test, best = estimates["whole test file"], estimates.get("the champion in its own run")
-        rows.append(MetricRow(NAMES[metric], test, floor, best, lines))
+        rows.append(MetricRow(_metric_name(recipe, metric), test, floor, best, lines))
     return rows
 
 
@@ -200,6 +199,12 @@ def epoch_table(history: Iterable[Mapping[str, Any]]) -> tuple[list[str], list[l
     for row in epochs:
         columns |= {name: None for name in row if not name.endswith(SPEED)}
     return list(columns), [[row.get(name) for name in columns] for row in epochs]
+
+
+def _metric_name(recipe: Recipe, metric: str) -> str:
+    """Return the name of a metric at the start of a line."""
+    name = recipe.task.metric_names[metric]
+    return name[:1].upper() + name[1:]
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:

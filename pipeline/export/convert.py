@@ -19,11 +19,11 @@ from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8,
 from pipeline.export.onnx_session import ask, batches_of, feeds_of, open_session, run_onnx
 from pipeline.export.parity import Parity, beyond, measure_parity
 from pipeline.job import Job
-from pipeline.models.trained import Trained, load_trained
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
 from pipeline.store.releases import Card, Golden, Variant
+from pipeline.tasks.trained import Trained, load_trained
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ def _write_variants(
 def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, Any], file: Path) -> None:
     """Raise ParityError unless the fp32 graph in `file` answers padded batches as `reference` does."""
     answers = run_onnx(model, rows.head(GRAPH_INPUTS), open_session(file))
-    low, high = model.recipe.score_range or (0.0, 1.0)
+    low, high = model.recipe.task.answer_range(model.recipe)
     difference = float(np.abs(answers - reference[:GRAPH_INPUTS]).max())
     if not difference <= GRAPH_BOUND * (high - low):
         raise ParityError(
@@ -129,13 +129,12 @@ def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, A
 def write_graphs(model: Trained, fused: Path, exact: Path, packed: Path) -> None:
     """Write the graph for CUDA, the graph for the CPU, and the padding-free graph for CUDA in fp16."""
     trace(model, fused)
-    fuse(model.module, fused, fused)
-    recipe = model.recipe.model
-    types = recipe.objective == "cross-encoder"
+    fuse(model.network.transformer, fused, fused)
+    types, first = model.recipe.task.joins_texts, model.recipe.model.pooling == "cls"
     simplify(fused, packed, with_types=types, first_row=False)
     to_packed(packed, packed)
     to_fp16(packed, packed)
-    simplify(fused, fused, with_types=types, first_row=recipe.pooling == "cls")
+    simplify(fused, fused, with_types=types, first_row=first)
     to_cpu(fused, exact)
 
 
@@ -152,7 +151,7 @@ def _latency(model: Trained, rows: pd.DataFrame, file: Path) -> float:
     times = []
     for inputs in batches_of(model, rows.sample(CALLS + WARM_UP_CALLS, replace=True, random_state=0), 1):
         started = time.perf_counter()
-        ask(session, inputs)
+        ask(model, session, inputs)
         times.append(time.perf_counter() - started)
     return float(np.percentile(times[WARM_UP_CALLS:], 95) * 1000)
 
@@ -168,7 +167,7 @@ def _golden(model: Trained, rows: pd.DataFrame, file: Path) -> tuple[tuple[Golde
             chosen[model.recipe.text_columns].itertuples(index=False, name=None), answers, strict=True
         )
     )
-    low, high = model.recipe.score_range or (0.0, 1.0)
+    low, high = model.recipe.task.answer_range(model.recipe)
     # Margin for the other variant and other batch sizes: twice the error of this variant, plus 2% of the range.
     return golden, 2 * float(np.abs(answers - reference).max()) + 0.02 * (high - low)
 

@@ -33,9 +33,8 @@ from pipeline.export.onnx_rewrite import (
     part_outliers,
     usual_channels,
 )
-from pipeline.models.build import transformer_of
-from pipeline.models.heads import BiEncoder
-from pipeline.models.trained import Trained
+from pipeline.models.network import Network
+from pipeline.tasks.trained import Trained
 
 OPSET = 18
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -51,39 +50,36 @@ Feed = Mapping[str, np.ndarray[Any, Any]]
 class Exported(nn.Module):
     """Wrapper for tracing: positional inputs and one output."""
 
-    def __init__(self, module: nn.Module) -> None:
-        """`module` is a classifier or a bi-encoder."""
+    def __init__(self, network: Network) -> None:
+        """Wrap the module of `network`."""
         super().__init__()
-        self.module = module
+        self.module = network.module
+        self._read = network.read
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Return `logits` (batch, labels), or `vectors` (batch, hidden) for a bi-encoder."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        if isinstance(self.module, BiEncoder):
-            return self.module.vectors(**inputs)
-        logits: Tensor = self.module(**inputs)["logits"]
-        return logits
+        """Return the network's output: logits (batch, labels) or vectors (batch, hidden)."""
+        return self._read(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
 
 
 def trace(model: Trained, file: Path) -> None:
     """Write the graph of `model` with dynamic batch and length."""
+    network = model.network
     # The fuser recognizes only eager attention.
-    transformer_of(model.module).set_attn_implementation("eager")
+    network.transformer.set_attn_implementation("eager")
     # Ids, mask and types; type 0 is the only one that every model has.
     example = tuple(torch.full((2, 8), value) for value in (1, 1, 0))
-    output = "vectors" if isinstance(model.module, BiEncoder) else "logits"
-    with warnings.catch_warnings(), _plain_places(transformer_of(model.module)):
+    with warnings.catch_warnings(), _plain_places(network.transformer):
         # The tracing exporter is deprecated, but only its graphs fuse. Its warnings about constants are harmless.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Exported(model.module).eval(),
+            Exported(network).eval(),
             example,
             str(file),
             dynamo=False,
             opset_version=OPSET,
             input_names=list(INPUTS),
-            output_names=[output],
-            dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS} | {output: {0: "batch"}},
+            output_names=[network.output],
+            dynamic_axes={name: {0: "batch", 1: "length"} for name in INPUTS} | {network.output: {0: "batch"}},
         )
 
 
@@ -111,9 +107,9 @@ def _plain_places(transformer: PreTrainedModel) -> Iterator[None]:
         base.embeddings = before
 
 
-def fuse(module: nn.Module, source: Path, target: Path) -> None:
+def fuse(transformer: PreTrainedModel, source: Path, target: Path) -> None:
     """Fuse embeddings, attention, normalisation and GELU. Raises ParityError if an operator could not be fused."""
-    config = transformer_of(module).config
+    config: Any = transformer.config
     options = FusionOptions("bert")
     # Use sequence lengths as mask: CUDA's fast kernels require it, and padding is on the right.
     options.use_raw_attention_mask(False)

@@ -13,8 +13,8 @@ import pandas as pd
 from pipeline.export.onnx_graph import Feed
 from pipeline.models.batches import Collate, Rows
 from pipeline.models.row_encoder import Encoder
-from pipeline.models.trained import Trained, answers_of, to_score
 from pipeline.progress import progress
+from pipeline.tasks.trained import Trained
 
 #: Inputs per batch; rows of all lengths are mixed, so that most are padded.
 BATCH = 32
@@ -34,10 +34,10 @@ def run_onnx(
     outputs = []
     with progress("comparing", len(rows)) as advance:
         for inputs in batches_of(model, rows, batch):
-            outputs.append(ask(session, inputs))
+            outputs.append(ask(model, session, inputs))
             advance(len(outputs[-1]))
-    answers = answers_of(model.recipe, np.concatenate(outputs).astype(np.float32))
-    return to_score(model.recipe, model.calibration, answers)
+    answers = model.task.decode(np.concatenate(outputs).astype(np.float32))
+    return model.task.scale(answers, model.calibration)
 
 
 def feeds_of(model: Trained, rows: pd.DataFrame) -> Iterator[Feed]:
@@ -48,7 +48,7 @@ def feeds_of(model: Trained, rows: pd.DataFrame) -> Iterator[Feed]:
 
 def batches_of(model: Trained, rows: pd.DataFrame, batch: int) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """Yield `rows` encoded and padded, `batch` rows at a time; for a bi-encoder, with both texts of each pair."""
-    table = Encoder(model.tokenizer, model.recipe.model.max_length, model.recipe.model.objective).encode(rows).rows
+    table = Encoder(model.tokenizer, model.recipe.model.max_length, model.recipe.task.encodings).encode(rows).rows
     encoded = Rows(table, [name for name in table.columns if name not in ("id", "length", "label")])
     collate = Collate(model.tokenizer.pad_token_id)
     for start in range(0, len(encoded), batch):
@@ -57,13 +57,14 @@ def batches_of(model: Trained, rows: pd.DataFrame, batch: int) -> Iterator[dict[
 
 
 def _feeds(inputs: dict[str, np.ndarray[Any, Any]]) -> Iterator[Feed]:
-    """Yield the session inputs for a batch: one feed, or for a bi-encoder one per text of the pair."""
-    for suffix in ("", "_pair") if "input_ids_pair" in inputs else ("",):
+    """Yield the session inputs for a batch, one for each of its columns of token ids."""
+    for suffix in [name.removeprefix("input_ids") for name in inputs if name.startswith("input_ids")]:
         feed = {name: inputs[f"{name}{suffix}"] for name in ("input_ids", "attention_mask")}
         yield feed | {name: inputs[name] for name in ("token_type_ids",) if name in inputs}
 
 
-def ask(session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Return the outputs for a batch of `batches_of`: logits, or the cosines of a bi-encoder."""
-    outputs = [np.asarray(session.run(None, dict(feed))[0]) for feed in _feeds(inputs)]
-    return outputs[0] if len(outputs) == 1 else np.asarray(np.prod(outputs, axis=0).sum(axis=-1))
+def ask(
+    model: Trained, session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray[Any, Any]]
+) -> np.ndarray[Any, Any]:
+    """Return the raw outputs for a batch of `batches_of`: logits, or the cosines of a bi-encoder."""
+    return model.task.combine([np.asarray(session.run(None, dict(feed))[0]) for feed in _feeds(inputs)])

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.bounds import CHANCE, ERRORS, most_of
-from pipeline.evaluation.metrics import compute_metrics
 from pipeline.recipes.schema import ParityBound, Recipe
+from pipeline.tasks.registry import task_of
 
 #: Differences in the unit of the answer, the share of changed labels, and the change of the first metric with its
 #: standard error (`metric_error`).
@@ -42,13 +42,9 @@ def measure_parity(
     recipe: Recipe, labels: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]
 ) -> Parity:
     """Return the parity of `answers` with `reference`: differences, changed labels, and change of the first metric."""
-    differences = np.abs(answers - reference)
-    if recipe.kind == "classification":
-        changed = answers.argmax(axis=1) != reference.argmax(axis=1)
-    else:
-        changed = (answers >= recipe.similar_at) != (reference >= recipe.similar_at)
-    first = recipe.metrics[0]
-    before, after = (compute_metrics(recipe, labels, item)[first] for item in (reference, answers))
+    task, first = task_of(recipe), recipe.metrics[0]
+    differences, changed = np.abs(answers - reference), task.classes(answers) != task.classes(reference)
+    before, after = (task.metrics(labels, item)[first] for item in (reference, answers))
     return {
         "largest_difference": float(differences.max()),
         "mean_difference": float(differences.mean()),
@@ -62,18 +58,5 @@ def change_error(
     recipe: Recipe, labels: np.ndarray[Any, Any], reference: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]
 ) -> float:
     """Return the standard error of the first metric's change from `reference` to `answers`, from sampling rows."""
-    before, after = (_influence(recipe, labels, item) for item in (reference, answers))
+    before, after = (task_of(recipe).influence(labels, item) for item in (reference, answers))
     return float((after - before).std() / math.sqrt(len(labels)))
-
-
-def _influence(recipe: Recipe, labels: np.ndarray[Any, Any], answers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the influence of each row on the first metric, (rows,): 1 if it is right, or its influence on Pearson's r.
-
-    Source of the influence function of r: Devlin, Gnanadesikan and Kettenring (1975). NaN if all scores or labels are
-    equal.
-    """
-    if recipe.kind == "classification":
-        return np.asarray(answers.argmax(axis=1) == labels, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        left, right = ((side - side.mean()) / side.std() for side in (labels, answers.astype(np.float64)))
-    return np.asarray(left * right - (left * right).mean() / 2 * (left**2 + right**2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,51 +22,64 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import BaseModelError
-from pipeline.models.heads import BiEncoder, PooledClassifier
+from pipeline.models.network import Network, bi_encoder_network, classifier_network
 from pipeline.recipes.schema import Recipe
 
 #: Names of the weights that only pretraining can give.
 ENCODER = re.compile(r"(^|\.)(embeddings\w*|encoder)\.")
+#: Types of transformers models that have a pooler unless told otherwise.
+POOLERS = ("bert", "roberta")
 
 
-def build_model(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> nn.Module:
-    """Return the model of a recipe before training, from the directory `base`, or from scratch if `base` is None.
+def build_classifier(
+    recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast, head: Mapping[str, Any]
+) -> Network:
+    """Return a sequence classifier before training, from the directory `base`, or from scratch if `base` is None.
 
-    Random weights come from torch's generator: seed it first. Raises BaseModelError if `base` cannot be loaded.
+    `head` are the fields of transformers' configuration that describe the outputs. Random weights come from torch's
+    generator: seed it first. Raises BaseModelError if `base` cannot be loaded.
     """
-    head = {} if recipe.model.objective == "bi-encoder" else _head(recipe)
+    model = _transformer(AutoModelForSequenceClassification, recipe, base, tokenizer, head)
+    if recipe.task.joins_texts:
+        tell_texts_apart(model)
+    return classifier_network(model, recipe.model.pooling)
+
+
+def build_bi_encoder(recipe: Recipe, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
+    """Return a bi-encoder before training; `base`, random weights and errors as in `build_classifier`."""
+    # A bi-encoder pools states itself, so a pooler would never be trained.
+    encoder = _transformer(AutoModel, recipe, base, tokenizer, {}, pooler=False)
+    return bi_encoder_network(encoder, recipe.model.pooling)
+
+
+def _transformer(
+    kind: Any,
+    recipe: Recipe,
+    base: Path | None,
+    tokenizer: PreTrainedTokenizerFast,
+    head: Mapping[str, Any],
+    *,
+    pooler: bool = True,
+) -> PreTrainedModel:
+    hide_bars_in_logs()
     try:
-        config = _scratch_config(recipe, tokenizer) if base is None else AutoConfig.from_pretrained(base)
-        config.update(head | _dropout(recipe))
-        return _instantiate(recipe, base, config)
+        config: Any = _scratch_config(recipe, tokenizer) if base is None else AutoConfig.from_pretrained(base)
+        config.update({**head, **_dropout(recipe)})
+        options = {} if pooler or config.model_type not in POOLERS else {"add_pooling_layer": False}
+        if base is None:
+            model: PreTrainedModel = kind.from_config(config, **options)
+        else:
+            # In fp32 whatever the precision of the file, because fine-tuning in half precision diverges.
+            model = _load(kind, base, config=config, dtype=torch.float32, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BaseModelError(f"base model {base} cannot be loaded: {error}") from error
+    return model
 
 
 def hide_bars_in_logs() -> None:
     """Turn off transformers' progress bars unless standard error is a terminal: Airflow logs their lines as errors."""
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _instantiate(recipe: Recipe, base: Path | None, config: Any) -> nn.Module:
-    hide_bars_in_logs()
-    paired = recipe.model.objective == "bi-encoder"
-    kind: Any = AutoModel if paired else AutoModelForSequenceClassification
-    # A bi-encoder pools states itself, so a pooler would never be trained.
-    options = {"add_pooling_layer": False} if paired and config.model_type in ("bert", "roberta") else {}
-    if base is None:
-        model = kind.from_config(config, **options)
-    else:
-        # In fp32 whatever the precision of the file, because fine-tuning in half precision diverges.
-        model = _load(kind, base, config=config, dtype=torch.float32, **options)
-    if recipe.model.objective == "cross-encoder":
-        tell_texts_apart(model)
-    pooling = recipe.model.pooling
-    if paired:
-        return BiEncoder(model, pooling)
-    # transformers' own head reads [CLS].
-    return model if pooling == "cls" else PooledClassifier(model, pooling)
 
 
 def _load(kind: Any, base: Path, **options: Any) -> Any:
@@ -95,18 +109,6 @@ def _dropout(recipe: Recipe) -> dict[str, float]:
     return {} if share is None else {"hidden_dropout_prob": share, "attention_probs_dropout_prob": share}
 
 
-def _head(recipe: Recipe) -> dict[str, Any]:
-    if recipe.kind == "regression":
-        return {"num_labels": 1, "problem_type": "regression"}
-    names = dict(enumerate(recipe.labels))
-    return {
-        "num_labels": len(names),
-        "problem_type": "single_label_classification",
-        "id2label": names,
-        "label2id": {name: number for number, name in names.items()},
-    }
-
-
 def _scratch_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> BertConfig:
     shape = recipe.model.scratch
     assert shape is not None  # the recipe's own rule
@@ -123,25 +125,14 @@ def _scratch_config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> BertC
     )
 
 
-def transformer_of(module: nn.Module) -> PreTrainedModel:
-    """Return the transformers model inside a model of `build_model`."""
-    inner = module
-    if isinstance(module, BiEncoder):
-        inner = module.encoder
-    elif isinstance(module, PooledClassifier):
-        inner = module.classifier
-    assert isinstance(inner, PreTrainedModel)
-    return inner
-
-
-def freeze_layers(module: nn.Module, count: int) -> None:
-    """Freeze the lowest `count` layers of a model of `build_model`, counting the embeddings as the first.
+def freeze_layers(transformer: PreTrainedModel, count: int) -> None:
+    """Freeze the lowest `count` layers of a transformers model, counting the embeddings as the first.
 
     Raises BaseModelError if `count` is larger than the number of encoder layers.
     """
     if not count:
         return
-    encoder: Any = transformer_of(module).base_model
+    encoder: Any = transformer.base_model
     layers = encoder.encoder.layer
     if count > len(layers):
         raise BaseModelError(f"train.frozen_layers ({count}) leaves nothing to train; it is at most {len(layers)} here")
@@ -151,7 +142,7 @@ def freeze_layers(module: nn.Module, count: int) -> None:
         part.requires_grad_(False)
 
 
-def save_trained(module: nn.Module, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def save_trained(transformer: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write model and tokenizer into `directory` in the format of transformers."""
-    transformer_of(module).save_pretrained(directory)
+    transformer.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

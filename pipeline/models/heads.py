@@ -33,7 +33,7 @@ class Head(nn.Module):
         """Share the modules of `classifier`, so that training the head trains the classifier."""
         super().__init__()
         whole: Any = classifier
-        self.regression = whole.config.problem_type == "regression"
+        self.scores = whole.config.num_labels == 1
         pooler = getattr(whole.base_model, "pooler", None)
         # ELECTRA has no pooler, and its head includes dropout.
         self.features = nn.Identity() if pooler is None else nn.Sequential(pooler, whole.dropout)
@@ -44,7 +44,7 @@ class Head(nn.Module):
         logits = self.classifier(self.features(states[:, None]))
         if labels is None:
             return {"logits": logits}
-        if self.regression:
+        if self.scores:
             return {"loss": functional.mse_loss(logits[:, 0], labels), "logits": logits}
         return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 

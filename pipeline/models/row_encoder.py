@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,6 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.progress import progress
-from pipeline.recipes.schema import TEXTS
 from pipeline.texts import composed
 
 #: Inputs per call of the tokenizer.
@@ -29,26 +29,26 @@ class Encoded:
 class Encoder:
     """Encoder of rows to token ids, with one tokenizer and one maximum length."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_length: int, objective: str | None) -> None:
-        """`max_length` includes special tokens."""
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, max_length: int, encodings: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        """`max_length` includes special tokens; `encodings` are those of the kind of task."""
         self._tokens: Tokenizer = tokenizer.backend_tokenizer
         self._tokens.no_padding()
         self._tokens.enable_truncation(max_length)
         self._unknown = tokenizer.unk_token_id
-        self._objective = objective
+        self._encodings = encodings
 
     def encode(self, rows: pd.DataFrame) -> Encoded:
         """Encode `text` (and `text_pair`) of `rows`; of the other columns only `id` and `label` are kept."""
         table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
-        # Also composed when a file is read; other texts, such as those of behavioural tests, come from elsewhere.
-        texts = [list(map(composed, rows[name])) for name in TEXTS if name in rows]
-        if self._objective == "cross-encoder":
-            batches = {"input_ids": self._encode(list(zip(*texts, strict=True)))}
-            table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches["input_ids"]])
-        else:
-            batches = {"input_ids": self._encode(texts[0])}
-        if self._objective == "bi-encoder":
-            batches["input_ids_pair"] = self._encode(texts[1])
+        batches = {}
+        for name, texts in self._encodings.items():
+            # Also composed when a file is read; other texts, such as those of behavioural tests, come from elsewhere.
+            columns = [list(map(composed, rows[text])) for text in texts]
+            batches[name] = self._encode(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
+            if len(columns) > 1:
+                table["token_type_ids"] = pd.Series([np.array(item.type_ids, np.int32) for item in batches[name]])
         for name, encodings in batches.items():
             table[name] = pd.Series([np.array(item.ids, np.int32) for item in encodings])
         table["length"] = np.max([[len(ids) for ids in table[name]] for name in batches], axis=0)

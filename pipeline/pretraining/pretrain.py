@@ -20,11 +20,11 @@ from transformers import BertConfig, PreTrainedModel, TrainerCallback, TrainingA
 from typing_extensions import override
 
 from pipeline.errors import RecipeError
-from pipeline.evaluation.plots import draw_losses
 from pipeline.models.build import hide_bars_in_logs
 from pipeline.models.hardware import best_device, cores, has_bf16, training_attention, training_processes
 from pipeline.models.tokenizer import SPECIAL, as_pretrained, train_wordpiece
 from pipeline.pretraining.corpus import CollateLines, Corpus, encode_lines, read_lines
+from pipeline.pretraining.loss_curve import draw_losses
 from pipeline.pretraining.objectives import OBJECTIVES, Masking
 from pipeline.pretraining.spec import EncoderSpec
 from pipeline.store.manifest import file_digest

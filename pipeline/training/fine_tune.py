@@ -14,22 +14,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 from transformers import (
     EvalPrediction,
-    PreTrainedModel,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
 
-from pipeline.errors import TrainingDivergedError
-from pipeline.evaluation.metrics import Numbers, compute_metrics
 from pipeline.job import Job
+from pipeline.metrics import Numbers
 from pipeline.models.base_model import Base
 from pipeline.models.batches import Collate, Rows, load_rows
-from pipeline.models.build import build_model, freeze_layers, save_trained, transformer_of
+from pipeline.models.build import freeze_layers, save_trained
 from pipeline.models.hardware import (
     batch_threads,
     best_device,
@@ -41,12 +39,13 @@ from pipeline.models.hardware import (
     training_attention,
     training_processes,
 )
-from pipeline.models.heads import BiEncoder, Head, PooledClassifier, correlation_loss
+from pipeline.models.heads import Head
+from pipeline.models.network import Network
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.trained import answers_of, distances_of, to_score
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import ScoreLine
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.task import Task
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoints import CheckpointCallback, newest_checkpoint, seconds_behind
 from pipeline.training.cls_only import compute_first_row
@@ -91,19 +90,20 @@ def fit(
         directory = None if scratch else Base(base["base"], base["revision"]).fetch()
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
-    model = build_model(recipe, directory, tokenizer)
-    freeze_layers(model, recipe.train.frozen_layers)
-    sharing = _sharing(recipe, model, threads)
+    task = task_of(recipe)
+    network = task.build(directory, tokenizer)
+    freeze_layers(network.transformer, recipe.train.frozen_layers)
+    sharing = _sharing(recipe, network.module, threads)
     torch.set_num_threads(threads // sharing)
     checkpoint = newest_checkpoint(work)
     watch = CheckpointCallback(spent=seconds_behind(checkpoint))
-    transformer_of(model).set_attn_implementation(training_attention())
-    if isinstance(model, PreTrainedModel):
-        compute_first_row(model)
-    lesson = _lesson(recipe, model, tokenized, tokenizer.pad_token_id)
-    packed = _quicken(recipe, model, recipe.train.epochs * len(lesson.batches))
+    network.transformer.set_attn_implementation(training_attention())
+    if network.reads_first:
+        compute_first_row(network.transformer)
+    lesson = _lesson(recipe, network, tokenized, tokenizer.pad_token_id)
+    packed = _quicken(recipe, network, recipe.train.epochs * len(lesson.batches))
     trainer = _trainer(
-        recipe, lesson, work, [watch, *forecasts(), *tracker.trainer_callbacks()], packed=packed, sharing=sharing
+        task, lesson, work, [watch, *forecasts(), *tracker.trainer_callbacks()], packed=packed, sharing=sharing
     )
     with watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -111,7 +111,7 @@ def fit(
     torch.set_num_threads(threads)
     seconds = watch.seconds
     if trainer.is_world_process_zero():
-        save_trained(model, tokenizer, draft / "model")
+        save_trained(network.transformer, tokenizer, draft / "model")
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
     best = _best(recipe, history)
     return {
@@ -122,29 +122,29 @@ def fit(
         "best_epoch": round(best["epoch"]),
         "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
         "history": _epochs(history),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
         **gpu_memory(),
         "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
         "precision": "bf16" if trainer.args.bf16 else "fp32",
-        **(_calibrate(recipe, trainer) if isinstance(model, BiEncoder) else {"calibration": None, "euclidean": None}),
+        **task.calibrate(partial(_validate, trainer)),
         "base": base,
     }
 
 
-def _sharing(recipe: Recipe, model: nn.Module, threads: int) -> int:
+def _sharing(recipe: Recipe, module: nn.Module, threads: int) -> int:
     """Return how many threads share a batch; 1 if dropout would make the result depend on the order of threads."""
-    draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules())
+    draws = any(isinstance(part, nn.Dropout) and part.p > 0 for part in module.modules())
     if draws or recipe.train.tune != "full" or torch.distributed.is_initialized():
         return 1
     return batch_threads(recipe.train.batch_size, threads)
 
 
-def _quicken(recipe: Recipe, model: nn.Module, steps: int) -> bool:
+def _quicken(recipe: Recipe, network: Network, steps: int) -> bool:
     """Pack and compile the layers if that is faster on this machine; return whether batches are padding-free."""
-    encoder = transformer_of(model)
+    encoder = network.transformer
     if recipe.train.tune != "full" or not can_pack(encoder):
         return False
-    if packed := packs_rows(mixed=isinstance(model, BiEncoder)):
+    if packed := packs_rows(mixed=network.compare is not None):
         pack_rows(encoder)
     if compiles(steps):
         compile_layers(encoder)
@@ -160,46 +160,46 @@ class Lesson:
     validation: Rows | Vectors
     batches: Batches
     collate: Callable[[Any], Any]
+    uses_all: bool = False
+    "Whether every parameter is known to be used in every step."
+    compare: Callable[[Tensor, Tensor], Tensor] | None = None
+    "See `Network`."
 
 
-def _lesson(recipe: Recipe, model: nn.Module, tokenized: Artifact, pad: int) -> Lesson:
+def _lesson(recipe: Recipe, network: Network, tokenized: Artifact, pad: int) -> Lesson:
     train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
     if recipe.train.tune == "full":
         lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
-        if isinstance(model, BiEncoder):
+        if network.compare:
             # The loss compares the rows of a batch, so batches are mixed by length and equal in size.
             lengths = np.ones_like(lengths)
         batches = EvenBatches(lengths, recipe.train.batch_size, recipe.train.seed)
         # If rows are evaluated independently, sort them by length to reduce padding.
-        judged = load_rows(validation, by_length=not isinstance(model, BiEncoder))
-        return Lesson(model, load_rows(train), judged, batches, Collate(pad))
-    classifier, pooling = transformer_of(model), recipe.model.pooling
+        judged = load_rows(validation, by_length=not network.compare)
+        uses_all = can_pack(network.transformer)
+        return Lesson(network.module, load_rows(train), judged, batches, Collate(pad), uses_all, network.compare)
+    classifier, pooling = network.transformer, recipe.model.pooling
     read, kept = (Vectors(classifier, pooling, side, pad) for side in (train, validation))
     batches = EvenBatches(np.ones(len(read)), recipe.train.batch_size, recipe.train.seed)
     return Lesson(Head(classifier), read, kept, batches, default_collate)
 
 
 def _trainer(
-    recipe: Recipe, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, sharing: int = 1
+    task: Task, lesson: Lesson, work: Path, callbacks: list[TrainerCallback], *, packed: bool, sharing: int = 1
 ) -> FineTuner:
-    paired = isinstance(lesson.module, BiEncoder)
+    recipe = task.recipe
 
     def figures(prediction: EvalPrediction) -> dict[str, float]:
-        answers, labels = answers_of(recipe, np.asarray(prediction.predictions)), np.asarray(prediction.label_ids)
-        if paired:
-            answers = to_score(recipe, fit_line(answers, labels), answers)
+        found = task.judge(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
         # Count an epoch without a value as the worst: after NaN, no later epoch would compare as better.
-        return {
-            name: -1.0 if math.isnan(value) else value
-            for name, value in compute_metrics(recipe, labels, answers).items()
-        }
+        return {name: -1.0 if math.isnan(value) else value for name, value in found.items()}
 
     return FineTuner(
         batches=lesson.batches,
         layer_decay=recipe.train.layer_decay,
         packed=packed,
-        compare=correlation_loss if paired else None,
-        mix=_mix(recipe) if paired else None,
+        compare=lesson.compare,
+        mix=_mix(recipe),
         sharing=sharing,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),
@@ -240,27 +240,22 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         dataloader_pin_memory=cuda,
         # If true, evaluation losses are multiplied by the number of processes.
         average_tokens_across_devices=False,
-        ddp_find_unused_parameters=not _uses_all(lesson.module),
+        # If every parameter is used, DDP need not search for unused ones.
+        ddp_find_unused_parameters=not lesson.uses_all,
         disable_tqdm=not sys.stderr.isatty(),
         report_to="none",
     )
-
-
-def _uses_all(module: nn.Module) -> bool:
-    """Return whether every parameter is known to be used in every step, so DDP need not search for unused ones."""
-    return isinstance(module, PreTrainedModel | PooledClassifier | BiEncoder) and can_pack(transformer_of(module))
 
 
 def _mix(recipe: Recipe) -> Mixing | None:
     settings = recipe.train
     if not (settings.left_out or settings.strangers or settings.joined):
         return None
-    assert recipe.score_range is not None  # the recipe's own rule
     return Mixing(
         left_out=settings.left_out,
         strangers=settings.strangers,
         joined=settings.joined,
-        lowest=recipe.score_range[0],
+        lowest=recipe.task.answer_range(recipe)[0],
         max_length=recipe.model.max_length,
         seed=settings.seed,
     )
@@ -280,23 +275,8 @@ def _epochs(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{"epoch": epoch, **row} for epoch, row in sorted(rows.items())]
 
 
-def _calibrate(recipe: Recipe, trainer: FineTuner) -> dict[str, Any]:
-    """Fit the lines to scores, on the validation split, from cosines (`calibration`) and distances (`euclidean`)."""
+def _validate(trainer: FineTuner) -> tuple[Numbers, Numbers]:
+    """Return the raw outputs and the labels of the validation split."""
     assert trainer.eval_dataset is not None
-    outputs = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
-    cosines, labels = answers_of(recipe, np.asarray(outputs.predictions)), np.asarray(outputs.label_ids)
-    by = {"calibration": cosines, "euclidean": distances_of(cosines)}
-    return {name: fit_line(values, labels).model_dump() for name, values in by.items()}
-
-
-def fit_line(values: Numbers, labels: Numbers) -> ScoreLine:
-    """Return the least-squares line from cosine (or distance) to score.
-
-    Raises TrainingDivergedError if all values are equal.
-    """
-    if np.ptp(values) == 0:
-        raise TrainingDivergedError(
-            "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
-        )
-    slope, intercept = np.polyfit(values, labels, 1)
-    return ScoreLine(slope=float(slope), intercept=float(intercept))
+    found = trainer.predict(trainer.eval_dataset)  # type: ignore[arg-type]
+    return np.asarray(found.predictions), np.asarray(found.label_ids)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
 
+from pipeline.models.forward import run_rows
 from pipeline.models.hardware import best_device
 from pipeline.models.heads import POOLINGS
-from pipeline.models.trained import run_rows
 
 
 class Vectors(Dataset[dict[str, Any]]):

@@ -13,11 +13,11 @@ import pytest
 
 from pipeline.export import onnx_graph
 from pipeline.job import Job, open_store
-from pipeline.models.trained import load_trained
 from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
 from pipeline.store.releases import read_card
+from pipeline.tasks.trained import load_trained
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
 from tests.support.small_pipeline import Road, sample_rows, save_base

@@ -115,7 +115,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
     ),
     "test_model_with_nan_answers_is_not_evaluated": Break(
-        "pipeline.models.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
+        "pipeline.tasks.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
     ),
     "test_same_answer_for_all_fails_floors_and_behaviour": Break(
         "pipeline.recipes.loading:_merged",

@@ -7,13 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
+from pipeline.recipes.labels import numeral, spellings
 
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
-    """Map each spelling of a label in a file, its name or its number, to its number."""
+    """Map each spelling of a class in a file to its number: its name, or its number if no name is a number.
+
+    A name that is a number may have either of the spellings in which JSON writers write it (`2.0` is also `2`).
+    """
     names = {name: number for number, name in enumerate(labels)}
-    if any(name.isdigit() for name in names):
-        return names
+    if any(numeral(name) is not None for name in names):
+        return {spelling: number for name, number in names.items() for spelling in (name, *spellings(name))}
     return {str(number): number for number in names.values()} | names
 
 

@@ -16,6 +16,7 @@ from pipeline.data.reading import Reading
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, Shares
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
 
 FILE = InputFile("day", Path("day"), "")
 
@@ -169,7 +170,7 @@ def test_labels_by_pearsons_chi_square() -> None:
     new, old = pd.Series([1.0] * 60 + [0.0] * 40), pd.Series([1.0] * 240 + [0.0] * 60)
     for bounds, level in around(chi_square(60, 40, 240, 60)):
         recipe, spec = recipe_of("nsmc", labels=bounds)
-        measure = arrivals._labels(recipe, spec, new, old)
+        measure = arrivals.Measure.of(task_of(recipe).label_shift(new, old), spec.labels)
         assert (measure.name, measure.found, measure.usual) == ("labels", "60.0% positive", "80.0% positive")
         assert measure.level == level
 
@@ -179,16 +180,16 @@ def test_label_that_moved_most_is_named() -> None:
     recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": ("negative", "positive", "none")})
     _, spec = recipe_of("nsmc")
     new, old = pd.Series([0.0] * 10 + [1.0] * 15 + [2.0] * 75), pd.Series([0.0] * 50 + [1.0] * 50)
-    measure = arrivals._labels(recipe, spec, new, old)
+    measure = arrivals.Measure.of(task_of(recipe).label_shift(new, old), spec.labels)
     assert (measure.found, measure.usual, measure.level) == ("75.0% none", "0.0% none", "critical")
 
 
 def test_labels_of_one_kind_alone_are_no_difference() -> None:
     recipe, spec = recipe_of("nsmc")
     ones = pd.Series([1.0] * 50)
-    assert arrivals._labels(recipe, spec, ones, ones).level == "ok"
-    assert arrivals._labels(recipe, spec, pd.Series([], dtype=float), ones).level == "ok"
-    assert arrivals._labels(recipe, spec, pd.Series([0.0] * 50), ones).level == "critical"
+    empty, other = pd.Series([], dtype=float), pd.Series([0.0] * 50)
+    for new, level in ((ones, "ok"), (empty, "ok"), (other, "critical")):
+        assert arrivals.Measure.of(task_of(recipe).label_shift(new, ones), spec.labels).level == level
 
 
 def test_scores_by_welchs_test() -> None:
@@ -197,11 +198,12 @@ def test_scores_by_welchs_test() -> None:
     t = 2 * math.sqrt(3)
     for bounds, level in around(1 - t / math.sqrt(2 + t * t)):
         recipe, spec = recipe_of("klue-sts", labels=bounds)
-        measure = arrivals._labels(recipe, spec, new, old)
+        measure = arrivals.Measure.of(task_of(recipe).label_shift(new, old), spec.labels)
         assert (measure.name, measure.found, measure.usual) == ("scores", "mean 2.00", "0.00")
         assert measure.level == level
     recipe, spec = recipe_of("klue-sts")
-    assert arrivals._labels(recipe, spec, pd.Series([0.0] * 40), pd.Series([1.0, 2.0])).level == "critical"
+    shift = task_of(recipe).label_shift(pd.Series([0.0] * 40), pd.Series([1.0, 2.0]))
+    assert arrivals.Measure.of(shift, spec.labels).level == "critical"
 
 
 def test_lengths_by_the_test_of_kolmogorov_and_smirnov() -> None:

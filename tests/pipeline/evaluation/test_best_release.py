@@ -12,11 +12,11 @@ import pytest
 from safetensors.torch import load, save
 
 from pipeline.evaluation.promotion_gate import compare
-from pipeline.models.trained import load_trained
 from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
+from pipeline.tasks.trained import load_trained
 from tests.support.gate_releases import (
     of_other_data,
     own_copy,

@@ -1,4 +1,4 @@
-"""The champion trial on arrivals: the consequences of a drop in accuracy (its significance: test_fall)."""
+"""The champion trial on arrivals: the consequences of a drop in accuracy (its significance: test_champion_day)."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ import pytest
 
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.evaluation.champions import Best, find_best, load_rival, validation_of
-from pipeline.models.trained import load_trained
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import rank_served
+from pipeline.tasks.trained import load_trained
 from tests.support.gate_releases import own_copy, release_of, release_that_reached, republished, serve, without_numbers
 from tests.support.small_pipeline import Road
 from tests.support.tiny_releases import make_artifact
@@ -69,7 +69,7 @@ def test_it_answers_without_a_gpu(reviews: Road, monkeypatch: pytest.MonkeyPatch
     def taken() -> None:
         raise AssertionError("a GPU is the training's")
 
-    monkeypatch.setattr("pipeline.models.trained.best_device", taken)
+    monkeypatch.setattr("pipeline.tasks.trained.best_device", taken)
     rival = load_rival(reviews.recipe, release_of(reviews.trained))
     assert rival.model.device.type == "cpu"
 

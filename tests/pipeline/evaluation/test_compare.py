@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, pearsonr
 
-from pipeline.evaluation.metrics import paired_difference
 from pipeline.evaluation.promotion_gate import compare
 from pipeline.recipes.loading import load_recipe
+from pipeline.tasks.registry import task_of
 from tests.support.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -129,12 +129,12 @@ def test_compare_of_scores_takes_ours_minus_theirs() -> None:
 def test_differences_are_the_same_on_every_machine() -> None:
     labels, near, far = two_scorers()
     expected = {"value": 0.012840650547110588, "low": -0.04488239389966098, "high": 0.06923909703497846}
-    assert paired_difference(PAIRS, labels, near, far) == pytest.approx(expected, rel=1e-9)
+    assert task_of(PAIRS).difference(labels, near, far) == pytest.approx(expected, rel=1e-9)
     expected = {"value": 0.0025, "low": -0.0005, "high": 0.00545}
-    assert paired_difference(REVIEWS, *won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
+    assert task_of(REVIEWS).difference(*won_and_lost(700, 650, 20_000)) == pytest.approx(expected, rel=1e-9)
     # Between 8 and 9 losses, so that a change of half a row in either count would move it.
     expected = {"value": -5 / 30, "low": -8.05 / 30, "high": -1 / 30}
-    assert paired_difference(REVIEWS, *won_and_lost(0, 5, 30)) == pytest.approx(expected, rel=1e-9)
+    assert task_of(REVIEWS).difference(*won_and_lost(0, 5, 30)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:
@@ -143,7 +143,7 @@ def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:
     def difference(labels: Any, near: Any, far: Any, axis: int = -1) -> Any:
         return pearsonr(labels, near, axis=axis).statistic - pearsonr(labels, far, axis=axis).statistic
 
-    found = paired_difference(PAIRS, labels, near, far)
+    found = task_of(PAIRS).difference(labels, near, far)
     wanted = bootstrap(
         (labels, near, far),
         difference,
@@ -161,7 +161,7 @@ def test_interval_of_a_difference_of_r_is_scipys_bootstrap() -> None:
     ("wins", "losses", "rows"), [(0, 3, 200), (5, 5, 200), (30, 50, 1000), (0, 0, 10), (1, 0, 30), (9, 1, 10)]
 )
 def test_difference_of_labels_is_the_exact_one(wins: int, losses: int, rows: int) -> None:
-    found = paired_difference(REVIEWS, *won_and_lost(wins, losses, rows))
+    found = task_of(REVIEWS).difference(*won_and_lost(wins, losses, rows))
     assert found["value"] == pytest.approx((wins - losses) / rows)
     for name, share in (("low", 0.05), ("high", 0.95)):
         nearest = [difference_quantile(wins, losses, rows, chance) for chance in (share - 0.02, share + 0.02)]

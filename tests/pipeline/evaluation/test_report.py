@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.evaluation.metrics import share_interval
 from pipeline.evaluation.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
+from pipeline.metrics import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store

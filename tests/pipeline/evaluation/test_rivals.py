@@ -127,7 +127,7 @@ def test_champion_is_loaded_on_the_cpu(store: Store, monkeypatch: pytest.MonkeyP
         asked.append((recipe, trained.ref, str(device)))
         return Parrot(recipe, sure(0))
 
-    monkeypatch.setattr("pipeline.models.trained.load_trained", load_trained)
+    monkeypatch.setattr("pipeline.tasks.trained.load_trained", load_trained)
     rival = load_rival(REVIEWS, release.release)
     assert (rival.release, rival.model) == (release.release, Parrot(REVIEWS, rival.model.outputs))
     assert asked == [(REVIEWS, release.trained.ref, "cpu")]

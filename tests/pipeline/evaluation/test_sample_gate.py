@@ -16,15 +16,15 @@ import pytest
 
 from pipeline.evaluation.behavioural_tests import run_checklist
 from pipeline.evaluation.champions import Best
-from pipeline.evaluation.metrics import intervals
 from pipeline.evaluation.promotion_gate import make_decision
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.sample import write_sample
+from pipeline.tasks.registry import task_of
 from tests.support.small_pipeline import sample_rows
 
 if TYPE_CHECKING:
-    from pipeline.models.trained import Trained
+    from pipeline.tasks.trained import Trained
 
 pytestmark = pytest.mark.torch
 
@@ -54,7 +54,7 @@ class Dull:
 def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], np.ndarray]) -> set[str]:
     """Return the kinds of checks that a model with the answers of `reply` fails."""
     figures = {
-        "test": intervals(recipe, test["label"].to_numpy(), reply(test)),
+        "test": task_of(recipe).intervals(test["label"].to_numpy(), reply(test)),
         "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
     }
     decision = make_decision(recipe, figures, (), None, Best())

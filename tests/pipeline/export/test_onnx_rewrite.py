@@ -15,8 +15,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
 from pipeline.export.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
 from pipeline.export.onnx_session import open_session
-from pipeline.models.trained import Trained
+from pipeline.models.network import classifier_network
 from pipeline.recipes.loading import load_recipe
+from pipeline.tasks.trained import Trained
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
@@ -44,7 +45,8 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     directory = tmp_path_factory.mktemp("graph")
     tokenizer: Any = None
-    model = Trained(load_recipe("nsmc", "embedded"), module, tokenizer, None, None, torch.device("cpu"))
+    network = classifier_network(module, "cls")
+    model = Trained(load_recipe("nsmc", "embedded"), network, tokenizer, None, None, torch.device("cpu"))
     trace(model, directory / "traced.onnx")
     fuse(module, directory / "traced.onnx", directory / "fused.onnx")
     return directory / "fused.onnx"

@@ -15,12 +15,13 @@ from pipeline.errors import BaseModelError
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
 from pipeline.export.onnx_session import feeds_of, open_session, run_onnx
 from pipeline.models.base_model import check_base
-from pipeline.models.build import build_model, save_trained, transformer_of
+from pipeline.models.build import save_trained
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.trained import Trained
 from pipeline.recipes.loading import load_recipe
 from pipeline.store.releases import ScoreLine
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import Trained
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import SENTENCES
 
@@ -53,20 +54,21 @@ def model_of(base: Path, head: str, pooling: str) -> Trained:
     recipe = load_recipe(name, "embedded", overrides=chosen | mixed)
     tokenizer = load_tokenizer(base)
     torch.manual_seed(1)
-    module = build_model(recipe, base, tokenizer).eval()
+    network = task_of(recipe).build(base, tokenizer)
+    module = network.module.eval()
     with torch.no_grad():
         # Position and type embeddings as large as those of words, so that losing them makes a difference.
         for name, parameter in module.named_parameters():
             if "position_embeddings" in name or "token_type" in name:
                 parameter.normal_(0, 0.3)
     line = ScoreLine(slope=2.5, intercept=2.5) if objective == "bi-encoder" else None
-    model = Trained(recipe, module, tokenizer, line, None, torch.device("cpu"))
+    model = Trained(recipe, network, tokenizer, line, None, torch.device("cpu"))
     if head == "cross-encoder":
         # Scores around the middle of the range: outside, they would be clipped and equal.
         (bias,) = [
             item for name, item in module.named_parameters() if name.endswith(("out_proj.bias", "classifier.bias"))
         ]
-        rows = Encoder(tokenizer, 48, objective).encode(rows_of(model)).rows
+        rows = Encoder(tokenizer, 48, recipe.task.encodings).encode(rows_of(model)).rows
         bias.data += 2.5 - float(model.raw_answers(rows).mean())
     return model
 
@@ -87,7 +89,7 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
     fused = tmp_path / "fused.onnx"
     trace(model, fused)
     # It raises if an embedding, one attention per layer or two norms per layer are missing.
-    fuse(model.module, fused, fused)
+    fuse(model.network.transformer, fused, fused)
     simplify(fused, fused, with_types=head == "cross-encoder", first_row=pooling == "cls")
     to_cpu(fused, tmp_path / "cpu.onnx")
     to_int8(tmp_path / "cpu.onnx", tmp_path / "int8.onnx", feeds_of(model, rows))
@@ -106,16 +108,16 @@ def test_a_graph_is_fused_and_answers_as_torch_does(kind: str, head: str, poolin
 def test_roberta_with_two_token_types_is_saved(tmp_path: Path) -> None:
     base = base_of(tmp_path / "base", "roberta")
     model = model_of(base, "cross-encoder", "cls")
-    types: Any = transformer_of(model.module).base_model.embeddings.token_type_embeddings
+    types: Any = model.network.transformer.base_model.embeddings.token_type_embeddings
     assert types.weight.shape[0] == 2
     assert types.weight.requires_grad
-    fresh: Any = transformer_of(build_model(model.recipe, base, model.tokenizer)).base_model.embeddings
+    fresh: Any = model.task.build(base, model.tokenizer).transformer.base_model.embeddings
     # Both types are copies of the original one until training changes them.
     assert torch.equal(*fresh.token_type_embeddings.weight.data)
-    save_trained(model.module, model.tokenizer, tmp_path / "saved")
-    again: Any = transformer_of(build_model(model.recipe, tmp_path / "saved", model.tokenizer)).base_model
+    save_trained(model.network.transformer, model.tokenizer, tmp_path / "saved")
+    again: Any = model.task.build(tmp_path / "saved", model.tokenizer).transformer.base_model
     assert torch.equal(again.embeddings.token_type_embeddings.weight, types.weight)
-    encoder = Encoder(model.tokenizer, 48, "cross-encoder")
+    encoder = Encoder(model.tokenizer, 48, model.recipe.task.encodings)
     assert {int(kind) for kinds in encoder.encode(rows_of(model)).rows["token_type_ids"] for kind in kinds} == {0, 1}
 
 

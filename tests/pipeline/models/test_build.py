@@ -14,11 +14,11 @@ from transformers import BertConfig, BertModel
 
 from pipeline.errors import BaseModelError, RecipeError
 from pipeline.models.batches import Collate, Rows, load_rows
-from pipeline.models.build import build_model
 from pipeline.models.heads import correlation_loss
 from pipeline.models.tokenizer import learn_tokenizer
-from pipeline.models.trained import Trained, answers_of, distances_of, to_score
 from pipeline.store.releases import ScoreLine
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import Trained
 from tests.support.small_pipeline import small_recipe
 
 pytestmark = pytest.mark.torch
@@ -37,13 +37,14 @@ def untrained(name: str, **overrides: object) -> Trained:
     """Return a model with large random weights, so that different texts get different answers."""
     recipe = small_recipe(name, **overrides)
     torch.manual_seed(11)
-    module = build_model(recipe, None, TOKENIZER).eval()
+    network = task_of(recipe).build(None, TOKENIZER)
+    module = network.module.eval()
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(15)
     calibration = ScoreLine(slope=0.5, intercept=2.0) if recipe.model.objective == "bi-encoder" else None
-    return Trained(recipe, module, TOKENIZER, calibration, None, torch.device("cpu"))
+    return Trained(recipe, network, TOKENIZER, calibration, None, torch.device("cpu"))
 
 
 MODELS = {
@@ -102,21 +103,8 @@ def test_answers_have_the_shape_and_range_of_their_kind(model: Trained) -> None:
         assert ((answers >= 0) & (answers <= 5)).all()
 
 
-def test_probabilities_of_large_logits_do_not_overflow() -> None:
-    answers = answers_of(small_recipe("nsmc"), np.array([[1000.0, 0.0], [0.0, 0.0]]))
-    assert answers.tolist() == [[1.0, 0.0], [0.5, 0.5]]
-
-
-def test_a_score_is_calibrated_and_then_clipped() -> None:
-    recipe = small_recipe("klue-sts")
-    cosines = np.array([-1.0, 0.2, 1.0])
-    line = ScoreLine(slope=4.0, intercept=2.0)
-    assert to_score(recipe, line, cosines).tolist() == pytest.approx([0.0, 2.8, 5.0])
-    assert to_score(recipe, None, np.array([-3.0, 4.5, 7.0])).tolist() == [0.0, 4.5, 5.0]
-
-
 def test_vectors_are_unit_means_without_padding() -> None:
-    module = untrained("klue-sts").module
+    module = untrained("klue-sts").network.module
     ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
     with torch.no_grad():
@@ -130,25 +118,16 @@ def test_vectors_are_unit_means_without_padding() -> None:
 def test_a_classifier_reads_what_the_recipe_says() -> None:
     ids = torch.tensor([[2, 30, 31, 32, 3, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
-    module = untrained("nsmc", model__pooling="mean").module
+    module = untrained("nsmc", model__pooling="mean").network.module
     whole = module.classifier
     with torch.no_grad():
         hidden = whole.base_model(input_ids=ids[:, :5], attention_mask=mask[:, :5]).last_hidden_state  # type: ignore[union-attr]
         pooled = torch.tanh(whole.base_model.pooler.dense(hidden[0].mean(0)))  # type: ignore[union-attr]
         wanted = whole.classifier(pooled)  # type: ignore[operator, union-attr]
         found = module(ids, mask)["logits"][0]
-        of_cls = untrained("nsmc", model__pooling="cls").module(input_ids=ids, attention_mask=mask)["logits"][0]
+        of_cls = untrained("nsmc", model__pooling="cls").network.module(input_ids=ids, attention_mask=mask)["logits"][0]
     assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-5)
     assert found.numpy() != pytest.approx(of_cls.numpy(), abs=1e-2)
-
-
-def test_distances_are_those_of_the_vectors() -> None:
-    draw = np.random.default_rng(3)
-    left, right = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in draw.normal(size=(2, 20, 8)))
-    cosines = (left * right).sum(axis=1)
-    assert distances_of(cosines) == pytest.approx(np.linalg.norm(left - right, axis=1))
-    # The cosine of a text with itself may exceed 1 by rounding.
-    assert distances_of(np.array([1.0 + 1e-7, -1.0])).tolist() == [0.0, 2.0]
 
 
 def test_the_loss_of_pairs_is_what_their_correlation_lacks() -> None:
@@ -212,7 +191,7 @@ def test_rows_are_what_the_trainer_asks_for() -> None:
 
 
 def test_model_from_scratch_has_the_recipes_shape() -> None:
-    config = untrained("nsmc", model__pooling="cls").module.config
+    config = untrained("nsmc", model__pooling="cls").network.module.config
     assert (config.num_hidden_layers, config.hidden_size, config.intermediate_size) == (1, 32, 64)  # type: ignore[union-attr]
     assert (config.vocab_size, config.max_position_embeddings) == (len(TOKENIZER), 32)  # type: ignore[union-attr]
     assert config.id2label == {0: "negative", 1: "positive"}  # type: ignore[union-attr]
@@ -230,7 +209,8 @@ def save_base(directory: Path, **shape: int) -> Path:
 def test_dropout_comes_from_recipe_or_base_model(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base")
     for share, found in ((None, 0.1), (0.3, 0.3), (0.0, 0.0)):
-        module = build_model(small_recipe("nsmc", model__base=str(base), train__dropout=share), base, TOKENIZER)
+        recipe = small_recipe("nsmc", model__base=str(base), train__dropout=share)
+        module = task_of(recipe).build(base, TOKENIZER).module
         drops = {part.p for part in module.modules() if isinstance(part, torch.nn.Dropout)}
         assert drops == {found}
     with pytest.raises(RecipeError, match=r"`model\.scratch\.dropout`"):
@@ -240,17 +220,17 @@ def test_dropout_comes_from_recipe_or_base_model(tmp_path: Path) -> None:
 def test_base_model_that_lacks_a_layer_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     directory = save_base(tmp_path / "base")
     # A new head is expected, so nothing is said of it.
-    build_model(small_recipe("nsmc"), directory, TOKENIZER)
+    task_of(small_recipe("nsmc")).build(directory, TOKENIZER)
     assert capfd.readouterr() == ("", "")
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}), encoding="utf-8")
     # transformers would train the second layer from random weights.
     with pytest.raises(BaseModelError, match=r"lacks 16 weights of its encoder, such as bert\.encoder\.layer\.1\."):
-        build_model(small_recipe("nsmc"), directory, TOKENIZER)
+        task_of(small_recipe("nsmc")).build(directory, TOKENIZER)
 
 
 def test_a_base_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     directory = save_base(tmp_path / "base")
     (directory / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(BaseModelError, match="base"):
-        build_model(small_recipe("nsmc"), directory, TOKENIZER)
+        task_of(small_recipe("nsmc")).build(directory, TOKENIZER)

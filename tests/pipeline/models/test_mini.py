@@ -14,11 +14,12 @@ from transformers import AutoModel
 
 from pipeline.data.reading import read_split
 from pipeline.models.base_model import shipped
+from pipeline.models.forward import run_rows
 from pipeline.models.heads import mean_state
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.trained import run_rows
 from pipeline.pretraining.spec import ENCODERS, load_encoder
+from pipeline.recipes.kinds.inputs import SingleText
 from pipeline.recipes.loading import load_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
@@ -51,7 +52,7 @@ def vectors(directory: Path, texts: list[str]) -> np.ndarray:
         states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return torch.nn.functional.normalize(mean_state(states, attention_mask), dim=-1)
 
-    rows = Encoder(tokenizer, 128, None).encode(pd.DataFrame({"text": texts})).rows
+    rows = Encoder(tokenizer, 128, SingleText.encodings).encode(pd.DataFrame({"text": texts})).rows
     return run_rows("test", rows, tokenizer.pad_token_id, torch.device("cpu"), call)
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ArtifactError
-from pipeline.models.trained import load_trained
 from pipeline.stages.decide import decide
 from pipeline.stages.tokenize import tokenize
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
+from pipeline.tasks.trained import load_trained
 from tests.support.gate_releases import of_other_data, release_of, republished, without_numbers
 from tests.support.judged import challenger, compared, decide_on, gate_rows, held_to, inputs_of, with_validation
 from tests.support.small_pipeline import Road

@@ -15,13 +15,13 @@ from scipy.stats import pearsonr
 
 from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, BrokenModelError, DataError
-from pipeline.evaluation.metrics import compute_metrics, intervals, measure_calibration
-from pipeline.evaluation.plots import draw
+from pipeline.metrics import measure_calibration
 from pipeline.models.heads import BiEncoder
-from pipeline.models.trained import load_trained
 from pipeline.recipes.loading import load_recipe
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.tokenize import tokenize
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import load_trained
 from tests.support.gate_releases import without_numbers
 from tests.support.small_pipeline import Road, make_validated, small_recipe
 
@@ -44,7 +44,7 @@ def repeated(reviews: Road) -> Road:
 
 def test_figures_follow_from_the_stored_predictions(road: Road) -> None:
     table = pd.read_parquet(road.evaluated.path / "test.parquet")
-    found = compute_metrics(road.recipe, table["label"].to_numpy(), table["prediction"].to_numpy())
+    found = task_of(road.recipe).metrics(table["label"].to_numpy(), table["prediction"].to_numpy())
     figures = road.evaluated.figures
     assert {name: figures["test"][name]["value"] for name in road.recipe.metrics} == pytest.approx(found)
     for figure in figures["test"].values():
@@ -78,7 +78,7 @@ def test_second_figures_exclude_rows_in_train(repeated: Road) -> None:
     assert len(table) - len(new) >= 30
     assert figures["test_without_train_texts_rows"] == len(new)
     labels, predictions = new["label"].to_numpy(), new["prediction"].to_numpy()
-    assert figures["test_without_train_texts"] == intervals(repeated.recipe, labels, predictions)
+    assert figures["test_without_train_texts"] == task_of(repeated.recipe).intervals(labels, predictions)
     # Half of the copies have the wrong label.
     assert figures["test"]["accuracy"]["value"] != figures["test_without_train_texts"]["accuracy"]["value"]
 
@@ -110,7 +110,7 @@ def test_the_pictures_are_some(road: Road) -> None:
 
 def test_the_gate_side_has_figures_of_its_own(road: Road) -> None:
     gate = pd.read_parquet(road.evaluated.path / "gate.parquet")
-    found = compute_metrics(road.recipe, gate["label"].to_numpy(), gate["prediction"].to_numpy())
+    found = task_of(road.recipe).metrics(gate["label"].to_numpy(), gate["prediction"].to_numpy())
     figures = road.evaluated.figures
     assert {name: figures["gate"][name]["value"] for name in road.recipe.metrics} == pytest.approx(found)
     assert figures["sample"] is True
@@ -147,7 +147,7 @@ def test_only_a_classification_is_calibrated(reviews: Road, pairs: Road) -> None
 def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road) -> None:
     figures = pairs.evaluated.figures
     assert figures["similarity"]["cosine"] == figures["test"]
-    module = load_trained(pairs.recipe, pairs.trained).module
+    module = load_trained(pairs.recipe, pairs.trained).network.module
     assert isinstance(module, BiEncoder)
     encoded = pd.read_parquet(pairs.tokenized.path / "test.parquet")
     distances = []
@@ -174,10 +174,11 @@ def test_texts_are_in_files_not_in_figures(road: Road) -> None:
 
 def test_plots_allow_one_label_or_constant_score(tmp_path: Path) -> None:
     sure = np.tile([0.9, 0.1], (4, 1))
-    draw(load_recipe("nsmc", "embedded"), np.array([0, 0, 0, 0]), sure, tmp_path / "a.png")
-    draw(load_recipe("klue-sts", "embedded"), np.array([0.0, 5.0]), np.array([2.0, 2.0]), tmp_path / "b.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
-    assert (tmp_path / "b.png").stat().st_size > 1000
+    constant = {"nsmc": (np.array([0, 0, 0, 0]), sure), "klue-sts": (np.array([0.0, 5.0]), np.array([2.0, 2.0]))}
+    for name, (labels, answers) in constant.items():
+        (tmp_path / name).mkdir()
+        task_of(load_recipe(name, "embedded")).draw(labels, answers, tmp_path / name)
+        assert (tmp_path / name / "plot.png").stat().st_size > 1000
 
 
 def test_evaluating_is_not_done_again_for_another_threshold(road: Road) -> None:

@@ -20,13 +20,12 @@ from pipeline.export import convert
 from pipeline.export.convert import check_graph
 from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
 from pipeline.export.onnx_session import open_session, run_onnx
-from pipeline.models.build import transformer_of
-from pipeline.models.trained import load_trained
 from pipeline.stages.decide import decide
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
 from pipeline.store.artifacts import Artifact
 from pipeline.store.releases import Card, read_card
+from pipeline.tasks.trained import load_trained
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe
@@ -394,7 +393,7 @@ def test_a_graph_of_other_weights_is_not_released(reviews: Road, tmp_path: Path)
     model = load_trained(reviews.recipe, reviews.trained)
     rows = reviews.rows["test"].head(40)
     trace(model, tmp_path / "traced.onnx")
-    fuse(model.module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
+    fuse(model.network.transformer, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
     fused = tmp_path / "fused.onnx"
     simplify(fused, fused, with_types=False, first_row=reviews.recipe.model.pooling == "cls")
     reference = model.answer(rows)
@@ -408,10 +407,10 @@ def test_a_graph_of_other_weights_is_not_released(reviews: Road, tmp_path: Path)
 def test_a_graph_that_is_not_fused_is_refused(reviews: Road, tmp_path: Path) -> None:
     model = load_trained(reviews.recipe, reviews.trained)
     trace(model, tmp_path / "traced.onnx")
-    module: Any = model.module
-    transformer_of(module).config.num_hidden_layers = 3
+    transformer: Any = model.network.transformer
+    transformer.config.num_hidden_layers = 3
     with pytest.raises(ParityError, match="has 1 Attention, 3 expected"):
-        fuse(module, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
+        fuse(transformer, tmp_path / "traced.onnx", tmp_path / "fused.onnx")
     assert not (tmp_path / "fused.onnx").exists()
 
 

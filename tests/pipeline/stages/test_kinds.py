@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from pipeline.cli.predict import predict_lines
-from pipeline.models.trained import load_trained
 from pipeline.recipes.schema import Recipe
 from pipeline.store.releases import read_card
+from pipeline.tasks.trained import load_trained
 from serving.engine.engine import Engine
 from tests.support.small_pipeline import Road, open_road, small_recipe
 

@@ -20,6 +20,8 @@ from pipeline.errors import BaseModelError, DataError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
+from pipeline.recipes.kinds.inputs import JoinedPair, SeparatePair, SingleText
+from pipeline.recipes.kinds.task_kind import TaskKind
 from pipeline.settings import ROOT
 from pipeline.stages.tokenize import tokenize
 from pipeline.store.artifacts import Store
@@ -33,8 +35,8 @@ WORDS = "정말 재미 있는 영화 였다 지루 했다 음악 배우 연기 �
 TOKENIZER = learn_tokenizer([" ".join(WORDS)] * 3, 500)
 
 
-def encoder(max_length: int, objective: str | None = None) -> Encoder:
-    return Encoder(TOKENIZER, max_length, objective)
+def encoder(max_length: int, inputs: type[TaskKind] = SingleText) -> Encoder:
+    return Encoder(TOKENIZER, max_length, inputs.encodings)
 
 
 def ids(*words: str) -> list[int]:
@@ -67,7 +69,7 @@ def test_long_text_is_truncated_and_keeps_sep() -> None:
 
 
 def test_rows_of_one_length_stay_rows() -> None:
-    found = encoder(8, "cross-encoder").encode(pd.DataFrame({"text": ["영화", "배우"], "text_pair": ["음악", "결말"]}))
+    found = encoder(8, JoinedPair).encode(pd.DataFrame({"text": ["영화", "배우"], "text_pair": ["음악", "결말"]}))
     assert [token_list(item) for item in found.rows["token_type_ids"]] == [[0, 0, 0, 1, 1]] * 2
 
 
@@ -81,7 +83,7 @@ def test_shares_are_counted_by_hand() -> None:
 
 
 def test_a_cross_encoder_reads_both_texts_at_once() -> None:
-    found = encoder(16, "cross-encoder").encode(pd.DataFrame({"text": ["영화 음악"], "text_pair": ["배우"]})).rows
+    found = encoder(16, JoinedPair).encode(pd.DataFrame({"text": ["영화 음악"], "text_pair": ["배우"]})).rows
     assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "음악", "[SEP]", "배우", "[SEP]")
     assert token_list(found["token_type_ids"][0]) == [0, 0, 0, 0, 1, 1]
     assert found["length"].tolist() == [6]
@@ -89,13 +91,13 @@ def test_a_cross_encoder_reads_both_texts_at_once() -> None:
 
 def test_a_cross_encoder_cuts_the_longer_text() -> None:
     rows = pd.DataFrame({"text": [" ".join(WORDS)], "text_pair": ["배우"]})
-    found = encoder(8, "cross-encoder").encode(rows).rows
+    found = encoder(8, JoinedPair).encode(rows).rows
     assert token_list(found["input_ids"][0]) == ids("[CLS]", *WORDS[:4], "[SEP]", "배우", "[SEP]")
 
 
 def test_bi_encoder_encodes_separately_and_counts_longer() -> None:
     rows = pd.DataFrame({"text": ["영화", "배우 연기"], "text_pair": ["음악 결말 눈물", "웃음"]})
-    found = encoder(16, "bi-encoder").encode(rows).rows
+    found = encoder(16, SeparatePair).encode(rows).rows
     assert token_list(found["input_ids"][0]) == ids("[CLS]", "영화", "[SEP]")
     assert token_list(found["input_ids_pair"][0]) == ids("[CLS]", "음악", "결말", "눈물", "[SEP]")
     assert found["length"].tolist() == [5, 4]

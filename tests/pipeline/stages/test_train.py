@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,14 +18,13 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import BaseModelError, RecipeError, TerminatedError, TrainingDivergedError
-from pipeline.evaluation.metrics import compute_metrics
 from pipeline.job import open_store
 from pipeline.models.hardware import has_bf16
-from pipeline.models.trained import load_trained
 from pipeline.stages.train import alone, train
 from pipeline.store.artifacts import Artifact
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import load_trained
 from pipeline.training.checkpoints import COMPLETE, CheckpointCallback, newest_checkpoint, seconds_behind
-from pipeline.training.fine_tune import fit_line
 from tests.support.killed import Killed
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
@@ -94,7 +92,7 @@ def test_validation_figures_are_those_of_the_saved_model(reviews: Road, pairs: R
     for road in (reviews, pairs):
         rows = pd.read_parquet(road.tokenized.path / "validation.parquet")
         answers = load_trained(road.recipe, road.trained).answer_encoded(rows)
-        found = compute_metrics(road.recipe, rows["label"].to_numpy(), answers)
+        found = task_of(road.recipe).metrics(rows["label"].to_numpy(), answers)
         # Validation may run in bf16, but the loaded model answers in fp32.
         assert found == pytest.approx(road.trained.figures["validation"], abs=0.03)
 
@@ -113,16 +111,6 @@ def test_it_learns(reviews: Road) -> None:
     labels = pd.read_parquet(reviews.tokenized.path / "validation.parquet")["label"]
     majority = max(labels.mean(), 1 - labels.mean())
     assert reviews.trained.figures["validation"]["accuracy"] > majority + 0.05
-
-
-def test_a_line_is_the_best_fit() -> None:
-    line = fit_line(np.array([0.0, 0.5, 1.0]), np.array([1.0, 2.0, 3.0]))
-    assert (line.slope, line.intercept) == (pytest.approx(2.0), pytest.approx(1.0))
-
-
-def test_vectors_that_are_all_alike_have_no_line() -> None:
-    with pytest.raises(TrainingDivergedError, match="collapsed"):
-        fit_line(np.array([0.7, 0.7]), np.array([1.0, 4.0]))
 
 
 def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Road) -> None:
@@ -172,7 +160,7 @@ def test_best_epoch_is_kept(tmp_path: Path) -> None:
     assert figures["validation"]["accuracy"] == max(scores)
     rows = pd.read_parquet(road.tokenized.path / "validation.parquet")
     answers = load_trained(recipe, road.trained).answer_encoded(rows)
-    assert compute_metrics(recipe, rows["label"].to_numpy(), answers)["accuracy"] == pytest.approx(
+    assert task_of(recipe).metrics(rows["label"].to_numpy(), answers)["accuracy"] == pytest.approx(
         max(scores), abs=0.03
     )
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.models.build import build_model
 from pipeline.models.heads import correlation_loss
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
+from pipeline.tasks.registry import task_of
 from pipeline.training.batch_threads import Batch, BatchThreads, pieces_of
 from pipeline.training.fine_tune import _sharing
 from tests.support.small_pipeline import SHAPE, Road, open_road, small_recipe, weights
@@ -113,4 +113,4 @@ def test_threads_share_only_where_nothing_is_drawn(reviews: Road, monkeypatch: p
                 "train": recipe.train.model_copy(update={"tune": tune}),
             }
         )
-        assert _sharing(chosen, build_model(chosen, None, tokenizer), 2) == sharing
+        assert _sharing(chosen, task_of(chosen).build(None, tokenizer).module, 2) == sharing

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from pipeline.errors import RecipeError
-from pipeline.evaluation.metrics import compute_metrics
 from pipeline.models.heads import Head
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.models.trained import load_trained
+from pipeline.tasks.registry import task_of
+from pipeline.tasks.trained import load_trained
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = pytest.mark.torch
@@ -74,7 +74,7 @@ def test_a_head_learns_what_the_base_model_knows(reviews: Road, pooling: str, tm
     rows = pd.read_parquet(road.tokenized.path / "validation.parquet")
     labels = rows["label"].to_numpy()
     assert figures["validation"]["accuracy"] > max(labels.mean(), 1 - labels.mean()) + 0.05
-    found = compute_metrics(road.recipe, labels, load_trained(road.recipe, road.trained).answer_encoded(rows))
+    found = task_of(road.recipe).metrics(labels, load_trained(road.recipe, road.trained).answer_encoded(rows))
     assert found == pytest.approx(figures["validation"], abs=0.03)
     assert figures["padding"] == 0.0
 

@@ -21,9 +21,8 @@ from transformers import (
     set_seed,
 )
 
-from pipeline.models.build import transformer_of
 from pipeline.models.hardware import best_device, has_bf16, packs_rows
-from pipeline.models.heads import BiEncoder
+from pipeline.models.network import Network, bi_encoder_network, classifier_network
 from pipeline.stages.train import train
 from pipeline.training import fine_tune as fit
 from pipeline.training import packing as packed_module
@@ -70,19 +69,19 @@ def pairs_of_rows() -> dict[str, Tensor]:
     return rows_of(LENGTHS, 1) | right | {"labels": LABELS.float()}
 
 
-def classifier(kind: str) -> nn.Module:
-    return AutoModelForSequenceClassification.from_config(config_of(kind, num_labels=3))
+def classifier(kind: str) -> Network:
+    return classifier_network(AutoModelForSequenceClassification.from_config(config_of(kind, num_labels=3)), "cls")
 
 
-def first_row_classifier(kind: str) -> nn.Module:
-    model: Any = classifier(kind)
-    compute_first_row(model)
-    return model
+def first_row_classifier(kind: str) -> Network:
+    network = classifier(kind)
+    compute_first_row(network.transformer)
+    return network
 
 
-def bi_encoder(kind: str) -> nn.Module:
+def bi_encoder(kind: str) -> Network:
     options = {"add_pooling_layer": False} if kind == "bert" else {}
-    return BiEncoder(AutoModel.from_config(config_of(kind), **options), "mean")
+    return bi_encoder_network(AutoModel.from_config(config_of(kind), **options), "mean")
 
 
 def learn(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -100,14 +99,15 @@ def learn(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     [(classifier, pairs_in_one()), (first_row_classifier, pairs_in_one()), (bi_encoder, pairs_of_rows())],
 )
 def test_answers_and_gradients_are_those_of_padded_rows(
-    make: Callable[[str], nn.Module], kind: str, inputs: dict[str, Tensor]
+    make: Callable[[str], Network], kind: str, inputs: dict[str, Tensor]
 ) -> None:
     set_seed(1)
-    model = make(kind)
-    transformer_of(model).set_attn_implementation("sdpa")
+    network = make(kind)
+    model = network.module
+    network.transformer.set_attn_implementation("sdpa")
     padded, gradients = learn(model, inputs)
     names = list(model.state_dict())
-    pack_rows(transformer_of(model))
+    pack_rows(network.transformer)
     packed, others = learn(model, inputs)
     torch.testing.assert_close(packed, padded)
     torch.testing.assert_close(others, gradients, rtol=1e-4, atol=1e-4)
@@ -130,7 +130,7 @@ def test_any_lengths_can_be_packed(lengths: list[int]) -> None:
 
 
 def test_no_layer_sees_padding() -> None:
-    model: Any = classifier("bert")
+    model: Any = classifier("bert").module
     pack_rows(model)
     seen = []
     model.bert.encoder.layer[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
@@ -185,7 +185,7 @@ def test_attention_stays_within_a_row() -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_layers_are_one_graph_for_all_lengths() -> None:
     set_seed(1)
-    model: Any = first_row_classifier("bert")
+    model: Any = first_row_classifier("bert").module
     pack_rows(model)
     batches = [rows_of(torch.tensor(counts), 3) for counts in ([3, 9, 4], [5, 6], [16, 2, 3, 3], [7, 7])]
     batches = [rows | {"labels": torch.arange(len(rows["input_ids"])) % 3} for rows in batches]

@@ -9,7 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
+from pipeline.models.network import classifier_network
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.tasks.registry import task_of
 from pipeline.training import fine_tune as fit
 from pipeline.training.trainer import Meter, decay_by_layer
 from tests.support.small_pipeline import Road
@@ -39,8 +41,8 @@ def test_what_is_packed_has_no_padding() -> None:
 
 def test_the_optimizer_is_one_kernel(reviews: Road, tmp_path: Path) -> None:
     recipe, model = reviews.recipe, BertForSequenceClassification(BertConfig(num_hidden_layers=1))
-    lesson = fit._lesson(recipe, model, reviews.tokenized, 0)
-    trainer = fit._trainer(recipe, lesson, tmp_path, [], packed=False)
+    lesson = fit._lesson(recipe, classifier_network(model, "cls"), reviews.tokenized, 0)
+    trainer = fit._trainer(task_of(recipe), lesson, tmp_path, [], packed=False)
     assert trainer.create_optimizer().defaults["fused"]
 
 
@@ -52,8 +54,8 @@ def test_every_row_counts_as_much_as_any_other(sharing: int, reviews: Road, tmp_
         num_hidden_layers=1, num_attention_heads=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
     model = BertForSequenceClassification(config)
-    lesson = fit._lesson(reviews.recipe, model, reviews.tokenized, 0)
-    trainer = fit._trainer(reviews.recipe, lesson, tmp_path, [], packed=False, sharing=sharing)
+    lesson = fit._lesson(reviews.recipe, classifier_network(model, "cls"), reviews.tokenized, 0)
+    trainer = fit._trainer(task_of(reviews.recipe), lesson, tmp_path, [], packed=False, sharing=sharing)
     trainer.current_gradient_accumulation_steps = 1  # as `train` sets it
     batches = [trainer.collate([lesson.train[row] for row in rows]) for rows in lesson.batches]
     assert len({len(batch["labels"]) for batch in batches}) > 1

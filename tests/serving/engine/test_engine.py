@@ -263,7 +263,7 @@ def test_training_and_serving_read_the_same_tokens(release: Path, monkeypatch: p
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(release / "tokenizer.json"), unk_token="[UNK]")
     # The most common tokenizers do not compose by themselves.
     assert tokenizer.tokenize(unicodedata.normalize("NFD", "영화")) != tokenizer.tokenize("영화")
-    encoder = Encoder(tokenizer, engine.card.max_length, None)
+    encoder = Encoder(tokenizer, engine.card.max_length, engine.card.task.encodings)
 
     @given(ANY_TEXT)
     def check(text: str) -> None:

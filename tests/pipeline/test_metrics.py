@@ -10,10 +10,11 @@ import pytest
 from scipy.stats import bootstrap, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import compute_metrics, first_interval, intervals, share_interval
+from pipeline import metrics
+from pipeline.metrics import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.tasks.registry import task_of
 from tests.support.verdicts import noisy_scores
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -33,30 +34,30 @@ def noisy_labels(classes: int, rows: int, right: float) -> tuple[Any, Any]:
 
 def test_accuracy_and_f1_of_two_labels_by_hand() -> None:
     # True positives 2, false positives 1, false negatives 1, true negatives 1.
-    found = compute_metrics(REVIEWS, array(1, 1, 1, 0, 0), array(1, 1, 0, 1, 0))
+    found = task_of(REVIEWS).metrics(array(1, 1, 1, 0, 0), array(1, 1, 0, 1, 0))
     assert found == {"accuracy": pytest.approx(3 / 5), "f1": pytest.approx(2 * 2 / (2 * 2 + 1 + 1))}
 
 
 def test_probabilities_count_by_their_largest() -> None:
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])
     labels = array(0, 0, 1)
-    assert compute_metrics(REVIEWS, labels, probabilities) == compute_metrics(REVIEWS, labels, array(0, 1, 1))
+    assert task_of(REVIEWS).metrics(labels, probabilities) == task_of(REVIEWS).metrics(labels, array(0, 1, 1))
 
 
 def test_f1_of_three_labels_is_their_mean_by_hand() -> None:
     # Label 0: 2 of 2 found, 1 wrongly: 4/5. Label 1: none: 0. Label 2: 1 of 1, 1 wrongly: 2/3.
-    found = compute_metrics(THREE, array(0, 0, 1, 1, 2), array(0, 0, 0, 2, 2))
+    found = task_of(THREE).metrics(array(0, 0, 1, 1, 2), array(0, 0, 0, 2, 2))
     assert found["f1"] == pytest.approx((4 / 5 + 0 + 2 / 3) / 3)
     assert found["accuracy"] == pytest.approx(3 / 5)
 
 
 def test_a_label_that_is_never_foreseen_has_no_f1() -> None:
-    assert compute_metrics(REVIEWS, array(1, 0, 1), array(0, 0, 0))["f1"] == 0.0
+    assert task_of(REVIEWS).metrics(array(1, 0, 1), array(0, 0, 0))["f1"] == 0.0
 
 
 def test_pearson_by_hand_and_f1_at_three() -> None:
     labels, scores = array(0.0, 3.0, 4.0, 5.0), array(1.0, 2.9, 3.0, 5.0)
-    found = compute_metrics(PAIRS, labels, scores)
+    found = task_of(PAIRS).metrics(labels, scores)
     left, right = labels - labels.mean(), scores - scores.mean()
     assert found["pearson"] == pytest.approx((left @ right) / math.sqrt((left @ left) * (right @ right)))
     # 3.0 itself is positive in labels and predictions: two true positives and one false negative.
@@ -65,12 +66,12 @@ def test_pearson_by_hand_and_f1_at_three() -> None:
 
 def test_large_cases_agree_with_scipy_and_scikit_learn() -> None:
     labels, guesses = noisy_labels(2, 500, 0.6)
-    assert compute_metrics(REVIEWS, labels, guesses) == {
+    assert task_of(REVIEWS).metrics(labels, guesses) == {
         "accuracy": accuracy_score(labels, guesses),
         "f1": f1_score(labels, guesses),
     }
     labels, scores = noisy_scores(500, 1.0)
-    assert compute_metrics(PAIRS, labels, scores) == {
+    assert task_of(PAIRS).metrics(labels, scores) == {
         "pearson": pytest.approx(pearsonr(labels, scores).statistic),
         "f1": f1_score(labels >= 3.0, scores >= 3.0),
     }
@@ -82,18 +83,18 @@ def test_large_cases_agree_with_scipy_and_scikit_learn() -> None:
     ids=["constant prediction", "constant label", "one row"],
 )
 def test_a_constant_has_no_correlation(labels: Any, scores: Any) -> None:
-    assert math.isnan(compute_metrics(PAIRS, labels, scores)["pearson"])
+    assert math.isnan(task_of(PAIRS).metrics(labels, scores)["pearson"])
 
 
 def test_two_rows_have_a_correlation_no_rows_nan() -> None:
-    assert compute_metrics(PAIRS, array(1.0, 4.0), array(2.0, 2.5))["pearson"] == pytest.approx(1.0)
-    assert all(map(math.isnan, first_interval(PAIRS, array(), array()).values()))
+    assert task_of(PAIRS).metrics(array(1.0, 4.0), array(2.0, 2.5))["pearson"] == pytest.approx(1.0)
+    assert all(map(math.isnan, task_of(PAIRS).first_interval(array(), array()).values()))
 
 
 def test_correlation_of_a_constant_resample_is_nan() -> None:
     labels = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
     scores = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [4.0, 4.0, 4.0], [2.0, 1.0, 0.0]])
-    assert metrics._correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
+    assert metrics.correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
@@ -101,20 +102,20 @@ def test_metrics_of_a_confusion_matrix_match_its_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
     # Few rows, so that in some matrices a label is missing in the labels, the predictions, or both.
     matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=25)
-    found = metrics._f1_of_matrices(matrices.reshape(-1, size, size))
+    found = metrics.f1(matrices.reshape(-1, size, size))
     for counts, score in zip(matrices, found, strict=True):
         cells = np.arange(size * size).repeat(counts)
-        assert score == pytest.approx(compute_metrics(recipe, cells // size, cells % size)["f1"])
+        assert score == pytest.approx(task_of(recipe).metrics(cells // size, cells % size)["f1"])
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
 def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
     labels, guesses = noisy_labels(size, 300, 0.7)
-    by_cells = metrics._resampled_cells(recipe, labels, guesses)
+    by_cells = task_of(recipe).resampled(labels, guesses)
     drawn = (labels * size + guesses)[np.random.default_rng(8).integers(300, size=(1000, 300))]
     matrices = np.stack([np.bincount(row, minlength=size * size) for row in drawn]).reshape(-1, size, size)
-    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": metrics._f1_of_matrices(matrices)}
+    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": metrics.f1(matrices)}
     for name in recipe.metrics:
         deviation = np.std(by_rows[name])
         assert np.std(by_cells[name]) == pytest.approx(deviation, rel=0.1)
@@ -127,21 +128,21 @@ def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPa
     # Blocks of seven resamples, the last ones smaller.
     monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
     labels, scores = noisy_scores(40, 1.0)
-    found = metrics._resampled_rows(PAIRS, labels, scores)
-    blocks = list(metrics._drawn_rows(40))
+    found = task_of(PAIRS).resampled(labels, scores)
+    blocks = list(metrics.drawn_rows(40))
     assert {block.shape for block in blocks} == {(7, 40), (6, 40)}
     drawn = np.concatenate(blocks)
     assert drawn.shape == (metrics.RESAMPLES, 40)
     for number in range(0, metrics.RESAMPLES, 37):
         rows = drawn[number]
-        expected = compute_metrics(PAIRS, labels[rows], scores[rows])
+        expected = task_of(PAIRS).metrics(labels[rows], scores[rows])
         assert {name: draws[number] for name, draws in found.items()} == pytest.approx(expected)
 
 
 def test_label_missing_in_a_resample_is_excluded() -> None:
     # One row of label 2, predicted right: a resample without it has only two labels.
     labels = np.array([0, 1] * 10 + [2])
-    assert set(metrics._resampled_cells(THREE, labels, labels)["f1"]) == {1.0}
+    assert set(task_of(THREE).resampled(labels, labels)["f1"]) == {1.0}
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
@@ -150,7 +151,7 @@ def test_interval_contains_value_and_narrows_with_rows(recipe: Recipe) -> None:
     for rows in (100, 900):
         classifies = recipe.kind == "classification"
         labels, guesses = noisy_labels(2, rows, 0.7) if classifies else noisy_scores(rows, 1.5)
-        found = intervals(recipe, labels, guesses)
+        found = task_of(recipe).intervals(labels, guesses)
         assert set(found) == set(recipe.metrics)
         for figure in found.values():
             assert figure["low"] < figure["value"] < figure["high"]
@@ -162,7 +163,7 @@ def test_interval_contains_value_and_narrows_with_rows(recipe: Recipe) -> None:
 def test_interval_of_an_accuracy_is_binomial() -> None:
     labels = np.zeros(1000, dtype=int)
     guesses = np.arange(1000) >= 800
-    figure = intervals(REVIEWS, labels, guesses.astype(int))["accuracy"]
+    figure = task_of(REVIEWS).intervals(labels, guesses.astype(int))["accuracy"]
     half = 1.96 * math.sqrt(0.8 * 0.2 / 1000)
     assert figure["value"] == 0.8
     assert (figure["low"], figure["high"]) == pytest.approx((0.8 - half, 0.8 + half), abs=0.004)
@@ -177,14 +178,14 @@ def test_a_share_has_wilsons_interval_by_hand() -> None:
 
 
 def test_interval_of_only_right_answers_has_width() -> None:
-    found = first_interval(REVIEWS, np.ones(40, int), np.ones(40, int))
+    found = task_of(REVIEWS).first_interval(np.ones(40, int), np.ones(40, int))
     assert found["value"] == found["high"] == 1.0
     assert 0.9 < found["low"] < 0.95
 
 
 def test_the_interval_of_an_r_is_fishers_by_hand() -> None:
     labels, scores = noisy_scores(103, 1.5)
-    found = first_interval(PAIRS, labels, scores)
+    found = task_of(PAIRS).first_interval(labels, scores)
     # artanh(r) has a standard deviation of 1 / sqrt(n - 3), here a tenth.
     r = pearsonr(labels, scores).statistic
     low, high = (math.tanh(math.atanh(r) + side * 1.959964 / 10) for side in (-1, 1))
@@ -194,12 +195,13 @@ def test_the_interval_of_an_r_is_fishers_by_hand() -> None:
 @pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=["classification", "regression"])
 def test_the_closed_form_agrees_with_the_bootstrap(recipe: Recipe) -> None:
     labels, answers = noisy_labels(2, 500, 0.7) if recipe is REVIEWS else noisy_scores(500, 1.5)
-    drawn, closed = intervals(recipe, labels, answers)[recipe.metrics[0]], first_interval(recipe, labels, answers)
+    task = task_of(recipe)
+    drawn, closed = task.intervals(labels, answers)[recipe.metrics[0]], task.first_interval(labels, answers)
     assert closed == pytest.approx(drawn, abs=0.01)
 
 
 def test_a_constant_score_has_no_interval() -> None:
-    found = first_interval(PAIRS, array(1.0, 2.0, 3.0, 4.0), np.full(4, 2.5))
+    found = task_of(PAIRS).first_interval(array(1.0, 2.0, 3.0, 4.0), np.full(4, 2.5))
     assert all(math.isnan(found[name]) for name in ("value", "low", "high"))
 
 
@@ -232,7 +234,7 @@ def test_intervals_are_the_same_on_every_machine(case: str, block: int, monkeypa
     # Also with memory for only a few resamples at once.
     monkeypatch.setattr(metrics, "BLOCK", block)
     recipe, sides, expected = DRAWN[case]
-    found = {name: tuple(figure.values()) for name, figure in intervals(recipe, *sides).items()}
+    found = {name: tuple(figure.values()) for name, figure in task_of(recipe).intervals(*sides).items()}
     assert found.keys() == expected.keys()
     for name, figures in expected.items():
         assert found[name] == pytest.approx(figures, rel=1e-9)
@@ -240,7 +242,7 @@ def test_intervals_are_the_same_on_every_machine(case: str, block: int, monkeypa
 
 def test_interval_of_an_r_is_scipys_bootstrap() -> None:
     labels, scores = noisy_scores(150, 1.5)
-    found = intervals(PAIRS, labels, scores)["pearson"]
+    found = task_of(PAIRS).intervals(labels, scores)["pearson"]
 
     def pearson(labels: Any, scores: Any, axis: int = -1) -> Any:
         return pearsonr(labels, scores, axis=axis).statistic

@@ -9,13 +9,13 @@ import pytest
 from matplotlib.ft2font import FT2Font
 from matplotlib.image import imread
 
-from pipeline.evaluation.plots import HANGUL, draw
 from pipeline.recipes.loading import load_recipe
+from pipeline.tasks.plots import HANGUL, draw_confusion
 
 
 def picture(labels: tuple[str, ...], file: Path) -> np.ndarray:
     recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": labels})
-    draw(recipe, np.array([0, 1, 2]), np.eye(3), file)
+    draw_confusion(recipe, np.array([0, 1, 2]), np.array([0, 1, 2]), file)
     return imread(file)
 
 

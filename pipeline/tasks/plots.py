@@ -1,8 +1,9 @@
-"""Plots: confusion matrix, predicted against labelled scores, reliability curve, and losses over steps."""
+"""Plots of answers to the test file: confusion matrix, predicted against labelled scores, reliability curve."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,23 +12,31 @@ import numpy as np
 from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
+from pipeline.metrics import Numbers, confusion
 from pipeline.recipes.schema import Recipe
 
-Numbers = np.ndarray[Any, Any]
 #: Has the glyphs of Korean class names, which Matplotlib's own fonts lack.
 HANGUL = Path(__file__).parent / "fonts" / "hangul.ttf"
 
 
-def draw(recipe: Recipe, labels: Numbers, answers: Numbers, file: Path) -> None:
-    """Write a confusion matrix or scatter plot as PNG; `answers` are probabilities (n, labels) or scores (n,)."""
+def draw_confusion(recipe: Recipe, labels: Numbers, classes: Numbers, file: Path) -> None:
+    """Write the confusion matrix of two arrays of label numbers (n,) as PNG."""
+    with _titled(recipe, file) as axes:
+        _confusion(recipe, axes, labels, classes)
+
+
+def draw_scores(recipe: Recipe, labels: Numbers, scores: Numbers, file: Path) -> None:
+    """Write a scatter plot of scores (n,) over labels (n,) as PNG."""
+    with _titled(recipe, file) as axes:
+        _scatter(recipe, axes, labels, scores)
+
+
+@contextmanager
+def _titled(recipe: Recipe, file: Path) -> Iterator[Axes]:
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     axes = figure.subplots()
-    if recipe.kind == "classification":
-        _confusion(recipe, axes, labels, answers.argmax(axis=1))
-    else:
-        _scatter(recipe, axes, labels, answers)
+    yield axes
     axes.set_title("Test file (shipped sample)" if recipe.sample else "Test file", fontsize=11)
     figure.savefig(file, dpi=144)
 
@@ -57,23 +66,8 @@ def draw_reliability(recipe: Recipe, calibration: Mapping[str, Any], file: Path)
     figure.savefig(file, dpi=144)
 
 
-def draw_losses(history: Iterable[Mapping[str, Any]], file: Path) -> None:
-    """Write a PNG of a Trainer's log history: `loss` and `eval_loss` over `step`."""
-    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-    axes = figure.subplots()
-    rows = list(history)
-    for name, label in (("loss", "training"), ("eval_loss", "held-out")):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), linewidth=1.2, label=label)
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False)
-    figure.savefig(file, dpi=144)
-
-
 def _confusion(recipe: Recipe, axes: Axes, labels: Numbers, classes: Numbers) -> None:
-    counts = confusion_matrix(labels, classes, labels=range(len(recipe.labels)))
+    counts = confusion(labels, classes, len(recipe.labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):

@@ -1,0 +1,170 @@
+"""Classification: answers are probabilities (n, labels), predictions the number of the most probable label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.metrics import (
+    Interval,
+    Numbers,
+    accuracy,
+    accuracy_difference,
+    accuracy_fall,
+    confusion,
+    drawn_matrices,
+    f1,
+    measure_calibration,
+    share_interval,
+)
+from pipeline.recipes.behaviour import BehaviourTest
+from pipeline.recipes.kinds.classification import label_values
+from pipeline.store.releases import ScoreLine
+from pipeline.tasks.task import Shift, Task, moves_as_expected
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from pipeline.models.network import Network
+
+
+class ClassificationTask(Task):
+    """Labels of texts or pairs."""
+
+    label_type = "int64"
+
+    def build(self, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
+        """Return a classifier with one output per label, trained by cross-entropy."""
+        # Imported here so that labels are read without torch.
+        from pipeline.models.build import build_classifier
+
+        names = dict(enumerate(self.recipe.labels))
+        head = {
+            "num_labels": len(names),
+            "problem_type": "single_label_classification",
+            "id2label": names,
+            "label2id": {name: number for number, name in names.items()},
+        }
+        return build_classifier(self.recipe, base, tokenizer, head)
+
+    def label_numbers(self, labels: pd.Series[str]) -> pd.Series[float]:
+        """Return the numbers of label names or numbers; NaN if there is no such label."""
+        return labels.map(label_values(self.recipe.labels)).astype("float64")
+
+    def valid_numbers(self, numbers: pd.Series[float]) -> pd.Series[float]:
+        """Return `numbers`: those of labels are never out of range."""
+        return numbers
+
+    def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
+        """Compare the shares of all labels (chi-squared test), and report the label whose share changed most."""
+        names = self.recipe.labels
+        counts = [[int((side == number).sum()) for number in range(len(names))] for side in (new, old)]
+        present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
+        chance = 1.0
+        if len(new) and len(present) > 1:
+            chance = float(stats.chi2_contingency(present, correction=False).pvalue)
+        shares = [[count / max(1, sum(side)) for count in side] for side in counts]
+        pairs = enumerate(zip(*shares, strict=True))
+        _, moved = max((round(abs(share - other), 6), number) for number, (share, other) in pairs)
+        found, usual = (f"{side[moved]:.1%} {names[moved]}" for side in shares)
+        return Shift("labels", found, usual, chance)
+
+    def decode(self, outputs: Numbers) -> Numbers:
+        """Return the softmax of logits (n, labels)."""
+        shifted = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+        return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+    def scale(self, answers: Numbers, line: ScoreLine | None) -> Numbers:
+        """Return `answers`: probabilities are not calibrated."""
+        return answers
+
+    def predictions(self, answers: Numbers, labels: Sequence[str]) -> Numbers:
+        """Return label numbers (n,). Labels are matched by name, because a recipe's labels may have changed."""
+        numbers = {name: number for number, name in enumerate(self.recipe.labels)}
+        # A removed label is never right.
+        by_name = np.array([numbers.get(self.recipe.renamed_labels.get(name, name), -1) for name in labels])
+        return np.asarray(by_name[answers.argmax(axis=1)])
+
+    def columns(self, answers: Numbers) -> dict[str, Numbers]:
+        """Return `prediction` and its `probability`."""
+        return {"prediction": answers.argmax(axis=1), "probability": answers.max(axis=1)}
+
+    def classes(self, predictions: Numbers) -> Numbers:
+        """Return the numbers of the most probable labels (n,) of answers; label numbers (n,) unchanged."""
+        return np.asarray(predictions.argmax(axis=1)) if predictions.ndim == 2 else predictions
+
+    def metrics(self, labels: Numbers, predictions: Numbers) -> dict[str, float]:
+        """Return accuracy and F1: that of label 1 if there are two labels, and the macro average if there are more."""
+        classes = self.classes(predictions)
+        matrix = confusion(labels, classes, len(self.recipe.labels))
+        return {"accuracy": accuracy(labels, classes), "f1": float(f1(matrix[None])[0])}
+
+    def resampled(self, labels: Numbers, predictions: Numbers) -> dict[str, Numbers]:
+        """Return the metrics of resampled confusion matrices."""
+        matrices = drawn_matrices(confusion(labels, self.classes(predictions), len(self.recipe.labels)))
+        return {"accuracy": np.trace(matrices, axis1=1, axis2=2) / len(labels), "f1": f1(matrices)}
+
+    def first_interval(self, labels: Numbers, predictions: Numbers) -> Interval:
+        """Return the accuracy with Wilson's interval: a bootstrap of 40 right answers has zero width."""
+        return share_interval(int((labels == self.classes(predictions)).sum()), len(labels))
+
+    def difference(self, labels: Numbers, challenger: Numbers, champion: Numbers) -> Interval:
+        """Return the difference in accuracy."""
+        right, was_right = (self.classes(side) == labels for side in (challenger, champion))
+        return accuracy_difference(right, was_right)
+
+    def influence(self, labels: Numbers, answers: Numbers) -> Numbers:
+        """Return 1 for each row that is right, else 0."""
+        return np.asarray(self.classes(answers) == labels, dtype=np.float64)
+
+    def quality_shift(self, rows: pd.DataFrame, answers: Numbers, labels: Sequence[str], test: pd.DataFrame) -> Shift:
+        """Compare the accuracy with the expected one, label by label.
+
+        A day with more of the labels that the model finds easily is therefore no drop in quality.
+        """
+        names = np.array(self.recipe.labels)[rows["label"].to_numpy()]
+        right = np.array(labels)[answers.argmax(axis=1)] == names
+        right_on_test = (test["prediction"] == test["label"]).to_numpy()
+        share, chance = accuracy_fall(right, names, right_on_test, np.array(labels)[test["label"].to_numpy()])
+        return Shift("champion", f"{right.mean():.1%} right", f"{share:.1%}", chance)
+
+    def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
+        """Return the calibration of the probabilities."""
+        return {"calibration": measure_calibration(labels, answers)}
+
+    def draw(self, labels: Numbers, answers: Numbers, directory: Path) -> None:
+        """Write the confusion matrix and `reliability.png`."""
+        # Imported here so that labels are read without matplotlib.
+        from pipeline.tasks.plots import draw_confusion, draw_reliability
+
+        draw_confusion(self.recipe, labels, answers.argmax(axis=1), directory / "plot.png")
+        draw_reliability(self.recipe, measure_calibration(labels, answers), directory / "reliability.png")
+
+    def worst_mistakes(self, test: pd.DataFrame, count: int) -> pd.DataFrame:
+        """Return the most confident mistakes, with the names of labels and the `probability` of the wrong one."""
+        wrong = test[test["prediction"] != test["label"]]
+        worst = wrong.sort_values("probability", ascending=False, kind="stable").head(count)
+        names = {column: worst[column].map(dict(enumerate(self.recipe.labels))) for column in ("label", "prediction")}
+        texts = self.recipe.text_columns
+        return worst.assign(**names)[["id", *texts, "label", "prediction", "probability", "in_train"]]
+
+    def passes(self, test: BehaviourTest, answers: Numbers) -> Numbers:
+        """Return which cases pass: by label, or for `direction` by its probability."""
+        first = answers[:, 0].argmax(axis=-1)
+        if test.kind == "minimum":
+            return np.asarray(first == self.recipe.labels.index(str(test.label)))
+        if test.kind == "invariance":
+            return np.asarray(first == answers[:, 1].argmax(axis=-1))
+        return moves_as_expected(test, self.watched(test, answers))
+
+    def watched(self, test: BehaviourTest, answers: Numbers) -> Numbers:
+        """Return the probabilities of the test's label, or else of the label predicted for the first input."""
+        if test.label is not None:
+            return np.asarray(answers[..., self.recipe.labels.index(test.label)])
+        first = answers[:, 0].argmax(axis=-1)
+        return np.take_along_axis(answers, first[:, None, None], axis=-1)[..., 0]

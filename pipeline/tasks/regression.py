@@ -1,0 +1,153 @@
+"""Regression: answers and predictions are scores (n,) in the recipe's range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.metrics import (
+    Interval,
+    Numbers,
+    confusion,
+    correlations,
+    drawn_rows,
+    f1,
+    pearson,
+    pearson_difference,
+    pearson_influence,
+    pearson_interval,
+)
+from pipeline.recipes.behaviour import BehaviourTest
+from pipeline.recipes.kinds.regression import positive_at
+from pipeline.store.releases import ScoreLine
+from pipeline.tasks.task import Shift, Task, moves_as_expected
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from pipeline.models.network import Network
+
+
+class RegressionTask(Task):
+    """Scores of texts or pairs, by a model with one output."""
+
+    label_type = "float64"
+
+    @property
+    def _range(self) -> tuple[float, float]:
+        return self.recipe.task.answer_range(self.recipe)
+
+    def build(self, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
+        """Return a classifier with one output, trained by the mean squared error."""
+        # Imported here so that labels are read without torch.
+        from pipeline.models.build import build_classifier
+
+        return build_classifier(self.recipe, base, tokenizer, {"num_labels": 1, "problem_type": "regression"})
+
+    def label_numbers(self, labels: pd.Series[str]) -> pd.Series[float]:
+        """Return the numbers in a file; NaN if a label is not a number."""
+        return pd.to_numeric(labels, errors="coerce").astype("float64")
+
+    def valid_numbers(self, numbers: pd.Series[float]) -> pd.Series[float]:
+        """Return the numbers in the score range, NaN for others."""
+        return numbers.where(numbers.between(*self._range))
+
+    def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
+        """Compare the means (Welch's t-test)."""
+        chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
+        return Shift("scores", f"mean {new.mean():.2f}", f"{old.mean():.2f}", chance)
+
+    def decode(self, outputs: Numbers) -> Numbers:
+        """Return one number for each row."""
+        return np.asarray(outputs.reshape(-1))
+
+    def scale(self, answers: Numbers, line: ScoreLine | None) -> Numbers:
+        """Return scores: map the numbers by `line`, and clip them."""
+        if line is not None:
+            answers = line.slope * answers + line.intercept
+        return np.asarray(np.clip(answers, *self._range))
+
+    def predictions(self, answers: Numbers, labels: Sequence[str]) -> Numbers:
+        """Return the scores."""
+        return answers
+
+    def columns(self, answers: Numbers) -> dict[str, Numbers]:
+        """Return `prediction`."""
+        return {"prediction": answers}
+
+    def classes(self, predictions: Numbers) -> Numbers:
+        """Return 1 for each score of at least `similar_at`, else 0."""
+        return np.asarray(predictions >= positive_at(self.recipe), dtype=np.int64)
+
+    def metrics(self, labels: Numbers, predictions: Numbers) -> dict[str, float]:
+        """Return Pearson's r (NaN if all scores are equal), and F1 of scores of at least `similar_at`.
+
+        Source: KLUE paper, section 3.2.4, "STS": Pearson's r and F1 at 3.0. Scores may also be a column (n, 1).
+        """
+        scores = predictions.reshape(-1)
+        matrix = confusion(self.classes(labels), self.classes(scores), 2)
+        return {"pearson": pearson(labels, scores), "f1": float(f1(matrix[None])[0])}
+
+    def resampled(self, labels: Numbers, predictions: Numbers) -> dict[str, Numbers]:
+        """Return the metrics of resampled rows."""
+        cells = 2 * self.classes(labels) + self.classes(predictions)
+        found, counts = [], []
+        for rows in drawn_rows(len(labels)):
+            found.append(correlations(labels[rows], predictions[rows]))
+            counts.append((cells[rows][..., None] == np.arange(4)).sum(axis=1))
+        return {"pearson": np.concatenate(found), "f1": f1(np.concatenate(counts).reshape(-1, 2, 2))}
+
+    def first_interval(self, labels: Numbers, predictions: Numbers) -> Interval:
+        """Return Pearson's r with Fisher's interval."""
+        return pearson_interval(labels, predictions)
+
+    def difference(self, labels: Numbers, challenger: Numbers, champion: Numbers) -> Interval:
+        """Return the difference in Pearson's r."""
+        return pearson_difference(labels, challenger, champion)
+
+    def influence(self, labels: Numbers, answers: Numbers) -> Numbers:
+        """Return the influence of each row on Pearson's r; NaN if all scores or labels are equal."""
+        return pearson_influence(labels, answers)
+
+    def quality_shift(self, rows: pd.DataFrame, answers: Numbers, labels: Sequence[str], test: pd.DataFrame) -> Shift:
+        """Compare the absolute errors (rank-sum test)."""
+        errors = np.abs(answers - rows["label"].to_numpy())
+        usual = (test["prediction"] - test["label"]).abs().to_numpy()
+        chance = float(stats.mannwhitneyu(errors, usual, alternative="greater").pvalue)
+        return Shift("champion", f"mean error {errors.mean():.2f}", f"{usual.mean():.2f}", chance)
+
+    def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
+        """Return nothing: the metrics say all."""
+        return {}
+
+    def draw(self, labels: Numbers, answers: Numbers, directory: Path) -> None:
+        """Write the scatter plot."""
+        # Imported here so that labels are read without matplotlib.
+        from pipeline.tasks.plots import draw_scores
+
+        draw_scores(self.recipe, labels, answers, directory / "plot.png")
+
+    def worst_mistakes(self, test: pd.DataFrame, count: int) -> pd.DataFrame:
+        """Return the scores with the largest `error` (prediction minus label)."""
+        errors = test["prediction"] - test["label"]
+        order = errors.abs().sort_values(ascending=False, kind="stable").index[:count]
+        texts = self.recipe.text_columns
+        return test.assign(error=errors).loc[order, ["id", *texts, "label", "prediction", "error", "in_train"]]
+
+    def passes(self, test: BehaviourTest, answers: Numbers) -> Numbers:
+        """Return which cases pass: by the range of the score, or by its change."""
+        if test.kind == "minimum":
+            low, high = test.score or self._range
+            return np.asarray((answers[:, 0] >= low) & (answers[:, 0] <= high))
+        if test.kind == "invariance":
+            return np.asarray(np.abs(answers[:, 1] - answers[:, 0]) <= test.within)
+        return moves_as_expected(test, answers)
+
+    def watched(self, test: BehaviourTest, answers: Numbers) -> Numbers:
+        """Return the scores."""
+        return answers
