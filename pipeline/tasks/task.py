@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
 
@@ -37,7 +37,7 @@ class Task(ABC):
 
     recipe: Recipe
 
-    label_type: ClassVar[str]
+    label_type: ClassVar[Literal["int64", "float64"]]
     "Type of the label column in artifacts."
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The arrivals on which the champion is tried, on artifacts made by hand (the measure of a day: test_fall)."""
+"""The arrivals on which the champion is tried, on artifacts made by hand (the measure of a day: test_champion_day)."""
 
 from __future__ import annotations
 

@@ -52,16 +52,18 @@ def test_card_optional_fields_have_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "inputs", "route"),
+    ("kind", "inputs", "objective", "route"),
     [
-        ("classification", "text", "/classify"),
-        ("classification", "pair", "/classify"),
-        ("regression", "pair", "/similarity"),
-        ("regression", "text", "/score"),
+        ("classification", "text", None, "/classify"),
+        ("classification", "pair", "cross-encoder", "/classify"),
+        ("regression", "pair", "cross-encoder", "/similarity"),
+        ("regression", "pair", "bi-encoder", "/similarity"),
+        ("regression", "text", None, "/score"),
     ],
 )
-def test_card_returns_its_route(kind: str, inputs: str, route: str) -> None:
-    assert Card.model_validate(CARD | {"kind": kind, "inputs": inputs}).route == route
+def test_card_returns_its_route(kind: str, inputs: str, objective: str | None, route: str) -> None:
+    card = Card.model_validate(CARD | {"kind": kind, "inputs": inputs, "objective": objective})
+    assert card.route == card.task.route == route
 
 
 def test_older_card_has_one_file_per_device(store: Store) -> None:
