@@ -89,7 +89,7 @@ def test_arrival_is_as_bad_as_its_worst_measure(levels: tuple[Level, ...], worst
 def test_unusable_rows_follow_the_quarantine_bound(bad: int, rows: int, level: Level) -> None:
     recipe, _ = recipe_of("nsmc")
     assert recipe.data.quarantine == 0.005
-    part = Part(FILE, Reading(pd.DataFrame({"row": range(rows)}), []))
+    part = Part(FILE, Reading(pd.DataFrame({"row": range(rows), "text": "하나"}), ()))
     numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (rows - bad)})
     measure = arrivals._usable(recipe, part, numbers)
     assert (measure.level, measure.found) == (level, f"{bad:,} of {rows:,}")
@@ -98,7 +98,7 @@ def test_unusable_rows_follow_the_quarantine_bound(bad: int, rows: int, level: L
 def test_unusable_rows_at_the_exact_bound_are_allowed() -> None:
     # In binary 0.29 * 100 is a little below 29.
     recipe = load_recipe("nsmc", "embedded", overrides={"data.quarantine": 0.29})
-    part = Part(FILE, Reading(pd.DataFrame({"row": range(100)}), []))
+    part = Part(FILE, Reading(pd.DataFrame({"row": range(100), "text": "하나"}), ()))
     for bad, level in ((29, "ok"), (30, "critical")):
         numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (100 - bad)})
         assert arrivals._usable(recipe, part, numbers).level == level
