@@ -44,19 +44,19 @@ def made(
     figures: Mapping[str, Any] | None = None,
     *,
     recipe: str = "nsmc",
+    fields: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
     **inputs: Artifact,
 ) -> Artifact:
-    """Publish an artifact with these figures, inputs and tables (each a parquet file)."""
+    """Publish an artifact with these figures, fields, inputs and tables (each a parquet file)."""
     with store.draft() as draft:
         for name, table in (tables or {}).items():
             content = io.BytesIO()
             table.to_parquet(content, index=False)
             (draft / f"{name}.parquet").write_bytes(content.getvalue())
         links = {name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()}
-        return store.publish(
-            draft, kind, recipe, "0" * 16, run="night", inputs=links, fields={}, figures=dict(figures or {})
-        )
+        told: dict[str, Any] = {"fields": dict(fields or {}), "figures": dict(figures or {})}
+        return store.publish(draft, kind, recipe, "0" * 16, run="night", inputs=links, **told)
 
 
 def family(
@@ -67,17 +67,20 @@ def family(
     cutoff: str | None = None,
     reached: Mapping[str, float] | None = None,
     figures: Mapping[str, Any] | None = None,
+    validated: Artifact | None = None,
     trained: Artifact | None = None,
+    fields: Mapping[str, Any] | None = None,
     **tables: pd.DataFrame,
 ) -> Family:
     """Publish a release and its ancestors.
 
     `reached` has its metrics on the gate rows of its own run, `figures` and `tables` (`gate`, `test`) are more of its
-    evaluation, and `trained` is a train artifact that it shares with another release.
+    evaluation, `validated` and `trained` are artifacts that it shares with another release, and `fields` those of its
+    training.
     """
-    validated = made(store, "validate", {"sample": sample, "cutoff": cutoff}, recipe=recipe)
+    validated = validated or made(store, "validate", {"sample": sample, "cutoff": cutoff}, recipe=recipe)
     tokenized = made(store, "tokenize", recipe=recipe, validated=validated)
-    trained = trained or made(store, "train", recipe=recipe, tokenized=tokenized)
+    trained = trained or made(store, "train", recipe=recipe, fields=fields, tokenized=tokenized)
     gate = {name: {"value": value} for name, value in (reached or {}).items()}
     figures = {"sample": sample, "gate": gate} | dict(figures or {})
     parents = {"validated": validated, "tokenized": tokenized, "trained": trained}

@@ -291,6 +291,76 @@ def test_equal_or_newer_data_are_not_barred(store: Store, ours: str | None, thei
     assert bar_challenger(REVIEWS, challenger, champion) is None
 
 
+def test_model_trained_before_the_champion_is_barred(store: Store) -> None:
+    first = family(store)
+    second = family(store, validated=first.validated)
+    check = bar_challenger(REVIEWS, first.evaluated, second.release)
+    assert check is not None
+    assert check.model_dump() == {
+        "kind": "comparison",
+        "name": "trained after the champion",
+        "value": 0.0,
+        "bound": 1.0,
+        "passed": False,
+        "estimate": None,
+        "miss": f"it was trained before the champion on the same data ({first.trained.ref}); to serve it again, roll "
+        "back to its deployment (saebyeok rollback)",
+        "waivable": False,
+    }
+    assert bar_challenger(REVIEWS, second.evaluated, first.release) is None
+    # On other data, the order says nothing.
+    assert bar_challenger(REVIEWS, first.evaluated, family(store).release) is None
+    bare = made(store, "evaluate", validated=first.validated)
+    assert bar_challenger(REVIEWS, bare, second.release) is None
+
+
+TASK = {"kind": "classification", "objective": None, "labels": ["negative", "positive"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "known", "wanted"),
+    [
+        ({"kind": "regression", "labels": []}, "regression of texts", "classification of texts"),
+        ({"objective": "cross-encoder"}, "classification of pairs", "classification of texts"),
+        ({"labels": ["positive", "bad"]}, "bad, positive", "negative, positive"),
+        ({"labels": ["positive"]}, "positive", "negative, positive"),
+    ],
+    ids=str,
+)
+def test_champion_of_another_task_needs_a_person(
+    store: Store, changes: dict[str, Any], known: str, wanted: str
+) -> None:
+    champion = family(store, fields=TASK | changes)
+    check = bar_challenger(REVIEWS, family(store).evaluated, champion.release)
+    assert check is not None
+    assert check.model_dump() == {
+        "kind": "comparison",
+        "name": "same task as the champion",
+        "value": 0.0,
+        "bound": 1.0,
+        "passed": False,
+        "estimate": None,
+        "miss": f"the champion knows another task ({known}) than this model ({wanted}), so they cannot be compared; "
+        "set `renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve the model",
+        "waivable": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fields"),
+    [
+        (REVIEWS, TASK),
+        (REVIEWS, TASK | {"labels": ["positive", "negative"]}),
+        (REVIEWS.model_copy(update={"renamed_labels": {"bad": "negative"}}), TASK | {"labels": ["bad", "positive"]}),
+        (PAIRS, {"kind": "regression", "objective": "bi-encoder"}),
+        # Damaged, which its loading reports.
+        (REVIEWS, {"labels": ["bad"]}),
+    ],
+)
+def test_champion_of_the_same_task_is_compared(store: Store, recipe: Recipe, fields: dict[str, Any]) -> None:
+    assert bar_challenger(recipe, family(store).evaluated, family(store, fields=fields).release) is None
+
+
 def compared(store: Store, load: Load, champion: Artifact, best: Best | None = None, **options: Any) -> list[Check]:
     """Return the comparisons of a model that wins 12 of 300 gate rows against `champion`."""
     labels, ours, theirs = won_and_lost(12, 0, 300)
