@@ -16,7 +16,7 @@ from pipeline.loopback import is_loopback
 UNFINISHED = ("queued", "running")
 
 
-class Task(BaseModel):
+class TaskInstance(BaseModel):
     """One task of a DAG run, as Airflow reports it; `duration` is in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -93,10 +93,10 @@ class AirflowApi:
         """Return the state of a run: `queued`, `running`, `success` or `failed`."""
         return str(self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}")["state"])
 
-    def tasks(self, dag: str, run: str) -> list[Task]:
+    def tasks(self, dag: str, run: str) -> list[TaskInstance]:
         """Return all tasks of a run."""
         answer = self._get(f"/api/v2/dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances", {"limit": 500})
-        return [Task.model_validate(task) for task in answer["task_instances"]]
+        return [TaskInstance.model_validate(task) for task in answer["task_instances"]]
 
     def task_order(self, dag: str) -> list[str]:
         """Return the task ids of a DAG in topological order, tasks that become ready together sorted by name.

@@ -10,7 +10,7 @@ from pipeline.errors import FAILED, INTERRUPTED, REFUSED, SaebyeokError
 from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control
-from pipeline.stack.airflow_api import AirflowApi, Task
+from pipeline.stack.airflow_api import AirflowApi, TaskInstance
 from pipeline.stack.airflow_home import airflow_home
 from pipeline.stack.follow_run import (
     RunFollower,
@@ -73,11 +73,11 @@ def _follower(settings: Settings, api: AirflowApi, run: str, progress: Progress)
         sample = is_sample(made_by(api, store, DAG, run, f"{recipe}.validate"))
         return in_brief(stage, artifact, run, sample=sample) if artifact else ""
 
-    def reason(task: Task) -> str:
+    def reason(task: TaskInstance) -> str:
         log = task_log(logs, DAG, run, task)
         return skip_reason(log) if task.state == "skipped" else failure_reason(log)
 
-    def detail(task: Task) -> str:
+    def detail(task: TaskInstance) -> str:
         return steps_done(task_log(logs, DAG, run, task))
 
     return RunFollower(api.task_order(DAG), progress, outcome, reason, detail)
@@ -94,7 +94,7 @@ def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:
     return ", ".join([*words, "on sample data"] if sample else words)
 
 
-def _failures(settings: Settings, run: str, failed: list[Task]) -> list[str]:
+def _failures(settings: Settings, run: str, failed: list[TaskInstance]) -> list[str]:
     """Return the reason and the last log lines of each failed task."""
     lines = []
     for task in failed:

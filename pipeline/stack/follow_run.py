@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import ServiceError
 from pipeline.progress import format_duration
-from pipeline.stack.airflow_api import UNFINISHED, AirflowApi, Task
+from pipeline.stack.airflow_api import UNFINISHED, AirflowApi, TaskInstance
 from pipeline.stack.terminal import Progress
 
 #: Start of a task's log line about the reason why it skips itself (`skip` in dags/wiring.py).
@@ -33,14 +33,14 @@ class RunFollower:
     #: Result of a finished task, in a few words.
     outcome: Callable[[str], str]
     #: Reason why a task failed, in a few words.
-    reason: Callable[[Task], str]
+    reason: Callable[[TaskInstance], str]
     #: Progress of a running task, in a few words, or an empty string.
-    detail: Callable[[Task], str]
+    detail: Callable[[TaskInstance], str]
     clock: Callable[[], float] = time.monotonic
     _states: dict[str, tuple[str | None, int]] = field(default_factory=dict)
     _begun: dict[str, float] = field(default_factory=dict)
 
-    def look(self, tasks: Iterable[Task]) -> None:
+    def look(self, tasks: Iterable[TaskInstance]) -> None:
         """Print the changes since the last look, then the current state."""
         found = {task.task_id: task for task in tasks}
         current = [found[name] for name in self.order if name in found]
@@ -51,7 +51,7 @@ class RunFollower:
                 self._changed(task)
         self.progress.show(self.standing(current))
 
-    def standing(self, tasks: list[Task]) -> str:
+    def standing(self, tasks: list[TaskInstance]) -> str:
         """Return one line with the current task of each group."""
         parts = []
         for group in dict.fromkeys(split(task.task_id)[0] for task in tasks):
@@ -68,7 +68,7 @@ class RunFollower:
                 parts.append(f"{group}: {split(now.task_id)[1]} {waiting_for(now)}")
         return " | ".join(parts)
 
-    def _changed(self, task: Task) -> None:
+    def _changed(self, task: TaskInstance) -> None:
         group, name = split(task.task_id)
         if task.state == "running":
             self._begun[task.task_id] = self.clock()
@@ -109,7 +109,7 @@ def in_a_line(text: str) -> str:
     return " ... ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else ""
 
 
-def waiting_for(task: Task) -> str:
+def waiting_for(task: TaskInstance) -> str:
     """Return the reason why a task has not started yet."""
     if task.state in ("scheduled", "queued") and task.pool != "default_pool":
         return f"waits for a slot in pool {task.pool}"
@@ -139,7 +139,7 @@ def follow(api: AirflowApi, dag: str, run: str, follower: RunFollower) -> str:
         time.sleep(POLL_SECONDS)
 
 
-def task_log(logs: Path, dag: str, run: str, task: Task) -> Path:
+def task_log(logs: Path, dag: str, run: str, task: TaskInstance) -> Path:
     """Return the path of the log of a task's last try."""
     return logs / f"dag_id={dag}" / f"run_id={run}" / f"task_id={task.task_id}" / f"attempt={task.try_number}.log"
 

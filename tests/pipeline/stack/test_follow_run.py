@@ -7,18 +7,18 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.stack.airflow_api import Task
+from pipeline.stack.airflow_api import TaskInstance
 from pipeline.stack.follow_run import RunFollower, failure_reason, skip_reason, steps_done
 from pipeline.stack.terminal import Progress
 
 ORDER = ["nsmc.validate", "nsmc.train", "nsmc.deploy"]
 
 
-def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "default_pool") -> list[Task]:
+def look(state: dict[str, str | None], train_tries: int = 1, pool: str = "default_pool") -> list[TaskInstance]:
     """Return the tasks of a run, unordered."""
     tries = {"nsmc.train": train_tries}
     return [
-        Task(task_id=name, state=state.get(name), try_number=tries.get(name, 1), duration=62.0, pool=pool)
+        TaskInstance(task_id=name, state=state.get(name), try_number=tries.get(name, 1), duration=62.0, pool=pool)
         for name in reversed(ORDER)
     ]
 
