@@ -24,6 +24,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import EvaluationFigures, TrainingFigures
 from pipeline.tasks.registry import task_of
 
 
@@ -87,11 +88,11 @@ def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
     made: dict[str, Any] = {}
     for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
         made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
-    figures = made["evaluate"].figures
-    values = {name: figures["test"][name]["value"] for name in job.recipe.metrics}
-    if ways := figures.get("similarity"):
-        values["pearson_by_distance"] = ways["euclidean"]["pearson"]["value"]
-    return {"seed": seed, **values, "train_seconds": made["train"].figures["seconds"]}, made["evaluate"]
+    figures = EvaluationFigures.read(made["evaluate"])
+    values = {name: figures.test[name].value for name in job.recipe.metrics}
+    if ways := figures.similarity:
+        values["pearson_by_distance"] = ways["euclidean"]["pearson"].value
+    return {"seed": seed, **values, "train_seconds": TrainingFigures.read(made["train"]).seconds}, made["evaluate"]
 
 
 def compare_all(recipe: Recipe, evaluated: list[Artifact]) -> dict[str, Any] | None:
@@ -101,7 +102,7 @@ def compare_all(recipe: Recipe, evaluated: list[Artifact]) -> dict[str, Any] | N
     sides = [pd.read_parquet(item.path / "gate.parquet") for item in evaluated]
     lows = [
         compare(
-            recipe, ours["label"].to_numpy(), ours["prediction"].to_numpy(), theirs["prediction"].to_numpy(), ""
+            recipe, ours["label"].to_numpy(), ours["prediction"].to_numpy(), theirs["prediction"].to_numpy(), "champion"
         ).value
         for ours, theirs in itertools.permutations(sides, 2)
     ]

@@ -31,6 +31,7 @@ from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.figures import EvaluationFigures, ValidationFigures
 from pipeline.tasks.registry import task_of
 
 #: For a third of the reviews: lower thresholds, and enough gate rows to tell a loss of the margin from chance.
@@ -180,16 +181,17 @@ def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
         found |= {"outcome": "caught", "reason": str(error).splitlines()[0]}
     else:
         assert outcome.decision is not None
-        validated, evaluated = (outcome.made[kind].figures for kind in ("validate", "evaluate"))
+        validated = ValidationFigures.read(outcome.made["validate"])
+        evaluated = EvaluationFigures.read(outcome.made["evaluate"])
         found |= {
             "outcome": "promoted" if outcome.deployed_now else "refused",
             "reason": outcome.decision.reason,
-            "train_rows": validated["train_rows"],
-            "newest": validated["cutoff"],
-            "left_out": len(validated["left_out"]),
-            "gate": evaluated["gate"]["accuracy"]["value"],
-            "test": evaluated["test"]["accuracy"]["value"],
-            "behaviour": {name: round(tests["rate"]["value"], 2) for name, tests in evaluated["behaviour"].items()},
+            "train_rows": validated.train_rows,
+            "newest": str(validated.cutoff) if validated.cutoff else None,
+            "left_out": len(validated.left_out),
+            "gate": evaluated.gate["accuracy"].value,
+            "test": evaluated.test["accuracy"].value,
+            "behaviour": {name: round(tests.rate.value, 2) for name, tests in evaluated.behaviour.items()},
         }
     seconds = time.monotonic() - started
     latest = log.latest()

@@ -106,6 +106,7 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.job import keep_libraries_home, open_job
     from pipeline.settings import load_settings
     from pipeline.stages.stage import TOKENIZE, VALIDATE, run_stage
+    from pipeline.store.figures import TokenizationFigures
 
     if arguments.side == "usual":
         # OpenMP is configured when torch is loaded: load it before Saebyeok's own settings apply (decision 7).
@@ -122,17 +123,17 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     apart = time.monotonic() - started
     trained, seconds, padding = (ours if arguments.side == "ours" else usual)(job, tokenized)
     started = time.monotonic()
-    figures = tokenized.figures["train"]
+    figures = TokenizationFigures.read(tokenized).train
     peak = matrix_rate(trained.device, arguments.square)
-    rows, tokens = figures["rows"] * arguments.epochs, figures["rows"] * figures["mean_length"] * arguments.epochs
+    rows, tokens = figures.rows * arguments.epochs, figures.rows * figures.mean_length * arguments.epochs
     return {
         "device": device_name(trained.device),
-        "train_rows": figures["rows"],
+        "train_rows": figures.rows,
         "seconds": seconds,
         "samples_per_second": rows / seconds,
         "tokens_per_second": tokens / seconds,
         "padding": padding,
-        "share_of_peak": tokens / seconds * work_of(trained, figures["mean_length"]) / peak,
+        "share_of_peak": tokens / seconds * work_of(trained, figures.mean_length) / peak,
         "metric": judge(job.recipe, trained, tokenized),
         "other_seconds": apart + time.monotonic() - started,
     }
@@ -155,10 +156,12 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     """Train by the stage. Return the model, the seconds of training, and the share of padding."""
     from pipeline.stages.stage import TRAIN, run_stage
+    from pipeline.store.figures import TrainingFigures
     from pipeline.tasks.trained import load_trained
 
     artifact = run_stage(job, TRAIN, [tokenized]).artifact
-    return load_trained(job.recipe, artifact), artifact.figures["seconds"], artifact.figures["padding"]
+    figures = TrainingFigures.read(artifact)
+    return load_trained(job.recipe, artifact), figures.seconds, figures.padding
 
 
 def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
@@ -171,14 +174,14 @@ def usual(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     from pipeline.models.base_model import Base
     from pipeline.models.build import save_trained
     from pipeline.models.tokenizer import load_tokenizer
-    from pipeline.recipes.schema import SCRATCH
+    from pipeline.store.figures import TokenizationFigures
     from pipeline.tasks.trained import Trained
 
     recipe = job.recipe
     torch.set_num_threads(os.cpu_count() or 1)
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
-    base = tokenized.figures["base"]
-    directory = None if base["base"] == SCRATCH else Base(base["base"], base["revision"]).fetch()
+    base = TokenizationFigures.read(tokenized).base
+    directory = None if base.revision is None else Base(base.base, base.revision).fetch()
     set_seed(recipe.train.seed)
     network = task_of(recipe).build(directory, tokenizer)
     model = network.module

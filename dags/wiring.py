@@ -17,7 +17,8 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
 from pipeline.settings import Settings, load_settings
-from pipeline.stages.stage import Stage
+from pipeline.stages.stage import DECIDE, Stage
+from pipeline.store.figures import DecisionFigures
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -113,7 +114,8 @@ def make_told(job: Job, stage: Stage, *refs: str) -> str:
     """
     try:
         made = job.store.open(make(job, stage, *refs))
-        told = made.figures.get("promote", True) or not is_by_hand(made.manifest.run)
+        refused = made.manifest.kind == DECIDE.kind and not DecisionFigures.read(made).promote
+        told = not (refused and is_by_hand(made.manifest.run))
     except RejectedDataError as error:
         if not is_by_hand(error.run):
             raise

@@ -13,8 +13,10 @@ from pipeline.nested import flatten
 from pipeline.progress import format_duration
 from pipeline.stages.stage import EXPORT, Step
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.checks import check_document
 from pipeline.store.decisions import Decision, decision_lines
 from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.figures import EvaluationFigures
 from pipeline.store.releases import read_card
 from pipeline.tracking.sync import Synced
 
@@ -73,7 +75,7 @@ def run_document(outcome: RunOutcome) -> dict[str, Any]:
         "promoted": outcome.promoted,
         "reason": decision.reason if decision else None,
         "figures": figures_document(outcome),
-        "checks": [check.model_dump() for check in decision.checks] if decision else [],
+        "checks": [check_document(check) for check in decision.checks] if decision else [],
         "notes": list(decision.notes) if decision else [],
         "champion": decision.champion if decision else None,
         "release": read_card(release).id if release else None,
@@ -92,11 +94,8 @@ def report_address(outcome: RunOutcome) -> str:
 
 def figures_document(outcome: RunOutcome) -> dict[str, dict[str, float]]:
     """Return by metric the value, 95% interval and threshold (`floor`) on the test file."""
-    recipe, test = outcome.job.recipe, outcome.made["evaluate"].figures["test"]
-    return {
-        metric: {name: test[metric][name] for name in ("value", "low", "high")} | {"floor": recipe.gate.floors[metric]}
-        for metric in recipe.metrics
-    }
+    recipe, test = outcome.job.recipe, EvaluationFigures.read(outcome.made["evaluate"]).test
+    return {metric: test[metric].model_dump() | {"floor": recipe.gate.floors[metric]} for metric in recipe.metrics}
 
 
 def print_run(session: Session, outcome: RunOutcome) -> None:

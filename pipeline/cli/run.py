@@ -75,7 +75,7 @@ def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:
         **step_document(step),
         "uri": step.artifact.uri,
         "inputs": refs_of(inputs),
-        "figures": step.artifact.figures,
+        "figures": step.artifact.manifest.figures,
     }
     if name != "decide":
         return document

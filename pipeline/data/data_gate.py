@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.data import overlap, quarantine
 from pipeline.data.daily_arrivals import Arrival, Measure, check_arrivals
@@ -19,6 +18,7 @@ from pipeline.data.reading import SPLITS, Split, finished
 from pipeline.data.rules import Held, hold, sentence
 from pipeline.job import Job
 from pipeline.models.base_model import Base
+from pipeline.store.figures import UsedArrival, ValidationFigures
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Findings:
 
 def check_data(
     job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Base | None, draft: Path
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[ValidationFigures | None, list[str]]:
     """Check all files against all rules and write the files of a `validate` artifact into `draft`.
 
     Returns the stage's figures and the problems, one sentence each. If there are problems, the run must stop: the
-    figures are empty and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
+    figures are None and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
     accuracy on it. `base` provides the tokenizer; None if the recipe learns its own vocabulary. Raises DataError if a
     file cannot be read.
     """
@@ -58,7 +58,7 @@ def check_data(
         problems = [*_arrival_problems(inputs, findings.arrivals), *findings.problems]
         _write_findings(job, inputs, findings, problems, draft)
     if problems:
-        return {}, problems
+        return None, problems
     for split, rows in findings.held.splits.items():
         table = finished(recipe, rows.rows, findings.held.tables[split]["label_number"])
         if split == "test":
@@ -170,22 +170,22 @@ def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     ]
 
 
-def _figures(job: Job, inputs: InputFiles, findings: Findings) -> dict[str, Any]:
+def _figures(job: Job, inputs: InputFiles, findings: Findings) -> ValidationFigures:
     held = findings.held
     left_out = [f"left out: {item.sentence('critical')}" for item in findings.arrivals if item.level == "critical"]
     odd = [item.sentence("warning") for item in findings.arrivals if item.level == "warning"]
     ignored = [f"{name} was ignored: name an arrival by its date, YYYY-MM-DD" for name in inputs.ignored]
     aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside in {quarantine.FILE}"
     rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
-    return {
-        "train_rows": len(held.splits["train"].rows),
-        "test_rows": len(held.splits["test"].rows),
-        "test_in_train": int(held.tables["test"]["in_train"].sum()),
-        "warnings": [*left_out, *odd, *ignored, *([aside] if held.aside else []), *rules],
-        "sample": job.recipe.sample,
-        "cutoff": str(findings.arrived[-1].file.date) if findings.arrived else None,
-        "arrivals": [{"date": str(part.file.date), "sha256": part.file.digest} for part in findings.arrived],
-        "left_out": left_out,
-        "quarantined": len(held.aside),
-        "overlap": {item.name: item.normalised for item in findings.overlaps},
-    }
+    return ValidationFigures(
+        train_rows=len(held.splits["train"].rows),
+        test_rows=len(held.splits["test"].rows),
+        test_in_train=int(held.tables["test"]["in_train"].sum()),
+        warnings=(*left_out, *odd, *ignored, *([aside] if held.aside else []), *rules),
+        sample=job.recipe.sample,
+        cutoff=findings.arrived[-1].file.date if findings.arrived else None,
+        arrivals=tuple(UsedArrival(date=part.file.date, sha256=part.file.digest) for part in findings.arrived),
+        left_out=tuple(left_out),
+        quarantined=len(held.aside),
+        overlap={item.name: item.normalised for item in findings.overlaps},
+    )

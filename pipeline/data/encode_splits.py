@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,9 +13,10 @@ from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import learn_tokenizer, load_tokenizer
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import BaseIdentity, EncodedSplit, TokenizationFigures
 
 
-def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> dict[str, Any]:
+def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft: Path) -> TokenizationFigures:
     """Write the tokenizer and the token ids of every split into `draft`; return the figures of `tokenize`."""
     splits = split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))
     splits["test"] = pd.read_parquet(validated.path / "test.parquet")
@@ -29,15 +29,13 @@ def write_encoded(recipe: Recipe, base: Base | None, validated: Artifact, draft:
         check_base(directory, max_length=recipe.model.max_length, tokens=len(tokenizer))
     tokenizer.save_pretrained(draft / "tokenizer")
     encoder = Encoder(tokenizer, recipe.model.max_length, recipe.task.encodings)
-    figures: dict[str, Any] = {
-        "base": base.identity if base else {"base": SCRATCH, "revision": None},
-        "vocabulary": len(tokenizer),
-    }
+    figures: dict[str, EncodedSplit] = {}
     for name, rows in splits.items():
         encoded = encoder.encode(rows)
         encoded.rows.to_parquet(draft / f"{name}.parquet", index=False)
         figures[name] = encoded.figures
-    return figures
+    identity = BaseIdentity(base=base.name if base else SCRATCH, revision=base.revision if base else None)
+    return TokenizationFigures(base=identity, vocabulary=len(tokenizer), **figures)
 
 
 def _texts(recipe: Recipe, rows: pd.DataFrame) -> Iterator[str]:

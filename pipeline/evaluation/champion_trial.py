@@ -17,6 +17,7 @@ from pipeline.metrics import Numbers
 from pipeline.recipes.data_schema import ArrivalsSpec
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import ValidationFigures
 from pipeline.tasks.registry import task_of
 
 log = logging.getLogger(__name__)
@@ -32,10 +33,10 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
         return {}
-    validated = champion.input("validated")
-    known = {item["sha256"] for item in validated.figures.get("arrivals", [])}
+    validated = ValidationFigures.read(champion.input("validated"))
+    known = {item.sha256 for item in validated.arrivals}
     new = [file for file in arrivals if file.digest not in known]
-    if not new or validated.figures["sample"] != job.recipe.sample:
+    if not new or validated.sample != job.recipe.sample:
         return {}
     rival = load_rival(job.recipe, champion)
     test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")

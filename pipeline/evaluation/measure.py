@@ -15,12 +15,15 @@ from pipeline.evaluation.error_analysis import slice_figures, worst_mistakes
 from pipeline.metrics import Numbers
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import EvaluationFigures
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
 from pipeline.tasks.trained import load_trained
 
 
-def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Artifact, draft: Path) -> dict[str, Any]:
+def assess(
+    recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Artifact, draft: Path
+) -> EvaluationFigures:
     """Write predictions, plots and mistakes into `draft` and return the figures. Raises as `evaluate`."""
     model, task = load_trained(recipe, trained), task_of(recipe)
     rows = {
@@ -44,13 +47,13 @@ def assess(recipe: Recipe, validated: Artifact, tokenized: Artifact, trained: Ar
     gate = rows["gate"]["label"].to_numpy()
     measured = _measured(task, rows["test"], answers["test"], draft)
     measured |= task.compare_methods(rows["test"]["label"].to_numpy(), raw["test"], measured["test"], model.euclidean)
-    return measured | {
-        "gate": task.intervals(gate, answers["gate"]),
-        "gate_rows": len(gate),
-        "behaviour": checklist.figures,
-        # Figures on the shipped sample must not be compared with figures on real data.
-        "sample": recipe.sample,
-    }
+    return EvaluationFigures(
+        **measured,
+        gate=task.intervals(gate, answers["gate"]),
+        gate_rows=len(gate),
+        behaviour=checklist.figures,
+        sample=recipe.sample,
+    )
 
 
 def _measured(task: Task, test: pd.DataFrame, answers: Numbers, draft: Path) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from datetime import date
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,19 @@ import pandas as pd
 from pipeline.evaluation.champions import Best, load_rival, validation_of
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.decisions import Check, Decision, Estimate
+from pipeline.store.checks import (
+    AgeCheck,
+    BehaviourCheck,
+    Check,
+    ComparisonCheck,
+    EarlierModelCheck,
+    RivalName,
+    SampleCheck,
+    TaskCheck,
+    ThresholdCheck,
+)
+from pipeline.store.decisions import Decision
+from pipeline.store.figures import Estimate, EvaluationFigures, ValidationFigures
 from pipeline.store.manifest import attempt_of
 
 #: Fewest gate rows for a comparison of two models: agreement on a handful of rows proves nothing.
@@ -22,13 +33,12 @@ Numbers = np.ndarray[Any, Any]
 
 
 def make_decision(
-    recipe: Recipe, figures: Mapping[str, Any], compared: Sequence[Check], champion: Artifact | None, best: Best
+    recipe: Recipe, figures: EvaluationFigures, compared: Sequence[Check], champion: Artifact | None, best: Best
 ) -> Decision:
     """Return the decision on an evaluation's `figures` and the comparisons; every check must pass."""
-    checks = (*_floors(recipe, figures), *_behaviour(recipe, figures), *compared)
+    checks = (*_thresholds(recipe, figures), *_behaviour(recipe, figures), *compared)
     return Decision(
         promote=all(check.passed for check in checks),
-        reason=_reason(recipe, checks, champion),
         champion=champion.ref if champion else None,
         best=best.release.ref if best.release else None,
         notes=best.notes,
@@ -36,7 +46,7 @@ def make_decision(
     )
 
 
-def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, whom: str) -> Check:
+def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, rival: RivalName) -> ComparisonCheck:
     """Return the non-inferiority check of `ours` against `theirs` on the first metric, with the recipe's margin.
 
     It passes if the lower end of the difference's interval is at least minus the margin. It fails on NaN and on fewer
@@ -45,14 +55,18 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, who
     # Imported here: without a champion there is no comparison, and importing SciPy's statistics takes a second.
     from pipeline.tasks.registry import task_of
 
-    difference = task_of(recipe).difference(labels, ours, theirs)
-    worst = difference["low"]
-    told = "" if math.isnan(worst) else f" ({difference['value']:+.4f}), at worst"
-    name = f"{recipe.task.metric_names[recipe.metrics[0]]} against {whom}{told}"
-    few = f"{len(labels)} gate rows say too little of {whom}: at least {FEWEST} are needed (data.gate_share)"
-    passed = worst >= -recipe.gate.margin and len(labels) >= FEWEST
-    miss = few if len(labels) < FEWEST else None
-    return _check("comparison", name, worst, -recipe.gate.margin, passed=passed, figure=difference, miss=miss)
+    difference = Estimate.model_validate(task_of(recipe).difference(labels, ours, theirs))
+    worst = difference.low
+    return ComparisonCheck(
+        value=worst,
+        bound=-recipe.gate.margin,
+        passed=worst >= -recipe.gate.margin and len(labels) >= FEWEST,
+        estimate=difference,
+        metric=recipe.metrics[0],
+        rival=rival,
+        rows=len(labels),
+        fewest=FEWEST,
+    )
 
 
 def gate_rows(evaluated: Artifact) -> pd.DataFrame:
@@ -65,24 +79,32 @@ def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
     return champion.input_ref("trained") == evaluated.input_ref("trained")
 
 
-def _floors(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
-    # Name the sample: the reason appears in log, alert, report and deployment log.
-    file = "the sample's test file" if recipe.sample else "the test file"
+def _thresholds(recipe: Recipe, figures: EvaluationFigures) -> list[ThresholdCheck]:
     checks = []
-    for metric, name in recipe.task.metric_names.items():
-        figure, floor = figures["test"][metric], recipe.gate.floors[metric]
-        value = float(figure["value"])
-        # NaN fails the comparison.
-        checks.append(_check("floor", f"{name} on {file}", value, floor, passed=value >= floor, figure=figure))
+    for metric in recipe.metrics:
+        figure, floor = figures.test[metric], recipe.gate.floors[metric]
+        checks.append(
+            ThresholdCheck(
+                value=figure.value,
+                bound=floor,
+                # NaN fails the comparison.
+                passed=figure.value >= floor,
+                estimate=figure,
+                metric=metric,
+                sample=recipe.sample,
+            )
+        )
     return checks
 
 
-def _behaviour(recipe: Recipe, figures: Mapping[str, Any]) -> list[Check]:
+def _behaviour(recipe: Recipe, figures: EvaluationFigures) -> list[BehaviourCheck]:
     checks = []
     for capability, bound in recipe.gate.behaviour.items():
-        figure = figures["behaviour"][capability]["rate"]
-        name, value = f"share of {capability} cases passed", float(figure["value"])
-        checks.append(_check("behaviour", name, value, bound, passed=value >= bound, figure=figure))
+        rate = figures.behaviour[capability].rate
+        passed = rate.value >= bound
+        checks.append(
+            BehaviourCheck(value=rate.value, bound=bound, passed=passed, estimate=rate, capability=capability)
+        )
     return checks
 
 
@@ -96,9 +118,12 @@ def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact 
     if bar := bar_challenger(recipe, evaluated, champion):
         return [bar]
     rows = gate_rows(evaluated)
-    rivals = {"the champion": load_rival(recipe, champion).answers(recipe, rows), "the best before it": best.answers}
+    rivals: dict[RivalName, Numbers | None] = {
+        "champion": load_rival(recipe, champion).answers(recipe, rows),
+        "best": best.answers,
+    }
     labels, ours = rows["label"].to_numpy(), rows["prediction"].to_numpy()
-    return [compare(recipe, labels, ours, theirs, whom) for whom, theirs in rivals.items() if theirs is not None]
+    return [compare(recipe, labels, ours, theirs, rival) for rival, theirs in rivals.items() if theirs is not None]
 
 
 def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
@@ -107,50 +132,23 @@ def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> C
     It may not if it was trained on the sample and the champion on real data, if the champion has newer data, if the
     champion was trained later on the same data, or, unless a person approves it, if the two solve different tasks.
     """
-    if recipe.sample and not validation_of(champion).figures["sample"]:
+    if recipe.sample and not ValidationFigures.read(validation_of(champion)).sample:
         # It would win on the sample's own rows and then serve real users.
-        miss = "it was trained on the shipped sample, and the champion on real data"
-        return _check("comparison", "share of real data in training", 0.0, 1.0, passed=False, miss=miss)
+        return SampleCheck(value=0.0, bound=1.0, passed=False)
     return _older(evaluated, champion) or _replaced(evaluated, champion) or _incomparable(recipe, champion)
 
 
-def _check(
-    kind: Any,
-    name: str,
-    value: float,
-    bound: float,
-    *,
-    passed: bool,
-    figure: Mapping[str, float] | None = None,
-    miss: str | None = None,
-    waivable: bool = False,
-) -> Check:
-    estimate = Estimate.model_validate(figure) if figure else None
-    return Check(
-        kind=kind,
-        name=name,
-        value=value,
-        bound=bound,
-        passed=passed,
-        estimate=estimate,
-        miss=miss,
-        waivable=waivable,
-    )
-
-
-def _older(evaluated: Artifact, champion: Artifact) -> Check | None:
+def _older(evaluated: Artifact, champion: Artifact) -> AgeCheck | None:
     """Return a failed check if the champion has newer data, so that a backfilled run never replaces it."""
-    theirs = validation_of(champion).figures.get("cutoff")
-    ours = evaluated.input("validated").figures.get("cutoff")
+    theirs = ValidationFigures.read(validation_of(champion)).cutoff
+    ours = ValidationFigures.read(evaluated.input("validated")).cutoff
     if theirs is None or (ours is not None and ours >= theirs):
         return None
-    days = (date.fromisoformat(ours) - date.fromisoformat(theirs)).days if ours else math.nan
-    known = f"its newest data are of {ours}" if ours else "no data that arrived is in it"
-    miss = f"{known}, and the champion knows those of {theirs}"
-    return _check("comparison", "days of data ahead of the champion's", days, 0.0, passed=False, miss=miss)
+    days = (ours - theirs).days if ours else math.nan
+    return AgeCheck(value=days, bound=0.0, passed=False, newest=ours, champions=theirs)
 
 
-def _replaced(evaluated: Artifact, champion: Artifact) -> Check | None:
+def _replaced(evaluated: Artifact, champion: Artifact) -> EarlierModelCheck | None:
     """Return a failed check if the champion was trained later on the same data.
 
     Without new data a run finds the model of an earlier run again. Within the margin it would otherwise replace the
@@ -161,14 +159,10 @@ def _replaced(evaluated: Artifact, champion: Artifact) -> Check | None:
         return None
     if attempt_of(ours) >= attempt_of(theirs):
         return None
-    miss = (
-        f"it was trained before the champion on the same data ({ours}); to serve it again, roll back to its deployment "
-        "(saebyeok rollback)"
-    )
-    return _check("comparison", "trained after the champion", 0.0, 1.0, passed=False, miss=miss)
+    return EarlierModelCheck(value=0.0, bound=1.0, passed=False, trained=ours)
 
 
-def _incomparable(recipe: Recipe, champion: Artifact) -> Check | None:
+def _incomparable(recipe: Recipe, champion: Artifact) -> TaskCheck | None:
     """Return a failed check, which a person may waive, if the champion solves another task or knows other labels.
 
     All its answers would count as wrong, and any model would win. A damaged champion has no fields; loading it fails.
@@ -185,44 +179,8 @@ def _incomparable(recipe: Recipe, champion: Artifact) -> Check | None:
         known, wanted = (", ".join(sorted(names)) for names in (labels, set(recipe.labels)))
     else:
         return None
-    miss = (
-        f"the champion knows another task ({known}) than this model ({wanted}), so they cannot be compared; set "
-        "`renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve the model"
-    )
-    return _check("comparison", "same task as the champion", 0.0, 1.0, passed=False, miss=miss, waivable=True)
+    return TaskCheck(value=0.0, bound=1.0, passed=False, task=wanted, champions=known)
 
 
 def _task(kind: str, *, pair: bool) -> str:
     return f"{kind} of {'pairs' if pair else 'texts'}"
-
-
-def _reason(recipe: Recipe, checks: Sequence[Check], champion: Artifact | None) -> str:
-    failed = [check for check in checks if not check.passed]
-    if failed:
-        return f"Refused: {'; '.join(_miss(check) for check in failed)}."
-    parts = [
-        ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
-    ]
-    if behaviour := _of(checks, "behaviour"):
-        parts.append(f"all {len(behaviour)} behavioural bounds are met")
-    compared = _of(checks, "comparison")
-    parts += [f"{check.name} {check.value:+.4f} (margin {-check.bound:g})" for check in compared]
-    if champion is None:
-        parts.append("there is no champion yet")
-    elif not compared:
-        parts.append("it is the champion's own model")
-    return f"Promoted: {'; '.join(parts)}."
-
-
-def _of(checks: Sequence[Check], kind: str) -> list[Check]:
-    return [check for check in checks if check.kind == kind]
-
-
-def _miss(check: Check) -> str:
-    if check.miss:
-        return check.miss
-    if math.isnan(check.value):
-        return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
-    if check.kind == "comparison":
-        return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"
-    return f"{check.name} is {check.value:.4f}, below {check.bound:g}"

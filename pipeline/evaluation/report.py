@@ -16,8 +16,17 @@ from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
-from pipeline.store.artifacts import Artifact
-from pipeline.store.decisions import Decision, Estimate
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.decisions import Decision
+from pipeline.store.figures import (
+    BehaviourTestFigures,
+    Estimate,
+    EvaluationFigures,
+    ReleaseFigures,
+    SliceFigures,
+    TrainingFigures,
+    ValidationFigures,
+)
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +83,20 @@ class MetricRow:
     lines: tuple[Line, ...]
 
 
+@dataclass(frozen=True)
+class ShownTest:
+    """One behavioural test, and some of the cases that it failed."""
+
+    figures: BehaviourTestFigures
+    failures: Sequence[Mapping[str, Any]]
+
+
 def render_report(
-    recipe: Recipe, run: str, decision: Decision, evaluated: Artifact, exported: Mapping[str, Any] | None = None
+    recipe: Recipe, run: str, decision: Decision, evaluated: Artifact, exported: ReleaseFigures | None = None
 ) -> str:
     """Return the report as an HTML page with embedded pictures.
 
-    `exported` are the figures of the release (`parity`, `latency_ms`), if one exists already.
+    `exported` are the figures of the release, if one exists already.
     Raises ArtifactError if the evaluation cannot be read.
     """
     environment = Environment(
@@ -93,24 +110,25 @@ def render_report(
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     fields = recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"})
+    figures, training = EvaluationFigures.read(evaluated), TrainingFigures.read(trained)
     return environment.get_template("report.html").render(
         recipe=recipe,
         run=run,
         decision=decision,
         first=_metric_name(recipe, recipe.metrics[0]),
-        metrics=metric_rows(recipe, decision, evaluated),
+        metrics=metric_rows(recipe, figures, _champion_figures(decision, evaluated.store)),
         comparisons=comparison_lines(decision),
-        behaviour=behaviour_rows(recipe, evaluated),
-        similarity=similarity_lines(recipe, evaluated),
-        slices=slice_lines(recipe, evaluated),
+        behaviour=behaviour_rows(recipe, figures, evaluated.read_json("behaviour.json")),
+        similarity=similarity_lines(recipe, figures),
+        slices=slice_lines(recipe, figures),
         mistakes=evaluated.read_json("mistakes.json"),
         exported=exported,
-        validated=validated.figures,
+        validated=ValidationFigures.read(validated),
         files=validated.manifest.fields.get("files", {}),
         overlaps=OVERLAPS,
-        trained=trained.figures,
-        evaluated=evaluated.figures,
-        epochs=epoch_table(trained.figures.get("history", [])),
+        trained=training,
+        evaluated=figures,
+        epochs=epoch_table(training.history),
         settings=[(name, value) for name, value in flatten(fields).items() if value is not None],
         artifacts=[("validated", validated), ("trained", trained), ("evaluated", evaluated)],
         created=evaluated.manifest.created,
@@ -119,19 +137,20 @@ def render_report(
     )
 
 
-def metric_rows(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list[MetricRow]:
-    """Return the recipe's metrics in recipe order, each with the threshold and the figures to compare it with."""
-    champion = _champion_figures(decision, evaluated)
-    figures = evaluated.figures
+def metric_rows(recipe: Recipe, figures: EvaluationFigures, champion: Mapping[str, Estimate]) -> list[MetricRow]:
+    """Return the recipe's metrics in recipe order, each with the threshold and the figures to compare it with.
+
+    `champion` are the champion's metrics on the test file in its own run; empty if they are unknown.
+    """
     rows = []
     for metric in recipe.metrics:
         floor = recipe.gate.floors[metric]
         shown = {
-            "whole test file": figures["test"][metric],
-            "texts not in train": figures["test_without_train_texts"][metric],
+            "whole test file": figures.test[metric],
+            "texts not in train": figures.test_without_train_texts[metric],
             "the champion in its own run": champion.get(metric),
         }
-        estimates = {label: Estimate.model_validate(item) for label, item in shown.items() if item}
+        estimates = {label: item for label, item in shown.items() if item is not None}
         scale = _scale(floor, *estimates.values())
         lines = tuple(Line(label, estimate, scale, bound=floor) for label, estimate in estimates.items())
         test, best = estimates["whole test file"], estimates.get("the champion in its own run")
@@ -149,46 +168,39 @@ def comparison_lines(decision: Decision) -> list[Line]:
     ]
 
 
-def behaviour_rows(recipe: Recipe, evaluated: Artifact) -> list[tuple[Line, list[dict[str, Any]]]]:
-    """Return for each capability its line on a scale from 0 to 1, and its tests with some failed cases."""
-    failures = evaluated.read_json("behaviour.json")
+def behaviour_rows(
+    recipe: Recipe, figures: EvaluationFigures, failures: Sequence[Mapping[str, Any]]
+) -> list[tuple[Line, list[ShownTest]]]:
+    """Return for each capability its line on a scale from 0 to 1, and its tests with some of the failed cases."""
     rows = []
-    for capability, figure in evaluated.figures["behaviour"].items():
+    for capability, figure in figures.behaviour.items():
         tests = [
-            test | {"failures": _spread([item for item in failures if item["test"] == test["name"]], SHOWN_FAILURES)}
-            for test in figure["tests"]
+            ShownTest(test, _spread([item for item in failures if item["test"] == test.name], SHOWN_FAILURES))
+            for test in figure.tests
         ]
-        note = f"{figure['passed']} of {figure['cases']} cases"
-        rate, bound = Estimate.model_validate(figure["rate"]), recipe.gate.behaviour[capability]
-        rows.append((Line(capability, rate, Scale(0, 1), bound, note=note), tests))
+        note = f"{figure.passed} of {figure.cases} cases"
+        rows.append((Line(capability, figure.rate, Scale(0, 1), recipe.gate.behaviour[capability], note=note), tests))
     return rows
 
 
-def similarity_lines(recipe: Recipe, evaluated: Artifact) -> list[Line]:
+def similarity_lines(recipe: Recipe, figures: EvaluationFigures) -> list[Line]:
     """Return the first metric for each similarity measure; empty for models that are not bi-encoders."""
-    metric = recipe.metrics[0]
-    found = {
-        way: Estimate.model_validate(figures[metric])
-        for way, figures in evaluated.figures.get("similarity", {}).items()
-    }
+    found = {way: metrics[recipe.metrics[0]] for way, metrics in figures.similarity.items()}
     scale = _scale(*found.values())
     return [Line(WAYS[way], estimate, scale) for way, estimate in found.items()]
 
 
-def slice_lines(recipe: Recipe, evaluated: Artifact) -> dict[str, list[Line | dict[str, Any]]]:
+def slice_lines(recipe: Recipe, figures: EvaluationFigures) -> dict[str, list[Line | SliceFigures]]:
     """Return the parts of each slice: a line with the whole file marked, or the bare part if it has too few rows."""
-    whole = Estimate.model_validate(evaluated.figures["test"][recipe.metrics[0]])
-    parts = evaluated.figures["slices"]
-    found = [Estimate.model_validate(part["figure"]) for part in parts if part["figure"]]
-    scale = _scale(whole, *found)
-    slices: dict[str, list[Line | dict[str, Any]]] = {}
-    for part in parts:
-        rows = slices.setdefault(part["slice"], [])
-        if part["figure"] is None:
+    whole = figures.test[recipe.metrics[0]]
+    scale = _scale(whole, *(part.figure for part in figures.slices if part.figure))
+    slices: dict[str, list[Line | SliceFigures]] = {}
+    for part in figures.slices:
+        rows = slices.setdefault(part.slice, [])
+        if part.figure is None:
             rows.append(part)
-            continue
-        figure = Estimate.model_validate(part["figure"])
-        rows.append(Line(part["part"], figure, scale, mark=whole.value, note=f"{part['rows']:,} rows"))
+        else:
+            rows.append(Line(part.part, part.figure, scale, mark=whole.value, note=f"{part.rows:,} rows"))
     return slices
 
 
@@ -212,16 +224,15 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
     return list(items) if len(items) <= count else [items[len(items) * place // count] for place in range(count)]
 
 
-def _champion_figures(decision: Decision, evaluated: Artifact) -> Mapping[str, Any]:
+def _champion_figures(decision: Decision, store: Store) -> Mapping[str, Estimate]:
     if decision.champion is None:
         return {}
     try:
-        figures: Mapping[str, Any] = evaluated.store.open(decision.champion).input("evaluated").figures["test"]
-    except (SaebyeokError, KeyError) as error:
+        return EvaluationFigures.read(store.open(decision.champion).input("evaluated")).test
+    except SaebyeokError as error:
         # The decision does not depend on these figures, so the page omits the line.
         log.warning("report: the champion's figures cannot be read and are left out: %s", error)
         return {}
-    return figures
 
 
 def _picture(evaluated: Artifact, name: str) -> str | None:

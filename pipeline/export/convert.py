@@ -22,6 +22,7 @@ from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
+from pipeline.store.figures import EvaluationFigures, ReleaseFigures
 from pipeline.store.releases import Card, Golden, Variant
 from pipeline.tasks.trained import Trained, load_trained
 
@@ -43,7 +44,7 @@ CALLS, WARM_UP_CALLS = 200, 20
 
 def convert(
     job: Job, identity: str, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact, draft: Path
-) -> dict[str, Any]:
+) -> ReleaseFigures:
     """Write the files of the release `identity` into `draft` and return its figures. Raises as `export`."""
     recipe = job.recipe
     model = load_trained(recipe, trained, torch.device("cpu"))
@@ -56,17 +57,17 @@ def convert(
             f"one input takes {latency:.1f} ms (p95, CPU), above export.latency_ms ({recipe.export.latency_ms:g})"
         )
     golden, tolerance = _golden(model, rows, draft / variants["cpu"][0].file)
-    figures = {name: item["value"] for name, item in evaluated.figures["test"].items()}
+    figures = {name: item.value for name, item in EvaluationFigures.read(evaluated).test.items()}
     card = _card(model, identity, trained, variants, golden, tolerance, figures)
     (draft / "card.json").write_text(card.model_dump_json(indent=1), encoding="utf-8")
     model.tokenizer.backend_tokenizer.no_truncation()
     model.tokenizer.backend_tokenizer.save(str(draft / "tokenizer.json"))
     names = {device: [item.name for item in items] for device, items in variants.items()}
-    exported = {"id": card.id, "variants": names, "parity": parity, "latency_ms": latency}
+    exported = ReleaseFigures(id=card.id, variants=names, parity=parity, latency_ms=latency, **figures)
     # The report shows the decision, but the key of the release excludes it: the same model is the same release.
     report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
     (draft / "report.html").write_text(report, encoding="utf-8")
-    return exported | figures
+    return exported
 
 
 def _sample_rows(recipe: Recipe, test: pd.DataFrame) -> pd.DataFrame:

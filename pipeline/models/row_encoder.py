@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.progress import progress
+from pipeline.store.figures import EncodedSplit
 from pipeline.texts import composed
 
 #: Inputs per call of the tokenizer.
@@ -23,7 +24,7 @@ class Encoded:
     """Encoded rows and their figures."""
 
     rows: pd.DataFrame
-    figures: dict[str, float]
+    figures: EncodedSplit
 
 
 class Encoder:
@@ -62,14 +63,14 @@ class Encoder:
                 advance(len(encodings) - start)
         return encodings
 
-    def _figures(self, batches: dict[str, Any]) -> dict[str, float]:
+    def _figures(self, batches: dict[str, Any]) -> EncodedSplit:
         encodings = [item for batch in batches.values() for item in batch]
         ids = np.concatenate([item.ids for item in encodings])
         special = np.concatenate([item.special_tokens_mask for item in encodings])
         words = ids[special == 0]
-        return {
-            "rows": len(batches["input_ids"]),
-            "truncated": float(np.mean([bool(item.overflowing) for item in encodings])),
-            "unknown": float((words == self._unknown).mean()) if len(words) else 0.0,
-            "mean_length": float(np.mean([len(item.ids) for item in encodings])),
-        }
+        return EncodedSplit(
+            rows=len(batches["input_ids"]),
+            truncated=float(np.mean([bool(item.overflowing) for item in encodings])),
+            unknown=float((words == self._unknown).mean()) if len(words) else 0.0,
+            mean_length=float(np.mean([len(item.ids) for item in encodings])),
+        )

@@ -27,6 +27,8 @@ from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.run_report import ARTIFACT_TASKS, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
 from pipeline.store.artifacts import Artifact
+from pipeline.store.decisions import read_decision
+from pipeline.store.figures import EvaluationFigures
 from pipeline.store.verdicts import open_questions
 
 
@@ -87,10 +89,11 @@ def in_brief(stage: str, artifact: Artifact, run: str, *, sample: bool) -> str:
     """Return the result of a stage in a few words; `sample` tells whether it used the shipped sample."""
     words = ["reused from the store"] if artifact.manifest.run != run else []
     if stage == "evaluate":
-        figures = artifact.figures["test"]
-        words += [f"{name} {figure['value']:.4f}" for name, figure in figures.items() if isinstance(figure, dict)]
+        figures = EvaluationFigures.read(artifact).test
+        words += [f"{name} {figure.value:.4f}" for name, figure in figures.items()]
     if stage == "decide":
-        words.append("promoted" if artifact.figures["promote"] else f"REFUSED: {artifact.figures['reason']}")
+        decision = read_decision(artifact)
+        words.append("promoted" if decision.promote else f"REFUSED: {decision.reason}")
     return ", ".join([*words, "on sample data"] if sample else words)
 
 

@@ -23,6 +23,7 @@ from pipeline.stages.stage import STAGES
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, decision_lines, read_decision
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.figures import EvaluationFigures, ValidationFigures
 from pipeline.store.releases import Card, read_card
 
 #: Settings that later commands must be run with too.
@@ -76,20 +77,18 @@ def made_by(api: AirflowApi, store: Store, dag: str, run: str, task: str) -> Art
 
 def is_sample(validated: Artifact | None) -> bool:
     """Return whether `validated` is the shipped sample; False if nothing was validated."""
-    return validated is not None and bool(validated.figures["sample"])
+    return validated is not None and ValidationFigures.read(validated).sample
 
 
 def figures_text(outcome: RecipeOutcome, settings: Settings) -> Iterator[str]:
     """Yield the lines about one recipe: metrics, checks of the gate, decision, and links to the reports."""
     sample = " [trained on the synthetic SAMPLE, not on real data]" if is_sample(outcome.made.get("validate")) else ""
     yield f"{outcome.recipe}{sample}"
-    evaluated = outcome.made.get("evaluate")
-    if evaluated:
-        rows = evaluated.figures.get("test_rows")
-        for metric, figure in evaluated.figures["test"].items():
-            if isinstance(figure, dict):
-                interval = f"95% interval {figure['low']:.4f} to {figure['high']:.4f}"
-                yield f"  {metric:<10} {figure['value']:.4f}  ({interval}, {rows} test rows)"
+    if artifact := outcome.made.get("evaluate"):
+        figures = EvaluationFigures.read(artifact)
+        for metric, figure in figures.test.items():
+            interval = f"95% interval {figure.low:.4f} to {figure.high:.4f}"
+            yield f"  {metric:<10} {figure.value:.4f}  ({interval}, {figures.test_rows} test rows)"
     if decision := outcome.decision:
         yield from (f"  {line}" for line in decision_lines(decision))
         yield f"  {decision.reason}"

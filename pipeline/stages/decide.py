@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.evaluation.champions import Best, find_best
 from pipeline.evaluation.promotion_gate import (
@@ -18,6 +18,8 @@ from pipeline.evaluation.report import render_report
 from pipeline.job import Job
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.decisions import read_decision
+from pipeline.store.figures import DecisionFigures, EvaluationFigures
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -44,16 +46,17 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     # All fields, because the report shows the whole recipe. The behavioural tests belong to the evaluation's key.
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> DecisionFigures:
         compared = compare_with_rivals(recipe, evaluated, champion, best)
-        decision = make_decision(recipe, evaluated.figures, compared, champion, best)
+        decision = make_decision(recipe, EvaluationFigures.read(evaluated), compared, champion, best)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
-        return {"promote": decision.promote, "reason": decision.reason}
+        return DecisionFigures(promote=decision.promote, reason=decision.reason)
 
     decided = find_or_build(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
-    level = logging.INFO if decided.figures["promote"] else logging.ERROR
-    log.log(level, "%s: %s Report: %s/report.html", recipe.name, decided.figures["reason"], decided.uri)
+    decision = read_decision(decided)
+    level = logging.INFO if decision.promote else logging.ERROR
+    log.log(level, "%s: %s Report: %s/report.html", recipe.name, decision.reason, decided.uri)
     return decided
 
 

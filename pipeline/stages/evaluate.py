@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.job import Job
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import EvaluationFigures
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -35,15 +36,14 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
     fields["behaviour"] = recipe.behaviour.digest
     inputs = {"validated": validated, "tokenized": tokenized, "trained": trained}
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> EvaluationFigures:
         # Imported here so that a finished evaluation is reused without torch.
         from pipeline.evaluation.measure import assess
 
         return assess(recipe, validated, tokenized, trained, draft)
 
     evaluated = find_or_build(job, "evaluate", VERSION, fields=fields, inputs=inputs, build=build)
-    for metric in recipe.metrics:
-        figure = evaluated.figures["test"][metric]
-        values = [figure[name] for name in ("value", "low", "high")]
+    for metric, figure in EvaluationFigures.read(evaluated).test.items():
+        values = (figure.value, figure.low, figure.high)
         log.info("%s: %s on the test file %.4f (95%% interval %.4f to %.4f)", recipe.name, metric, *values)
     return evaluated

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ArtifactError
 from pipeline.job import Job
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import ReleaseFigures
 from pipeline.store.manifest import make_key
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     # A digest of refs, not keys, so that a model retrained with force gets another name.
     digest = make_key("release", VERSION, fields, {name: item.ref for name, item in inputs.items()})
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> ReleaseFigures:
         # Imported here so that a finished release is reused without torch.
         from pipeline.export.convert import convert
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.job import Job
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import Figures
 from pipeline.store.manifest import make_key
 from pipeline.tracking.lineage import STAGE_OF
 from pipeline.tracking.runs import tracked
@@ -25,7 +26,7 @@ def find_or_build(
     *,
     fields: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
-    build: Callable[[Path, Tracker], dict[str, Any]],
+    build: Callable[[Path, Tracker], Figures],
 ) -> Artifact:
     """Return the artifact with this key from the store, or build and publish it.
 
@@ -41,7 +42,8 @@ def find_or_build(
     log.info("%s %s: started", job.recipe.name, kind)
     with job.store.draft() as draft, tracked(job, STAGE_OF.get(kind, kind), fields, inputs) as tracker:
         figures = build(draft, tracker)
-        tracker.summary(figures)
+        document = figures.document()
+        tracker.summary(document)
         tracker.attempt(lambda _: show(tracker, kind, figures, draft))
         artifact = job.store.publish(
             draft,
@@ -51,7 +53,7 @@ def find_or_build(
             run=job.run,
             inputs={name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()},
             fields=dict(fields),
-            figures=figures,
+            figures=document,
         )
         tracker.makes(artifact)
     log.info("%s %s: made %s", job.recipe.name, kind, artifact.ref)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pipeline.job import Job
 from pipeline.models.base_model import find_base
 from pipeline.recipes.schema import SCRATCH
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import TokenizationFigures
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -38,14 +39,14 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
         "gate_share": recipe.data.gate_share,
     }
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> TokenizationFigures:
         # Imported here so that finished token ids are reused without transformers.
         from pipeline.data.encode_splits import write_encoded
 
         return write_encoded(recipe, base, validated, draft)
 
     made = find_or_build(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
-    unknown = made.figures["train"]["unknown"]
+    unknown = TokenizationFigures.read(made).train.unknown
     if base is not None and unknown > MOST_UNKNOWN:
         log.warning(
             "%s: %.0f%% of the tokens of the train rows are unknown to base model %s; "

@@ -16,6 +16,7 @@ from pipeline.job import Job
 from pipeline.recipes.schema import SCRATCH
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.store.manifest import make_key
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     keys = {name: artifact.key for name, artifact in inputs.items()}
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
-    def build(draft: Path, tracker: Tracker) -> dict[str, Any]:
+    def build(draft: Path, tracker: Tracker) -> TrainingFigures:
         # Imported here so that a finished training is reused without torch.
         from pipeline.training.fine_tune import fit_here
 
@@ -89,7 +90,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:
     """Return whether a trained model has the base model of `tokenized` and weights of the required shape."""
     same = all(start.manifest.fields.get(name) == fields[name] for name in ("kind", "labels", "objective", "pooling"))
-    return same and start.figures["base"] == tokenized.figures["base"]
+    return same and TrainingFigures.read(start).base == TokenizationFigures.read(tokenized).base
 
 
 @contextmanager

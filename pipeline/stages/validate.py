@@ -18,6 +18,7 @@ from pipeline.recipes.labels import numeral, spellings
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import RejectedDataFigures, ValidationFigures
 from pipeline.store.manifest import make_key
 
 if TYPE_CHECKING:
@@ -49,17 +50,17 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
         raise _rejection(rejected)
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> ValidationFigures:
         # Imported here so that a finished validation is reused without Great Expectations.
         from pipeline.data.data_gate import check_data
 
         figures, problems = check_data(job, inputs, falls, base, draft)
-        if problems:
+        if figures is None:
             raise _rejection(_publish(job, key, fields, draft, problems))
         return figures
 
     made = find_or_build(job, "validate", VERSION, fields=fields, inputs={}, build=build)
-    for warning in made.figures["warnings"]:
+    for warning in ValidationFigures.read(made).warnings:
         log.warning("%s: %s", job.recipe.name, warning)
     return made
 
@@ -99,10 +100,11 @@ def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentenc
         run=job.run,
         inputs={},
         fields=dict(fields),
-        figures={"reasons": sentences},
+        figures=RejectedDataFigures(reasons=tuple(sentences)).document(),
     )
 
 
 def _rejection(rejected: Artifact) -> RejectedDataError:
     where = f"All rules and the failing rows: {rejected.uri}/docs/index.html"
-    return RejectedDataError("\n".join([*rejected.figures["reasons"], where]), rejected.ref, rejected.manifest.run)
+    reasons = RejectedDataFigures.read(rejected).reasons
+    return RejectedDataError("\n".join([*reasons, where]), rejected.ref, rejected.manifest.run)

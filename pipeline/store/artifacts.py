@@ -56,11 +56,6 @@ class Artifact:
         return self.manifest.key
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """The figures that its stage recorded."""
-        return self.manifest.figures
-
-    @property
     def uri(self) -> str:
         """Its full URI."""
         return self.store.address(self.ref)

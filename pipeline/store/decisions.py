@@ -3,51 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from pipeline.store.artifacts import Artifact
+from pipeline.store.checks import Check, reason_of
 from pipeline.store.formats import Record
 
 
-class Estimate(BaseModel):
-    """A figure with its 95% interval; for a difference 90%, whose lower end is compared with the margin."""
-
-    # See `Check`.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    value: float
-    low: float
-    high: float
-
-
-class Check(BaseModel):
-    """One figure compared with its bound."""
-
-    # Keep NaN in JSON: with null, the decision could not be parsed again.
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
-
-    kind: Literal["floor", "behaviour", "comparison"]
-    name: str
-    value: float
-    bound: float
-    passed: bool
-    estimate: Estimate | None = Field(default=None, description="the measured value with its interval, if it has one")
-    miss: str | None = Field(default=None, description="why it failed, if value and bound do not explain it")
-    waivable: bool = Field(default=False, description="whether a person may approve the model although it failed")
-
-
 class Decision(Record):
-    """`decision.json` of a decide artifact: whether the trained model may be released, and why."""
+    """`decision.json` of a decide artifact: whether the trained model may be released, and the checks that decided.
 
-    format: int = 2
+    The sentence about it is made when it is shown. Versions before decision 26 stored the sentence as `reason`.
+    """
+
+    # See `Measured`: a union is written with the settings of the model around it.
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+    format: int = 3
     promote: bool
-    reason: str = Field(description="one sentence")
     champion: str | None = Field(description="ref of the champion that it was compared with")
     best: str | None = Field(description="ref of the best earlier release, if it was compared with that too")
     notes: tuple[str, ...] = Field(description="further remarks for reviewers, one sentence each")
     checks: tuple[Check, ...]
+    stored_reason: str | None = Field(default=None, validation_alias="reason", exclude=True)
 
     @property
     def is_champion(self) -> bool:
@@ -59,6 +38,11 @@ class Decision(Record):
         """Whether the model was refused only because it cannot be compared, so that a person may approve it."""
         failed = [check for check in self.checks if not check.passed]
         return bool(failed) and all(check.waivable for check in failed)
+
+    @property
+    def reason(self) -> str:
+        """The verdict and the reason for it, as a sentence."""
+        return self.stored_reason or reason_of(self.checks, first=self.champion is None)
 
     @property
     def why(self) -> str:

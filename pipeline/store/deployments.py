@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, ConflictError, PrunedError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.figures import EvaluationFigures
 from pipeline.store.formats import Record
 
 DEPLOYMENTS = "deployments"
@@ -233,9 +234,9 @@ def rank_releases(store: Store, refs: Iterable[str], metric: str, *, sample: boo
         try:
             # Read only manifests here, one small file per deployment; the caller loads one model.
             release = store.open(ref)
-            figures = release.input("evaluated").figures
-            value = float(figures["gate"][metric]["value"])
-            fitting = figures["sample"] == sample and not math.isnan(value)
+            figures = EvaluationFigures.read(release.input("evaluated"))
+            value = figures.gate[metric].value
+            fitting = figures.sample == sample and not math.isnan(value)
         except PrunedError:
             # The best release is never pruned, so a pruned one cannot be the best.
             continue

@@ -52,7 +52,7 @@ class Manifest(Record):
     code: str
     inputs: dict[str, Input]
     fields: dict[str, Any] = Field(description="the recipe fields that the stage read")
-    figures: dict[str, Any]
+    figures: dict[str, Any] = Field(description="what the stage measured; parsed by `pipeline.store.figures`")
     files: dict[str, FileEntry]
 
     @field_validator("files")

@@ -16,6 +16,7 @@ from pydantic import Field
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision
+from pipeline.store.figures import RejectionFigures
 from pipeline.store.formats import Record
 from pipeline.store.manifest import attempt_name
 
@@ -215,7 +216,7 @@ def _old_rejections(trained: Artifact) -> Iterator[Verdict]:
             continue
         if _digest(model) == _digest(trained):
             # "kim rejected it", or "nobody answered within 12 hours".
-            who, said, _ = str(rejection.figures["by"]).partition(" rejected it")
+            who, said, _ = RejectionFigures.read(rejection).by.partition(" rejected it")
             yield Verdict(
                 verdict="rejected",
                 recipe=recipe,

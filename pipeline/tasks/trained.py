@@ -19,6 +19,7 @@ from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import TrainingFigures
 from pipeline.store.releases import ScoreLine
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
@@ -88,10 +89,9 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
     as_trained = recipe.model_copy(
         update={"model": shape, "labels": tuple(fields["labels"]), "score_range": tuple(scale) if scale else None}
     )
-    lines = [trained.figures.get(name) for name in ("calibration", "euclidean")]
-    calibration, euclidean = (ScoreLine(**line) if line else None for line in lines)
+    figures = TrainingFigures.read(trained)
     tokenizer = load_tokenizer(directory)
     where = device or best_device()
     network = task_of(as_trained).build(directory, tokenizer)
     network.module.to(where).eval()
-    return Trained(as_trained, network, tokenizer, calibration, euclidean, where)
+    return Trained(as_trained, network, tokenizer, figures.calibration, figures.euclidean, where)

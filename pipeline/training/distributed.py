@@ -15,7 +15,7 @@ from datetime import timedelta
 from multiprocessing import current_process, get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -36,21 +36,23 @@ log = logging.getLogger(__name__)
 GRACE = 60
 #: Time that a process waits for the others before it fails.
 START_TIMEOUT = timedelta(minutes=10)
+#: What a training returns: its figures, or a document.
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Generic[Result]):
     """The work of each process."""
 
-    learn: Callable[..., dict[str, Any]]
-    "Trains with a tracker and `threads` threads, and returns the figures; must be picklable."
+    learn: Callable[..., Result]
+    "Trains with a tracker and `threads` threads; it and its result must be picklable."
     checkpoints: Path
     threads: int
     "Threads per process."
 
 
-def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
-    """Train in several processes on this machine and return the figures of the first.
+def spread(order: Order[Result], tracker: Tracker, processes: int) -> Result:
+    """Train in several processes on this machine and return the result of the first.
 
     The first process writes model and checkpoints, and `tracker` records it. On SIGTERM, a checkpoint is written.
     Raises the errors of `order.learn`, and ProcessError if a process dies; all others are then ended.
@@ -80,8 +82,8 @@ def spread(order: Order, tracker: Tracker, processes: int) -> dict[str, Any]:
             raise ProcessError(f"a training process died; rerun the command to resume: {error}") from error
     if isinstance(found, SaebyeokError):
         raise found
-    figures: dict[str, Any] = found
-    return figures
+    result: Result = found
+    return result
 
 
 @contextmanager
@@ -160,7 +162,7 @@ class _Telling(TrainerCallback):
         self._sender.send((rewrite_logs(numbers), state.global_step))  # type: ignore[no-untyped-call]
 
 
-def _train(order: Order, sender: Connection, level: int) -> dict[str, Any] | SaebyeokError:
+def _train(order: Order[Result], sender: Connection, level: int) -> Result | SaebyeokError:
     """Train in one process; its rank is in the environment."""
     first = os.environ["RANK"] == "0"
     # Otherwise accelerate chooses a value and warns about it.

@@ -42,8 +42,9 @@ from pipeline.models.hardware import (
 from pipeline.models.heads import Head
 from pipeline.models.network import Network
 from pipeline.models.tokenizer import load_tokenizer
-from pipeline.recipes.schema import SCRATCH, Recipe
+from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
 from pipeline.tracking.tracker import Tracker
@@ -63,9 +64,9 @@ log = logging.getLogger(__name__)
 SCRATCH_THREADS = 1
 
 
-def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> dict[str, Any]:
+def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> TrainingFigures:
     """Call `fit` in this process, or in one process per GPU; both give the same model up to rounding."""
-    scratch = inputs["tokenized"].figures["base"]["base"] == SCRATCH
+    scratch = TokenizationFigures.read(inputs["tokenized"]).base.revision is None
     threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
     processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
     if processes == 1:
@@ -76,18 +77,17 @@ def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, 
 
 def fit(
     job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker, *, threads: int
-) -> dict[str, Any]:
+) -> TrainingFigures:
     """Fine-tune, resuming from the newest complete checkpoint in `work`; inputs, figures and errors as in `train`.
 
     With several processes, each computes its share of every batch and the first writes the files.
     """
     recipe, tokenized = job.recipe, inputs["tokenized"]
-    base = tokenized.figures["base"]
-    scratch = base["base"] == SCRATCH
+    base = TokenizationFigures.read(tokenized).base
     if start := inputs.get("start"):
         directory: Path | None = start.path / "model"
     else:
-        directory = None if scratch else Base(base["base"], base["revision"]).fetch()
+        directory = None if base.revision is None else Base(base.base, base.revision).fetch()
     tokenizer = load_tokenizer(tokenized.path / "tokenizer")
     set_seed(recipe.train.seed)
     task = task_of(recipe)
@@ -114,21 +114,21 @@ def fit(
         save_trained(network.transformer, tokenizer, draft / "model")
     history = [entry for entry in trainer.state.log_history if "eval_loss" in entry or "loss" in entry]
     best = _best(recipe, history)
-    return {
-        "seconds": seconds,
-        "samples_per_second": len(lesson.train) * recipe.train.epochs / seconds,
-        "padding": trainer.meter.padding,
-        "parts": trainer.parts,
-        "best_epoch": round(best["epoch"]),
-        "validation": {name: best[f"eval_{name}"] for name in recipe.metrics},
-        "history": _epochs(history),
-        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+    return TrainingFigures(
+        seconds=seconds,
+        samples_per_second=len(lesson.train) * recipe.train.epochs / seconds,
+        padding=trainer.meter.padding,
+        parts=trainer.parts,
+        best_epoch=round(best["epoch"]),
+        validation={name: best[f"eval_{name}"] for name in recipe.metrics},
+        history=tuple(_epochs(history)),
+        parameters=sum(parameter.numel() for parameter in network.module.parameters()),
         **gpu_memory(),
-        "device": torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
-        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        device=torch.cuda.get_device_name() if best_device().type == "cuda" else "cpu",
+        precision="bf16" if trainer.args.bf16 else "fp32",
         **task.calibrate(partial(_validate, trainer)),
-        "base": base,
-    }
+        base=base,
+    )
 
 
 def _sharing(recipe: Recipe, module: nn.Module, threads: int) -> int:

@@ -23,6 +23,7 @@ from pipeline.stages.train import VERSION as TRAINING
 from pipeline.stages.train import alone
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.store.manifest import make_key
 from pipeline.store.store_errors import full_disk_errors, store_errors
 from pipeline.tuning.results import Report, Tried
@@ -52,7 +53,7 @@ def tune(search: Search, trials: int, out: Path | None, say: Callable[[str], Non
         tokenized = TOKENIZE.run(job, validated)
         directory = job.settings.home / "tune" / f"{job.recipe.name}-{job.recipe.profile}-{_key(search, tokenized)}"
         target = out or directory / "best.toml"
-        report = Report(search, trials, tokenized.figures["validation"]["rows"], target, say)
+        report = Report(search, trials, TokenizationFigures.read(tokenized).validation.rows, target, say)
         with full_disk_errors(str(job.settings.home)), alone(directory, "searches"):
             study = _open_study(directory)
             with store_errors(str(target)):
@@ -153,8 +154,9 @@ def _try(study: optuna.Study, trial: Trial, values: dict[str, Any], search: Sear
         trial.set_user_attr(TRIED, {"values": values, "problem": str(error)})
         study.tell(trial, state=TrialState.FAIL)
         return
-    trial.set_user_attr(TRIED, {"values": values, "seconds": trained.figures["seconds"], "ref": trained.ref})
-    study.tell(trial, trained.figures["validation"][job.recipe.metrics[0]])
+    figures = TrainingFigures.read(trained)
+    trial.set_user_attr(TRIED, {"values": values, "seconds": figures.seconds, "ref": trained.ref})
+    study.tell(trial, figures.validation[job.recipe.metrics[0]])
 
 
 def _tried(study: optuna.Study) -> list[Tried]:

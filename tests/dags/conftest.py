@@ -19,9 +19,12 @@ import pytest
 
 from pipeline.settings import ROOT, Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Check, Decision
+from pipeline.store.checks import TaskCheck
+from pipeline.store.decisions import Decision
+from pipeline.store.figures import DecisionFigures
 from tests.support.hook import Hook, web_hook
 from tests.support.light import build_light_model
+from tests.support.made_figures import comparison, threshold
 from tests.support.tiny_releases import TinyModel, make_artifact, make_trained
 
 if TYPE_CHECKING:
@@ -182,12 +185,12 @@ def make_decided(
     trained = trained or make_trained(store)
     inputs = {"trained": {"ref": trained.ref, "key": trained.key}}
     evaluated = make_artifact(store, "evaluate", "nsmc", inputs)
-    check = Check(kind="floor", name="accuracy on the test file", value=0.8571, bound=0.84, passed=promote)
-    if waivable:
-        check = check.model_copy(update={"kind": "comparison", "waivable": True})
-    checks = (check, check.model_copy(update={"kind": "comparison"})) if compared else (check,)
-    reason = "Promoted: all is well." if promote else "Refused: it is worse."
-    decision = Decision(promote=promote, reason=reason, champion=champion, best=None, notes=(), checks=checks)
+    first = TaskCheck(value=0.0, bound=1.0, passed=promote, task="a", champions="b") if waivable else None
+    checks = (
+        first or threshold(0.8571, 0.84 if promote else 0.9),
+        *([comparison(0.125, 0.01)] if compared else []),
+    )
+    decision = Decision(promote=promote, champion=champion, best=None, notes=(), checks=checks)
     with store.draft() as draft:
         (draft / "decision.json").write_text(decision.model_dump_json(), encoding="utf-8")
         return store.publish(
@@ -198,5 +201,5 @@ def make_decided(
             run=run,
             inputs={"evaluated": {"ref": evaluated.ref, "key": evaluated.key}},
             fields={},
-            figures={"promote": promote},
+            figures=DecisionFigures(promote=promote, reason=decision.reason).document(),
         )

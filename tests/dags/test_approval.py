@@ -112,9 +112,13 @@ def test_person_is_asked_about_a_new_model(
     assert (question.options, question.defaults, question.multiple) == (["Approve", "Reject"], ["Reject"], False)
     assert question.subject == "nsmc: serve the new model?"
     lines = question.body.splitlines()
-    assert lines[0] == "The model passed its gates: All is well."
-    assert lines.count("- accuracy on the test file: **0.8571** (at least 0.84)") == (2 if compared else 1)
-    assert ("There is no champion yet." in lines) == (champion is None)
+    assert lines[0].startswith("The model passed its gates: Accuracy on the test file is 0.8571 (floor 0.84); ")
+    against = "- accuracy against the champion (+0.1250), at worst: **0.0000** (at least -0.01)"
+    assert lines[2:-2] == [
+        "- accuracy on the test file: **0.8571** (at least 0.84)",
+        *([against] if compared else []),
+        *(["", "There is no champion yet."] if champion is None else []),
+    ]
     report = f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html"
     assert lines[-1].startswith(f"[Open the report]({report}). Without an answer within 12 hours the model is rejected")
 

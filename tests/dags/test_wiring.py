@@ -173,7 +173,7 @@ def test_rejection_of_data_that_was_told_is_raised(wiring: ModuleType, make_job:
 
 
 def test_accepted_data_by_hand_are_found_again(wiring: ModuleType, make_job: Callable[..., Job], store: Store) -> None:
-    # Started by hand, without the figure that only a decision has.
+    # Started by hand, but no decision.
     made = store.open(make_by_hand(store).ref)
     job = make_job(load_recipe("nsmc", "embedded"))
     assert wiring.make_told(job, replace(VALIDATE, call=lambda job: made)) == made.ref

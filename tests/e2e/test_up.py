@@ -115,7 +115,7 @@ def test_both_dags_are_on(stack: Stack) -> None:
 def test_the_samples_models_pass_and_not_by_luck(stack: Stack, name: str) -> None:
     store = open_store(stack.settings)
     (ref,) = store.refs("evaluate", name)
-    figures = store.open(ref).figures["test"]
+    figures = store.open(ref).manifest.figures["test"]
     for metric, floor in load_recipe(name, "embedded", sample=True).gate.floors.items():
         # Not by chance: the lower end of the interval reaches the threshold too.
         assert figures[metric]["low"] >= floor

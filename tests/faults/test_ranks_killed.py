@@ -93,7 +93,7 @@ def test_death_of_one_process_ends_all(road: Road) -> None:
 def test_error_of_all_processes_stops_the_stage(tmp_path: Path) -> None:
     road = open_road(small_recipe("nsmc"), tmp_path, train=300, test=40)
     tokenized = road.tokenized
-    figures = tokenized.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": None}}
+    figures = tokenized.manifest.figures | {"base": {"base": str(tmp_path / "nowhere"), "revision": "0" * 64}}
     lost = replace(tokenized, manifest=tokenized.manifest.model_copy(update={"figures": figures}))
     work = tmp_path / "work" / "it"
     order = Order(partial(fit, road.job, {"tokenized": lost}, tmp_path / "draft", work), work, threads=1)

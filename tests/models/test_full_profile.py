@@ -72,8 +72,8 @@ def test_model_of_bert_base_shape_passes_all_stages(place: Path, monkeypatch: py
     fused = counted(monkeypatch)
     release = road.released
     assert fused == [{"Attention": 12, "EmbedLayerNormalization": 1, "SkipLayerNormalization": 24}]
-    figures = road.trained.figures
-    assert figures["base"] == road.tokenized.figures["base"]
+    figures = road.trained.manifest.figures
+    assert figures["base"] == road.tokenized.manifest.figures["base"]
     assert figures["base"]["base"] == str(base)
     assert figures["parameters"] > 85_000_000
     config = json.loads((road.trained.path / "model" / "config.json").read_text(encoding="utf-8"))

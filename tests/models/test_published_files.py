@@ -20,6 +20,6 @@ def test_the_published_files_pass(name: str, make_job: Callable[..., Job], real_
     made = validate(make_job(load_recipe(name, "embedded")), real_data)
     # With all rows of every arrival.
     expected = {"nsmc": (150_000 + 17_169, 50_000), "klue-sts": (5_749, 519)}[name]
-    assert (made.figures["train_rows"], made.figures["test_rows"]) == expected
+    assert (made.manifest.figures["train_rows"], made.manifest.figures["test_rows"]) == expected
     table = pd.read_parquet(made.path / "test.parquet")
-    assert int(table["in_train"].sum()) == made.figures["test_in_train"]
+    assert int(table["in_train"].sum()) == made.manifest.figures["test_in_train"]

@@ -30,4 +30,6 @@ def test_model_of_shuffled_labels_fails(name: str, tmp_path: Path) -> None:
     assert not read_decision(decide(road.job, road.evaluated, None)).promote
     first = recipe.metrics[0]
     # Far below the threshold.
-    assert road.evaluated.figures["test"][first]["high"] < recipe.gate.floors[first], road.evaluated.figures["test"]
+    assert road.evaluated.manifest.figures["test"][first]["high"] < recipe.gate.floors[first], (
+        road.evaluated.manifest.figures["test"]
+    )

@@ -12,6 +12,8 @@ import pandas as pd
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.figures import EvaluationFigures, Figures, ValidationFigures
+from tests.support.made_figures import evaluation
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Family:
 def made(
     store: Store,
     kind: str,
-    figures: Mapping[str, Any] | None = None,
+    figures: Figures | None = None,
     *,
     recipe: str = "nsmc",
     fields: Mapping[str, Any] | None = None,
@@ -55,7 +57,7 @@ def made(
             table.to_parquet(content, index=False)
             (draft / f"{name}.parquet").write_bytes(content.getvalue())
         links = {name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()}
-        told: dict[str, Any] = {"fields": dict(fields or {}), "figures": dict(figures or {})}
+        told: dict[str, Any] = {"fields": dict(fields or {}), "figures": figures.document() if figures else {}}
         return store.publish(draft, kind, recipe, "0" * 16, run="night", inputs=links, **told)
 
 
@@ -66,7 +68,7 @@ def family(
     sample: bool = True,
     cutoff: str | None = None,
     reached: Mapping[str, float] | None = None,
-    figures: Mapping[str, Any] | None = None,
+    figures: EvaluationFigures | None = None,
     validated: Artifact | None = None,
     trained: Artifact | None = None,
     fields: Mapping[str, Any] | None = None,
@@ -74,15 +76,15 @@ def family(
 ) -> Family:
     """Publish a release and its ancestors.
 
-    `reached` has its metrics on the gate rows of its own run, `figures` and `tables` (`gate`, `test`) are more of its
-    evaluation, `validated` and `trained` are artifacts that it shares with another release, and `fields` those of its
-    training.
+    `reached` has its metrics on every split of its own run, unless `figures` are those of its evaluation; `tables`
+    (`gate`, `test`) are the evaluation's, `validated` and `trained` are artifacts that it shares with another release,
+    and `fields` those of its training.
     """
-    validated = validated or made(store, "validate", {"sample": sample, "cutoff": cutoff}, recipe=recipe)
+    data = ValidationFigures(train_rows=4000, test_rows=1000, sample=sample, cutoff=cutoff)
+    validated = validated or made(store, "validate", data, recipe=recipe)
     tokenized = made(store, "tokenize", recipe=recipe, validated=validated)
     trained = trained or made(store, "train", recipe=recipe, fields=fields, tokenized=tokenized)
-    gate = {name: {"value": value} for name, value in (reached or {}).items()}
-    figures = {"sample": sample, "gate": gate} | dict(figures or {})
+    figures = figures or evaluation(reached or {}, sample=sample)
     parents = {"validated": validated, "tokenized": tokenized, "trained": trained}
     evaluated = made(store, "evaluate", figures, recipe=recipe, tables=tables, **parents)
     release = made(store, "release", recipe=recipe, evaluated=evaluated, **parents)

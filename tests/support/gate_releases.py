@@ -60,10 +60,10 @@ def release_of(trained: Artifact, evaluated: Artifact | None = None) -> Artifact
 def release_that_reached(road: Road, value: float, *, sample: bool = True, trained: Artifact | None = None) -> Artifact:
     """Publish a release of another run whose first metric on its own gate split is `value`."""
     metric = road.recipe.metrics[0]
-    gate = road.evaluated.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
+    gate = road.evaluated.manifest.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
     trained = trained or of_other_data(road.trained)
     inputs = {name: item.model_dump() for name, item in road.evaluated.manifest.inputs.items()}
-    figures = road.evaluated.figures | {"gate": gate, "sample": sample}
+    figures = road.evaluated.manifest.figures | {"gate": gate, "sample": sample}
     evaluated = republished(road.evaluated, figures=figures, inputs=inputs | linked(trained=trained))
     return release_of(trained, evaluated)
 

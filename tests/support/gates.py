@@ -114,7 +114,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.training.checkpoints:CheckpointCallback.on_log", "not math.isfinite(float(values[name]))", "False"
     ),
     "test_floor_just_below_refuses_and_reached_promotes": Break(
-        "pipeline.evaluation.promotion_gate:_floors", "passed=value >= floor", "passed=value >= floor - 0.02"
+        "pipeline.evaluation.promotion_gate:_thresholds", "figure.value >= floor", "figure.value >= floor - 0.02"
     ),
     "test_model_with_nan_answers_is_not_evaluated": Break(
         "pipeline.tasks.trained:Trained.raw_answers", "if broken.any():", "if False:", RuntimeWarning
@@ -125,12 +125,12 @@ BREAKS: dict[str, Break] = {
         'return merged | {"gate": merged["gate"] | {"floors": dict.fromkeys(merged["gate"]["floors"], 0.01)}}',
     ),
     "test_behaviour_just_below_refuses_and_reached_promotes": Break(
-        "pipeline.evaluation.promotion_gate:_behaviour", "passed=value >= bound", "passed=value >= bound - 0.02"
+        "pipeline.evaluation.promotion_gate:_behaviour", "rate.value >= bound", "rate.value >= bound - 0.02"
     ),
     "test_compare_refuses_three_losses_in_two_hundred": Break(
         "pipeline.evaluation.promotion_gate:compare",
         "worst >= -recipe.gate.margin",
-        'difference["value"] >= -recipe.gate.margin',
+        "difference.value >= -recipe.gate.margin",
     ),
     "test_compare_needs_thirty_rows": Break(
         "pipeline.evaluation.promotion_gate:compare", "and len(labels) >= FEWEST", "and len(labels) >= FEWEST - 1"

@@ -11,7 +11,8 @@ import pandas as pd
 
 from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact
-from pipeline.store.decisions import Check, Decision, read_decision
+from pipeline.store.checks import Check
+from pipeline.store.decisions import Decision, read_decision
 from tests.support.gate_releases import release_of, republished
 from tests.support.small_pipeline import Road
 from tests.support.tiny_releases import linked
@@ -68,6 +69,6 @@ def challenger(road: Road, wins: int, losses: int) -> Artifact:
 
 def with_validation(road: Road, **figures: Any) -> Artifact:
     """Return the release that this pipeline would have made from data with these `figures`."""
-    validated = republished(road.validated, figures=road.validated.figures | figures)
+    validated = republished(road.validated, figures=road.validated.manifest.figures | figures)
     tokenized = republished(road.tokenized, inputs=linked(validated=validated))
     return release_of(republished(road.trained, inputs=linked(tokenized=tokenized)))

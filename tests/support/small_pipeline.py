@@ -25,6 +25,7 @@ from pipeline.stages.find_or_build import find_or_build
 from pipeline.stages.tokenize import tokenize
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import ValidationFigures
 from pipeline.tracking.tracker import Tracker
 
 SHAPE = {"vocabulary": 600, "layers": 1, "hidden": 32, "heads": 2, "intermediate": 64, "dropout": 0.1}
@@ -73,20 +74,20 @@ def make_validated(job: Job, rows: dict[str, pd.DataFrame]) -> Artifact:
     texts = [name for name in ("text", "text_pair") if name in rows["train"]]
     known = pd.MultiIndex.from_frame(rows["train"][texts])
 
-    def build(draft: Path, _: Tracker) -> dict[str, Any]:
+    def build(draft: Path, _: Tracker) -> ValidationFigures:
         test = rows["test"].reset_index(drop=True)
         in_train = pd.MultiIndex.from_frame(test[texts]).isin(known)
         rows["train"].reset_index(drop=True).to_parquet(draft / "train.parquet", index=False)
         test.assign(in_train=in_train).to_parquet(draft / "test.parquet", index=False)
-        return {
-            "train_rows": len(rows["train"]),
-            "test_rows": len(test),
-            "test_in_train": int(in_train.sum()),
-            "warnings": [],
-            "sample": True,
-            "cutoff": None,
-            "arrivals": [],
-        }
+        return ValidationFigures(
+            train_rows=len(rows["train"]),
+            test_rows=len(test),
+            test_in_train=int(in_train.sum()),
+            warnings=(),
+            sample=True,
+            cutoff=None,
+            arrivals=(),
+        )
 
     digest = {name: int(pd.util.hash_pandas_object(table).sum()) for name, table in rows.items()}
     return find_or_build(job, "validate", 1, fields=digest, inputs={}, build=build)

@@ -17,8 +17,10 @@ from tokenizers.processors import BertProcessing
 
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Check, Decision
+from pipeline.store.checks import Check, TaskCheck
+from pipeline.store.decisions import Decision
 from pipeline.store.releases import Card, Golden, ScoreLine, Variant
+from tests.support.made_figures import comparison, threshold
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]
 
@@ -154,18 +156,12 @@ def make_decision(
     store: Store, release: Artifact, champion: str | None, *, promote: bool = True, waivable: bool = False
 ) -> Artifact:
     """Publish a decide artifact about `release`."""
-    against = Check(
-        kind="comparison",
-        name="accuracy against the champion",
-        value=0.0,
-        bound=-0.01,
-        passed=promote,
-        waivable=waivable,
-    )
-    checks = (against,) if champion else ()
-    decision = Decision(
-        promote=promote, reason="It is for a test.", champion=champion, best=None, notes=(), checks=checks
-    )
+    check: Check = threshold(0.9 if promote else 0.7, 0.8)
+    if waivable:
+        check = TaskCheck(value=0.0, bound=1.0, passed=promote, task="a", champions="b")
+    elif champion:
+        check = comparison(0.125 if promote else 0.0, 0.01)
+    decision = Decision(promote=promote, champion=champion, best=None, notes=(), checks=(check,))
     inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}
     return make_artifact(
         store, "decide", release.manifest.recipe, inputs, {"decision.json": decision.model_dump_json()}

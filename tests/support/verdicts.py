@@ -12,12 +12,9 @@ from pipeline.evaluation.champions import Best
 from pipeline.evaluation.promotion_gate import make_decision
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
-from pipeline.store.decisions import Check, Decision
-
-
-def estimate(value: float) -> dict[str, float]:
-    """Return a unique, recognisable interval."""
-    return {"value": value, "low": value - 0.125, "high": value + 0.0625}
+from pipeline.store.checks import Check
+from pipeline.store.decisions import Decision
+from tests.support.made_figures import evaluation
 
 
 def judged(
@@ -31,11 +28,7 @@ def judged(
     """Return the decision on a model that is perfect except for these figures and comparisons."""
     tested = dict.fromkeys(recipe.metrics, 1.0) | (test or {})
     rates = dict.fromkeys(recipe.gate.behaviour, 1.0) | (behaviour or {})
-    figures = {
-        "test": {metric: estimate(value) for metric, value in tested.items()},
-        "behaviour": {name: {"rate": estimate(value)} for name, value in rates.items()},
-    }
-    return make_decision(recipe, figures, compared, champion, best or Best())
+    return make_decision(recipe, evaluation(tested, behaviour=rates), compared, champion, best or Best())
 
 
 def with_margin(recipe: Recipe, margin: float) -> Recipe:

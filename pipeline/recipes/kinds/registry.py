@@ -29,3 +29,8 @@ def kind_of(kind: str, inputs: str, objective: str | None) -> TaskKind:
         raise ValueError("`model.objective` (cross-encoder or bi-encoder) is required for pairs and only for pairs")
     able = " or ".join(other for other, reads, learns in KINDS if (reads, learns) == (inputs, objective))
     raise ValueError(f"`model.objective` {objective} needs a {able} recipe")
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in sentences, such as F1 for `f1`."""
+    return next(kind.metric_names[metric] for kind in KINDS.values() if metric in kind.metric_names)

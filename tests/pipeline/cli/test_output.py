@@ -12,7 +12,8 @@ import pytest
 from pipeline.cli.console import Session, log_to_stderr
 from pipeline.cli.output import print_stage
 from pipeline.settings import Settings
-from pipeline.store.decisions import Check, Decision, decision_lines
+from pipeline.store.decisions import Decision, decision_lines
+from tests.support.made_figures import comparison, threshold
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
 DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}
@@ -46,21 +47,16 @@ def test_validation_output_names_the_data_docs(settings: Settings) -> None:
 
 
 def test_decision_output_lists_checks_and_notes() -> None:
-    checks = (
-        Check(kind="floor", name="accuracy on the test file", value=0.83456, bound=0.8, passed=True),
-        Check(kind="comparison", name="against release 3", value=-0.05, bound=-0.02, passed=False),
-    )
     decision = Decision(
         promote=False,
-        reason="Refused: against release 3",
         champion="release/nsmc/k/1",
         best=None,
         notes=("release 2 cannot be read; it was not compared with",),
-        checks=checks,
+        checks=(threshold(0.83456, 0.8), comparison(0.075, 0.02)),
     )
     assert list(decision_lines(decision)) == [
         "passed      accuracy on the test file: 0.8346 against 0.8000",
-        "FAILED      against release 3: -0.0500 against -0.0200",
+        "FAILED      accuracy against the champion (+0.0750), at worst: -0.0500 against -0.0200",
         "note        release 2 cannot be read; it was not compared with",
     ]
 

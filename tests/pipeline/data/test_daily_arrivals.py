@@ -84,8 +84,8 @@ def test_run_knows_only_arrivals_before_its_day(job: Job, data: Path) -> None:
     for number in (0, 1, 3):
         made = validate(replace(job, cutoff=day_of(number)), data)
         table = pd.read_parquet(made.path / "train.parquet")
-        assert made.figures["train_rows"] == len(table) == 60 + number * ROWS
-        assert made.figures["cutoff"] == (str(day_of(number - 1)) if number else None)
+        assert made.manifest.figures["train_rows"] == len(table) == 60 + number * ROWS
+        assert made.manifest.figures["cutoff"] == (str(day_of(number - 1)) if number else None)
         assert set(table["id"].iloc[60:].str.split("-").str[0]) == {str(n) for n in range(number)}
 
 
@@ -150,7 +150,7 @@ def test_unknown_words_are_those_of_the_base_model(make_job: Callable[..., Job],
     bases = {word: save_base(tmp_path / word, [*texts, word]) for word in ("좋다", "쀍다")}
     write_day(data, DAYS, [(a, b.replace("좋다", "쀍다"), c) for a, b, c in reviews_of(DAYS)])
     job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["쀍다"])}))
-    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).figures["cutoff"] == str(day_of(DAYS))
+    assert validate(replace(job, cutoff=day_of(DAYS + 1)), data).manifest.figures["cutoff"] == str(day_of(DAYS))
     job = make_job(load_recipe("nsmc", "full", overrides=SMALL | {"model.base": str(bases["좋다"])}))
     with pytest.raises(DataError, match=r"unknown words: [5-9]\d\.\d+% \(usual: 0\.00%\)"):
         validate(replace(job, cutoff=day_of(DAYS + 1)), data)
@@ -171,7 +171,7 @@ def test_base_model_is_loaded_only_for_arrivals(make_job: Callable[..., Job], da
     with pytest.raises(BaseModelError, match="neither a directory here nor a model on the hub"):
         validate(replace(job, cutoff=day_of(DAYS)), data)
     shutil.rmtree(data / "nsmc" / "daily")
-    assert validate(job, data).figures["arrivals"] == []
+    assert validate(job, data).manifest.figures["arrivals"] == []
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,10 @@ def test_unusual_day_stops_its_run_and_is_skipped(job: Job, data: Path, change: 
     assert str(caught.value).startswith(str(file))
     write_day(data, DAYS + 1, reviews_of(DAYS + 1))
     made = validate(replace(job, cutoff=day_of(DAYS + 2)), data)
-    assert made.figures["cutoff"] == str(day_of(DAYS + 1))
-    assert made.figures["train_rows"] == 60 + (DAYS + 1) * ROWS
-    [left_out] = made.figures["left_out"]
-    assert left_out in made.figures["warnings"]
+    assert made.manifest.figures["cutoff"] == str(day_of(DAYS + 1))
+    assert made.manifest.figures["train_rows"] == 60 + (DAYS + 1) * ROWS
+    [left_out] = made.manifest.figures["left_out"]
+    assert left_out in made.manifest.figures["warnings"]
     assert left_out.startswith(f"left out: nsmc/daily/{day_of(DAYS)}.txt: ")
 
 
@@ -220,9 +220,11 @@ def test_day_that_breaks_combined_rules_is_left_out(
     with pytest.raises(DataError, match=f"newest arrival failed its checks: .*{found}"):
         validate(replace(job, cutoff=day_of(3)), data)
     made = validate(replace(job, cutoff=day_of(DAYS)), data)
-    assert made.figures["train_rows"] == 60 + (DAYS - 1) * ROWS
-    assert {item["date"] for item in made.figures["arrivals"]} == {str(day_of(n)) for n in range(DAYS) if n != 2}
-    (left_out,) = made.figures["left_out"]
+    assert made.manifest.figures["train_rows"] == 60 + (DAYS - 1) * ROWS
+    assert {item["date"] for item in made.manifest.figures["arrivals"]} == {
+        str(day_of(n)) for n in range(DAYS) if n != 2
+    }
+    (left_out,) = made.manifest.figures["left_out"]
     assert left_out.startswith(f"left out: nsmc/daily/{spoilt.name}: ")
     assert re.search(found, left_out)
 
@@ -234,7 +236,7 @@ def test_day_is_blamed_despite_broken_published_files(make_job: Callable[..., Jo
     )
     write_day(data, 2, [(a, reviews_of(2)[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(reviews_of(2))])
     made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
-    (left_out,) = made.figures["left_out"]
+    (left_out,) = made.manifest.figures["left_out"]
     assert left_out.startswith(f"left out: nsmc/daily/{day_of(2)}.txt: ")
 
 
@@ -260,7 +262,7 @@ def test_arrived_test_rows_are_set_aside(make_job: Callable[..., Job], data: Pat
     recipe = load_recipe("nsmc", "embedded", overrides=SMALL)
     write_day(data, 2, [("5007", "다른 말로 적은 글이다", "1"), *reviews_of(2)[1:]])
     made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
-    assert made.figures["test_rows"] == 60
+    assert made.manifest.figures["test_rows"] == 60
     (row,) = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()[1:]
     assert row.startswith(f"nsmc/daily/{day_of(2)}.txt\t2\tno row to learn from has an id of the test file\t5007\t")
 
@@ -310,12 +312,12 @@ def test_bad_arrival_row_is_set_aside_with_file(make_job: Callable[..., Job], da
     made = validate(replace(make_job(recipe), cutoff=day_of(DAYS)), data)
     lines = (made.path / "quarantine.tsv").read_text("utf-8").splitlines()
     assert lines[1:] == [f"nsmc/daily/{day_of(2)}.txt\t11\tevery label is one of the recipe's\t2-9\t애매하다\t7"]
-    assert made.figures["train_rows"] == 60 + DAYS * ROWS - 1
+    assert made.manifest.figures["train_rows"] == 60 + DAYS * ROWS - 1
 
 
 def test_undated_arrivals_are_ignored_with_a_warning(job: Job, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
-    warnings = validate(job, data).figures["warnings"]
+    warnings = validate(job, data).manifest.figures["warnings"]
     assert any(warning.startswith("nsmc/daily/2015-8-9.txt was ignored") for warning in warnings)
 
 

@@ -113,9 +113,9 @@ def test_swapped_pair_is_a_near_duplicate(make_job: Callable[..., Job], tmp_path
     swapped = first | {"guid": "swapped", "sentence1": first["sentence2"], "sentence2": first["sentence1"]}
     write_pairs(tmp_path, pairs(60, "train"), [*pairs(30, "dev"), swapped])
     made = validate(make_job(recipe), tmp_path)
-    assert made.figures["overlap"]["test_in_train"] == 1
+    assert made.manifest.figures["overlap"]["test_in_train"] == 1
     # `in_train` is about exact texts; the evaluation uses it.
-    assert made.figures["test_in_train"] == 0
+    assert made.manifest.figures["test_in_train"] == 0
 
 
 @pytest.mark.parametrize(

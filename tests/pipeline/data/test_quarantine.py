@@ -44,8 +44,8 @@ def test_one_bad_review_is_set_aside(make_job: MakeJob, tmp_path: Path, row: tup
     assert (found["file"], found["line"], found["rule"]) == ("nsmc/ratings_train.txt", "32", rule)
     table = pd.read_parquet(made.path / "train.parquet")
     assert table["id"].tolist() == [id for id, _, _ in [*reviews(30, 1), *reviews(30, 100)]]
-    assert made.figures["quarantined"] == 1
-    assert made.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
+    assert made.manifest.figures["quarantined"] == 1
+    assert made.manifest.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
     front = (made.path / "docs" / "index.html").read_text("utf-8")
     assert "set aside" in front
     assert row[1][:30].replace("\t", "") in front.replace("\t", "")
@@ -70,7 +70,7 @@ def test_one_bad_pair_is_set_aside(make_job: MakeJob, tmp_path: Path, change: di
     made = validate(make_job(recipe), tmp_path)
     [found] = aside(made.path)
     assert (found["item"], found["rule"]) == ("61", rule)
-    assert made.figures["train_rows"] == 60
+    assert made.manifest.figures["train_rows"] == 60
 
 
 def test_row_breaking_two_rules_is_listed_once(make_job: MakeJob, tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ def test_train_row_with_test_id_is_set_aside(make_job: MakeJob, tmp_path: Path) 
     made = validate(make_job(recipe), tmp_path)
     [found] = aside(made.path)
     assert (found["file"], found["id"]) == ("nsmc/ratings_train.txt", "8")
-    assert made.figures["test_in_train"] == 0
-    assert (made.figures["train_rows"], made.figures["test_rows"]) == (59, 31)
+    assert made.manifest.figures["test_in_train"] == 0
+    assert (made.manifest.figures["train_rows"], made.manifest.figures["test_rows"]) == (59, 31)
 
 
 def test_too_many_bad_rows_stop_the_run(make_job: MakeJob, store: Store, tmp_path: Path) -> None:
@@ -126,5 +126,5 @@ def test_page_shows_only_the_first_bad_rows(make_job: MakeJob, tmp_path: Path) -
     write_reviews(tmp_path, [*reviews(60, 1), *bad], reviews(30, 5000))
     made = validate(make_job(recipe), tmp_path)
     assert [item["id"] for item in aside(made.path)] == [id for id, _, _ in bad]
-    assert made.figures["train_rows"] == 60
+    assert made.manifest.figures["train_rows"] == 60
     assert "The first 50 are listed" in (made.path / "docs" / "index.html").read_text("utf-8")

@@ -22,6 +22,7 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog, rank_served
 from pipeline.store.verdicts import record_verdict
 from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
+from tests.support.made_figures import evaluation
 from tests.support.tiny_releases import TinyModel
 
 CHAIN = ("validate", "tokenize", "train", "evaluate")
@@ -47,7 +48,7 @@ def night(
         return made[kind]
 
     for kind in CHAIN:
-        figures = {"gate": {"accuracy": {"value": gate}}, "sample": sample} if kind == "evaluate" else {}
+        figures = evaluation({"accuracy": gate}, sample=sample).document() if kind == "evaluate" else {}
         add(kind, INPUT.get(kind, {}), **figures)
     cards = Store(f"{store._cache}-cards", store._cache)
     files = model.publish(cards, recipe, key="a" * 16).path

@@ -107,7 +107,9 @@ def test_approved_model_with_other_labels_is_deployed(
         deploy(job, third, decided, require_service=False)
     record_verdict(model_of(third), "approved", by="kim", run="r", why="the labels are new")
     record = deploy(job, third, decided, require_service=False)
-    assert record.reason == "Promoted: kim approved it in run r (the labels are new). It is for a test."
+    assert record.reason.startswith(
+        "Promoted: kim approved it in run r (the labels are new). The champion knows another"
+    )
     assert record.releases == {"nsmc": third.ref}
 
 

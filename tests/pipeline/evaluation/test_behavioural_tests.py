@@ -131,4 +131,4 @@ def test_a_real_model_is_asked_every_case_that_ships(name: str, request: pytest.
     # As stored by evaluate.
     stored = json.loads((road.evaluated.path / "behaviour.json").read_text(encoding="utf-8"))
     assert stored == found.failures
-    assert road.evaluated.figures["behaviour"] == found.figures
+    assert road.evaluated.manifest.figures["behaviour"] == found.figures

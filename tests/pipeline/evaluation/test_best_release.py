@@ -124,7 +124,9 @@ def slow_decline(road: Road, nights: int, lost: int) -> Iterator[tuple[Artifact,
         )
         answers, labels = (margins > threshold).astype(int), (margins > 0).astype(int)
         value = float((answers == labels).mean())
-        figures = road.evaluated.figures | {"gate": {"accuracy": {"value": value, "low": value, "high": value}}}
+        figures = road.evaluated.manifest.figures | {
+            "gate": {"accuracy": {"value": value, "low": value, "high": value}}
+        }
         inputs = inputs_of(road.evaluated, trained=trained)
         yield trained, answered(road.evaluated, answers, labels=labels, figures=figures, inputs=inputs)
 
@@ -138,8 +140,8 @@ def test_small_losses_in_a_row_cannot_add_up(own: Road) -> None:
         gate = pd.read_parquet(evaluated.path / "gate.parquet")
         labels, ours = gate["label"].to_numpy(), gate["prediction"].to_numpy()
         # Compared with the previous run alone, each of them would pass.
-        assert before is None or compare(own.recipe, labels, ours, before, "the night before").passed
-        before, value = ours, float(evaluated.figures["gate"]["accuracy"]["value"])
+        assert before is None or compare(own.recipe, labels, ours, before, "champion").passed
+        before, value = ours, float(evaluated.manifest.figures["gate"]["accuracy"]["value"])
         reached.append(value)
         if decision.promote:
             serve(release_of(trained, evaluated))

@@ -41,7 +41,7 @@ def road(reviews: Road) -> Road:
     data = reviews.recipe.data.model_copy(update=rows)
     road = reviews.with_recipe(reviews.recipe.model_copy(update={"data": data}))
     vars(road).update({name: getattr(reviews, name) for name in ("validated", "tokenized", "trained", "evaluated")})
-    assert road.evaluated.figures["test"]["accuracy"]["value"] > 0.7
+    assert road.evaluated.manifest.figures["test"]["accuracy"]["value"] > 0.7
     return road
 
 
@@ -96,7 +96,7 @@ def test_a_usual_day_is_no_fall_and_is_used(road: Road, champion: Artifact, arri
     (measure,) = tried(road.job, champion, data).values()
     assert measure.level in ("ok", "warning"), measure
     made = validate(replace(road.job, cutoff=NIGHT), data, champion)
-    assert made.figures["cutoff"] == str(DAY)
+    assert made.manifest.figures["cutoff"] == str(DAY)
 
 
 def test_only_champion_detects_balanced_day_with_swapped_labels(
@@ -106,7 +106,7 @@ def test_only_champion_detects_balanced_day_with_swapped_labels(
     job = replace(road.job, cutoff=NIGHT)
     with pytest.raises(DataError, match=r"failed its checks: [^;]*: champion: 4?5?\d\.\d% right \(usual: "):
         validate(job, data, champion)
-    assert validate(job, data, None).figures["cutoff"] == str(DAY), "another check noticed it"
+    assert validate(job, data, None).manifest.figures["cutoff"] == str(DAY), "another check noticed it"
 
 
 def test_what_the_champion_was_trained_on_is_not_tried(

@@ -228,7 +228,7 @@ def test_one_that_was_lost_is_named(own: Road, lost: str) -> None:
 
 
 def test_old_release_without_gate_metrics_is_named(own: Road) -> None:
-    figures = {name: value for name, value in own.evaluated.figures.items() if name != "gate"}
+    figures = {name: value for name, value in own.evaluated.manifest.figures.items() if name != "gate"}
     old = release_of(republished(own.trained), republished(own.evaluated, figures=figures))
     serve(old)
     served(own, 0.8)

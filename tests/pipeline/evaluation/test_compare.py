@@ -14,6 +14,7 @@ from scipy.stats import bootstrap, pearsonr
 
 from pipeline.evaluation.promotion_gate import compare
 from pipeline.recipes.loading import load_recipe
+from pipeline.store.checks import RivalName
 from pipeline.tasks.registry import task_of
 from tests.support.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
@@ -36,7 +37,7 @@ COMPARED = [
 @pytest.mark.parametrize(("wins", "losses", "rows", "low", "high"), COMPARED)
 def test_compare_judges_the_lower_end_of_the_interval(wins: int, losses: int, rows: int, low: int, high: int) -> None:
     sides = won_and_lost(wins, losses, rows)
-    check = compare(with_margin(REVIEWS, 0.02), *sides, "the champion")
+    check = compare(with_margin(REVIEWS, 0.02), *sides, "champion")
     found = check.estimate
     assert found is not None
     assert found.model_dump() == pytest.approx(
@@ -50,7 +51,7 @@ def test_compare_judges_the_lower_end_of_the_interval(wins: int, losses: int, ro
 
 def test_compare_refuses_three_losses_in_two_hundred() -> None:
     # The difference, -0.015, is within the margin, but the lower end of its interval, -0.03, is not.
-    check = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 3, 200), "the champion")
+    check = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 3, 200), "champion")
     decision = judged(REVIEWS, check)
     assert not decision.promote
     assert decision.reason == "Refused: accuracy against the champion (-0.0150), at worst -0.0300 (margin 0.02)."
@@ -59,10 +60,10 @@ def test_compare_refuses_three_losses_in_two_hundred() -> None:
 @pytest.mark.parametrize(("wins", "losses", "rows", "low", "high"), [item for item in COMPARED if item[3] < 0])
 def test_compare_passes_at_the_margin_and_not_beyond(wins: int, losses: int, rows: int, low: int, high: int) -> None:
     sides = won_and_lost(wins, losses, rows)
-    reached = compare(with_margin(REVIEWS, 1.0), *sides, "the champion").value
+    reached = compare(with_margin(REVIEWS, 1.0), *sides, "champion").value
     at, beyond = (with_margin(REVIEWS, margin) for margin in (-reached, math.nextafter(-reached, 0.0)))
-    assert compare(at, *sides, "the champion").passed
-    assert not compare(beyond, *sides, "the champion").passed
+    assert compare(at, *sides, "champion").passed
+    assert not compare(beyond, *sides, "champion").passed
 
 
 @TWENTY_DRAWS
@@ -72,15 +73,15 @@ def test_compare_follows_the_exact_lower_end(wins: int, losses: int, rows: int) 
     low, high = (difference_quantile(wins, losses, rows, share) for share in (0.025, 0.075))
     sides = won_and_lost(wins, losses, rows)
     generous, strict = (with_margin(REVIEWS, -bound + slack) for bound, slack in ((low, 1e-9), (high, -1e-9)))
-    assert compare(generous, *sides, "the champion").passed
-    assert not compare(strict, *sides, "the champion").passed
+    assert compare(generous, *sides, "champion").passed
+    assert not compare(strict, *sides, "champion").passed
 
 
-@pytest.mark.parametrize("whom", ["the champion", "the best before it"])
-def test_compare_needs_thirty_rows(whom: str) -> None:
+@pytest.mark.parametrize(("rival", "whom"), [("champion", "the champion"), ("best", "the best before it")])
+def test_compare_needs_thirty_rows(rival: RivalName, whom: str) -> None:
     for recipe, rows in product((REVIEWS, PAIRS), (29, 30)):
         scores = np.linspace(0, 5, rows) if recipe is PAIRS else np.arange(rows) % 2
-        check = compare(with_margin(recipe, 0.5), scores, scores, scores, whom)
+        check = compare(with_margin(recipe, 0.5), scores, scores, scores, rival)
         decision = judged(recipe, check)
         assert check.passed == decision.promote == (rows == 30)
         if rows == 29:
@@ -92,7 +93,7 @@ def test_compare_needs_thirty_rows(whom: str) -> None:
 def test_compare_asks_for_rows_enough_for_the_margin() -> None:
     # Agreement on 30 rows leaves an uncertainty of two rows; on 200 also of two, which is a smaller share.
     for rows, margin, passes in ((30, 0.06, False), (30, 0.07, True), (200, 0.009, False), (200, 0.011, True)):
-        check = compare(with_margin(REVIEWS, margin), *won_and_lost(0, 0, rows), "the champion")
+        check = compare(with_margin(REVIEWS, margin), *won_and_lost(0, 0, rows), "champion")
         assert check.passed == passes
 
 
@@ -101,7 +102,7 @@ def test_compare_asks_for_rows_enough_for_the_margin() -> None:
 def test_compare_without_a_value_is_refused(side: str, nothing: float) -> None:
     scores, alike = np.linspace(0, 5, 50), np.full(50, nothing)
     sides = (alike, scores) if side == "challenger" else (scores, alike)
-    check = compare(PAIRS, scores, *sides, "the champion")
+    check = compare(PAIRS, scores, *sides, "champion")
     assert math.isnan(check.value)
     assert not check.passed
     assert judged(PAIRS, check).reason == (
@@ -115,11 +116,11 @@ def test_compare_of_scores_takes_ours_minus_theirs() -> None:
     labels = generator.uniform(0, 5, 300)
     near, far = (labels + generator.normal(0, noise, 300) for noise in (0.5, 2.0))
     recipe = with_margin(PAIRS, 0.01)
-    better, worse = compare(recipe, labels, near, far, "it"), compare(recipe, labels, far, near, "it")
+    better, worse = compare(recipe, labels, near, far, "best"), compare(recipe, labels, far, near, "best")
     difference = np.corrcoef(labels, near)[0, 1] - np.corrcoef(labels, far)[0, 1]
     assert (better.passed, worse.passed) == (True, False)
-    assert better.name == f"Pearson r against it ({difference:+.4f}), at worst"
-    assert worse.name == f"Pearson r against it ({-difference:+.4f}), at worst"
+    assert better.name == f"Pearson r against the best before it ({difference:+.4f}), at worst"
+    assert worse.name == f"Pearson r against the best before it ({-difference:+.4f}), at worst"
     assert 0 < better.value < difference < -worse.value
 
 

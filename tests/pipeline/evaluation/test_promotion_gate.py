@@ -14,8 +14,10 @@ from pipeline.evaluation.promotion_gate import compare
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Check, Decision
-from tests.support.verdicts import estimate, judged, with_margin, won_and_lost
+from pipeline.store.checks import Check, RivalName, SampleCheck
+from pipeline.store.decisions import Decision
+from tests.support.made_figures import estimate
+from tests.support.verdicts import judged, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")
@@ -111,13 +113,13 @@ def test_recipe_without_behavioural_tests_needs_none() -> None:
 # --- the verdict and its sentence ---
 
 
-def passed_comparison(whom: str) -> Check:
-    return compare(with_margin(REVIEWS, 0.02), *won_and_lost(10, 4, 300), whom)
+def passed_comparison(rival: RivalName) -> Check:
+    return compare(with_margin(REVIEWS, 0.02), *won_and_lost(10, 4, 300), rival)
 
 
 def test_decision_names_release_best_and_notes(release: Artifact) -> None:
     best = Best(replace(release, ref="release/nsmc/1/1"), np.zeros(300), ("One was lost.", "Another, too."))
-    decision = judged(REVIEWS, passed_comparison("the champion"), champion=release, best=best)
+    decision = judged(REVIEWS, passed_comparison("champion"), champion=release, best=best)
     assert decision.champion == release.ref
     assert decision.best == "release/nsmc/1/1"
     assert decision.notes == ("One was lost.", "Another, too.")
@@ -125,7 +127,7 @@ def test_decision_names_release_best_and_notes(release: Artifact) -> None:
 
 
 def test_reason_of_a_promotion_names_each_comparison(release: Artifact) -> None:
-    compared = [passed_comparison(whom) for whom in ("the champion", "the best before it")]
+    compared = [passed_comparison("champion"), passed_comparison("best")]
     decision = judged(REVIEWS, *compared, test={"accuracy": 0.91}, champion=release)
     assert decision.promote
     assert decision.checks[-2:] == tuple(compared)
@@ -142,24 +144,25 @@ def test_reason_without_comparison_says_why_there_is_none(release: Artifact) -> 
     own = judged(REVIEWS, champion=release)
     assert own.reason.endswith("; all 5 behavioural bounds are met; it is the champion's own model.")
     assert own.is_champion
-    compared = judged(REVIEWS, passed_comparison("the champion"), champion=release)
+    compared = judged(REVIEWS, passed_comparison("champion"), champion=release)
     assert "champion's own" not in compared.reason
     assert "no champion yet" not in compared.reason
 
 
 def test_reason_names_every_miss_and_nothing_else() -> None:
-    missed = Check(kind="comparison", name="share of real data", value=0.0, bound=1.0, passed=False, miss="it is old")
+    missed = SampleCheck(value=0.0, bound=1.0, passed=False)
     decision = judged(REVIEWS, missed, test={"f1": 0.5}, behaviour={"names": 0.25})
     assert decision.reason == (
         "Refused: F1 on the test file is 0.5000, below 0.865; "
-        "share of names cases passed is 0.2500, below 0.9; it is old."
+        "share of names cases passed is 0.2500, below 0.9; "
+        "it was trained on the shipped sample, and the champion on real data."
     )
 
 
 @pytest.mark.parametrize("sound", list(product([True, False], repeat=3)), ids=str)
 def test_one_failed_check_of_any_kind_refuses(sound: tuple[bool, bool, bool], release: Artifact) -> None:
     floor, behaviour, comparison = sound
-    against = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 0 if comparison else 90, 300), "the champion")
+    against = compare(with_margin(REVIEWS, 0.02), *won_and_lost(0, 0 if comparison else 90, 300), "champion")
     decision = judged(
         REVIEWS,
         against,

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from datetime import date
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,19 +19,22 @@ from pipeline.metrics import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Check, Decision, Estimate
+from pipeline.store.checks import AgeCheck, Check, ComparisonCheck, RivalName
+from pipeline.store.decisions import Decision
+from pipeline.store.figures import Estimate, EvaluationFigures, ReleaseFigures
 from pipeline.tracking.tables import without_texts
 from tests.support.gate_releases import release_of, republished
+from tests.support.made_figures import threshold
 from tests.support.tiny_releases import linked
 
 pytestmark = pytest.mark.torch
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
-EXPORTED = {
-    "id": "nsmc-0",
-    "latency_ms": 7.25,
-    "variants": {"cpu": ["int8", "fp32"], "cuda": ["fp16", "packed fp16"]},
-    "parity": {
+EXPORTED = ReleaseFigures(
+    id="nsmc-0",
+    latency_ms=7.25,
+    variants={"cpu": ("int8", "fp32"), "cuda": ("fp16", "packed fp16")},
+    parity={
         precision: {
             "changed_labels": 0.00123,
             "metric_change": 0.00045,
@@ -40,7 +44,7 @@ EXPORTED = {
         }
         for precision in ("int8", "fp32", "fp16")
     },
-}
+)
 
 
 class PageParser(HTMLParser):
@@ -101,6 +105,7 @@ def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8812, **change
     figures: dict[str, Any] = {
         "test": metrics,
         "test_without_train_texts": {metric: interval(0.8731) for metric in recipe.metrics},
+        "test_without_train_texts_rows": 48_766,
         "test_rows": 50_000,
         "gate": metrics,
         "gate_rows": 8_991,
@@ -125,6 +130,7 @@ def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8812, **change
         "test_rows": 50_000,
         "test_in_train": 1_234,
         "warnings": changes.pop("warnings", []),
+        "sample": recipe.sample,
         "cutoff": "2015-08-27",
         "arrivals": [{"date": f"2015-08-{day:02}", "sha256": "a" * 64} for day in range(1, 28)],
         "left_out": ["left out: nsmc/daily/2015-08-06.txt: champion: 62.6% right (usual: 83.6%)"],
@@ -146,6 +152,7 @@ def evaluation(store: Store, recipe: Recipe, *, figure: float = 0.8812, **change
         "device": "NVIDIA L4",
         "precision": "bf16",
         "gpu_memory_gib": 11.2437,
+        "base": {"base": "scratch", "revision": None},
     }
     inputs = {
         "validated": publish(store, "validate", recipe.name, data),
@@ -180,20 +187,22 @@ def failures(recipe: Recipe, text: str = "하나도 안 좋다") -> list[dict[st
 
 
 def decision(promote: bool, reason: str = "It holds.", *checks: Check, **changes: Any) -> Decision:
-    floor = Check(kind="floor", name="accuracy on the test file", value=0.8812, bound=0.84, passed=promote)
+    floor = threshold(0.8812, 0.84 if promote else 0.9)
     told: dict[str, Any] = {"champion": None, "best": None, "notes": ()} | changes
     return Decision(promote=promote, reason=reason, checks=(floor, *checks), **told)
 
 
-def against(whom: str, value: float, *, passed: bool) -> Check:
+def against(rival: RivalName, value: float) -> ComparisonCheck:
     low, high = value - 0.0111, value + 0.0099
-    return Check(
-        kind="comparison",
-        name=f"accuracy against {whom} ({value:+.4f}), at worst",
+    return ComparisonCheck(
         value=low,
         bound=-0.005,
-        passed=passed,
+        passed=low >= -0.005,
         estimate=Estimate(value=value, low=low, high=high),
+        metric="accuracy",
+        rival=rival,
+        rows=8_991,
+        fewest=30,
     )
 
 
@@ -307,7 +316,7 @@ def test_a_figure_without_a_value_is_shown_as_none(store: Store) -> None:
 
 def test_all_that_is_drawn_is_on_the_scale(store: Store) -> None:
     recipe = recipe_of()
-    for row in metric_rows(recipe, decision(False), evaluation(store, recipe, figure=0.5)):
+    for row in metric_rows(recipe, EvaluationFigures.read(evaluation(store, recipe, figure=0.5)), {}):
         places = [row.lines[0].scale.place(value) for value in (row.test.low, row.test.value, row.test.high, row.floor)]
         assert places == sorted(places)
         assert places[0] > 0
@@ -331,12 +340,12 @@ def test_the_champion_stands_beside(store: Store) -> None:
 def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> None:
     recipe = recipe_of()
     champion, best = served(store, recipe), served(store, recipe)
-    checks = (against("the champion", 0.0012, passed=True), against("the best before it", -0.0123, passed=False))
+    checks = (against("champion", 0.0072), against("best", -0.0123))
     told = decision(False, "Refused: worse.", *checks, champion=champion.ref, best=best.ref)
     text = PageParser(render(recipe, told, evaluation(store, recipe))).text
     assert "accuracy against the best before it (-0.0123), at worst −0.0234 −0.0050 failed" in text
     assert f"Compared with {champion.ref} and with {best.ref} , on the 8,991 rows of the gate split" in text
-    assert "the champion 0.0012 (−0.0099 – 0.0111)" in text
+    assert "the champion 0.0072 (−0.0039 – 0.0171)" in text
     assert "the best earlier release −0.0123 (−0.0234 – −0.0024)" in text
     assert "this very model" not in text
 
@@ -344,7 +353,7 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
 def test_champion_without_predictions_is_not_called_compared(store: Store) -> None:
     recipe = recipe_of()
     champion = served(store, recipe)
-    older = Check(kind="comparison", name="days ahead", value=-1, bound=0, passed=False, miss="it is older")
+    older = AgeCheck(value=-1, bound=0, passed=False, newest=date(2015, 8, 5), champions=date(2015, 8, 6))
     text = PageParser(
         render(recipe, decision(False, "Refused.", older, champion=champion.ref), evaluation(store, recipe))
     ).text
@@ -418,10 +427,10 @@ def test_similarity_measures_are_shown_side_by_side(store: Store) -> None:
     evaluated = evaluation(store, recipe)
     assert "Similarity measures" not in PageParser(render(recipe, decision(True), evaluated)).text
     by = {
-        "cosine": evaluated.figures["test"],
+        "cosine": evaluated.manifest.figures["test"],
         "euclidean": {"pearson": {"value": 0.4321, "low": 0.4, "high": 0.46}},
     }
-    found = republished(evaluated, figures=evaluated.figures | {"similarity": by})
+    found = republished(evaluated, figures=evaluated.manifest.figures | {"similarity": by})
     text = PageParser(render(recipe, decision(True), found)).text
     assert "by Euclidean distance" in text
     assert "0.4321 (0.4000 – 0.4600)" in text

@@ -18,7 +18,7 @@ from pipeline.evaluation.promotion_gate import bar_challenger, compare_with_riva
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Check
+from pipeline.store.checks import Check, check_document
 from tests.support.families import Parrot, family, made, serve
 from tests.support.verdicts import with_margin, won_and_lost
 
@@ -257,7 +257,7 @@ def test_sample_model_is_barred_by_real_data(store: Store, recipe: Recipe, sampl
         "miss": "it was trained on the shipped sample, and the champion on real data",
         "waivable": False,
     }
-    assert (check.model_dump() if check else None) == (expected if barred else None)
+    assert (check_document(check) if check else None) == (expected if barred else None)
 
 
 @pytest.mark.parametrize(
@@ -271,9 +271,10 @@ def test_older_data_are_barred(store: Store, ours: str | None, theirs: str, days
     check = bar_challenger(REVIEWS, family(store, cutoff=ours).evaluated, family(store, cutoff=theirs).release)
     assert check is not None
     assert check.value == pytest.approx(days, nan_ok=True)
-    assert check.model_dump(exclude={"value"}) == {
+    assert check_document(check) == {
         "kind": "comparison",
         "name": "days of data ahead of the champion's",
+        "value": check.value,
         "bound": 0.0,
         "passed": False,
         "estimate": None,
@@ -296,7 +297,7 @@ def test_model_trained_before_the_champion_is_barred(store: Store) -> None:
     second = family(store, validated=first.validated)
     check = bar_challenger(REVIEWS, first.evaluated, second.release)
     assert check is not None
-    assert check.model_dump() == {
+    assert check_document(check) == {
         "kind": "comparison",
         "name": "trained after the champion",
         "value": 0.0,
@@ -333,7 +334,7 @@ def test_champion_of_another_task_needs_a_person(
     champion = family(store, fields=TASK | changes)
     check = bar_challenger(REVIEWS, family(store).evaluated, champion.release)
     assert check is not None
-    assert check.model_dump() == {
+    assert check_document(check) == {
         "kind": "comparison",
         "name": "same task as the champion",
         "value": 0.0,

@@ -20,7 +20,9 @@ from pipeline.evaluation.promotion_gate import make_decision
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.sample import write_sample
+from pipeline.store.figures import EvaluationFigures
 from pipeline.tasks.registry import task_of
+from tests.support.made_figures import evaluation
 from tests.support.small_pipeline import sample_rows
 
 if TYPE_CHECKING:
@@ -53,11 +55,11 @@ class Dull:
 
 def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], np.ndarray]) -> set[str]:
     """Return the kinds of checks that a model with the answers of `reply` fails."""
-    figures = {
+    figures = evaluation({}).document() | {
         "test": task_of(recipe).intervals(test["label"].to_numpy(), reply(test)),
         "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
     }
-    decision = make_decision(recipe, figures, (), None, Best())
+    decision = make_decision(recipe, EvaluationFigures.model_validate(figures), (), None, Best())
     kinds = {check.kind for check in decision.checks if not check.passed}
     assert decision.promote == (not kinds)
     return kinds

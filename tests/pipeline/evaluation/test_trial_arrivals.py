@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import UsedArrival, ValidationFigures
 from tests.support.families import Parrot, family, made
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -58,7 +60,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def champion_of(job: Job, *known: str, sample: bool = False) -> Artifact:
     """Return a champion that was trained on the files `known`, and is right in 60 of 100 rows of its test file."""
-    figures = {"sample": sample, "arrivals": [{"file": name, "sha256": name} for name in known]}
+    arrivals = tuple(UsedArrival(date=date(2026, 3, 1), sha256=name) for name in known)
+    figures = ValidationFigures(train_rows=4000, test_rows=1000, sample=sample, arrivals=arrivals)
     validated = made(job.store, "validate", figures)
     labels = np.arange(100) % 2
     test = pd.DataFrame({"label": labels, "prediction": np.where(np.arange(100) < 60, labels, 1 - labels)})
@@ -87,7 +90,7 @@ def test_champion_without_recorded_arrivals_is_tried(
 ) -> None:
     # Of a version that knew no arrivals.
     base = champion_of(job)
-    validated = made(job.store, "validate", {"sample": False})
+    validated = made(job.store, "validate", ValidationFigures(train_rows=4000, test_rows=1000, sample=False))
     trained, evaluated = base.input("trained"), base.input("evaluated")
     old = made(job.store, "release", validated=validated, trained=trained, evaluated=evaluated)
     assert list(try_champion(job, old, [arrive("a.txt")])) == ["nsmc/daily/a.txt"]

@@ -151,7 +151,7 @@ def test_pretrained_encoder_can_be_fine_tuned_in_fp32(pretrained: dict[str, Any]
     road = open_road(recipe, tmp_path / "home", train=300, test=40)
     weights = load_file(road.trained.path / "model" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    assert road.tokenized.figures["base"]["base"] == pretrained["encoder"]
+    assert road.tokenized.manifest.figures["base"]["base"] == pretrained["encoder"]
 
 
 def test_the_command_line_pretrains(lines: Path, tmp_path: Path) -> None:

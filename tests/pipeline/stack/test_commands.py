@@ -12,13 +12,16 @@ from pipeline.settings import Settings
 from pipeline.stack.commands import in_brief, status, waiting_lines
 from pipeline.stack.run_report import is_sample
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.decisions import Decision
+from pipeline.store.figures import ValidationFigures
 from pipeline.store.verdicts import record_verdict
+from tests.support.made_figures import evaluation, threshold
 from tests.support.tiny_releases import make_trained
 
 
-def made(store: Store, kind: str, figures: dict[str, Any]) -> Artifact:
+def made(store: Store, kind: str, figures: dict[str, Any], file: str = "") -> Artifact:
     with store.draft() as draft:
-        (draft / "file").write_text(kind)
+        (draft / "decision.json").write_text(file)
         return store.publish(draft, kind, "nsmc", "0" * 16, run="r", inputs={}, fields={}, figures=figures)
 
 
@@ -29,12 +32,10 @@ def made(store: Store, kind: str, figures: dict[str, Any]) -> Artifact:
         ("train", {}, "later", "reused from the store"),
         (
             "evaluate",
-            {"test": {"accuracy": {"value": 0.91234}, "f1": {"value": 0.9}}},
+            evaluation({"accuracy": 0.91234, "f1": 0.9}).document(),
             "r",
             "accuracy 0.9123, f1 0.9000",
         ),
-        ("decide", {"promote": True, "reason": "x"}, "r", "promoted"),
-        ("decide", {"promote": False, "reason": "too bad"}, "r", "REFUSED: too bad"),
     ],
 )
 def test_stage_in_brief_names_the_sample(
@@ -45,9 +46,21 @@ def test_stage_in_brief_names_the_sample(
     assert in_brief(stage, artifact, run, sample=True) == f"{text}{', ' if text else ''}on sample data"
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.9, "promoted"), (0.7, "REFUSED: Refused: accuracy on the test file is 0.7000, below 0.8.")],
+)
+def test_decision_in_brief_says_why_it_refuses(value: float, text: str, store: Store) -> None:
+    check = threshold(value, 0.8)
+    decision = Decision(promote=check.passed, champion=None, best=None, notes=(), checks=(check,))
+    artifact = made(store, "decide", {}, decision.model_dump_json())
+    assert in_brief("decide", artifact, "r", sample=False) == text
+
+
 def test_validated_data_says_whether_it_is_sample(store: Store) -> None:
-    assert is_sample(made(store, "validate", {"sample": True}))
-    assert not is_sample(made(store, "validate", {"sample": False}))
+    for sample in (True, False):
+        figures = ValidationFigures(train_rows=1, test_rows=1, sample=sample)
+        assert is_sample(made(store, "validate", figures.document())) == sample
     assert not is_sample(None)
 
 

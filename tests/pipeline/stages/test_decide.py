@@ -43,10 +43,10 @@ def test_refusal_logs_error_with_report_address(reviews: Road, caplog: pytest.Lo
     with caplog.at_level(logging.INFO):
         decided = decide(road.job, road.evaluated, None)
     decision = read_decision(decided)
-    value = road.evaluated.figures["test"]["accuracy"]["value"]
+    value = road.evaluated.manifest.figures["test"]["accuracy"]["value"]
     assert not decision.promote
     assert decision.reason.startswith(f"Refused: accuracy on the sample's test file is {value:.4f}, below 0.99; F1 on")
-    assert decided.figures == {"promote": False, "reason": decision.reason}
+    assert decided.manifest.figures == {"promote": False, "reason": decision.reason}
     (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == logging.ERROR
     assert record.getMessage() == f"nsmc: {decision.reason} Report: {decided.uri}/report.html"
@@ -57,7 +57,7 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
         decided = decide(held_to(reviews, LOW).job, reviews.evaluated, None)
     decision = read_decision(decided)
     assert decision.promote
-    assert decided.figures == {"promote": True, "reason": decision.reason}
+    assert decided.manifest.figures == {"promote": True, "reason": decision.reason}
     assert re.fullmatch(
         r"Promoted: accuracy on the sample's test file is 0\.\d{4} \(floor 0\.05\), "
         r"F1 on the sample's test file is 0\.\d{4} \(floor 0\.05\); "
@@ -70,7 +70,9 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
 
 def test_figure_without_a_value_can_be_read_again(reviews: Road) -> None:
     nothing = {"value": math.nan, "low": math.nan, "high": math.nan}
-    figures = reviews.evaluated.figures | {"test": reviews.evaluated.figures["test"] | {"accuracy": nothing}}
+    figures = reviews.evaluated.manifest.figures | {
+        "test": reviews.evaluated.manifest.figures["test"] | {"accuracy": nothing}
+    }
     decided = decide(held_to(reviews, LOW).job, republished(reviews.evaluated, figures=figures), None)
     decision = read_decision(decided)
     assert not decision.promote
@@ -83,7 +85,7 @@ def test_report_says_what_was_decided(reviews: Road) -> None:
     decided = decide(held_to(reviews, LOW).job, reviews.evaluated, None)
     report = (decided.path / "report.html").read_text(encoding="utf-8")
     assert "Promoted" in report
-    assert f"{reviews.evaluated.figures['test']['accuracy']['value']:.4f}" in report
+    assert f"{reviews.evaluated.manifest.figures['test']['accuracy']['value']:.4f}" in report
     assert "data:image/png;base64," in report
     assert not re.search(r"(src|href)=\"https?://", report)
 
@@ -91,7 +93,7 @@ def test_report_says_what_was_decided(reviews: Road) -> None:
 def test_changed_threshold_gives_new_decision_same_model(reviews: Road) -> None:
     low, high = held_to(reviews, LOW), held_to(reviews, HIGH)
     yes, no = (decide(road.job, road.evaluated, None) for road in (low, high))
-    assert (yes.figures["promote"], no.figures["promote"]) == (True, False)
+    assert (yes.manifest.figures["promote"], no.manifest.figures["promote"]) == (True, False)
     assert yes.key != no.key
     assert train(high.job, tokenize(high.job, high.validated)).ref == reviews.trained.ref
     assert decide(low.job, low.evaluated, None).ref == yes.ref
@@ -182,7 +184,7 @@ def test_real_data_may_replace_anything(reviews: Road, sample: bool) -> None:
 def test_older_data_never_overtake_the_champion(
     reviews: Road, ours: str | None, theirs: str | None, days: float, refused: str
 ) -> None:
-    validated = republished(reviews.validated, figures=reviews.validated.figures | {"cutoff": ours})
+    validated = republished(reviews.validated, figures=reviews.validated.manifest.figures | {"cutoff": ours})
     inputs = inputs_of(reviews.evaluated, validated=validated)
     decision = decide_on(
         held_to(reviews, LOW),

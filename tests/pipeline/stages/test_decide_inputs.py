@@ -19,7 +19,7 @@ from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, read_decision
 from tests.support.families import Family, Parrot, family, serve
-from tests.support.verdicts import estimate
+from tests.support.made_figures import evaluation
 
 REVIEWS = load_recipe("nsmc", "embedded")
 ROWS = 300
@@ -48,13 +48,12 @@ def job(make_job: Callable[..., Job]) -> Job:
 
 def evaluated(store: Store, accuracy: float = 0.9, **options: Any) -> Family:
     """Return a model that is right in all gate rows, and has this accuracy on the test file."""
-    tested = {"accuracy": estimate(accuracy), "f1": estimate(0.9)}
-    rates = {name: {"rate": estimate(1.0)} for name in REVIEWS.gate.behaviour}
+    rates = dict.fromkeys(REVIEWS.gate.behaviour, 1.0)
     labels = np.arange(ROWS) % 2
     return family(
         store,
         sample=False,
-        figures={"test": tested, "behaviour": rates},
+        figures=evaluation({"accuracy": accuracy, "f1": 0.9}, behaviour=rates, sample=False),
         gate=pd.DataFrame({"text": "a", "label": labels, "prediction": labels}),
         **options,
     )
@@ -77,7 +76,7 @@ def test_decision_and_report_are_its_files(job: Job) -> None:
     decision = read_decision(decided)
     assert sorted(decided.manifest.files) == ["decision.json", "report.html"]
     assert (decided.path / "report.html").read_text() == f"nsmc this-night True {ours.evaluated.ref}"
-    assert decided.figures == {"promote": True, "reason": decision.reason}
+    assert decided.manifest.figures == {"promote": True, "reason": decision.reason}
     assert decided.manifest.kind == "decide"
     assert (decision.champion, decision.best) == (None, None)
     assert inputs_of(decided) == {"evaluated": ours.evaluated.ref}
@@ -117,10 +116,10 @@ def test_only_an_equal_question_is_not_decided_again(job: Job) -> None:
 def test_refusal_is_logged_as_an_error(job: Job, accuracy: float, level: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         decided = decide(job, evaluated(job.store, accuracy).evaluated, None)
-    assert decided.figures["promote"] == (accuracy > 0.88)
+    assert decided.manifest.figures["promote"] == (accuracy > 0.88)
     (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == level
-    assert record.getMessage() == f"nsmc: {decided.figures['reason']} Report: {decided.uri}/report.html"
+    assert record.getMessage() == f"nsmc: {decided.manifest.figures['reason']} Report: {decided.uri}/report.html"
 
 
 # --- the best release before the champion ---
@@ -147,7 +146,7 @@ def test_champions_own_model_has_no_best(job: Job) -> None:
 def test_barred_model_is_not_compared_with_the_best(job: Job) -> None:
     ours, (_, champion) = evaluated(job.store), earlier(job.store, 0.9, 0.8, cutoff="2026-01-02")
     decided = decide(job, ours.evaluated, champion.release)
-    assert not decided.figures["promote"]
+    assert not decided.manifest.figures["promote"]
     assert inputs_of(decided).keys() == {"evaluated", "champion"}
 
 

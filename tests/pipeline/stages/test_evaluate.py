@@ -45,7 +45,7 @@ def repeated(reviews: Road) -> Road:
 def test_figures_follow_from_the_stored_predictions(road: Road) -> None:
     table = pd.read_parquet(road.evaluated.path / "test.parquet")
     found = task_of(road.recipe).metrics(table["label"].to_numpy(), table["prediction"].to_numpy())
-    figures = road.evaluated.figures
+    figures = road.evaluated.manifest.figures
     assert {name: figures["test"][name]["value"] for name in road.recipe.metrics} == pytest.approx(found)
     for figure in figures["test"].values():
         assert figure["low"] < figure["value"] < figure["high"]
@@ -68,11 +68,11 @@ def test_gate_split_was_not_seen_in_training(road: Road) -> None:
     trained_on = pd.read_parquet(road.tokenized.path / "train.parquet")["id"]
     assert gate["id"].tolist() == split_rows(road.recipe, road.rows["train"])["gate"]["id"].tolist()
     assert not set(gate["id"]) & set(trained_on)
-    assert road.evaluated.figures["gate_rows"] == len(gate) > 0
+    assert road.evaluated.manifest.figures["gate_rows"] == len(gate) > 0
 
 
 def test_second_figures_exclude_rows_in_train(repeated: Road) -> None:
-    figures = repeated.evaluated.figures
+    figures = repeated.evaluated.manifest.figures
     table = pd.read_parquet(repeated.evaluated.path / "test.parquet")
     new = table[~table["in_train"]]
     assert len(table) - len(new) >= 30
@@ -111,13 +111,13 @@ def test_the_pictures_are_some(road: Road) -> None:
 def test_the_gate_side_has_figures_of_its_own(road: Road) -> None:
     gate = pd.read_parquet(road.evaluated.path / "gate.parquet")
     found = task_of(road.recipe).metrics(gate["label"].to_numpy(), gate["prediction"].to_numpy())
-    figures = road.evaluated.figures
+    figures = road.evaluated.manifest.figures
     assert {name: figures["gate"][name]["value"] for name in road.recipe.metrics} == pytest.approx(found)
     assert figures["sample"] is True
 
 
 def test_slices_are_parts_of_the_test_file(road: Road) -> None:
-    figures = road.evaluated.figures
+    figures = road.evaluated.manifest.figures
     for name in ("length", "negation"):
         parts = [item for item in figures["slices"] if item["slice"] == name]
         assert sum(item["rows"] for item in parts) == figures["test_rows"]
@@ -127,8 +127,8 @@ def test_slices_are_parts_of_the_test_file(road: Road) -> None:
 
 
 def test_a_slice_of_rows_that_train_has_too(repeated: Road) -> None:
-    parts = {item["part"]: item for item in repeated.evaluated.figures["slices"] if item["slice"] == "text"}
-    figures = repeated.evaluated.figures
+    parts = {item["part"]: item for item in repeated.evaluated.manifest.figures["slices"] if item["slice"] == "text"}
+    figures = repeated.evaluated.manifest.figures
     assert parts["new"]["rows"] == figures["test_without_train_texts_rows"]
     assert parts["in train too"]["rows"] == figures["test_rows"] - parts["new"]["rows"]
     assert parts["new"]["figure"]["value"] == figures["test_without_train_texts"]["accuracy"]["value"]
@@ -140,12 +140,12 @@ def test_only_a_classification_is_calibrated(reviews: Road, pairs: Road) -> None
     both = np.where((table["prediction"] == 1).to_numpy()[:, None], np.stack([1 - sure, sure], 1), 0.0)
     both = np.where((table["prediction"] == 0).to_numpy()[:, None], np.stack([sure, 1 - sure], 1), both)
     found = measure_calibration(table["label"].to_numpy(), both)
-    assert reviews.evaluated.figures["calibration"]["ece"] == pytest.approx(found["ece"], abs=1e-6)
-    assert "calibration" not in pairs.evaluated.figures
+    assert reviews.evaluated.manifest.figures["calibration"]["ece"] == pytest.approx(found["ece"], abs=1e-6)
+    assert "calibration" not in pairs.evaluated.manifest.figures
 
 
 def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road) -> None:
-    figures = pairs.evaluated.figures
+    figures = pairs.evaluated.manifest.figures
     assert figures["similarity"]["cosine"] == figures["test"]
     module = load_trained(pairs.recipe, pairs.trained).network.module
     assert isinstance(module, BiEncoder)
@@ -161,14 +161,14 @@ def test_pairs_are_compared_by_cosine_and_by_distance(reviews: Road, pairs: Road
     # Scores are clipped to the range, which changes r slightly.
     assert figures["similarity"]["euclidean"]["pearson"]["value"] == pytest.approx(wanted, abs=0.03)
     assert figures["similarity"]["euclidean"]["pearson"] != figures["similarity"]["cosine"]["pearson"]
-    assert "similarity" not in reviews.evaluated.figures
+    assert "similarity" not in reviews.evaluated.manifest.figures
 
 
 def test_texts_are_in_files_not_in_figures(road: Road) -> None:
     # Figures go to the tracker, which may run at another company.
     mistakes = json.loads((road.evaluated.path / "mistakes.json").read_text(encoding="utf-8"))
     assert 0 < len(mistakes) <= 20
-    told = json.dumps(road.evaluated.figures, ensure_ascii=False)
+    told = json.dumps(road.evaluated.manifest.figures, ensure_ascii=False)
     assert not [row["text"] for row in mistakes if row["text"] in told]
 
 
@@ -191,14 +191,14 @@ def test_figures_are_logged(road: Road, caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level("INFO", logger="pipeline"):
         evaluate(road.job, road.validated, road.tokenized, road.trained)
     for metric in road.recipe.metrics:
-        figure = road.evaluated.figures["test"][metric]
+        figure = road.evaluated.manifest.figures["test"][metric]
         interval = f"95% interval {figure['low']:.4f} to {figure['high']:.4f}"
         assert f"{road.recipe.name}: {metric} on the test file {figure['value']:.4f} ({interval})" in caplog.messages
 
 
 def test_figures_are_numbers(road: Road) -> None:
     for part in ("test", "test_without_train_texts"):
-        for figure in road.evaluated.figures[part].values():
+        for figure in road.evaluated.manifest.figures[part].values():
             assert all(math.isfinite(value) for value in figure.values())
 
 

@@ -126,9 +126,9 @@ def test_weights_that_were_made_again_have_another_name(tmp_path: Path) -> None:
 
 def test_release_report_has_parity_and_latency(road: Road) -> None:
     report = (road.released.path / "report.html").read_text(encoding="utf-8")
-    parity = road.released.figures["parity"]["int8"]["largest_difference"]
+    parity = road.released.manifest.figures["parity"]["int8"]["largest_difference"]
     assert f"{parity:.5f}" in report
-    assert f"{road.released.figures['latency_ms']:.2f}" in report
+    assert f"{road.released.manifest.figures['latency_ms']:.2f}" in report
     assert "Exported model" in report
     # The decision existed before.
     assert "Exported model" not in (road.decided.path / "report.html").read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def test_a_release_holds_what_serving_needs(road: Road) -> None:
     card = read_card(release)
     recipe = road.recipe
     assert re.fullmatch(rf"{recipe.name}-[0-9a-f]{{16}}", card.id)
-    assert card.id == release.figures["id"]
+    assert card.id == release.manifest.figures["id"]
     assert (card.recipe, card.kind, card.inputs, card.objective) == (
         recipe.name,
         recipe.kind,
@@ -158,9 +158,9 @@ def test_a_release_holds_what_serving_needs(road: Road) -> None:
     assert card.trained == road.trained.ref
     paired = recipe.model.objective == "bi-encoder"
     assert (card.calibration is not None, card.euclidean is not None) == (paired, paired)
-    assert card.figures == {name: road.evaluated.figures["test"][name]["value"] for name in recipe.metrics}
+    assert card.figures == {name: road.evaluated.manifest.figures["test"][name]["value"] for name in recipe.metrics}
     assert names_of(card) == {"cpu": ["int8", "fp32"], "cuda": ["fp16", "packed fp16"]}
-    assert release.figures["variants"] == names_of(card)
+    assert release.manifest.figures["variants"] == names_of(card)
 
 
 def test_golden_sentences_are_answered_again_by_anyone(road: Road) -> None:
@@ -182,12 +182,12 @@ def test_the_engine_of_the_service_takes_it(road: Road) -> None:
     reference = load_trained(road.recipe, road.trained).answer(road.rows["test"].head(60))
     # The engine's batches differ from those of the parity check, and batches change int8 answers slightly.
     difference = np.abs(engine.answer(inputs).values.reshape(reference.shape) - reference)
-    measured = road.released.figures["parity"][engine.variant.precision]["mean_difference"]
+    measured = road.released.manifest.figures["parity"][engine.variant.precision]["mean_difference"]
     assert difference.mean() <= 2 * measured + 1e-3 * ((engine.card.score_range or (0, 1))[1])
 
 
 def test_parity_is_told_on_each_file(road: Road) -> None:
-    card, figures = read_card(road.released), road.released.figures
+    card, figures = read_card(road.released), road.released.manifest.figures
     for variant in (*card.variants["cpu"], card.variants["cuda"][0]):
         assert variant.parity == figures["parity"][variant.precision]
         assert set(variant.parity) == set(FIGURES)
@@ -207,7 +207,7 @@ def test_parity_is_what_the_files_give(road: Road) -> None:
     answers = run_onnx(model, rows, open_session(road.released.path / "model.fp16.onnx"), 32)
     assert (
         np.abs(answers - model.answer(rows)).max()
-        <= 2 * road.released.figures["parity"]["fp16"]["largest_difference"] + 1e-3
+        <= 2 * road.released.manifest.figures["parity"]["fp16"]["largest_difference"] + 1e-3
     )
 
 
@@ -220,7 +220,7 @@ def test_the_tokenizer_neither_cuts_nor_pads(road: Road) -> None:
 
 
 def test_files_are_as_small_as_their_precision(road: Road) -> None:
-    numbers = road.trained.figures["parameters"]
+    numbers = road.trained.manifest.figures["parameters"]
     sizes = {name: (road.released.path / f"model.{name}.onnx").stat().st_size for name in ("int8", "fp16")}
     # Two bytes per weight, plus the graph.
     assert 2 * numbers * 0.9 < sizes["fp16"] < 2 * numbers + 60_000
@@ -351,7 +351,7 @@ def test_int8_beyond_bound_gives_cpus_fp32(
     assert names_of(card)["cpu"] == ["fp32"]
     assert "model.int8.onnx" not in exact.manifest.files
     # The int8 measurements are reported in any case.
-    assert exact.figures["parity"]["int8"]["changed_labels"] > pairs.recipe.export.int8.changed_labels
+    assert exact.manifest.figures["parity"]["int8"]["changed_labels"] > pairs.recipe.export.int8.changed_labels
     report = (exact.path / "report.html").read_text(encoding="utf-8")
     assert "The int8 model exceeds its bound" in report
     check_golden(card, engine_answers(Engine(exact.path, EngineOptions(threads=1, device="cpu"))))

@@ -16,6 +16,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.figures import Figures
 from pipeline.store.manifest import make_key
 from pipeline.tracking.tracker import Tracker
 
@@ -23,6 +24,12 @@ from pipeline.tracking.tracker import Tracker
 @pytest.fixture
 def recipe() -> Recipe:
     return load_recipe("nsmc", "embedded", sample=True)
+
+
+class Count(Figures):
+    """The number of a build."""
+
+    run: int
 
 
 class CountingStage:
@@ -34,10 +41,10 @@ class CountingStage:
     def __call__(self, job: Job, *, version: int = 1, fields: dict[str, Any] | None = None, **inputs: Artifact) -> Any:
         return find_or_build(job, "train", version, fields=fields or {"seed": 7}, inputs=inputs, build=self.build)
 
-    def build(self, directory: Path, _: Tracker) -> dict[str, Any]:
+    def build(self, directory: Path, _: Tracker) -> Count:
         self.runs += 1
         (directory / "weights.bin").write_bytes(b"weights")
-        return {"run": self.runs}
+        return Count(run=self.runs)
 
 
 def test_a_finished_stage_is_not_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
@@ -47,7 +54,7 @@ def test_a_finished_stage_is_not_run_again(make_job: Callable[..., Job], recipe:
     assert stage.runs == 1
     assert second.ref == first.ref
     assert second.manifest.run == "monday"
-    assert second.figures == {"run": 1}
+    assert second.manifest.figures == {"run": 1}
 
 
 def test_what_decides_a_stage_makes_it_run_again(make_job: Callable[..., Job], recipe: Recipe) -> None:
@@ -91,18 +98,18 @@ def test_a_forced_input_makes_its_followers_run_again(make_job: Callable[..., Jo
 
 
 def test_a_stage_that_fails_leaves_nothing(make_job: Callable[..., Job], recipe: Recipe, store: Store) -> None:
-    def build(directory: Path, _: Tracker) -> dict[str, Any]:
+    def build(directory: Path, _: Tracker) -> Figures:
         (directory / "half.bin").write_bytes(b"half")
         raise DataError("nothing to train on")
 
     with pytest.raises(DataError, match="nothing to train on"):
         find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
     assert store.newest("train", "nsmc") is None
-    assert CountingStage()(make_job(recipe)).figures == {"run": 1}
+    assert CountingStage()(make_job(recipe)).manifest.figures == {"run": 1}
 
 
 def test_full_disk_in_stage_is_retryable(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    def build(directory: Path, _: Tracker) -> dict[str, Any]:
+    def build(directory: Path, _: Tracker) -> Figures:
         raise OSError(errno.ENOSPC, "No space left on device", str(directory / "checkpoint"))
 
     with pytest.raises(StoreError, match="the disk is full"):
@@ -110,8 +117,8 @@ def test_full_disk_in_stage_is_retryable(make_job: Callable[..., Job], recipe: R
 
 
 def test_other_stage_errors_pass_unchanged(make_job: Callable[..., Job], recipe: Recipe) -> None:
-    def build(directory: Path, _: Tracker) -> dict[str, Any]:
-        return {"text": (directory / "absent.txt").read_text()}
+    def build(directory: Path, _: Tracker) -> Figures:
+        return Count(run=int((directory / "absent.txt").read_text()))
 
     with pytest.raises(FileNotFoundError):
         find_or_build(make_job(recipe), "train", 1, fields={}, inputs={}, build=build)
@@ -127,8 +134,8 @@ def test_the_manifest_says_where_an_artifact_comes_from(make_job: Callable[..., 
 def test_built_artifact_is_one_run_reused_none(tracking_on: None, make_job: Callable[..., Job], recipe: Recipe) -> None:
     job = make_job(recipe)
     for _ in range(2):
-        find_or_build(job, "release", 1, fields={"seed": 7}, inputs={}, build=lambda *_: {"latency_ms": 1.5})
+        find_or_build(job, "release", 1, fields={"seed": 7}, inputs={}, build=lambda *_: Count(run=3))
     (record,) = (job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")
     content = record.read_bytes()
-    for part in (b"nsmc-export", b"seed", b"latency_ms"):
+    for part in (b"nsmc-export", b"seed", b"run"):
         assert part in content

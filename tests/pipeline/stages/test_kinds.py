@@ -54,7 +54,7 @@ def test_pairs_are_classified_through_every_stage(tmp_path: Path) -> None:
 
 def beside(road: Road) -> float:
     """How far answers of the int8 file may be from the model: twice what the export measured, for other batches."""
-    return 2 * float(road.released.figures["parity"]["int8"]["largest_difference"]) + 1e-3
+    return 2 * float(road.released.manifest.figures["parity"]["int8"]["largest_difference"]) + 1e-3
 
 
 def scored(recipe: Recipe) -> Recipe:

@@ -20,10 +20,28 @@ from pipeline.stages.stage import DECIDE, STAGES, run_stage
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.figures import (
+    DecisionFigures,
+    EvaluationFigures,
+    Figures,
+    ReleaseFigures,
+    TokenizationFigures,
+    TrainingFigures,
+    ValidationFigures,
+)
+from pipeline.store.manifest import MANIFEST
 from pipeline.store.releases import read_card
 
 RECORDED = ROOT / "tests" / "recorded"
 RECIPES = ("nsmc", "klue-sts")
+FIGURES: dict[str, type[Figures]] = {
+    "validate": ValidationFigures,
+    "tokenize": TokenizationFigures,
+    "train": TrainingFigures,
+    "evaluate": EvaluationFigures,
+    "decide": DecisionFigures,
+    "release": ReleaseFigures,
+}
 
 
 @pytest.fixture
@@ -46,6 +64,20 @@ def test_every_stage_reuses_recorded_artifact(recipe: str, recorded: Store, sett
         # The gate has got another rule since, so a decision is made again; nothing is built from a decision.
         assert (step.artifact.key == key, step.reused) == (stage is not DECIDE,) * 2, stage.name
         made[stage.kind] = step.artifact
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("kind", FIGURES)
+def test_recorded_figures_are_written_unchanged(kind: str, recipe: str, recorded: Store) -> None:
+    refs = recorded.refs(kind, recipe)
+    assert refs
+    for ref in refs:
+        artifact = recorded.open(ref)
+        figures = FIGURES[kind].read(artifact).document()
+        # Manifests of that commit have no number of their format.
+        manifest = artifact.manifest.model_copy(update={"figures": figures})
+        written = manifest.model_dump_json(indent=1, exclude={"format"})
+        assert written.encode() == recorded.read(f"{ref}/{MANIFEST}")
 
 
 def test_recorded_deployments_are_read(recorded: Store) -> None:

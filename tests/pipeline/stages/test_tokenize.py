@@ -65,7 +65,7 @@ def test_long_text_is_truncated_and_keeps_sep() -> None:
     assert token_list(found.rows["input_ids"][0]) == ids("[CLS]", *WORDS[:6], "[SEP]")
     # A text of exactly the maximum length is not truncated.
     assert found.rows["length"].tolist() == [8, 8, 3]
-    assert found.figures["truncated"] == pytest.approx(1 / 3)
+    assert found.figures.truncated == pytest.approx(1 / 3)
 
 
 def test_rows_of_one_length_stay_rows() -> None:
@@ -76,10 +76,10 @@ def test_rows_of_one_length_stay_rows() -> None:
 def test_shares_are_counted_by_hand() -> None:
     # Five words, two of them with letters that no training text has.
     found = encoder(16).encode(pd.DataFrame({"text": ["영화 쀍 음악", "뛟", "배우"]})).figures
-    assert found["unknown"] == pytest.approx(2 / 5)
-    assert found["truncated"] == 0.0
-    assert found["rows"] == 3
-    assert found["mean_length"] == pytest.approx((5 + 3 + 3) / 3)
+    assert found.unknown == pytest.approx(2 / 5)
+    assert found.truncated == 0.0
+    assert found.rows == 3
+    assert found.mean_length == pytest.approx((5 + 3 + 3) / 3)
 
 
 def test_a_cross_encoder_reads_both_texts_at_once() -> None:
@@ -297,7 +297,9 @@ def test_sides_are_whole_and_apart(reviews: Road) -> None:
     assert not texts[0] & texts[1]
     assert not texts[0] & texts[2]
     assert not texts[1] & texts[2]
-    assert {name: reviews.tokenized.figures[name]["rows"] for name in parts} == {k: len(v) for k, v in parts.items()}
+    assert {name: reviews.tokenized.manifest.figures[name]["rows"] for name in parts} == {
+        k: len(v) for k, v in parts.items()
+    }
 
 
 def test_stored_rows_are_truncated_and_unpadded(reviews: Road, pairs: Road) -> None:
@@ -327,7 +329,7 @@ def test_the_vocabulary_comes_from_the_training_side_alone(tmp_path: Path) -> No
     letters = set("".join(load_tokenizer(tokenized.path / "tokenizer").get_vocab()))
     assert "쀍" in letters
     assert not letters & set("쁇뛟뚫")
-    assert tokenized.figures["gate"]["unknown"] > tokenized.figures["train"]["unknown"] == 0.0
+    assert tokenized.manifest.figures["gate"]["unknown"] > tokenized.manifest.figures["train"]["unknown"] == 0.0
 
 
 def test_only_what_changes_the_tokens_changes_the_key(reviews: Road) -> None:
@@ -345,8 +347,8 @@ def test_a_base_model_brings_its_own_tokenizer(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", [" ".join(WORDS)])
     road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
     assert load_tokenizer(road.tokenized.path / "tokenizer").get_vocab() == load_tokenizer(base).get_vocab()
-    assert road.tokenized.figures["base"]["base"] == str(base)
-    assert len(road.tokenized.figures["base"]["revision"]) == 64
+    assert road.tokenized.manifest.figures["base"]["base"] == str(base)
+    assert len(road.tokenized.manifest.figures["base"]["revision"]) == 64
 
 
 @pytest.mark.parametrize(("vocabulary", "warned"), [("an English base model", True), (None, False)])
@@ -356,7 +358,7 @@ def test_base_model_that_knows_no_word_is_warned_of(
     rows = open_road(small_recipe("nsmc"), tmp_path / "probe", train=100, test=20).rows["train"]
     base = save_base(tmp_path / "base", [vocabulary] if vocabulary else rows["text"].tolist())
     road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
-    found = road.tokenized.figures["train"]["unknown"]
+    found = road.tokenized.manifest.figures["train"]["unknown"]
     assert (found > 0.5) is warned
     message = f"nsmc: {100 * found:.0f}% of the tokens of the train rows are unknown to base model {base}"
     assert (message in caplog.text) is warned

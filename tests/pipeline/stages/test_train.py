@@ -70,7 +70,7 @@ def two_epochs(tmp_path: Path) -> Road:
 
 
 def test_figures_say_what_was_trained(reviews: Road) -> None:
-    figures, rows = reviews.trained.figures, reviews.tokenized.figures["train"]["rows"]
+    figures, rows = reviews.trained.manifest.figures, reviews.tokenized.manifest.figures["train"]["rows"]
     assert figures["seconds"] > 0
     assert figures["samples_per_second"] == pytest.approx(2 * rows / figures["seconds"])
     assert figures["best_epoch"] in (1, 2)
@@ -94,11 +94,11 @@ def test_validation_figures_are_those_of_the_saved_model(reviews: Road, pairs: R
         answers = load_trained(road.recipe, road.trained).answer_encoded(rows)
         found = task_of(road.recipe).metrics(rows["label"].to_numpy(), answers)
         # Validation may run in bf16, but the loaded model answers in fp32.
-        assert found == pytest.approx(road.trained.figures["validation"], abs=0.03)
+        assert found == pytest.approx(road.trained.manifest.figures["validation"], abs=0.03)
 
 
 def test_a_bi_encoder_is_calibrated_to_its_scores(pairs: Road) -> None:
-    figures = pairs.trained.figures
+    figures = pairs.trained.manifest.figures
     assert figures["calibration"]["slope"] > 0
     rows = pd.read_parquet(pairs.tokenized.path / "validation.parquet")
     answers = load_trained(pairs.recipe, pairs.trained).answer_encoded(rows)
@@ -110,11 +110,11 @@ def test_a_bi_encoder_is_calibrated_to_its_scores(pairs: Road) -> None:
 def test_it_learns(reviews: Road) -> None:
     labels = pd.read_parquet(reviews.tokenized.path / "validation.parquet")["label"]
     majority = max(labels.mean(), 1 - labels.mean())
-    assert reviews.trained.figures["validation"]["accuracy"] > majority + 0.05
+    assert reviews.trained.manifest.figures["validation"]["accuracy"] > majority + 0.05
 
 
 def test_the_run_is_tracked_without_a_network(tracking_on: None, two_epochs: Road) -> None:
-    assert two_epochs.trained.figures["seconds"] > 0
+    assert two_epochs.trained.manifest.figures["seconds"] > 0
     runs = [file.read_bytes() for file in (two_epochs.job.settings.home / "wandb").rglob("offline-run-*/run-*.wandb")]
     (trained,) = [content for content in runs if b"eval/accuracy" in content]
     assert b"samples_per_second" in trained
@@ -153,7 +153,7 @@ def test_best_epoch_is_kept(tmp_path: Path) -> None:
     # A learning rate at which a good first epoch is followed by worse ones.
     recipe = small_recipe("nsmc", train__epochs=3, train__learning_rate=2e-2, train__batch_size=16)
     road = open_road(recipe, tmp_path / "home", train=500, test=40)
-    figures = road.trained.figures
+    figures = road.trained.manifest.figures
     scores = [epoch["eval_accuracy"] for epoch in figures["history"]]
     assert len(scores) == 3
     assert figures["best_epoch"] == 1 + scores.index(max(scores))
@@ -169,7 +169,7 @@ def test_best_epoch_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = two_epochs.tokenized.figures["train"]["rows"]
+    rows = two_epochs.tokenized.manifest.figures["train"]["rows"]
     steps = math.ceil(rows / 32)
     with monkeypatch.context() as patch:
         kill_at(patch, steps + 2)
@@ -183,7 +183,7 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
     # As if the first epoch had been long: the time before the kill counts.
     mark = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
     (checkpoint / COMPLETE).write_text(json.dumps(mark | {"seconds": 1000.0}), encoding="utf-8")
-    resumed = two_epochs.trained.figures
+    resumed = two_epochs.trained.manifest.figures
     assert 1000 < resumed["seconds"] < 2000
     assert resumed["samples_per_second"] == pytest.approx(2 * rows / resumed["seconds"])
     assert [epoch["epoch"] for epoch in resumed["history"]] == [1, 2]
@@ -192,13 +192,13 @@ def test_a_killed_run_goes_on_where_it_was(two_epochs: Road, monkeypatch: pytest
 
 def test_resumed_run_equals_an_uninterrupted_one(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        kill_at(patch, math.ceil(two_epochs.tokenized.figures["train"]["rows"] / 32) + 2)
+        kill_at(patch, math.ceil(two_epochs.tokenized.manifest.figures["train"]["rows"] / 32) + 2)
         with pytest.raises(Killed):
             train(two_epochs.job, two_epochs.tokenized)
     resumed = two_epochs.trained
     whole = train(replace(two_epochs.job, force=True), two_epochs.tokenized)
     assert same_weights(resumed, whole)
-    assert resumed.figures["validation"] == whole.figures["validation"]
+    assert resumed.manifest.figures["validation"] == whole.manifest.figures["validation"]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_run_killed_within_epoch_gives_same_weights(
     (work / "checkpoint-5" / "optimizer.pt").write_bytes(b"cut sho")
     resumed = train(again, tokenized)
     assert same_weights(resumed, whole)
-    assert resumed.figures["validation"] == whole.figures["validation"]
+    assert resumed.manifest.figures["validation"] == whole.manifest.figures["validation"]
 
 
 @pytest.mark.parametrize(("epochs", "step"), [(2, 3), (1, -1), (2, -1)], ids=["within", "last of all", "last of one"])
@@ -238,7 +238,7 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
     epochs: int, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     road = open_road(small_recipe("nsmc", train__epochs=epochs), tmp_path / "home", train=300, test=40)
-    stop = step if step > 0 else math.ceil(road.tokenized.figures["train"]["rows"] / 32)
+    stop = step if step > 0 else math.ceil(road.tokenized.manifest.figures["train"]["rows"] / 32)
     before, after_step = signal.getsignal(signal.SIGTERM), CheckpointCallback.on_step_end
 
     def terminated(self: CheckpointCallback, args: Any, state: Any, control: Any, **rest: Any) -> Any:
@@ -255,9 +255,9 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
     resumed = road.trained
     whole = train(replace(road.job, force=True), road.tokenized)
     assert same_weights(resumed, whole)
-    assert resumed.figures["validation"] == whole.figures["validation"]
-    assert [epoch["eval_f1"] for epoch in resumed.figures["history"]] == [
-        epoch["eval_f1"] for epoch in whole.figures["history"]
+    assert resumed.manifest.figures["validation"] == whole.manifest.figures["validation"]
+    assert [epoch["eval_f1"] for epoch in resumed.manifest.figures["history"]] == [
+        epoch["eval_f1"] for epoch in whole.manifest.figures["history"]
     ]
 
 
@@ -276,7 +276,7 @@ def test_batch_exceeding_memory_is_computed_in_parts(
 
     monkeypatch.setattr(Trainer, "compute_loss", small_memory)
     parted = train(replace(road.job, force=True), road.tokenized)
-    assert parted.figures["parts"] > whole.figures["parts"] == 1
+    assert parted.manifest.figures["parts"] > whole.manifest.figures["parts"] == 1
     assert "out of memory: from now on batches are computed in 2 parts" in caplog.text
     for name, tensor in weights(whole).items():
         # The same gradients, summed in another order and in bf16.
@@ -382,7 +382,7 @@ def test_a_base_model_is_what_training_starts_from(tmp_path: Path) -> None:
     before, after = load_file(base / "model.safetensors"), weights(road.trained)
     name = "embeddings.word_embeddings.weight"
     assert torch.allclose(before[name], after[f"bert.{name}"], atol=1e-5)
-    assert road.trained.figures["base"]["revision"] == road.tokenized.figures["base"]["revision"]
+    assert road.trained.manifest.figures["base"]["revision"] == road.tokenized.manifest.figures["base"]["revision"]
 
 
 @pytest.mark.parametrize("objective", ["cross-encoder", "bi-encoder"])

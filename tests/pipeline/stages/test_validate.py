@@ -62,7 +62,7 @@ def test_good_reviews_become_an_artifact(nsmc: Recipe, make_job: MakeJob, data: 
     assert test_table.columns.tolist() == ["id", "text", "label", "in_train"]
     assert train_table["label"].tolist() == [0, 1] * 30
     assert test_table.loc[test_table["in_train"], "id"].tolist() == ["9000"]
-    assert made.figures == {
+    assert made.manifest.figures == {
         "train_rows": 60,
         "test_rows": 30,
         "test_in_train": 1,
@@ -97,7 +97,7 @@ def test_good_pairs_become_an_artifact(sts: Recipe, make_job: MakeJob, data: Pat
     assert table.columns.tolist() == ["id", "text", "text_pair", "label", "source", "in_train"]
     assert table["label"].dtype == "float64"
     # Only the exact pair counts, with the order of its two sentences.
-    assert made.figures["test_in_train"] == 0
+    assert made.manifest.figures["test_in_train"] == 0
 
 
 def test_data_docs_open_offline_and_show_rows(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
@@ -152,7 +152,7 @@ def test_warnings_are_sentences_and_do_not_stop(
 ) -> None:
     write_reviews(data, [*reviews(60, 1), ("77", " ", "1")], reviews(30, 5000))
     made = validate(make_job(nsmc), data)
-    [warning] = made.figures["warnings"]
+    [warning] = made.manifest.figures["warnings"]
     assert warning.endswith('ratings_train.txt: 1 of 61 rows breaks the rule "no document is blank": line 62 (id 77)')
     assert warning in caplog.text
 
@@ -196,7 +196,7 @@ def test_bad_reviews_stop_the_run(
     assert store.newest("validate", "nsmc") is None
     found = rejected(store, "nsmc")
     assert f"{found.uri}/docs/index.html" in str(caught.value)
-    assert found.figures["reasons"][0] in str(caught.value)
+    assert found.manifest.figures["reasons"][0] in str(caught.value)
     assert "refused" in (found.path / "docs" / "index.html").read_text("utf-8")
     assert isinstance(caught.value, RejectedDataError)
     assert (caught.value.ref, caught.value.run) == (found.ref, found.manifest.run)
@@ -429,7 +429,7 @@ def test_new_data_set_needs_recipe_and_suite(tmp_path: Path, settings: Settings,
     table = pd.read_parquet(made.path / "train.parquet")
     assert table["label"].tolist() == [0, 1, 2] * 10
     assert table["id"].tolist() == [str(n) for n in range(30)]
-    [warning] = made.figures["warnings"]
+    [warning] = made.manifest.figures["warnings"]
     assert 'expect_column_value_lengths_to_be_between {"column": "text", "max_value": 12}' in warning
     assert "item 4 (id 3)" in warning
 
@@ -474,7 +474,7 @@ def test_suite_with_a_byte_order_mark_is_read(tmp_path: Path, settings: Settings
     job = new_data_set(tmp_path, settings, store, HEADLINE_RULES)
     suite = job.settings.expectations / "expectations" / "headlines.json"
     suite.write_bytes(b"\xef\xbb\xbf" + suite.read_bytes())
-    assert validate(job, data).figures["train_rows"] == 30
+    assert validate(job, data).manifest.figures["train_rows"] == 30
 
 
 def test_new_data_set_is_refused_by_its_suite(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:
@@ -523,5 +523,7 @@ def test_shuffled_labels_are_found_by_repeated_texts(nsmc: Recipe, make_job: Mak
     train = [(str(n), f"후기 {n % 20}", str(shuffle.randrange(2))) for n in range(100)]
     write_reviews(data, train, reviews(30, 5000))
     wide = {f"data.overlap.{kind}": 0.99 for kind in ("two_labels", "duplicates")}
-    warnings = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | wide)), data).figures["warnings"]
+    warnings = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | wide)), data).manifest.figures[
+        "warnings"
+    ]
     assert any("also stands under another label" in warning for warning in warnings)

@@ -56,7 +56,7 @@ def test_published_artifact_is_found_and_read_elsewhere(
     assert found.read_json("docs/manifest.json") == {}
     assert found.size == sum(map(len, FILES.values()))
     assert found.manifest.files["weights.bin"].sha256 == hashlib.sha256(FILES["weights.bin"]).hexdigest()
-    assert open_again().open(made.ref).figures == {"seconds": 1.5, "history": [{"loss": 0.5}]}
+    assert open_again().open(made.ref).manifest.figures == {"seconds": 1.5, "history": [{"loss": 0.5}]}
 
 
 def test_nothing_is_found_in_an_empty_store(open_again: Callable[[], Store]) -> None:
@@ -111,7 +111,9 @@ def test_a_stage_finds_what_it_made_unchanged(open_again: Callable[[], Store]) -
     assert made.manifest.fields == {"texts": ["a", "b"]}
     found = store.open(made.ref)
     assert found.manifest.fields == made.manifest.fields
-    assert found.figures["r"] != found.figures["r"], "a figure that is not a number must not turn into an absent one"
+    assert found.manifest.figures["r"] != found.manifest.figures["r"], (
+        "a figure that is not a number must not turn into an absent one"
+    )
 
 
 def test_damaged_manifest_raises_and_is_not_reused(

@@ -2,82 +2,105 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from pipeline.errors import ArtifactError
-from pipeline.store.artifacts import Store
-from pipeline.store.decisions import Check, Decision, Estimate, decision_lines, read_decision
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.checks import check_document
+from pipeline.store.decisions import Decision, decision_lines, read_decision
+from pipeline.store.figures import Estimate
+from tests.support.made_figures import comparison, threshold
 from tests.support.strict import check_strict
 
 
-def decision(*, promote: bool = True, champion: str | None = None, kind: str = "floor") -> Decision:
-    check = {"kind": kind, "name": "accuracy", "value": 0.9, "bound": 0.8, "passed": promote}
-    reason = f"{'Promoted' if promote else 'Refused'}: it is so"
-    return Decision.model_validate(
-        {"promote": promote, "reason": reason, "champion": champion, "best": None, "notes": (), "checks": (check,)}
-    )
+def decision(*, promote: bool = True, champion: str | None = None, compared: bool = False) -> Decision:
+    checks = (threshold(0.9, 0.8 if promote else 0.95), *([comparison(0.125, 0.01)] if compared else []))
+    return Decision(promote=promote, champion=champion, best=None, notes=(), checks=checks)
+
+
+def published(store: Store, content: bytes) -> Artifact:
+    """Return a decide artifact with this `decision.json`."""
+    with store.draft() as draft:
+        (draft / "decision.json").write_bytes(content)
+        return store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
 
 
 def test_records_are_strict() -> None:
-    check_strict(Estimate(value=0.1, low=0.0, high=0.2))
     check_strict(decision())
-    check_strict(decision().checks[0])
 
 
-def test_check_without_estimate_and_miss_is_valid() -> None:
-    check = Check(kind="floor", name="accuracy", value=0.9, bound=0.8, passed=True)
-    assert (check.estimate, check.miss) == (None, None)
+def test_decision_is_read_as_it_was_written(store: Store) -> None:
+    written = decision(champion="release/nsmc/k/1", compared=True).model_copy(update={"notes": ("One was lost",)})
+    document = json.loads(written.model_dump_json())
+    assert list(document) == ["format", "promote", "champion", "best", "notes", "checks"], (
+        "no sentence about the checks"
+    )
+    assert read_decision(published(store, written.model_dump_json().encode())) == written
 
 
 def test_decision_lines_list_every_check() -> None:
-    judged = Decision.model_validate(
-        {**decision(promote=False).model_dump(), "notes": ["seen"], "checks": [
-            {"kind": "floor", "name": "accuracy", "value": 0.91236, "bound": 0.8, "passed": True},
-            {"kind": "floor", "name": "r", "value": 0.1, "bound": 0.25, "passed": False},
-        ]}
-    )  # fmt: skip
+    judged = Decision(
+        promote=False,
+        champion=None,
+        best=None,
+        notes=("seen",),
+        checks=(threshold(0.91236, 0.8), threshold(0.1, 0.25)),
+    )
     assert list(decision_lines(judged)) == [
-        "passed      accuracy: 0.9124 against 0.8000",
-        "FAILED      r: 0.1000 against 0.2500",
+        "passed      accuracy on the test file: 0.9124 against 0.8000",
+        "FAILED      accuracy on the test file: 0.1000 against 0.2500",
         "note        seen",
     ]
 
 
 def test_a_decision_is_the_champions_own_without_comparison() -> None:
     assert decision(champion="release/nsmc/k/1").is_champion
-    assert not decision(champion="release/nsmc/k/1", kind="comparison").is_champion
+    assert not decision(champion="release/nsmc/k/1", compared=True).is_champion
     assert not decision().is_champion, "without a champion there is nothing to compare either"
 
 
 def test_decision_with_one_comparison_was_compared() -> None:
-    compared = decision(champion="release/nsmc/k/1", kind="comparison")
+    compared = decision(champion="release/nsmc/k/1", compared=True)
     both = compared.model_copy(update={"checks": (*compared.checks, *decision().checks)})
     assert not both.is_champion
 
 
 def test_reason_is_shown_without_its_verdict() -> None:
-    assert decision().why == decision(promote=False).why == "It is so"
+    assert decision().reason.startswith("Promoted: accuracy on")
+    assert decision().why == "Accuracy on the test file is 0.9000 (floor 0.8); there is no champion yet."
+    assert decision(promote=False).reason.startswith("Refused: accuracy on")
+    assert decision(promote=False).why == "Accuracy on the test file is 0.9000, below 0.95."
 
 
 def test_nan_figure_survives_serialisation(store: Store) -> None:
-    check = {"kind": "floor", "name": "r", "value": float("nan"), "bound": 0.8, "passed": False}
-    estimate = {"value": float("inf"), "low": float("-inf"), "high": float("nan")}
-    judged = Decision.model_validate(decision().model_dump() | {"checks": [check | {"estimate": estimate}]})
-    with store.draft() as draft:
-        (draft / "decision.json").write_text(judged.model_dump_json())
-        made = store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
-    (read,) = read_decision(made).checks
+    estimate = Estimate(value=math.inf, low=-math.inf, high=math.nan)
+    check = threshold(0.5, 0.8).model_copy(update={"value": math.nan, "estimate": estimate})
+    judged = decision().model_copy(update={"checks": (check,)})
+    (read,) = read_decision(published(store, judged.model_dump_json().encode())).checks
     assert read.estimate is not None
     assert math.isnan(read.value)
     assert (read.estimate.value, read.estimate.low) == (math.inf, -math.inf)
 
 
+def test_decision_stored_with_sentences_is_shown_unchanged(store: Store) -> None:
+    failed = {"kind": "comparison", "name": "it against them", "value": -1.0, "bound": 0.0, "passed": False}
+    passed = {"kind": "floor", "name": "accuracy", "value": 0.9, "bound": 0.8, "passed": True}
+    checks = [passed | {"estimate": None, "miss": None}, failed | {"estimate": None, "miss": "it is old"}]
+    told = {"promote": False, "reason": "Refused: as it was.", "champion": "c", "best": None, "notes": ["a note"]}
+    read = read_decision(published(store, json.dumps(told | {"checks": checks}).encode()))
+    assert (read.reason, read.why, read.is_champion) == ("Refused: as it was.", "As it was.", False)
+    assert [check_document(check) for check in read.checks] == [check | {"waivable": False} for check in checks]
+    assert list(decision_lines(read))[1:] == [
+        "FAILED      it against them: -1.0000 against 0.0000",
+        "note        a note",
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"promote": true}'])
 def test_damaged_decision_raises(store: Store, content: bytes) -> None:
-    with store.draft() as draft:
-        (draft / "decision.json").write_bytes(content)
-        made = store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
+    made = published(store, content)
     with pytest.raises(ArtifactError, match=rf"{made.uri}: decision\.json is missing or damaged"):
         read_decision(made)

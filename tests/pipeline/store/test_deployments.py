@@ -463,8 +463,7 @@ def test_ranking_leaves_nan_and_pruned_releases_out_silently(store: Store) -> No
 @pytest.mark.parametrize("lost", ["release", "evaluated", "figures", "input"])
 def test_ranking_names_unreadable_releases(store: Store, lost: str) -> None:
     if lost == "figures":
-        evaluated = made(store, "evaluate", {"sample": True})
-        gone = made(store, "release", evaluated=evaluated)
+        gone = made(store, "release", evaluated=made(store, "evaluate"))
     elif lost == "input":
         gone = made(store, "release")
     else:

@@ -90,8 +90,8 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
 def test_new_kind_passes_every_stage_up_to_its_release(recipe: Recipe, tmp_path: Path) -> None:
     road = open_road(recipe, tmp_path, train=300, test=100)
     assert {"input_ids", "input_ids_pair"} <= set(pd.read_parquet(road.tokenized.path / "train.parquet"))
-    assert road.trained.figures["calibration"] is None
-    assert set(road.evaluated.figures["test"]) == {"accuracy", "f1"}
+    assert road.trained.manifest.figures["calibration"] is None
+    assert set(road.evaluated.manifest.figures["test"]) == {"accuracy", "f1"}
     assert (road.evaluated.path / "reliability.png").is_file()
     assert read_decision(road.decided).promote
     card = read_card(road.released)

@@ -22,6 +22,7 @@ from pipeline.settings import ROOT
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.figures import Figures, ReleaseFigures, ValidationFigures
 from pipeline.tracking.run_directories import RunDirectory, run_directories
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.sync import Synced, SyncedRun, SyncState, sync
@@ -42,9 +43,9 @@ def job(make_job: Callable[..., Job]) -> Job:
 def make_data(job: Job) -> Artifact:
     """Publish a data set with a text in its files and in a sentence."""
 
-    def build(draft: Path, _: object) -> dict[str, object]:
+    def build(draft: Path, _: object) -> ValidationFigures:
         (draft / "train.parquet").write_text(ROW)
-        return {"train_rows": 1, "warnings": [f"odd: {ROW}"]}
+        return ValidationFigures(train_rows=1, test_rows=1, warnings=(f"odd: {ROW}",), sample=True)
 
     return find_or_build(job, "validate", 1, fields={"seed": job.run}, inputs={}, build=build)
 
@@ -52,12 +53,12 @@ def make_data(job: Job) -> Artifact:
 def make_release(job: Job, data: Artifact) -> Artifact:
     """Publish a release made from `data` through a model."""
 
-    def build(draft: Path, _: object) -> dict[str, object]:
+    def build(draft: Path, _: object) -> ReleaseFigures:
         (draft / "model.int8.onnx").write_bytes(MODEL)
         (draft / "card.json").write_text(json.dumps({"golden": [ROW]}))
-        return {"accuracy": 0.9}
+        return ReleaseFigures(id="nsmc-0", variants={}, parity={}, latency_ms=1.5, accuracy=0.9)
 
-    trained = find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    trained = find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: Figures())
     return find_or_build(job, "release", 1, fields={}, inputs={"trained": trained}, build=build)
 
 
@@ -297,7 +298,7 @@ def test_sync_uploads_data_before_dependent_runs(
     monkeypatch.setenv("WANDB_MODE", "disabled")
     data = make_data(job)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: {})
+    find_or_build(job, "train", 1, fields={}, inputs={"validated": data}, build=lambda *_: Figures())
     synced = go(job)
     assert (synced.recorded, synced.failed) == ((data.ref,), 0), synced
     assert offline.names(offline.find_run("nsmc-train").uses) == {"nsmc-data"}

@@ -13,6 +13,7 @@ import pytest
 from pipeline.job import Job
 from pipeline.stages.validate import validate
 from pipeline.store.decisions import read_decision
+from pipeline.store.figures import DecisionFigures, EvaluationFigures
 from pipeline.tracking.runs import tracked
 from pipeline.tracking.tables import show
 from tests.support.small_pipeline import Road
@@ -24,10 +25,11 @@ pytestmark = pytest.mark.torch
 def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> HostedRun:
     """The run with the evaluation and decision of `road`."""
     there = replace(job, settings=job.settings.model_copy(update={"wandb_texts": texts}))
-    artifacts = (road.evaluated, road.decided)
+    # Runs of their own, if the stages have not run yet.
+    evaluated, decided = road.evaluated, road.decided
     with tracked(there, "shown", {}) as tracker:
-        for artifact in artifacts:
-            show(tracker, artifact.manifest.kind, artifact.figures, artifact.path)
+        show(tracker, "evaluate", EvaluationFigures.read(evaluated), evaluated.path)
+        show(tracker, "decide", DecisionFigures.read(decided), decided.path)
         assert tracker.active
     return server.find_run("nsmc-shown")
 
@@ -50,7 +52,7 @@ def job(make_job: Callable[..., Job], reviews: Road) -> Job:
 
 def test_report_figures_become_tables_and_pictures(job: Job, wandb_online: WandbServer, reviews: Road) -> None:
     run = told(job, wandb_online, reviews)
-    found, figures = tables(run), reviews.evaluated.figures
+    found, figures = tables(run), reviews.evaluated.manifest.figures
     accuracy = next(row for row in found["evaluate/metrics"] if (row["rows"], row["metric"]) == ("test", "accuracy"))
     assert {name: accuracy[name] for name in ("value", "low", "high")} == figures["test"]["accuracy"]
     assert len(found["evaluate/slices"]) == len(figures["slices"])
@@ -92,7 +94,7 @@ def test_data_gate_rules_table_contains_no_texts(
     found = tables(wandb_online.find_run("nsmc-validate"))
     findings = made.read_json("validation.json")["findings"]
     assert [row["rule"] for row in found["validate/rules"]] == [item["rule"] for item in findings]
-    assert {row["kind"] for row in found["validate/overlap"]} == set(made.figures["overlap"])
+    assert {row["kind"] for row in found["validate/overlap"]} == set(made.manifest.figures["overlap"])
     sent = wandb_online.everything()
     rows = reviews.rows["train"]["text"]
     assert not [text for text in rows if len(text) > 12 and text in sent]

@@ -90,7 +90,7 @@ def by_threads(road: Road, threads: int) -> Artifact:
 def test_training_by_two_threads_equals_one_thread(name: str, tmp_path: Path) -> None:
     road = open_road(small_recipe(name, model__scratch=SHAPE | {"dropout": 0.0}), tmp_path, train=300, test=40)
     alone, together, again = (by_threads(road, threads) for threads in (1, 2, 2))
-    figures: list[Any] = [artifact.figures["validation"] for artifact in (alone, together, again)]
+    figures: list[Any] = [artifact.manifest.figures["validation"] for artifact in (alone, together, again)]
     assert figures[1] == pytest.approx(figures[0], abs=0.02)
     assert figures[2] == figures[1]
     for key, tensor in weights(alone).items():

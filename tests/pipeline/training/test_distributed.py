@@ -30,7 +30,7 @@ def in_two(road: Road, monkeypatch: pytest.MonkeyPatch) -> Artifact:
 
 
 def history(artifact: Artifact) -> list[dict[str, Any]]:
-    return [{name: epoch[name] for name in OF_THE_MODEL} for epoch in artifact.figures["history"]]
+    return [{name: epoch[name] for name in OF_THE_MODEL} for epoch in artifact.manifest.figures["history"]]
 
 
 @pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
@@ -43,9 +43,9 @@ def test_two_processes_make_the_model_that_one_makes(
     assert signal.getsignal(signal.SIGTERM) == before
     for ours, theirs in zip(history(together), history(alone), strict=True):
         assert ours == pytest.approx(theirs, rel=0.01)
-    assert together.figures["validation"] == pytest.approx(alone.figures["validation"], abs=0.02)
-    assert together.figures["calibration"] == (
-        alone.figures["calibration"] and pytest.approx(alone.figures["calibration"], rel=0.02)
+    assert together.manifest.figures["validation"] == pytest.approx(alone.manifest.figures["validation"], abs=0.02)
+    assert together.manifest.figures["calibration"] == (
+        alone.manifest.figures["calibration"] and pytest.approx(alone.manifest.figures["calibration"], rel=0.02)
     )
     for key, tensor in weights(alone).items():
         # Sums differ in order, and in precision if the machine has bf16.

@@ -87,7 +87,7 @@ def test_training_without_bf16_says_so_at_its_start(
     caplog.set_level("INFO")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     trained = reviews.with_recipe(small_recipe("nsmc", train__epochs=1)).trained
-    assert trained.figures["precision"] == "fp32"
+    assert trained.manifest.figures["precision"] == "fp32"
     lines = [record.getMessage() for record in caplog.records]
     steps = [place for place, line in enumerate(lines) if line.startswith("step ")]
     assert lines.index(SLOW) < steps[0]

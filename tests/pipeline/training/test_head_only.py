@@ -70,7 +70,7 @@ def test_a_head_learns_what_the_base_model_knows(reviews: Road, pooling: str, tm
         "nsmc", model__base=str(tmp_path / "base"), model__pooling=pooling, train__tune="head", train__epochs=4
     )
     road = open_road(recipe, tmp_path / "home")
-    figures = road.trained.figures
+    figures = road.trained.manifest.figures
     rows = pd.read_parquet(road.tokenized.path / "validation.parquet")
     labels = rows["label"].to_numpy()
     assert figures["validation"]["accuracy"] > max(labels.mean(), 1 - labels.mean()) + 0.05

@@ -245,7 +245,7 @@ def test_a_stage_that_packs_trains_the_same_model(tmp_path: Path, monkeypatch: p
             packed = train(replace(road.job, force=True), road.tokenized)
         # In training, evaluation and calibration: the CUDA kernel accepts nothing else.
         assert precisions == {torch.bfloat16 if has_bf16() else torch.float32}
-        assert packed.figures["padding"] == 0.0 < padded.figures["padding"]
+        assert packed.manifest.figures["padding"] == 0.0 < padded.manifest.figures["padding"]
         found, expected = (weights(item) for item in (packed, padded))
         assert found.keys() == expected.keys()
         for key, tensor in expected.items():
@@ -257,4 +257,4 @@ def test_on_a_cpu_only_mixed_lengths_are_packed(reviews: Road, pairs: Road) -> N
     assert best_device().type == "cuda" or not packs_rows(mixed=False)
     assert packs_rows(mixed=True)
     # Its batches mix pairs of all lengths, and no padding is computed.
-    assert pairs.trained.figures["padding"] == 0.0
+    assert pairs.trained.manifest.figures["padding"] == 0.0

@@ -102,7 +102,7 @@ def test_training_is_mixed_and_nothing_before_it(tmp_path: Any) -> None:
     road = open_road(recipe, tmp_path, train=300, test=40)
     plain = road.with_recipe(small_recipe("klue-sts"))
     assert road.tokenized.ref == plain.tokenized.ref
-    assert road.trained.figures["validation"] != plain.trained.figures["validation"]
+    assert road.trained.manifest.figures["validation"] != plain.trained.manifest.figures["validation"]
 
 
 def test_one_text_has_no_pair() -> None:

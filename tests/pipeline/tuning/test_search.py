@@ -137,8 +137,8 @@ def test_only_the_validation_side_is_looked_at(home: Path) -> None:
     found = search(home, RATE, trials=2)
     store = open_in(home).store
     for trial in found["trials"]:
-        assert trial["value"] == store.open(trial["ref"]).figures["validation"]["accuracy"]
-    assert found["rows"] == store.open(store.refs("tokenize", "nsmc")[0]).figures["validation"]["rows"]
+        assert trial["value"] == store.open(trial["ref"]).manifest.figures["validation"]["accuracy"]
+    assert found["rows"] == store.open(store.refs("tokenize", "nsmc")[0]).manifest.figures["validation"]["rows"]
     assert store.list("evaluate") == []
 
 

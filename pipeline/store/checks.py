@@ -1,0 +1,241 @@
+"""Checks of the promotion gate: figures and their bounds as data, and the words in which they are shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.recipes.kinds.registry import metric_name
+from pipeline.store.figures import Estimate
+
+Kind = Literal["floor", "behaviour", "comparison"]
+#: An earlier model that the challenger is compared with.
+RivalName = Literal["champion", "best"]
+
+RIVALS: dict[RivalName, str] = {"champion": "the champion", "best": "the best before it"}
+
+
+class Measured(BaseModel):
+    """A value, its bound, and whether it reaches it."""
+
+    # Keep NaN in JSON: with null, the decision could not be parsed again.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    value: float
+    bound: float
+    passed: bool
+    estimate: Estimate | None = Field(default=None, description="the measured value with its interval, if it has one")
+
+    @property
+    def waivable(self) -> bool:
+        """Whether a person may approve the model although it failed."""
+        return False
+
+
+class ThresholdCheck(Measured):
+    """A metric on the test file against the recipe's threshold."""
+
+    kind: ClassVar[Kind] = "floor"
+    miss: ClassVar[None] = None
+
+    check: Literal["threshold"] = "threshold"
+    metric: str
+    sample: bool = Field(description="whether the test file is the sample's")
+
+    @property
+    def name(self) -> str:
+        """Return what is measured; it names the sample, because log, alert and deployment log quote it."""
+        file = "the sample's test file" if self.sample else "the test file"
+        return f"{metric_name(self.metric)} on {file}"
+
+
+class BehaviourCheck(Measured):
+    """The share of passed behavioural cases of a capability against the recipe's bound."""
+
+    kind: ClassVar[Kind] = "behaviour"
+    miss: ClassVar[None] = None
+
+    check: Literal["behaviour"] = "behaviour"
+    capability: str
+
+    @property
+    def name(self) -> str:
+        """Return what is measured."""
+        return f"share of {self.capability} cases passed"
+
+
+class ComparisonCheck(Measured):
+    """The lower end of the difference to an earlier model's metric, on the gate rows, against minus the margin."""
+
+    kind: ClassVar[Kind] = "comparison"
+
+    check: Literal["comparison"] = "comparison"
+    estimate: Estimate
+    metric: str
+    rival: RivalName
+    rows: int = Field(description="gate rows")
+    fewest: int = Field(description="fewest gate rows that allow a comparison")
+
+    @property
+    def name(self) -> str:
+        """Return what is measured, with the difference itself."""
+        told = "" if math.isnan(self.value) else f" ({self.estimate.value:+.4f}), at worst"
+        return f"{metric_name(self.metric)} against {RIVALS[self.rival]}{told}"
+
+    @property
+    def miss(self) -> str | None:
+        """Return why it failed if there are too few rows."""
+        if self.rows >= self.fewest:
+            return None
+        return (
+            f"{self.rows} gate rows say too little of {RIVALS[self.rival]}: at least {self.fewest} are needed "
+            "(data.gate_share)"
+        )
+
+
+class SampleCheck(Measured):
+    """A model trained on the sample does not replace a champion trained on real data, whatever the two predict."""
+
+    kind: ClassVar[Kind] = "comparison"
+    name: ClassVar[str] = "share of real data in training"
+    miss: ClassVar[str] = "it was trained on the shipped sample, and the champion on real data"
+
+    check: Literal["sample"] = "sample"
+
+
+class AgeCheck(Measured):
+    """A model whose newest data are older than the champion's does not replace it; `value` is in days."""
+
+    kind: ClassVar[Kind] = "comparison"
+    name: ClassVar[str] = "days of data ahead of the champion's"
+
+    check: Literal["age"] = "age"
+    newest: date | None = Field(description="date of the newest arrival in train")
+    champions: date = Field(description="the same of the champion")
+
+    @property
+    def miss(self) -> str:
+        """Return both dates, as part of a sentence."""
+        known = f"its newest data are of {self.newest}" if self.newest else "no data that arrived is in it"
+        return f"{known}, and the champion knows those of {self.champions}"
+
+
+class EarlierModelCheck(Measured):
+    """A model does not replace a champion that was trained later on the same data."""
+
+    kind: ClassVar[Kind] = "comparison"
+    name: ClassVar[str] = "trained after the champion"
+
+    check: Literal["earlier model"] = "earlier model"
+    trained: str = Field(description="ref of the model")
+
+    @property
+    def miss(self) -> str:
+        """Return what it is and how to serve it, as part of a sentence."""
+        return (
+            f"it was trained before the champion on the same data ({self.trained}); to serve it again, roll back to "
+            "its deployment (saebyeok rollback)"
+        )
+
+
+class TaskCheck(Measured):
+    """A model cannot be compared with a champion that solves another task or knows other labels."""
+
+    kind: ClassVar[Kind] = "comparison"
+    name: ClassVar[str] = "same task as the champion"
+
+    check: Literal["task"] = "task"
+    task: str = Field(description="of the model: its task, or its labels if the task is the same")
+    champions: str = Field(description="the same of the champion")
+
+    @property
+    def waivable(self) -> bool:
+        """Return True: a person can tell whether the new task is meant."""
+        return True
+
+    @property
+    def miss(self) -> str:
+        """Return both tasks and what to do, as part of a sentence."""
+        return (
+            f"the champion knows another task ({self.champions}) than this model ({self.task}), so they cannot be "
+            "compared; set `renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve "
+            "the model"
+        )
+
+
+class WordedCheck(BaseModel):
+    """A check that was stored with its words, by a version before decision 26."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    kind: Kind
+    name: str
+    value: float
+    bound: float
+    passed: bool
+    estimate: Estimate | None = None
+    miss: str | None = None
+    waivable: bool = False
+
+
+#: Checks that are stored as data.
+MeasuredCheck = (
+    ThresholdCheck | BehaviourCheck | ComparisonCheck | SampleCheck | AgeCheck | EarlierModelCheck | TaskCheck
+)
+Check = Annotated[MeasuredCheck, Field(discriminator="check")] | WordedCheck
+
+
+def check_document(check: Check) -> dict[str, Any]:
+    """Return the check with its words, for `--json`."""
+    estimate = check.estimate.model_dump() if check.estimate else None
+    return {
+        "kind": check.kind,
+        "name": check.name,
+        "value": check.value,
+        "bound": check.bound,
+        "passed": check.passed,
+        "estimate": estimate,
+        "miss": check.miss,
+        "waivable": check.waivable,
+    }
+
+
+def reason_of(checks: Sequence[Check], *, first: bool) -> str:
+    """Return the verdict of `checks` and the reason for it as a sentence; `first`: there was no champion."""
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        return f"Refused: {'; '.join(_miss(check) for check in failed)}."
+    parts = [
+        ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
+    ]
+    if behaviour := _of(checks, "behaviour"):
+        parts.append(f"all {len(behaviour)} behavioural bounds are met")
+    compared = _of(checks, "comparison")
+    parts += [_difference(check) for check in compared]
+    if first:
+        parts.append("there is no champion yet")
+    elif not compared:
+        parts.append("it is the champion's own model")
+    return f"Promoted: {'; '.join(parts)}."
+
+
+def _of(checks: Sequence[Check], kind: Kind) -> list[Check]:
+    return [check for check in checks if check.kind == kind]
+
+
+def _miss(check: Check) -> str:
+    if check.miss:
+        return check.miss
+    if math.isnan(check.value):
+        return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+    if check.kind == "comparison":
+        return _difference(check)
+    return f"{check.name} is {check.value:.4f}, below {check.bound:g}"
+
+
+def _difference(check: Check) -> str:
+    return f"{check.name} {check.value:+.4f} (margin {-check.bound:g})"

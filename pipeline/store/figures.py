@@ -1,0 +1,227 @@
+"""Figures: the numbers that each stage records in the manifest of its artifact."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ArtifactError
+from pipeline.store.artifacts import Artifact
+from pipeline.store.releases import ScoreLine
+
+
+class FiguresPart(BaseModel):
+    """A part of a stage's figures; keys that it does not know are ignored."""
+
+    # Keep NaN in JSON: null would mean that the figure is absent.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+
+class Figures(FiguresPart):
+    """The figures of one stage. The order of the fields is the order of the keys in the manifest.
+
+    A field has a default if a manifest may lack its key: that of an older version, or of a model without the figure.
+    """
+
+    @classmethod
+    def read(cls, artifact: Artifact) -> Self:
+        """Return the figures of an artifact of this stage. Raises ArtifactError if they are incomplete or damaged."""
+        try:
+            return cls.model_validate(artifact.manifest.figures)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise ArtifactError(f"{artifact.uri}: figure {key} of its manifest is damaged: {first['msg']}") from error
+
+    def document(self) -> dict[str, Any]:
+        """Return the figures for the manifest; a key that was not given stays absent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Estimate(BaseModel):
+    """A figure with its 95% interval; for a difference 90%, whose lower end is compared with the margin."""
+
+    # See `FiguresPart`.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    value: float
+    low: float
+    high: float
+
+
+# --- validate ---
+
+
+class UsedArrival(FiguresPart):
+    """A daily file whose rows are in the training data."""
+
+    date: datetime.date
+    sha256: str
+
+
+class ValidationFigures(Figures):
+    """Figures of `validate`."""
+
+    train_rows: int
+    test_rows: int
+    test_in_train: int | None = Field(default=None, description="test rows whose exact text is in train")
+    warnings: tuple[str, ...] = Field(default=(), description="one sentence each")
+    sample: bool
+    cutoff: datetime.date | None = Field(default=None, description="date of the newest arrival in train")
+    arrivals: tuple[UsedArrival, ...] = ()
+    left_out: tuple[str, ...] = Field(default=(), description="excluded arrivals, one sentence each")
+    quarantined: int | None = Field(default=None, description="rows")
+    overlap: dict[str, int] = Field(default={}, description="rows by kind of overlap")
+
+
+class RejectedDataFigures(Figures):
+    """Figures of `rejected-data`: data that `validate` rejected."""
+
+    reasons: tuple[str, ...] = Field(description="one sentence each")
+
+
+# --- tokenize ---
+
+
+class BaseIdentity(FiguresPart):
+    """The base model of a training."""
+
+    base: str
+    revision: str | None = Field(description="None if the model is trained from scratch")
+
+
+class EncodedSplit(FiguresPart):
+    """Figures of one encoded split."""
+
+    rows: int
+    truncated: float = Field(description="share of the texts")
+    unknown: float = Field(description="share of [UNK] among the tokens, without special tokens")
+    mean_length: float = Field(description="tokens")
+
+
+class TokenizationFigures(Figures):
+    """Figures of `tokenize`."""
+
+    base: BaseIdentity
+    vocabulary: int
+    train: EncodedSplit
+    validation: EncodedSplit
+    gate: EncodedSplit
+    test: EncodedSplit
+
+
+# --- train ---
+
+
+class TrainingFigures(Figures):
+    """Figures of `train`."""
+
+    seconds: float
+    samples_per_second: float | None = None
+    padding: float | None = Field(default=None, description="share of the computed tokens")
+    parts: int | None = Field(default=None, description="number of parts of a batch, if memory was short")
+    best_epoch: int | None = None
+    validation: dict[str, float] = Field(description="metrics of the best epoch")
+    history: tuple[dict[str, int | float], ...] = Field(default=(), description="what the trainer logged, by epoch")
+    parameters: int | None = None
+    gpu_memory_gib: float | None = Field(default=None, description="peak; absent without a GPU")
+    device: str | None = None
+    precision: str | None = None
+    calibration: ScoreLine | None = Field(default=None, description="map from a bi-encoder's cosines to scores")
+    euclidean: ScoreLine | None = Field(default=None, description="map from a bi-encoder's distances to scores")
+    base: BaseIdentity
+
+
+# --- evaluate ---
+
+
+class SliceFigures(FiguresPart):
+    """The first metric on a part of the test file."""
+
+    slice: str
+    part: str
+    rows: int
+    figure: Estimate | None = Field(description="None if there are too few rows")
+
+
+class ConfidenceBin(FiguresPart):
+    """One bin of a reliability curve."""
+
+    low: float
+    high: float
+    rows: int
+    confidence: float
+    accuracy: float
+
+
+class CalibrationFigures(FiguresPart):
+    """Expected calibration error of a classification."""
+
+    ece: float
+    bins: int
+    curve: tuple[ConfidenceBin, ...] = Field(description="the bins that contain rows")
+
+
+class BehaviourTestFigures(FiguresPart):
+    """Results of one behavioural test."""
+
+    name: str
+    kind: str
+    cases: int
+    passed: int
+
+
+class CapabilityFigures(FiguresPart):
+    """Results of the behavioural tests of one capability."""
+
+    rate: Estimate = Field(description="share of the cases passed")
+    cases: int
+    passed: int
+    tests: tuple[BehaviourTestFigures, ...]
+
+
+class EvaluationFigures(Figures):
+    """Figures of `evaluate`."""
+
+    test: dict[str, Estimate] = Field(description="metrics on the test file")
+    test_rows: int
+    test_without_train_texts: dict[str, Estimate] = Field(description="metrics on rows whose text is not in train")
+    test_without_train_texts_rows: int
+    slices: tuple[SliceFigures, ...]
+    calibration: CalibrationFigures | None = Field(default=None, description="of a classification")
+    similarity: dict[str, dict[str, Estimate]] = Field(
+        default={}, description="metrics of a bi-encoder by similarity measure"
+    )
+    gate: dict[str, Estimate] = Field(description="metrics on the gate split")
+    gate_rows: int
+    behaviour: dict[str, CapabilityFigures]
+    sample: bool = Field(description="figures on the sample must not be compared with figures on real data")
+
+
+# --- decide, export, reviewers ---
+
+
+class DecisionFigures(Figures):
+    """Figures of `decide`, for Weights & Biases and `--json`; the decision itself is `decision.json`."""
+
+    promote: bool
+    reason: str = Field(description="one sentence")
+
+
+class ReleaseFigures(Figures):
+    """Figures of `export`. Further keys are the metrics on the test file, by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    variants: dict[str, tuple[str, ...]] = Field(description="names of the files for each device, best first")
+    parity: dict[str, dict[str, float]] = Field(description="differences from the trained model, by precision")
+    latency_ms: float = Field(description="one input on a CPU, p95")
+
+
+class RejectionFigures(Figures):
+    """Figures of a rejection by a reviewer."""
+
+    by: str = Field(description="who rejected the model, as a sentence")
