@@ -1,4 +1,4 @@
-"""The README and docs/*.md: the tests that they name exist."""
+"""The README and docs: the tests that they name exist, and decision records have distinct numbers."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def test_tests_that_documents_name_exist(document: Path) -> None:
 def test_missing_tests_are_found_by_path_name_and_place() -> None:
     text = "`tests/gone.py`, `test_gone`, tests/project/test_docs.py::test_readme_settings_table_matches_code"
     assert missing(text) == ["tests/gone.py", "test_gone", "test_docs.py::test_readme_settings_table_matches_code"]
+
+
+def test_decision_records_are_numbered_by_their_files() -> None:
+    records = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    numbers = [int(record.name.split("-")[0]) for record in records]
+    assert numbers == list(range(1, len(numbers) + 1))
+    titles = [record.read_text(encoding="utf-8").splitlines()[0] for record in records]
+    assert [title.split(".")[0] for title in titles] == [f"# {number}" for number in numbers]
