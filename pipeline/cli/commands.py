@@ -7,16 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.cli import arrivals
 from pipeline.cli import options as opt
 from pipeline.cli.console import say, session
 from pipeline.errors import FAILED
 
-STACK = "The local stack"
+STACK, ARRIVALS = "The local stack", "Daily arrivals"
 SERVED, OWN, BETTER, PLACE = "Deployed models", "Pretraining", "Hyperparameter search", "This machine"
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands with `app`."""
+    app.add_typer(arrivals.app, name="arrivals", rich_help_panel=ARRIVALS)
     for panel, functions in (
         (SERVED, (releases, rollback, hold, release, approve, reject)),
         (OWN, (pretrain,)),

@@ -12,21 +12,27 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from pipeline.data.input_files import InputFile, Part, read_part
+from pipeline.bounds import most_of
+from pipeline.data.input_files import InputFile, Part, most_aside, read_part
 from pipeline.data.overlap import near_key
 from pipeline.data.reading import Split, has_text
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
-from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares, exceeds
+from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares
 from pipeline.recipes.schema import Recipe
+from pipeline.store.acceptances import Acceptance
 from pipeline.tasks.registry import task_of
-from pipeline.tasks.task import Shift
+from pipeline.tasks.task import Shift, more_in_first
 
 if TYPE_CHECKING:
     from pipeline.models.tokenizer import WordCounter
 
 #: Minimum number of earlier arrivals for a comparison.
 LEAST = 3
+#: Measures that compare a file with usual values. A person may accept such a deviation; a file that breaks one of the
+#: other rules must be corrected.
+ACCEPTABLE = frozenset({"rows seen before", "rows", "labels", "scores", "lengths", "unknown words", "champion"})
+_WORST: tuple[Level, ...] = ("ok", "warning", "critical")
 
 
 class Measure(BaseModel):
@@ -41,8 +47,9 @@ class Measure(BaseModel):
 
     @classmethod
     def of(cls, shift: Shift, bounds: Chances) -> Self:
-        """Return the measure of a difference whose chance is checked against `bounds`."""
-        return cls(name=shift.name, found=shift.found, usual=shift.usual, level=bounds.level_of(shift.chance))
+        """Return the measure of a difference whose chance and effect are checked against `bounds`."""
+        level = bounds.level_of(shift.chance, shift.effect)
+        return cls(name=shift.name, found=shift.found, usual=shift.usual, level=level)
 
 
 class Arrival(BaseModel):
@@ -55,17 +62,23 @@ class Arrival(BaseModel):
     sha256: str
     rows: int
     measures: tuple[Measure, ...]
+    accepted: Acceptance | None = None
+    "Who accepted the file. Its measures in `ACCEPTABLE` are then warnings at most."
 
     @property
     def level(self) -> Level:
         """The worst level among its measures."""
-        levels = {measure.level for measure in self.measures}
-        return "critical" if "critical" in levels else "warning" if "warning" in levels else "ok"
+        return max((measure.level for measure in self.measures), key=_WORST.index, default="ok")
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether a person may accept the file although it is unusual."""
+        return {measure.name for measure in self.measures if measure.level == "critical"} <= ACCEPTABLE
 
     def sentence(self, level: Level) -> str:
-        """Return one line with the file name and each measure of `level`."""
+        """Return one line with the file name and each measure of `level`, and who accepted the file."""
         odd = [f"{item.name}: {item.found} (usual: {item.usual})" for item in self.measures if item.level == level]
-        return f"{self.file}: {'; '.join(odd)}"
+        return f"{self.file}: {'; '.join(odd)}" + (f"; {self.accepted}" if self.accepted else "")
 
 
 @dataclass
@@ -78,6 +91,16 @@ class _Known:
     test_texts: set[str]
     "Keys from `near_key`."
     recent: list[pd.DataFrame] = field(default_factory=list)
+    since: list[pd.DataFrame] = field(default_factory=list)
+    "The most recent arrivals from the last one on that a person accepted; empty if there is none."
+
+    def add(self, table: pd.DataFrame, size: int, *, accepted: bool) -> None:
+        """Add an accepted arrival; `size` is the number of most recent ones to keep."""
+        self.ids |= set(table["id"])
+        self.texts |= _told(table)
+        self.recent = [*self.recent, table][-size:]
+        if accepted or self.since:
+            self.since = [*([] if accepted else self.since), table][-size:]
 
 
 def check_arrivals(
@@ -86,13 +109,17 @@ def check_arrivals(
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
+    accepted: Mapping[str, Acceptance],
 ) -> list[tuple[Arrival, Part | None]]:
     """Return the check of each file and its rows (None if rejected).
 
     Files come oldest first; each is compared with the accepted files before it. `doubts` maps a file's name to
     measures from other checks: the champion's accuracy on it (`pipeline.evaluation.champion_trial`), and rules that
     fail because of it when all files are combined (`pipeline.data.data_gate`). `base` provides the tokenizer; None if
-    the recipe learns its own vocabulary.
+    the recipe learns its own vocabulary. `accepted` maps the digest of a file to its acceptance by a person.
+
+    After a lasting change, one accepted file is enough: each later one is usual if it resembles the recent files, or
+    those from the last accepted one on.
     """
     spec = recipe.data.arrivals
     if spec is None or not files:
@@ -110,13 +137,10 @@ def check_arrivals(
     )
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
-        arrival, part, table = _check(recipe, spec, file, known, words, doubts)
+        arrival, part, table = _check(recipe, spec, file, known, words, doubts, accepted.get(file.digest))
         checked.append((arrival, part))
-        if part is None:
-            continue
-        known.ids |= set(table["id"])
-        known.texts |= _told(table)
-        known.recent = [*known.recent, table][-spec.recent :]
+        if part is not None:
+            known.add(table, spec.recent, accepted=arrival.accepted is not None)
     return checked
 
 
@@ -127,6 +151,7 @@ def _check(
     known: _Known,
     words: WordCounter,
     doubts: Mapping[str, Sequence[Measure]],
+    accepted: Acceptance | None,
 ) -> tuple[Arrival, Part | None, pd.DataFrame]:
     about = {"file": file.name, "date": str(file.date), "sha256": file.digest}
     try:
@@ -142,7 +167,9 @@ def _check(
     if len(known.recent) >= LEAST and len(table):
         measures += _compared(recipe, spec, table, known)
     measures += doubts.get(file.name, [])
-    arrival = Arrival(**about, rows=part.count, measures=tuple(measures))
+    if accepted is not None:
+        measures = [_excused(item) for item in measures]
+    arrival = Arrival(**about, rows=part.count, measures=tuple(measures), accepted=accepted)
     return arrival, None if arrival.level == "critical" else part, table
 
 
@@ -160,10 +187,9 @@ def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
 
 def _usable(recipe: Recipe, part: Part, table: pd.DataFrame) -> Measure:
     unusable = table["number"].isna() | ~has_text(recipe, part.reading.rows)
-    count, bound = len(part.reading.broken) + int(unusable.sum()), recipe.data.quarantine
-    level: Level = "critical" if exceeds(count, part.count, bound) else "ok"
-    found = f"{count:,} of {part.count:,}"
-    return Measure(name="unusable rows", found=found, usual=f"at most {bound:.1%}", level=level)
+    count, most = len(part.reading.broken) + int(unusable.sum()), most_aside(recipe, part)
+    found, usual = f"{count:,} of {part.count:,}", f"at most {most:,}, by {recipe.data.quarantine:.1%}"
+    return Measure(name="unusable rows", found=found, usual=usual, level="critical" if count > most else "ok")
 
 
 def _seen(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
@@ -187,15 +213,42 @@ def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
 
 
 def _share(name: str, rows: Sequence[bool], bounds: Shares) -> Measure:
-    share = sum(rows) / len(rows) if rows else 0.0
-    usual = f"at most {bounds.warning:.1%}"
-    return Measure(name=name, found=f"{share:.1%}", usual=usual, level=bounds.level_of(share))
+    count = sum(rows)
+    found, usual = f"{count / max(1, len(rows)):.1%}", f"at most {bounds.warning:.1%}"
+    return Measure(name=name, found=found, usual=usual, level=level_of_rows(bounds, count, len(rows)))
+
+
+def _excused(measure: Measure) -> Measure:
+    excused = measure.level == "critical" and measure.name in ACCEPTABLE
+    return measure.model_copy(update={"level": "warning"}) if excused else measure
+
+
+def level_of_rows(bounds: Shares, count: int, rows: int) -> Level:
+    """Return the level of `count` of `rows` rows: ok, warning or critical."""
+    if count > most_of(rows, bounds.critical):
+        return "critical"
+    return "warning" if count > most_of(rows, bounds.warning) else "ok"
 
 
 def _compared(recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> list[Measure]:
-    before = pd.concat(known.recent, ignore_index=True)
+    found = _compared_with(recipe, spec, table, known.recent)
+    if not known.since or len(known.since) == len(known.recent):
+        return found
+    pairs = zip(found, _compared_with(recipe, spec, table, known.since), strict=True)
+    return [milder(*pair) for pair in pairs]
+
+
+def milder(one: Measure, other: Measure) -> Measure:
+    """Return the measure with the milder level; `one` if they are equal."""
+    return min(one, other, key=lambda item: _WORST.index(item.level))
+
+
+def _compared_with(
+    recipe: Recipe, spec: ArrivalsSpec, table: pd.DataFrame, earlier: Sequence[pd.DataFrame]
+) -> list[Measure]:
+    before = pd.concat(earlier, ignore_index=True)
     return [
-        _rows(spec, len(table), [len(item) for item in known.recent]),
+        _rows(spec, len(table), [len(item) for item in earlier]),
         Measure.of(task_of(recipe).label_shift(table["number"].dropna(), before["number"].dropna()), spec.labels),
         _lengths(spec, table["joined"].str.len(), before["joined"].str.len()),
         _unknown(spec, table, before),
@@ -209,9 +262,10 @@ def _rows(spec: ArrivalsSpec, count: int, counts: Sequence[int]) -> Measure:
 
 
 def _lengths(spec: ArrivalsSpec, new: pd.Series[int], old: pd.Series[int]) -> Measure:
-    chance = float(stats.ks_2samp(new, old, method="asymp").pvalue)
+    difference = stats.ks_2samp(new, old, method="asymp")
+    level = spec.lengths.level_of(float(difference.pvalue), float(difference.statistic))
     found, usual = (f"{side.median():.0f} characters, {(side == 0).mean():.1%} empty" for side in (new, old))
-    return Measure(name="lengths", found=found, usual=usual, level=spec.lengths.level_of(chance))
+    return Measure(name="lengths", found=found, usual=usual, level=level)
 
 
 def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measure:
@@ -219,6 +273,6 @@ def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measur
     # another script has dozens.
     shares = [side["unknown"] / side["words"].clip(lower=1) for side in (new, old)]
     # Without unknown words there are no ranks to compare.
-    chance = float(stats.mannwhitneyu(*shares, alternative="greater").pvalue) if new["unknown"].any() else 1.0
+    chance, effect = more_in_first(*shares) if new["unknown"].any() else (1.0, 0.0)
     found, usual = (f"{side['unknown'].sum() / max(1, side['words'].sum()):.2%}" for side in (new, old))
-    return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance))
+    return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance, effect))

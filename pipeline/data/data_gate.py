@@ -11,13 +11,24 @@ from pipeline.data import overlap, quarantine
 from pipeline.data.daily_arrivals import Arrival, Measure, check_arrivals
 from pipeline.data.data_docs import build_page, write_docs
 from pipeline.data.expectation_suite import build_site
-from pipeline.data.input_files import InputFile, InputFiles, Part, SplitRows, join_parts, read_part
+from pipeline.data.input_files import (
+    InputFile,
+    InputFiles,
+    Part,
+    SplitRows,
+    arrival_suffix,
+    join_parts,
+    most_aside,
+    read_part,
+)
 from pipeline.data.overlap import Overlap, Repeated, measure_overlap, write_overlap
 from pipeline.data.quarantine import write_aside
-from pipeline.data.reading import SPLITS, Split, finished
+from pipeline.data.reading import SPLITS, Split, finished, some_of
 from pipeline.data.rules import Held, hold, sentence
 from pipeline.job import Job
 from pipeline.models.base_model import Base
+from pipeline.recipes.schema import Recipe
+from pipeline.store.acceptances import Acceptance
 from pipeline.store.figures import UsedArrival, ValidationFigures
 
 
@@ -36,25 +47,30 @@ class Findings:
 
 
 def check_data(
-    job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Base | None, draft: Path
+    job: Job,
+    inputs: InputFiles,
+    falls: Mapping[str, Measure],
+    accepted: Mapping[str, Acceptance],
+    base: Base | None,
+    draft: Path,
 ) -> tuple[ValidationFigures | None, list[str]]:
     """Check all files against all rules and write the files of a `validate` artifact into `draft`.
 
     Returns the stage's figures and the problems, one sentence each. If there are problems, the run must stop: the
     figures are None and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
-    accuracy on it. `base` provides the tokenizer; None if the recipe learns its own vocabulary. Raises DataError if a
-    file cannot be read.
+    accuracy on it, `accepted` the digest of one to its acceptance by a person. `base` provides the tokenizer; None if
+    the recipe learns its own vocabulary. Raises DataError if a file cannot be read.
     """
     recipe = job.recipe
     published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
     doubts = {name: [fall] for name, fall in falls.items()}
     with job.store.draft() as project:
-        findings = _check(job, published, inputs.arrivals, doubts, base, project / "0")
+        findings = _check(job, published, inputs.arrivals, doubts, base, accepted, project / "0")
         # An arrival that breaks a rule of the combined data is left out, so that it does not stop every later run.
         while found := _spoilers(job, published, findings, project / f"{len(doubts)}-spoilers"):
             for name, measure in found.items():
                 doubts.setdefault(name, []).append(measure)
-            findings = _check(job, published, inputs.arrivals, doubts, base, project / f"{len(doubts)}")
+            findings = _check(job, published, inputs.arrivals, doubts, base, accepted, project / f"{len(doubts)}")
         problems = [*_arrival_problems(inputs, findings.arrivals), *findings.problems]
         _write_findings(job, inputs, findings, problems, draft)
     if problems:
@@ -73,10 +89,11 @@ def _check(
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
+    accepted: Mapping[str, Acceptance],
     project: Path,
 ) -> Findings:
     """Check every arrival alone, then the accepted arrivals combined with the published files."""
-    checked = check_arrivals(job.recipe, published, files, doubts, base)
+    checked = check_arrivals(job.recipe, published, files, doubts, base, accepted)
     arrived = [part for _, part in checked if part is not None]
     return _together(job, published, [arrival for arrival, _ in checked], arrived, project)
 
@@ -100,7 +117,7 @@ def _spoilers(job: Job, published: Mapping[Split, Part], findings: Findings, pro
         part.file.name: Measure(
             name="rows that break a rule",
             found=f"{findings.held.excess[part.file.name]:,} of {part.count:,}",
-            usual=f"at most {job.recipe.data.quarantine:.1%}",
+            usual=f"at most {most_aside(job.recipe, part):,}, by {job.recipe.data.quarantine:.1%}",
             level="critical",
         )
         for part in findings.arrived
@@ -156,8 +173,10 @@ def _arrival_problems(inputs: InputFiles, arrivals: Sequence[Arrival]) -> list[s
     """
     if not arrivals or arrivals[-1].level != "critical":
         return []
-    found = arrivals[-1].sentence("critical")
-    advice = "correct the file and run again; later runs leave it out"
+    newest = arrivals[-1]
+    found = newest.sentence("critical")
+    accept = f", or accept it: `saebyeok arrivals accept {newest.date} --why REASON`" if newest.acceptable else ""
+    advice = f"correct the file and run again{accept}; later runs leave it out"
     return [f"{inputs.arrivals[-1].path}: the newest arrival failed its checks: {found}; {advice}"]
 
 
@@ -170,11 +189,18 @@ def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     ]
 
 
+def _ignored_sentence(recipe: Recipe, inputs: InputFiles) -> list[str]:
+    if not inputs.ignored or recipe.data.arrivals is None:
+        return []
+    rule = f"an arrival is named by its date: YYYY-MM-DD{arrival_suffix(recipe)}"
+    return [f"ignored in {recipe.data.arrivals.directory}: {some_of(inputs.ignored)}; {rule}"]
+
+
 def _figures(job: Job, inputs: InputFiles, findings: Findings) -> ValidationFigures:
     held = findings.held
     left_out = [f"left out: {item.sentence('critical')}" for item in findings.arrivals if item.level == "critical"]
     odd = [item.sentence("warning") for item in findings.arrivals if item.level == "warning"]
-    ignored = [f"{name} was ignored: name an arrival by its date, YYYY-MM-DD" for name in inputs.ignored]
+    ignored = _ignored_sentence(job.recipe, inputs)
     aside = f"{len(held.aside):,} {'row was' if len(held.aside) == 1 else 'rows were'} set aside in {quarantine.FILE}"
     rules = [sentence(job.recipe, held, item) for item in held.findings if not item.passed]
     return ValidationFigures(

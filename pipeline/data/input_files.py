@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import time
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.data.reading import SPLITS, Reading, Split, read_file, source_file
+from pipeline.bounds import most_of
+from pipeline.data.reading import SPLITS, Reading, Split, parse_file, read_content, source_file
 from pipeline.errors import DataError
 from pipeline.recipes.schema import Recipe
-from pipeline.store.manifest import file_digest
 
-DATED = re.compile(r"(\d{4}-\d{2}-\d{2})\.\w+")
+#: An arrival that was modified within this many seconds may still be being written: look at it twice.
+FRESH_SECONDS = 60
+#: Seconds between the two looks.
+SETTLE_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A data file; `name` is its path below the data directory, `date` its arrival day (None for published files)."""
+    """A data file as it was read once; `name` is its path below the data directory, `date` its day (None: published).
+
+    `fault` says why it could not be read; its content is then empty.
+    """
 
     name: str
     path: Path
-    digest: str
+    content: bytes = field(repr=False)
     date: date | None = None
+    fault: str | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content, in hex."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True)
 class InputFiles:
-    """All files that a run may read; `ignored` are files in the arrivals directory whose name is not a date."""
+    """All files that a run may read.
+
+    `ignored` are names in the arrivals directory that are not a day's file, `unfinished` the files of days that are
+    still being written.
+    """
 
     published: dict[Split, InputFile]
     arrivals: tuple[InputFile, ...]
     ignored: tuple[str, ...]
+    unfinished: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,45 +109,85 @@ def join_parts(split: Split, parts: Sequence[Part]) -> SplitRows:
 
 
 def read_part(recipe: Recipe, file: InputFile) -> Part:
-    """Read one file. Raises DataError if its encoding or structure is invalid or it has no rows."""
-    return Part(file, read_file(recipe, file.path))
+    """Parse one file. Raises DataError if it could not be read, its structure is invalid or it has no rows."""
+    if file.fault is not None:
+        raise DataError(file.fault)
+    return Part(file, parse_file(recipe, file.path, file.content))
+
+
+def most_aside(recipe: Recipe, part: Part) -> int:
+    """Return how many rows of a file may be set aside."""
+    return most_of(part.count, recipe.data.quarantine)
 
 
 def find_files(recipe: Recipe, directory: Path, cutoff: date) -> InputFiles:
     """Return the files of `recipe` below `directory`: published files, and arrivals dated before `cutoff` by date.
 
-    Raises DataError if a published file is missing or a day has two files.
+    Every file is read once, here. A fault of one arrival never raises: `read_part` raises it for that day. Raises
+    DataError if a published file is missing or cannot be read.
     """
     names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
     paths = {split: source_file(recipe, directory, split) for split in SPLITS}
-    published = {split: InputFile(names[split], path, file_digest(path)) for split, path in paths.items()}
+    published = {split: InputFile(names[split], path, read_content(path)) for split, path in paths.items()}
     dated, ignored = _dated(recipe, directory)
-    arrivals = [
-        InputFile(path.relative_to(directory).as_posix(), path, file_digest(path), day)
-        for day, path in sorted(dated.items())
-        if day < cutoff
-    ]
-    return InputFiles(published, tuple(arrivals), tuple(ignored))
+    known = {day: path for day, path in sorted(dated.items()) if day < cutoff}
+    looks = {path: _look(path) for path in known.values()}
+    if any(look and time.time() - look.modified < FRESH_SECONDS for look in looks.values()):
+        time.sleep(SETTLE_SECONDS)
+    arrivals, unfinished = [], []
+    for day, path in known.items():
+        file = _read(path.relative_to(directory).as_posix(), path, day)
+        if _look(path) == looks[path]:
+            arrivals.append(file)
+        else:
+            unfinished.append(file.name)
+    return InputFiles(published, tuple(arrivals), tuple(ignored), tuple(unfinished))
+
+
+def arrival_suffix(recipe: Recipe) -> str:
+    """Return the suffix of the names of daily files, which is that of the train file."""
+    return Path(recipe.data.train).suffix
 
 
 def _dated(recipe: Recipe, directory: Path) -> tuple[dict[date, Path], list[str]]:
-    spec = recipe.data.arrivals
+    spec, suffix = recipe.data.arrivals, arrival_suffix(recipe)
     dated: dict[date, Path] = {}
     ignored: list[str] = []
     for path in sorted((directory / spec.directory).glob("*")) if spec else ():
-        day = _day_of(path)
+        day = _day_of(path, suffix)
         if day is None:
-            ignored.append(path.relative_to(directory).as_posix())
-        elif day in dated:
-            raise DataError(f"{dated[day]} and {path} have the same date; rule: one file per day; remove one of them")
+            ignored.append(path.name)
         else:
             dated[day] = path
     return dated, ignored
 
 
-def _day_of(path: Path) -> date | None:
-    match = DATED.fullmatch(path.name)
+def _day_of(path: Path, suffix: str) -> date | None:
+    # An allow-list: upload tools add suffixes and temporary names of many kinds.
+    match = re.fullmatch(rf"(\d{{4}}-\d{{2}}-\d{{2}}){re.escape(suffix)}", path.name, re.ASCII)
     try:
         return date.fromisoformat(match[1]) if match and path.is_file() else None
     except ValueError:
         return None
+
+
+class _Look(NamedTuple):
+    """Size in bytes and time of the last change (seconds since the epoch) of a file."""
+
+    size: int
+    modified: float
+
+
+def _look(path: Path) -> _Look | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _Look(status.st_size, status.st_mtime)
+
+
+def _read(name: str, path: Path, day: date) -> InputFile:
+    try:
+        return InputFile(name, path, read_content(path), day)
+    except DataError as error:
+        return InputFile(name, path, b"", day, fault=str(error))

@@ -10,9 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.expectation_suite import RuleFinding
-from pipeline.data.input_files import Part, SplitRows
+from pipeline.data.input_files import Part, SplitRows, most_aside
 from pipeline.data.reading import row_unit, some_of, write_table
-from pipeline.recipes.data_schema import exceeds
 from pipeline.recipes.schema import Recipe
 
 FILE = "quarantine.tsv"
@@ -75,7 +74,7 @@ def set_aside(recipe: Recipe, split: SplitRows, rules: dict[int, tuple[str, ...]
 def beyond_bound(recipe: Recipe, parts: Sequence[Part], aside: Sequence[Aside]) -> dict[str, int]:
     """Map each file that exceeds the recipe's bound to its number of rows to set aside."""
     counts = Counter(item.file for item in aside)
-    names = {part.file.name for part in parts if exceeds(counts[part.file.name], part.count, recipe.data.quarantine)}
+    names = {part.file.name for part in parts if counts[part.file.name] > most_aside(recipe, part)}
     return {name: count for name, count in counts.items() if name in names}
 
 
@@ -89,7 +88,7 @@ def excess_sentences(recipe: Recipe, parts: Sequence[Part], excess: Mapping[str,
             continue
         rows = "rows breaks a rule for single rows" if count == 1 else "rows break a rule for single rows"
         sentences.append(
-            f"{part.file.path}: {count:,} of {part.count:,} {rows}, but at most {int(round(bound * part.count, 6)):,} "
+            f"{part.file.path}: {count:,} of {part.count:,} {rows}, but at most {most_aside(recipe, part):,} "
             f"({bound:.1%}, data.quarantine) may be set aside"
         )
     return sentences

@@ -122,8 +122,21 @@ def read_file(recipe: Recipe, file: Path) -> Reading:
     Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (optional). Carriage returns inside a
     text and empty texts are kept. Raises DataError if the encoding or the structure is invalid or there are no rows.
     """
-    content = _decoded(file)
-    reading = _tsv(recipe, file, content) if recipe.data.format == "tsv" else _json(recipe, file, content)
+    return parse_file(recipe, file, read_content(file))
+
+
+def read_content(file: Path) -> bytes:
+    """Return the content of a file. Raises DataError if it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
+
+
+def parse_file(recipe: Recipe, file: Path, content: bytes) -> Reading:
+    """Return what `read_file` returns for a file with this content; `file` is for messages only."""
+    text = _decoded(file, content)
+    reading = _tsv(recipe, file, text) if recipe.data.format == "tsv" else _json(recipe, file, text)
     if reading.rows.empty and not reading.broken:
         raise DataError(f"{file} has no rows; rule: at least one (in a TSV, after the header); copy the file again")
     return reading
@@ -181,11 +194,7 @@ def _refuse(file: Path, rule: str, places: Sequence[str]) -> None:
         raise DataError(f'{file}: {rows} the rule "{rule}": {some_of(places)}')
 
 
-def _decoded(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
+def _decoded(file: Path, content: bytes) -> str:
     if not content.strip():
         raise DataError(f"{file} is empty; copy the published file again")
     for mark, encoding in BYTE_ORDER_MARKS.items():

@@ -1,41 +1,53 @@
-"""Train, validation and gate splits of the train file, assigned by a hash of the text."""
+"""Train, validation and gate splits of the train file, assigned by a hash of the text; near copies stay together."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
+from pipeline.data.overlap import near_key
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
 from pipeline.recipes.schema import Recipe
 from pipeline.texts import composed
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 TrainSplit = Literal["train", "validation", "gate"]
+#: The side that uses its rows most comes first.
 TRAIN_SPLITS: tuple[TrainSplit, ...] = ("train", "validation", "gate")
 
 
-def split_of(texts: tuple[str, ...], data: DataSpec) -> TrainSplit:
-    """Return the split of a training row, which depends on its text alone and so is the same in every run.
+def place_of(texts: tuple[str, ...]) -> float:
+    """Return the place of a training row from 0 to 1, which depends on its text alone: gate rows come first.
 
     The order of a pair, the Unicode form and leading or trailing white space do not matter.
     """
     plain = sorted(composed(text).strip() for text in texts)
     digest = hashlib.blake2b("\x1f".join(plain).encode(), digest_size=8).digest()
-    place = int.from_bytes(digest) / 2**64
+    return int.from_bytes(digest) / 2**64
+
+
+def split_of(texts: tuple[str, ...], data: DataSpec) -> TrainSplit:
+    """Return the split of a training row without near copies, by its text alone, so it is the same in every run."""
+    place = place_of(texts)
     if place < data.gate_share:
         return "gate"
     return "validation" if place < data.gate_share + data.validation_share else "train"
 
 
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the rows of the train file in each split. Raises DataError if a split is empty."""
-    texts = train[recipe.text_columns].itertuples(index=False)
-    assigned = np.array([split_of(row, recipe.data) for row in texts])
+    """Return the rows of the train file in each split. Raises DataError if a split is empty.
+
+    Near copies (`near_key`) are on one side: training if one of them is a training row, else validation if one of them
+    is a validation row. So whatever is held out with today's rows was held out with any part of them, too, together
+    with its near copies.
+    """
+    texts = list(train[recipe.text_columns].itertuples(index=False, name=None))
+    own = pd.Series([TRAIN_SPLITS.index(split_of(item, recipe.data)) for item in texts], dtype="int64")
+    together = own.groupby([near_key(item) for item in texts]).transform("min")
+    assigned = np.array(TRAIN_SPLITS)[together.to_numpy()]
     splits: dict[str, pd.DataFrame] = {name: train[assigned == name].reset_index(drop=True) for name in TRAIN_SPLITS}
     for name, rows in splits.items():
         if rows.empty:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import cache
 
 import pandas as pd
 
-from pipeline.data.daily_arrivals import Measure
+from pipeline.data.daily_arrivals import Measure, milder
 from pipeline.data.input_files import InputFile, read_part
 from pipeline.data.reading import finished, has_label, has_text
 from pipeline.errors import DataError
@@ -23,12 +24,15 @@ from pipeline.tasks.registry import task_of
 log = logging.getLogger(__name__)
 
 
-def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFile]) -> dict[str, Measure]:
+def try_champion(
+    job: Job, champion: Artifact | None, arrivals: Sequence[InputFile], accepted: Collection[str] = ()
+) -> dict[str, Measure]:
     """Return the champion's result on each arrival that it was not trained on, keyed by file name.
 
     Each result is compared with the champion's results on the test file, label by label. A day with more positive
-    reviews than the test file is therefore no drop in quality. Unreadable files are left to the arrival check.
-    Raises ArtifactError if the champion cannot be read.
+    reviews than the test file is therefore no drop in quality. `accepted` are the digests of files that a person
+    accepted: a day on which the champion does as well as on the last of these before it is no drop either. Unreadable
+    files are left to the arrival check. Raises ArtifactError if the champion cannot be read.
     """
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
@@ -39,13 +43,24 @@ def try_champion(job: Job, champion: Artifact | None, arrivals: Sequence[InputFi
     if not new or validated.sample != job.recipe.sample:
         return {}
     rival = load_rival(job.recipe, champion)
+    labels = rival.model.recipe.labels
     test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
+
+    @cache
+    def tried_on(file: InputFile) -> pd.DataFrame | None:
+        rows = _rows(job.recipe, file)
+        return None if rows is None else _as_test(job.recipe, labels, rows, rival.answer(rows))
+
     measures = {}
     for file in new:
         rows = _rows(job.recipe, file)
         if rows is None:
             continue
-        measure = _compare(job.recipe, spec, rival.model.recipe.labels, test, rows, rival.answer(rows))
+        answers = rival.answer(rows)
+        measure = _compare(job.recipe, spec, labels, test, rows, answers)
+        usual = tried_on(last) if (last := _last_accepted(file, arrivals, accepted)) else None
+        if usual is not None:
+            measure = milder(measure, _compare(job.recipe, spec, labels, usual, rows, answers))
         log.info("%s: the champion on %s: %s (usual: %s)", job.recipe.name, file.name, measure.found, measure.usual)
         measures[file.name] = measure
     return measures
@@ -61,6 +76,21 @@ def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
     if rows.empty:
         return None
     return finished(recipe, rows, task_of(recipe).label_numbers(rows["label"])).reset_index(drop=True)
+
+
+def _last_accepted(file: InputFile, arrivals: Sequence[InputFile], accepted: Collection[str]) -> InputFile | None:
+    earlier = arrivals[: arrivals.index(file)]
+    return next((item for item in reversed(earlier) if item.digest in accepted), None)
+
+
+def _as_test(recipe: Recipe, labels: Sequence[str], rows: pd.DataFrame, answers: Numbers) -> pd.DataFrame | None:
+    """Return labelled rows and their answers in the form of `test.parquet`, or None if no label is the champion's."""
+    if answers.ndim == 1:
+        return rows.assign(prediction=answers)
+    numbers = {name: number for number, name in enumerate(labels)}
+    named = rows["label"].map(lambda number: numbers.get(recipe.labels[number], -1))
+    table = rows.assign(label=named, prediction=answers.argmax(axis=1))[named >= 0]
+    return None if table.empty else table
 
 
 def _compare(

@@ -11,12 +11,8 @@ from pipeline.recipes.strict_model import Strict
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Level = Literal["ok", "warning", "critical"]
-
-
-def exceeds(count: int, rows: int, share: float) -> bool:
-    """Return whether `count` of `rows` rows exceed the share `share`; a share of exactly `share` does not."""
-    # Not `count > share * rows`: in floating point 0.29 * 100 is slightly below 29.
-    return count > 0 and count / rows > share
+#: Fields of `ArrivalsSpec` with p-values and an effect size.
+DRIFTS = ("labels", "lengths", "unknown", "champion")
 
 
 class OverlapSpec(Strict):
@@ -39,10 +35,6 @@ class Largest(Strict):
             raise ValueError("critical must not be below warning")
         return self
 
-    def level_of(self, figure: float) -> Level:
-        """Return the level of `figure`: ok, warning or critical."""
-        return "critical" if figure > self.critical else "warning" if figure > self.warning else "ok"
-
 
 class Factors(Largest):
     """Maximum factors by which a number may be above or below the usual one."""
@@ -50,19 +42,26 @@ class Factors(Largest):
     warning: Annotated[float, Field(gt=1)]
     critical: Annotated[float, Field(gt=1)]
 
+    def level_of(self, factor: float) -> Level:
+        """Return the level of `factor`: ok, warning or critical."""
+        return "critical" if factor > self.critical else "warning" if factor > self.warning else "ok"
+
 
 class Shares(Largest):
-    """Maximum shares of a file's rows."""
+    """Maximum true shares of rows; `pipeline.bounds.most_of` says how many rows of a file they allow."""
 
     warning: Share
     critical: Share
 
 
 class Chances(Strict):
-    """p-values of a difference below which it is a warning, or critical."""
+    """p-values of a difference below which it is a warning, or critical; critical also needs an effect size."""
 
     warning: Share
     critical: Share
+    effect: Share = Field(
+        description="smallest effect size that is critical; a smaller one is a warning, however many rows show it"
+    )
 
     @model_validator(mode="after")
     def _critical_is_further(self) -> Self:
@@ -70,9 +69,9 @@ class Chances(Strict):
             raise ValueError("critical must not be above warning: it is the smaller probability")
         return self
 
-    def level_of(self, chance: float) -> Level:
-        """Return the level of a p-value: ok, warning or critical. NaN is critical."""
-        if not chance >= self.critical:
+    def level_of(self, chance: float, effect: float) -> Level:
+        """Return the level of a difference with p-value `chance`: ok, warning or critical. NaN exceeds any bound."""
+        if not chance >= self.critical and not effect < self.effect:
             return "critical"
         return "ok" if chance >= self.warning else "warning"
 
@@ -85,12 +84,20 @@ class ArrivalsSpec(Strict):
     rows: Factors = Field(description="number of rows, compared with the median")
     seen: Shares = Field(description="rows whose id or text has occurred before")
     leaked: Shares = Field(description="rows whose id or normalised text is in the test file")
-    labels: Chances = Field(description="share of each label (its mean, for scores)")
-    lengths: Chances = Field(description="lengths of the texts")
-    unknown: Chances = Field(
-        description="words that are [UNK] for the base model or, from scratch, have letters that are rare in train"
+    labels: Chances = Field(
+        description="share of each label, or the mean score; effect: change of a share, or of the mean per score range"
     )
-    champion: Chances = Field(description="fall of the champion's metric, compared with the test file")
+    lengths: Chances = Field(
+        description="lengths of the texts; effect: largest difference of their distribution functions"
+    )
+    unknown: Chances = Field(
+        description="words that are [UNK] for the base model or, from scratch, have letters that are rare in train; "
+        "effect: Cliff's delta of the rows' shares of such words"
+    )
+    champion: Chances = Field(
+        description="fall of the champion's metric, compared with the test file; effect: fall of the accuracy, or "
+        "Cliff's delta of the errors"
+    )
 
 
 class Download(Strict):
@@ -131,7 +138,7 @@ class DataSpec(Strict):
     suite: str
     min_train_rows: Positive
     min_test_rows: Positive
-    quarantine: Share = Field(description="maximum share of a file's rows that may be quarantined")
+    quarantine: Share = Field(description="maximum true share of rows that may be quarantined")
     validation_share: Share = Field(description="share of the training texts used to select the best epoch")
     gate_share: Share = Field(description="share of the training texts used to compare champion and challenger")
     overlap: OverlapSpec

@@ -43,6 +43,10 @@ class ModelSpec(Strict):
         description="vector of a text: the state of [CLS], or the mean of all states"
     )
     max_length: Annotated[int, Field(ge=8, le=512)]
+    unknown_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.1,
+        description="maximum share of a split's tokens that are [UNK]; a larger one shows a wrong vocabulary",
+    )
     scratch: ScratchSpec | None = None
 
 

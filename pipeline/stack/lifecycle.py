@@ -38,7 +38,7 @@ from pipeline.stack.terminal import Progress
 
 DAG = "nightly_retrain"
 #: All DAGs of the project. `up` unpauses all of them, so that a triggered rollback runs at once.
-DAGS = (DAG, "hold", "retention", "rollback")
+DAGS = (DAG, "accept_arrival", "hold", "retention", "rollback")
 #: Seconds within which everything must answer; about 50 are usual on two cores.
 START_SECONDS = 300.0
 #: W&B variables that the tasks inherit.

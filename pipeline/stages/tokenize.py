@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import RefusedError
 from pipeline.job import Job
 from pipeline.models.base_model import find_base
-from pipeline.recipes.schema import SCRATCH
+from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TokenizationFigures
@@ -16,10 +16,8 @@ from pipeline.store.figures import TokenizationFigures
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
 
-VERSION = 3
-#: Maximum share of unknown tokens without a warning. A base model for the language of the data has a few percent.
-MOST_UNKNOWN = 0.5
-log = logging.getLogger(__name__)
+VERSION = 4
+ENCODED_SPLITS = ("train", "validation", "gate", "test")
 
 
 def tokenize(job: Job, validated: Artifact) -> Artifact:
@@ -27,6 +25,7 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
 
     Columns: `id`, `label`, `input_ids` (truncated to `max_length`, not padded), `length`; for a cross-encoder
     `token_type_ids`; for a bi-encoder `input_ids_pair`. Figures: rows, share of truncated rows, share of [UNK].
+    Raises RefusedError if a larger share of a split is [UNK] than `model.unknown_share`.
     """
     recipe = job.recipe
     base = find_base(job)
@@ -46,13 +45,17 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
         return write_encoded(recipe, base, validated, draft)
 
     made = find_or_build(job, "tokenize", VERSION, fields=fields, inputs={"validated": validated}, build=build)
-    unknown = TokenizationFigures.read(made).train.unknown
-    if base is not None and unknown > MOST_UNKNOWN:
-        log.warning(
-            "%s: %.0f%% of the tokens of the train rows are unknown to base model %s; "
-            "name a base model for the language of the data",
-            recipe.name,
-            100 * unknown,
-            base.name,
-        )
+    # Here and not in `build`: the bound is not part of the key, and holds for reused tokens too.
+    _check_unknown(recipe, made)
     return made
+
+
+def _check_unknown(recipe: Recipe, tokenized: Artifact) -> None:
+    bound = recipe.model.unknown_share
+    figures = TokenizationFigures.read(tokenized)
+    shares = {name: getattr(figures, name).unknown for name in ENCODED_SPLITS}
+    if beyond := [f"{share:.1%} of {name}" for name, share in shares.items() if share > bound]:
+        raise RefusedError(
+            f"the vocabulary of {recipe.model.base} does not fit the texts: [UNK] stands for {', '.join(beyond)}, and "
+            f"model.unknown_share allows {bound:.1%}; choose a base model whose tokenizer is for such texts"
+        )

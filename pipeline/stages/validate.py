@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data.daily_arrivals import Measure
 from pipeline.data.input_files import InputFiles, find_files
+from pipeline.data.reading import some_of
 from pipeline.data.suite_files import project_digests
 from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.models.base_model import Base, find_base
+from pipeline.recipes.data_schema import DRIFTS
 from pipeline.recipes.labels import numeral, spellings
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
+from pipeline.store.acceptances import Acceptance, find_acceptances
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import RejectedDataFigures, ValidationFigures
 from pipeline.store.manifest import make_key
@@ -36,16 +39,25 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     bool: its exact text or pair is in train), `quarantine.tsv`, `overlap.tsv`, `validation.json`, and
     `docs/index.html` with the data docs. Figures: `train_rows`, `test_rows`, `test_in_train`, `warnings` (sentences),
     `sample`, `cutoff` (date of the newest arrival in train, or null), `arrivals` (in train), `left_out` (sentences),
-    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it was not trained on.
+    `quarantined` (rows), `overlap` (rows by kind). `champion` is tried on arrivals that it was not trained on. An
+    unusual arrival that a person accepted (`pipeline.store.acceptances`) is used. Arrivals that the champion was
+    trained on and that are gone are among the warnings.
     Raises DataError with file, rows and rule if a file cannot be used. If rules rejected the data, the error is a
     RejectedDataError, and the data docs are an artifact of kind `rejected-data`. Unchanged files are not checked again:
     the error is that of the first run that they stopped. If there are arrivals, also raises the errors of
     `pipeline.models.base_model.find_base` and its `fetch`.
     """
     inputs = find_files(job.recipe, directory, job.cutoff)
-    falls = try_champion(job, champion, inputs.arrivals)
+    for name in inputs.unfinished:
+        log.warning("%s: %s is still being written, so this run does without it", job.recipe.name, name)
+    accepted = find_acceptances(job.store, job.recipe.name, {file.digest for file in inputs.arrivals})
+    falls = try_champion(job, champion, inputs.arrivals, accepted)
     base = find_base(job) if inputs.arrivals else None
-    fields = _fields(job, inputs, falls, base)
+    gone = _gone_days(job, champion, inputs)
+    fields = _fields(job, inputs, falls, base) | _arrival_fields(job.recipe, inputs, accepted)
+    if gone:
+        # The warning about them is part of the result.
+        fields["gone"] = gone
     key = make_key(REJECTED, VERSION, fields, {})
     if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
         raise _rejection(rejected)
@@ -54,9 +66,11 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
         # Imported here so that a finished validation is reused without Great Expectations.
         from pipeline.data.data_gate import check_data
 
-        figures, problems = check_data(job, inputs, falls, base, draft)
+        figures, problems = check_data(job, inputs, falls, accepted, base, draft)
         if figures is None:
             raise _rejection(_publish(job, key, fields, draft, problems))
+        if gone:
+            figures = figures.model_copy(update={"warnings": (_gone_sentence(gone), *figures.warnings)})
         return figures
 
     made = find_or_build(job, "validate", VERSION, fields=fields, inputs={}, build=build)
@@ -74,8 +88,11 @@ def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Ba
         "base": base.identity if base else None,
         # A critical fall of the champion's metric excludes an arrival. Its other results are only reported.
         "doubted": sorted(name for name, fall in falls.items() if fall.level == "critical"),
-        # The later split of the training rows does not matter here.
-        "data": recipe.data.model_dump(mode="json", exclude={"validation_share", "gate_share"}),
+        # The later split of the training rows does not matter here; for `effect` see `_arrival_fields`.
+        "data": recipe.data.model_dump(
+            mode="json",
+            exclude={"validation_share": True, "gate_share": True, "arrivals": {name: {"effect"} for name in DRIFTS}},
+        ),
         "kind": recipe.kind,
         "labels": _label_fields(recipe),
         "score_range": recipe.score_range,
@@ -88,6 +105,34 @@ def _label_fields(recipe: Recipe) -> list[str]:
     # A number used to mean a position among names such as 0.5, which gave wrong labels: such files are read again.
     decimal = any(numeral(name) is not None for name in recipe.labels) and not any(map(str.isdigit, recipe.labels))
     return [*recipe.labels, *(spelling for name in recipe.labels for spelling in spellings(name) if decimal)]
+
+
+def _arrival_fields(recipe: Recipe, inputs: InputFiles, accepted: Mapping[str, Acceptance]) -> dict[str, Any]:
+    """Return the fields that matter only to arrivals: without any, the key is the same as before they existed."""
+    if recipe.data.arrivals is None or not inputs.arrivals:
+        return {}
+    effects = {name: getattr(recipe.data.arrivals, name).effect for name in DRIFTS}
+    return {"effects": effects} | ({"accepted": sorted(accepted)} if accepted else {})
+
+
+def _gone_days(job: Job, champion: Artifact | None, inputs: InputFiles) -> list[str]:
+    """Return the dates of arrivals that the champion was trained on and that have no file any more, sorted."""
+    if champion is None or job.recipe.data.arrivals is None or champion.input_ref("validated") is None:
+        return []
+    known = ValidationFigures.read(champion.input("validated"))
+    if known.sample != job.recipe.sample:
+        return []
+    there = {str(file.date) for file in inputs.arrivals} | {Path(name).stem for name in inputs.unfinished}
+    dates = {str(item.date) for item in known.arrivals if item.date < job.cutoff}
+    return sorted(dates - there)
+
+
+def _gone_sentence(gone: Sequence[str]) -> str:
+    days = "1 day" if len(gone) == 1 else f"{len(gone):,} days"
+    return (
+        f"{days} of arrivals that the champion was trained on {'has' if len(gone) == 1 else 'have'} no file any more: "
+        f"{some_of(gone)}; restore the files unless they were deleted on purpose"
+    )
 
 
 def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:

@@ -72,7 +72,7 @@ class ClassificationTask(Task):
         pairs = enumerate(zip(*shares, strict=True))
         _, moved = max((round(abs(share - other), 6), number) for number, (share, other) in pairs)
         found, usual = (f"{side[moved]:.1%} {names[moved]}" for side in shares)
-        return Shift("labels", found, usual, chance)
+        return Shift("labels", found, usual, chance, abs(shares[0][moved] - shares[1][moved]))
 
     def decode(self, outputs: Numbers) -> Numbers:
         """Return the softmax of logits (n, labels)."""
@@ -130,8 +130,10 @@ class ClassificationTask(Task):
         names = np.array(self.recipe.labels)[rows["label"].to_numpy()]
         right = np.array(labels)[answers.argmax(axis=1)] == names
         right_on_test = (test["prediction"] == test["label"]).to_numpy()
-        share, chance = accuracy_fall(right, names, right_on_test, np.array(labels)[test["label"].to_numpy()])
-        return Shift("champion", f"{right.mean():.1%} right", f"{share:.1%}", chance)
+        classes = np.array(labels)[test["label"].to_numpy()]
+        share, chance = accuracy_fall(right, names, right_on_test, classes)
+        effect = share - float(right[np.isin(names, classes)].mean()) if chance < 1 else 0.0
+        return Shift("champion", f"{right.mean():.1%} right", f"{share:.1%}", chance, effect)
 
     def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
         """Return the calibration of the probabilities."""

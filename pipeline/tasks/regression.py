@@ -25,7 +25,7 @@ from pipeline.metrics import (
 from pipeline.recipes.behaviour import BehaviourTest
 from pipeline.recipes.kinds.regression import positive_at
 from pipeline.store.releases import ScoreLine
-from pipeline.tasks.task import Shift, Task, moves_as_expected
+from pipeline.tasks.task import Shift, Task, more_in_first, moves_as_expected
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -60,7 +60,8 @@ class RegressionTask(Task):
     def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
         """Compare the means (Welch's t-test)."""
         chance = float(stats.ttest_ind(new, old, equal_var=False).pvalue) if new.nunique() > 1 else 0.0
-        return Shift("scores", f"mean {new.mean():.2f}", f"{old.mean():.2f}", chance)
+        effect = abs(new.mean() - old.mean()) / (self._range[1] - self._range[0])
+        return Shift("scores", f"mean {new.mean():.2f}", f"{old.mean():.2f}", chance, float(effect))
 
     def decode(self, outputs: Numbers) -> Numbers:
         """Return one number for each row."""
@@ -118,8 +119,8 @@ class RegressionTask(Task):
         """Compare the absolute errors (rank-sum test)."""
         errors = np.abs(answers - rows["label"].to_numpy())
         usual = (test["prediction"] - test["label"]).abs().to_numpy()
-        chance = float(stats.mannwhitneyu(errors, usual, alternative="greater").pvalue)
-        return Shift("champion", f"mean error {errors.mean():.2f}", f"{usual.mean():.2f}", chance)
+        chance, effect = more_in_first(errors, usual)
+        return Shift("champion", f"mean error {errors.mean():.2f}", f"{usual.mean():.2f}", chance, effect)
 
     def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
         """Return nothing: the metrics say all."""

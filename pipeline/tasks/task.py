@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import pandas as pd
+from scipy import stats
 
 from pipeline.metrics import Interval, Numbers, bootstrap_interval
 from pipeline.recipes.behaviour import BehaviourTest
@@ -23,12 +24,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shift:
-    """A figure of new rows, its usual value, and the probability of such a difference by chance."""
+    """A figure of new rows, its usual value, the probability of such a difference by chance, and its effect size."""
 
     name: str
     found: str
     usual: str
     chance: float
+    effect: float
+
+
+def more_in_first(
+    first: Sequence[float] | pd.Series[float] | Numbers, second: Sequence[float] | pd.Series[float] | Numbers
+) -> tuple[float, float]:
+    """Return whether values of `first` exceed those of `second`: one-sided p-value by ranks, and Cliff's delta."""
+    test = stats.mannwhitneyu(first, second, alternative="greater")
+    return float(test.pvalue), float(2 * test.statistic / (len(first) * len(second)) - 1)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
     from airflow.sdk.types import Operator
 
-DAGS = ("hold", "nightly_retrain", "retention", "rollback")
+DAGS = ("accept_arrival", "hold", "nightly_retrain", "retention", "rollback")
 #: Attributes of every DAG: value and reason.
 EVERY_DAG = {
     "catchup": (False, "runs missed while the DAG was paused are not caught up"),
@@ -40,11 +40,13 @@ EVERY_TASK = {
 }
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 #: Active runs by DAG: concurrent ones would deploy or delete at the same time; nights must not wait for approvals.
-ACTIVE_RUNS = {"hold": 1, "nightly_retrain": 16, "retention": 1, "rollback": 1}
+ACTIVE_RUNS = {"accept_arrival": 1, "hold": 1, "nightly_retrain": 16, "retention": 1, "rollback": 1}
 #: By task, else by DAG: delay before a retry, factor for the next delay, time limit.
 TIMES = {
     "approve": (timedelta(seconds=5), 0, None),
     "hold": (MINUTE / 2, 0, 10 * MINUTE),
+    "ask": (timedelta(seconds=5), 0, None),
+    "accept_arrival": (timedelta(seconds=5), 0, HOUR),
     "nightly_retrain": (MINUTE, 5, 12 * HOUR),
     "retention": (5 * MINUTE, 0, 2 * HOUR),
     "rollback": (MINUTE / 2, 0, HOUR),
@@ -125,10 +127,14 @@ def test_links_and_assets_are_where_the_docs_say(bag: BundleDagBag) -> None:
     assert {task: names for task, names in outlets.items() if names} == assets
 
 
+#: Tasks that may skip the following ones; whether regardless of their trigger rules.
+SKIPS = {"gate": True, "approve": False, "ask": False}
+
+
 def test_a_refusal_skips_all_that_follows(bag: BundleDagBag) -> None:
     for _, stage, task in tasks_of(bag):
         # With False, a task behind the next one would decide by its own trigger rule whether it runs.
-        assert getattr(task, "ignore_downstream_trigger_rules", None) is {"gate": True, "approve": False}.get(stage)
+        assert getattr(task, "ignore_downstream_trigger_rules", None) is SKIPS.get(stage)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,7 @@ def test_schedule_is_one_run_per_day_in_seoul(
         moment += timedelta(days=1)
 
 
-@pytest.mark.parametrize("name", ["hold", "rollback"])
+@pytest.mark.parametrize("name", ["accept_arrival", "hold", "rollback"])
 def test_what_a_person_decides_is_never_run_by_a_clock(bag: BundleDagBag, name: str) -> None:
     assert next_run(bag.dags[name], None) is None
 

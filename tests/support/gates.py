@@ -81,7 +81,7 @@ BREAKS: dict[str, Break] = {
         RejectedDataError,
     ),
     "test_too_many_bad_rows_stop_the_run": Break(
-        "pipeline.data.quarantine:beyond_bound", "part.count, recipe.data.quarantine)", "part.count, 0.1)"
+        "pipeline.data.quarantine:beyond_bound", "most_aside(recipe, part)", "9 * most_aside(recipe, part)"
     ),
     "test_beyond_the_recipes_bound_the_run_stops": Break(
         "pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"
@@ -91,6 +91,29 @@ BREAKS: dict[str, Break] = {
     ),
     "test_unusual_day_stops_its_run_and_is_skipped": Break(
         "pipeline.data.data_gate:_arrival_problems", 'arrivals[-1].level != "critical"', "True"
+    ),
+    "test_small_effect_is_never_critical": Break(
+        "pipeline.recipes.data_schema:Chances.level_of", "and not effect < self.effect", ""
+    ),
+    "test_lasting_change_is_usual_after_one_acceptance": Break(
+        "pipeline.data.daily_arrivals:_Known.add", "if accepted or self.since:", "if False:"
+    ),
+    "test_unusable_rows_follow_the_quarantine_bound": Break(
+        "pipeline.data.input_files:most_aside",
+        "most_of(part.count, recipe.data.quarantine)",
+        "int(part.count * recipe.data.quarantine)",
+    ),
+    "test_name_that_is_not_a_date_and_the_suffix_is_ignored": Break(
+        "pipeline.data.input_files:_day_of", "{re.escape(suffix)}", r"(\.\w+)"
+    ),
+    "test_days_that_vanish_are_named": Break(
+        "pipeline.stages.validate:_gone_days", "return sorted(dates - there)", "return []", ValueError
+    ),
+    "test_unfinished_day_waits_for_the_next_run": Break(
+        "pipeline.data.input_files:find_files", "if _look(path) == looks[path]:", "if True:"
+    ),
+    "test_file_that_grows_after_it_was_read_is_used_as_read": Break(
+        "pipeline.data.input_files:read_part", "file.content", "file.path.read_bytes()"
     ),
     "test_unreadable_day_stops_its_run": Break(
         "pipeline.data.daily_arrivals:_check",
@@ -110,6 +133,12 @@ BREAKS: dict[str, Break] = {
     ),
     "test_file_with_another_checksum_is_refused": Break("pipeline.data.download:_keep", "digest != known", "False"),
     "test_empty_split_error_says_what_to_do": Break("pipeline.data.splits:split_rows", "if rows.empty:", "if False:"),
+    "test_near_copies_are_on_the_side_that_uses_most": Break(
+        "pipeline.data.splits:split_rows", "near_key(item) for item in texts", "str(item) for item in texts"
+    ),
+    "test_unknown_share_is_bounded_in_every_split": Break(
+        "pipeline.stages.tokenize:_check_unknown", "for name in ENCODED_SPLITS", 'for name in ("train",)'
+    ),
     "test_nan_loss_stops_training_for_good": Break(
         "pipeline.training.checkpoints:CheckpointCallback.on_log", "not math.isfinite(float(values[name]))", "False"
     ),

@@ -6,9 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.bounds import most_of
 from pipeline.data import daily_arrivals as arrivals
 from pipeline.data.daily_arrivals import Arrival, Measure
 from pipeline.data.input_files import InputFile, Part
@@ -17,8 +19,9 @@ from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, 
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.tasks.registry import task_of
+from pipeline.tasks.task import more_in_first
 
-FILE = InputFile("day", Path("day"), "")
+FILE = InputFile("day", Path("day"), b"")
 
 
 def recipe_of(name: str, **bounds: Any) -> tuple[Recipe, ArrivalsSpec]:
@@ -32,9 +35,9 @@ def around(chance: float) -> list[tuple[Chances, Level]]:
     """Return bounds by which this probability is just ok, just a warning, and just critical."""
     above, below = chance * 1.001, chance * 0.999
     return [
-        (Chances(warning=below, critical=below / 2), "ok"),
-        (Chances(warning=above, critical=below), "warning"),
-        (Chances(warning=above, critical=above), "critical"),
+        (Chances(warning=below, critical=below / 2, effect=0.01), "ok"),
+        (Chances(warning=above, critical=below, effect=0.01), "warning"),
+        (Chances(warning=above, critical=above, effect=0.01), "critical"),
     ]
 
 
@@ -45,11 +48,12 @@ def table(unknown: list[int], words: list[int]) -> pd.DataFrame:
 # --- levels ---
 
 
-@pytest.mark.parametrize(
-    ("figure", "level"), [(0.05, "ok"), (0.0501, "warning"), (0.3, "warning"), (0.3001, "critical")]
-)
-def test_share_at_its_bound_is_within_it(figure: float, level: Level) -> None:
-    assert Shares(warning=0.05, critical=0.3).level_of(figure) == level
+@pytest.mark.parametrize("rows", [9, 40, 300, 10_000])
+def test_share_allows_the_rows_that_chance_explains(rows: int) -> None:
+    bounds = Shares(warning=0.05, critical=0.3)
+    warning, critical = most_of(rows, 0.05), most_of(rows, 0.3)
+    levels = [arrivals.level_of_rows(bounds, count, rows) for count in (warning, warning + 1, critical, critical + 1)]
+    assert levels == ["ok", "warning", "warning", "critical"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,12 @@ def test_share_at_its_bound_is_within_it(figure: float, level: Level) -> None:
     [(1e-3, "ok"), (0.99e-3, "warning"), (1e-6, "warning"), (0.99e-6, "critical"), (math.nan, "critical")],
 )
 def test_chance_at_its_bound_is_within_it(chance: float, level: Level) -> None:
-    assert Chances(warning=1e-3, critical=1e-6).level_of(chance) == level
+    assert Chances(warning=1e-3, critical=1e-6, effect=0.1).level_of(chance, 0.1) == level
+
+
+@pytest.mark.parametrize(("effect", "level"), [(0.0999, "warning"), (0.1, "critical"), (math.nan, "critical")])
+def test_small_effect_is_never_critical(effect: float, level: Level) -> None:
+    assert Chances(warning=1e-3, critical=1e-6, effect=0.1).level_of(1e-300, effect) == level
 
 
 @pytest.mark.parametrize(
@@ -84,7 +93,17 @@ def test_arrival_is_as_bad_as_its_worst_measure(levels: tuple[Level, ...], worst
 
 
 @pytest.mark.parametrize(
-    ("bad", "rows", "level"), [(1, 200, "ok"), (1, 199, "critical"), (2, 399, "critical"), (0, 0, "ok")]
+    ("bad", "rows", "level"),
+    # Of a Poisson table: P(X >= 6 | 1) = 0.0006, P(X >= 10 | 3.1) = 0.0014 and P(X >= 11 | 3.1) = 0.0004.
+    [
+        (1, 194, "ok"),
+        (1, 20, "ok"),
+        (5, 199, "ok"),
+        (6, 199, "critical"),
+        (10, 620, "ok"),
+        (11, 620, "critical"),
+        (0, 0, "ok"),
+    ],
 )
 def test_unusable_rows_follow_the_quarantine_bound(bad: int, rows: int, level: Level) -> None:
     recipe, _ = recipe_of("nsmc")
@@ -93,18 +112,13 @@ def test_unusable_rows_follow_the_quarantine_bound(bad: int, rows: int, level: L
     numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (rows - bad)})
     measure = arrivals._usable(recipe, part, numbers)
     assert (measure.level, measure.found) == (level, f"{bad:,} of {rows:,}")
+    assert measure.usual == f"at most {most_of(rows, 0.005)}, by 0.5%"
 
 
-def test_unusable_rows_at_the_exact_bound_are_allowed() -> None:
-    # In binary 0.29 * 100 is a little below 29.
-    recipe = load_recipe("nsmc", "embedded", overrides={"data.quarantine": 0.29})
-    part = Part(FILE, Reading(pd.DataFrame({"row": range(100), "text": "하나"}), ()))
-    for bad, level in ((29, "ok"), (30, "critical")):
-        numbers = pd.DataFrame({"number": [math.nan] * bad + [1.0] * (100 - bad)})
-        assert arrivals._usable(recipe, part, numbers).level == level
-
-
-@pytest.mark.parametrize(("again", "level"), [(0, "ok"), (5, "ok"), (6, "warning"), (30, "warning"), (31, "critical")])
+# Of 100 rows, 13 at 5% and 45 at 30% have a probability above 1 in 1,000; one more does not.
+@pytest.mark.parametrize(
+    ("again", "level"), [(0, "ok"), (13, "ok"), (14, "warning"), (45, "warning"), (46, "critical")]
+)
 def test_rows_seen_before_by_id_or_by_text(again: int, level: Level) -> None:
     _, spec = recipe_of("nsmc", seen=Shares(warning=0.05, critical=0.3))
     # Half of them match by id only, half by text only.
@@ -117,7 +131,7 @@ def test_rows_seen_before_by_id_or_by_text(again: int, level: Level) -> None:
     assert (measure.found, measure.level, measure.usual) == (f"{again:.1f}%", level, "at most 5.0%")
 
 
-@pytest.mark.parametrize(("of_test", "level"), [(3, "ok"), (4, "warning"), (10, "warning"), (11, "critical")])
+@pytest.mark.parametrize(("of_test", "level"), [(9, "ok"), (10, "warning"), (20, "warning"), (21, "critical")])
 def test_leaked_rows_match_by_id_or_normalised_text(of_test: int, level: Level) -> None:
     _, spec = recipe_of("nsmc")
     rows = [("t1", (f"{n}",)) if n % 2 else (f"{n}", ("좋 다!!!!",)) for n in range(of_test)]
@@ -212,7 +226,7 @@ def test_lengths_by_the_test_of_kolmogorov_and_smirnov() -> None:
     effective = 0.05 * math.sqrt(2000)
     chance = 2 * sum((-1) ** (k - 1) * math.exp(-2 * k**2 * effective**2) for k in range(1, 9))
     for factor, level in ((0.9, "ok"), (1.1, "critical")):
-        _, spec = recipe_of("nsmc", lengths=Chances(warning=chance * factor, critical=chance * factor))
+        _, spec = recipe_of("nsmc", lengths=Chances(warning=chance * factor, critical=chance * factor, effect=0.05))
         measure = arrivals._lengths(spec, new, old)
         assert (measure.found, measure.usual) == ("50 characters, 1.0% empty", "54 characters, 0.0% empty")
         assert measure.level == level
@@ -243,3 +257,57 @@ def test_rows_without_words_have_no_unknown_words() -> None:
     _, spec = recipe_of("nsmc")
     measure = arrivals._unknown(spec, table([0, 1], [0, 1]), table([0, 0], [0, 0]))
     assert (measure.found, measure.usual) == ("100.00%", "0.00%")
+
+
+# --- effect sizes ---
+
+DAYS = 14
+DRAWN = np.random.default_rng(1)
+
+
+def rows_with(positive: float, rows: int) -> pd.Series[float]:
+    """Return labels of which this share is positive."""
+    return pd.Series((np.arange(rows) < round(positive * rows)).astype(float))
+
+
+@pytest.mark.parametrize("rows", [620, 10_000, 50_000])
+@pytest.mark.parametrize(("shift", "level"), [(0.0, "ok"), (0.01, "below"), (0.07, "below"), (0.09, "critical")])
+def test_labels_of_large_days_are_judged_by_their_shift(rows: int, shift: float, level: str) -> None:
+    # By p-value alone, one point was critical at 50,000 rows.
+    recipe, spec = recipe_of("nsmc")
+    difference = task_of(recipe).label_shift(rows_with(0.8 - shift, rows), rows_with(0.8, DAYS * rows))
+    found = arrivals.Measure.of(difference, spec.labels).level
+    assert (found == "critical") == (level == "critical")
+    if rows == 50_000:
+        assert found == {"ok": "ok", "below": "warning", "critical": "critical"}[level]
+
+
+@pytest.mark.parametrize(("shift", "level"), [(0.05, "warning"), (0.5, "critical")])
+def test_scores_are_judged_by_their_share_of_the_range(shift: float, level: Level) -> None:
+    recipe, spec = recipe_of("klue-sts")
+    old = pd.Series(DRAWN.uniform(0, 4, 50_000))
+    assert arrivals.Measure.of(task_of(recipe).label_shift(old + shift, old), spec.labels).level == level
+
+
+@pytest.mark.parametrize(("longer", "level"), [(4, "warning"), (12, "critical")])
+def test_lengths_of_large_days_are_judged_by_their_distance(longer: int, level: Level) -> None:
+    # Of 100 equally frequent lengths, each that is moved out adds 0.01 to the distance.
+    _, spec = recipe_of("nsmc")
+    lengths = pd.Series([*range(100)] * 500)
+    assert arrivals._lengths(spec, lengths + longer, lengths).level == level
+
+
+@pytest.mark.parametrize(("odd", "level"), [(0.05, "warning"), (0.15, "critical")])
+def test_unknown_words_of_large_days_are_judged_by_their_rows(odd: float, level: Level) -> None:
+    # Cliff's delta is the share of rows with unknown words if no earlier row had any.
+    _, spec = recipe_of("nsmc")
+    count = round(odd * 20_000)
+    new, old = table([1] * count + [0] * (20_000 - count), [5] * 20_000), table([0] * 50_000, [5] * 50_000)
+    assert arrivals._unknown(spec, new, old).level == level
+
+
+def test_ranks_give_mann_whitney_and_cliffs_delta() -> None:
+    # Of nine pairs the first is larger in six and smaller in two.
+    chance, delta = more_in_first([1, 3, 5], [2, 3, 0])
+    assert delta == pytest.approx((6 - 2) / 9)
+    assert 0.05 < chance < 0.5

@@ -20,38 +20,16 @@ from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.validate import validate
+from pipeline.store.artifacts import Artifact, Store
+from tests.support.daily import DAYS, ROWS, day_of, reviews_of, write_day
 from tests.support.published import SMALL, Row, reviews, write_reviews
 from tests.support.small_pipeline import save_base
+from tests.support.tiny_releases import make_artifact
 
 pytestmark = pytest.mark.torch
 
-FIRST = date(2015, 8, 1)
-DAYS, ROWS = 6, 300
-HEADER = "id\tdocument\tlabel"
 LEAKED = "rows of the test file"
 Change = Callable[[list[Row]], Sequence[Row | str]]
-
-
-def day_of(number: int) -> date:
-    return FIRST + timedelta(days=number)
-
-
-def reviews_of(number: int, count: int = ROWS) -> list[Row]:
-    """Return a usual day: 80% positive, with the same lengths and words as other days."""
-    draw = random.Random(number)
-    return [
-        (f"{number}-{n}", f"{number}일 {n}번 영화 " + "좋다 " * draw.randrange(1, 9), str(int(draw.random() < 0.8)))
-        for n in range(count)
-    ]
-
-
-def write_day(data: Path, number: int, rows: Sequence[Row | str], encoding: str = "utf-8") -> Path:
-    file = data / "nsmc" / "daily" / f"{day_of(number)}.txt"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(
-        "\n".join([HEADER, *(row if isinstance(row, str) else "\t".join(row) for row in rows), ""]).encode(encoding)
-    )
-    return file
 
 
 @pytest.fixture
@@ -77,7 +55,7 @@ def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
 def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
     inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
     published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
-    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None)]
+    return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None, {})]
 
 
 def test_run_knows_only_arrivals_before_its_day(job: Job, data: Path) -> None:
@@ -112,8 +90,8 @@ ODD: list[tuple[Change, str]] = [
     (lambda _: reviews_of(2), "rows seen before"),
     (lambda _: [(f"new-{id}", text, label) for id, text, label in reviews_of(2)], "rows seen before"),
     (lambda rows: [(a, b.replace("좋다", "占쏙옙"), c) for a, b, c in rows], "unknown words"),
-    (lambda rows: [*rows[45:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(45, 5000))], LEAKED),
-    (lambda rows: [*rows[45:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5045))], LEAKED),
+    (lambda rows: [*rows[60:], *((f"new-{a}", f"{b}  ", c) for a, b, c in reviews(60, 5000))], LEAKED),
+    (lambda rows: [*rows[60:], *((str(n), f"{n}번 좋다", "1") for n in range(5000, 5060))], LEAKED),
     (lambda rows: [(a, b, "긍정" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
     (lambda rows: [(a, b, "\t" if n < 9 else c) for n, (a, b, c) in enumerate(rows)], "unusable rows"),
     (lambda rows: [",".join(row) for row in rows], "unusable rows"),
@@ -200,7 +178,7 @@ def test_unusual_day_stops_its_run_and_is_skipped(job: Job, data: Path, change: 
 @pytest.mark.parametrize(
     ("overrides", "change", "found"),
     [
-        ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 0.5%\)"),
+        ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 7, by 0.5%\)"),
         ({}, lambda rows: [("" if n < 9 else a, b, c) for n, (a, b, c) in enumerate(rows)], "rows that break a rule"),
         ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "combined.*1 row in 1,0"),
         (
@@ -315,13 +293,94 @@ def test_bad_arrival_row_is_set_aside_with_file(make_job: Callable[..., Job], da
     assert made.manifest.figures["train_rows"] == 60 + DAYS * ROWS - 1
 
 
-def test_undated_arrivals_are_ignored_with_a_warning(job: Job, data: Path) -> None:
-    (data / "nsmc" / "daily" / "2015-8-9.txt").write_text("what?")
-    warnings = validate(job, data).manifest.figures["warnings"]
-    assert any(warning.startswith("nsmc/daily/2015-8-9.txt was ignored") for warning in warnings)
+def test_stray_files_stop_no_run_and_are_named_once(job: Job, data: Path) -> None:
+    usual = validate(job, data)
+    for suffix in (".bak", ".filepart", ".md5", ".part", ".txt.gz"):
+        (data / "nsmc" / "daily" / f"{day_of(DAYS - 1)}{suffix}").write_text("half of a")
+    made = validate(replace(job, force=True), data)
+    assert (made.key, made.manifest.figures["train_rows"]) == (usual.key, usual.manifest.figures["train_rows"])
+    (warning,) = [item for item in made.manifest.figures["warnings"] if "ignored" in item]
+    day = day_of(DAYS - 1)
+    assert warning == (
+        f"ignored in nsmc/daily: {day}.bak, {day}.filepart, {day}.md5 and 2 more; an arrival is named by its date: "
+        "YYYY-MM-DD.txt"
+    )
 
 
-def test_two_files_of_one_day_are_an_error(recipe: Recipe, data: Path) -> None:
-    (data / "nsmc" / "daily" / f"{day_of(2)}.tsv").write_text("what?")
-    with pytest.raises(DataError, match="same date; rule: one file per day"):
-        find_files(recipe, data, day_of(DAYS))
+def test_unfinished_day_waits_for_the_next_run(
+    job: Job, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_day(data, DAYS, reviews_of(DAYS)[:150])
+    night = replace(job, cutoff=day_of(DAYS + 1))
+    # The upload goes on between the two looks at the file.
+    uploads(monkeypatch, file)
+    made = validate(night, data)
+    assert made.manifest.figures["cutoff"] == str(day_of(DAYS - 1))
+    assert f"nsmc: nsmc/daily/{file.name} is still being written, so this run does without it" in caplog.messages
+    monkeypatch.undo()
+    made = validate(replace(night, cutoff=day_of(DAYS + 2)), data)
+    assert made.manifest.figures["cutoff"] == str(day_of(DAYS))
+
+
+def uploads(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    """Make the file recent, and add a row to it whenever somebody waits for it to be finished."""
+    file.touch()
+
+    def wait(_: float) -> None:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write("late\t늦게 온 후기\t1\n")
+
+    monkeypatch.setattr("pipeline.data.input_files.time.sleep", wait)
+
+
+def test_file_that_grows_after_it_was_read_is_used_as_read(job: Job, data: Path) -> None:
+    file = write_day(data, DAYS, reviews_of(DAYS)[:250])
+    inputs = find_files(job.recipe, data, day_of(DAYS + 1))
+    write_day(data, DAYS, reviews_of(DAYS, 600))
+    (digest,) = [item.digest for item in inputs.arrivals if item.path == file]
+    part = read_part(job.recipe, inputs.arrivals[-1])
+    # The digest of 250 rows must not name 600.
+    assert (part.count, part.file.digest) == (250, digest)
+    assert find_files(job.recipe, data, day_of(DAYS + 1)).arrivals[-1].digest != digest
+
+
+def champion_of(store: Store, validated: Artifact) -> Artifact:
+    """Return a release with the part that names the arrivals it was trained on."""
+    return make_artifact(store, "release", "nsmc", {"validated": {"ref": validated.ref, "key": validated.key}})
+
+
+def gone(made: Artifact) -> list[str]:
+    """Return the warnings about arrivals that are gone."""
+    return [warning for warning in made.manifest.figures["warnings"] if "no file any more" in warning]
+
+
+def test_days_that_vanish_are_named(job: Job, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All that the champion was trained on is known to it, so it is not asked for answers.
+    champion = champion_of(job.store, validate(job, data))
+    monkeypatch.setattr("pipeline.stages.validate.try_champion", lambda *_: {})
+    assert gone(validate(job, data, champion)) == []
+    for number in range(DAYS - 1):
+        (data / "nsmc" / "daily" / f"{day_of(number)}.txt").unlink()
+    assert gone(validate(job, data, champion)) == [
+        "5 days of arrivals that the champion was trained on have no file any more: 2015-08-01, 2015-08-02, 2015-08-03 "
+        "and 2 more; restore the files unless they were deleted on purpose"
+    ]
+    # With no day left, too, and in the key: a run that knows of no champion has another result.
+    (data / "nsmc" / "daily" / f"{day_of(DAYS - 1)}.txt").unlink()
+    assert gone(validate(job, data, champion))[0].startswith("6 days of arrivals")
+    assert gone(validate(job, data)) == []
+
+
+def test_days_after_the_runs_date_have_not_vanished(job: Job, data: Path) -> None:
+    champion = champion_of(job.store, validate(job, data))
+    shutil.rmtree(data / "nsmc" / "daily")
+    backfilled = replace(job, cutoff=day_of(2))
+    assert gone(validate(backfilled, data, champion))[0].startswith("2 days of arrivals")
+
+
+def test_corrected_or_unfinished_day_has_not_vanished(job: Job, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    champion = champion_of(job.store, validate(job, data))
+    monkeypatch.setattr("pipeline.stages.validate.try_champion", lambda *_: {})
+    write_day(data, 1, reviews_of(1)[1:])
+    uploads(monkeypatch, data / "nsmc" / "daily" / f"{day_of(2)}.txt")
+    assert gone(validate(job, data, champion)) == []

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pipeline.data.input_files import InputFile, InputFiles, Part, find_files, join_parts
+from pipeline.data.input_files import SETTLE_SECONDS, InputFile, InputFiles, Part, find_files, join_parts, read_part
 from pipeline.data.reading import Broken, Reading
 from pipeline.errors import DataError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from tests.support.published import SMALL, reviews, write_reviews
+from tests.support.published import SMALL, reviews, write_pairs, write_reviews
 
 
 @pytest.fixture
@@ -26,15 +28,17 @@ def data(tmp_path: Path) -> Path:
     write_reviews(tmp_path, reviews(3, 1), reviews(3, 10))
     daily = tmp_path / "nsmc" / "daily"
     (daily / "2015-08-05.txt").parent.mkdir()
-    for name in ("2015-08-01.txt", "2015-08-02.tsv", "2015-07-31.txt"):
+    for name in ("2015-08-01.txt", "2015-08-02.txt", "2015-07-31.txt"):
         (daily / name).write_text(name)
+        # Its upload ended an hour ago.
+        os.utime(daily / name, (time.time() - 3600,) * 2)
     return tmp_path
 
 
 def part(name: str, rows: list[int], broken: tuple[int, ...] = ()) -> Part:
     """Return a file with readable and broken rows at the given lines."""
     items = [Broken(row=row, rule="a rule", text="text") for row in broken]
-    return Part(InputFile(name, Path(name), ""), Reading(pd.DataFrame({"row": rows}), items))
+    return Part(InputFile(name, Path(name), b""), Reading(pd.DataFrame({"row": rows}), items))
 
 
 def names(found: InputFiles) -> list[str]:
@@ -47,7 +51,7 @@ def names(found: InputFiles) -> list[str]:
         (date(2015, 7, 31), []),
         (date(2015, 8, 1), ["2015-07-31.txt"]),
         (date(2015, 8, 2), ["2015-07-31.txt", "2015-08-01.txt"]),
-        (date(2015, 8, 3), ["2015-07-31.txt", "2015-08-01.txt", "2015-08-02.tsv"]),
+        (date(2015, 8, 3), ["2015-07-31.txt", "2015-08-01.txt", "2015-08-02.txt"]),
     ],
 )
 def test_arrivals_are_those_before_the_day_oldest_first(
@@ -63,24 +67,96 @@ def test_arrivals_are_those_before_the_day_oldest_first(
 
 
 @pytest.mark.parametrize(
-    "name", ["2015-13-01.txt", "2015-8-1.txt", "2015-08-01", "x2015-08-01.txt", "2015-08-01.txt.gz"]
+    "name",
+    [
+        "2015-13-01.txt",
+        "2015-8-1.txt",
+        "2015-08-09",
+        "x2015-08-09.txt",
+        "2015-08-09.txt.gz",
+        "2015-08-09.txt~",
+        "2015-08-09.filepart",
+        "2015-08-09.bak",
+        "2015-08-09.TXT",
+        "2015-08-09_txt",
+        "２015-08-09.txt",
+        ".2015-08-09.txt.Xy12Zw",
+        # Beside the file of that day.
+        "2015-08-01.md5",
+        "2015-08-01.tsv",
+        "2015-08-01.json",
+    ],
 )
-def test_name_that_is_no_date_is_not_read(recipe: Recipe, data: Path, name: str) -> None:
+def test_name_that_is_not_a_date_and_the_suffix_is_ignored(recipe: Recipe, data: Path, name: str) -> None:
     (data / "nsmc" / "daily" / name).write_text("what?")
     found = find_files(recipe, data, date(2016, 1, 1))
-    assert found.ignored == (f"nsmc/daily/{name}",)
-    assert len(found.arrivals) == 3
+    assert found.ignored == (name,)
+    assert names(found) == ["2015-07-31.txt", "2015-08-01.txt", "2015-08-02.txt"]
 
 
 def test_directory_named_as_a_day_is_not_read(recipe: Recipe, data: Path) -> None:
     (data / "nsmc" / "daily" / "2015-08-09.txt").mkdir()
-    assert find_files(recipe, data, date(2016, 1, 1)).ignored == ("nsmc/daily/2015-08-09.txt",)
+    assert find_files(recipe, data, date(2016, 1, 1)).ignored == ("2015-08-09.txt",)
 
 
-def test_day_with_two_files_raises_naming_both(recipe: Recipe, data: Path) -> None:
-    (data / "nsmc" / "daily" / "2015-08-01.tsv").write_text("what?")
-    with pytest.raises(DataError, match=r"2015-08-01\.tsv and .*2015-08-01\.txt have the same date; rule: one file"):
-        find_files(recipe, data, date(2016, 1, 1))
+def test_suffix_is_that_of_the_train_file(tmp_path: Path) -> None:
+    arrivals = load_recipe("nsmc", "embedded").data.arrivals
+    pairs = load_recipe("klue-sts", "embedded")
+    recipe = pairs.model_copy(update={"data": pairs.data.model_copy(update={"arrivals": arrivals})})
+    write_pairs(tmp_path, [], [])
+    (tmp_path / "nsmc" / "daily").mkdir(parents=True)
+    for suffix in ("json", "txt"):
+        (tmp_path / "nsmc" / "daily" / f"2015-08-01.{suffix}").write_text("[]")
+    found = find_files(recipe, tmp_path, date(2016, 1, 1))
+    assert (names(found), found.ignored) == (["2015-08-01.json"], ("2015-08-01.txt",))
+
+
+def test_day_that_cannot_be_read_is_a_fault_of_that_day(recipe: Recipe, data: Path) -> None:
+    # A file that exists and whose content the system refuses, also for root.
+    (data / "nsmc" / "daily" / "2015-08-03.txt").symlink_to("/proc/self/mem")
+    found = find_files(recipe, data, date(2016, 1, 1))
+    assert names(found)[-1] == "2015-08-03.txt"
+    with pytest.raises(DataError, match=r"2015-08-03\.txt cannot be read: Input/output error; check its permissions"):
+        read_part(recipe, found.arrivals[-1])
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that were waited for files to be finished."""
+    waited: list[float] = []
+    monkeypatch.setattr("pipeline.data.input_files.time.sleep", waited.append)
+    return waited
+
+
+@pytest.mark.parametrize(("age", "looks_twice"), [(30, True), (-3600, True), (3600, False)])
+def test_only_recently_changed_files_are_looked_at_twice(
+    recipe: Recipe, data: Path, waits: list[float], age: float, looks_twice: bool
+) -> None:
+    changed = time.time() - age
+    for file in (data / "nsmc" / "daily").iterdir():
+        os.utime(file, (changed, changed))
+    assert len(find_files(recipe, data, date(2016, 1, 1)).arrivals) == 3
+    assert waits == ([SETTLE_SECONDS] if looks_twice else [])
+
+
+@pytest.mark.parametrize("change", ["size", "time"])
+def test_file_that_changes_between_two_looks_is_unfinished(
+    recipe: Recipe, data: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    file, now = data / "nsmc" / "daily" / "2015-08-01.txt", time.time()
+    os.utime(file, (now, now))
+
+    def upload(_: float) -> None:
+        if change == "size":
+            file.write_text(file.read_text() + "more")
+        changed = now if change == "size" else now + 1
+        os.utime(file, (changed, changed))
+
+    monkeypatch.setattr("pipeline.data.input_files.time.sleep", upload)
+    found = find_files(recipe, data, date(2016, 1, 1))
+    assert (names(found), found.unfinished) == (["2015-07-31.txt", "2015-08-02.txt"], ("nsmc/daily/2015-08-01.txt",))
+    monkeypatch.setattr("pipeline.data.input_files.time.sleep", lambda _: None)
+    assert find_files(recipe, data, date(2016, 1, 1)).unfinished == ()
 
 
 def test_digest_is_that_of_the_content(recipe: Recipe, data: Path) -> None:

@@ -40,7 +40,7 @@ def test_not_the_same(one: str, other: str) -> None:
 
 
 def rows_of(recipe: Recipe, file: Path, split: str) -> SplitRows:
-    return join_parts(split, [Part(InputFile(file.name, file, ""), read_file(recipe, file))])  # type: ignore[arg-type]
+    return join_parts(split, [Part(InputFile(file.name, file, b""), read_file(recipe, file))])  # type: ignore[arg-type]
 
 
 def measured(tmp_path: Path, train: list[Row], test: list[Row]) -> tuple[dict[str, Overlap], list[Repeated]]:

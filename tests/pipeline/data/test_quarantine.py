@@ -17,7 +17,7 @@ from pipeline.store.artifacts import Store
 from tests.support.published import pairs, reviews, write_pairs, write_reviews
 
 MakeJob = Callable[..., Job]
-#: 1 of 60 rows may be set aside, 2 may not.
+#: Six of 60 to 70 rows may be set aside, and four of 30 (`pipeline.bounds.most_of`).
 BOUND = {"data.min_train_rows": 40, "data.min_test_rows": 20, "data.quarantine": 0.02}
 
 
@@ -92,24 +92,29 @@ def test_train_row_with_test_id_is_set_aside(make_job: MakeJob, tmp_path: Path) 
 
 def test_too_many_bad_rows_stop_the_run(make_job: MakeJob, store: Store, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
-    write_reviews(tmp_path, [*reviews(60, 1), ("98", "하나", "7"), ("", "둘", "1")], reviews(30, 5000))
+    bad = [(f"9{n}", f"하나 {n}", "7") for n in range(5)]
+    write_reviews(tmp_path, [*reviews(60, 1), *bad, ("", "둘", "1")], reviews(30, 5000))
+    made = validate(make_job(recipe), tmp_path)
+    assert (made.figures["quarantined"], made.figures["train_rows"]) == (6, 60)
+    write_reviews(tmp_path, [*reviews(60, 1), *bad, ("", "둘", "1"), ("96", "셋", "8")], reviews(30, 5000))
     with pytest.raises(DataError) as caught:
         validate(make_job(recipe), tmp_path)
     text = str(caught.value)
-    assert """the rule "no id is empty": line 63 (id '')""" in text
-    assert "line 62 (id 98, label 7)" in text
-    assert "2 of 62 rows break a rule for single rows, but at most 1 (2.0%, data.quarantine) may be set aside" in text
-    assert store.newest("validate", "nsmc") is None
+    assert """the rule "no id is empty": line 67 (id '')""" in text
+    assert "line 62 (id 90, label 7)" in text
+    assert "7 of 67 rows break a rule for single rows, but at most 6 (2.0%, data.quarantine) may be set aside" in text
     rejected = store.newest("rejected-data", "nsmc")
     assert rejected is not None
-    assert len(aside(rejected.path)) == 2
+    assert len(aside(rejected.path)) == 7
+    assert len(store.refs("validate", "nsmc")) == 1
 
 
 def test_the_bound_is_held_file_by_file(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
-    # One row of 30 is more than 2% of the test file, and less than 2% of both.
-    write_reviews(tmp_path, reviews(60, 1), [*reviews(29, 5000), ("98", "하나", "7")])
-    with pytest.raises(DataError, match=r"ratings_test\.txt: 1 of 30 rows breaks a rule for single rows"):
+    # Five rows of 30 are too many for the test file, and not for both files together.
+    bad = [(f"9{n}", f"하나 {n}", "7") for n in range(5)]
+    write_reviews(tmp_path, reviews(60, 1), [*reviews(25, 5000), *bad])
+    with pytest.raises(DataError, match=r"ratings_test\.txt: 5 of 30 rows break a rule for single rows"):
         validate(make_job(recipe), tmp_path)
 
 

@@ -72,12 +72,31 @@ def test_measure_of_scores_says_mean_error_and_level(error: float, level: str) -
     assert (found.name, found.usual, found.level) == ("champion", "0.40", level)
 
 
-def test_pairs_of_a_day_are_those_with_texts_and_a_score_in_range(tmp_path: Path) -> None:
+def test_pairs_of_a_day_are_those_with_texts_and_a_score_in_range() -> None:
     def pair(guid: str, score: float | str, first: str | None = "하나") -> dict[str, Any]:
         return {"guid": guid, "source": "s", "sentence1": first, "sentence2": "둘", "labels": {"real-label": score}}
 
     items = [pair("a", 0.0), pair("b", 5.0), pair("c", 5.1), pair("d", -0.1), pair("e", "none"), pair("f", 1.0, None)]
-    (tmp_path / "day.json").write_text(json.dumps(items), encoding="utf-8")
-    rows = trial._rows(PAIRS, InputFile("day.json", tmp_path / "day.json", ""))
+    rows = trial._rows(PAIRS, InputFile("day.json", Path("day.json"), json.dumps(items).encode()))
     assert rows is not None
     assert (rows["id"].tolist(), rows["label"].tolist()) == (["a", "b"], [0.0, 5.0])
+
+
+@pytest.mark.parametrize(("gap", "level"), [(0.0, "ok"), (0.02, "warning"), (0.045, "warning"), (0.06, "critical")])
+def test_fall_of_a_large_day_is_judged_by_its_size(gap: float, level: str) -> None:
+    # On 50,000 rows, one point has a p-value of 1e-10 or less.
+    assert ARRIVALS is not None
+    rows, good = 50_000, round((0.88 - gap) * 50_000)
+    test = pd.DataFrame({"label": np.zeros(50_000, int), "prediction": np.repeat([0, 1], [44_000, 6_000])})
+    answers = probabilities(*np.repeat([0, 1], [good, rows - good]))
+    assert trial._compare(REVIEWS, ARRIVALS, REVIEWS.labels, test, day(*np.zeros(rows, int)), answers).level == level
+
+
+def test_large_rise_of_errors_is_judged_by_its_size() -> None:
+    assert ARRIVALS is not None
+    test = pd.DataFrame({"label": np.full(20_000, 2.5), "prediction": spread(0.5, 20_000)})
+    levels = [
+        trial._compare(PAIRS, ARRIVALS, (), test, day(*np.full(20_000, 2.5)), spread(error, 20_000)).level
+        for error in (0.5, 0.53, 0.6)
+    ]
+    assert levels == ["ok", "warning", "critical"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -77,8 +77,10 @@ def arrived(road: Road, sample: Path, tmp_path: Path) -> Callable[[Callable[[pd.
     return write
 
 
-def tried(job: Job, champion: Artifact | None, data: Path) -> dict[str, Measure]:
-    return try_champion(job, champion, find_files(job.recipe, data, NIGHT).arrivals)
+def tried(
+    job: Job, champion: Artifact | None, data: Path, night: date = NIGHT, accepted: Collection[str] = ()
+) -> dict[str, Measure]:
+    return try_champion(job, champion, find_files(job.recipe, data, night).arrivals, accepted)
 
 
 def as_it_is(day: pd.DataFrame) -> pd.DataFrame:
@@ -153,3 +155,21 @@ def test_a_champion_that_cannot_be_read_stops_the_night(how: str, road: Road, ar
     broken = champion_of(road, trained=trained)
     with pytest.raises(ArtifactError, match=rf"the champion {broken.ref} cannot be read"):
         tried(road.job, broken, arrived(as_it_is))
+
+
+def test_day_like_an_accepted_one_is_no_fall(road: Road, champion: Artifact, arrived: Callable[..., Path]) -> None:
+    data = arrived(half_turned)
+    daily = data / "nsmc" / "daily"
+    # The next day continues like it; on the day after that, no label is right.
+    first = (daily / f"{DAY}.txt").read_text(encoding="utf-8")
+    (daily / "2026-11-02.txt").write_text(first + "\n", encoding="utf-8")
+    all_turned = arrived(lambda day: day.assign(label=1 - day["label"]))
+    (daily / "2026-11-03.txt").write_bytes((all_turned / "nsmc" / "daily" / f"{DAY}.txt").read_bytes())
+    (daily / f"{DAY}.txt").write_text(first, encoding="utf-8")
+    night = date(2026, 11, 4)
+    one, two, three = tried(road.job, champion, data, night).values()
+    assert {one.level, two.level, three.level} == {"critical"}
+    accepted = find_files(road.recipe, data, NIGHT).arrivals[0].digest
+    one, two, three = tried(road.job, champion, data, night, {accepted}).values()
+    assert (one.level, two.level, three.level) == ("critical", "ok", "critical")
+    assert two.usual != one.usual

@@ -34,12 +34,13 @@ def job(make_job: Callable[..., Job]) -> Job:
 
 
 @pytest.fixture
-def arrive(tmp_path: Path) -> Callable[..., InputFile]:
+def arrive() -> Callable[..., InputFile]:
     """`arrive(name, text)`: a file of arrivals whose digest is its name."""
 
     def arrive(name: str, text: str = DAY) -> InputFile:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        return InputFile(f"nsmc/daily/{name}", tmp_path / name, digest=name)
+        file = InputFile(f"nsmc/daily/{name}", Path(name), text.encode())
+        vars(file)["digest"] = name
+        return file
 
     return arrive
 

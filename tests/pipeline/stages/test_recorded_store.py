@@ -16,7 +16,7 @@ import pytest
 from pipeline.job import open_job
 from pipeline.recipes.overrides import read_overrides
 from pipeline.settings import ROOT, Settings
-from pipeline.stages.stage import DECIDE, STAGES, run_stage
+from pipeline.stages.stage import DECIDE, STAGES, TOKENIZE, run_stage
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
@@ -61,9 +61,10 @@ def test_every_stage_reuses_recorded_artifact(recipe: str, recorded: Store, sett
     for stage in STAGES:
         (key,) = recorded.list(f"{stage.kind}/{recipe}")
         step = run_stage(job, stage, [made[kind] for kind in stage.inputs])
-        # The gate has got another rule since, so a decision is made again; nothing is built from a decision.
-        assert (step.artifact.key == key, step.reused) == (stage is not DECIDE,) * 2, stage.name
-        made[stage.kind] = step.artifact
+        # Since then, near copies of a text stay on one side of the split, and the gate has got another rule.
+        assert (step.artifact.key == key, step.reused) == (stage not in (TOKENIZE, DECIDE),) * 2, stage.name
+        # The next stages are asked with the recorded artifact, because nothing else in their keys has changed.
+        made[stage.kind] = recorded.open(recorded.refs(stage.kind, recipe)[-1])
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.splits import split_of, split_rows
-from pipeline.errors import BaseModelError, DataError
+from pipeline.data.overlap import near_key
+from pipeline.data.splits import TRAIN_SPLITS, split_of, split_rows
+from pipeline.errors import BaseModelError, DataError, RefusedError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
 from pipeline.recipes.kinds.inputs import JoinedPair, SeparatePair, SingleText
 from pipeline.recipes.kinds.task_kind import TaskKind
 from pipeline.settings import ROOT
-from pipeline.stages.tokenize import tokenize
-from pipeline.store.artifacts import Store
+from pipeline.stages.tokenize import ENCODED_SPLITS, _check_unknown, tokenize
+from pipeline.store.artifacts import Artifact, Store
+from tests.support.gate_releases import republished
 from tests.support.small_pipeline import Road, make_validated, open_road, save_base, small_recipe
 
 pytestmark = pytest.mark.torch
@@ -267,6 +269,43 @@ def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[s
     assert sides(texts).items() <= sides(others + texts).items()
 
 
+#: A text and near copies of it, with other white space or repeated letters.
+COPIES = st.text("가나다 !ㅋ", min_size=1, max_size=6)
+
+
+def sides_of(texts: list[str]) -> dict[str, str]:
+    """Return the side of each text in a file of these texts and of one text that is certain to be on each side."""
+    sure = {split_of((text,), REVIEWS.data): text for text in (f"확실한 글 {number}" for number in range(200))}
+    rows = pd.DataFrame({"text": [*sure.values(), *texts]})
+    return {text: side for side, part in split_rows(REVIEWS, rows).items() for text in part["text"]}
+
+
+@settings(deadline=None)
+@given(st.lists(COPIES, min_size=2, max_size=40))
+def test_near_copies_are_on_the_side_that_uses_most(texts: list[str]) -> None:
+    found = sides_of(texts)
+    for text in texts:
+        copies = [other for other in texts if near_key((other,)) == near_key((text,))]
+        own = {split_of((other,), REVIEWS.data) for other in copies}
+        assert found[text] == next(side for side in TRAIN_SPLITS if side in own)
+
+
+@settings(deadline=None)
+@given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20))
+def test_held_out_rows_were_held_out_from_any_part_of_the_data(texts: list[str], later: list[str]) -> None:
+    before, after = sides_of(texts), sides_of(texts + later)
+    assert {text for text in texts if after[text] == "gate"} <= {text for text in texts if before[text] == "gate"}
+
+
+def test_near_copies_of_gate_rows_are_found_in_training() -> None:
+    # Otherwise the tests above would hold of nothing: with other white space, a text has another place.
+    pairs = [(f"재미있는 영화 {number}", f"재미있는영화 {number}") for number in range(200)]
+    apart = [pair for pair in pairs if len({split_of((text,), REVIEWS.data) for text in pair}) == 2]
+    assert len(apart) > 20
+    found = sides_of([text for pair in apart for text in pair])
+    assert all(found[left] == found[right] for left, right in apart)
+
+
 def test_larger_gate_share_keeps_all_gate_rows() -> None:
     larger = small_recipe("nsmc", data__gate_share=0.3)
     for number in range(300):
@@ -351,17 +390,32 @@ def test_a_base_model_brings_its_own_tokenizer(tmp_path: Path) -> None:
     assert len(road.tokenized.manifest.figures["base"]["revision"]) == 64
 
 
-@pytest.mark.parametrize(("vocabulary", "warned"), [("an English base model", True), (None, False)])
-def test_base_model_that_knows_no_word_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, vocabulary: str | None, warned: bool
-) -> None:
-    rows = open_road(small_recipe("nsmc"), tmp_path / "probe", train=100, test=20).rows["train"]
-    base = save_base(tmp_path / "base", [vocabulary] if vocabulary else rows["text"].tolist())
-    road = open_road(small_recipe("nsmc", model__base=str(base)), tmp_path / "home", train=100, test=20)
-    found = road.tokenized.manifest.figures["train"]["unknown"]
-    assert (found > 0.5) is warned
-    message = f"nsmc: {100 * found:.0f}% of the tokens of the train rows are unknown to base model {base}"
-    assert (message in caplog.text) is warned
+def test_vocabulary_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    # As SentencePiece marks words, and in Latin letters: nothing of a Korean review is known.
+    base = save_base(tmp_path / "base", ["▁this ▁is ▁not ▁korean ▁at ▁all"])
+    bound = small_recipe("nsmc", model__base=str(base), model__unknown_share=0.1)
+    road = open_road(bound, tmp_path / "home", train=300, test=20)
+    message = r"does not fit the texts: \[UNK\] stands for [\d.]+% of train, .* of test, .* allows 10\.0%"
+    for _ in range(2):
+        # Also if the tokens are reused.
+        with pytest.raises(RefusedError, match=message):
+            tokenize(road.job, road.validated)
+    (made,) = road.job.store.refs("tokenize", "nsmc")
+    figures = road.job.store.open(made).manifest.figures
+    assert min(figures[name]["unknown"] for name in ENCODED_SPLITS) > 0.5
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "gate", "test"])
+def test_unknown_share_is_bounded_in_every_split(reviews: Road, split: str) -> None:
+    bound, known = small_recipe("nsmc", model__unknown_share=0.1), reviews.tokenized.manifest.figures
+
+    def with_share(share: float) -> Artifact:
+        changed = {name: {**known[name], "unknown": share if name == split else 0.0} for name in ENCODED_SPLITS}
+        return republished(reviews.tokenized, figures=known | changed)
+
+    _check_unknown(bound, with_share(0.1))
+    with pytest.raises(RefusedError, match=rf"stands for 10\.0% of {split}, and model\.unknown_share allows 10\.0%"):
+        _check_unknown(bound, with_share(0.1001))
 
 
 def test_unsuitable_base_model_stops_tokenize(tmp_path: Path) -> None:
