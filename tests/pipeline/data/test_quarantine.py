@@ -95,7 +95,7 @@ def test_too_many_bad_rows_stop_the_run(make_job: MakeJob, store: Store, tmp_pat
     bad = [(f"9{n}", f"하나 {n}", "7") for n in range(5)]
     write_reviews(tmp_path, [*reviews(60, 1), *bad, ("", "둘", "1")], reviews(30, 5000))
     made = validate(make_job(recipe), tmp_path)
-    assert (made.figures["quarantined"], made.figures["train_rows"]) == (6, 60)
+    assert (made.manifest.figures["quarantined"], made.manifest.figures["train_rows"]) == (6, 60)
     write_reviews(tmp_path, [*reviews(60, 1), *bad, ("", "둘", "1"), ("96", "셋", "8")], reviews(30, 5000))
     with pytest.raises(DataError) as caught:
         validate(make_job(recipe), tmp_path)
