@@ -22,7 +22,8 @@ from pipeline.job import Job, keep_libraries_home, open_job
 from pipeline.recipes.loading import recipe_names
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
-from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE, run_stage
+from pipeline.stages.running import run_stage
+from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import EvaluationFigures, TrainingFigures
 from pipeline.tasks.registry import task_of
@@ -123,7 +124,7 @@ def baseline(job: Job) -> dict[str, Any] | None:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     from pipeline.data.reading import read_split
-    from pipeline.tasks.bi_encoder import fit_line
+    from pipeline.tasks.regression import fit_line
 
     assert job.settings.data is not None
     train, test = (read_split(job.recipe, job.settings.data, split) for split in ("train", "test"))

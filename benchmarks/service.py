@@ -31,7 +31,8 @@ from pipeline.cli.options import overrides
 from pipeline.errors import ArtifactError
 from pipeline.job import keep_libraries_home, open_job, open_store
 from pipeline.settings import ROOT, load_settings
-from pipeline.stages.stage import STAGES, run_stage
+from pipeline.stages.running import run_stage
+from pipeline.stages.stage import STAGES
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card

@@ -105,7 +105,8 @@ def one_side(arguments: argparse.Namespace) -> dict[str, Any]:
     from pipeline.cli.options import overrides
     from pipeline.job import keep_libraries_home, open_job
     from pipeline.settings import load_settings
-    from pipeline.stages.stage import TOKENIZE, VALIDATE, run_stage
+    from pipeline.stages.running import run_stage
+    from pipeline.stages.stage import TOKENIZE, VALIDATE
     from pipeline.store.figures import TokenizationFigures
 
     if arguments.side == "usual":

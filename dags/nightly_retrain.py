@@ -25,11 +25,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from approval import HOURS, Approval
 from pipeline.errors import AbsentDataError, RecipeError, RejectedDataError
 from pipeline.job import OVERRIDES
-from pipeline.recipes.files import read_toml
-from pipeline.recipes.loading import RECIPES, recipe_names
+from pipeline.recipes.files import RECIPES, read_toml
+from pipeline.recipes.loading import recipe_names
 from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
-from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, run_deploy
+from pipeline.stages.running import run_deploy
+from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.verdicts import find_bar, find_hold, find_waiver

@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
 from pipeline.settings import Settings, load_settings
+from pipeline.stages.running import build
 from pipeline.stages.stage import DECIDE, Stage
 from pipeline.store.figures import DecisionFigures
 
@@ -103,7 +104,7 @@ def skip(reason: str) -> AirflowSkipException:
 
 def make(job: Job, stage: Stage, *refs: str) -> str:
     """Run `stage` on the artifacts at `refs` and return the ref of its artifact, built or reused."""
-    return stage.run(job, *map(job.store.open, refs)).ref
+    return build(job, stage, *map(job.store.open, refs)).ref
 
 
 def make_told(job: Job, stage: Stage, *refs: str) -> str:

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.devices import cuda_devices
 from pipeline.errors import RecipeError, SaebyeokError
 from pipeline.loopback import is_loopback
-from pipeline.recipes.files import NAMING, misnamed_files
-from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
+from pipeline.recipes.files import NAMING, RECIPES, misnamed_files
+from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.bootstrap import canonical
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem

@@ -10,7 +10,8 @@ from pipeline.cli.console import say
 from pipeline.cli.output import RunOutcome, say_done, say_start, step_document
 from pipeline.job import Job
 from pipeline.progress import format_duration
-from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of, run_deploy, run_stage
+from pipeline.stages.running import run_deploy, run_stage
+from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card

@@ -15,7 +15,7 @@ from scipy import stats
 from pipeline.bounds import most_of
 from pipeline.data.input_files import InputFile, Part, most_aside, read_part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split, has_text
+from pipeline.data.reading import Split, has_text, valid_numbers
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares
@@ -178,8 +178,7 @@ def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
     rows = part.reading.rows
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
-    task = task_of(recipe)
-    numbers = task.valid_numbers(task.label_numbers(rows["label"]))
+    numbers = valid_numbers(recipe, rows["label"])
     return pd.DataFrame(
         {"id": rows["id"], "texts": texts, "joined": [" ".join(item) for item in texts], "number": numbers}
     )

@@ -11,9 +11,8 @@ from typing import Literal
 import pandas as pd
 
 from pipeline.data.input_files import SplitRows
-from pipeline.data.reading import SPLITS, Split, row_unit, write_table
+from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, write_table
 from pipeline.recipes.schema import Recipe
-from pipeline.tasks.registry import task_of
 from pipeline.texts import composed
 
 FILE = "overlap.tsv"
@@ -113,7 +112,7 @@ def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "row": rows["row"].to_numpy(),
-            "label": task_of(recipe).label_numbers(rows["label"]).to_numpy(),
+            "label": label_numbers(recipe, rows["label"]).to_numpy(),
             "written": rows["label"].fillna("").to_numpy(),
             "shown": [" | ".join(item) for item in texts],
             "exact": ["\x1f".join(item) for item in texts],

@@ -12,11 +12,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.errors import AbsentDataError, DataError
-from pipeline.recipes.files import published_files
+from pipeline.recipes.files import RECIPES, published_files
 from pipeline.recipes.kinds.inputs import TEXTS
-from pipeline.recipes.loading import RECIPES
 from pipeline.recipes.schema import Recipe
-from pipeline.tasks.registry import task_of
 from pipeline.texts import composed, visible
 
 Split = Literal["train", "test"]
@@ -99,12 +97,12 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
     bad = rows[~has_label(recipe, rows)]
     places = [f"{unit} {row} ({shown_label(label)})" for row, label in zip(bad["row"], bad["label"], strict=True)]
     _refuse(file, label_rule(recipe), places)
-    return finished(recipe, rows, task_of(recipe).label_numbers(rows["label"]))
+    return finished(recipe, rows, label_numbers(recipe, rows["label"]))
 
 
 def finished(recipe: Recipe, rows: pd.DataFrame, numbers: pd.Series[float]) -> pd.DataFrame:
     """Return the table of `read_split`, from the rows of `read_rows` and the numbers of their valid labels."""
-    return rows.drop(columns="row").assign(label=numbers.astype(task_of(recipe).label_type))
+    return rows.drop(columns="row").assign(label=numbers.astype(recipe.task.label_type))
 
 
 def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
@@ -160,8 +158,19 @@ def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
 
 def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
     """Return whether each row has a valid label."""
-    task = task_of(recipe)
-    return task.valid_numbers(task.label_numbers(rows["label"])).notna()
+    return valid_numbers(recipe, rows["label"]).notna()
+
+
+def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
+    """Return the numbers of labels in a data file; NaN if a label is missing or cannot be read."""
+    numbers = {label: recipe.task.label_number(recipe, label) for label in labels.dropna().unique()}
+    return labels.map(numbers).astype("float64")
+
+
+def valid_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
+    """Return the numbers of `label_numbers`, with NaN for those out of range."""
+    numbers = label_numbers(recipe, labels)
+    return numbers.where([recipe.task.is_valid(recipe, number) for number in numbers])
 
 
 def shown_label(label: object) -> str:

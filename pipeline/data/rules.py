@@ -28,6 +28,7 @@ from pipeline.data.reading import (
     Split,
     has_label,
     has_text,
+    label_numbers,
     label_rule,
     row_unit,
     shown_label,
@@ -35,7 +36,6 @@ from pipeline.data.reading import (
 )
 from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
-from pipeline.tasks.registry import task_of
 from pipeline.texts import visible
 
 
@@ -147,7 +147,7 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
     own = pd.MultiIndex.from_frame(rows[texts])
     return rows.assign(
         split=split,
-        label_number=task_of(recipe).label_numbers(rows["label"]),
+        label_number=label_numbers(recipe, rows["label"]),
         in_train=own.isin(known) & is_test,
         id_in_test=rows["id"].isin(tables["test"]["id"]) & (not is_test),
         contradicts=own.isin(disputed),

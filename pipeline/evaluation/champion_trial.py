@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.data.daily_arrivals import Measure, milder
 from pipeline.data.input_files import InputFile, read_part
-from pipeline.data.reading import finished, has_label, has_text
+from pipeline.data.reading import finished, has_label, has_text, label_numbers
 from pipeline.errors import DataError
 from pipeline.evaluation.champions import load_rival
 from pipeline.job import Job
@@ -75,7 +75,7 @@ def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
     rows = rows[has_text(recipe, rows) & has_label(recipe, rows)]
     if rows.empty:
         return None
-    return finished(recipe, rows, task_of(recipe).label_numbers(rows["label"])).reset_index(drop=True)
+    return finished(recipe, rows, label_numbers(recipe, rows["label"])).reset_index(drop=True)
 
 
 def _last_accepted(file: InputFile, arrivals: Sequence[InputFile], accepted: Collection[str]) -> InputFile | None:

@@ -33,6 +33,7 @@ from pipeline.export.onnx_rewrite import (
     part_outliers,
     usual_channels,
 )
+from pipeline.metrics import Numbers
 from pipeline.models.network import Network
 from pipeline.tasks.trained import Trained
 
@@ -44,7 +45,6 @@ FLOAT = onnx.TensorProto.FLOAT
 STEPS, NOISE = 255, 0.05
 
 #: Inputs of one session call by name, (batch, length) each.
-Feed = Mapping[str, np.ndarray[Any, Any]]
 
 
 class Exported(nn.Module):
@@ -154,7 +154,7 @@ def to_cpu(source: Path, target: Path) -> None:
     onnx.save(model, str(target))
 
 
-def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
+def to_int8(source: Path, target: Path, feeds: Iterable[Mapping[str, Numbers]]) -> None:
     """Quantize embeddings and layer weights to int8, the latter per channel; activations are quantized dynamically.
 
     `feeds` are representative inputs that show for which activations 8 bits are too few.
@@ -178,7 +178,7 @@ def to_int8(source: Path, target: Path, feeds: Iterable[Feed]) -> None:
         )
 
 
-def _coarse(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, np.ndarray[Any, Any]]:
+def _coarse(model: onnx.ModelProto, feeds: Iterable[Mapping[str, Numbers]]) -> dict[str, np.ndarray[Any, Any]]:
     """Return peak absolute values (channels,) by name, for GELU outputs for which int8 is too coarse."""
     names = gelus_of_layers(model)
     watched = copy.deepcopy(model)

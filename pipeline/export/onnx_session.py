@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from pipeline.export.onnx_graph import Feed
+from pipeline.metrics import Numbers
 from pipeline.models.batches import Collate, Rows
 from pipeline.models.row_encoder import Encoder
 from pipeline.progress import progress
@@ -40,7 +40,7 @@ def run_onnx(
     return model.task.scale(answers, model.calibration)
 
 
-def feeds_of(model: Trained, rows: pd.DataFrame) -> Iterator[Feed]:
+def feeds_of(model: Trained, rows: pd.DataFrame) -> Iterator[Mapping[str, Numbers]]:
     """Yield inputs of the exported graph for `rows`, in row order and in padded batches."""
     for inputs in batches_of(model, rows, BATCH):
         yield from _feeds(inputs)
@@ -56,7 +56,7 @@ def batches_of(model: Trained, rows: pd.DataFrame, batch: int) -> Iterator[dict[
         yield {name: tensor.numpy().astype(np.int32) for name, tensor in inputs.items()}
 
 
-def _feeds(inputs: dict[str, np.ndarray[Any, Any]]) -> Iterator[Feed]:
+def _feeds(inputs: dict[str, np.ndarray[Any, Any]]) -> Iterator[Mapping[str, Numbers]]:
     """Yield the session inputs for a batch, one for each of its columns of token ids."""
     for suffix in [name.removeprefix("input_ids") for name in inputs if name.startswith("input_ids")]:
         feed = {name: inputs[f"{name}{suffix}"] for name in ("input_ids", "attention_mask")}

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
-from pipeline.job import Job
-from pipeline.recipes.schema import SCRATCH
+from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Store
 from pipeline.store.manifest import file_digest
 
@@ -106,10 +105,10 @@ def resolve_base(name: str, store: Store) -> Base:
         ) from error
 
 
-def find_base(job: Job) -> Base | None:
-    """Return the base model of a job, or None if it trains an encoder from scratch. Raises as `resolve_base`."""
-    name = job.recipe.model.base
-    return None if name == SCRATCH else resolve_base(name, job.store)
+def find_base(recipe: Recipe, store: Store) -> Base | None:
+    """Return the base model of a recipe, or None if it trains an encoder from scratch. Raises as `resolve_base`."""
+    name = recipe.model.base
+    return None if name == SCRATCH else resolve_base(name, store)
 
 
 def check_base(directory: Path, *, max_length: int, tokens: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from pipeline.errors import RecipeError
 
+#: Contains the shipped recipes.
+RECIPES = Path(__file__).parent
 #: Names of recipes. They are part of Airflow's group ids, of store paths and of URLs.
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 NAMING = "name it with lower-case letters, digits and hyphens"

@@ -8,11 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.recipes.files import NAME, NAMING, read_toml, recipe_files
+from pipeline.recipes.files import NAME, NAMING, RECIPES, read_toml, recipe_files
 from pipeline.recipes.schema import Recipe
 from pipeline.recipes.strict_model import explain
-
-RECIPES = Path(__file__).parent
 
 
 def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:

@@ -1,20 +1,13 @@
-"""The stages in order: how to run each, and how to find the inputs of a single stage."""
+"""The stages in order, and how to find the inputs of a single stage."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pipeline.errors import ArtifactError
-from pipeline.job import Job, data_directory, make_home
+from pipeline.job import Job
 from pipeline.store.artifacts import Artifact
-from pipeline.store.deployments import DeploymentLog
-from pipeline.store.store_errors import full_disk_errors
-
-if TYPE_CHECKING:
-    from pipeline.store.deployments import Deployment
 
 
 @dataclass(frozen=True)
@@ -24,17 +17,6 @@ class Stage:
     name: str
     kind: str
     inputs: tuple[str, ...]
-    call: Callable[..., Artifact]
-
-    def run(self, job: Job, *inputs: Artifact) -> Artifact:
-        """Run the stage and return its artifact.
-
-        Raises StoreError if a disk is full, SettingsError if HOME is not writable, and the errors of the stage itself.
-        """
-        make_home(job.settings)
-        # The store reports its own full disk; this covers checkpoints, caches and the sample below HOME.
-        with full_disk_errors(str(job.settings.home)):
-            return self.call(job, *inputs)
 
 
 @dataclass(frozen=True)
@@ -47,76 +29,17 @@ class Step:
     reused: bool
 
 
-# Each stage is imported when it runs, because the scheduler lists the stages without the packages that build artifacts.
-
-
-def _validate(job: Job) -> Artifact:
-    from pipeline.data.download import fetch_published
-    from pipeline.stages.validate import validate
-
-    if job.settings.data is not None and job.settings.source != "directory":
-        fetch_published(job.recipe, job.settings.source, job.settings.data)
-    directory, _ = data_directory(job.settings)
-    return validate(job, directory, DeploymentLog(job.store).champion(job.recipe.name))
-
-
-def _tokenize(job: Job, validated: Artifact) -> Artifact:
-    from pipeline.stages.tokenize import tokenize
-
-    return tokenize(job, validated)
-
-
-def _train(job: Job, tokenized: Artifact) -> Artifact:
-    from pipeline.stages.train import train
-
-    return train(job, tokenized, DeploymentLog(job.store).champion(job.recipe.name))
-
-
-def _evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifact) -> Artifact:
-    from pipeline.stages.evaluate import evaluate
-
-    return evaluate(job, validated, tokenized, trained)
-
-
-def _decide(job: Job, evaluated: Artifact) -> Artifact:
-    from pipeline.stages.decide import decide
-
-    return decide(job, evaluated, DeploymentLog(job.store).champion(job.recipe.name))
-
-
-def _export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact) -> Artifact:
-    from pipeline.stages.export import export
-
-    return export(job, validated, trained, evaluated, decided)
-
-
-VALIDATE = Stage("validate", "validate", (), _validate)
-TOKENIZE = Stage("tokenize", "tokenize", ("validate",), _tokenize)
-TRAIN = Stage("train", "train", ("tokenize",), _train)
-EVALUATE = Stage("evaluate", "evaluate", ("validate", "tokenize", "train"), _evaluate)
-DECIDE = Stage("decide", "decide", ("evaluate",), _decide)
-EXPORT = Stage("export", "release", ("validate", "train", "evaluate", "decide"), _export)
+VALIDATE = Stage("validate", "validate", ())
+TOKENIZE = Stage("tokenize", "tokenize", ("validate",))
+TRAIN = Stage("train", "train", ("tokenize",))
+EVALUATE = Stage("evaluate", "evaluate", ("validate", "tokenize", "train"))
+DECIDE = Stage("decide", "decide", ("evaluate",))
+EXPORT = Stage("export", "release", ("validate", "train", "evaluate", "decide"))
 
 #: All stages that build an artifact; `deploy` follows them and records a deployment.
 STAGES = (VALIDATE, TOKENIZE, TRAIN, EVALUATE, DECIDE, EXPORT)
 #: Kinds of the artifacts that `deploy` needs.
 DEPLOY_INPUTS = ("release", "decide")
-
-
-def run_stage(job: Job, stage: Stage, inputs: Sequence[Artifact]) -> Step:
-    """Run one stage on its inputs and return the completed step."""
-    started = time.monotonic()
-    artifact = stage.run(job, *inputs)
-    # The manifest names the run that built the artifact.
-    return Step(stage, artifact, time.monotonic() - started, artifact.manifest.run != job.run)
-
-
-def run_deploy(job: Job, release: Artifact, decision: Artifact, *, require_service: bool) -> Deployment:
-    """Deploy an approved release and return the deployment. Raises what `pipeline.stages.deploy.deploy` raises."""
-    from pipeline.stages.deploy import deploy
-
-    with full_disk_errors(str(job.settings.home)):
-        return deploy(job, release, decision, require_service=require_service)
 
 
 def find_inputs(job: Job, kinds: Sequence[str], refs: Sequence[str] = ()) -> list[Artifact]:

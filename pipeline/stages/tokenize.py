@@ -28,7 +28,7 @@ def tokenize(job: Job, validated: Artifact) -> Artifact:
     Raises RefusedError if a larger share of a split is [UNK] than `model.unknown_share`.
     """
     recipe = job.recipe
-    base = find_base(job)
+    base = find_base(job.recipe, job.store)
     fields = {
         "base": base.identity if base else SCRATCH,
         "vocabulary": recipe.model.scratch.vocabulary if base is None and recipe.model.scratch else None,

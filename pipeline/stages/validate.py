@@ -16,7 +16,7 @@ from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.models.base_model import Base, find_base
 from pipeline.recipes.data_schema import DRIFTS
-from pipeline.recipes.labels import numeral, spellings
+from pipeline.recipes.kinds.numerals import numeral, spellings
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.acceptances import Acceptance, find_acceptances
@@ -52,7 +52,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
         log.warning("%s: %s is still being written, so this run does without it", job.recipe.name, name)
     accepted = find_acceptances(job.store, job.recipe.name, {file.digest for file in inputs.arrivals})
     falls = try_champion(job, champion, inputs.arrivals, accepted)
-    base = find_base(job) if inputs.arrivals else None
+    base = find_base(job.recipe, job.store) if inputs.arrivals else None
     gone = _gone_days(job, champion, inputs)
     fields = _fields(job, inputs, falls, base) | _arrival_fields(job.recipe, inputs, accepted)
     if gone:

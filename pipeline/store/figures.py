@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ArtifactError
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.store.artifacts import Artifact
-from pipeline.store.releases import ScoreLine
 
 
 class FiguresPart(BaseModel):

@@ -9,19 +9,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.recipes.kinds.registry import kind_of
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective, Route, TaskKind
 from pipeline.store.artifacts import Artifact
 from pipeline.store.formats import Record
-
-
-class ScoreLine(BaseModel):
-    """Linear map from a cosine or distance to a score, `slope * value + intercept`, clipped to the score range."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slope: float
-    intercept: float
-
 
 #: Numeric precision of an exported file.
 Precision = Literal["int8", "fp16", "fp32"]

@@ -23,8 +23,7 @@ from pipeline.metrics import (
     share_interval,
 )
 from pipeline.recipes.behaviour import BehaviourTest
-from pipeline.recipes.kinds.classification import label_values
-from pipeline.store.releases import ScoreLine
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.tasks.task import Shift, Task, moves_as_expected
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 class ClassificationTask(Task):
     """Labels of texts or pairs."""
-
-    label_type = "int64"
 
     def build(self, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
         """Return a classifier with one output per label, trained by cross-entropy."""
@@ -51,14 +48,6 @@ class ClassificationTask(Task):
             "label2id": {name: number for number, name in names.items()},
         }
         return build_classifier(self.recipe, base, tokenizer, head)
-
-    def label_numbers(self, labels: pd.Series[str]) -> pd.Series[float]:
-        """Return the numbers of label names or numbers; NaN if there is no such label."""
-        return labels.map(label_values(self.recipe.labels)).astype("float64")
-
-    def valid_numbers(self, numbers: pd.Series[float]) -> pd.Series[float]:
-        """Return `numbers`: those of labels are never out of range."""
-        return numbers
 
     def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
         """Compare the shares of all labels (chi-squared test), and report the label whose share changed most."""

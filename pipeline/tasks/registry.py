@@ -8,9 +8,8 @@ from pipeline.recipes.kinds.task_kind import TaskKind
 from pipeline.recipes.kinds.text_classification import TextClassification
 from pipeline.recipes.kinds.text_regression import TextRegression
 from pipeline.recipes.schema import Recipe
-from pipeline.tasks.bi_encoder import BiEncoderTask
 from pipeline.tasks.classification import ClassificationTask
-from pipeline.tasks.regression import RegressionTask
+from pipeline.tasks.regression import BiEncoderTask, RegressionTask
 from pipeline.tasks.task import Task
 
 #: Tasks by kind. Kinds that differ only in their inputs share one.

@@ -1,8 +1,11 @@
-"""Regression: answers and predictions are scores (n,) in the recipe's range."""
+"""Regression: answers and predictions are scores (n,) in the recipe's range.
+
+The decoded answers of a bi-encoder are cosines, and a fitted line maps them to scores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pipeline.errors import TrainingDivergedError
 from pipeline.metrics import (
     Interval,
     Numbers,
@@ -24,7 +28,7 @@ from pipeline.metrics import (
 )
 from pipeline.recipes.behaviour import BehaviourTest
 from pipeline.recipes.kinds.regression import positive_at
-from pipeline.store.releases import ScoreLine
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.tasks.task import Shift, Task, more_in_first, moves_as_expected
 
 if TYPE_CHECKING:
@@ -36,8 +40,6 @@ if TYPE_CHECKING:
 class RegressionTask(Task):
     """Scores of texts or pairs, by a model with one output."""
 
-    label_type = "float64"
-
     @property
     def _range(self) -> tuple[float, float]:
         return self.recipe.task.answer_range(self.recipe)
@@ -48,14 +50,6 @@ class RegressionTask(Task):
         from pipeline.models.build import build_classifier
 
         return build_classifier(self.recipe, base, tokenizer, {"num_labels": 1, "problem_type": "regression"})
-
-    def label_numbers(self, labels: pd.Series[str]) -> pd.Series[float]:
-        """Return the numbers in a file; NaN if a label is not a number."""
-        return pd.to_numeric(labels, errors="coerce").astype("float64")
-
-    def valid_numbers(self, numbers: pd.Series[float]) -> pd.Series[float]:
-        """Return the numbers in the score range, NaN for others."""
-        return numbers.where(numbers.between(*self._range))
 
     def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
         """Compare the means (Welch's t-test)."""
@@ -152,3 +146,61 @@ class RegressionTask(Task):
     def watched(self, test: BehaviourTest, answers: Numbers) -> Numbers:
         """Return the scores."""
         return answers
+
+
+def distances_of(cosines: Numbers) -> Numbers:
+    """Return the Euclidean distances (n,), from 0 to 2, of unit vectors with these cosines."""
+    return np.asarray(np.sqrt(np.maximum(0.0, 2 - 2 * cosines)))
+
+
+def fit_line(values: Numbers, labels: Numbers) -> ScoreLine:
+    """Return the least-squares line from cosine (or distance) to score.
+
+    Raises TrainingDivergedError if all values are equal.
+    """
+    if np.ptp(values) == 0:
+        raise TrainingDivergedError(
+            "every pair has the same cosine: the encoder has collapsed; lower the learning rate"
+        )
+    slope, intercept = np.polyfit(values, labels, 1)
+    return ScoreLine(slope=float(slope), intercept=float(intercept))
+
+
+class BiEncoderTask(RegressionTask):
+    """Scores of pairs from the vectors of both texts."""
+
+    def build(self, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
+        """Return a bi-encoder, trained by the correlation of a batch."""
+        # Imported here so that labels are read without torch.
+        from pipeline.models.build import build_bi_encoder
+
+        return build_bi_encoder(self.recipe, base, tokenizer)
+
+    def combine(self, outputs: Sequence[Numbers]) -> Numbers:
+        """Return the cosines of the unit vectors of both texts."""
+        return np.asarray(np.prod(outputs, axis=0).sum(axis=-1))
+
+    def judge(self, outputs: Numbers, labels: Numbers) -> dict[str, float]:
+        """Return the metrics of scores on the line that fits these outputs best."""
+        cosines = self.decode(outputs)
+        return self.metrics(labels, self.scale(cosines, fit_line(cosines, labels)))
+
+    def calibrate(self, predict: Callable[[], tuple[Numbers, Numbers]]) -> dict[str, Any]:
+        """Return the lines from cosines (`calibration`) and from distances (`euclidean`) to scores."""
+        outputs, labels = predict()
+        cosines = self.decode(outputs)
+        by = {"calibration": cosines, "euclidean": distances_of(cosines)}
+        return {name: fit_line(values, labels).model_dump() for name, values in by.items()}
+
+    def compare_methods(
+        self, labels: Numbers, raw: Numbers, found: dict[str, Interval], line: ScoreLine | None
+    ) -> dict[str, Any]:
+        """Return the metrics by cosine and by Euclidean distance; nothing for a model of before there were two."""
+        if line is None:
+            return {}
+        return {
+            "similarity": {
+                "cosine": found,
+                "euclidean": self.intervals(labels, self.scale(distances_of(raw), line)),
+            }
+        }

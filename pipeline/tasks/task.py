@@ -1,4 +1,4 @@
-"""The interface of a task: labels, answers, metrics and pictures of a recipe, by its kind."""
+"""The interface of a task: model, answers, metrics and pictures of a recipe, by its kind."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scipy import stats
 
 from pipeline.metrics import Interval, Numbers, bootstrap_interval
 from pipeline.recipes.behaviour import BehaviourTest
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.schema import Recipe
-from pipeline.store.releases import ScoreLine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,23 +47,12 @@ class Task(ABC):
 
     recipe: Recipe
 
-    label_type: ClassVar[Literal["int64", "float64"]]
-    "Type of the label column in artifacts."
-
     @abstractmethod
     def build(self, base: Path | None, tokenizer: PreTrainedTokenizerFast) -> Network:
         """Return the model before training, from the directory `base`, or from scratch if `base` is None.
 
         Random weights come from torch's generator: seed it first. Raises BaseModelError if `base` cannot be loaded.
         """
-
-    @abstractmethod
-    def label_numbers(self, labels: pd.Series[str]) -> pd.Series[float]:
-        """Return the numbers of labels in a data file; NaN if a label cannot be read."""
-
-    @abstractmethod
-    def valid_numbers(self, numbers: pd.Series[float]) -> pd.Series[float]:
-        """Return the numbers of `label_numbers`, with NaN for those out of range."""
 
     @abstractmethod
     def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:

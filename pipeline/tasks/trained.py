@@ -17,10 +17,10 @@ from pipeline.models.hardware import best_device
 from pipeline.models.network import Network
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TrainingFigures
-from pipeline.store.releases import ScoreLine
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
 

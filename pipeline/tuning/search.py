@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.signals import on_sigterm
+from pipeline.stages.running import build
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.stages.train import VERSION as TRAINING
 from pipeline.stages.train import alone
@@ -49,8 +50,8 @@ def tune(search: Search, trials: int, out: Path | None, say: Callable[[str], Non
     job = search.job
     with _terminable():
         say(f"[0/{trials}] {job.recipe.name} validate, tokenize ...")
-        validated = VALIDATE.run(job)
-        tokenized = TOKENIZE.run(job, validated)
+        validated = build(job, VALIDATE)
+        tokenized = build(job, TOKENIZE, validated)
         directory = job.settings.home / "tune" / f"{job.recipe.name}-{job.recipe.profile}-{_key(search, tokenized)}"
         target = out or directory / "best.toml"
         report = Report(search, trials, TokenizationFigures.read(tokenized).validation.rows, target, say)
@@ -149,7 +150,7 @@ def _suggest(trial: Trial, key: str, field: Span | Choices) -> Any:
 def _try(study: optuna.Study, trial: Trial, values: dict[str, Any], search: Search, validated: Artifact) -> None:
     try:
         job = search.job_with(values)
-        trained = TRAIN.run(job, TOKENIZE.run(job, validated))
+        trained = build(job, TRAIN, build(job, TOKENIZE, validated))
     except (TrainingDivergedError, RecipeError) as error:
         trial.set_user_attr(TRIED, {"values": values, "problem": str(error)})
         study.tell(trial, state=TrialState.FAIL)

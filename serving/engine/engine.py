@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from pipeline.errors import ArtifactError, BadInputError
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.kinds.task_kind import AnswerForm, Method
 from pipeline.settings import Settings
-from pipeline.store.releases import Card, ScoreLine
+from pipeline.store.releases import Card
 from pipeline.texts import composed
 from serving.engine.observer import Observer
 from serving.engine.session import Device, Floats, open_variant

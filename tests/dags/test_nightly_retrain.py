@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.recipes.loading import RECIPES, recipe_names
+from pipeline.recipes.files import RECIPES
+from pipeline.recipes.loading import recipe_names
 from pipeline.settings import ROOT
 from tests.dags.conftest import parse
 

@@ -15,6 +15,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
+from pipeline.stages.running import build
 from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
@@ -41,7 +42,7 @@ def test_rejected_data_stop_recipe_and_link_data_docs(
     # A person saw the command line's refusal, but no alert was sent.
     tried = open_job("nsmc", settings=settings.model_copy(update={"data": data}))
     with pytest.raises(RejectedDataError):
-        VALIDATE.run(tried)
+        build(tried, VALIDATE)
     monkeypatch.setenv("SAEBYEOK_DATA", str(data))
     first, again = (airflow("nightly_retrain", recipes=["nsmc"]) for _ in range(2))
     assert (first.state, again.state) == ("failed", "success")

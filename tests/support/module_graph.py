@@ -42,6 +42,7 @@ EXTRAS_OF = {
     "pipeline.deployment": ("serve",),
     "pipeline.stack": ("airflow",),
     "pipeline.stages.deploy": ("serve",),
+    "pipeline.stages.running": (),
     "pipeline.stages.stage": (),
     "serving.client.calls": (),
     "serving.client.client": (),

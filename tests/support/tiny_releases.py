@@ -15,11 +15,12 @@ from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from tokenizers.processors import BertProcessing
 
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import Check, TaskCheck
 from pipeline.store.decisions import Decision
-from pipeline.store.releases import Card, Golden, ScoreLine, Variant
+from pipeline.store.releases import Card, Golden, Variant
 from tests.support.made_figures import comparison, threshold
 
 Head = Literal["classify", "classify-pairs", "score", "cross-encoder", "bi-encoder"]

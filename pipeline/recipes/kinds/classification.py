@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.recipes.kinds.numerals import numeral, spellings
 from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
-from pipeline.recipes.labels import numeral, spellings
 
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
@@ -28,6 +29,7 @@ class Classification(TaskKind):
     route = "/classify"
     metric_names = MappingProxyType({"accuracy": "accuracy", "f1": "F1"})
     answers = "probabilities"
+    label_type = "int64"
     expectations = MappingProxyType(
         {
             "minimum": frozenset({"label"}),
@@ -55,6 +57,14 @@ class Classification(TaskKind):
     def label_rule(self, fields: AnswerFields) -> str:
         """Return the valid spellings."""
         return f"one of {', '.join(label_values(fields.labels))}"
+
+    def label_number(self, fields: AnswerFields, label: str) -> float:
+        """Return the number of a label's name or number; NaN if there is no such label."""
+        return label_values(fields.labels).get(label, math.nan)
+
+    def is_valid(self, fields: AnswerFields, number: float) -> bool:
+        """Return whether there is such a label: only those have a number."""
+        return not math.isnan(number)
 
     def suite_parameters(self, fields: AnswerFields) -> dict[str, Any]:
         """Return the valid spellings as `labels`."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import string
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.recipes.kinds.numerals import numeral
 from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
 
 
@@ -21,6 +24,7 @@ class Regression(TaskKind):
     kind = "regression"
     metric_names = MappingProxyType({"pearson": "Pearson r", "f1": "F1"})
     answers = "score"
+    label_type = "float64"
     expectations = MappingProxyType(
         {
             "minimum": frozenset({"score"}),
@@ -49,6 +53,16 @@ class Regression(TaskKind):
     def label_rule(self, fields: AnswerFields) -> str:
         """Return the valid range."""
         return "a number from {:g} to {:g}".format(*self.answer_range(fields))
+
+    def label_number(self, fields: AnswerFields, label: str) -> float:
+        """Return the number that a label is."""
+        number = numeral(label.strip(string.whitespace))
+        return math.nan if number is None else number
+
+    def is_valid(self, fields: AnswerFields, number: float) -> bool:
+        """Return whether the number is in the score range."""
+        low, high = self.answer_range(fields)
+        return low <= number <= high
 
     def suite_parameters(self, fields: AnswerFields) -> dict[str, Any]:
         """Return the range as `score_low` and `score_high`."""

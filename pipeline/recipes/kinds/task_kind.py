@@ -67,6 +67,8 @@ class TaskKind(ABC):
     metric_names: ClassVar[Mapping[str, str]]
     "Metrics with their names in sentences; the first one decides."
     answers: ClassVar[AnswerForm]
+    label_type: ClassVar[Literal["int64", "float64"]]
+    "Type of the label column in artifacts."
     expectations: ClassVar[Mapping[str, frozenset[str]]]
     "Fields that a behavioural test has, by its own kind (`pipeline.recipes.behaviour`)."
     words: ClassVar[ReportWords]
@@ -100,6 +102,14 @@ class TaskKind(ABC):
     @abstractmethod
     def label_rule(self, fields: AnswerFields) -> str:
         """Return the rule for a valid label in a data file, as the end of the sentence "every label is ..."."""
+
+    @abstractmethod
+    def label_number(self, fields: AnswerFields, label: str) -> float:
+        """Return the number of a label in a data file; NaN if it cannot be read."""
+
+    @abstractmethod
+    def is_valid(self, fields: AnswerFields, number: float) -> bool:
+        """Return whether the number of a label is in the valid range; NaN is not."""
 
     @abstractmethod
     def suite_parameters(self, fields: AnswerFields) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 from pipeline.cli import doctor
 from pipeline.cli.doctor import Diagnosis, diagnose
 from pipeline.devices import cuda_devices
-from pipeline.recipes.loading import RECIPES
+from pipeline.recipes.files import RECIPES
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
 from tests.support.http_server import running

@@ -18,8 +18,8 @@ from pipeline.models.base_model import check_base
 from pipeline.models.build import save_trained
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.loading import load_recipe
-from pipeline.store.releases import ScoreLine
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.trained import Trained
 from tests.support.small_pipeline import save_base

@@ -16,7 +16,7 @@ from pipeline.errors import BaseModelError, RecipeError
 from pipeline.models.batches import Collate, Rows, load_rows
 from pipeline.models.heads import correlation_loss
 from pipeline.models.tokenizer import learn_tokenizer
-from pipeline.store.releases import ScoreLine
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.trained import Trained
 from tests.support.small_pipeline import small_recipe

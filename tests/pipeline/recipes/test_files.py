@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RecipeError
-from pipeline.recipes.files import misnamed_files, published_files, read_toml, recipe_files
-from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
+from pipeline.recipes.files import RECIPES, misnamed_files, published_files, read_toml, recipe_files
+from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.recipes.overrides import parse_value, read_overrides
 
 MARK = b"\xef\xbb\xbf"

@@ -7,7 +7,8 @@ import unicodedata
 
 import pytest
 
-from pipeline.recipes.labels import check_labels, numeral, spellings
+from pipeline.recipes.kinds.numerals import numeral, spellings
+from pipeline.recipes.labels import check_labels
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
+from pipeline.recipes.files import RECIPES
+from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.recipes.schema import Recipe
 
 NAMES = recipe_names()

@@ -16,7 +16,8 @@ import pytest
 from pipeline.job import open_job
 from pipeline.recipes.overrides import read_overrides
 from pipeline.settings import ROOT, Settings
-from pipeline.stages.stage import DECIDE, STAGES, TOKENIZE, run_stage
+from pipeline.stages.running import run_stage
+from pipeline.stages.stage import DECIDE, STAGES, TOKENIZE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import ArtifactError
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.figures import (
     Estimate,
@@ -19,7 +20,6 @@ from pipeline.store.figures import (
     TrainingFigures,
     ValidationFigures,
 )
-from pipeline.store.releases import ScoreLine
 from tests.support.made_figures import evaluation
 
 BASE = {"base": "scratch", "revision": None}

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline.errors import ArtifactError
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Card, Golden, ScoreLine, Variant, read_card
+from pipeline.store.releases import Card, Golden, Variant, read_card
 from tests.support.strict import check_strict
 
 CARD: dict[str, Any] = {

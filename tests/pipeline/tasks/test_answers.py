@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import TrainingDivergedError
+from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.loading import load_recipe
-from pipeline.store.releases import ScoreLine
-from pipeline.tasks.bi_encoder import distances_of, fit_line
 from pipeline.tasks.registry import task_of
+from pipeline.tasks.regression import distances_of, fit_line
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pipeline.errors import RecipeError
-from pipeline.stages.stage import TRAIN, run_stage
+from pipeline.stages.running import run_stage
+from pipeline.stages.stage import TRAIN
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
 from tests.support.gate_releases import release_of, republished, serve

@@ -21,12 +21,13 @@ from safetensors.torch import load_file, save_file
 from benchmarks.cut import first_rows
 from pipeline.errors import RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job, open_job
-from pipeline.recipes.files import read_toml
-from pipeline.recipes.loading import RECIPES, load_recipe, recipe_names
+from pipeline.recipes.files import RECIPES, read_toml
+from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.recipes.overrides import read_overrides
 from pipeline.recipes.schema import SCRATCH
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
+from pipeline.stages.running import build
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.tuning.search import tune
 from pipeline.tuning.space import Choices, Span, default_space, open_search
@@ -56,7 +57,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = open_in(home)
     for file, rows in ((job.recipe.data.train, 800), (job.recipe.data.test, 100)):
         (home / "few" / file).write_bytes(first_rows(home / "few" / file, rows))
-    TOKENIZE.run(job, VALIDATE.run(job))
+    build(job, TOKENIZE, build(job, VALIDATE))
     return home
 
 
@@ -126,7 +127,7 @@ def test_search_tries_recipe_first_and_writes_best(home: Path, tmp_path: Path) -
     assert found["best"]["value"] == max(trial["value"] for trial in found["trials"])
     # The file has everything that is needed to train that model again.
     job = open_job("nsmc", settings=open_in(home).settings, overrides=read_overrides(out))
-    trained = TRAIN.run(job, TOKENIZE.run(job, VALIDATE.run(job)))
+    trained = build(job, TRAIN, build(job, TOKENIZE, build(job, VALIDATE)))
     assert trained.ref == found["best"]["ref"]
     comment = [line for line in out.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     assert f"accuracy {found['best']['value']:.4f} on" in comment[0]

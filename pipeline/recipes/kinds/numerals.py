@@ -1,0 +1,22 @@
+"""Labels that are numbers: their value, and the spellings in which files may write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+def numeral(name: str) -> float | None:
+    """Return the number that a name is; None if it is not a finite number."""
+    number = float(name) if NUMERAL.fullmatch(name) else math.nan
+    return number if math.isfinite(number) else None
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """Return the ways in which JSON writers write the number that a name is; empty if it is not a number."""
+    number = numeral(name)
+    if number is None:
+        return ()
+    return (repr(number), str(int(number))) if number.is_integer() else (repr(number),)
