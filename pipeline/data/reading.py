@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from pipeline.errors import AbsentDataError, DataError
@@ -170,7 +171,8 @@ def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
 def valid_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
     """Return the numbers of `label_numbers`, with NaN for those out of range."""
     numbers = label_numbers(recipe, labels)
-    return numbers.where([recipe.task.is_valid(recipe, number) for number in numbers])
+    valid = np.array([recipe.task.is_valid(recipe, number) for number in numbers], dtype=bool)
+    return numbers.where(valid)
 
 
 def shown_label(label: object) -> str:
