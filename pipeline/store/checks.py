@@ -231,7 +231,9 @@ def _miss(check: Check) -> str:
     if check.miss:
         return check.miss
     if math.isnan(check.value):
-        return f"{check.name} has no value, as where all answers are alike (at least {check.bound:g} is needed)"
+        return (
+            f"{check.name} has no value, for example because all answers are equal (at least {check.bound:g} is needed)"
+        )
     if check.kind == "comparison":
         return _difference(check)
     return f"{check.name} is {check.value:.4f}, below {check.bound:g}"

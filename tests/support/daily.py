@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from tests.support.published import Row
+from tests.support.published import Row, reviews, write_reviews
 
 FIRST = date(2015, 8, 1)
 #: Number of usual days in most tests, and of the rows of a day.
@@ -28,6 +28,14 @@ def reviews_of(number: int, count: int = ROWS) -> list[Row]:
         (f"{number}-{n}", f"{number}일 {n}번 영화 " + "좋다 " * draw.randrange(1, 9), str(int(draw.random() < 0.8)))
         for n in range(count)
     ]
+
+
+def write_usual_days(data: Path) -> Path:
+    """Write published files and six usual days below `data`, and return it."""
+    write_reviews(data, reviews(60, 1), reviews(60, 5000))
+    for number in range(DAYS):
+        write_day(data, number, reviews_of(number))
+    return data
 
 
 def write_day(data: Path, number: int, rows: Sequence[Row | str], encoding: str = "utf-8") -> Path:

@@ -19,8 +19,8 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.stages.validate import validate
 from pipeline.store.acceptances import Acceptance, find_acceptances, record_acceptance
 from pipeline.store.artifacts import Store
-from tests.support.daily import DAYS, day_of, reviews_of, write_day
-from tests.support.published import SMALL, Row, reviews, write_reviews
+from tests.support.daily import DAYS, day_of, reviews_of, write_day, write_usual_days
+from tests.support.published import SMALL, Row, reviews
 
 pytestmark = pytest.mark.torch
 
@@ -37,10 +37,7 @@ def of_negative(number: int) -> list[Row]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Write published files and six usual days."""
-    write_reviews(tmp_path, reviews(60, 1), reviews(60, 5000))
-    for number in range(DAYS):
-        write_day(tmp_path, number, reviews_of(number))
-    return tmp_path
+    return write_usual_days(tmp_path)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact, Store
-from tests.support.daily import DAYS, ROWS, day_of, reviews_of, write_day
+from tests.support.daily import DAYS, ROWS, day_of, reviews_of, write_day, write_usual_days
 from tests.support.published import SMALL, Row, reviews, write_reviews
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import make_artifact
@@ -40,10 +40,7 @@ def recipe() -> Recipe:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Write published files and six usual days."""
-    write_reviews(tmp_path, reviews(60, 1), reviews(60, 5000))
-    for number in range(DAYS):
-        write_day(tmp_path, number, reviews_of(number))
-    return tmp_path
+    return write_usual_days(tmp_path)
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_compare_without_a_value_is_refused(side: str, nothing: float) -> None:
     assert math.isnan(check.value)
     assert not check.passed
     assert judged(PAIRS, check).reason == (
-        "Refused: Pearson r against the champion has no value, as where all answers are alike "
+        "Refused: Pearson r against the champion has no value, for example because all answers are equal "
         "(at least -0.08 is needed)."
     )
 

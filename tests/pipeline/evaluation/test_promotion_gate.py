@@ -76,7 +76,7 @@ def test_figures_without_a_value_are_refused_each(recipe: Recipe) -> None:
         assert len(failures(decision)) == 1
         bound = recipe.gate.floors[metric]
         assert decision.reason.endswith(
-            f"on the test file has no value, as where all answers are alike (at least {bound:g} is needed)."
+            f"on the test file has no value, for example because all answers are equal (at least {bound:g} is needed)."
         )
     for capability in recipe.gate.behaviour:
         assert failures(judged(recipe, behaviour={capability: math.nan})) == [f"share of {capability} cases passed"]
