@@ -130,7 +130,8 @@ def test_refusal_names_every_failed_check_alone() -> None:
 def test_refusal_without_a_value_says_so() -> None:
     nothing = threshold(math.nan, 0.8)
     assert reason_of((nothing,), first=True) == (
-        "Refused: accuracy on the test file has no value, for example because all answers are equal (at least 0.8 is needed)."
+        "Refused: accuracy on the test file has no value, for example because all answers are equal "
+        "(at least 0.8 is needed)."
     )
 
 
