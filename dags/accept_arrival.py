@@ -19,8 +19,9 @@ from airflow.sdk import Param, dag, get_current_context, task
 from approval import HOURS
 from pipeline.errors import ConflictError
 from pipeline.job import Job, open_job
-from pipeline.recipes.loading import recipe_names
-from wiring import TASK_DEFAULTS, airflow_errors, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, recipe_paths, task_settings
+
+RECIPES = list(recipe_paths())
 
 QUESTION = """Reason given: {{ params.why }}
 
@@ -71,7 +72,7 @@ def accept(shown: dict[str, str], answer: dict[str, Any]) -> str:
     catchup=False,
     max_active_runs=1,
     params={
-        "recipe": Param(type="string", enum=list(recipe_names()), title="Recipe", description="Recipe of the file."),
+        "recipe": Param(type="string", enum=RECIPES, title="Recipe", description="Recipe of the file."),
         "date": Param(type="string", format="date", title="Date", description="Date of the daily file."),
         "why": Param(
             type="string", minLength=1, title="Reason", description="Reason, for the record and for the data docs."

@@ -10,10 +10,10 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from pipeline.recipes.loading import recipe_names
-from wiring import TASK_DEFAULTS, airflow_errors, asker, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, asker, recipe_paths, task_settings
 
 HOLD, RELEASE = "hold", "release"
+RECIPES = list(recipe_paths())
 
 
 @task
@@ -38,9 +38,9 @@ def hold() -> str:
     max_active_runs=1,
     params={
         "recipe": Param(
-            recipe_names()[0],
+            RECIPES[0],
             type="string",
-            enum=list(recipe_names()),
+            enum=RECIPES,
             title="Recipe",
             description="Recipe whose promotions stop or resume.",
         ),

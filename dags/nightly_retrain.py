@@ -25,8 +25,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from approval import HOURS, Approval
 from pipeline.errors import AbsentDataError, RecipeError, RejectedDataError
 from pipeline.job import OVERRIDES
-from pipeline.recipes.files import RECIPES, read_toml
-from pipeline.recipes.loading import recipe_names
+from pipeline.recipes.files import read_toml
 from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
 from pipeline.stages.running import run_deploy
@@ -45,6 +44,7 @@ from wiring import (
     daily,
     make,
     make_told,
+    recipe_paths,
     skip,
     task_job,
     with_host,
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 
 #: Queue and pool of the tasks that use a GPU if there is one.
 GPU = "gpu"
-RECIPE_NAMES = recipe_names()
+RECIPES = recipe_paths()
 #: Runs that may be active at the same time; all but one of them usually wait for an approval.
 RUNS = 16
 #: A number below 1 as text, such as 0.00005 or 5e-5. The recipe's own bound is checked when the run starts.
@@ -64,9 +64,9 @@ NUMBER = r"^(0?\.[0-9]+|[0-9](\.[0-9]+)?[eE]-[0-9]+)$"
 def recipe_tables() -> dict[str, dict[str, Any]]:
     """Return the recipes' TOML documents by name. An invalid one is empty here and fails in its `validate` task."""
     tables: dict[str, dict[str, Any]] = {}
-    for name in RECIPE_NAMES:
+    for name, path in RECIPES.items():
         try:
-            tables[name] = read_toml(RECIPES / f"{name}.toml", name)
+            tables[name] = read_toml(path, name)
         except RecipeError:
             tables[name] = {}
     return tables
@@ -98,11 +98,11 @@ def override(name: str, title: str, description: str) -> Param:
 
 PARAMS = {
     "recipes": Param(
-        list(RECIPE_NAMES),
+        list(RECIPES),
         type="array",
         # The form offers `examples`; Airflow validates against `items`.
-        examples=list(RECIPE_NAMES),
-        items={"type": "string", "enum": list(RECIPE_NAMES)},
+        examples=list(RECIPES),
+        items={"type": "string", "enum": list(RECIPES)},
         values_display=TITLES,
         minItems=1,
         uniqueItems=True,
@@ -333,7 +333,7 @@ def retrain(recipe: str) -> None:
 )
 def nightly_retrain() -> None:
     """Create one task group per recipe."""
-    for name in RECIPE_NAMES:
+    for name in RECIPES:
         task_group(group_id=name, tooltip=TITLES[name])(retrain)(name)
 
 

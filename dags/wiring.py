@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -16,6 +17,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
+from pipeline.recipes.files import recipe_directories, recipe_files
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.running import build
 from pipeline.stages.stage import DECIDE, Stage
@@ -29,6 +31,11 @@ log = logging.getLogger(__name__)
 
 #: Path below which the plugin serves files of artifacts (`plugins/saebyeok_artifacts.py`).
 ARTIFACTS = "/saebyeok"
+
+
+def recipe_paths() -> dict[str, Path]:
+    """Return the file of each recipe by name: of the shipped recipes, and those in SAEBYEOK_RECIPES."""
+    return recipe_files(recipe_directories(load_settings().recipes))
 
 
 def daily(clock: str) -> CronTriggerTimetable:

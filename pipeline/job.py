@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pipeline.errors import DataError, SettingsError
 from pipeline.loopback import without_proxy
+from pipeline.recipes.files import recipe_directories
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment
@@ -88,6 +89,7 @@ def open_job(
         profile or settings.profile,
         sample=_names_sample(settings) if sample is None else sample,
         overrides=full_keys(overrides or {}),
+        directories=recipe_directories(settings.recipes),
     )
     return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul(), by)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,11 @@ class Settings(BaseSettings):
     keep_days: float = Field(default=2.0, ge=0, description="Minimum age in days of an artifact before it is deleted.")
     expectations: Path = Field(
         default=ROOT / "expectations", description="Directory of the Great Expectations project."
+    )
+    recipes: str = Field(
+        default="",
+        description="Directories with your own recipes, separated by `:`; of recipes with the same name, the last one "
+        "counts. Empty = only the shipped recipes.",
     )
     service_url: str = Field(
         default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="URL of the BentoML service."
@@ -138,6 +144,7 @@ def load_settings() -> Settings:
             "store": settings.store if "://" in settings.store or not settings.store else _absolute(settings.store),
             "data": _data(settings),
             "expectations": settings.expectations.expanduser().resolve(),
+            "recipes": os.pathsep.join(map(_absolute, filter(str.strip, settings.recipes.split(os.pathsep)))),
         }
     )
 
@@ -154,7 +161,7 @@ def _explain(item: Mapping[str, Any]) -> str:
 
 
 def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().resolve())
+    return str(Path(path.strip()).expanduser().resolve())
 
 
 def library_environment(home: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pipeline.cli.console import Session, session
 if TYPE_CHECKING:
     from pipeline.data.acceptance import Day
     from pipeline.job import Job
+    from pipeline.settings import Settings
     from pipeline.store.artifacts import Artifact
 
 app = typer.Typer(help="Decide about daily arrivals.", no_args_is_help=True)
@@ -49,18 +50,21 @@ def accept(
 
         if not why.strip():
             raise typer.BadParameter("must not be empty", param_hint="--why")
-        name = recipe or _only_recipe(current.settings.profile)
+        name = recipe or _only_recipe(current.settings)
         job = opt.open_job_of(current.settings, name, run=run_id, store=store)
         day = find_day(job, date.date())
         given = Acceptance(by=_login(), why=why.strip())
         _show(current, job, day, accept_day(job, day, given))
 
 
-def _only_recipe(profile: str) -> str:
+def _only_recipe(settings: Settings) -> str:
     """Return the only recipe with daily arrivals. Raises typer.BadParameter if there are several or none."""
+    from pipeline.recipes.files import recipe_directories
     from pipeline.recipes.loading import load_recipe, recipe_names
 
-    names = [name for name in recipe_names() if load_recipe(name, profile).data.arrivals]
+    places = recipe_directories(settings.recipes)
+    recipes = (load_recipe(name, settings.profile, directories=places) for name in recipe_names(places))
+    names = [recipe.name for recipe in recipes if recipe.data.arrivals]
     if len(names) != 1:
         raise typer.BadParameter(
             f"name a recipe; these have daily arrivals: {', '.join(names) or 'none'}", param_hint="--recipe"

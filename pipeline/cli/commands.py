@@ -79,10 +79,11 @@ def release(
 def _hold(recipe: str, store: str | None, *, held: bool, why: str, as_json: bool) -> None:
     with session(as_json=as_json) as current:
         from pipeline.job import open_store, user_name
-        from pipeline.recipes.loading import check_name
+        from pipeline.recipes.files import recipe_directories
+        from pipeline.recipes.loading import find_recipe
         from pipeline.store.verdicts import change_hold
 
-        check_name(recipe)
+        find_recipe(recipe, recipe_directories(current.settings.recipes))
         record = change_hold(open_store(current.settings, store), recipe, held=held, by=user_name(), why=why)
         if as_json:
             current.document(record.document())
@@ -123,10 +124,11 @@ def _judge(
 ) -> None:
     with session(as_json=as_json) as current:
         from pipeline.job import new_run_id, open_store, user_name
-        from pipeline.recipes.loading import check_name
+        from pipeline.recipes.files import recipe_directories
+        from pipeline.recipes.loading import find_recipe
         from pipeline.store.verdicts import find_model, record_verdict
 
-        check_name(recipe)
+        find_recipe(recipe, recipe_directories(current.settings.recipes))
         found = find_model(open_store(current.settings, store), recipe, model)
         record = record_verdict(found, verdict, by=user_name(), run=new_run_id(), why=why)
         if as_json:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.devices import cuda_devices
 from pipeline.errors import RecipeError, SaebyeokError
 from pipeline.loopback import is_loopback
-from pipeline.recipes.files import NAMING, RECIPES, misnamed_files
+from pipeline.recipes.files import NAMING, misnamed_files, recipe_directories, shown
 from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
 from pipeline.stack.bootstrap import canonical
@@ -186,18 +186,19 @@ def check_store(settings: Settings, uri: str | None) -> Iterator[Diagnosis]:
 
 
 def check_recipes(settings: Settings) -> Iterator[Diagnosis]:
-    """Check that every recipe is valid, and that no file is ignored because of its name."""
-    names = recipe_names(RECIPES)
-    problems = [f"{path.name} is ignored; {NAMING}" for path in misnamed_files(RECIPES)]
+    """Check that every recipe is valid, and that no directory is missing and no file ignored because of its name."""
+    places = recipe_directories(settings.recipes)
+    names = recipe_names(places)
+    problems = [f"SAEBYEOK_RECIPES names {place}, which is not a directory" for place in places if not place.is_dir()]
+    problems += [f"{shown(path)} is ignored; {NAMING}" for path in misnamed_files(places)]
     for name in names:
         try:
-            load_recipe(name, settings.profile, directory=RECIPES)
+            load_recipe(name, settings.profile, directories=places)
         except RecipeError as error:
             problems.append(str(error))
     if problems:
         for problem in problems:
-            do = f"correct the file in {RECIPES}, or move it away"
-            yield Diagnosis(check="recipes", state="problem", text=problem, do=do)
+            yield Diagnosis(check="recipes", state="problem", text=problem, do="correct it, or move it away")
     else:
         yield Diagnosis(check="recipes", state="ok", text=f"the recipes are valid: {', '.join(names)}")
 

@@ -10,6 +10,7 @@ from pipeline.data.daily_arrivals import Arrival
 from pipeline.data.input_files import InputFile, find_files
 from pipeline.errors import ArtifactError, DataError, RefusedError
 from pipeline.job import Job, data_directory
+from pipeline.recipes.files import recipe_directories
 from pipeline.store.acceptances import Acceptance, record_acceptance
 from pipeline.store.artifacts import Artifact
 
@@ -40,7 +41,7 @@ def find_day(job: Job, day: date) -> Day:
     if job.recipe.data.arrivals is None:
         raise DataError(f"recipe {job.recipe.name} has no daily arrivals (data.arrivals)")
     directory, _ = data_directory(job.settings)
-    inputs = find_files(job.recipe, directory, date.max)
+    inputs = find_files(job.recipe, directory, date.max, recipe_directories(job.settings.recipes))
     files = inputs.arrivals
     file = next((item for item in files if item.date == day), None)
     if file is None and any(str(day) in name for name in inputs.unfinished):

@@ -19,6 +19,7 @@ import pandas as pd
 from pipeline.bounds import most_of
 from pipeline.data.reading import SPLITS, Reading, Split, parse_file, read_content, source_file
 from pipeline.errors import DataError
+from pipeline.recipes.files import SHIPPED
 from pipeline.recipes.schema import Recipe
 
 #: An arrival that was modified within this many seconds may still be being written: look at it twice.
@@ -120,14 +121,16 @@ def most_aside(recipe: Recipe, part: Part) -> int:
     return most_of(part.count, recipe.data.quarantine)
 
 
-def find_files(recipe: Recipe, directory: Path, cutoff: date) -> InputFiles:
+def find_files(recipe: Recipe, directory: Path, cutoff: date, recipes: Sequence[Path] = SHIPPED) -> InputFiles:
     """Return the files of `recipe` below `directory`: published files, and arrivals dated before `cutoff` by date.
+
+    `recipes` are the directories of all recipes.
 
     Every file is read once, here. A fault of one arrival never raises: `read_part` raises it for that day. Raises
     DataError if a published file is missing or cannot be read.
     """
     names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
-    paths = {split: source_file(recipe, directory, split) for split in SPLITS}
+    paths = {split: source_file(recipe, directory, split, recipes) for split in SPLITS}
     published = {split: InputFile(names[split], path, read_content(path)) for split, path in paths.items()}
     dated, ignored = _dated(recipe, directory)
     known = {day: path for day, path in sorted(dated.items()) if day < cutoff}

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import AbsentDataError, DataError
-from pipeline.recipes.files import RECIPES, published_files
+from pipeline.recipes.files import SHIPPED, published_files
 from pipeline.recipes.kinds.inputs import TEXTS
 from pipeline.recipes.schema import Recipe
 from pipeline.texts import composed, visible
@@ -51,8 +51,8 @@ class Reading:
     broken: tuple[Broken, ...]
 
 
-def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
-    """Return the path of the file of `split`.
+def source_file(recipe: Recipe, directory: Path, split: Split, recipes: Sequence[Path] = SHIPPED) -> Path:
+    """Return the path of the file of `split`; `recipes` are the directories of all recipes.
 
     Raises DataError if the file or the directory is missing, AbsentDataError if the directory is for other recipes.
     """
@@ -63,14 +63,14 @@ def source_file(recipe: Recipe, directory: Path, split: Split) -> Path:
         )
     file = directory / (recipe.data.train if split == "train" else recipe.data.test)
     if not file.is_file():
-        _check_present(recipe, directory)
+        _check_present(recipe, directory, recipes)
         raise DataError(f"{file} is missing; SAEBYEOK_DATA is {directory}, and {wanted}")
     return file
 
 
-def _check_present(recipe: Recipe, directory: Path) -> None:
+def _check_present(recipe: Recipe, directory: Path, recipes: Sequence[Path]) -> None:
     own = (recipe.data.train, recipe.data.test)
-    known = {name: files for name, files in published_files(RECIPES).items() if name != recipe.name}
+    known = {name: files for name, files in published_files(recipes).items() if name != recipe.name}
     others = [name for name, files in known.items() if all((directory / file).is_file() for file in files)]
     if others and not any((directory / file).is_file() for file in own):
         raise AbsentDataError(

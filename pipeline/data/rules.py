@@ -90,7 +90,7 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
     recipe = job.recipe
     rows = {split: splits[split].rows for split in SPLITS}
     tables = {split: checked_table(recipe, rows, split) for split in SPLITS}
-    opened = open_suite(job.settings.expectations, project, recipe.data.suite)
+    opened = open_suite(job.settings, project, recipe.data.suite)
     findings: list[RuleFinding] = []
     for split, table in tables.items():
         found = run_suite(opened, split, table, suite_parameters(recipe, split))

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
-from pipeline.recipes.files import NAME, NAMING, RECIPES, read_toml, recipe_files
+from pipeline.recipes.files import NAME, NAMING, SHIPPED, parse_toml, read_text, recipe_files, shown
+from pipeline.recipes.lines import line_of
 from pipeline.recipes.schema import Recipe
 from pipeline.recipes.strict_model import explain
 
 
-def recipe_names(directory: Path = RECIPES) -> tuple[str, ...]:
-    """Return the names of the recipes in `directory`, sorted."""
-    return tuple(path.stem for path in recipe_files(directory))
+def recipe_names(directories: Sequence[Path] = SHIPPED) -> tuple[str, ...]:
+    """Return the names of the recipes in `directories`, sorted."""
+    return tuple(recipe_files(directories))
 
 
-def check_name(name: str, directory: Path = RECIPES) -> None:
-    """Raise RecipeError unless there is a recipe `name`; the message names the ones that there are."""
-    path = directory / f"{name}.toml"
-    if not NAME.fullmatch(name) and path.exists():
-        raise RecipeError(f"{path.name} is not the name of a recipe file: {NAMING}")
-    if not path.exists():
-        raise RecipeError(f"no recipe {name!r}; there are: {', '.join(recipe_names(directory))}")
+def find_recipe(name: str, directories: Sequence[Path] = SHIPPED) -> Path:
+    """Return the file of recipe `name`. Raises RecipeError, with the names that there are, if there is none."""
+    found = recipe_files(directories)
+    if name in found:
+        return found[name]
+    if not NAME.fullmatch(name) and any((directory / f"{name}.toml").exists() for directory in directories):
+        raise RecipeError(f"{name}.toml is not the name of a recipe file: {NAMING}")
+    raise RecipeError(f"no recipe {name!r}; there are: {', '.join(found)}")
 
 
 def load_recipe(
@@ -33,40 +36,63 @@ def load_recipe(
     *,
     sample: bool = False,
     overrides: dict[str, Any] | None = None,
-    directory: Path = RECIPES,
+    directories: Sequence[Path] = SHIPPED,
 ) -> Recipe:
     """Load recipe `name` with `profile`; `overrides` maps dotted keys to values (`train.epochs`: 2).
 
     Later tables win: the recipe, `[profiles.<profile>]`, if `sample` is set `[sample]` and
-    `[profiles.<profile>.sample]`, then `overrides`. Raises RecipeError with file, key and allowed values.
+    `[profiles.<profile>.sample]`, then `overrides`. A recipe without profiles is the same in each. Raises RecipeError
+    with file, line, key and allowed values.
     """
-    check_name(name, directory)
-    path = directory / f"{name}.toml"
-    document = read_toml(path, path.name)
+    path = find_recipe(name, directories)
+    file = shown(path)
+    text = read_text(path, file)
+    document = parse_toml(text, file)
     if document.get("name") != name:
-        raise RecipeError(f"{path.name}: `name` must be {name!r}, like the file name (it is {document.get('name')!r})")
-    merged = _merged(path.name, document, profile, sample)
+        raise RecipeError(f"{file}: `name` must be {name!r}, like the file name (it is {document.get('name')!r})")
+    merged = _merged(file, document, profile, sample)
     for key, value in (overrides or {}).items():
         merged = _merge(merged, _nested(key, value))
     if unknown := {"profile", "sample"} & merged.keys():
-        raise RecipeError(f"{path.name}: unknown key `{unknown.pop()}`: the run sets profile and sample")
+        raise RecipeError(f"{file}: unknown key `{unknown.pop()}`: the run sets profile and sample")
     if "behaviour" in merged:
-        raise RecipeError(f"{path.name}: unknown key `behaviour`: behavioural tests belong in behaviour/{path.name}")
-    tests = directory / "behaviour" / path.name
-    merged["behaviour"] = read_toml(tests, f"behaviour/{path.name}") if tests.is_file() else {}
+        raise RecipeError(f"{file}: unknown key `behaviour`: behavioural tests belong in behaviour/{path.name}")
+    tests = path.parent / "behaviour" / path.name
+    cases = read_text(tests, shown(tests)) if tests.is_file() else ""
+    merged["behaviour"] = parse_toml(cases, shown(tests))
     try:
         return Recipe.model_validate(merged | {"profile": profile, "sample": sample})
     except ValidationError as error:
-        own = {"behaviour": f"behaviour/{path.name}"}
-        raise RecipeError(explain(error, Recipe, path.name, own)) from error
+        tables = (("profiles", profile, "sample"), ("sample",), ("profiles", profile), ())[0 if sample else 2 :]
+        line_at = _line_finder(text, cases, tables, overrides or {})
+        raise RecipeError(explain(error, Recipe, file, {"behaviour": shown(tests)}, line_at)) from error
+
+
+def _line_finder(
+    recipe: str, behaviour: str, tables: Sequence[tuple[str, ...]], overrides: Mapping[str, Any]
+) -> Callable[[tuple[str, ...]], int | None]:
+    """Return the function from a key to its line in the TOML text of a recipe, or in that of its behavioural tests.
+
+    `tables` are those of the recipe that may set it, the winning one first. A key in `overrides` has no line.
+    """
+
+    def line_at(key: tuple[str, ...]) -> int | None:
+        dotted = f"{'.'.join(key)}."
+        if not key or any(dotted.startswith(f"{given}.") or f"{given}.".startswith(dotted) for given in overrides):
+            return None
+        if key[0] == "behaviour" and len(key) > 1:
+            return line_of(behaviour, [key[1:]])
+        return line_of(recipe, [(*table, *key) for table in tables])
+
+    return line_at
 
 
 def _merged(file: str, document: dict[str, Any], profile: str, sample: bool) -> dict[str, Any]:
     base = dict(document)
     profiles = _pop_table(file, base, "profiles")
     sample_table = _pop_table(file, base, "sample")
-    if profile not in profiles:
-        raise RecipeError(f"{file} has no profile {profile!r}; it has: {', '.join(sorted(profiles)) or 'none'}")
+    if profiles and profile not in profiles:
+        raise RecipeError(f"{file} has no profile {profile!r}; it has: {', '.join(sorted(profiles))}")
     profile_table = dict(_pop_table(file, profiles, profile))
     profile_sample = _pop_table(file, profile_table, "sample")
     merged = _merge(base, profile_table)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,17 +18,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapping[str, str] | None = None) -> str:
-    """Return the message about `file` for a validation error of `model`, with keys and allowed values.
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    file: str,
+    own: Mapping[str, str] | None = None,
+    line_at: Callable[[tuple[str, ...]], int | None] = lambda _: None,
+) -> str:
+    """Return the message about `file` for a validation error of `model`, with lines, keys and allowed values.
 
-    `own` maps a table that has its own file to the name of that file.
+    `own` maps a table that has its own file to the name of that file. `line_at` returns the line of a key, or None.
     """
     lines = []
     for item in error.errors():
         location = item["loc"]
         table = str(location[0]) if location else ""
         inside = table in (own or {})
-        where = (own or {}).get(table, file)
+        line = line_at(tuple(map(str, location)) or _named_in(item["msg"]))
+        where = (own or {}).get(table, file) + (f" line {line}" if line else "")
         key = ".".join(str(part) for part in location[inside:])
         if item["type"] == "extra_forbidden":
             lines.append(f"{where}: unknown key `{key}`; allowed there: {', '.join(_fields_at(model, location))}")
@@ -39,6 +47,12 @@ def explain(error: ValidationError, model: type[BaseModel], file: str, own: Mapp
             given = f" (it is {_short(item['input'])})" if item["type"] != "value_error" else ""
             lines.append(f"{where}: {named}{item['msg'].removeprefix('Value error, ')}{given}")
     return "; ".join(lines)
+
+
+def _named_in(message: str) -> tuple[str, ...]:
+    """Return the first key that the message of a rule for the whole document names; empty if it names none."""
+    named = re.search(r"`([\w.-]+)`", message)
+    return tuple(named[1].split(".")) if named else ()
 
 
 def _short(value: Any) -> str:

@@ -15,6 +15,7 @@ import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pipeline.recipes.files import recipe_directories
 from pipeline.stack import preflight
 from pipeline.stack.terminal import Progress
 
@@ -54,7 +55,8 @@ def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
         lambda: None if installed else preflight.room_problem(ROOT, preflight.INSTALL_BYTES),
     ]
     if starting and data:
-        checks.append(lambda: preflight.data_problem(Path(data).expanduser(), ROOT / "pipeline" / "recipes"))
+        recipes = recipe_directories(preflight.text_setting("SAEBYEOK_RECIPES", ""))
+        checks.append(lambda: preflight.data_problem(Path(data).expanduser(), recipes))
     # If a stack is recorded, it may itself hold the ports; `saebyeok up` checks that.
     if starting and not (home / "stack.json").exists():
         urls = {name: preflight.text_setting(name, default) for name, default in URLS.items()}

@@ -49,7 +49,7 @@ def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
     except KeyboardInterrupt:
         progress.say("\nThe run continues. Follow it again: make up. Check it: make status. Stop the stack: make down.")
         return INTERRUPTED
-    results = outcomes(api, open_store(settings), DAG, name)
+    results = outcomes(settings, api, DAG, name)
     failed = [task for task in api.tasks(DAG, name) if task.state == "failed"]
     for line in (*summary(settings, results, succeeded=state == "success"), *_failures(settings, name, failed)):
         progress.say(line)

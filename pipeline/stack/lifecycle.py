@@ -18,6 +18,7 @@ from pipeline.atomic_files import locked
 from pipeline.errors import SaebyeokError, StackError
 from pipeline.loopback import is_loopback
 from pipeline.progress import format_duration
+from pipeline.recipes.files import recipe_directories
 from pipeline.settings import ROOT, Settings
 from pipeline.stack import preflight
 from pipeline.stack.airflow_api import AirflowApi
@@ -139,7 +140,7 @@ def data_problem(settings: Settings) -> str | None:
     """Return a message that names the missing published files, or None if none is missing or no data is set."""
     if settings.data is None or settings.source != "directory":
         return None
-    return preflight.data_problem(settings.data, ROOT / "pipeline" / "recipes")
+    return preflight.data_problem(settings.data, recipe_directories(settings.recipes))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -90,10 +91,11 @@ def same_port_problem(one: str, other: str) -> str | None:
     )
 
 
-def data_problem(directory: Path, recipes: Path) -> str | None:
+def data_problem(directory: Path, recipes: Sequence[Path]) -> str | None:
     """Return a message if `directory` has no recipe's published files, or only some of the files of one.
 
-    A recipe without any file there is skipped by the runs. An invalid recipe fails in its own `validate` task.
+    `recipes` are the directories of all recipes. A recipe without any file there is skipped by the runs. An invalid
+    recipe fails in its own `validate` task.
     """
     missing = {
         recipe: [name for name in names if not (directory / name).is_file()]

@@ -14,6 +14,7 @@ import httpx
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.job import open_store
 from pipeline.loopback import is_loopback
+from pipeline.recipes.files import recipe_directories
 from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.loading import recipe_names
 from pipeline.settings import Settings
@@ -51,10 +52,11 @@ class RecipeOutcome:
         return stage in self.made and self.made[stage].manifest.run != self.run
 
 
-def outcomes(api: AirflowApi, store: Store, dag: str, run: str) -> list[RecipeOutcome]:
+def outcomes(settings: Settings, api: AirflowApi, dag: str, run: str) -> list[RecipeOutcome]:
     """Return the outcome of every recipe of a run."""
+    store = open_store(settings)
     found = []
-    for recipe in recipe_names():
+    for recipe in recipe_names(recipe_directories(settings.recipes)):
         made = {}
         for stage in ARTIFACT_TASKS:
             if artifact := made_by(api, store, dag, run, f"{recipe}.{stage}"):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline.data.daily_arrivals import Measure
 from pipeline.data.input_files import InputFiles, find_files
 from pipeline.data.reading import some_of
-from pipeline.data.suite_files import project_digests
+from pipeline.data.suite_files import suite_digests
 from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
 from pipeline.job import Job
 from pipeline.models.base_model import Base, find_base
 from pipeline.recipes.data_schema import DRIFTS
+from pipeline.recipes.files import recipe_directories
 from pipeline.recipes.kinds.numerals import numeral, spellings
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.find_or_build import find_or_build
@@ -47,7 +48,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     the error is that of the first run that they stopped. If there are arrivals, also raises the errors of
     `pipeline.models.base_model.find_base` and its `fetch`.
     """
-    inputs = find_files(job.recipe, directory, job.cutoff)
+    inputs = find_files(job.recipe, directory, job.cutoff, recipe_directories(job.settings.recipes))
     for name in inputs.unfinished:
         log.warning("%s: %s is still being written, so this run does without it", job.recipe.name, name)
     accepted = find_acceptances(job.store, job.recipe.name, {file.digest for file in inputs.arrivals})
@@ -97,7 +98,7 @@ def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Ba
         "labels": _label_fields(recipe),
         "score_range": recipe.score_range,
         "sample": recipe.sample,
-        "suite": project_digests(job.settings.expectations, recipe.data.suite),
+        "suite": suite_digests(job.settings, recipe.data.suite),
     }
 
 

@@ -6,7 +6,6 @@ import inspect
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +92,7 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     assert {*bag.dags["nightly_retrain"].task_dict} == {
         f"{name}.{stage}" for name in recipe_names() for stage in STAGES
     }
-    shutil.copytree(RECIPES, tmp_path / "recipes", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "recipes").mkdir()
     text = (RECIPES / "nsmc.toml").read_text(encoding="utf-8").replace('name = "nsmc"', 'name = "reviews"')
     (tmp_path / "recipes" / "reviews.toml").write_text(text, encoding="utf-8")
     (tmp_path / "recipes" / "broken.toml").write_text("title = ", encoding="utf-8")
@@ -104,8 +103,7 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     # No group ids: a copy, a backup and a side file of macOS. They are ignored.
     for name in ("nsmc copy", "nsmc.old", "._nsmc"):
         (tmp_path / "recipes" / f"{name}.toml").write_bytes(b"\0\5\x16\7")
-    monkeypatch.setattr("pipeline.recipes.loading.RECIPES", tmp_path / "recipes")
-    monkeypatch.setattr(recipe_names, "__defaults__", (tmp_path / "recipes",))
+    monkeypatch.setenv("SAEBYEOK_RECIPES", str(tmp_path / "recipes"))
     more = parse()
     assert more.import_errors == {}
     names = {"klue-sts", "nsmc", "reviews", "broken", "binary", "directory", "odd"}
@@ -115,5 +113,7 @@ def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkey
     assert shown["reviews"] == "Sentiment of Korean film reviews (NSMC)"
     # A recipe that cannot be read is named by its file, and fails in its own `validate`.
     assert (shown["broken"], shown["directory"], shown["odd"]) == ("broken", "directory", "3")
+    for other, field in (("hold", "recipe"), ("accept_arrival", "recipe")):
+        assert set(more.dags[other].params.get_param(field).schema["enum"]) == names
     groups = {name: group.tooltip for name, group in dag.task_group.get_task_group_dict().items() if name}
     assert groups == shown

@@ -45,6 +45,8 @@ def test_relative_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert settings.store_uri == str(tmp_path / "some" / "store")
     assert settings.data == tmp_path / "some" / "data"
     assert settings.expectations == tmp_path / "some" / "expectations"
+    monkeypatch.setenv("SAEBYEOK_RECIPES", f"one: {tmp_path}/two:")
+    assert load_settings().recipes == f"{tmp_path}/one:{tmp_path}/two"
 
 
 def test_a_bucket_stays_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +13,6 @@ import pytest
 from pipeline.cli import doctor
 from pipeline.cli.doctor import Diagnosis, diagnose
 from pipeline.devices import cuda_devices
-from pipeline.recipes.files import RECIPES
 from pipeline.settings import Settings
 from pipeline.tracking.run_directories import RunDirectory
 from tests.support.http_server import running
@@ -75,14 +73,16 @@ def test_healthy_machine_reports_every_check_without_problems(quiet: Settings) -
     assert all(item.do for item in findings if item.state == "note")
 
 
-def test_unusable_recipe_files_are_problems(quiet: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(RECIPES, tmp_path / "recipes")
-    (tmp_path / "recipes" / "broken.toml").write_text("title = ", encoding="utf-8")
-    (tmp_path / "recipes" / "nsmc copy.toml").touch()
-    monkeypatch.setattr(doctor, "RECIPES", tmp_path / "recipes")
-    assert [(item.state, item.text.partition(";")[0].partition(":")[0]) for item in doctor.check_recipes(quiet)] == [
-        ("problem", "nsmc copy.toml is ignored"),
-        ("problem", "broken.toml is not TOML"),
+def test_unusable_recipe_files_are_problems(quiet: Settings, tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("title = ", encoding="utf-8")
+    (tmp_path / "nsmc copy.toml").touch()
+    settings = quiet.model_copy(update={"recipes": f"{tmp_path}:{tmp_path / 'absent'}"})
+    findings = list(doctor.check_recipes(settings))
+    assert {item.state for item in findings} == {"problem"}
+    assert [item.text.partition(";")[0].partition(":")[0] for item in findings] == [
+        f"SAEBYEOK_RECIPES names {tmp_path / 'absent'}, which is not a directory",
+        f"{tmp_path / 'nsmc copy.toml'} is ignored",
+        f"{tmp_path / 'broken.toml'} is not TOML",
     ]
 
 

@@ -17,7 +17,7 @@ from pipeline.data.suite_files import suite_path
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from pipeline.settings import ROOT
+from pipeline.settings import ROOT, Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 
@@ -148,7 +148,7 @@ def _texts(rows: list[Row]) -> list[Row]:
 
 def suites() -> dict[str, list[dict[str, Any]]]:
     names = [path.stem for path in sorted((PROJECT / "expectations").glob("*.json"))]
-    return {name: json.loads(suite_path(PROJECT, name).read_text("utf-8"))["expectations"] for name in names}
+    return {name: json.loads(suite_path(Settings(), name).read_text("utf-8"))["expectations"] for name in names}
 
 
 EVERY_RULE = [(name, rule["description"]) for name, rules in suites().items() for rule in rules]
@@ -172,7 +172,7 @@ def write(recipe: Recipe, data: Path, tables: dict[Split, list[Row]]) -> None:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
     """Return every suite, opened once in a copy of the project: opening takes longer than running."""
-    return {name: open_suite(PROJECT, tmp_path_factory.mktemp(name), name) for name in BREAKS}
+    return {name: open_suite(Settings(), tmp_path_factory.mktemp(name), name) for name in BREAKS}
 
 
 def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[RuleFinding]:

@@ -45,7 +45,7 @@ def load(directory: Path, name: str, text: str, *bounded: str) -> Recipe:
     (directory / "behaviour").mkdir(exist_ok=True)
     (directory / "behaviour" / f"{name}.toml").write_text(text, encoding="utf-8")
     bounds = {f"gate.behaviour.{capability}": 0.5 for capability in bounded or (CAPABILITY[name],)}
-    return load_recipe(name, "embedded", directory=directory, overrides=bounds)
+    return load_recipe(name, "embedded", directories=[directory], overrides=bounds)
 
 
 def refused(directory: Path, name: str, text: str, *bounded: str) -> str:
@@ -65,8 +65,8 @@ def test_a_recipe_may_have_no_behavioural_tests(tmp_path: Path) -> None:
     recipe = load(tmp_path, "nsmc", NEGATIVE)
     shutil.rmtree(tmp_path / "behaviour")
     with pytest.raises(RecipeError, match=r"`gate.behaviour.negation`: not tested in behaviour/nsmc.toml \(nothing\)"):
-        load_recipe("nsmc", "embedded", directory=tmp_path, overrides={"gate.behaviour.negation": 0.5})
-    bare = load_recipe("nsmc", "embedded", directory=tmp_path)
+        load_recipe("nsmc", "embedded", directories=[tmp_path], overrides={"gate.behaviour.negation": 0.5})
+    bare = load_recipe("nsmc", "embedded", directories=[tmp_path])
     assert bare.behaviour == Behaviour()
     assert bare.gate.behaviour == {}
     assert bare.behaviour.digest != recipe.behaviour.digest
@@ -136,8 +136,8 @@ def test_invalid_test_of_pairs_is_refused(tmp_path: Path, old: str, new: str, sa
 
 def test_an_error_names_the_file_and_the_test(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE.replace('cases = ["좋지 않다"]', 'cases = ["{very} 나쁘다"]'))
-    assert said == "behaviour/nsmc.toml: 'praise that is denied': no words for {very}; known: none"
-    assert refused(tmp_path, "nsmc", "tests = [").startswith("behaviour/nsmc.toml is not TOML: ")
+    assert said == f"{tmp_path}/behaviour/nsmc.toml: 'praise that is denied': no words for {{very}}; known: none"
+    assert refused(tmp_path, "nsmc", "tests = [").startswith(f"{tmp_path}/behaviour/nsmc.toml is not TOML: ")
 
 
 def test_two_tests_of_one_name_are_refused(tmp_path: Path) -> None:

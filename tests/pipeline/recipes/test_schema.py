@@ -140,7 +140,7 @@ def test_recipe_error_names_file_key_and_values(mistake: str, broken: Any) -> No
         path = directory / f"{name}.toml"
         path.write_text(path.read_text(encoding="utf-8").replace("[profiles.full]\n", "", 1), encoding="utf-8")
     with pytest.raises(RecipeError) as caught:
-        load_recipe(name, "full", directory=directory)
+        load_recipe(name, "full", directories=[directory])
     text = str(caught.value)
     assert f"{name}.toml" in text
     for part in named:
@@ -148,10 +148,46 @@ def test_recipe_error_names_file_key_and_values(mistake: str, broken: Any) -> No
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "at"),
+    [
+        # Of a table and its override for a profile, the line of the one that counts.
+        ("[profiles.embedded.train]\nepochs = 1", "[profiles.embedded.train]\nepochs = 0", "epochs = 0"),
+        ("int8 = {", "int8 = { bound = 1,", "int8 = { bound = 1,"),
+        ('kind = "classification"', 'kind = "ranking"', 'kind = "ranking"'),
+        # A missing key has the line of its table, also if the rule is about the whole recipe.
+        ("latency_ms = 100.0\n", "", "[export]"),
+        ("[profiles.embedded.gate.behaviour]\n", "[profiles.embedded.gate.behaviour]\nx = 0.5\n", "x = 0.5"),
+    ],
+)
+def test_recipe_error_names_the_line(broken: Any, old: str, new: str, at: str) -> None:
+    directory: Path = broken("nsmc", old, new)
+    line = (directory / "nsmc.toml").read_text(encoding="utf-8").partition(at)[0].count("\n") + 1
+    with pytest.raises(RecipeError, match=rf"/nsmc\.toml line {line}: "):
+        load_recipe("nsmc", "embedded", directories=[directory])
+
+
+def test_behaviour_error_names_its_own_line(broken: Any) -> None:
+    directory: Path = broken("nsmc", "", "")
+    tests = directory / "behaviour" / "nsmc.toml"
+    before = tests.read_text(encoding="utf-8")
+    tests.write_text(f'{before}\n[[tests]]\ncapability = "x"\nname = "y"\nkind = "odd"\ncases = ["z"]\n', "utf-8")
+    line = before.count("\n") + 5
+    with pytest.raises(RecipeError, match=rf"behaviour/nsmc\.toml line {line}: `tests\.\d+\.kind`"):
+        load_recipe("nsmc", "embedded", directories=[directory])
+
+
+def test_override_error_names_no_line_of_the_file() -> None:
+    with pytest.raises(RecipeError, match=r"^nsmc\.toml: `train\.epochs`"):
+        load_recipe("nsmc", "embedded", overrides={"train.epochs": 1000})
+    with pytest.raises(RecipeError, match=r"^nsmc\.toml: `source\.train\.url`"):
+        load_recipe("nsmc", "embedded", overrides={"source.train": {"url": "x"}})
+
+
 def test_every_mistake_is_named_at_once(broken: Any) -> None:
     directory = broken("nsmc", "epochs = 3\nlearning_rate = 5e-5", "epochs = 0\nlearning_rate = 5.0")
     with pytest.raises(RecipeError, match=r"train\.epochs.*train\.learning_rate"):
-        load_recipe("nsmc", "full", directory=directory)
+        load_recipe("nsmc", "full", directories=[directory])
 
 
 def test_unknown_recipe_error_lists_known_recipes() -> None:
@@ -164,26 +200,27 @@ def test_unknown_profile_error_lists_known_profiles() -> None:
         load_recipe("nsmc", "huge")
 
 
-def test_recipe_without_profiles_is_told_so(broken: Any) -> None:
+def test_recipe_without_profiles_is_the_same_in_each(broken: Any) -> None:
     directory: Path = broken("nsmc", "", "")
     text = (directory / "nsmc.toml").read_text(encoding="utf-8")
     (directory / "nsmc.toml").write_text(text[: text.index("[profiles.")], encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"nsmc\.toml has no profile 'full'; it has: none$"):
-        load_recipe("nsmc", "full", directory=directory)
+    full = load_recipe("nsmc", "full", directories=[directory])
+    assert full == load_recipe("nsmc", "full")
+    assert load_recipe("nsmc", "other", directories=[directory]).train == full.train
 
 
 def test_bytes_that_are_no_text_are_not_toml(tmp_path: Path) -> None:
     (tmp_path / "nsmc.toml").write_bytes('title = "영화"'.encode("cp949"))
     with pytest.raises(RecipeError, match=r"nsmc\.toml is not TOML"):
-        load_recipe("nsmc", "full", directory=tmp_path)
+        load_recipe("nsmc", "full", directories=[tmp_path])
 
 
 def test_later_tables_win(broken: Any) -> None:
     directory = broken("nsmc", "[sample.data]\n", "[sample.train]\nepochs = 11\nseed = 12\n[sample.data]\n")
-    plain = load_recipe("nsmc", "embedded", directory=directory)
-    full_sample = load_recipe("nsmc", "full", sample=True, directory=directory)
-    sample = load_recipe("nsmc", "embedded", sample=True, directory=directory)
-    chosen = load_recipe("nsmc", "embedded", sample=True, directory=directory, overrides={"train.epochs": 2})
+    plain = load_recipe("nsmc", "embedded", directories=[directory])
+    full_sample = load_recipe("nsmc", "full", sample=True, directories=[directory])
+    sample = load_recipe("nsmc", "embedded", sample=True, directories=[directory])
+    chosen = load_recipe("nsmc", "embedded", sample=True, directories=[directory], overrides={"train.epochs": 2})
     assert plain.train.seed == 7
     assert full_sample.train.epochs == 11
     assert sample.train.epochs not in (11, plain.train.epochs)
@@ -218,7 +255,7 @@ def test_new_recipe_needs_two_files_without_python(broken: Any) -> None:
     directory: Path = broken("nsmc", 'name = "nsmc"', 'name = "shop-reviews"')
     (directory / "nsmc.toml").rename(directory / "shop-reviews.toml")
     (directory / "behaviour" / "nsmc.toml").rename(directory / "behaviour" / "shop-reviews.toml")
-    assert recipe_names(directory) == ("shop-reviews",)
-    recipe = load_recipe("shop-reviews", "embedded", directory=directory)
+    assert recipe_names([directory]) == ("shop-reviews",)
+    recipe = load_recipe("shop-reviews", "embedded", directories=[directory])
     assert isinstance(recipe, Recipe)
     assert recipe.metrics == ("accuracy", "f1")

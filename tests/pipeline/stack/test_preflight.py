@@ -59,21 +59,21 @@ def test_where_the_stack_listens_is_said_alike() -> None:
 @pytest.mark.parametrize("text", ["name = ", "name = 'own'", "data = 3", "[data]\ntrain = 'a'", "\x80"])
 def test_invalid_recipe_does_not_stop_the_others(text: str, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_bytes(text.encode("latin-1"))
-    assert preflight.data_problem(tmp_path, tmp_path) is None
+    assert preflight.data_problem(tmp_path, [tmp_path]) is None
 
 
 def test_data_of_one_recipe_are_enough(tmp_path: Path) -> None:
     for name in ("own", "other"):
         (tmp_path / f"{name}.toml").write_text(f"[data]\ntrain = '{name}-train'\ntest = '{name}-test'\n")
     lacks = "lacks other-train, other-test, own-train, own-test: "
-    assert lacks in (preflight.data_problem(tmp_path, tmp_path) or "")
+    assert lacks in (preflight.data_problem(tmp_path, [tmp_path]) or "")
     (tmp_path / "own-train").touch()
-    assert "lacks other-train, other-test, own-test: " in (preflight.data_problem(tmp_path, tmp_path) or "")
+    assert "lacks other-train, other-test, own-test: " in (preflight.data_problem(tmp_path, [tmp_path]) or "")
     (tmp_path / "own-test").touch()
-    assert preflight.data_problem(tmp_path, tmp_path) is None
+    assert preflight.data_problem(tmp_path, [tmp_path]) is None
     # Half of the files of a recipe is a mistake.
     (tmp_path / "other-test").touch()
-    assert "lacks other-train: " in (preflight.data_problem(tmp_path, tmp_path) or "")
+    assert "lacks other-train: " in (preflight.data_problem(tmp_path, [tmp_path]) or "")
 
 
 def test_too_small_disk_gives_a_message(tmp_path: Path) -> None:
@@ -93,6 +93,6 @@ def test_unwritable_home_gives_a_message(tmp_path: Path) -> None:
 
 
 def test_missing_published_files_are_named(tmp_path: Path) -> None:
-    problem = preflight.data_problem(tmp_path, ROOT / "pipeline" / "recipes")
+    problem = preflight.data_problem(tmp_path, [ROOT / "pipeline" / "recipes"])
     assert problem is not None
     assert "lacks klue-sts/klue-sts-v1.1_train.json, klue-sts/klue-sts-v1.1_dev.json, nsmc/ratings_train.txt" in problem

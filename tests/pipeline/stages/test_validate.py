@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.splits import split_rows
-from pipeline.errors import DataError, RejectedDataError
+from pipeline.errors import AbsentDataError, DataError, RejectedDataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -410,7 +411,7 @@ def new_data_set(tmp_path: Path, settings: Settings, store: Store, rules: Any) -
     project = tmp_path / "project"
     shutil.copytree(ROOT / "expectations", project)
     (project / "expectations" / "headlines.json").write_text(json.dumps(rules), encoding="utf-8")
-    recipe = load_recipe("news", "embedded", directory=recipes)
+    recipe = load_recipe("news", "embedded", directories=[recipes])
     return Job(recipe, settings.model_copy(update={"expectations": project}), store, "first")
 
 
@@ -531,3 +532,42 @@ def test_shuffled_labels_are_found_by_repeated_texts(nsmc: Recipe, make_job: Mak
         "warnings"
     ]
     assert any("also stands under another label" in warning for warning in warnings)
+
+
+def test_suite_beside_own_recipe_is_used(make_job: MakeJob, data: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(ROOT / "expectations" / "expectations", own / "expectations")
+    shutil.copytree(ROOT / "pipeline" / "recipes" / "behaviour", own / "behaviour")
+    text = (ROOT / "pipeline" / "recipes" / "nsmc.toml").read_text(encoding="utf-8")
+    (own / "films.toml").write_text(text.replace('"nsmc"', '"films"', 1), encoding="utf-8")
+    (own / "behaviour" / "nsmc.toml").rename(own / "behaviour" / "films.toml")
+    recipe = load_recipe("films", "embedded", overrides=STRICT, directories=[own])
+    plain = make_job(recipe)
+    job = replace(plain, settings=plain.settings.model_copy(update={"recipes": str(own)}))
+    write_reviews(data, reviews(60, 1), reviews(30, 5000))
+    first = validate(job, data)
+    suite = own / "expectations" / "nsmc.json"
+    document = json.loads(suite.read_text("utf-8"))
+    (rule,) = [item for item in document["expectations"] if item["kwargs"].get("max_value") == 10_000]
+    # Its checkpoint in the project belongs to the shipped suite, not to this one without an id.
+    suite.write_text(json.dumps({"expectations": [rule | {"description": "our own rule"}]}), encoding="utf-8")
+    changed = validate(job, data)
+    assert changed.key != first.key
+    assert {item["rule"] for item in changed.read_json("validation.json")["findings"]} == {"our own rule"}
+    suite.unlink()
+    assert validate(job, data).key == validate(plain, data).key != changed.key
+
+
+def test_own_recipe_counts_where_data_are_of_others(
+    nsmc: Recipe, make_job: MakeJob, data: Path, tmp_path: Path
+) -> None:
+    plain = make_job(nsmc)
+    data.mkdir()
+    (data / "own.tsv").touch()
+    with pytest.raises(DataError, match=r"ratings_train\.txt is missing") as missing:
+        validate(plain, data)
+    assert not isinstance(missing.value, AbsentDataError)
+    (tmp_path / "own.toml").write_text("[data]\ntrain = 'own.tsv'\ntest = 'own.tsv'\n", encoding="utf-8")
+    settings = plain.settings.model_copy(update={"recipes": str(tmp_path)})
+    with pytest.raises(AbsentDataError, match="it has the files of own"):
+        validate(replace(plain, settings=settings), data)
