@@ -92,10 +92,17 @@ def report_address(outcome: RunOutcome) -> str:
     return f"{made.get('release', made['decide']).uri}/report.html"
 
 
-def figures_document(outcome: RunOutcome) -> dict[str, dict[str, float]]:
-    """Return by metric the value, 95% interval and threshold (`floor`) on the test file."""
-    recipe, test = outcome.job.recipe, EvaluationFigures.read(outcome.made["evaluate"]).test
-    return {metric: test[metric].model_dump() | {"floor": recipe.gate.floors[metric]} for metric in recipe.metrics}
+def figures_document(outcome: RunOutcome) -> dict[str, dict[str, Any]]:
+    """Return by metric the value and 95% interval on the test file, the same on its `new_texts`, and the threshold.
+
+    The threshold (`floor`) applies to the new texts, the rows without a near copy in train.
+    """
+    recipe, figures = outcome.job.recipe, EvaluationFigures.read(outcome.made["evaluate"])
+    return {
+        metric: figures.test[metric].model_dump()
+        | {"new_texts": figures.test_without_train_texts[metric].model_dump(), "floor": recipe.gate.floors[metric]}
+        for metric in recipe.metrics
+    }
 
 
 def print_run(session: Session, outcome: RunOutcome) -> None:
@@ -109,11 +116,12 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     session.line(f"{recipe.name} ({recipe.profile}{sample}): {'PROMOTED' if outcome.promoted else 'REFUSED'}")
     session.line(decision.why)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for name in ("metric on the test file", "value", "95% interval", "threshold"):
+    for name in ("metric on the test file", "all texts", "new texts", "95% interval", "threshold"):
         table.add_column(name, justify="left" if name.startswith("metric") else "right")
     for metric, figure in figures_document(outcome).items():
-        interval = f"{figure['low']:.4f} to {figure['high']:.4f}"
-        table.add_row(metric, f"{figure['value']:.4f}", interval, f"{figure['floor']:.4f}")
+        new = figure["new_texts"]
+        interval = f"{new['low']:.4f} to {new['high']:.4f}"
+        table.add_row(metric, *(f"{side['value']:.4f}" for side in (figure, new)), interval, f"{figure['floor']:.4f}")
     session.line()
     session.tables().print(table)
     session.line()

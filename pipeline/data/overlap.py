@@ -82,6 +82,12 @@ def near_key(texts: Iterable[str]) -> str:
     return "\x1f".join(sorted(map(normalise, texts)))
 
 
+def near_copies(rows: pd.DataFrame, among: pd.DataFrame, columns: Sequence[str]) -> pd.Series[bool]:
+    """Return which of `rows` have near copies `among` other rows; both have the text `columns` of artifacts."""
+    mine, others = ([near_key(item) for item in side[list(columns)].itertuples(index=False)] for side in (rows, among))
+    return pd.Series(mine, index=rows.index).isin(others)
+
+
 def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[list[Overlap], list[Repeated]]:
     """Return every kind of overlap, and the rows of all kinds."""
     tables = {split: _keyed(recipe, rows.rows) for split, rows in splits.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.data.overlap import near_copies
 from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, DataError
 from pipeline.evaluation.behavioural_tests import run_checklist
@@ -26,9 +27,10 @@ def assess(
 ) -> EvaluationFigures:
     """Write predictions, plots and mistakes into `draft` and return the figures. Raises as `evaluate`."""
     model, task = load_trained(recipe, trained), task_of(recipe)
+    test, train = (pd.read_parquet(validated.path / f"{name}.parquet") for name in ("test", "train"))
     rows = {
-        "test": pd.read_parquet(validated.path / "test.parquet"),
-        "gate": split_rows(recipe, pd.read_parquet(validated.path / "train.parquet"))["gate"],
+        "test": test.assign(in_train=near_copies(test, train, recipe.text_columns)),
+        "gate": split_rows(recipe, train)["gate"],
     }
     answers: dict[str, Numbers] = {}
     raw: dict[str, Numbers] = {}
@@ -61,13 +63,13 @@ def _measured(task: Task, test: pd.DataFrame, answers: Numbers, draft: Path) -> 
     labels, known = test["label"].to_numpy(), test["in_train"].to_numpy(bool)
     if known.all():
         raise DataError(
-            f"{recipe.data.test}: the text of every row is also in {recipe.data.train}, so the model cannot be tested "
-            "on new texts; use a test file with other texts"
+            f"{recipe.data.test}: the text of every row, or a near copy of it, is also in {recipe.data.train}, so the "
+            "model cannot be tested on new texts; use a test file with other texts"
         )
     task.draw(labels, answers, draft)
     _write_json(draft / "mistakes.json", worst_mistakes(recipe, test))
     figures: dict[str, Any] = {"test": task.intervals(labels, answers), "test_rows": len(labels)}
-    # If no test text is in train, both figures are equal; compute them once.
+    # If no test row has a near copy in train, both figures are equal; compute them once.
     unseen = task.intervals(labels[~known], answers[~known]) if known.any() else figures["test"]
     figures |= {"test_without_train_texts": unseen, "test_without_train_texts_rows": int((~known).sum())}
     return figures | {"slices": slice_figures(recipe, test)} | task.further_figures(labels, answers)

@@ -82,7 +82,7 @@ def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
 def _thresholds(recipe: Recipe, figures: EvaluationFigures) -> list[ThresholdCheck]:
     checks = []
     for metric in recipe.metrics:
-        figure, floor = figures.test[metric], recipe.gate.floors[metric]
+        figure, floor = figures.test_without_train_texts[metric], recipe.gate.floors[metric]
         checks.append(
             ThresholdCheck(
                 value=figure.value,
@@ -92,6 +92,7 @@ def _thresholds(recipe: Recipe, figures: EvaluationFigures) -> list[ThresholdChe
                 estimate=figure,
                 metric=metric,
                 sample=recipe.sample,
+                new_texts=True,
             )
         )
     return checks

@@ -74,10 +74,13 @@ class Line:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric on the test file, its threshold, and one line each for whole file, new texts and champion."""
+    """One metric on the test file, its threshold, and one line each for new texts, whole file and champion.
+
+    `judged` is the figure on new texts, to which the threshold applies.
+    """
 
     name: str
-    test: Estimate
+    judged: Estimate
     floor: float
     champion: Estimate | None
     lines: tuple[Line, ...]
@@ -140,21 +143,21 @@ def render_report(
 def metric_rows(recipe: Recipe, figures: EvaluationFigures, champion: Mapping[str, Estimate]) -> list[MetricRow]:
     """Return the recipe's metrics in recipe order, each with the threshold and the figures to compare it with.
 
-    `champion` are the champion's metrics on the test file in its own run; empty if they are unknown.
+    `champion` are the champion's metrics on the new texts of its own run; empty if they are unknown.
     """
     rows = []
     for metric in recipe.metrics:
         floor = recipe.gate.floors[metric]
         shown = {
-            "whole test file": figures.test[metric],
             "texts not in train": figures.test_without_train_texts[metric],
-            "the champion in its own run": champion.get(metric),
+            "whole test file": figures.test[metric],
+            "the champion in its own run, texts not in train": champion.get(metric),
         }
         estimates = {label: item for label, item in shown.items() if item is not None}
         scale = _scale(floor, *estimates.values())
         lines = tuple(Line(label, estimate, scale, bound=floor) for label, estimate in estimates.items())
-        test, best = estimates["whole test file"], estimates.get("the champion in its own run")
-        rows.append(MetricRow(_metric_name(recipe, metric), test, floor, best, lines))
+        judged = figures.test_without_train_texts[metric]
+        rows.append(MetricRow(_metric_name(recipe, metric), judged, floor, champion.get(metric), lines))
     return rows
 
 
@@ -228,7 +231,7 @@ def _champion_figures(decision: Decision, store: Store) -> Mapping[str, Estimate
     if decision.champion is None:
         return {}
     try:
-        return EvaluationFigures.read(store.open(decision.champion).input("evaluated")).test
+        return EvaluationFigures.read(store.open(decision.champion).input("evaluated")).test_without_train_texts
     except SaebyeokError as error:
         # The decision does not depend on these figures, so the page omits the line.
         log.warning("report: the champion's figures cannot be read and are left out: %s", error)

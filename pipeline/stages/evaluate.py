@@ -14,7 +14,7 @@ from pipeline.store.figures import EvaluationFigures
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
 
-VERSION = 3
+VERSION = 4
 log = logging.getLogger(__name__)
 
 
@@ -22,14 +22,16 @@ def evaluate(job: Job, validated: Artifact, tokenized: Artifact, trained: Artifa
     """Return the predictions and metrics of a trained model.
 
     Files: `test.parquet` and `gate.parquet` with `id`, `text` (and `text_pair`), `label`, `prediction` (the label's
-    number, or the score), for a classification `probability` (of the predicted label), and for test `in_train`;
-    `plot.png` (confusion matrix or scatter plot); `reliability.png` for a classification; `mistakes.json` (the worst
-    mistakes); `behaviour.json` (the failed behavioural cases).
-    Figures: `test`, `test_without_train_texts` (without rows whose text is in train) and `gate`, with the 95% interval
-    of each metric and the number of rows; `slices`; `behaviour` per capability; `calibration` of a classification;
-    `similarity` of a bi-encoder, with the metrics by cosine (which the service uses) and by Euclidean distance.
+    number, or the score), for a classification `probability` (of the predicted label), and for test `in_train` (whether
+    the row has a near copy in train, by the normalised text of the overlap gate); `plot.png` (confusion matrix or
+    scatter plot); `reliability.png` for a classification; `mistakes.json` (the worst mistakes); `behaviour.json` (the
+    failed behavioural cases).
+    Figures: `test`, `test_without_train_texts` (without rows that have a near copy in train; the thresholds apply to
+    these) and `gate`, with the 95% interval of each metric and the number of rows; `slices`; `behaviour` per
+    capability; `calibration` of a classification; `similarity` of a bi-encoder, with the metrics by cosine (which the
+    service uses) and by Euclidean distance.
     Texts of the data are in the files, never in the figures. Raises ArtifactError if `tokenized` has other rows,
-    DataError if every test text is in train.
+    DataError if every test row has a near copy in train.
     """
     recipe = job.recipe
     fields = recipe.model_dump(include={"kind", "labels", "similar_at", "score_range"})

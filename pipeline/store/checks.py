@@ -45,12 +45,13 @@ class ThresholdCheck(Measured):
     check: Literal["threshold"] = "threshold"
     metric: str
     sample: bool = Field(description="whether the test file is the sample's")
+    new_texts: bool = Field(default=False, description="whether test rows with a near copy in train are left out")
 
     @property
     def name(self) -> str:
         """Return what is measured; it names the sample, because log, alert and deployment log quote it."""
         file = "the sample's test file" if self.sample else "the test file"
-        return f"{metric_name(self.metric)} on {file}"
+        return f"{metric_name(self.metric)} on {'new texts of ' if self.new_texts else ''}{file}"
 
 
 class BehaviourCheck(Measured):

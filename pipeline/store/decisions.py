@@ -20,7 +20,7 @@ class Decision(Record):
     # See `Measured`: a union is written with the settings of the model around it.
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    format: int = 3
+    format: int = 4
     promote: bool
     champion: str | None = Field(description="ref of the champion that it was compared with")
     best: str | None = Field(description="ref of the best earlier release, if it was compared with that too")

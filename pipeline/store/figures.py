@@ -187,7 +187,9 @@ class EvaluationFigures(Figures):
 
     test: dict[str, Estimate] = Field(description="metrics on the test file")
     test_rows: int
-    test_without_train_texts: dict[str, Estimate] = Field(description="metrics on rows whose text is not in train")
+    test_without_train_texts: dict[str, Estimate] = Field(
+        description="metrics on rows without a near copy in train (before version 4 of evaluate: an exact one)"
+    )
     test_without_train_texts_rows: int
     slices: tuple[SliceFigures, ...]
     calibration: CalibrationFigures | None = Field(default=None, description="of a classification")

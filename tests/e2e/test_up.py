@@ -209,7 +209,7 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi)
     run = api.trigger(DAG, ANOTHER | {"approval": True}, "to be rejected")
     question = wait_for_question(stack, api, run)
     assert question["subject"] == "nsmc: serve the new model?"
-    assert "accuracy on the sample's test file" in question["body"]
+    assert "accuracy on new texts of the sample's test file" in question["body"]
     assert question["defaults"] == ["Reject"]
     answer(stack, run, "Reject")
     assert wait_for(api, run) == "success"

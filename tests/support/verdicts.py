@@ -21,14 +21,17 @@ def judged(
     recipe: Recipe,
     *compared: Check,
     test: Mapping[str, float] | None = None,
+    new_texts: Mapping[str, float] | None = None,
     behaviour: Mapping[str, float] | None = None,
     champion: Artifact | None = None,
     best: Best | None = None,
 ) -> Decision:
     """Return the decision on a model that is perfect except for these figures and comparisons."""
     tested = dict.fromkeys(recipe.metrics, 1.0) | (test or {})
+    new = tested | (new_texts or {})
     rates = dict.fromkeys(recipe.gate.behaviour, 1.0) | (behaviour or {})
-    return make_decision(recipe, evaluation(tested, behaviour=rates), compared, champion, best or Best())
+    figures = evaluation(tested, new_texts=new, behaviour=rates)
+    return make_decision(recipe, figures, compared, champion, best or Best())
 
 
 def with_margin(recipe: Recipe, margin: float) -> Recipe:

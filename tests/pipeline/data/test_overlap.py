@@ -114,7 +114,7 @@ def test_swapped_pair_is_a_near_duplicate(make_job: Callable[..., Job], tmp_path
     write_pairs(tmp_path, pairs(60, "train"), [*pairs(30, "dev"), swapped])
     made = validate(make_job(recipe), tmp_path)
     assert made.manifest.figures["overlap"]["test_in_train"] == 1
-    # `in_train` is about exact texts; the evaluation uses it.
+    # `in_train` is about exact texts.
     assert made.manifest.figures["test_in_train"] == 0
 
 

@@ -50,8 +50,15 @@ def test_floor_just_below_refuses_and_reached_promotes(recipe: Recipe, metric: s
     assert judged(recipe, test={metric: above}).promote
     refused = judged(recipe, test={metric: below})
     assert not refused.promote
-    assert failures(refused) == [f"{name} on the test file"]
-    assert refused.reason == f"Refused: {name} on the test file is {floor:.4f}, below {floor:g}."
+    assert failures(refused) == [f"{name} on new texts of the test file"]
+    assert refused.reason == f"Refused: {name} on new texts of the test file is {floor:.4f}, below {floor:g}."
+
+
+@pytest.mark.parametrize(("recipe", "metric", "floor", "name"), METRICS)
+def test_thresholds_apply_to_texts_that_train_lacks(recipe: Recipe, metric: str, floor: float, name: str) -> None:
+    below = math.nextafter(floor, 0.0)
+    assert not judged(recipe, test={metric: 1.0}, new_texts={metric: below}).promote
+    assert judged(recipe, test={metric: below}, new_texts={metric: floor}).promote
 
 
 @pytest.mark.parametrize(
@@ -76,7 +83,8 @@ def test_figures_without_a_value_are_refused_each(recipe: Recipe) -> None:
         assert len(failures(decision)) == 1
         bound = recipe.gate.floors[metric]
         assert decision.reason.endswith(
-            f"on the test file has no value, for example because all answers are equal (at least {bound:g} is needed)."
+            "on new texts of the test file has no value, for example because all answers are equal "
+            f"(at least {bound:g} is needed)."
         )
     for capability in recipe.gate.behaviour:
         assert failures(judged(recipe, behaviour={capability: math.nan})) == [f"share of {capability} cases passed"]
@@ -86,8 +94,8 @@ def test_checks_hold_figure_bound_and_interval_in_order() -> None:
     rates = {name: (95 - number) / 100 for number, name in enumerate(REVIEWS.gate.behaviour)}
     decision = judged(REVIEWS, test={"accuracy": 0.9, "f1": 0.25}, behaviour=rates)
     assert [(item.kind, item.name, item.value, item.bound, item.passed) for item in decision.checks] == [
-        ("floor", "accuracy on the test file", 0.9, 0.865, True),
-        ("floor", "F1 on the test file", 0.25, 0.865, False),
+        ("floor", "accuracy on new texts of the test file", 0.9, 0.865, True),
+        ("floor", "F1 on new texts of the test file", 0.25, 0.865, False),
         ("behaviour", "share of negation cases passed", 0.95, 0.65, True),
         ("behaviour", "share of intensifiers cases passed", 0.94, 0.8, True),
         ("behaviour", "share of typos cases passed", 0.93, 0.7, True),
@@ -105,7 +113,8 @@ def test_recipe_without_behavioural_tests_needs_none() -> None:
     decision = judged(recipe)
     assert decision.promote
     assert decision.reason == (
-        "Promoted: accuracy on the test file is 1.0000 (floor 0.865), F1 on the test file is 1.0000 (floor 0.865); "
+        "Promoted: accuracy on new texts of the test file is 1.0000 (floor 0.865), "
+        "F1 on new texts of the test file is 1.0000 (floor 0.865); "
         "there is no champion yet."
     )
 
@@ -132,7 +141,8 @@ def test_reason_of_a_promotion_names_each_comparison(release: Artifact) -> None:
     assert decision.promote
     assert decision.checks[-2:] == tuple(compared)
     assert decision.reason == (
-        "Promoted: accuracy on the test file is 0.9100 (floor 0.865), F1 on the test file is 1.0000 (floor 0.865); "
+        "Promoted: accuracy on new texts of the test file is 0.9100 (floor 0.865), "
+        "F1 on new texts of the test file is 1.0000 (floor 0.865); "
         "all 5 behavioural bounds are met; "
         "accuracy against the champion (+0.0200), at worst +0.0000 (margin 0.02); "
         "accuracy against the best before it (+0.0200), at worst +0.0000 (margin 0.02)."
@@ -153,7 +163,7 @@ def test_reason_names_every_miss_and_nothing_else() -> None:
     missed = SampleCheck(value=0.0, bound=1.0, passed=False)
     decision = judged(REVIEWS, missed, test={"f1": 0.5}, behaviour={"names": 0.25})
     assert decision.reason == (
-        "Refused: F1 on the test file is 0.5000, below 0.865; "
+        "Refused: F1 on new texts of the test file is 0.5000, below 0.865; "
         "share of names cases passed is 0.2500, below 0.9; "
         "it was trained on the shipped sample, and the champion on real data."
     )
@@ -178,5 +188,5 @@ def test_one_failed_check_of_any_kind_refuses(sound: tuple[bool, bool, bool], re
 def test_reason_says_where_the_test_file_is_the_samples() -> None:
     sample = load_recipe("nsmc", "embedded", sample=True)
     decision = judged(sample, test={"accuracy": math.nextafter(0.87, 0.0)})
-    assert decision.reason == "Refused: accuracy on the sample's test file is 0.8700, below 0.87."
+    assert decision.reason == "Refused: accuracy on new texts of the sample's test file is 0.8700, below 0.87."
     assert judged(sample, test={"accuracy": 0.87}).promote

@@ -56,7 +56,7 @@ class Dull:
 def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], np.ndarray]) -> set[str]:
     """Return the kinds of checks that a model with the answers of `reply` fails."""
     figures = evaluation({}).document() | {
-        "test": task_of(recipe).intervals(test["label"].to_numpy(), reply(test)),
+        "test_without_train_texts": task_of(recipe).intervals(test["label"].to_numpy(), reply(test)),
         "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
     }
     decision = make_decision(recipe, EvaluationFigures.model_validate(figures), (), None, Best())

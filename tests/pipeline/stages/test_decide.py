@@ -43,9 +43,10 @@ def test_refusal_logs_error_with_report_address(reviews: Road, caplog: pytest.Lo
     with caplog.at_level(logging.INFO):
         decided = decide(road.job, road.evaluated, None)
     decision = read_decision(decided)
-    value = road.evaluated.manifest.figures["test"]["accuracy"]["value"]
+    value = road.evaluated.manifest.figures["test_without_train_texts"]["accuracy"]["value"]
     assert not decision.promote
-    assert decision.reason.startswith(f"Refused: accuracy on the sample's test file is {value:.4f}, below 0.99; F1 on")
+    name = "accuracy on new texts of the sample's test file"
+    assert decision.reason.startswith(f"Refused: {name} is {value:.4f}, below 0.99; F1 on")
     assert decided.manifest.figures == {"promote": False, "reason": decision.reason}
     (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == logging.ERROR
@@ -59,8 +60,8 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
     assert decision.promote
     assert decided.manifest.figures == {"promote": True, "reason": decision.reason}
     assert re.fullmatch(
-        r"Promoted: accuracy on the sample's test file is 0\.\d{4} \(floor 0\.05\), "
-        r"F1 on the sample's test file is 0\.\d{4} \(floor 0\.05\); "
+        r"Promoted: accuracy on new texts of the sample's test file is 0\.\d{4} \(floor 0\.05\), "
+        r"F1 on new texts of the sample's test file is 0\.\d{4} \(floor 0\.05\); "
         r"all 5 behavioural bounds are met; there is no champion yet\.",
         decision.reason,
     )
@@ -70,9 +71,8 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
 
 def test_figure_without_a_value_can_be_read_again(reviews: Road) -> None:
     nothing = {"value": math.nan, "low": math.nan, "high": math.nan}
-    figures = reviews.evaluated.manifest.figures | {
-        "test": reviews.evaluated.manifest.figures["test"] | {"accuracy": nothing}
-    }
+    known = reviews.evaluated.manifest.figures
+    figures = known | {"test_without_train_texts": known["test_without_train_texts"] | {"accuracy": nothing}}
     decided = decide(held_to(reviews, LOW).job, republished(reviews.evaluated, figures=figures), None)
     decision = read_decision(decided)
     assert not decision.promote

@@ -82,15 +82,15 @@ def test_check_is_stored_as_figures_and_told_in_words(check: Check, kind: str, n
 
 def test_metric_is_named_with_its_file() -> None:
     names = [
-        ThresholdCheck(metric=metric, sample=sample, **FAILED).name
+        ThresholdCheck(metric=metric, sample=sample, new_texts=metric == "f1", **FAILED).name
         for metric in ("accuracy", "f1", "pearson")
         for sample in (False, True)
     ]
     assert names == [
         "accuracy on the test file",
         "accuracy on the sample's test file",
-        "F1 on the test file",
-        "F1 on the sample's test file",
+        "F1 on new texts of the test file",
+        "F1 on new texts of the sample's test file",
         "Pearson r on the test file",
         "Pearson r on the sample's test file",
     ]
