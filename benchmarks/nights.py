@@ -1,6 +1,8 @@
-"""Simulate the nightly runs for all daily files, each with only the data from before its date, or with corrupted days.
+"""Simulate the nightly runs for all daily files, each with only the data from before its date.
 
-python -m benchmarks.nights --data DIR [--plant] [--rows 50000] [--json]
+python -m benchmarks.nights --data DIR [--plant faults|people] [--rows 50000] [--json]
+With `--plant faults` five of the days are corrupted. With `--plant people` a person decides: the labels change for
+good, and the third such day is accepted; later a deployment is rolled back, and nights without a new file follow.
 Runs the whole pipeline (`saebyeok run nsmc --date ...`) on the first `--rows` reviews of the train file and a fifth of
 that number of the test file. `SETTINGS` differ from profile `embedded`: the small model from scratch, and bounds that
 depend on the number of rows.
@@ -25,11 +27,14 @@ from typing import Any
 
 from benchmarks.cut import first_rows
 from pipeline.cli.run import run_all
+from pipeline.data.acceptance import accept_day, find_day
+from pipeline.deployment.deployer import rollback
 from pipeline.deployment.retention import delete_outdated, find_outdated
-from pipeline.errors import DataError
+from pipeline.errors import DataError, RefusedError
 from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
+from pipeline.store.acceptances import Acceptance
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import EvaluationFigures, ValidationFigures
 from pipeline.tasks.registry import task_of
@@ -88,23 +93,35 @@ def old_file(_: list[str], known: Known) -> bytes:
     return as_file(known.first)
 
 
-#: Day of the month to its corruption.
-PLANTED: dict[int, Callable[[list[str], Known], bytes]] = {
-    6: flipped,
-    10: tenfold,
-    14: half_empty,
-    18: other_encoding,
-    22: old_file,
+def less_positive(lines: list[str], known: Known) -> bytes:
+    """Return the day's file with 64% positive reviews: negative ones from the train file replace positive ones."""
+    negative = [line for line in known.spare if line.endswith("0")]
+    positive = [number for number, line in enumerate(lines) if line.endswith("1")]
+    draw = random.Random(lines[0])
+    replaced = draw.sample(positive, max(0, len(positive) - round(0.64 * len(lines))))
+    changed = dict(zip(replaced, draw.sample(negative, len(replaced)), strict=True))
+    return as_file([changed.get(number, line) for number, line in enumerate(lines)])
+
+
+#: Days of the month from which the labels change for good, of the accepted file, of the rollback, and without files.
+SHIFT, ACCEPTED, ROLLBACK, NOTHING_NEW = 8, 10, 18, (19, 20, 21)
+#: By `--plant`: the day of the month and its corruption; None removes the file.
+PLANTED: dict[str | None, dict[int, Callable[[list[str], Known], bytes] | None]] = {
+    None: {},
+    "faults": {6: flipped, 10: tenfold, 14: half_empty, 18: other_encoding, 22: old_file},
+    "people": dict.fromkeys(range(SHIFT, 32), less_positive) | dict.fromkeys(NOTHING_NEW),
 }
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """The settings of all runs, the file of their results, and the corrupted days."""
+    """The settings of all runs, the file of their results, all days, the corrupted ones, and whether people decide."""
 
     settings: Settings
     results: Path
-    planted: dict[str, str]
+    days: tuple[date, ...]
+    planted: dict[date, str]
+    people: bool
 
 
 def main() -> None:
@@ -112,10 +129,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files and nsmc/daily")
     parser.add_argument("--rows", type=int, default=50_000, help="number of rows of the train file to use")
-    parser.add_argument("--plant", action="store_true", help="corrupt five of the days")
+    parser.add_argument("--plant", choices=[name for name in PLANTED if name], help="what happens to the days")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
-    scenario = prepare(arguments.data, arguments.rows, plant=arguments.plant)
+    scenario = prepare(arguments.data, arguments.rows, arguments.plant)
     nights = run_nights(scenario)
     document = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "rows": arguments.rows, "nights": nights}
     document |= conclude(scenario, nights)
@@ -124,13 +141,25 @@ def main() -> None:
         return
     for night in nights:
         print(line_of(night))
-    for name in ("promoted", "refused", "caught", "leaks", "best", "last", "behind", "seconds", "megabytes"):
+    for name in (
+        "promoted",
+        "refused",
+        "caught",
+        "barred",
+        "people",
+        "leaks",
+        "best",
+        "last",
+        "behind",
+        "seconds",
+        "megabytes",
+    ):
         print(f"{name}: {document[name]}")
 
 
-def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
+def prepare(data: Path, rows: int, plant: str | None) -> Scenario:
     """Rebuild the scenario's data directory below SAEBYEOK_HOME and return the scenario with its settings."""
-    home = load_settings().home / "nights" / f"{rows}{'-planted' if plant else ''}"
+    home = load_settings().home / "nights" / f"{rows}{f'-{plant}' if plant else ''}"
     target = home / "data" / "nsmc"
     shutil.rmtree(target, ignore_errors=True)
     (target / "daily").mkdir(parents=True)
@@ -141,16 +170,19 @@ def prepare(data: Path, rows: int, *, plant: bool) -> Scenario:
         (target / name).write_bytes(first_rows(data / "nsmc" / name, count))
     planted = {}
     for file in daily:
-        content = file.read_bytes()
-        bad = PLANTED.get(date.fromisoformat(file.stem).day) if plant else None
-        if bad is not None:
-            content = bad(read_lines(file), known)
-            planted[file.stem] = bad.__name__.replace("_", " ")
-        (target / "daily" / file.name).write_bytes(content)
+        day = date.fromisoformat(file.stem)
+        content: bytes | None = file.read_bytes()
+        if day.day in PLANTED[plant]:
+            change = PLANTED[plant][day.day]
+            content = change(read_lines(file), known) if change else None
+            planted[day] = change.__name__.replace("_", " ") if change else "no file"
+        if content is not None:
+            (target / "daily" / file.name).write_bytes(content)
     os.environ |= {"SAEBYEOK_HOME": str(home), "SAEBYEOK_DATA": str(home / "data"), "SAEBYEOK_STORE": ""}
     settings = load_settings().model_copy(update={"keep_deployments": KEPT, "keep_days": 0.0})
     keep_libraries_home(settings)
-    return Scenario(settings, home / "results.jsonl", planted)
+    days = tuple(date.fromisoformat(file.stem) for file in daily)
+    return Scenario(settings, home / "results.jsonl", days, planted, plant == "people")
 
 
 def run_nights(scenario: Scenario) -> list[dict[str, Any]]:
@@ -158,9 +190,8 @@ def run_nights(scenario: Scenario) -> list[dict[str, Any]]:
     done = {}
     if scenario.results.is_file():
         done = {night["date"]: night for night in map(json.loads, scenario.results.read_text().splitlines())}
-    assert scenario.settings.data is not None
-    for file in sorted((scenario.settings.data / "nsmc" / "daily").glob("*.txt")):
-        cutoff = date.fromisoformat(file.stem) + timedelta(days=1)
+    for day in scenario.days:
+        cutoff = day + timedelta(days=1)
         if str(cutoff) not in done:
             job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS, run=f"night-{cutoff}", cutoff=cutoff)
             done[str(cutoff)] = night = one_night(job, scenario)
@@ -169,22 +200,35 @@ def run_nights(scenario: Scenario) -> list[dict[str, Any]]:
     return list(done.values())
 
 
+def decide_as_person(job: Job, day: date) -> str:
+    """Do what a person decides in the evening of `day`; return it in words, or an empty text."""
+    if day.day == ACCEPTED:
+        record = accept_day(job, find_day(job, day), Acceptance(by="a person", why="the labels changed for good"))
+        return f"accepted {record.manifest.fields['file']}"
+    if day.day == ROLLBACK:
+        record = rollback(job.settings, job.store, f"rollback-{day}", by="a person")
+        return f"rolled back, deployment {record.number}: {record.reason}"
+    return ""
+
+
 def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
     """Run one night, prune the store as the retention DAG does, and return outcome, seconds and store size."""
-    day = str(job.cutoff - timedelta(days=1))
+    day = job.cutoff - timedelta(days=1)
     log = DeploymentLog(job.store)
     before, started = log.latest(), time.monotonic()
     found: dict[str, Any] = {"date": str(job.cutoff), "planted": scenario.planted.get(day)}
     try:
         outcome = run_all(job)
-    except DataError as error:
-        found |= {"outcome": "caught", "reason": str(error).splitlines()[0]}
+    except (DataError, RefusedError) as error:
+        caught = "caught" if isinstance(error, DataError) else "barred"
+        found |= {"outcome": caught, "reason": str(error).splitlines()[0]}
     else:
         assert outcome.decision is not None
+        promotable = "promoted" if outcome.deployed_now else "live already"
         validated = ValidationFigures.read(outcome.made["validate"])
         evaluated = EvaluationFigures.read(outcome.made["evaluate"])
         found |= {
-            "outcome": "promoted" if outcome.deployed_now else "refused",
+            "outcome": promotable if outcome.decision.promote else "refused",
             "reason": outcome.decision.reason,
             "train_rows": validated.train_rows,
             "newest": str(validated.cutoff) if validated.cutoff else None,
@@ -196,6 +240,8 @@ def one_night(job: Job, scenario: Scenario) -> dict[str, Any]:
     seconds = time.monotonic() - started
     latest = log.latest()
     untouched = (before.releases if before else None) == (latest.releases if latest else None)
+    if scenario.people:
+        found["person"] = decide_as_person(job, day)
     delete_outdated(job.store, job.settings, find_outdated(job.store, job.settings))
     size = sum(path.stat().st_size for path in Path(job.store.uri).rglob("*") if path.is_file())
     return found | {"champion_untouched": untouched, "seconds": round(seconds, 1), "megabytes": round(size / 2**20, 1)}
@@ -208,7 +254,9 @@ def conclude(scenario: Scenario, nights: list[dict[str, Any]]) -> dict[str, Any]
     return {
         "promoted": len(promoted),
         "refused": sum(night["outcome"] == "refused" for night in nights),
-        "caught": {night["planted"]: night["reason"] for night in nights if night["outcome"] == "caught"},
+        "caught": {night["date"]: night["reason"] for night in nights if night["outcome"] == "caught"},
+        "barred": {night["date"]: night["reason"] for night in nights if night["outcome"] == "barred"},
+        "people": {night["date"]: night["person"] for night in nights if night.get("person")},
         # Runs that read data of their own day or a later one.
         "leaks": [night["date"] for night in nights if (night.get("newest") or "") >= night["date"]],
         "best": best["date"],
@@ -250,7 +298,7 @@ def line_of(night: dict[str, Any]) -> str:
     figures = f"gate {night['gate']:.4f}  test {night['test']:.4f}" if "gate" in night else f"{'':<25}"
     planted = f"  [{night['planted']}]" if night["planted"] else ""
     cost = f"{night['seconds']:>6.1f} s {night['megabytes']:>6.1f} MB"
-    return f"{night['date']}  {night['outcome']:<8}  {figures}  {cost}{planted}  {night['reason']}"
+    return f"{night['date']}  {night['outcome']:<12}  {figures}  {cost}{planted}  {night['reason']}"
 
 
 def read_lines(file: Path) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +44,7 @@ def accept(
     """
     with session(as_json=as_json, data=data) as current:
         from pipeline.data.acceptance import accept_day, find_day
+        from pipeline.job import user_name
         from pipeline.store.acceptances import Acceptance
 
         if not why.strip():
@@ -53,7 +52,7 @@ def accept(
         name = recipe or _only_recipe(current.settings)
         job = opt.open_job_of(current.settings, name, run=run_id, store=store)
         day = find_day(job, date.date())
-        given = Acceptance(by=_login(), why=why.strip())
+        given = Acceptance(by=user_name(), why=why.strip())
         _show(current, job, day, accept_day(job, day, given))
 
 
@@ -70,13 +69,6 @@ def _only_recipe(settings: Settings) -> str:
             f"name a recipe; these have daily arrivals: {', '.join(names) or 'none'}", param_hint="--recipe"
         )
     return names[0]
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except KeyError:  # a container that runs as a user without a name
-        return f"user {os.getuid()}"
 
 
 def _show(current: Session, job: Job, day: Day, record: Artifact) -> None:
