@@ -99,7 +99,8 @@ def build(recipe: Any, tokenizer: Any, shape: str, directory: Path) -> Any:
     from transformers import BertConfig, BertForSequenceClassification
 
     from pipeline.export.convert import write_graphs
-    from pipeline.export.onnx_graph import to_fp16, to_int8
+    from pipeline.export.onnx_graph import to_fp16
+    from pipeline.export.quantization import to_int8
     from pipeline.models.network import classifier_network
     from pipeline.store.releases import Card, Variant
     from pipeline.tasks.trained import Trained

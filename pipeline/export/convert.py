@@ -15,9 +15,10 @@ import torch
 
 from pipeline.errors import LatencyError, ParityError
 from pipeline.evaluation.report import render_report
-from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, to_packed, trace
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_packed, trace
 from pipeline.export.onnx_session import ask, batches_of, feeds_of, open_session, run_onnx
 from pipeline.export.parity import Parity, beyond, measure_parity
+from pipeline.export.quantization import to_int8
 from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact

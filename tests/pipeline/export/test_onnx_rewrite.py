@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_int8, trace
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, trace
 from pipeline.export.onnx_rewrite import Graph, gelus_of_layers, part_attention, part_outliers
 from pipeline.export.onnx_session import open_session
+from pipeline.export.quantization import to_int8
 from pipeline.models.network import classifier_network
 from pipeline.recipes.loading import load_recipe
 from pipeline.tasks.trained import Trained

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pipeline.errors import BaseModelError
-from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, trace
 from pipeline.export.onnx_session import feeds_of, open_session, run_onnx
+from pipeline.export.quantization import to_int8
 from pipeline.models.base_model import check_base
 from pipeline.models.build import save_trained
 from pipeline.models.row_encoder import Encoder

@@ -18,8 +18,9 @@ from tokenizers import Tokenizer
 from pipeline.errors import ArtifactError, LatencyError, ParityError
 from pipeline.export import convert
 from pipeline.export.convert import check_graph
-from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, to_int8, trace
+from pipeline.export.onnx_graph import fuse, simplify, to_cpu, to_fp16, trace
 from pipeline.export.onnx_session import open_session, run_onnx
+from pipeline.export.quantization import to_int8
 from pipeline.stages.decide import decide
 from pipeline.stages.evaluate import evaluate
 from pipeline.stages.export import export
