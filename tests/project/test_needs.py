@@ -19,6 +19,7 @@ MODULES = {
     "starts_another": "import subprocess\ndef test_it():\n    subprocess.run(['true', 'serving'])",
     "needs_nothing": "def test_it(): pass",
     "marked": "import pytest\npytestmark = [pytest.mark.server, pytest.mark.torch]\nraise RuntimeError",
+    "marked_on_lines": "import pytest\npytestmark = [\n    1,\n    pytest.mark.torch,\n]\nraise RuntimeError",
     "marked_in_part": "import pytest\n@pytest.mark.airflow\ndef test_it(): assert False",
     "fixture": "import pytest\n@pytest.fixture\ndef bucket(): pass\ndef test_it(bucket): assert False",
     "parameter": "import pytest\n@pytest.mark.parametrize('on', ['bucket'])\ndef test_it(on): assert False",

@@ -45,7 +45,8 @@ COMMANDS: Mapping[tuple[str, ...], str] = {
 }
 #: Tests of minutes each (`tests.support.long_runs`); none of them is plain.
 LONGER = ("faults", "models", "soak")
-MARKED = re.compile(rf"^pytestmark\b.*\bmark\.({'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
+#: The marks of a module: a line, or a list of several lines that ends before an empty line.
+MARKED = re.compile(rf"^pytestmark\b(?:.|\n(?!\n))*?\bmark\.(?:{'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -28,7 +28,7 @@ from serving.engine.engine import PADDING, Engine, EngineOptions, sub_batches
 from serving.engine.session import Device
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
-pytestmark = pytest.mark.cpu
+pytestmark = [pytest.mark.cpu, pytest.mark.torch]
 
 # int8 activations are scaled per sub-batch, so the other rows change an answer slightly. By how much is the same on
 # every CPU, because the sums of int8 products are whole numbers.
