@@ -11,42 +11,41 @@
 # make soak            test the service under load while deployments change and clients disconnect (longer)
 # make test-cpu        run the tests that depend on the CPU, under each kind that this CPU can emulate (longer)
 # make venv            create only the virtual environment
+# make check-python    run the plain tests on another Python, without torch: make check-python PYTHON=python3.13
+# make lock            write constraints.txt and constraints.lock; UPGRADE="numpy scipy" takes the newest of these
 # Pass any SAEBYEOK_* setting: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv venv-up
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv lock check-python
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
 endif
 
-# The first Python 3.11 that is found; choose another with `make up PYTHON=/path/to/python3.11`.
+# The Python of .venv, else the first that fits; choose another with `make up PYTHON=/path/to/python3.12`.
 PYTHON ?=
 find_python = found=; \
-	for candidate in $(or $(PYTHON),python3.11 python3 python .venv/bin/python); do \
-	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; then \
+	for candidate in $(or $(PYTHON),.venv/bin/python python3.11 python3.12 python3.13 python3 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then \
 	    found=$$candidate; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
 	  have=$$("$(or $(PYTHON),python3)" --version 2>&1 || true); \
-	  echo "saebyeok: Python 3.11 is required, but $(or $(PYTHON),python3) is: $$have." >&2; \
-	  echo "Install Python 3.11, or pass its path: make $@ PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	  echo "saebyeok: Python 3.11, 3.12 or 3.13 is required, but $(or $(PYTHON),python3) is: $$have." >&2; \
+	  echo "Install one of them, or pass its path: make $@ PYTHON=/path/to/python3.12" >&2; exit 1; fi
 
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
 
-up: venv-up
-	@.venv/bin/saebyeok up
+up:
+	@$(find_python); "$$found" -m pipeline.stack.bootstrap --up
 
 down:
 	@if [ -x .venv/bin/saebyeok ]; then .venv/bin/saebyeok down; else echo "nothing to stop: this checkout has no .venv"; fi
 
 status:
 	@if [ -x .venv/bin/saebyeok ]; then .venv/bin/saebyeok status; else echo "nothing is running: this checkout has no .venv"; fi
-
-venv-up:
-	@$(find_python); "$$found" -m pipeline.stack.bootstrap --up
 
 venv:
 	@$(find_python); "$$found" -m pipeline.stack.bootstrap
@@ -57,6 +56,11 @@ pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/conf
 
 check: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types plain
+
+check-python:
+	@$(find_python); folder=.venvs/$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	"$$found" -m pipeline.stack.bootstrap --venv "$$folder" --without-torch && "$$folder/bin/python" -m pytest \
+	  --basetemp=.pytest_cache/tmp --plain $(workers)
 
 test: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types tests
@@ -98,6 +102,9 @@ soak: venv
 # See docs/cpus.md.
 test-cpu: venv
 	@mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" .venv/bin/python -m tests.support.cpus
+
+lock: venv
+	@.venv/bin/python -m tests.support.lock_writer $(UPGRADE)
 
 # Resumes an interrupted run. JOBS=2 tests two mutants at once; MATCH=name those of one function; SURVIVORS=1 those that
 # survived last time.

@@ -319,6 +319,7 @@ def up(
     run: Annotated[
         bool, typer.Option(help="Run the DAG once and wait for it, or only start Airflow and the service.")
     ] = True,
+    begun: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start Airflow and the service, retrain every recipe once, and print the results.
 
@@ -327,7 +328,7 @@ def up(
     with session(data=data) as current:
         from pipeline.stack import commands
 
-        raise typer.Exit(commands.up(current.settings, current.stdout, run=run))
+        raise typer.Exit(commands.up(current.settings, current.stdout, run=run, begun=begun))
 
 
 def down() -> None:

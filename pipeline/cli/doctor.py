@@ -19,7 +19,7 @@ from pipeline.loopback import is_loopback
 from pipeline.recipes.files import NAMING, misnamed_files, recipe_directories, shown
 from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.settings import ROOT, Settings
-from pipeline.stack.bootstrap import canonical
+from pipeline.stack.installer import canonical
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories
 
@@ -62,14 +62,14 @@ def diagnose(settings: Settings, store: str | None = None) -> list[Diagnosis]:
 
 
 def check_python() -> Iterator[Diagnosis]:
-    """Check that Python is 3.11, the version that constraints.txt is made for."""
+    """Check that Python is one of the versions that constraints.txt is for."""
     version = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info[:2] == (3, 11)
+    good = (3, 11) <= sys.version_info[:2] <= (3, 13)
     yield Diagnosis(
         check="python",
         state="ok" if good else "problem",
         text=f"Python {version} at {sys.executable}",
-        do="" if good else "create the environment with Python 3.11: make up PYTHON=/path/to/python3.11",
+        do="" if good else "create the environment with Python 3.11, 3.12 or 3.13: make up PYTHON=/path/to/python3.12",
     )
 
 
@@ -130,9 +130,7 @@ def check_gpu() -> Iterator[Diagnosis]:
             check="gpu",
             state="ok" if works else "problem",
             text=f"{count} CUDA device(s); {library} {'uses them' if works else f'does not use them ({reason})'}",
-            do=""
-            if works
-            else "install the CUDA 13 builds pinned in constraints.txt, with cuDNN 9 (torch includes both)",
+            do="" if works else "delete .venv and run make venv: on a machine with a GPU it installs the CUDA builds",
         )
 
 

@@ -32,12 +32,13 @@ from pipeline.store.figures import EvaluationFigures
 from pipeline.store.verdicts import open_questions
 
 
-def up(settings: Settings, out: TextIO, *, run: bool = True) -> int:
+def up(settings: Settings, out: TextIO, *, run: bool = True, begun: float | None = None) -> int:
     """Start the stack, run the DAG once (or follow the run in progress), and print the results.
 
+    The printed times count from `begun`, a time of the monotonic clock, or from now.
     Returns the exit code: 0, FAILED, REFUSED, or INTERRUPTED after Ctrl-C.
     """
-    progress = Progress(out)
+    progress = Progress(out, begun)
     api = control.up(settings, progress)
     if not run:
         return 0

@@ -16,9 +16,27 @@ from urllib.parse import urlsplit
 
 from pipeline.recipes.files import published_files
 
-#: Bytes that an installation and one run's artifacts need (measured: 3.0 GB and 0.3 GB).
-INSTALL_BYTES = 6 * 10**9
+#: Oldest version of glibc that the wheels of torch and onnxruntime-gpu accept, by machine.
+OLDEST_GLIBC = {"x86_64": [2, 28], "aarch64": [2, 34]}
+#: Bytes that an installation and one run's artifacts need (measured: 2.5 GB and 0.3 GB).
+INSTALL_BYTES = 4 * 10**9
 RUN_BYTES = 10**9
+
+
+def platform_problem(system: str, machine: str, libc: tuple[str, str]) -> str | None:
+    """Return a message if torch or ONNX Runtime has no wheels for this platform; `libc` is `platform.libc_ver()`."""
+    oldest = OLDEST_GLIBC.get(machine)
+    name, version = libc
+    if system == "Linux" and oldest and name == "glibc" and [int(part) for part in version.split(".")] >= oldest:
+        return None
+    here = f"{system} on {machine}"
+    if system == "Linux":
+        here += f" with {name} {version}" if name else " with a C library other than glibc"
+    return (
+        "training and serving need Linux on x86_64 (glibc 2.28 or newer) or aarch64 (glibc 2.34 or newer), "
+        f"but this is {here}. Elsewhere, the command line and the service's client work: "
+        "pip install -c constraints.txt ."
+    )
 
 
 def writing_problem(directory: Path) -> str | None:

@@ -18,12 +18,12 @@ class Progress:
     On a terminal the status line is overwritten; elsewhere it is printed every `LINE_SECONDS`.
     """
 
-    def __init__(self, out: TextIO) -> None:
-        """Create a progress output that writes to `out`."""
+    def __init__(self, out: TextIO, begun: float | None = None) -> None:
+        """Create a progress output that writes to `out` and counts from `begun`, a time of the monotonic clock."""
         self._out = out
         self._live = out.isatty()
-        self._start = time.monotonic()
-        self._last = self._start
+        self._last = time.monotonic()
+        self._start = self._last if begun is None else begun
 
     def step(self, text: str) -> None:
         """Print a permanent line, prefixed with the time since the start."""

@@ -96,3 +96,29 @@ def test_missing_published_files_are_named(tmp_path: Path) -> None:
     problem = preflight.data_problem(tmp_path, [ROOT / "pipeline" / "recipes"])
     assert problem is not None
     assert "lacks klue-sts/klue-sts-v1.1_train.json, klue-sts/klue-sts-v1.1_dev.json, nsmc/ratings_train.txt" in problem
+
+
+@pytest.mark.parametrize(
+    ("machine", "libc"), [("x86_64", ("glibc", "2.28")), ("x86_64", ("glibc", "3.0")), ("aarch64", ("glibc", "2.36"))]
+)
+def test_platform_with_wheels_is_no_problem(machine: str, libc: tuple[str, str]) -> None:
+    assert preflight.platform_problem("Linux", machine, libc) is None
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "here"),
+    [
+        ("Darwin", "arm64", ("", ""), "this is Darwin on arm64."),
+        ("Linux", "x86_64", ("glibc", "2.17"), "this is Linux on x86_64 with glibc 2.17."),
+        ("Linux", "aarch64", ("glibc", "2.31"), "this is Linux on aarch64 with glibc 2.31."),
+        ("Linux", "x86_64", ("", ""), "this is Linux on x86_64 with a C library other than glibc."),
+        ("Linux", "riscv64", ("glibc", "2.40"), "this is Linux on riscv64 with glibc 2.40."),
+    ],
+)
+def test_platform_without_wheels_is_named_with_a_way_out(
+    system: str, machine: str, libc: tuple[str, str], here: str
+) -> None:
+    problem = preflight.platform_problem(system, machine, libc)
+    assert problem is not None
+    assert here in problem
+    assert problem.endswith("pip install -c constraints.txt .")
