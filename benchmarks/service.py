@@ -6,9 +6,9 @@ the data (finished stages are reused; --set overrides recipe values). Each serve
 --cores cores with the load generator and everything else. Each round restarts every server, compares its labels with
 those of the engine, and sends NSMC's texts from clients with keep-alive connections.
 
-Sentences per second are also given as shares of the raw engine's rate in the same round: of the engine called with the
-texts of one request at a time; of the engine at its best, with large calls; and, for machines under other load, per
-core that the serving processes used, compared with the engine called with the texts of one request.
+Sentences per second are also given as shares of the raw engine's rate in the same round, in three ways: (1) the engine
+is called with the texts of one request at a time; (2) the engine is at its best, with large calls; (3) like (1), but
+both rates are per core that the serving processes used, for machines under other load.
 """
 
 from __future__ import annotations

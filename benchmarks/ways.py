@@ -118,7 +118,8 @@ def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     while row < IN_A_ROW:
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(
-                f"{log.stem} does not answer:\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+                f"{log.stem} does not answer at {url}; the end of its log:"
+                f"\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
             )
         try:
             answer = httpx.post(url, json={"texts": ["좋다"]}, timeout=30)
@@ -126,7 +127,9 @@ def wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             row = 0
         else:
             if answer.is_client_error:
-                raise RuntimeError(f"{log.stem} answers {answer.status_code}: {answer.text[:300]}")
+                raise RuntimeError(
+                    f"{url} ({log.stem}) returned HTTP {answer.status_code}: {answer.text[:300]}; see {log}"
+                )
             row = row + 1 if answer.is_success else 0
         if not row:
             time.sleep(0.2)
@@ -140,7 +143,7 @@ def agreement(bench: Bench, way: Way, url: str) -> float:
     wanted = [names[at] for at in raw.classify(texts).argmax(1)]
     answer = httpx.post(url, json={"texts": texts}, timeout=60)
     if not answer.is_success:
-        raise RuntimeError(f"{way.name} answers {answer.status_code}: {answer.text[:300]}")
+        raise RuntimeError(f"{url} ({way.name}) returned HTTP {answer.status_code}: {answer.text[:300]}")
     given = labels_of(answer.json(), names)
     agrees = statistics.mean(ours == theirs for ours, theirs in zip(wanted, given, strict=True))
     if agrees < AGREEMENT:

@@ -181,7 +181,7 @@ def validate(recipe: str) -> str:
         if error.run == job.run:
             raise
         # Do not send the same alert every night.
-        raise skip(f"data unchanged since run {error.run}, which was stopped here: {error}") from error
+        raise skip(f"the data are the same as in run {error.run}, which failed at this task: {error}") from error
 
 
 @task

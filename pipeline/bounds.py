@@ -12,11 +12,11 @@ ERRORS = NormalDist().inv_cdf(1 - CHANCE)
 
 
 def most_of(rows: int, share: float) -> int:
-    """Return the largest number of `rows` that may be bad if the true share may be at most `share` (0 to 1).
+    """Return the largest number of bad rows, among `rows`, that is plausible if the true share is `share` (0 to 1).
 
     This is the largest count that a sample of `rows` rows with that share reaches by chance with a probability above
-    `CHANCE` (exact one-sided binomial test), and never below `share` of `rows`. A share of 0.001 allows 5 of 1,000
-    rows and 2 of 100 rows. A share of 0 allows none.
+    `CHANCE` (exact one-sided binomial test), and never below `share` of `rows`. A share of 0.001 allows 5 of 1,000 rows
+    and 2 of 100 rows. A share of 0 allows none.
     """
     # Imported here because it takes half a second, and most importers of this module do not need it.
     from scipy.stats import binom

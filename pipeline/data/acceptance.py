@@ -39,7 +39,9 @@ def find_day(job: Job, day: date) -> Day:
     Raises DataError if the recipe has no arrivals or there is no such file.
     """
     if job.recipe.data.arrivals is None:
-        raise DataError(f"recipe {job.recipe.name} has no daily arrivals (data.arrivals)")
+        raise DataError(
+            f"recipe {job.recipe.name} has no daily arrivals; name another recipe, or add [data.arrivals] to this one"
+        )
     directory, _ = data_directory(job.settings)
     inputs = find_files(job.recipe, directory, date.max, recipe_directories(job.settings.recipes))
     files = inputs.arrivals

@@ -125,7 +125,7 @@ def _receive(url: str, part: Path) -> None:
     with httpx.stream("GET", url, headers=headers, timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
-            raise DownloadError("the partial download does not belong to this file; it was deleted")
+            raise DownloadError("the partial download was of another version of the file and was deleted")
         response.raise_for_status()
         total = _begin(response, part, held)
         with part.open("ab") as file:
@@ -153,7 +153,7 @@ def _begin(response: httpx.Response, part: Path, held: int) -> int | None:
         _validator(part).unlink(missing_ok=True)
     length = response.headers.get("content-length")
     if not length and "chunked" not in response.headers.get("transfer-encoding", ""):
-        raise DownloadError("the server sends no Content-Length, so an incomplete download could not be detected")
+        raise DownloadError("the server sends no Content-Length, so a truncated download would not be noticed")
     return int(length) if length else None
 
 
@@ -177,7 +177,8 @@ def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> N
         rows = datasets.load_dataset(hub.dataset, hub.config, split=getattr(hub, split), revision=hub.revision)
     except Exception as error:  # the client also raises errors of its HTTP library
         raise DownloadError(
-            f"{whence} could not be loaded ({type(error).__name__}: {error}); check the network"
+            f"{whence} could not be loaded ({type(error).__name__}: {error}); check the network and [source.hub] of "
+            f"recipe {recipe.name}"
         ) from error
     part = target.with_name(target.name + ".part")
     part.write_text(_as_file(recipe, list(rows)), encoding="utf-8", newline="\n")
@@ -190,7 +191,10 @@ def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> str:
     names = list(columns_of(recipe).values())
     missing = [name for name in names if rows and name not in rows[0]]
     if missing:
-        raise DataError(f"the hub data set has no column {', '.join(missing)}; it has: {', '.join(rows[0])}")
+        raise DataError(
+            f"the hub data set of recipe {recipe.name} has no column {', '.join(missing)}; it has: "
+            f"{', '.join(rows[0])}; correct [data] or [source.hub]"
+        )
     # The published format has no escapes for tabs and line feeds.
     cells = ([re.sub(r"[\t\n]", " ", "" if row[name] is None else str(row[name])) for name in names] for row in rows)
     return "\n".join(["\t".join(names), *("\t".join(row) for row in cells)]) + "\n"

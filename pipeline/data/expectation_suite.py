@@ -110,7 +110,8 @@ def run_suite(opened: OpenSuite, split: Split, table: pd.DataFrame, parameters: 
     except (GreatExpectationsError, ValueError, TypeError) as error:
         given = ", ".join(parameters)
         raise DataError(
-            f"suite {opened.name} cannot be run: {error} (the recipe gives it the parameters {given})"
+            f"suite {opened.name} cannot be run: {error}; correct the suite, to which the recipe supplies the "
+            f"parameters {given}"
         ) from error
     outcomes = [outcome for validation in result.run_results.values() for outcome in validation.results]
     findings = [_finding(opened, split, len(table), outcome) for outcome in outcomes]
@@ -207,7 +208,10 @@ def _finding(opened: OpenSuite, split: Split, rows: int, outcome: ExpectationVal
     assert config is not None
     problem = _exception(outcome.exception_info)
     if problem:
-        raise DataError(f"suite {opened.name}: {config.type} {_plain(config.kwargs)} cannot be evaluated: {problem}")
+        raise DataError(
+            f"suite {opened.name}: {config.type} {_plain(config.kwargs)} cannot be evaluated: {problem}; correct this "
+            "expectation"
+        )
     kwargs = {name: value for name, value in config.kwargs.items() if value is not None and name != "batch_id"}
     result = outcome.result
     bad_rows = result.get("unexpected_count")

@@ -153,12 +153,12 @@ def row_unit(recipe: Recipe) -> str:
 
 
 def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return whether each row has all its texts; they may be empty."""
+    """Return True for each row (n,) whose texts are all present; an empty text is present."""
     return rows[recipe.text_columns].notna().all(axis=1)
 
 
 def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return whether each row has a valid label."""
+    """Return True for each row (n,) that has a valid label."""
     return valid_numbers(recipe, rows["label"]).notna()
 
 

@@ -63,7 +63,10 @@ def _make(settings: Settings, store: Store, deployment: Deployment, bentos: Bent
         write_context(directory, deployment, cards)
         _build(settings, directory, deployment, bentos)
     except OSError as error:
-        raise ServiceError(f"could not write the Bento of deployment {deployment.number}: {error}") from error
+        raise ServiceError(
+            f"could not write the Bento of deployment {deployment.number}: {error}; fix the cause, then run "
+            "`saebyeok deploy` again"
+        ) from error
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -205,7 +208,10 @@ def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: 
         command, cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
-        raise ServiceError(f"could not build the Bento {tag}: {(result.stderr or result.stdout).strip()[-800:]}")
+        raise ServiceError(
+            f"BentoML could not build {tag}; fix the cause, then run `saebyeok deploy` again. Its last output: "
+            f"{(result.stderr or result.stdout).strip()[-800:]}"
+        )
 
 
 def _build_file(deployment: Deployment) -> dict[str, object]:

@@ -120,7 +120,8 @@ def fuse(transformer: PreTrainedModel, source: Path, target: Path) -> None:
     }.items():
         if counts.get(operator, 0) != wanted:
             raise ParityError(
-                f"the exported graph has {counts.get(operator, 0)} {operator}, {wanted} expected: not fused"
+                f"ONNX Runtime fused {counts.get(operator, 0)} of {wanted} {operator} operators: it does not support "
+                "this architecture; use another base model"
             )
     fused.save_model_to_file(str(target))
 
@@ -156,7 +157,10 @@ def to_packed(source: Path, target: Path) -> None:
     model.save_model_to_file(str(target))
     kinds = [item.op_type for item in model.model.graph.node]
     if "MultiHeadAttention" in kinds or "RestorePadding" not in kinds:
-        raise ParityError("the padding-free graph still has an attention that computes padding")
+        raise ParityError(
+            "ONNX Runtime left an attention that computes padding in the padding-free graph: it does not support this "
+            "architecture; use another base model"
+        )
 
 
 def to_fp16(source: Path, target: Path) -> None:

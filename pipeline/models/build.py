@@ -135,7 +135,7 @@ def freeze_layers(transformer: PreTrainedModel, count: int) -> None:
     encoder: Any = transformer.base_model
     layers = encoder.encoder.layer
     if count > len(layers):
-        raise BaseModelError(f"train.frozen_layers ({count}) leaves nothing to train; it is at most {len(layers)} here")
+        raise BaseModelError(f"train.frozen_layers = {count} leaves no layer to train; set it to {len(layers)} or less")
     # ELECTRA projects its embeddings with a separate module (`embeddings_project`).
     below = [part for name, part in encoder.named_children() if name.startswith("embeddings")]
     for part in (*below, *layers[: count - 1]):

@@ -110,7 +110,10 @@ class Behaviour(Strict):
                     raise ValueError(f"{test.name!r}: no words for {{{name}}}; known: {known}")
             count = len(self.questions(test))
             if count > MOST_CASES:
-                raise ValueError(f"{test.name!r} has {count} filled cases; at most {MOST_CASES} are allowed")
+                raise ValueError(
+                    f"{test.name!r} has {count} cases after its placeholders are filled, and at most {MOST_CASES} are "
+                    "allowed; remove words or cases"
+                )
         return self
 
 

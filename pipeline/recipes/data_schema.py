@@ -108,7 +108,7 @@ class Download(Strict):
 
 
 class HubData(Strict):
-    """A data set on the Hugging Face hub with the columns of the published files."""
+    """A data set on the Hugging Face hub. It has the same columns as the published files."""
 
     dataset: str = Field(min_length=1)
     config: str | None = None

@@ -40,9 +40,9 @@ def load_recipe(
 ) -> Recipe:
     """Load recipe `name` with `profile`; `overrides` maps dotted keys to values (`train.epochs`: 2).
 
-    Later tables win: the recipe, `[profiles.<profile>]`, if `sample` is set `[sample]` and
-    `[profiles.<profile>.sample]`, then `overrides`. A recipe without profiles is the same in each. Raises RecipeError
-    with file, line, key and allowed values.
+    Later tables override earlier ones: the recipe; `[profiles.<profile>]`; if `sample` is true, `[sample]`, then
+    `[profiles.<profile>.sample]`; `overrides`. A recipe without profiles is the same in each profile. Raises
+    RecipeError with file, line, key and allowed values.
     """
     path = find_recipe(name, directories)
     file = shown(path)

@@ -164,22 +164,30 @@ class Recipe(Strict):
         if (count := len(self.task.texts)) != len(self.data.texts):
             raise ValueError(f"`data.texts` must name {'one column' if count == 1 else 'two columns'}")
         if self.model.base == SCRATCH and self.model.scratch is None:
-            raise ValueError(f"`model.base` {SCRATCH!r} needs `model.scratch`")
+            raise ValueError(f"`model.base` = {SCRATCH!r} needs the table `model.scratch`")
         if self.train.dropout is not None and self.model.base == SCRATCH:
-            raise ValueError("`train.dropout` is only for base models; from scratch, set `model.scratch.dropout`")
+            raise ValueError(
+                "`train.dropout` is only for base models; to train from scratch, set `model.scratch.dropout` instead"
+            )
         if self.train.frozen_layers and self.model.base == SCRATCH:
-            raise ValueError("`train.frozen_layers` is only for base models: from scratch, no layer is pretrained")
+            raise ValueError("`train.frozen_layers` must be 0 from scratch, because no layer is pretrained")
         if self.train.frozen_layers and self.train.tune == "head":
-            raise ValueError("`train.frozen_layers` must be 0 if `train.tune` is head, which trains no layer")
+            raise ValueError("`train.frozen_layers` must be 0 if `train.tune` = head, which freezes all layers")
         mixed = self.train.left_out or self.train.strangers or self.train.joined
         if mixed and not self.task.augments:
             raise ValueError("`train.left_out`, `train.strangers` and `train.joined` must be 0 except for bi-encoders")
         if self.train.tune == "head" and self.model.base == SCRATCH:
-            raise ValueError("`train.tune` head needs a base model: from scratch, the encoder is not pretrained")
+            raise ValueError(
+                "`train.tune` = head needs a pretrained encoder; set `model.base` to a base model, or `train.tune` to "
+                "full"
+            )
         if self.train.start == "champion" and self.model.base == SCRATCH:
-            raise ValueError("`train.start` champion needs a base model: from scratch, each run has its own vocabulary")
+            raise ValueError(
+                "`train.start` = champion needs a base model, because from scratch each run has its own vocabulary; "
+                "set `model.base` to one, or `train.start` to base"
+            )
         if self.train.tune == "head" and not self.task.trains_head:
-            raise ValueError("`train.tune` head is not for a bi-encoder, which has no head to train")
+            raise ValueError("`train.tune` = head is not for a bi-encoder, which has no head; set it to full")
         return self
 
     @model_validator(mode="after")

@@ -139,8 +139,14 @@ class Store:
             return artifact
         day = self.read(f"{PRUNED}/{ref}")
         if day is not None:
-            raise PrunedError(f"{self.address(ref)} was pruned on {day.decode()}: no retained deployment needs it")
-        raise ArtifactError(f"{self.address(ref)}: no such artifact (it has no {MANIFEST})")
+            raise PrunedError(
+                f"{self.address(ref)} was pruned on {day.decode()}: no retained deployment needs it; run its recipe "
+                "again to rebuild it"
+            )
+        raise ArtifactError(
+            f"{self.address(ref)}: no such artifact, or an incomplete one ({MANIFEST} is missing); check the ref, or "
+            "run its stage again"
+        )
 
     def prune(self, artifact: Artifact) -> None:
         """Delete an artifact and its local copy, and record the deletion."""

@@ -37,7 +37,7 @@ class Measured(BaseModel):
 
 
 class ThresholdCheck(Measured):
-    """A metric on the test file against the recipe's threshold."""
+    """The check that a metric on the test file reaches the recipe's threshold."""
 
     kind: ClassVar[Kind] = "floor"
     miss: ClassVar[None] = None
@@ -55,7 +55,7 @@ class ThresholdCheck(Measured):
 
 
 class BehaviourCheck(Measured):
-    """The share of passed behavioural cases of a capability against the recipe's bound."""
+    """The check that the share of passed behavioural cases of a capability reaches the recipe's threshold."""
 
     kind: ClassVar[Kind] = "behaviour"
     miss: ClassVar[None] = None
@@ -70,7 +70,10 @@ class BehaviourCheck(Measured):
 
 
 class ComparisonCheck(Measured):
-    """The lower end of the difference to an earlier model's metric, on the gate rows, against minus the margin."""
+    """The check that the model is not worse than an earlier one by more than the margin, on the gate rows.
+
+    `value` is the lower end of the interval of the difference, `bound` is minus the margin.
+    """
 
     kind: ClassVar[Kind] = "comparison"
 
@@ -99,7 +102,7 @@ class ComparisonCheck(Measured):
 
 
 class SampleCheck(Measured):
-    """A model trained on the sample does not replace a champion trained on real data, whatever the two predict."""
+    """The check that a model trained on the sample does not replace a champion trained on real data."""
 
     kind: ClassVar[Kind] = "comparison"
     name: ClassVar[str] = "share of real data in training"
@@ -109,7 +112,7 @@ class SampleCheck(Measured):
 
 
 class AgeCheck(Measured):
-    """A model whose newest data are older than the champion's does not replace it; `value` is in days."""
+    """The check that a model's newest data are not older than the champion's; `value` is the difference in days."""
 
     kind: ClassVar[Kind] = "comparison"
     name: ClassVar[str] = "days of data ahead of the champion's"
@@ -126,7 +129,7 @@ class AgeCheck(Measured):
 
 
 class EarlierModelCheck(Measured):
-    """A model does not replace a champion that was trained later on the same data."""
+    """The check that a model does not replace a champion that was trained later on the same data."""
 
     kind: ClassVar[Kind] = "comparison"
     name: ClassVar[str] = "trained after the champion"

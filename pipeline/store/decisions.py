@@ -14,7 +14,8 @@ from pipeline.store.formats import Record
 class Decision(Record):
     """`decision.json` of a decide artifact: whether the trained model may be released, and the checks that decided.
 
-    The sentence about it is made when it is shown. Versions before decision 26 stored the sentence as `reason`.
+    The reason is worded when the decision is shown. Older versions stored the sentence as `reason`
+    (docs/decisions/0026).
     """
 
     # See `Measured`: a union is written with the settings of the model around it.

@@ -76,7 +76,8 @@ AnyRecord = TypeVar("AnyRecord", Verdict, Hold)
 def model_of(artifact: Artifact) -> Artifact:
     """Return the trained artifact of a release, decision or evaluation, or `artifact` itself if it is one.
 
-    Raises ArtifactError if it is none of these, or if an artifact between them does not exist any more.
+    Raises ArtifactError if `artifact` is none of these, or if an input on the way to the trained artifact no longer
+    exists.
     """
     if artifact.manifest.kind == "train":
         return artifact
@@ -137,7 +138,7 @@ def find_bar(decided: Artifact, decision: Decision) -> Verdict | None:
 def find_waiver(decided: Artifact, decision: Decision) -> Verdict | None:
     """Return the approval by which a person lets a model pass that cannot be compared with the champion, or None.
 
-    It counts only if it was given after the decision, so that the person knew.
+    An approval counts only if it was given after the decision, when the person could know its result.
     """
     verdict = find_verdict(model_of(decided)) if decision.needs_person else None
     given = verdict and verdict.verdict == "approved" and verdict.created >= decided.manifest.created
@@ -205,7 +206,10 @@ def _digest(trained: Artifact) -> str:
 
 
 def _old_rejections(trained: Artifact) -> Iterator[Verdict]:
-    """Yield the rejections of version 0.1 about the model; without its decision's inputs, one names no model."""
+    """Yield the rejections of the model by version 0.1.
+
+    A rejection is skipped if the inputs of its decision no longer exist, because they identify its model.
+    """
     store, recipe = trained.store, trained.manifest.recipe
     for ref in store.refs(OLD_REJECTION, recipe):
         try:

@@ -128,7 +128,7 @@ class RegressionTask(Task):
         draw_scores(self.recipe, labels, answers, directory / "plot.png")
 
     def worst_mistakes(self, test: pd.DataFrame, count: int) -> pd.DataFrame:
-        """Return the scores with the largest `error` (prediction minus label)."""
+        """Return the rows with the largest absolute `error` (prediction minus label)."""
         errors = test["prediction"] - test["label"]
         order = errors.abs().sort_values(ascending=False, kind="stable").index[:count]
         texts = self.recipe.text_columns

@@ -1,4 +1,4 @@
-"""The interface of a task: model, answers, metrics and pictures of a recipe, by its kind."""
+"""The interface of a task: model, answers, metrics and plots of a recipe, by its kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shift:
-    """A figure of new rows, its usual value, the probability of such a difference by chance, and its effect size."""
+    """A figure of new rows, its usual value, and of their difference the p-value and the effect size."""
 
     name: str
     found: str
@@ -36,7 +36,7 @@ class Shift:
 def more_in_first(
     first: Sequence[float] | pd.Series[float] | Numbers, second: Sequence[float] | pd.Series[float] | Numbers
 ) -> tuple[float, float]:
-    """Return whether values of `first` exceed those of `second`: one-sided p-value by ranks, and Cliff's delta."""
+    """Return by how much values of `first` exceed those of `second`: one-sided p-value of ranks, and Cliff's delta."""
     test = stats.mannwhitneyu(first, second, alternative="greater")
     return float(test.pvalue), float(2 * test.statistic / (len(first) * len(second)) - 1)
 
@@ -139,16 +139,16 @@ class Task(ABC):
     def compare_methods(
         self, labels: Numbers, raw: Numbers, found: dict[str, Interval], line: ScoreLine | None
     ) -> dict[str, Any]:
-        """Return the metrics by each method to compare pairs as `similarity`, if the model has several.
+        """Return as `similarity` the metrics by each method to compare pairs; empty if the model has only one method.
 
-        `raw` are the decoded answers to the test file, `found` the metrics by the default method, and `line` maps the
+        `raw` are the decoded answers for the test file, `found` the metrics by the default method, and `line` maps the
         numbers of the other method to scores.
         """
         return {}
 
     @abstractmethod
     def draw(self, labels: Numbers, answers: Numbers, directory: Path) -> None:
-        """Write the pictures of a model's answers to the test file into `directory`: `plot.png` and others."""
+        """Write plots of the predictions for the test file into `directory`: `plot.png` and others."""
 
     @abstractmethod
     def worst_mistakes(self, test: pd.DataFrame, count: int) -> pd.DataFrame:

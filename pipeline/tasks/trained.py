@@ -27,7 +27,7 @@ from pipeline.tasks.task import Task
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ready to answer, in fp32.
+    """A trained model in fp32, ready to predict.
 
     `calibration` and `euclidean` map a bi-encoder's cosine or distance to a score (`Task.calibrate`).
     """
@@ -50,14 +50,17 @@ class Trained:
         return self.answer_encoded(encoder.encode(rows).rows)
 
     def answer_encoded(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Return answers to the rows of a tokenized artifact; scores are clipped to the recipe's range.
+        """Return the predictions for tokenized rows: probabilities or scores, which are clipped to the recipe's range.
 
-        Raises BrokenModelError if an answer is NaN or infinite.
+        Raises BrokenModelError if a prediction is NaN or infinite.
         """
         return self.task.scale(self.raw_answers(table), self.calibration)
 
     def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
-        """Return answers before calibration, such as the cosines (n,) of a bi-encoder. Raises as `answer_encoded`."""
+        """Return the predictions before calibration, such as the cosines (n,) of a bi-encoder.
+
+        Raises BrokenModelError if a prediction is NaN or infinite.
+        """
         outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
         answers = self.task.decode(outputs)
         broken = ~np.isfinite(answers.reshape(len(table), -1)).all(axis=1)

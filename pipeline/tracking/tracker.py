@@ -45,7 +45,7 @@ class Tracker:
         self.attempt(lambda run: run.log(point))
 
     def summary(self, figures: Mapping[str, Any]) -> None:
-        """Set summary figures of the run; nested figures are named by their path (`test/accuracy/value`)."""
+        """Set summary metrics of the run; nested metrics are named by their path (`test/accuracy/value`)."""
         flat = flatten(figures, separator="/")
         scalars = {path: value for path, value in flat.items() if isinstance(value, str | bool | int | float)}
         self.attempt(lambda run: run.summary.update(scalars))

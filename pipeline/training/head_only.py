@@ -20,7 +20,7 @@ class Vectors(Dataset[dict[str, Any]]):
     """Pooled encoder vectors of all rows, computed once without dropout."""
 
     def __init__(self, classifier: PreTrainedModel, pooling: str, file: Path, pad: int) -> None:
-        """`file` is one side of a tokenize artifact; `pad` the id of [PAD]."""
+        """Encode the rows of `file`, one split of a tokenize artifact; `pad` is the id of [PAD]."""
         table = pd.read_parquet(file)
         encoder: Any = classifier.base_model.to(best_device()).eval()
 

@@ -97,7 +97,10 @@ class EvenBatches(Batches):
         return batches
 
     def _ends(self, lengths: Lengths) -> np.ndarray[Any, Any]:
-        """Return the end of each batch but the last: about equal numbers of tokens, and no empty batch."""
+        """Return the end index of each batch except the last one.
+
+        Batches have about equal numbers of tokens, and none is empty.
+        """
         count = -(-len(lengths) // self._rows)
         sums = np.cumsum(lengths)
         wanted = np.searchsorted(sums, sums[-1] * np.arange(1, count) / count)

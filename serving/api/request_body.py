@@ -44,10 +44,12 @@ def check_media_type(headers: Headers) -> None:
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: `Content-Type: application/json`")
     if any(charset not in UTF_8 for charset in _charsets(f";{parameters}")):
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "JSON must be UTF-8; omit the charset")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("identity", "gzip", "deflate"):
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "deflate"):
         raise ApiError(
             ErrorType.UNSUPPORTED_MEDIA_TYPE,
-            "the body may be compressed once, by gzip or deflate",
+            f"Content-Encoding {encoding!r} is not supported; compress the body once with gzip or deflate, or not at "
+            "all",
             headers={"Accept-Encoding": "gzip, deflate"},
         )
 

@@ -18,7 +18,9 @@ def check_golden(card: Card, ask: Ask) -> None:
     Raises GoldenMismatchError with the sentence, its answer and the expected one.
     """
     if not card.golden:
-        raise GoldenMismatchError(f"{card.id}: its card has no golden sentences, so it cannot be verified")
+        raise GoldenMismatchError(
+            f"{card.id}: its card has no golden sentences, so its answers cannot be checked; export the release again"
+        )
     for golden in card.golden:
         answer = ask([golden.texts])[0]
         same = len(answer) == len(golden.expected)

@@ -61,9 +61,12 @@ def open_variant(directory: Path, card: Card, device: Device | None, variant: in
             raise ArtifactError(f"{card.id}: CUDA was requested, but ONNX Runtime cannot use it; see its log above")
         log.warning("%s: this machine has a GPU, but ONNX Runtime cannot use it; running on the CPU", card.id)
     elif device == "cuda":
-        raise ArtifactError(f"{card.id}: CUDA was requested, but the release has no file for it")
+        raise ArtifactError(
+            f"{card.id}: CUDA was requested, but the release has no file for it; set SAEBYEOK_DEVICE=cpu, or export "
+            "again"
+        )
     if not card.variants.get("cpu"):
-        raise ArtifactError(f"{card.id}: the release has no file for a CPU")
+        raise ArtifactError(f"{card.id}: the release has no file for a CPU; export it again")
     return "cpu", Running(_session(directory, card, "cpu", card.variants["cpu"][variant].file))
 
 
@@ -96,4 +99,7 @@ def _session(directory: Path, card: Card, device: Device, file: str, *, recorded
     try:
         return in_lane(load) if device == "cuda" else load()
     except Exception as error:  # ONNX Runtime's errors have no common base but Exception
-        raise ArtifactError(f"{card.id}: its {device} model cannot be loaded ({error})") from error
+        raise ArtifactError(
+            f"{card.id}: its {device} model {directory / file} cannot be loaded ({error}); export the release again, "
+            "or use another device (SAEBYEOK_DEVICE)"
+        ) from error

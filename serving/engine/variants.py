@@ -98,7 +98,7 @@ def _other(first: Engine, directory: Path, options: EngineOptions | None, number
 
 
 def _measure(first: Engine, directory: Path, options: EngineOptions | None) -> tuple[Engine, dict[str, float]]:
-    """Return the fastest engine of the release, and the golden sentences per second of each file.
+    """Return the fastest engine of the release, and the speed of each file: golden sentences per second, by file name.
 
     Each round answers all sentences in one call, then each alone.
     """

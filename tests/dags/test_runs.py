@@ -48,7 +48,7 @@ def test_rejected_data_stop_recipe_and_link_data_docs(
     assert (first.state, again.state) == ("failed", "success")
     assert "klue-sts is not among the chosen recipes" in caplog.text
     assert set(again.tasks.values()) == {"skipped"}
-    assert f"data unchanged since run {first.id}, which was stopped here: {train}" in caplog.text
+    assert f"the data are the same as in run {first.id}, which failed at this task: {train}" in caplog.text
     assert first.tasks["nsmc.validate"] == "failed"
     assert first.tasks["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in first.tasks.items() if task.startswith("klue-sts.")} == {"skipped"}

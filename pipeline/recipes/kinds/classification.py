@@ -12,7 +12,9 @@ from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
 
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
-    """Map each spelling of a class in a file to its number: its name, or its number if no name is a number.
+    """Map each valid spelling of a class in a data file to the number of the class.
+
+    A class is spelled by its name and, if no name is a number, also by its number.
 
     A name that is a number may have either of the spellings in which JSON writers write it (`2.0` is also `2`).
     """
@@ -63,7 +65,7 @@ class Classification(TaskKind):
         return label_values(fields.labels).get(label, math.nan)
 
     def is_valid(self, fields: AnswerFields, number: float) -> bool:
-        """Return whether there is such a label: only those have a number."""
+        """Return whether `number` is that of a label; `label_number` returns NaN for anything else."""
         return not math.isnan(number)
 
     def suite_parameters(self, fields: AnswerFields) -> dict[str, Any]:

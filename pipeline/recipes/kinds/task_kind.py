@@ -50,7 +50,7 @@ class ReportWords:
 class TaskKind(ABC):
     """A kind of task. Recipes and cards name it by `kind`, `inputs` and `objective` (see `registry`).
 
-    `fields` in the methods are those of the recipe or the card that is asked about.
+    The parameter `fields` of the methods is a recipe or a release card.
     """
 
     kind: ClassVar[Kind]

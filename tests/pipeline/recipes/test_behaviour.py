@@ -149,7 +149,10 @@ def test_a_template_gone_wild_is_refused(tmp_path: Path) -> None:
     many = ", ".join(f'"{number}"' for number in range(15))
     words = f"[words]\na = [{many}]\nb = [{many}]\n"
     said = refused(tmp_path, "nsmc", words + NEGATIVE.replace("좋지 않다", "{a} {b} 않다"))
-    assert f"'praise that is denied' has 225 filled cases; at most {MOST_CASES}" in said
+    assert (
+        f"'praise that is denied' has 225 cases after its placeholders are filled, and at most {MOST_CASES} are allowed"
+        in said
+    )
 
 
 def test_words_without_a_word_are_refused(tmp_path: Path) -> None:

@@ -32,11 +32,11 @@ def test_spellings_are_those_of_json_writers() -> None:
     [
         (("good", "good"), "must all be different, not good, good"),
         (("2", "2.0"), "must all be different numbers, not 2, 2.0"),
-        (("bad", "good "), "'good '"),
-        (("bad", ""), "''"),
-        (("bad", "good\u200b"), r"'good\\u200b'"),
-        (("１", "2"), r"'\\uff11'"),
-        (("부정", unicodedata.normalize("NFD", "긍정")), "decomposed"),
+        (("bad", "good "), "'good ' begins or ends with white space"),
+        (("bad", ""), "'' is empty"),
+        (("bad", "good\u200b"), r"'good\\u200b' has an invisible or full-width character"),
+        (("１", "2"), r"'\\uff11' has an invisible or full-width character"),
+        (("부정", unicodedata.normalize("NFD", "긍정")), "is decomposed"),
     ],
 )
 def test_labels_that_could_be_confused_are_refused(labels: tuple[str, ...], message: str) -> None:

@@ -364,7 +364,7 @@ def test_frozen_layers_and_embeddings_stay_unchanged(kind: str, tmp_path: Path) 
     same = {name for name, tensor in encoder.items() if torch.equal(tensor, after[f"{kind}.{name}"])}
     assert same == {name for name in encoder if name.startswith(("embeddings", "encoder.layer.0."))}
     deep = small_recipe("nsmc", model__base=str(base), train__frozen_layers=3)
-    with pytest.raises(BaseModelError, match=r"train\.frozen_layers \(3\) leaves nothing to train; it is at most 2"):
+    with pytest.raises(BaseModelError, match=r"train\.frozen_layers = 3 leaves no layer to train; set it to 2 or less"):
         _ = road.with_recipe(deep).trained
 
 

@@ -273,7 +273,9 @@ A, B, C, D = ({"nsmc": name} for name in "ABCD")
 def test_one_back_follows_what_the_records_say(store: Store, steps: list[Step], target: int | None) -> None:
     log = log_of(store, *steps)
     if target is None:
-        with pytest.raises(RefusedError, match="there is no deployment before this one to roll back to"):
+        with pytest.raises(
+            RefusedError, match="the live deployment is the first one, so there is none to roll back to"
+        ):
             log.one_back()
     else:
         assert log.one_back().number == target

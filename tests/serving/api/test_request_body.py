@@ -106,7 +106,8 @@ def test_media_type_that_is_json_is_taken(headers: dict[str, str]) -> None:
         *(
             (
                 {"content-encoding": encoding},
-                "the body may be compressed once, by gzip or deflate",
+                f"Content-Encoding {encoding!r} is not supported; compress the body once with gzip or deflate, or not "
+                "at all",
                 {"Accept-Encoding": "gzip, deflate"},
             )
             for encoding in ("br", "gzip, gzip", "", "x-gzip")

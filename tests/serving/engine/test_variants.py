@@ -59,7 +59,7 @@ def test_file_with_wrong_answers_does_not_serve(
     add(release, ("broken.onnx", b"not a model"), ("other.onnx", other))
     engine = open_fastest(release, CPU)
     assert (engine.variant.name, set(engine.rates)) == ("int8", {"int8"})
-    assert "model cannot be loaded" in caplog.text
+    assert "broken.onnx cannot be loaded" in caplog.text
     assert "its card says" in caplog.text
 
 
@@ -112,7 +112,7 @@ def test_broken_recorded_file_falls_back_to_first(
     record.write_text(json.dumps(RECORD | {"rates": {"int8": 1.0, "fp32": 2.0}}), encoding="utf-8")
     add(release, ("broken.onnx", b"not a model"))
     assert open_fastest(release, CPU, record=record).variant.name == "int8"
-    assert "model cannot be loaded" in caplog.text
+    assert "broken.onnx cannot be loaded" in caplog.text
 
 
 def test_rate_measurement_is_not_counted_as_traffic(release: Path) -> None:
