@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from unicodedata import normalize
+
+#: Items named in a message before "and N more".
+SHOWN = 3
 
 
 def composed(text: str) -> str:
@@ -20,6 +24,12 @@ def visible(text: str) -> str:
 def without_password(text: str) -> str:
     """Return `text` with the user names and passwords in its URLs replaced by `***`."""
     return re.sub(r"://[^/\s@]+@", "://***@", text)
+
+
+def some_of(places: Sequence[str], count: int | None = None) -> str:
+    """Return the first few of `places` and the number of further ones; `count` is the total, if not their number."""
+    more = (len(places) if count is None else count) - min(len(places), SHOWN)
+    return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
 
 
 def _escaped(character: str) -> str:

@@ -100,7 +100,7 @@ def figures_document(outcome: RunOutcome) -> dict[str, dict[str, Any]]:
     recipe, figures = outcome.job.recipe, EvaluationFigures.read(outcome.made["evaluate"])
     return {
         metric: figures.test[metric].model_dump()
-        | {"new_texts": figures.test_without_train_texts[metric].model_dump(), "floor": recipe.gate.floors[metric]}
+        | {"new_texts": figures.test_without_train_texts[metric].model_dump(), "floor": recipe.gate.floors.get(metric)}
         for metric in recipe.metrics
     }
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from pipeline.bounds import most_of
-from pipeline.data.input_files import InputFile, Part, most_aside, read_part
+from pipeline.data.input_files import InputFile, Part, join_parts, most_aside, read_part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split, has_text, valid_numbers
+from pipeline.data.reading import SPLITS, Split, has_text, valid_numbers
 from pipeline.errors import DataError
 from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares
@@ -105,7 +105,7 @@ class _Known:
 
 def check_arrivals(
     recipe: Recipe,
-    published: Mapping[Split, Part],
+    published: Mapping[Split, Sequence[Part]],
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
@@ -127,7 +127,7 @@ def check_arrivals(
     # Imported here so that reusing a finished validation does not import transformers.
     from pipeline.models.tokenizer import WordCounter
 
-    table, test = _measured(recipe, published["train"]), _measured(recipe, published["test"])
+    table, test = (_measured(recipe, join_parts(split, published[split]).rows) for split in SPLITS)
     words = WordCounter(base, table["joined"])
     known = _Known(
         ids=set(table["id"]),
@@ -160,7 +160,7 @@ def _check(
         found = str(error).removeprefix(str(file.path)).lstrip(": ")
         unreadable = Measure(name="reading", found=found, usual="it can be read", level="critical")
         return Arrival(**about, rows=0, measures=(unreadable,)), None, pd.DataFrame()
-    table = _measured(recipe, part)
+    table = _measured(recipe, part.reading.rows)
     table[["words", "unknown"]] = np.array(words.count(table["joined"]), dtype=int).reshape(-1, 2)
     measures = [_usable(recipe, part, table), _seen(spec, table, known), _leaked(spec, table, known)]
     # A file without readable rows has already failed; there is nothing to compare.
@@ -173,9 +173,8 @@ def _check(
     return arrival, None if arrival.level == "critical" else part, table
 
 
-def _measured(recipe: Recipe, part: Part) -> pd.DataFrame:
+def _measured(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns `id`, `texts` (a tuple), `joined`, and `number` (the label; NaN if invalid)."""
-    rows = part.reading.rows
     columns = [rows[name].fillna("") for name in recipe.text_columns]
     texts = list(zip(*columns, strict=True))
     numbers = valid_numbers(recipe, rows["label"])

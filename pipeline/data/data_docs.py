@@ -13,9 +13,11 @@ from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.daily_arrivals import Arrival, Measure
 from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.formats import row_unit
+from pipeline.data.input_files import InputFile
 from pipeline.data.overlap import Overlap, Repeated
 from pipeline.data.quarantine import Aside
-from pipeline.data.reading import Split, row_unit
+from pipeline.data.reading import Split
 from pipeline.data.rules import Held
 from pipeline.job import Job
 
@@ -119,14 +121,10 @@ def build_page(
         run=job.run,
         date=str(job.cutoff),
         sample=recipe.sample,
-        unit=row_unit(recipe),
+        unit=row_unit(recipe.data),
         texts=list(recipe.data.texts),
         problems=list(problems),
-        files=[
-            PageFile(split, first.file.name, len(rows.rows), first.file.digest, len(more))
-            for split, rows in held.splits.items()
-            for first, *more in [rows.parts]
-        ],
+        files=[_file(split, [part.file for part in rows.parts], len(rows.rows)) for split, rows in held.splits.items()],
         findings=[_finding(held, recipe.text_columns, finding) for finding in held.findings],
         aside=sorted(held.aside, key=lambda item: (item.file, item.row))[:ASIDE],
         aside_count=len(held.aside),
@@ -135,6 +133,12 @@ def build_page(
         days=[PageDay(item, {measure.name: measure for measure in item.measures}) for item in reversed(arrivals)],
         measures=list(dict.fromkeys(measure.name for item in arrivals for measure in item.measures)),
     )
+
+
+def _file(split: Split, files: Sequence[InputFile], rows: int) -> PageFile:
+    first, *more = [file for file in files if file.date is None]
+    named = first.name + (f" and {len(more)} more" if more else "")
+    return PageFile(split, named, rows, first.digest, len(files) - 1 - len(more))
 
 
 def _finding(held: Held, texts: Sequence[str], finding: RuleFinding) -> PageFinding:

@@ -23,13 +23,16 @@ from pipeline.data.input_files import (
 )
 from pipeline.data.overlap import Overlap, Repeated, measure_overlap, write_overlap
 from pipeline.data.quarantine import write_aside
-from pipeline.data.reading import SPLITS, Split, finished, some_of
+from pipeline.data.reading import Split, finished
 from pipeline.data.rules import Held, hold, sentence
+from pipeline.data.splits import hold_out
+from pipeline.data.suite_files import suite_name
 from pipeline.job import Job
 from pipeline.models.base_model import Base
 from pipeline.recipes.schema import Recipe
 from pipeline.store.acceptances import Acceptance
 from pipeline.store.figures import UsedArrival, ValidationFigures
+from pipeline.texts import some_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def check_data(
     the recipe learns its own vocabulary. Raises DataError if a file cannot be read.
     """
     recipe = job.recipe
-    published = {split: read_part(recipe, inputs.published[split]) for split in SPLITS}
+    published = read_published(recipe, inputs)
     doubts = {name: [fall] for name, fall in falls.items()}
     with job.store.draft() as project:
         findings = _check(job, published, inputs.arrivals, doubts, base, accepted, project / "0")
@@ -83,9 +86,15 @@ def check_data(
     return _figures(job, inputs, findings), []
 
 
+def read_published(recipe: Recipe, inputs: InputFiles) -> dict[Split, tuple[Part, ...]]:
+    """Return the published files of each split. Raises DataError if a file cannot be read."""
+    read = {split: tuple(read_part(recipe, file) for file in files) for split, files in inputs.published.items()}
+    return read if "test" in read else hold_out(recipe, read["train"])
+
+
 def _check(
     job: Job,
-    published: Mapping[Split, Part],
+    published: Mapping[Split, Sequence[Part]],
     files: Sequence[InputFile],
     doubts: Mapping[str, Sequence[Measure]],
     base: Base | None,
@@ -99,11 +108,11 @@ def _check(
 
 
 def _together(
-    job: Job, published: Mapping[Split, Part], arrivals: list[Arrival], arrived: list[Part], project: Path
+    job: Job, published: Mapping[Split, Sequence[Part]], arrivals: list[Arrival], arrived: list[Part], project: Path
 ) -> Findings:
     splits: dict[Split, SplitRows] = {
-        "train": join_parts("train", [published["train"], *arrived]),
-        "test": join_parts("test", [published["test"]]),
+        "train": join_parts("train", [*published["train"], *arrived]),
+        "test": join_parts("test", published["test"]),
     }
     held = hold(job, splits, project)
     overlaps, listed = measure_overlap(job.recipe, held.splits)
@@ -111,7 +120,9 @@ def _together(
     return Findings(held, arrivals, arrived, overlaps, listed, problems)
 
 
-def _spoilers(job: Job, published: Mapping[Split, Part], findings: Findings, project: Path) -> dict[str, Measure]:
+def _spoilers(
+    job: Job, published: Mapping[Split, Sequence[Part]], findings: Findings, project: Path
+) -> dict[str, Measure]:
     """Return the arrivals, by name, that break rules that hold without them; empty if no arrival is the cause."""
     excess = {
         part.file.name: Measure(
@@ -155,9 +166,12 @@ def _write_findings(job: Job, inputs: InputFiles, findings: Findings, problems: 
     write_overlap(recipe, findings.listed, draft / overlap.FILE)
     document = {
         "recipe": recipe.name,
-        "suite": recipe.data.suite,
+        "suite": suite_name(recipe),
         "run": job.run,
-        "files": {split: {"path": str(file.path), "sha256": file.digest} for split, file in inputs.published.items()},
+        "files": {
+            split: [{"path": str(file.path), "sha256": file.digest} for file in files]
+            for split, files in inputs.published.items()
+        },
         "findings": [item.model_dump(mode="json") for item in held.findings],
         "arrivals": [item.model_dump(mode="json") for item in findings.arrivals],
         "overlap": [asdict(item) for item in findings.overlaps],
@@ -182,7 +196,7 @@ def _arrival_problems(inputs: InputFiles, arrivals: Sequence[Arrival]) -> list[s
 
 def _overlap_problems(held: Held, overlaps: Sequence[Overlap]) -> list[str]:
     return [
-        f"{held.splits[item.split].parts[0].file.path}: {item.normalised:,} of {item.rows:,} rows {item.words} "
+        f"{held.splits[item.split].shown}: {item.normalised:,} of {item.rows:,} rows {item.words} "
         f"(normalised; exact: {item.exact:,}); data.overlap.{item.kind} allows {item.bound:.1%}"
         for item in overlaps
         if not item.passed

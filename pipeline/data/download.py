@@ -14,7 +14,8 @@ import httpx
 from filelock import FileLock
 
 from pipeline.atomic_files import replace_file
-from pipeline.data.reading import SPLITS, Split, columns_of
+from pipeline.data.formats import columns_of
+from pipeline.data.reading import SPLITS, Split
 from pipeline.errors import DataError, DownloadError, RecipeError
 from pipeline.recipes.data_schema import Download, HubData
 from pipeline.recipes.schema import Recipe
@@ -40,9 +41,8 @@ def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
         raise RecipeError(
             f"recipe {recipe.name} has no {table}; add it, or set SAEBYEOK_DATA to a directory with the files"
         )
-    names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
-    for split in SPLITS:
-        target = directory / names[split]
+    for split, name in zip(SPLITS, recipe.data.files, strict=False):
+        target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(target.name + ".lock")):
             if source == "hub" and recipe.source.hub is not None:
@@ -188,7 +188,7 @@ def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> N
 def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> str:
     if recipe.data.format == "json":
         return json.dumps(rows, ensure_ascii=False)
-    names = list(columns_of(recipe).values())
+    names = list(columns_of(recipe.data).values())
     missing = [name for name in names if rows and name not in rows[0]]
     if missing:
         raise DataError(

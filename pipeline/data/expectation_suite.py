@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.data.reading import Split
-from pipeline.data.suite_files import OF_A_SUITE, suite_path
+from pipeline.data.suite_files import named_suite, suite_name, write_project
 from pipeline.errors import DataError
+from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
 
 #: Result format for a suite without its own checkpoint.
@@ -30,9 +30,6 @@ RESULT_FORMAT = {
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
-
-#: Never copied: local results of manual runs, and Python files.
-LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
 
 
 class RuleFinding(BaseModel):
@@ -73,24 +70,18 @@ class OpenSuite:
     "Expectation id to the names of the arguments that the recipe supplies."
 
 
-def open_suite(settings: Settings, target: Path, suite: str) -> OpenSuite:
-    """Copy the Great Expectations project to `target` and open its suite there; the original is only read.
+def open_suite(settings: Settings, target: Path, recipe: Recipe) -> OpenSuite:
+    """Copy the Great Expectations project to `target` and open the recipe's suite there; the original is only read.
 
     The copy keeps concurrent runs from writing to the same data docs site. A suite written by hand has no
     ids; they are added in the copy. Raises DataError if the suite is missing or invalid.
     """
-    ignore = shutil.ignore_patterns(*LEFT_OUT)
-    shutil.copytree(settings.expectations, target, ignore=ignore, dirs_exist_ok=True)
-    path = suite_path(settings, suite)
-    if not path.is_relative_to(settings.expectations):
-        # A suite of the project with this name may have a checkpoint, which does not fit the one of the recipe.
-        for folder in OF_A_SUITE:
-            (target / folder / f"{suite}.json").unlink(missing_ok=True)
+    suite, copy = suite_name(recipe), write_project(settings, recipe, target)
+    path = named_suite(settings, recipe) or copy
     rules = _read_rules(path)
     asked = {rule["id"]: {name for name, value in rule["kwargs"].items() if isinstance(value, dict)} for rule in rules}
     document = _read_document(path)
     document |= {"name": suite, "id": document.get("id") or str(uuid.uuid4()), "expectations": rules}
-    copy = target / "expectations" / f"{suite}.json"
     copy.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     return OpenSuite(suite, target, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
 

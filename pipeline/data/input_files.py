@@ -17,7 +17,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.bounds import most_of
-from pipeline.data.reading import SPLITS, Reading, Split, parse_file, read_content, source_file
+from pipeline.data.formats import Reading
+from pipeline.data.reading import Split, parse_file, read_content, source_files, source_splits
 from pipeline.errors import DataError
 from pipeline.recipes.files import SHIPPED
 from pipeline.recipes.schema import Recipe
@@ -55,7 +56,7 @@ class InputFiles:
     still being written.
     """
 
-    published: dict[Split, InputFile]
+    published: dict[Split, tuple[InputFile, ...]]
     arrivals: tuple[InputFile, ...]
     ignored: tuple[str, ...]
     unfinished: tuple[str, ...]
@@ -87,6 +88,14 @@ class SplitRows:
     parts: tuple[Part, ...]
     rows: pd.DataFrame
 
+    @property
+    def shown(self) -> str:
+        """The files for messages: the path of the only one or of the directory, and the number of arrivals."""
+        files = [part.file for part in self.parts if part.file.date is None]
+        arrivals = len(self.parts) - len(files)
+        place = files[0].path if len(files) == 1 else f"{files[0].path.parent} ({len(files)} files)"
+        return f"{place}{f' with {arrivals} arrivals' if arrivals else ''}"
+
     @cached_property
     def _before(self) -> list[int]:
         return [0, *accumulate(part.last for part in self.parts)][:-1]
@@ -113,7 +122,7 @@ def read_part(recipe: Recipe, file: InputFile) -> Part:
     """Parse one file. Raises DataError if it could not be read, its structure is invalid or it has no rows."""
     if file.fault is not None:
         raise DataError(file.fault)
-    return Part(file, parse_file(recipe, file.path, file.content))
+    return Part(file, parse_file(recipe, file.path, file.content, file.name))
 
 
 def most_aside(recipe: Recipe, part: Part) -> int:
@@ -129,9 +138,11 @@ def find_files(recipe: Recipe, directory: Path, cutoff: date, recipes: Sequence[
     Every file is read once, here. A fault of one arrival never raises: `read_part` raises it for that day. Raises
     DataError if a published file is missing or cannot be read.
     """
-    names: dict[Split, str] = {"train": recipe.data.train, "test": recipe.data.test}
-    paths = {split: source_file(recipe, directory, split, recipes) for split in SPLITS}
-    published = {split: InputFile(names[split], path, read_content(path)) for split, path in paths.items()}
+    paths = {split: source_files(recipe, directory, split, recipes) for split in source_splits(recipe)}
+    published = {
+        split: tuple(InputFile(path.relative_to(directory).as_posix(), path, read_content(path)) for path in files)
+        for split, files in paths.items()
+    }
     dated, ignored = _dated(recipe, directory)
     known = {day: path for day, path in sorted(dated.items()) if day < cutoff}
     looks = {path: _look(path) for path in known.values()}
@@ -148,8 +159,8 @@ def find_files(recipe: Recipe, directory: Path, cutoff: date, recipes: Sequence[
 
 
 def arrival_suffix(recipe: Recipe) -> str:
-    """Return the suffix of the names of daily files, which is that of the train file."""
-    return Path(recipe.data.train).suffix
+    """Return the suffix of the names of daily files: that of the train file, or of the format if it is a directory."""
+    return Path(recipe.data.train).suffix or f".{recipe.data.format}"
 
 
 def _dated(recipe: Recipe, directory: Path) -> tuple[dict[date, Path], list[str]]:

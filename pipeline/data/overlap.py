@@ -10,8 +10,9 @@ from typing import Literal
 
 import pandas as pd
 
+from pipeline.data.formats import row_unit
 from pipeline.data.input_files import SplitRows
-from pipeline.data.reading import SPLITS, Split, label_numbers, row_unit, write_table
+from pipeline.data.reading import SPLITS, Split, label_numbers, write_table
 from pipeline.recipes.schema import Recipe
 from pipeline.texts import composed
 
@@ -107,7 +108,7 @@ def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[
 
 def write_overlap(recipe: Recipe, listed: Sequence[Repeated], path: Path) -> None:
     """Write the rows to a tab-separated file, in the format of the quarantine."""
-    names = ["kind", "match", "file", row_unit(recipe), "label", "same as", "its label", "text"]
+    names = ["kind", "match", "file", row_unit(recipe.data), "label", "same as", "its label", "text"]
     write_table(path, names, [tuple(map(str, astuple(item))) for item in listed])
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.formats import row_unit
 from pipeline.data.input_files import Part, SplitRows, most_aside
-from pipeline.data.reading import row_unit, some_of, write_table
+from pipeline.data.reading import write_table
 from pipeline.recipes.schema import Recipe
+from pipeline.texts import some_of
 
 FILE = "quarantine.tsv"
 #: Uniqueness rules: keep the first of equal rows, which breaks no rule after the others are removed.
@@ -100,7 +102,7 @@ def unreadable_sentences(recipe: Recipe, parts: Sequence[Part]) -> list[str]:
     for part in parts:
         for rule, count in Counter(item.rule for item in part.reading.broken).items():
             broken = [item for item in part.reading.broken if item.rule == rule]
-            places = [f"{row_unit(recipe)} {item.row}{item.detail}" for item in broken]
+            places = [f"{row_unit(recipe.data)} {item.row}{item.detail}" for item in broken]
             verb = "row breaks" if count == 1 else "rows break"
             sentences.append(
                 f'{part.file.path}: {count:,} of {part.count:,} {verb} the rule "{rule}": {some_of(places)}'
@@ -111,7 +113,7 @@ def unreadable_sentences(recipe: Recipe, parts: Sequence[Part]) -> list[str]:
 def write_aside(recipe: Recipe, aside: Sequence[Aside], path: Path) -> None:
     """Write the rows to a tab-separated file with a header; tabs, line ends and backslashes are escaped."""
     cells = [(item.file, str(item.row), "; ".join(item.rules), item.id, item.text, item.label) for item in aside]
-    write_table(path, ["file", row_unit(recipe), "rule", "id", "text", "label"], cells)
+    write_table(path, ["file", row_unit(recipe.data), "rule", "id", "text", "label"], cells)
 
 
 def _shown(value: object) -> str:

@@ -2,79 +2,75 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from pipeline.data.formats import Reading, parse_content, row_unit
 from pipeline.errors import AbsentDataError, DataError
+from pipeline.recipes.data_schema import SUFFIXES
 from pipeline.recipes.files import SHIPPED, published_files
-from pipeline.recipes.kinds.inputs import TEXTS
 from pipeline.recipes.schema import Recipe
-from pipeline.texts import composed, visible
+from pipeline.texts import some_of, visible
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-BYTE_ORDER_MARKS = {
-    b"\xef\xbb\xbf": "UTF-8",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
 ESCAPES = str.maketrans({"\t": "\\t", "\n": "\\n", "\r": "\\r", "\\": "\\\\"})
 #: Characters of an invalid label that a message shows.
 LONGEST_LABEL = 60
 TEXT_RULE = "every row has a text"
-#: Rows named in a message before "and N more".
-SHOWN = 3
 
 
-@dataclass(frozen=True)
-class Broken:
-    """An unreadable row: its line or item number, the rule that it breaks, its text, and a detail of the fault."""
-
-    row: int
-    rule: str
-    text: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """The content of a file: its readable rows, and the unreadable ones."""
-
-    rows: pd.DataFrame
-    broken: tuple[Broken, ...]
+def source_splits(recipe: Recipe) -> tuple[Split, ...]:
+    """Return the splits that have files: without a test file, test rows come from the train file."""
+    return SPLITS[: len(recipe.data.files)]
 
 
 def source_file(recipe: Recipe, directory: Path, split: Split, recipes: Sequence[Path] = SHIPPED) -> Path:
-    """Return the path of the file of `split`; `recipes` are the directories of all recipes.
+    """Return the path of the file of `split`, or of the directory of its files.
 
-    Raises DataError if the file or the directory is missing, AbsentDataError if the directory is for other recipes.
+    `recipes` are the directories of all recipes. Raises DataError if the file or the directory is missing,
+    AbsentDataError if the directory is for other recipes.
     """
-    wanted = f"recipe {recipe.name} reads {recipe.data.train} and {recipe.data.test} below it"
+    wanted = f"recipe {recipe.name} reads {' and '.join(recipe.data.files)} below it"
     if not directory.is_dir():
         raise DataError(
             f"{directory} is not a directory; set SAEBYEOK_DATA to the directory of the data files: {wanted}"
         )
-    file = directory / (recipe.data.train if split == "train" else recipe.data.test)
-    if not file.is_file():
+    file = directory / recipe.data.files[SPLITS.index(split)]
+    if not file.exists():
         _check_present(recipe, directory, recipes)
         raise DataError(f"{file} is missing; SAEBYEOK_DATA is {directory}, and {wanted}")
     return file
 
 
+def source_files(recipe: Recipe, directory: Path, split: Split, recipes: Sequence[Path] = SHIPPED) -> tuple[Path, ...]:
+    """Return the paths of the files of `split`: one, or those of the recipe's format in a directory, sorted.
+
+    Raises as `source_file`, and DataError if the directory has no such file.
+    """
+    place = source_file(recipe, directory, split, recipes)
+    if not place.is_dir():
+        return (place,)
+    suffixes = sorted(suffix for suffix, name in SUFFIXES.items() if name == recipe.data.format)
+    visible_files = (path for path in sorted(place.iterdir()) if path.is_file() and not path.name.startswith("."))
+    files = tuple(path for path in visible_files if path.suffix.lower() in suffixes)
+    if not files:
+        raise DataError(f"{place} is a directory without files in {recipe.data.format} ({', '.join(suffixes)})")
+    return files
+
+
 def _check_present(recipe: Recipe, directory: Path, recipes: Sequence[Path]) -> None:
-    own = (recipe.data.train, recipe.data.test)
+    own = recipe.data.files
     known = {name: files for name, files in published_files(recipes).items() if name != recipe.name}
-    others = [name for name, files in known.items() if all((directory / file).is_file() for file in files)]
-    if others and not any((directory / file).is_file() for file in own):
+    others = [name for name, files in known.items() if all((directory / file).exists() for file in files)]
+    if others and not any((directory / file).exists() for file in own):
+        lacks = f"neither {own[0]} nor {own[1]}" if len(own) > 1 else f"no {own[0]}"
         raise AbsentDataError(
-            f"{directory} has neither {own[0]} nor {own[1]}, which recipe {recipe.name} reads; "
+            f"{directory} has {lacks}, which recipe {recipe.name} reads; "
             f"it has the files of {', '.join(others)}; set SAEBYEOK_DATA to the directory with its files"
         )
 
@@ -93,7 +89,7 @@ def read_labelled(recipe: Recipe, file: Path) -> pd.DataFrame:
     Raises DataError with file, rows and rule if a text or a label is missing or invalid.
     """
     rows = read_rows(recipe, file)
-    unit = row_unit(recipe)
+    unit = row_unit(recipe.data)
     _refuse(file, TEXT_RULE, [f"{unit} {row}" for row in rows.loc[~has_text(recipe, rows), "row"]])
     bad = rows[~has_label(recipe, rows)]
     places = [f"{unit} {row} ({shown_label(label)})" for row, label in zip(bad["row"], bad["label"], strict=True)]
@@ -111,15 +107,16 @@ def read_rows(recipe: Recipe, file: Path) -> pd.DataFrame:
     reading = read_file(recipe, file)
     for rule in dict.fromkeys(item.rule for item in reading.broken):
         broken = [item for item in reading.broken if item.rule == rule]
-        _refuse(file, rule, [f"{row_unit(recipe)} {item.row}{item.detail}" for item in broken])
+        _refuse(file, rule, [f"{row_unit(recipe.data)} {item.row}{item.detail}" for item in broken])
     return reading.rows
 
 
 def read_file(recipe: Recipe, file: Path) -> Reading:
-    """Read a file without validation: `row` int (line of a TSV, item of a JSON list, from 1), others str or null.
+    """Read a file without validation: `row` int (line, item or row of the file, from 1), others str or null.
 
-    Columns: `row`, `id`, `text`, `text_pair` (pairs), `label`, `source` (optional). Carriage returns inside a
-    text and empty texts are kept. Raises DataError if the encoding or the structure is invalid or there are no rows.
+    Columns: `row`, `id` (without a column of ids, the file's name and the row), `text`, `text_pair` (pairs), `label`,
+    `source` (optional). Carriage returns inside a text and empty texts are kept. Raises DataError if the encoding or
+    the structure is invalid or there are no rows.
     """
     return parse_file(recipe, file, read_content(file))
 
@@ -132,24 +129,17 @@ def read_content(file: Path) -> bytes:
         raise DataError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
 
 
-def parse_file(recipe: Recipe, file: Path, content: bytes) -> Reading:
-    """Return what `read_file` returns for a file with this content; `file` is for messages only."""
-    text = _decoded(file, content)
-    reading = _tsv(recipe, file, text) if recipe.data.format == "tsv" else _json(recipe, file, text)
+def parse_file(recipe: Recipe, file: Path, content: bytes, name: str | None = None) -> Reading:
+    """Return what `read_file` returns for a file with this content; `file` is for messages only.
+
+    `name` begins the ids of rows if the recipe has no column of ids. Default: the file's name.
+    """
+    reading = parse_content(recipe.data, file, content)
     if reading.rows.empty and not reading.broken:
-        raise DataError(f"{file} has no rows; rule: at least one (in a TSV, after the header); copy the file again")
+        raise DataError(f"{file} has no rows; rule: at least one (in a table, after the header); copy the file again")
+    if recipe.data.id is None:
+        reading.rows.insert(1, "id", [f"{name or file.name}:{row}" for row in reading.rows["row"]])
     return reading
-
-
-def columns_of(recipe: Recipe) -> dict[str, str]:
-    """Map Saebyeok's column names to those of the file."""
-    names = {"id": recipe.data.id, **dict(zip(TEXTS, recipe.data.texts, strict=False)), "label": recipe.data.label}
-    return names | ({"source": recipe.data.source} if recipe.data.source else {})
-
-
-def row_unit(recipe: Recipe) -> str:
-    """Return the word for a row in messages."""
-    return "line" if recipe.data.format == "tsv" else "item"
 
 
 def has_text(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
@@ -187,12 +177,6 @@ def label_rule(recipe: Recipe) -> str:
     return f"every `{recipe.data.label}` is {recipe.task.label_rule(recipe)}"
 
 
-def some_of(places: Sequence[str], count: int | None = None) -> str:
-    """Return the first few of `places` and the number of further ones; `count` is the total, if not their number."""
-    more = (len(places) if count is None else count) - min(len(places), SHOWN)
-    return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
-
-
 def write_table(path: Path, names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Write a tab-separated file; tabs, line ends and backslashes in cells are escaped."""
     lines = ["\t".join(cell.translate(ESCAPES) for cell in row) for row in (names, *rows)]
@@ -203,135 +187,3 @@ def _refuse(file: Path, rule: str, places: Sequence[str]) -> None:
     if places:
         rows = "1 row breaks" if len(places) == 1 else f"{len(places):,} rows break"
         raise DataError(f'{file}: {rows} the rule "{rule}": {some_of(places)}')
-
-
-def _decoded(file: Path, content: bytes) -> str:
-    if not content.strip():
-        raise DataError(f"{file} is empty; copy the published file again")
-    for mark, encoding in BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
-            raise DataError(
-                f"{file}: line 1 begins with a byte order mark ({encoding}); rule: UTF-8 without a byte order mark; "
-                "save the file again without it"
-            )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        lines = [f"line {number}" for number, line in enumerate(content.split(b"\n"), 1) if not _decodes(line, "utf-8")]
-        as_cp949 = "; it can be read as CP949: convert it with iconv -f CP949 -t UTF-8"
-        hint = as_cp949 if _decodes(content, "cp949") else "; convert the file to UTF-8"
-        raise DataError(
-            f"{file}: {len(lines):,} {'line is' if len(lines) == 1 else 'lines are'} not UTF-8: {some_of(lines)}{hint}"
-        ) from error
-
-
-def _decodes(content: bytes, encoding: str) -> bool:
-    try:
-        content.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _tsv(recipe: Recipe, file: Path, content: str) -> Reading:
-    """Parse tab-separated lines with a header; no quoting, and only a line feed ends a line."""
-    lines = content.removesuffix("\n").split("\n")
-    if lines[0].endswith("\r"):  # CRLF line ends: the carriage return is not part of the text
-        lines = [line.removesuffix("\r") for line in lines]
-    header = lines[0].split("\t")
-    wanted = columns_of(recipe)
-    for column in wanted.values():
-        if header.count(column) != 1:
-            problem = "has no" if column not in header else "has more than one"
-            raise DataError(
-                f"{file}: line 1, the header, {problem} column `{column}`; "
-                f"rule: {', '.join(wanted.values())}; found: {', '.join(header)[:200]}"
-            )
-    cells = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2)]
-    rule = f"{len(header) - 1} tabs per line, for the columns {', '.join(header)}"
-    broken = [Broken(n, rule, "\t".join(row), f" ({len(row) - 1})") for n, row in cells if len(row) != len(header)]
-    whole = [(number, row) for number, row in cells if len(row) == len(header)]
-    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
-    for name, column in wanted.items():
-        place = header.index(column)
-        table[name] = pd.Series([_composed(name, row[place]) for _, row in whole], dtype="str")
-    return Reading(pd.DataFrame(table), tuple(broken))
-
-
-def _json(recipe: Recipe, file: Path, content: str) -> Reading:
-    """Parse a JSON list of objects."""
-    try:
-        items = json.loads(content, parse_int=_whole)
-    except RecursionError as error:
-        raise DataError(f"{file}: values are nested too deeply; rule: one list of objects, one per row") from error
-    except json.JSONDecodeError as error:
-        ended = error.pos >= len(content.rstrip()) or error.msg.startswith("Unterminated string")
-        cut = "the file ends too early: " if ended else ""
-        raise DataError(
-            f"{file}: line {error.lineno} is not JSON: {cut}{error.msg}; rule: one list of objects"
-        ) from error
-    if not isinstance(items, list):
-        raise DataError(f"{file}: the file contains a {type(items).__name__}; rule: one list of objects, one per row")
-    names = columns_of(recipe)
-    rules = [_broken_rule(item, names) for item in items]
-    broken = [
-        Broken(number, rule, json.dumps(item))
-        for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1)
-        if rule is not None
-    ]
-    whole = [(number, item) for number, (item, rule) in enumerate(zip(items, rules, strict=True), 1) if rule is None]
-    table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in whole], dtype="int64")}
-    for name, key in names.items():
-        values = (_at(item, key) for _, item in whole)
-        cells = [None if _is_null(value) else _composed(name, str(value)) for value in values]
-        table[name] = pd.Series(cells, dtype="str")
-    return Reading(pd.DataFrame(table), tuple(broken))
-
-
-def _composed(column: str, value: str) -> str:
-    return composed(value) if column in (*TEXTS, "label") else value
-
-
-def _broken_rule(item: Any, names: dict[str, str]) -> str | None:
-    """Return the first reading rule that an item of a JSON list breaks; None if it is readable."""
-    if not isinstance(item, dict):
-        return "every item is an object"
-    for name, key in names.items():
-        value = _at(item, key)
-        if value is _ABSENT:
-            return f"every item has `{key}`"
-        allowed = (str,) if name in TEXTS else (str, int, float)
-        if not (value is None or _is_plain(value, allowed)):
-            return f"every `{key}` is {'text' if name in TEXTS else 'text or a number'}"
-    return None
-
-
-_ABSENT = object()
-
-
-def _at(item: Any, key: str) -> Any:
-    """Return the value at a dotted key, or `_ABSENT`."""
-    for part in key.split("."):
-        if not isinstance(item, dict) or part not in item:
-            return _ABSENT
-        item = item[part]
-    return item
-
-
-def _whole(digits: str) -> int | float:
-    """Return a whole number; infinity if it has more digits than Python converts (4,300), as JSON reads 1e999."""
-    try:
-        return int(digits)
-    except ValueError:
-        return math.inf
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_plain(value: Any, allowed: tuple[type, ...]) -> bool:
-    # A lone surrogate (half an emoji, from a text cut at a fixed length) cannot be encoded as UTF-8.
-    if isinstance(value, str):
-        return not any("\ud800" <= character <= "\udfff" for character in value)
-    return isinstance(value, allowed) and not isinstance(value, bool)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
+from pipeline.data.formats import row_unit
 from pipeline.data.input_files import SplitRows
 from pipeline.data.quarantine import (
     Aside,
@@ -22,7 +23,6 @@ from pipeline.data.quarantine import (
     unreadable_sentences,
 )
 from pipeline.data.reading import (
-    SHOWN,
     SPLITS,
     TEXT_RULE,
     Split,
@@ -30,13 +30,11 @@ from pipeline.data.reading import (
     has_text,
     label_numbers,
     label_rule,
-    row_unit,
     shown_label,
-    some_of,
 )
 from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
-from pipeline.texts import visible
+from pipeline.texts import SHOWN, some_of, visible
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
     recipe = job.recipe
     rows = {split: splits[split].rows for split in SPLITS}
     tables = {split: checked_table(recipe, rows, split) for split in SPLITS}
-    opened = open_suite(job.settings, project, recipe.data.suite)
+    opened = open_suite(job.settings, project, recipe)
     findings: list[RuleFinding] = []
     for split, table in tables.items():
         found = run_suite(opened, split, table, suite_parameters(recipe, split))
@@ -167,16 +165,14 @@ def _criticals(recipe: Recipe, held: Held) -> list[str]:
 def sentence(recipe: Recipe, held: Held, finding: RuleFinding) -> str:
     """Return a sentence with file, rows and rule for a rule that fails."""
     split = held.splits[finding.split]
-    more = len(split.parts) - 1
-    file = f"{split.parts[0].file.path}{f' with {more} arrivals' if more else ''}"
     given = ", ".join(f"{name} {json.dumps(value, ensure_ascii=False)}" for name, value in finding.given.items())
     rule = f'the rule "{finding.rule}"' + (f" ({given})" if given else "")
     if finding.bad_rows is None:
-        return f"{file}: the whole file (rows: {finding.rows:,}) breaks {rule}: found {finding.found}"
+        return f"{split.shown}: the whole file (rows: {finding.rows:,}) breaks {rule}: found {finding.found}"
     by_row = held.tables[finding.split].set_index("row")
     places = [_place(recipe, split, by_row, row, finding.columns) for row in finding.examples]
     broken = f"{finding.bad_rows:,} of {finding.rows:,} rows {'breaks' if finding.bad_rows == 1 else 'break'} {rule}"
-    return f"{file}: {broken}: {some_of(places, finding.bad_rows)}"
+    return f"{split.shown}: {broken}: {some_of(places, finding.bad_rows)}"
 
 
 def _place(recipe: Recipe, split: SplitRows, by_row: pd.DataFrame, row: int, columns: list[str]) -> str:
@@ -185,4 +181,4 @@ def _place(recipe: Recipe, split: SplitRows, by_row: pd.DataFrame, row: int, col
     if "label" in columns or "label_number" in columns:
         shown.append(shown_label(record["label"]))
     where = "" if file == split.parts[0].file else f" of {file.name}"
-    return f"{row_unit(recipe)} {line}{where} ({', '.join(shown)})"
+    return f"{row_unit(recipe.data)} {line}{where} ({', '.join(shown)})"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from pipeline.data.formats import Reading
+from pipeline.data.input_files import Part
 from pipeline.data.overlap import near_key
+from pipeline.data.reading import Split
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
 from pipeline.recipes.schema import Recipe
@@ -35,6 +41,28 @@ def split_of(texts: tuple[str, ...], data: DataSpec) -> TrainSplit:
     if place < data.gate_share:
         return "gate"
     return "validation" if place < data.gate_share + data.validation_share else "train"
+
+
+def hold_out(recipe: Recipe, parts: Sequence[Part]) -> dict[Split, tuple[Part, ...]]:
+    """Return the train and test parts of files without a test file: `data.test_share` of the texts are test rows.
+
+    Near copies are on one side, as in `split_rows`. So a test row remains one when the files grow, unless a near copy
+    of it arrives that is a train row.
+    """
+    rows = pd.concat([part.reading.rows for part in parts], ignore_index=True)
+    texts = list(zip(*(rows[name].fillna("") for name in recipe.text_columns), strict=True))
+    own = pd.Series([place_of(item) >= 1 - recipe.data.test_share for item in texts], dtype=bool)
+    held = own.groupby([near_key(item) for item in texts]).transform("all").to_numpy()
+    ends = accumulate(len(part.reading.rows) for part in parts)
+    train, test = [], []
+    for part, end in zip(parts, ends, strict=True):
+        table = part.reading.rows
+        chosen = held[end - len(table) : end]
+        train.append(Part(part.file, Reading(table[~chosen].reset_index(drop=True), part.reading.broken)))
+        # Another name, because the bounds on rows that are set aside are counted by name.
+        file = replace(part.file, name=f"{part.file.name} (test rows)")
+        test.append(Part(file, Reading(table[chosen].reset_index(drop=True), ())))
+    return {"train": tuple(train), "test": tuple(test)}
 
 
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:

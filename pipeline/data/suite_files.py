@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from pathlib import Path
 
 from pipeline.errors import DataError
 from pipeline.recipes.files import recipe_directories
+from pipeline.recipes.schema import Recipe
+from pipeline.recipes.standard_suite import standard_suite
 from pipeline.settings import Settings
 from pipeline.store.manifest import file_digest
 
 #: Folders of the project with optional further files of a suite, named like it.
 OF_A_SUITE = ("checkpoints", "validation_definitions")
+#: Never copied: local results of manual runs, and Python files.
+LEFT_OUT = ("uncommitted", "__pycache__", "__init__.py")
+
+
+def suite_name(recipe: Recipe) -> str:
+    """Return the name of a recipe's suite; the standard suite has the recipe's name."""
+    return recipe.data.suite or recipe.name
+
+
+def named_suite(settings: Settings, recipe: Recipe) -> Path | None:
+    """Return the path of the suite that a recipe names; None for the standard suite. Raises as `suite_path`."""
+    return suite_path(settings, recipe.data.suite) if recipe.data.suite else None
 
 
 def suite_path(settings: Settings, suite: str) -> Path:
@@ -26,11 +43,33 @@ def suite_path(settings: Settings, suite: str) -> Path:
     return found
 
 
-def suite_digests(settings: Settings, suite: str) -> dict[str, str]:
-    """Map the place in the project of each file that affects the result of `suite` to its SHA-256."""
-    project, path = settings.expectations, suite_path(settings, suite)
+def write_project(settings: Settings, recipe: Recipe, target: Path) -> Path:
+    """Copy the Great Expectations project to `target`, with the suite of `recipe`; return the copy of the suite.
+
+    A suite that is not in the project has no checkpoint of its own. Raises DataError if the suite is missing.
+    """
+    name, project = suite_name(recipe), settings.expectations
+    shutil.copytree(project, target, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
+    copy = target / "expectations" / f"{name}.json"
+    path = named_suite(settings, recipe)
+    if path is None or not path.is_relative_to(project):
+        for folder in OF_A_SUITE:
+            (target / folder / f"{name}.json").unlink(missing_ok=True)
+        copy.write_bytes(path.read_bytes() if path else _standard(recipe))
+    return copy
+
+
+def suite_digests(settings: Settings, recipe: Recipe) -> dict[str, str]:
+    """Map the place in the project of each file that affects the result of a recipe's suite to its SHA-256."""
+    name, project, path = suite_name(recipe), settings.expectations, named_suite(settings, recipe)
     places = ["great_expectations.yml"]
-    if path.is_relative_to(project):
-        places += [f"{folder}/{suite}.json" for folder in OF_A_SUITE]
-    files = {place: project / place for place in places} | {f"expectations/{suite}.json": path}
-    return {place: file_digest(file) for place, file in files.items() if file.is_file()}
+    if path and path.is_relative_to(project):
+        places += [f"{folder}/{name}.json" for folder in OF_A_SUITE]
+    digests = {place: file_digest(project / place) for place in places if (project / place).is_file()}
+    own = file_digest(path) if path else hashlib.sha256(_standard(recipe)).hexdigest()
+    return digests | {f"expectations/{name}.json": own}
+
+
+def _standard(recipe: Recipe) -> bytes:
+    suite = standard_suite(suite_name(recipe), recipe.text_columns, len(recipe.labels))
+    return json.dumps(suite, ensure_ascii=False).encode()

@@ -63,8 +63,8 @@ def _measured(task: Task, test: pd.DataFrame, answers: Numbers, draft: Path) -> 
     labels, known = test["label"].to_numpy(), test["in_train"].to_numpy(bool)
     if known.all():
         raise DataError(
-            f"{recipe.data.test}: the text of every row, or a near copy of it, is also in {recipe.data.train}, so the "
-            "model cannot be tested on new texts; use a test file with other texts"
+            f"{recipe.data.test or 'test rows'}: the text of every row, or a near copy of it, is also in "
+            f"{recipe.data.train}, so the model cannot be tested on new texts; use a test file with other texts"
         )
     task.draw(labels, answers, draft)
     _write_json(draft / "mistakes.json", worst_mistakes(recipe, test))

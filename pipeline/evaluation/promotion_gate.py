@@ -82,13 +82,15 @@ def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
 def _thresholds(recipe: Recipe, figures: EvaluationFigures) -> list[ThresholdCheck]:
     checks = []
     for metric in recipe.metrics:
-        figure, floor = figures.test_without_train_texts[metric], recipe.gate.floors[metric]
+        figure, floor = figures.test_without_train_texts[metric], recipe.gate.floor_of(metric)
+        unset = metric not in recipe.gate.floors
         checks.append(
             ThresholdCheck(
                 value=figure.value,
                 bound=floor,
                 # NaN fails the comparison.
-                passed=figure.value >= floor,
+                passed=figure.value >= floor and not unset,
+                unset=unset,
                 estimate=figure,
                 metric=metric,
                 sample=recipe.sample,

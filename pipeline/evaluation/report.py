@@ -147,7 +147,7 @@ def metric_rows(recipe: Recipe, figures: EvaluationFigures, champion: Mapping[st
     """
     rows = []
     for metric in recipe.metrics:
-        floor = recipe.gate.floors[metric]
+        floor = recipe.gate.floor_of(metric)
         shown = {
             "texts not in train": figures.test_without_train_texts[metric],
             "whole test file": figures.test[metric],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,15 @@ from pipeline.recipes.strict_model import Strict
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 Level = Literal["ok", "warning", "critical"]
+#: Format of a file by its suffix.
+SUFFIXES = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
 #: Fields of `ArrivalsSpec` with p-values and an effect size.
 DRIFTS = ("labels", "lengths", "unknown", "champion")
 
@@ -18,9 +28,9 @@ DRIFTS = ("labels", "lengths", "unknown", "champion")
 class OverlapSpec(Strict):
     """Maximum shares of rows whose normalised text also occurs elsewhere. A larger share stops the run."""
 
-    test_in_train: Share = Field(description="share of test rows whose text is in train")
-    two_labels: Share = Field(description="share of a file's rows whose text also has another label")
-    duplicates: Share = Field(description="share of a file's rows that repeat an earlier text")
+    test_in_train: Share = Field(default=0.1, description="share of test rows whose text is in train")
+    two_labels: Share = Field(default=0.05, description="share of a file's rows whose text also has another label")
+    duplicates: Share = Field(default=0.2, description="share of a file's rows that repeat an earlier text")
 
 
 class Largest(Strict):
@@ -128,26 +138,61 @@ class SourceSpec(Strict):
 class DataSpec(Strict):
     """The published files and their format."""
 
-    format: Literal["tsv", "json"]
-    train: str
-    test: str
-    id: str
+    later = frozenset({"test_share", "delimiter", "encoding"})
+
+    format: Literal["tsv", "csv", "json", "jsonl", "parquet"] = Field(
+        description="format of all files. Default: by the suffix of `train`"
+    )
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = Field(
+        default=",", description="character between the cells of a CSV"
+    )
+    encoding: Literal["utf-8", "utf-8-sig", "utf-16", "cp949"] = Field(
+        default="utf-8", description="encoding of text files; utf-8-sig is UTF-8 with a byte order mark"
+    )
+    train: str = Field(min_length=1, description="a file below the data directory, or a directory of files")
+    test: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="likewise. Default: `test_share` of the texts in `train`"
+    )
+    test_share: Share = Field(default=0.2, description="share of the texts to test on if there is no `test`")
+    id: str | None = Field(default=None, description="column of unique ids. Default: the file's name and the row")
     texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
     label: str = Field(description="column of the label; a dot separates nested JSON keys")
     source: str | None = None
-    suite: str
-    min_train_rows: Positive
-    min_test_rows: Positive
-    quarantine: Share = Field(description="maximum true share of rows that may be quarantined")
-    validation_share: Share = Field(description="share of the training texts used to select the best epoch")
-    gate_share: Share = Field(description="share of the training texts used to compare champion and challenger")
-    overlap: OverlapSpec
+    suite: str | None = Field(
+        default=None, description="name of the expectation suite. Default: rules that fit any texts and labels"
+    )
+    min_train_rows: Positive = 100
+    min_test_rows: Positive = 30
+    quarantine: Share = Field(default=0.01, description="maximum true share of rows that may be quarantined")
+    validation_share: Share = Field(
+        default=0.1, description="share of the training texts used to select the best epoch"
+    )
+    gate_share: Share = Field(
+        default=0.1, description="share of the training texts used to compare champion and challenger"
+    )
+    overlap: OverlapSpec = OverlapSpec()
     arrivals: ArrivalsSpec | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_of_suffix(cls, fields: Any) -> Any:
+        """Set a missing format by the suffix of the train file."""
+        if isinstance(fields, dict) and "format" not in fields and isinstance(fields.get("train"), str):
+            found = SUFFIXES.get(PurePath(fields["train"]).suffix.lower())
+            return fields | ({"format": found} if found else {})
+        return fields
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return `train`, and `test` if there is one."""
+        return (self.train, self.test) if self.test else (self.train,)
 
     @model_validator(mode="after")
     def _texts_are_left(self) -> Self:
-        if self.validation_share + self.gate_share >= 1:
-            raise ValueError("validation_share and gate_share must add up to less than 1: training needs the rest")
+        held_out = self.validation_share + self.gate_share + (0 if self.test else self.test_share)
+        if held_out >= 1:
+            shares = "validation_share and gate_share" + ("" if self.test else " and test_share")
+            raise ValueError(f"{shares} must add up to less than 1: training needs the rest")
         if len(set(self.texts)) < len(self.texts):
             raise ValueError("texts must name two different columns")
         return self

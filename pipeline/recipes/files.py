@@ -79,12 +79,12 @@ def parse_toml(text: str, name: str) -> dict[str, Any]:
         raise RecipeError(f"{name} cannot be read: {fault}") from error
 
 
-def published_files(directories: Sequence[Path]) -> dict[str, tuple[str, str]]:
-    """Map each recipe in `directories` to the names of its train and test file; without both, a recipe is absent.
+def published_files(directories: Sequence[Path]) -> dict[str, tuple[str, ...]]:
+    """Map each recipe in `directories` to the names of its train file and, if it names one, its test file.
 
     An invalid recipe is reported when it is loaded.
     """
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, path in recipe_files(directories).items():
         try:
             data = read_toml(path, path.name).get("data")
@@ -94,4 +94,6 @@ def published_files(directories: Sequence[Path]) -> dict[str, tuple[str, str]]:
         match names:
             case (str(train), str(test)):
                 found[name] = (train, test)
+            case (str(train), None):
+                found[name] = (train,)
     return found

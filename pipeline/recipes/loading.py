@@ -48,8 +48,9 @@ def load_recipe(
     file = shown(path)
     text = read_text(path, file)
     document = parse_toml(text, file)
-    if document.get("name") != name:
-        raise RecipeError(f"{file}: `name` must be {name!r}, like the file name (it is {document.get('name')!r})")
+    if document.setdefault("name", name) != name:
+        raise RecipeError(f"{file}: `name` must be {name!r}, like the file name (it is {document['name']!r})")
+    document.setdefault("title", name)
     merged = _merged(file, document, profile, sample)
     for key, value in (overrides or {}).items():
         merged = _merge(merged, _nested(key, value))

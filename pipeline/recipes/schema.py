@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,12 +37,12 @@ class ScratchSpec(Strict):
 class ModelSpec(Strict):
     """The model to fine-tune, and its objective."""
 
-    base: str = Field(min_length=1, description=f"'mini', a hub id, a local directory, or {SCRATCH!r}")
+    base: str = Field(default="mini", min_length=1, description=f"'mini', a hub id, a local directory, or {SCRATCH!r}")
     objective: Objective | None = Field(default=None, description="for pairs only")
     pooling: Literal["cls", "mean"] = Field(
-        description="vector of a text: the state of [CLS], or the mean of all states"
+        default="mean", description="vector of a text: the state of [CLS], or the mean of all states"
     )
-    max_length: Annotated[int, Field(ge=8, le=512)]
+    max_length: Annotated[int, Field(ge=8, le=512)] = 128
     unknown_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.1,
         description="maximum share of a split's tokens that are [UNK]; a larger one shows a wrong vocabulary",
@@ -51,14 +51,14 @@ class ModelSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """Hyperparameters of fine-tuning."""
+    """Hyperparameters of fine-tuning; the defaults suit the base model `mini` (docs/models.md)."""
 
-    epochs: Annotated[int, Field(ge=1, le=100)]
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
-    batch_size: Annotated[int, Field(ge=1, le=4096)]
-    warmup: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: Annotated[int, Field(ge=1, le=100)] = 3
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 4.5e-4
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
     tune: Literal["full", "head"] = Field(
         default="full", description="full: all weights; head: only the head, with a frozen base model"
     )
@@ -88,11 +88,20 @@ class TrainSpec(Strict):
 class GateSpec(Strict):
     """Conditions for a release: thresholds per metric and per capability, and a margin against the champion."""
 
-    floors: dict[str, float]
-    behaviour: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        description="minimum share of passed cases per capability; empty for a recipe without behavioural tests"
+    floors: dict[str, float] = Field(
+        default={}, description="threshold per metric; a model is refused while a metric has none"
     )
-    margin: Annotated[float, Field(gt=0, lt=1, description="non-inferiority margin on the recipe's first metric")]
+    behaviour: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        default={},
+        description="minimum share of passed cases per capability; empty for a recipe without behavioural tests",
+    )
+    margin: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.02, description="non-inferiority margin on the recipe's first metric"
+    )
+
+    def floor_of(self, metric: str) -> float:
+        """Return the threshold of a metric; 1 if there is none."""
+        return self.floors.get(metric, 1.0)
 
 
 class ParityBound(Strict):
@@ -105,10 +114,14 @@ class ParityBound(Strict):
 class ExportSpec(Strict):
     """Bounds of the exported model."""
 
-    sentences: Annotated[int, Field(ge=100, description="real sentences on which parity is measured")]
-    int8: ParityBound
-    fp16: ParityBound
-    latency_ms: Annotated[float, Field(gt=0, description="maximum p95 latency of one input, in milliseconds")]
+    sentences: Annotated[int, Field(ge=100)] = Field(
+        default=1000, description="real sentences on which parity is measured; fewer if the test file is smaller"
+    )
+    int8: ParityBound = ParityBound(changed_labels=0.01, metric_change=0.006)
+    fp16: ParityBound = ParityBound(changed_labels=0.002, metric_change=0.001)
+    latency_ms: Annotated[float, Field(gt=0)] = Field(
+        default=100.0, description="maximum p95 latency of one input, in milliseconds"
+    )
 
 
 class Recipe(Strict):
@@ -117,7 +130,7 @@ class Recipe(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     title: str
     kind: Kind
-    inputs: Inputs
+    inputs: Inputs = "text"
     profile: str
     sample: bool = False
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
@@ -125,13 +138,15 @@ class Recipe(Strict):
         default={}, description="labels of earlier models that have another name now: old name to new name"
     )
     score_range: tuple[float, float] | None = Field(default=None, strict=False)
-    similar_at: float | None = Field(default=None, description="lowest score that counts as positive for F1")
+    similar_at: float | None = Field(
+        default=None, description="lowest score that counts as positive for F1. Default: the middle of the range"
+    )
     data: DataSpec
     source: SourceSpec | None = None
-    model: ModelSpec
-    train: TrainSpec
-    gate: GateSpec
-    export: ExportSpec
+    model: ModelSpec = ModelSpec()
+    train: TrainSpec = TrainSpec()
+    gate: GateSpec = GateSpec()
+    export: ExportSpec = ExportSpec()
     behaviour: Behaviour = Field(description="read from behaviour/<name>.toml, next to the recipe")
 
     @property
@@ -148,6 +163,15 @@ class Recipe(Strict):
     def text_columns(self) -> list[str]:
         """Return the names of the text columns in artifacts: `text`, and for pairs also `text_pair`."""
         return list(self.task.texts)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _similar_from_the_middle(cls, fields: Any) -> Any:
+        """Set a missing `similar_at` to the middle of the score range."""
+        match fields:
+            case {"score_range": [float() | int() as low, float() | int() as high]}:
+                return {"similar_at": (low + high) / 2} | fields
+        return fields
 
     @model_validator(mode="after")
     def _kind_has_its_fields(self) -> Self:
@@ -191,12 +215,7 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
-    def _thresholds_are_there(self) -> Self:
-        for metric in self.metrics:
-            if metric not in self.gate.floors:
-                raise ValueError(
-                    f"`gate.floors.{metric}` is missing: every metric of a {self.kind} recipe needs a threshold"
-                )
+    def _thresholds_are_valid(self) -> Self:
         for metric, floor in self.gate.floors.items():
             if metric not in self.metrics:
                 raise ValueError(

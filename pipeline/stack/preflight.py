@@ -115,12 +115,13 @@ def data_problem(directory: Path, recipes: Sequence[Path]) -> str | None:
     `recipes` are the directories of all recipes. A recipe without any file there is skipped by the runs. An invalid
     recipe fails in its own `validate` task.
     """
+    published = published_files(recipes)
     missing = {
-        recipe: [name for name in names if not (directory / name).is_file()]
-        for recipe, names in published_files(recipes).items()
+        recipe: [name for name in names if not (directory / name).exists()] for recipe, names in published.items()
     }
     usable = any(not names for names in missing.values())
-    named = [name for names in missing.values() for name in names if not usable or len(names) == 1]
+    partly = {recipe for recipe, names in missing.items() if len(names) < len(published[recipe])}
+    named = [name for recipe, names in missing.items() for name in names if not usable or recipe in partly]
     if not named:
         return None
     return f"{directory} lacks {', '.join(named)}: the data directory must hold the published files by these names"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.data.daily_arrivals import Measure
 from pipeline.data.input_files import InputFiles, find_files
-from pipeline.data.reading import some_of
 from pipeline.data.suite_files import suite_digests
 from pipeline.errors import RejectedDataError
 from pipeline.evaluation.champion_trial import try_champion
@@ -24,6 +23,7 @@ from pipeline.store.acceptances import Acceptance, find_acceptances
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import RejectedDataFigures, ValidationFigures
 from pipeline.store.manifest import make_key
+from pipeline.texts import some_of
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -83,7 +83,11 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
 def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Base | None) -> dict[str, Any]:
     recipe = job.recipe
     return {
-        "files": {split: file.digest for split, file in inputs.published.items()},
+        "files": {
+            split if len(files) == 1 else file.name: file.digest
+            for split, files in inputs.published.items()
+            for file in files
+        },
         "arrivals": {file.name: file.digest for file in inputs.arrivals},
         # Its tokenizer decides which words of the arrivals are unknown.
         "base": base.identity if base else None,
@@ -98,7 +102,7 @@ def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Ba
         "labels": _label_fields(recipe),
         "score_range": recipe.score_range,
         "sample": recipe.sample,
-        "suite": suite_digests(job.settings, recipe.data.suite),
+        "suite": suite_digests(job.settings, recipe),
     }
 
 

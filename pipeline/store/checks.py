@@ -40,18 +40,28 @@ class ThresholdCheck(Measured):
     """The check that a metric on the test file reaches the recipe's threshold."""
 
     kind: ClassVar[Kind] = "floor"
-    miss: ClassVar[None] = None
 
     check: Literal["threshold"] = "threshold"
     metric: str
     sample: bool = Field(description="whether the test file is the sample's")
     new_texts: bool = Field(default=False, description="whether test rows with a near copy in train are left out")
+    unset: bool = Field(default=False, description="whether the recipe has no threshold, so that any value fails")
 
     @property
     def name(self) -> str:
         """Return what is measured; it names the sample, because log, alert and deployment log quote it."""
         file = "the sample's test file" if self.sample else "the test file"
         return f"{metric_name(self.metric)} on {'new texts of ' if self.new_texts else ''}{file}"
+
+    @property
+    def miss(self) -> str | None:
+        """Return the value and what to do if the recipe has no threshold."""
+        if not self.unset:
+            return None
+        return (
+            f"{self.name} is {self.value:.4f}, and the recipe has no threshold for it (gate.floors.{self.metric}); "
+            "`saebyeok propose-floors` derives one from several trainings"
+        )
 
 
 class BehaviourCheck(Measured):

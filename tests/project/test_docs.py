@@ -23,7 +23,7 @@ def missing(text: str) -> list[str]:
     """Return the names of tests and test files in `text` that do not exist."""
     everything = {name for path in (ROOT / "tests").rglob("*.py") for name in names_in(path)}
     gone = [path for path in re.findall(r"tests/[\w/]+\.py", text) if not (ROOT / path).is_file()]
-    gone += [name for name in re.findall(r"(?<![\w/])test_\w+", text) if name not in everything]
+    gone += [name for name in re.findall(r"(?<![\w/.])test_\w+", text) if name not in everything]
     pairs = [(ROOT / path, name) for path, name in re.findall(r"(tests/[\w/]+\.py)::(test_\w+)", text)]
     return gone + [f"{path.name}::{name}" for path, name in pairs if path.is_file() and name not in names_in(path)]
 

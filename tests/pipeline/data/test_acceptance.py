@@ -12,7 +12,8 @@ import pytest
 
 from pipeline.data.acceptance import accept_day, find_day
 from pipeline.data.daily_arrivals import Arrival, check_arrivals
-from pipeline.data.input_files import find_files, read_part
+from pipeline.data.data_gate import read_published
+from pipeline.data.input_files import find_files
 from pipeline.errors import DataError, RefusedError, RejectedDataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
@@ -50,7 +51,7 @@ def job(make_job: Callable[..., Job], data: Path) -> Job:
 
 def checked(job: Job, data: Path, last: int, accepted: dict[str, Acceptance]) -> list[Arrival]:
     inputs = find_files(job.recipe, data, day_of(last + 1))
-    published = {split: read_part(job.recipe, file) for split, file in inputs.published.items()}
+    published = read_published(job.recipe, inputs)
     return [arrival for arrival, _ in check_arrivals(job.recipe, published, inputs.arrivals, {}, None, accepted)]
 
 

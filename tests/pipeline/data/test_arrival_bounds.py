@@ -13,8 +13,8 @@ import pytest
 from pipeline.bounds import most_of
 from pipeline.data import daily_arrivals as arrivals
 from pipeline.data.daily_arrivals import Arrival, Measure
+from pipeline.data.formats import Reading
 from pipeline.data.input_files import InputFile, Part
-from pipeline.data.reading import Reading
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, Shares
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.daily_arrivals import Arrival, check_arrivals
+from pipeline.data.data_gate import read_published
 from pipeline.data.input_files import find_files, read_part
 from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
@@ -51,7 +52,7 @@ def job(recipe: Recipe, make_job: Callable[..., Job]) -> Job:
 
 def checked(recipe: Recipe, data: Path, cutoff: date | None = None) -> list[Arrival]:
     inputs = find_files(recipe, data, cutoff or day_of(DAYS + 1))
-    published = {split: read_part(recipe, file) for split, file in inputs.published.items()}
+    published = read_published(recipe, inputs)
     return [arrival for arrival, _ in check_arrivals(recipe, published, inputs.arrivals, {}, None, {})]
 
 

@@ -172,14 +172,14 @@ def write(recipe: Recipe, data: Path, tables: dict[Split, list[Row]]) -> None:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
     """Return every suite, opened once in a copy of the project: opening takes longer than running."""
-    return {name: open_suite(Settings(), tmp_path_factory.mktemp(name), name) for name in BREAKS}
+    return {name: open_suite(Settings(), tmp_path_factory.mktemp(name), small(name)) for name in BREAKS}
 
 
 def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[RuleFinding]:
     """Return the rules of the recipe's suite that the files in `data` break."""
     rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
     table = checked_table(recipe, rows, split)
-    findings = run_suite(opened[recipe.data.suite], split, table, suite_parameters(recipe, split))
+    findings = run_suite(opened[recipe.name], split, table, suite_parameters(recipe, split))
     return [finding for finding in findings if not finding.passed]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.data.formats import Broken, Reading
 from pipeline.data.input_files import SETTLE_SECONDS, InputFile, InputFiles, Part, find_files, join_parts, read_part
-from pipeline.data.reading import Broken, Reading
 from pipeline.errors import DataError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -60,7 +60,7 @@ def test_arrivals_are_those_before_the_day_oldest_first(
     found = find_files(recipe, data, cutoff)
     assert names(found) == known
     assert [str(file.date) for file in found.arrivals] == [name[:10] for name in known]
-    assert {split: file.name for split, file in found.published.items()} == {
+    assert {split: file.name for split, (file,) in found.published.items()} == {
         "train": "nsmc/ratings_train.txt",
         "test": "nsmc/ratings_test.txt",
     }
@@ -183,3 +183,20 @@ def test_row_maps_to_its_file_and_line() -> None:
     assert kept.rows["row"].tolist() == [2, 6]
     assert kept.rows.index.tolist() == [0, 1]
     assert kept.place(6)[0].name == "c"
+
+
+def test_directory_of_files_is_one_split(data: Path, recipe: Recipe) -> None:
+    folder = data / "nsmc" / "parts"
+    folder.mkdir(parents=True)
+    for name in ("b.tsv", "a.tsv", ".c.tsv", "notes.md"):
+        (folder / name).write_text("id\tdocument\tlabel\n1\t글\t0\n", encoding="utf-8")
+    parts = recipe.data.model_copy(update={"train": "nsmc/parts"})
+    found = find_files(recipe.model_copy(update={"data": parts}), data, date(2016, 1, 1))
+    assert [file.name for file in found.published["train"]] == ["nsmc/parts/a.tsv", "nsmc/parts/b.tsv"]
+    rows = join_parts("train", [read_part(recipe, file) for file in found.published["train"]])
+    assert [rows.place(row)[0].path.name for row in rows.rows["row"]] == ["a.tsv", "b.tsv"]
+    assert rows.shown == f"{folder} (2 files)"
+    for name in ("a.tsv", "b.tsv"):
+        (folder / name).unlink()
+    with pytest.raises(DataError, match=r"parts is a directory without files in tsv \(\.tsv\)"):
+        find_files(recipe.model_copy(update={"data": parts}), data, date(2016, 1, 1))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.formats import Broken, Reading
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
 from pipeline.data.quarantine import (
     FILE,
@@ -21,7 +22,6 @@ from pipeline.data.quarantine import (
     unreadable_sentences,
     write_aside,
 )
-from pipeline.data.reading import Broken, Reading
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 

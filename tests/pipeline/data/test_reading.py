@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.reading import read_labelled, read_rows, read_split, some_of
+from pipeline.data.reading import read_labelled, read_rows, read_split
 from pipeline.errors import AbsentDataError, DataError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.texts import some_of
 
 HEADER = "id\tdocument\tlabel\n"
 

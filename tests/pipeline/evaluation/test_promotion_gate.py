@@ -54,6 +54,14 @@ def test_floor_just_below_refuses_and_reached_promotes(recipe: Recipe, metric: s
     assert refused.reason == f"Refused: {name} on new texts of the test file is {floor:.4f}, below {floor:g}."
 
 
+def test_metric_without_threshold_is_refused_whatever_its_value() -> None:
+    gate = REVIEWS.gate.model_copy(update={"floors": {"accuracy": 0.8}})
+    refused = judged(REVIEWS.model_copy(update={"gate": gate}), test={"accuracy": 1.0, "f1": 1.0})
+    assert not refused.promote
+    assert failures(refused) == ["F1 on new texts of the test file"]
+    assert "the recipe has no threshold for it (gate.floors.f1); `saebyeok propose-floors`" in refused.reason
+
+
 @pytest.mark.parametrize(("recipe", "metric", "floor", "name"), METRICS)
 def test_thresholds_apply_to_texts_that_train_lacks(recipe: Recipe, metric: str, floor: float, name: str) -> None:
     below = math.nextafter(floor, 0.0)

@@ -92,5 +92,5 @@ def test_published_files_are_those_of_readable_recipes(tmp_path: Path) -> None:
     }
     for name, content in files.items():
         (tmp_path / f"{name}.toml").write_text(content, encoding="utf-8")
-    assert published_files([tmp_path]) == {"own": ("a", "b")}
+    assert published_files([tmp_path]) == {"own": ("a", "b"), "half": ("a",)}
     assert list(recipe_files([tmp_path])) == ["broken", "flat", "half", "own"]

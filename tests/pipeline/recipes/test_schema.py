@@ -85,9 +85,7 @@ MISTAKES = {
     "unknown key": ("nsmc", "[export]\n", "[export]\nlatencyms = 3\n", ("export.latencyms", "latency_ms", "sentences")),
     "unknown table": ("nsmc", "[export]\n", "[exports]\nx = 1\n[export]\n", ("`exports`", "export, gate")),
     "unknown key deep down": ("nsmc", "int8 = {", "int8 = { bound = 1,", ("export.int8.bound", "changed_labels")),
-    "missing threshold": ("nsmc", "floors = { accuracy = 0.88, f1 = 0.88 }", "floors = { f1 = 0.88 }", ("accuracy",)),
-    "missing bound": ("nsmc", "latency_ms = 100.0\n", "", ("`export.latency_ms` is missing",)),
-    "missing margin": ("klue-sts", "f1 = 0.8 }\nmargin = 0.01\n", "f1 = 0.8 }\n", ("`gate.margin` is missing",)),
+    "missing share": ("nsmc", "int8 = { changed_labels = 0.005, ", "int8 = { ", ("int8.changed_labels` is missing",)),
     "floor of no metric": (
         "nsmc",
         "{ accuracy = 0.88,",
@@ -103,7 +101,8 @@ MISTAKES = {
     "truth for a number": ("nsmc", "epochs = 3", "epochs = true", ("train.epochs", "valid integer", "True")),
     "fraction for a whole": ("nsmc", "epochs = 3", "epochs = 2.5", ("train.epochs", "valid integer", "2.5")),
     "unknown kind": ("nsmc", '"classification"', '"ranking"', ("`kind`", "'classification' or 'regression'")),
-    "unknown format": ("nsmc", 'format = "tsv"', 'format = "csv"', ("data.format", "'tsv' or 'json'")),
+    "unknown format": ("nsmc", 'format = "tsv"', 'format = "xls"', ("data.format", "'csv'", "'parquet'")),
+    "suffix of no format": ("nsmc", 'format = "tsv"\n', "", ("`data.format` is missing",)),
     "labels missing": ("nsmc", 'labels = ["negative", "positive"]\n', "", ("`labels`", "at least two")),
     "labels alike": ("nsmc", '["negative", "positive"]', '["good", "good"]', ("`labels`", "different")),
     "score range missing": ("klue-sts", "score_range = [0.0, 5.0]\n", "", ("`score_range`", "needs")),
@@ -124,7 +123,7 @@ MISTAKES = {
     "capability without a bound": ("nsmc", "emoji = 0.9\n", "", ("`gate.behaviour.emoji` is missing", "behaviour/")),
     "bound of no capability": ("nsmc", "emoji = 0.9\n", "emoji = 0.9\nirony = 0.5\n", ("gate.behaviour.irony",)),
     "bound out of range": ("nsmc", "emoji = 0.9\n", "emoji = 85.0\n", ("gate.behaviour.emoji", "less than or equal")),
-    "behaviour missing": ("nsmc", "[gate.behaviour]\n", "[gate.x]\n", ("`gate.behaviour` is missing",)),
+    "behaviour missing": ("nsmc", "[gate.behaviour]\n", "[gate.x]\n", ("unknown key `gate.x`",)),
     "tests in the recipe": ("nsmc", "[export]\n", "[behaviour]\ntests = []\n[export]\n", ("unknown key `behaviour`",)),
     "profile in the file": ("nsmc", 'title = "', 'profile = "full"\ntitle = "', ("unknown key `profile`",)),
     "sample not a table": ("nsmc", 'title = "', 'profiles.full.sample = 3\ntitle = "', ("`sample` must be a table",)),
@@ -156,7 +155,7 @@ def test_recipe_error_names_file_key_and_values(mistake: str, broken: Any) -> No
         ("int8 = {", "int8 = { bound = 1,", "int8 = { bound = 1,"),
         ('kind = "classification"', 'kind = "ranking"', 'kind = "ranking"'),
         # A missing key has the line of its table, also if the rule is about the whole recipe.
-        ("latency_ms = 100.0\n", "", "[export]"),
+        ('format = "tsv"\n', "", "[data]"),
         ("[profiles.embedded.gate.behaviour]\n", "[profiles.embedded.gate.behaviour]\nx = 0.5\n", "x = 0.5"),
     ],
 )
@@ -249,6 +248,52 @@ def test_a_wrong_override_is_named_too(overrides: dict[str, Any], named: tuple[s
 def test_heads_must_divide_the_hidden_size() -> None:
     with pytest.raises(RecipeError, match=r"model\.scratch.*hidden \(128\) must be a multiple of heads \(5\)"):
         load_recipe("nsmc", "embedded", overrides={"model.scratch.heads": 5})
+
+
+#: The keys without a default.
+LEAST = """
+kind = "classification"
+labels = ["정치", "경제", "사회"]
+
+[data]
+train = "news.csv"
+texts = ["제목"]
+label = "분야"
+"""
+
+
+def test_only_file_columns_kind_and_labels_are_required(tmp_path: Path) -> None:
+    path = tmp_path / "news.toml"
+    path.write_text(LEAST, encoding="utf-8")
+    recipe = load_recipe("news", "embedded", directories=[tmp_path])
+    assert (recipe.name, recipe.title, recipe.inputs, recipe.data.format) == ("news", "news", "text", "csv")
+    assert (recipe.data.test, recipe.data.id, recipe.data.suite, recipe.model.base) == (None, None, None, "mini")
+    assert recipe.gate.floors == {}
+    for line in LEAST.strip().splitlines():
+        if line.startswith(("train", "texts", "label", "kind")):
+            path.write_text(LEAST.replace(f"{line}\n", ""), encoding="utf-8")
+            with pytest.raises(RecipeError, match=r"/news\.toml( line \d+)?: .*`(data\.)?\w+`"):
+                load_recipe("news", "embedded", directories=[tmp_path])
+
+
+def test_score_in_the_middle_counts_as_positive_by_default(tmp_path: Path) -> None:
+    scores = LEAST.replace('labels = ["정치", "경제", "사회"]', "score_range = [1.0, 5.0]")
+    path = tmp_path / "stars.toml"
+    path.write_text(scores.replace("classification", "regression"), encoding="utf-8")
+    assert load_recipe("stars", "full", directories=[tmp_path]).similar_at == 3.0
+
+
+def test_test_rows_leave_rows_to_train(tmp_path: Path) -> None:
+    (tmp_path / "news.toml").write_text(f"{LEAST}test_share = 0.85\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"test_share must add up to less than 1"):
+        load_recipe("news", "embedded", directories=[tmp_path])
+
+
+def test_later_fields_are_dumped_only_if_set() -> None:
+    data = load_recipe("nsmc", "embedded").data
+    assert not {"test_share", "encoding", "delimiter"} & data.model_dump().keys()
+    chosen = load_recipe("nsmc", "embedded", overrides={"data.encoding": "cp949"}).data
+    assert chosen.model_dump()["encoding"] == "cp949"
 
 
 def test_new_recipe_needs_two_files_without_python(broken: Any) -> None:

@@ -571,3 +571,30 @@ def test_own_recipe_counts_where_data_are_of_others(
     settings = plain.settings.model_copy(update={"recipes": str(tmp_path)})
     with pytest.raises(AbsentDataError, match="it has the files of own"):
         validate(replace(plain, settings=settings), data)
+
+
+def test_recipe_of_required_keys_reads_one_csv(make_job: MakeJob, data: Path, tmp_path: Path) -> None:
+    columns = '[data]\ntrain = "news.csv"\ntexts = ["글"]\nlabel = "평"\n'
+    (tmp_path / "news.toml").write_text(f'kind = "classification"\nlabels = ["좋다", "싫다"]\n{columns}', "utf-8")
+    recipe = load_recipe("news", "embedded", directories=[tmp_path])
+    rows = [f'"{n}번째 영화, {n * 7919}",{"좋다" if n % 2 else "싫다"}' for n in range(400)]
+    data.mkdir()
+    # Two copies that differ in a letter's repetition are one text for the test rows, too.
+    (data / "news.csv").write_text(
+        "\n".join(["글,평", *rows, "재밌어 ㅋㅋ,좋다", "재밌어ㅋㅋㅋㅋ,좋다"]), encoding="utf-8"
+    )
+    made = validate(make_job(recipe), data)
+    train, test = (pd.read_parquet(made.path / f"{split}.parquet") for split in ("train", "test"))
+    assert len(train) + len(test) == 402
+    assert 0.1 < len(test) / 402 < 0.3
+    assert set(train["id"]) | set(test["id"]) == {f"news.csv:{line}" for line in range(2, 404)}
+    assert len({side for side, rows in enumerate((train, test)) if rows["text"].str.startswith("재밌어").any()}) == 1
+    assert made.manifest.figures["overlap"]["test_in_train"] == 0
+    findings = made.read_json("validation.json")["findings"]
+    assert all(item["passed"] and item["reason"] for item in findings)
+    # More rows do not move the earlier ones.
+    more = [f'"{n}번째 책, {n}",싫다' for n in range(100)]
+    with (data / "news.csv").open("a", encoding="utf-8") as file:
+        file.write("\n" + "\n".join(more))
+    grown = pd.read_parquet(validate(make_job(recipe), data).path / "test.parquet")
+    assert set(test["id"]) <= set(grown["id"])
