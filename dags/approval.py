@@ -63,7 +63,7 @@ class Approval(ApprovalOperator):
         return super().execute(context)
 
     def _record_question(self, context: Context, report: str) -> None:
-        """Record that this run asks, and send an alert with the link to answer, unless it did so before a retry."""
+        """Record the question of this run and send an alert with a link for the answer, unless an earlier try did."""
         store, run = task_job(self.recipe).store, context["run_id"]
         model = model_of(store.open(self.decided))
         known = find_verdict(model)

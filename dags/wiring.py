@@ -115,10 +115,10 @@ def make(job: Job, stage: Stage, *refs: str) -> str:
 
 
 def make_told(job: Job, stage: Stage, *refs: str) -> str:
-    """Run `make`, and rebuild the result if it is a refusal that a run on the command line got.
+    """Run `make`, and rebuild the result if it is a refusal from a run on the command line.
 
-    No alert was sent about that refusal, so it must not be reused here. A refusal is an error of `validate` or a
-    decision of `decide`.
+    That run sent no alert about its refusal, so the refusal must not be reused here. A refusal is an error of
+    `validate` or a decision of `decide`.
     """
     try:
         made = job.store.open(make(job, stage, *refs))

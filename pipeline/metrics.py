@@ -35,7 +35,8 @@ def accuracy(labels: Numbers, classes: Numbers) -> float:
 def f1(matrices: Numbers) -> Numbers:
     """Return F1 as scikit-learn defines it, for confusion matrices (n, labels, labels).
 
-    Of two labels it is that of label 1, of more the macro average. A label that is never predicted right has 0.
+    With two labels it is the F1 of label 1, with more labels the macro average. The F1 of a label that is never
+    predicted right is 0.
     """
     found = np.diagonal(matrices, axis1=1, axis2=2)
     named = matrices.sum(axis=1) + matrices.sum(axis=2)
@@ -98,7 +99,7 @@ def pearson_interval(labels: Numbers, scores: Numbers) -> Interval:
 
 
 def accuracy_difference(right: Numbers, was_right: Numbers) -> Interval:
-    """Return the difference of two models' accuracies with its 90% interval, from which rows each has right (rows,)."""
+    """Return the difference of two models' accuracies with its 90% interval, from their correct rows (rows,) bool."""
     rows = len(right)
     # As in McNemar's test, only rows on which exactly one model is right matter, so drawing the three counts equals
     # drawing rows.

@@ -1,4 +1,4 @@
-"""Text: the one form that every model reads, and forms for messages, without invisible characters or passwords."""
+"""Text: its normal form for models (NFC), and forms for messages, without invisible characters or passwords."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def composed(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with escapes for characters that are invisible or look like ASCII, quoted if any of it is so."""
+    """Return `text` with escapes for characters that are invisible or look like ASCII.
+
+    It is quoted if it has such a character, is empty, or begins or ends with white space.
+    """
     shown = "".join(map(_escaped, text))
     return shown if shown == text == text.strip() and text else f"'{shown}'"
 
@@ -27,7 +30,7 @@ def without_password(text: str) -> str:
 
 
 def some_of(places: Sequence[str], count: int | None = None) -> str:
-    """Return the first few of `places` and the number of further ones; `count` is the total, if not their number."""
+    """Return the first few of `places` and the number of further ones; `count` is their total, if not all are given."""
     more = (len(places) if count is None else count) - min(len(places), SHOWN)
     return ", ".join(places[:SHOWN]) + (f" and {more:,} more" if more else "")
 

@@ -187,7 +187,7 @@ class Saebyeok:
                 raise ApiError(ErrorType.INVALID_REQUEST, text, index)
 
     def _alone(self, ctx: bentoml.Context) -> bool:
-        """Return whether the deployer asks: golden sentences must be computed alone, as their answers were."""
+        """Return whether the deployer sends the request: golden sentences must be computed alone, as at export."""
         return self._live.deploys(ctx.request.headers.get("authorization"))
 
     def _engine(self, need: Need, recipe: str | None, ctx: bentoml.Context) -> Engine:

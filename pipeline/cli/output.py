@@ -33,7 +33,7 @@ class RunOutcome:
 
     @property
     def promoted(self) -> bool:
-        """Whether the gate, or a person who approved a model that cannot be compared, lets the model pass."""
+        """Whether the model passed the gate, or cannot be compared and was approved by a person."""
         return self.decision is not None and (self.decision.promote or EXPORT.kind in self.made)
 
     @property

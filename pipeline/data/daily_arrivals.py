@@ -47,7 +47,7 @@ class Measure(BaseModel):
 
     @classmethod
     def of(cls, shift: Shift, bounds: Chances) -> Self:
-        """Return the measure of a difference whose chance and effect are checked against `bounds`."""
+        """Return the measure of a difference, whose p-value and effect size are checked against `bounds`."""
         level = bounds.level_of(shift.chance, shift.effect)
         return cls(name=shift.name, found=shift.found, usual=shift.usual, level=level)
 
@@ -83,7 +83,7 @@ class Arrival(BaseModel):
 
 @dataclass
 class _Known:
-    """Ids and texts of the published files and the accepted arrivals, and the most recent arrivals."""
+    """Ids and texts that have occurred (published files and accepted arrivals), and the most recent arrivals."""
 
     ids: set[str]
     texts: set[tuple[str, ...]]
@@ -118,8 +118,8 @@ def check_arrivals(
     fail because of it when all files are combined (`pipeline.data.data_gate`). `base` provides the tokenizer; None if
     the recipe learns its own vocabulary. `accepted` maps the digest of a file to its acceptance by a person.
 
-    After a lasting change, one accepted file is enough: each later one is usual if it resembles the recent files, or
-    those from the last accepted one on.
+    After a lasting change, one accepted file is enough: a later file is usual if it resembles the recent files, or the
+    files since the last accepted one (including it).
     """
     spec = recipe.data.arrivals
     if spec is None or not files:
@@ -206,7 +206,7 @@ def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
 
 
 def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:
-    """Return the non-blank texts: two blank rows are not a repetition."""
+    """Return the texts that are not blank, because two blank rows do not count as a repetition."""
     return {texts for texts in table["texts"] if any(text.strip() for text in texts)}
 
 

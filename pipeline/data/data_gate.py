@@ -61,8 +61,8 @@ def check_data(
 
     Returns the stage's figures and the problems, one sentence each. If there are problems, the run must stop: the
     figures are None and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
-    accuracy on it, `accepted` the digest of one to its acceptance by a person. `base` provides the tokenizer; None if
-    the recipe learns its own vocabulary. Raises DataError if a file cannot be read.
+    accuracy on it, `accepted` maps the digest of an arrival to its acceptance by a person. `base` provides the
+    tokenizer; None if the recipe learns its own vocabulary. Raises DataError if a file cannot be read.
     """
     recipe = job.recipe
     published = read_published(recipe, inputs)
@@ -123,7 +123,7 @@ def _together(
 def _spoilers(
     job: Job, published: Mapping[Split, Sequence[Part]], findings: Findings, project: Path
 ) -> dict[str, Measure]:
-    """Return the arrivals, by name, that break rules that hold without them; empty if no arrival is the cause."""
+    """Return by name the arrivals that make rules fail on the combined files; empty if no arrival is the cause."""
     excess = {
         part.file.name: Measure(
             name="rows that break a rule",

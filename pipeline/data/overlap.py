@@ -84,7 +84,7 @@ def near_key(texts: Iterable[str]) -> str:
 
 
 def near_copies(rows: pd.DataFrame, among: pd.DataFrame, columns: Sequence[str]) -> pd.Series[bool]:
-    """Return which of `rows` have near copies `among` other rows; both have the text `columns` of artifacts."""
+    """Return True for each of `rows` (n,) that has a near copy `among` other rows, by their text `columns`."""
     mine, others = ([near_key(item) for item in side[list(columns)].itertuples(index=False)] for side in (rows, among))
     return pd.Series(mine, index=rows.index).isin(others)
 

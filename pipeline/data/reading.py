@@ -166,7 +166,7 @@ def valid_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
 
 
 def shown_label(label: object) -> str:
-    """Return a label for messages, in which nothing is invisible; NaN and None are no label."""
+    """Return a label for messages, with its invisible characters escaped; NaN and None become "no label"."""
     if not isinstance(label, str):
         return "no label"
     return f"label {visible(label if len(label) <= LONGEST_LABEL else label[:LONGEST_LABEL] + '...')}"

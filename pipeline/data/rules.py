@@ -101,7 +101,7 @@ def _invariants(
 ) -> Iterator[RuleFinding]:
     """Yield findings about rows without a text or a valid label that the suite lets through.
 
-    No model can learn from them, so they never depend on a suite, whose expectations skip nulls.
+    No model can learn from such rows, so they are always found; most expectations of a suite skip nulls.
     """
     caught = {row for item in found if item.severity == "critical" and item.by_row for row in item.breaking}
     unseen = ~table["row"].isin(caught)

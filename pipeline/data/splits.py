@@ -46,8 +46,8 @@ def split_of(texts: tuple[str, ...], data: DataSpec) -> TrainSplit:
 def hold_out(recipe: Recipe, parts: Sequence[Part]) -> dict[Split, tuple[Part, ...]]:
     """Return the train and test parts of files without a test file: `data.test_share` of the texts are test rows.
 
-    Near copies are on one side, as in `split_rows`. So a test row remains one when the files grow, unless a near copy
-    of it arrives that is a train row.
+    Near copies are in one split, as in `split_rows`. So a test row stays in the test part when the files grow, unless a
+    near copy of it arrives that is a train row.
     """
     rows = pd.concat([part.reading.rows for part in parts], ignore_index=True)
     texts = list(zip(*(rows[name].fillna("") for name in recipe.text_columns), strict=True))
@@ -68,9 +68,9 @@ def hold_out(recipe: Recipe, parts: Sequence[Part]) -> dict[Split, tuple[Part, .
 def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return the rows of the train file in each split. Raises DataError if a split is empty.
 
-    Near copies (`near_key`) are on one side: training if one of them is a training row, else validation if one of them
-    is a validation row. So whatever is held out with today's rows was held out with any part of them, too, together
-    with its near copies.
+    Near copies (`near_key`) are in one split: training if one of them is a training row, else validation if one of them
+    is a validation row. So a row that is held out today was also held out when the file had only a part of today's
+    rows, together with its near copies.
     """
     texts = list(train[recipe.text_columns].itertuples(index=False, name=None))
     own = pd.Series([TRAIN_SPLITS.index(split_of(item, recipe.data)) for item in texts], dtype="int64")

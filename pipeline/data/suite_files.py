@@ -60,7 +60,7 @@ def write_project(settings: Settings, recipe: Recipe, target: Path) -> Path:
 
 
 def suite_digests(settings: Settings, recipe: Recipe) -> dict[str, str]:
-    """Map the place in the project of each file that affects the result of a recipe's suite to its SHA-256."""
+    """Map each file that affects the result of a recipe's suite, by its path in the project, to its SHA-256."""
     name, project, path = suite_name(recipe), settings.expectations, named_suite(settings, recipe)
     places = ["great_expectations.yml"]
     if path and path.is_relative_to(project):

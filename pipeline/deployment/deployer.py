@@ -121,7 +121,7 @@ class Deployer:
                 record_verdict(model, "approved", by=self.by, run=self.run, why=why)
 
     def _models(self, refs: Sequence[str]) -> Iterator[Artifact]:
-        """Yield the trained artifacts of releases. A rollback may leave a release because it cannot be read."""
+        """Yield the trained artifacts of releases; skip unreadable releases, which may be the reason of a rollback."""
         for ref in refs:
             try:
                 yield model_of(self.store.open(ref))
@@ -214,7 +214,7 @@ class Deployer:
             raise
 
     def _put_back(self, recipe: str, failed: str, champion: str | None, number: int) -> Deployment | None:
-        """Undo deployment `number`, which made `failed` live, unless another run has replaced it already."""
+        """Undo deployment `number`, which made release `failed` live, unless another run has replaced it already."""
         while (latest := self.records.latest()) is not None and latest.releases.get(recipe) == failed:
             releases = {name: ref for name, ref in latest.releases.items() if name != recipe}
             if champion is not None:

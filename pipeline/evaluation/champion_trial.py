@@ -31,8 +31,8 @@ def try_champion(
 
     Each result is compared with the champion's results on the test file, label by label. A day with more positive
     reviews than the test file is therefore no drop in quality. `accepted` are the digests of files that a person
-    accepted: a day on which the champion does as well as on the last of these before it is no drop either. Unreadable
-    files are left to the arrival check. Raises ArtifactError if the champion cannot be read.
+    accepted. A day on which the champion does as well as on the last accepted day before it is no drop in quality
+    either. Unreadable files are left to the arrival check. Raises ArtifactError if the champion cannot be read.
     """
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
@@ -67,7 +67,7 @@ def try_champion(
 
 
 def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
-    """Return the labelled rows of a file, or None if it has none."""
+    """Return the rows of a file that have all texts and a valid label, or None if there are none."""
     try:
         rows = read_part(recipe, file).reading.rows
     except DataError:
@@ -84,7 +84,7 @@ def _last_accepted(file: InputFile, arrivals: Sequence[InputFile], accepted: Col
 
 
 def _as_test(recipe: Recipe, labels: Sequence[str], rows: pd.DataFrame, answers: Numbers) -> pd.DataFrame | None:
-    """Return labelled rows and their answers in the form of `test.parquet`, or None if no label is the champion's."""
+    """Return rows and predictions in the form of `test.parquet`; None if the champion knows none of the labels."""
     if answers.ndim == 1:
         return rows.assign(prediction=answers)
     numbers = {name: number for number, name in enumerate(labels)}

@@ -85,8 +85,9 @@ def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame)
 
     Comparing with the champion alone would let every run lose slightly less than the margin. Releases trained on the
     sample count only for a recipe on the sample, and those on real data only for real data. Releases built from a
-    trained artifact in `known` (refs) are skipped, because they are compared anyway. A release that is unreadable, or
-    that answers NaN, is named in `notes` and the next best is used. Raises StoreError if the store is unreachable.
+    trained artifact in `known` (refs) are skipped, because the caller compares with these anyway. A release that is
+    unreadable, or that answers NaN, is named in `notes` and the next best is used. Raises StoreError if the store is
+    unreachable.
     """
     notes: list[str] = []
     for release in rank_served(store, recipe.name, recipe.metrics[0], sample=recipe.sample, notes=notes):

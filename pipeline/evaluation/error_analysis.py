@@ -70,7 +70,7 @@ def _slices(test: pd.DataFrame) -> dict[str, dict[str, Mask]]:
 
 
 def _by_source(sources: pd.Series[str]) -> dict[str, Mask]:
-    """Return the rows of each source; of too many sources, the largest with a figure, and the rest as one part."""
+    """Return the rows of each source. If there are too many sources, the smaller ones become one part."""
     counts = sources.value_counts()
     if len(counts) > MOST_SOURCES:
         counts = counts[counts >= FEWEST_ROWS].head(MOST_SOURCES)
@@ -96,7 +96,7 @@ def _with_and_without(texts: pd.Series[str], pattern: re.Pattern[str]) -> dict[s
 
 
 def worst_mistakes(recipe: Recipe, test: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the most confident mistakes of a classification, or the scores with the largest errors; worst first.
+    """Return the most confident mistakes, or for scores the rows with the largest errors; worst first.
 
     `test` is the table of `evaluate`. Each row: `id`, `text` (and `text_pair`), `label`, `prediction` (names of
     labels, or scores), `in_train`, and `probability` or `error` (prediction minus label).

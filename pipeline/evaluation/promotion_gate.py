@@ -75,7 +75,7 @@ def gate_rows(evaluated: Artifact) -> pd.DataFrame:
 
 
 def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
-    """Return whether both come from the same train artifact."""
+    """Return whether both evaluations are of the same train artifact."""
     return champion.input_ref("trained") == evaluated.input_ref("trained")
 
 
@@ -154,8 +154,8 @@ def _older(evaluated: Artifact, champion: Artifact) -> AgeCheck | None:
 def _replaced(evaluated: Artifact, champion: Artifact) -> EarlierModelCheck | None:
     """Return a failed check if the champion was trained later on the same data.
 
-    Without new data a run finds the model of an earlier run again. Within the margin it would otherwise replace the
-    better model that was promoted since.
+    Without new data a run finds the model of an earlier run again. Otherwise that model, if worse only within the
+    margin, would replace the better model that was promoted since.
     """
     ours, theirs = evaluated.input_ref("trained"), champion.input_ref("trained")
     if evaluated.input_ref("validated") != validation_of(champion).ref or not (ours and theirs):

@@ -17,7 +17,7 @@ Parity = dict[str, float]
 
 
 def beyond(parity: Parity, bound: ParityBound, rows: int) -> str | None:
-    """Return which figure of `parity`, measured on `rows` rows, exceeds its bound, as text; None if none does.
+    """Return as text which figure of `parity` on `rows` rows exceeds its bound; None if all are within bounds.
 
     The figures vary with the sampled rows, and chance alone must not refuse a file. Therefore the number of changed
     labels is compared with `most_of`, and the lower end of the interval with the bound on the metric change. NaN

@@ -47,7 +47,7 @@ def to_int8(source: Path, target: Path, feeds: Iterable[Mapping[str, Numbers]]) 
 
 
 def _coarse(model: onnx.ModelProto, feeds: Iterable[Mapping[str, Numbers]]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return peak absolute values (channels,) by name, for GELU outputs for which int8 is too coarse."""
+    """Return peak absolute values (channels,), by name, of the GELU outputs for which int8 is too coarse."""
     names = gelus_of_layers(model)
     watched = copy.deepcopy(model)
     watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, FLOAT, None) for name in names)

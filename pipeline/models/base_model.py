@@ -81,8 +81,8 @@ class Base:
 def resolve_base(name: str, store: Store) -> Base:
     """Return the base model `name` at the revision recorded in `store`; if none is, record the newest one.
 
-    If the hub does not answer, the newest one is that in the local cache. Raises BaseModelError if there is no such
-    model or the hub refuses access, HubUnreachableError if neither hub nor cache has one, and ArtifactError if the
+    If the hub does not answer, the newest revision in the local cache is used. Raises BaseModelError if there is no
+    such model or the hub refuses access, HubUnreachableError if neither hub nor cache has one, and ArtifactError if the
     record is damaged.
     """
     if ours := shipped(name):
@@ -155,7 +155,7 @@ def _newest_revision(name: str) -> str:
 
 
 def _cached_revision(name: str) -> str | None:
-    """Return the newest revision of a hub model in the local cache, or None: how an offline machine gets a model."""
+    """Return the newest revision of a hub model in the local cache, for an offline machine; None if there is none."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 

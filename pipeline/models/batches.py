@@ -70,7 +70,9 @@ def _pad(values: Sequence[np.ndarray[Any, Any]], filler: int) -> Tensor:
 
 
 def cut(lengths: Lengths, order: np.ndarray[Any, Any], tokens: int) -> list[list[int]]:
-    """Cut the rows of `order` into batches of at most `tokens` tokens, padding included; a longer row is alone.
+    """Cut the rows of `order` into batches of at most `tokens` tokens, padding included.
+
+    A longer row is a batch of its own.
 
     Padding is small if `order` sorts the rows by `lengths`.
     """

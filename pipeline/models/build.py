@@ -77,7 +77,7 @@ def _transformer(
 
 
 def hide_bars_in_logs() -> None:
-    """Turn off transformers' progress bars unless standard error is a terminal: Airflow logs their lines as errors."""
+    """Turn off transformers' progress bars unless standard error is a terminal, because Airflow logs them as errors."""
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

@@ -36,7 +36,7 @@ def training_attention() -> str:
 def packs_rows(*, mixed: bool) -> bool:
     """Return whether training uses padding-free batches.
 
-    CUDA needs torch's FlashAttention kernel and bf16 (Ampere or newer). On a CPU it pays off only if batches are
+    CUDA needs torch's FlashAttention kernel and bf16 (Ampere or newer). On a CPU they are faster only if batches are
     `mixed`, with rows of all lengths.
     """
     if best_device().type == "cpu":

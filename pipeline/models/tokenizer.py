@@ -131,9 +131,9 @@ def _numbered(tokens: Iterable[str]) -> Tokenizer:
 def _letters(tokenizer: Tokenizer, texts: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return the alphabet, and the letters inside words as WordPiece writes them (`##a`).
 
-    Passing them to the trainer makes it deterministic. It would otherwise number letters in the order of a hash table,
-    which differs between processes. These numbers break ties between equally frequent merges, so the same texts would
-    give different vocabularies.
+    Passing both to the trainer makes it deterministic. Otherwise it would number the letters in the order of a hash
+    table, which differs between processes. The numbers break ties between equally frequent merges, so the same texts
+    would give different vocabularies.
     """
     normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))

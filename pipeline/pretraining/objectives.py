@@ -173,7 +173,7 @@ class Contrastive(nn.Module):
 
 @torch.no_grad()
 def share_right(logits: Tensor, asked: Tensor) -> Tensor:
-    """Return the share of rows of `logits` (n, vocabulary) whose maximum is at the index in `asked` (n,)."""
+    """Return the share of rows of `logits` (n, vocabulary) whose maximum is at the index `asked` (n,)."""
     # Not `argmax`, which takes 5% of a step on a CPU.
     return (logits.gather(1, asked[:, None]).squeeze(1) >= logits.amax(-1)).float().mean()
 

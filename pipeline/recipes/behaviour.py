@@ -88,7 +88,7 @@ class Behaviour(Strict):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
 
     def questions(self, test: BehaviourTest) -> list[Question]:
-        """Return the filled cases of a test."""
+        """Return the cases of a test, with their placeholders filled in."""
         return [question for case in test.cases for question in self._filled(test.question(case))]
 
     def _filled(self, question: Question) -> Iterator[Question]:

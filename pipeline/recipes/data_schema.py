@@ -34,7 +34,7 @@ class OverlapSpec(Strict):
 
 
 class Largest(Strict):
-    """Two upper bounds of a figure."""
+    """Two upper bounds of a figure: above the first it is a warning, above the second it is critical."""
 
     warning: float
     critical: float

@@ -21,7 +21,7 @@ def recipe_names(directories: Sequence[Path] = SHIPPED) -> tuple[str, ...]:
 
 
 def find_recipe(name: str, directories: Sequence[Path] = SHIPPED) -> Path:
-    """Return the file of recipe `name`. Raises RecipeError, with the names that there are, if there is none."""
+    """Return the file of recipe `name`. Raises RecipeError, with the existing names, if there is no such recipe."""
     found = recipe_files(directories)
     if name in found:
         return found[name]

@@ -26,7 +26,7 @@ FAILED_POLLS = 30
 
 @dataclass
 class RunFollower:
-    """Prints the changes in a run; each look is a list of its tasks."""
+    """Prints the changes in a run, from the lists of its tasks that it gets one after the other."""
 
     order: list[str]
     progress: Progress

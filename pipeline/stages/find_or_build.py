@@ -31,8 +31,8 @@ def find_or_build(
     """Return the artifact with this key from the store, or build and publish it.
 
     `build(directory, tracker)` writes the files and returns the figures; it runs in a W&B run. `version` is the stage's
-    version, raised by hand when its meaning changes. `fields` are all values that the stage reads besides its inputs.
-    With `job.force` the artifact is always built.
+    version, which a developer raises when the stage's result changes for the same inputs. `fields` are all values that
+    the stage reads besides its inputs. With `job.force` the artifact is always built.
     """
     key = make_key(kind, version, fields, {name: artifact.key for name, artifact in inputs.items()})
     found = None if job.force else job.store.find(kind, job.recipe.name, key, inputs)

@@ -31,8 +31,8 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     """Fine-tune on the training split and return the model; `model/` has weights, configuration and tokenizer.
 
     If the recipe's `train.start` is champion, training starts from the model of the release `champion`, which becomes
-    the input `start`. If that has another base model or kind, training starts from the base model, with a warning. A
-    champion that was trained on the same tokens with the same settings is returned as it is.
+    the input `start`. If the champion has another base model or kind, training starts from the base model, with a
+    warning. A champion that was trained on the same tokens with the same settings is returned as it is.
 
     Several GPUs share every batch that is large enough (`pipeline.models.hardware`).
 

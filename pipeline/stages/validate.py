@@ -113,7 +113,10 @@ def _label_fields(recipe: Recipe) -> list[str]:
 
 
 def _arrival_fields(recipe: Recipe, inputs: InputFiles, accepted: Mapping[str, Acceptance]) -> dict[str, Any]:
-    """Return the fields that matter only to arrivals: without any, the key is the same as before they existed."""
+    """Return the fields that matter only to arrivals.
+
+    Without arrivals there are none, so that the key is the same as in versions that did not read arrivals.
+    """
     if recipe.data.arrivals is None or not inputs.arrivals:
         return {}
     effects = {name: getattr(recipe.data.arrivals, name).effect for name in DRIFTS}

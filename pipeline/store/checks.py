@@ -157,7 +157,7 @@ class EarlierModelCheck(Measured):
 
 
 class TaskCheck(Measured):
-    """A model cannot be compared with a champion that solves another task or knows other labels."""
+    """The check that the champion solves the same task with the same labels, so that the models can be compared."""
 
     kind: ClassVar[Kind] = "comparison"
     name: ClassVar[str] = "same task as the champion"

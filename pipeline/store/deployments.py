@@ -151,8 +151,8 @@ class DeploymentLog:
     def paths(self) -> dict[int, tuple[Deployment, ...]]:
         """Return for each deployment, by number, the deployments that led to it, in order.
 
-        A rollback leads back to the path of the deployment that it restores, an undo to the path before the one that
-        it removes; what lies between is left out. Raises ArtifactError if a record is damaged.
+        A rollback continues the path of the deployment that it restores, an undo the path before the deployment that it
+        removes. The deployments in between are left out. Raises ArtifactError if a record is damaged.
         """
         before: dict[int, tuple[Deployment, ...]] = {}
         after: dict[int, tuple[Deployment, ...]] = {}
@@ -167,7 +167,7 @@ class DeploymentLog:
         return served_on(self.path(), recipe)
 
     def promotion(self, recipe: str, release: str) -> Deployment | None:
-        """Return the deployment since which `release` is the champion of `recipe`; None if it is not the champion."""
+        """Return the deployment by which `release` became the champion of `recipe`; None if it is not the champion."""
         found = None
         for number in reversed(self.numbers()):
             deployment = self.get(number)
@@ -249,5 +249,5 @@ def rank_releases(store: Store, refs: Iterable[str], metric: str, *, sample: boo
 
 
 def unread_note(ref: str, error: Exception) -> str:
-    """Return the note of a decision about an earlier release that cannot be read."""
+    """Return the note for a decision about an earlier release that cannot be read."""
     return f"the earlier release {ref} cannot be read ({error}); the model was not compared with it"

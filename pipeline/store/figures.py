@@ -22,7 +22,8 @@ class FiguresPart(BaseModel):
 class Figures(FiguresPart):
     """The figures of one stage. The order of the fields is the order of the keys in the manifest.
 
-    A field has a default if a manifest may lack its key: that of an older version, or of a model without the figure.
+    A field has a default if a manifest may lack its key, because an older version wrote the manifest or the model has
+    no such figure.
     """
 
     @classmethod
@@ -41,7 +42,7 @@ class Figures(FiguresPart):
 
 
 class Estimate(BaseModel):
-    """A figure with its 95% interval; for a difference 90%, whose lower end is compared with the margin."""
+    """A figure with its 95% interval. A difference has a 90% interval, whose lower end is compared with the margin."""
 
     # See `FiguresPart`.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")

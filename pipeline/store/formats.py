@@ -25,12 +25,12 @@ class Record(BaseModel):
 
     @classmethod
     def newest_format(cls) -> int:
-        """Return the format that this version writes, and the newest that it reads."""
+        """Return the newest format that this version reads, which is the one that it writes."""
         return int(cls.model_fields["format"].default)
 
     @classmethod
     def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
-        """Return a document of an older format with the fields of the newest; a subclass fills the gaps."""
+        """Return a document of an older format with the fields of the newest; a subclass adds the missing fields."""
         return document
 
     def document(self) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def attempt_name(taken: Iterable[str], now: datetime) -> str:
 
 
 def attempt_of(ref: str) -> str:
-    """Return the name of the attempt at `ref`. Of two artifacts of one kind and recipe, the newer one's is greater."""
+    """Return the name of the attempt at `ref`. Names of one kind and recipe sort by age, the newest last."""
     return ref.rsplit("/", 1)[1]
 
 

@@ -42,7 +42,7 @@ def bucket_errors(where: str) -> Iterator[None]:
 
 @contextmanager
 def full_disk_errors(where: str) -> Iterator[None]:
-    """Convert errors that a full disk at `where` (a directory) causes in libraries into a StoreError.
+    """Convert the errors that libraries raise if the disk of `where` (a directory) is full into a StoreError.
 
     Other errors pass unchanged.
     """

@@ -117,7 +117,7 @@ def record_silence(trained: Artifact, run: str, why: str, decided: str) -> Verdi
 def find_verdict(trained: Artifact) -> Verdict | None:
     """Return the newest statement about the model of `trained`, or None.
 
-    Models with the same files are the same model: a training that is repeated on the same data does not change that.
+    Models with the same files are the same model, also if the training was repeated.
     """
     store, recipe = trained.store, trained.manifest.recipe
     found = [_newest(store, f"{VERDICTS}/{recipe}/{_digest(trained)}", Verdict), *_old_rejections(trained)]
@@ -125,7 +125,7 @@ def find_verdict(trained: Artifact) -> Verdict | None:
 
 
 def find_bar(decided: Artifact, decision: Decision) -> Verdict | None:
-    """Return the statement that keeps the model that `decision` would promote from being promoted, or None.
+    """Return the statement that bars the model of `decision` from promotion, or None.
 
     The champion's own model cannot be barred: it is already served.
     """
@@ -136,7 +136,7 @@ def find_bar(decided: Artifact, decision: Decision) -> Verdict | None:
 
 
 def find_waiver(decided: Artifact, decision: Decision) -> Verdict | None:
-    """Return the approval by which a person lets a model pass that cannot be compared with the champion, or None.
+    """Return a person's approval of a model that cannot be compared with the champion, or None.
 
     An approval counts only if it was given after the decision, when the person could know its result.
     """

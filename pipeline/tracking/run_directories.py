@@ -15,7 +15,7 @@ HEADER_BYTES = 7
 
 
 class Story(BaseModel):
-    """The lineage of a run, which cannot be added to W&B's file once that is closed."""
+    """The lineage of a run, kept in a file of its own because W&B's file is closed before the lineage is uploaded."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

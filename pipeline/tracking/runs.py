@@ -70,8 +70,8 @@ def recorded(
 
     The run is W&B's active run inside the block. It is always finished, as failed if the block raises; the block's
     exception passes through unchanged. Errors of W&B are only logged, and the block never waits for the network:
-    another process uploads the run, and has `FINISH_TIMEOUT_SECONDS` after the end of the block. `saebyeok sync`
-    uploads the rest later, and everything if `follow` is false.
+    another process uploads the run, and has `FINISH_TIMEOUT_SECONDS` after the end of the block. `saebyeok sync` later
+    uploads the runs that were not uploaded, which are all runs if `follow` is false.
     """
     with ExitStack() as stack:
         recording = _start(subject, config, stack, follow=follow)

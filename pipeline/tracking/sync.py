@@ -176,7 +176,10 @@ def _turn(run: RunDirectory) -> tuple[int, str]:
 
 
 def _away() -> str:
-    """Return why the server is unreachable, or an empty text. If unreachable, each further run would time out."""
+    """Return why the server is unreachable, or an empty text.
+
+    The sync then skips the remaining runs, because each of them would time out.
+    """
     try:
         find_account(os.environ)
     except SaebyeokError as error:

@@ -26,9 +26,9 @@ def pieces_of(batch: Batch, count: int) -> list[Batch]:
 class BatchThreads:
     """Threads that run forward and backward concurrently and synchronize once or twice per step.
 
-    Threads within a matrix product synchronize hundreds of times per step. If they may not spin (decision 7), waking
+    Threads within a matrix product synchronize hundreds of times per step. If threads do not spin (decision 7), waking
     them takes longer than a small product. Gradients are added in the order of the pieces, so the result does not
-    depend on which thread finishes first. With random draws, such as dropout, it would.
+    depend on which thread finishes first. With random draws, such as dropout, the result would depend on it.
     """
 
     def __init__(self, count: int) -> None:

@@ -113,7 +113,8 @@ class CheckpointCallback(TrainerCallback):
 def newest_checkpoint(work: Path) -> str | None:
     """Return the newest complete checkpoint in `work`, and delete incomplete ones and those that refer to them.
 
-    Each checkpoint refers to the best one so far, whose weights become the result. Without it, it is useless.
+    Each checkpoint refers to the best checkpoint so far, whose weights become the result. A checkpoint is useless
+    without its best one.
     """
     known: list[Path] = []
     for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):

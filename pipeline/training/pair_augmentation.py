@@ -20,8 +20,8 @@ class Mixing:
 
     The random generator is seeded with the content of the batch, so a resumed epoch gets the same pairs. Tokens are
     dropped from all texts. Some pairs get the second text of another pair, as unrelated texts. Some pairs are
-    concatenated with another pair, text by text, so that the model learns from long pairs. Long pairs otherwise look
-    alike, because means of many states do.
+    concatenated with another pair, text by text, so that the model learns from long pairs. Otherwise the vectors of
+    long texts are similar whatever the texts mean, because they are means of many states.
     """
 
     left_out: float

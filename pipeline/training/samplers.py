@@ -54,7 +54,7 @@ class Batches(Sampler[list[int]], ABC):
 class TokenBatches(Batches):
     """Every row once per epoch, in batches of at most `tokens` tokens, with rows of similar length.
 
-    For data so large that it does not matter that some rows never share a batch.
+    For large data, for which it does not matter that some rows never share a batch.
     """
 
     def __init__(self, lengths: Lengths, tokens: int, seed: int) -> None:

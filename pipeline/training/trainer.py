@@ -230,8 +230,9 @@ class FineTuner(BatchTrainer):
     def _weight_of(self, piece: Batch, batch: Batch) -> float:
         """Return the factor for the mean loss of a piece of this process's share of a batch.
 
-        It gives every row of the epoch the same weight. Batches of long rows have few rows, each of which would
-        otherwise weigh more than a short row. A loss that compares rows with each other is one value per batch.
+        The factor gives every row of the epoch the same weight. Otherwise a row in a batch of few long rows would weigh
+        more than a row in a batch of many short ones. A loss that compares rows with each other is not weighted: it is
+        one value per batch.
         """
         rows = len(piece["labels"])
         return rows / len(batch["labels"]) if self._compare else rows * self.args.world_size / self._batches.mean_rows

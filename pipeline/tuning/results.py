@@ -32,7 +32,7 @@ class Tried:
 
 
 def best_of(tried: Sequence[Tried]) -> Tried | None:
-    """Return the trial with the highest value, the first of equals, or None if all failed."""
+    """Return the trial with the highest value (of several, the first), or None if all failed."""
     return max((item for item in tried if item.value is not None), key=lambda item: item.value or 0.0, default=None)
 
 

@@ -55,7 +55,7 @@ def api_keys(settings: Settings) -> tuple[str, ...]:
 
 
 def is_authorized(header: str | None, *secrets: str) -> bool:
-    """Return whether an `Authorization` header contains one of `secrets`; takes the same time for any header."""
+    """Return whether an `Authorization` header contains one of `secrets`, in the same time for any header."""
     scheme, _, given = (header or "").partition(" ")
     # Compare digests, which have equal lengths, and compare all of them, so that timing reveals nothing.
     digest = sha256(given.strip().encode()).digest()

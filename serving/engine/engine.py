@@ -136,7 +136,10 @@ class Engine:
         return self.answer([(text,) for text in texts], kind="classification").values
 
     def score(self, inputs: Sequence[tuple[str, ...]]) -> Floats:
-        """Return scores of texts or pairs, (inputs,), in the recipe's range. Raises ValueError if not a regression."""
+        """Return scores of texts or pairs, (inputs,), in the recipe's range.
+
+        Raises ValueError if the release is no regression.
+        """
         return self.answer(inputs, kind="regression").values[:, 0]
 
     def embed(self, texts: Sequence[str]) -> Floats:
@@ -244,7 +247,10 @@ class Engine:
 
 
 def sub_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Yield row numbers grouped by length: at most `budget` tokens (or one row), of them at most `PADDING` padding."""
+    """Yield groups of rows of similar length.
+
+    A group has at most `budget` tokens, or one row; at most the share `PADDING` of the tokens is padding.
+    """
     order = np.argsort(lengths, kind="stable")
     ordered = lengths[order].tolist()
     start = padding = 0

@@ -61,7 +61,7 @@ class Classification(TaskKind):
         return f"one of {', '.join(label_values(fields.labels))}"
 
     def label_number(self, fields: AnswerFields, label: str) -> float:
-        """Return the number of a label's name or number; NaN if there is no such label."""
+        """Return the class number of a spelling of a label; NaN if no label is spelled like this."""
         return label_values(fields.labels).get(label, math.nan)
 
     def is_valid(self, fields: AnswerFields, number: float) -> bool:

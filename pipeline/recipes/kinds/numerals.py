@@ -9,13 +9,13 @@ NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def numeral(name: str) -> float | None:
-    """Return the number that a name is; None if it is not a finite number."""
+    """Return the number that a name spells; None if it does not spell a finite number."""
     number = float(name) if NUMERAL.fullmatch(name) else math.nan
     return number if math.isfinite(number) else None
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """Return the ways in which JSON writers write the number that a name is; empty if it is not a number."""
+    """Return the ways in which JSON writers write the number that a name spells; empty if it spells none."""
     number = numeral(name)
     if number is None:
         return ()

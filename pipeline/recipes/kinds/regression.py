@@ -55,7 +55,7 @@ class Regression(TaskKind):
         return "a number from {:g} to {:g}".format(*self.answer_range(fields))
 
     def label_number(self, fields: AnswerFields, label: str) -> float:
-        """Return the number that a label is."""
+        """Return the number that a label spells; NaN if it spells none."""
         number = numeral(label.strip(string.whitespace))
         return math.nan if number is None else number
 

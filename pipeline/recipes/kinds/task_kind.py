@@ -22,7 +22,7 @@ class AnswerFields(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label names, in the order of their numbers; empty for scores."""
+        """Label names, in the order of the class numbers; empty for scores."""
 
     @property
     def score_range(self) -> tuple[float, float] | None:
@@ -105,7 +105,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def label_number(self, fields: AnswerFields, label: str) -> float:
-        """Return the number of a label in a data file; NaN if it cannot be read."""
+        """Return the class number or score of a label in a data file; NaN if the label is invalid."""
 
     @abstractmethod
     def is_valid(self, fields: AnswerFields, number: float) -> bool:
