@@ -36,7 +36,7 @@ def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
         raise ArtifactError(f"no release of {recipe} is deployed in {store.uri}; run `saebyeok run {recipe}` first")
     card = read_card(release)
     if card.recipe != recipe:
-        raise ArtifactError(f"{release.ref} is a release of {card.recipe}, not of {recipe}")
+        raise ArtifactError(f"{release.ref} is a release of recipe {card.recipe}; name a release of {recipe}")
     return release
 
 

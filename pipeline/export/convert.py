@@ -55,7 +55,8 @@ def convert(
     latency = _latency(model, rows, draft / variants["cpu"][0].file)
     if latency > recipe.export.latency_ms:
         raise LatencyError(
-            f"one input takes {latency:.1f} ms (p95, CPU), above export.latency_ms ({recipe.export.latency_ms:g})"
+            f"one input takes {latency:.1f} ms (p95, CPU), above export.latency_ms ({recipe.export.latency_ms:g}); "
+            "export on a faster or idle machine, train a smaller model, or raise the bound"
         )
     golden, tolerance = _golden(model, rows, draft / variants["cpu"][0].file)
     figures = {name: item.value for name, item in EvaluationFigures.read(evaluated).test.items()}
@@ -100,7 +101,10 @@ def _write_variants(
     if problem := beyond(parity["fp16"], bounds.fp16, len(rows)):
         kept = job.settings.home / "refused" / model.recipe.name
         _keep(kept, half, fused)
-        raise ParityError(f"fp16: {problem}; nothing was released; {half.name} and {fused.name} (fp32) are in {kept}")
+        raise ParityError(
+            f"fp16: {problem}; nothing was released; compare {half.name} and {fused.name} (fp32) in {kept}, or raise "
+            "export.fp16"
+        )
     fused.unlink()
     cpu = [Variant(file=exact.name, precision="fp32", parity=parity["fp32"])]
     if problem := beyond(parity["int8"], bounds.int8, len(rows)):
@@ -124,7 +128,7 @@ def check_graph(model: Trained, rows: pd.DataFrame, reference: np.ndarray[Any, A
     if not difference <= GRAPH_BOUND * (high - low):
         raise ParityError(
             f"the exported graph differs from the trained model by up to {difference:.5f} in fp32 "
-            f"(at most {GRAPH_BOUND * (high - low):g} is rounding); nothing was released"
+            f"(rounding explains at most {GRAPH_BOUND * (high - low):g}); nothing was released; use another base model"
         )
 
 

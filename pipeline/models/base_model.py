@@ -118,17 +118,27 @@ def check_base(directory: Path, *, max_length: int, tokens: int) -> None:
         kind = config["model_type"]
         if kind not in MODEL_TYPES:
             supported = ", ".join(MODEL_TYPES)
-            raise BaseModelError(f"base model {directory} is a {kind}; only {supported} models can be exported")
+            raise BaseModelError(
+                f"base model {directory} is a {kind}, which cannot be exported; use one of {supported}"
+            )
         places, known = config["max_position_embeddings"], config["vocab_size"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BaseModelError(f"base model {directory}: its config.json is not that of a BERT ({error!r})") from error
+        raise BaseModelError(
+            f"base model {directory}: its config.json is missing or not that of a BERT ({error!r}); name another base "
+            "model"
+        ) from error
     if kind == "roberta":
         # Its first position embeddings are reserved for padding.
         places -= config.get("pad_token_id", 1) + 1
     if max_length > places:
-        raise BaseModelError(f"base model {directory} takes {places} tokens at most; lower model.max_length to that")
+        raise BaseModelError(
+            f"base model {directory} takes at most {places} tokens, but model.max_length is {max_length}; lower it"
+        )
     if tokens > known:
-        raise BaseModelError(f"base model {directory}: its tokenizer has {tokens} tokens and its weights only {known}")
+        raise BaseModelError(
+            f"base model {directory}: its tokenizer has {tokens} tokens, but its weights only {known}; check that both "
+            "belong together"
+        )
 
 
 def _record(name: str) -> str:
@@ -211,7 +221,10 @@ def _unreachable(name: str, why: str) -> str:
 def _directory_digest(directory: Path) -> str:
     files = sorted({path for pattern in PATTERNS for path in directory.glob(pattern)})
     if not (directory / "config.json").is_file() or not any(path.match(kind) for path in files for kind in WEIGHTS):
-        raise BaseModelError(f"base model {directory}: a config.json and weights ({' or '.join(WEIGHTS)}) are needed")
+        raise BaseModelError(
+            f"base model {directory} lacks a config.json or weights ({' or '.join(WEIGHTS)}); add them, or name "
+            "another directory"
+        )
     document = {path.name: file_digest(path) for path in files}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 

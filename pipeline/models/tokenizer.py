@@ -62,13 +62,18 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model directory. Raises BaseModelError if it has no fast tokenizer."""
     # Without either file, transformers creates an empty tokenizer to which every word is unknown.
     if not any((directory / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise BaseModelError(f"{directory} has no tokenizer: a tokenizer.json or a vocab.txt is needed")
+        raise BaseModelError(f"{directory} has no tokenizer; add its tokenizer.json or vocab.txt")
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, use_fast=True)
     except Exception as error:  # tokenizers raises bare Exception
-        raise BaseModelError(f"{directory} has no usable tokenizer: {error}") from error
+        raise BaseModelError(
+            f"{directory}: its tokenizer cannot be loaded ({error}); name another base model"
+        ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise BaseModelError(f"{directory}: only tokenizers with a tokenizer.json (fast ones) can be served")
+        raise BaseModelError(
+            f"{directory}: its tokenizer has no fast version, which the service needs; name a base model that has a "
+            "tokenizer.json"
+        )
     # transformers takes every vocab.txt for WordPiece. With SentencePiece's pieces nearly every word would be unknown.
     vocabulary = () if (directory / "tokenizer.json").is_file() else tokenizer.get_vocab()
     if sum(token.startswith(WORD_START) for token in vocabulary) > len(vocabulary) / 10:

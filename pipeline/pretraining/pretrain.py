@@ -152,7 +152,9 @@ def _read_start(start: Path) -> tuple[Tokenizer, dict[str, Any]]:
     try:
         return Tokenizer.from_file(str(start / TOKENIZER)), json.loads((start / SAID).read_text(encoding="utf-8"))
     except Exception as error:  # tokenizers raises bare Exception
-        raise RecipeError(f"{start} contains no encoder made by `saebyeok pretrain`: {error}") from error
+        raise RecipeError(
+            f"{start} contains no encoder of `saebyeok pretrain` ({error}); name its directory `encoder`"
+        ) from error
 
 
 def _begin_with(encoder: PreTrainedModel, start: Path) -> None:
@@ -160,7 +162,10 @@ def _begin_with(encoder: PreTrainedModel, start: Path) -> None:
         # The saved weights are fp16; training needs fp32.
         encoder.load_state_dict({name: weight.float() for name, weight in load_file(start / WEIGHTS).items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise RecipeError(f"{start} contains no encoder of the shape to train: {error}") from error
+        raise RecipeError(
+            f"the encoder in {start} has another shape than the one to train ({error}); name another --encoder or "
+            "--start"
+        ) from error
 
 
 def _config(spec: EncoderSpec, tokenizer: Tokenizer) -> BertConfig:

@@ -107,7 +107,7 @@ class Behaviour(Strict):
             for name in PLACEHOLDER.findall(str(test.cases)):
                 if name not in self.words:
                     known = ", ".join(self.words) or "none"
-                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; known: {known}")
+                    raise ValueError(f"{test.name!r}: no words for {{{name}}}; add them to [words], which has: {known}")
             count = len(self.questions(test))
             if count > MOST_CASES:
                 raise ValueError(

@@ -122,7 +122,10 @@ def down(settings: Settings, progress: Progress) -> None:
         count = stop(record)
         left = marked_processes(record.mark)
         if left:
-            raise StackError(f"processes of the stack do not end: pid {', '.join(str(item.pid) for item in left)}")
+            raise StackError(
+                f"processes of the stack do not end: pid {', '.join(str(item.pid) for item in left)}; end them with "
+                "`kill -9`, then run the command again"
+            )
         path.unlink()
     progress.step(
         f"stopped Airflow and the service ({count} processes)" if count else "all processes had already ended"

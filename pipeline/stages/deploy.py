@@ -57,7 +57,9 @@ def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, wa
         raise RefusedError(f"release {release.ref} was refused: {verdict.reason}")
     judged = {item.ref for item in decision.manifest.inputs.values()}
     if not judged & {item.ref for item in release.manifest.inputs.values()}:
-        raise RefusedError(f"decision {decision.ref} does not belong to release {release.ref}")
+        raise RefusedError(
+            f"decision {decision.ref} does not belong to release {release.ref}; name the matching one with --input"
+        )
 
 
 def _champion(records: DeploymentLog, recipe: str) -> str | None:

@@ -63,9 +63,11 @@ def _check_named(job: Job, artifact: Artifact, kinds: Sequence[str]) -> None:
     manifest = artifact.manifest
     if manifest.kind not in kinds:
         wanted = ", ".join(kinds) or "no artifacts"
-        raise ArtifactError(f"--input {artifact.ref} is a {manifest.kind} artifact; this stage takes {wanted}")
+        raise ArtifactError(f"--input {artifact.ref} is a {manifest.kind} artifact; name one of: {wanted}")
     if manifest.recipe != job.recipe.name:
-        raise ArtifactError(f"--input {artifact.ref} belongs to recipe {manifest.recipe}, not {job.recipe.name}")
+        raise ArtifactError(
+            f"--input {artifact.ref} belongs to recipe {manifest.recipe}; name an artifact of {job.recipe.name}"
+        )
 
 
 def _made_from(artifacts: Iterable[Artifact], kind: str) -> Artifact | None:

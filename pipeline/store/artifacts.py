@@ -74,7 +74,9 @@ class Artifact:
         """Return the artifact that is its input `name`. Raises ArtifactError if it does not exist (any more)."""
         ref = self.input_ref(name)
         if ref is None:
-            raise ArtifactError(f"{self.uri} was made without an input {name!r}")
+            raise ArtifactError(
+                f"{self.uri} has no input {name!r}; it has: {', '.join(self.manifest.inputs) or 'none'}"
+            )
         return self.store.open(ref)
 
     @cached_property

@@ -112,7 +112,7 @@ class DeploymentLog:
         """
         newest = max(self.numbers(), default=0)
         if newest != after:
-            raise ConflictError(f"deployment {newest} is live, not {after}: another run deployed meanwhile")
+            raise ConflictError(f"deployment {newest} is live, not {after}: another run deployed meanwhile; run again")
         record = Deployment(
             number=after + 1,
             created=datetime.now(UTC),
@@ -125,7 +125,7 @@ class DeploymentLog:
         )
         content = record.model_dump_json(indent=1).encode()
         if not self._store.create(f"{DEPLOYMENTS}/{record.number:06d}.json", content):
-            raise ConflictError(f"deployment {record.number} already exists: another run deployed meanwhile")
+            raise ConflictError(f"deployment {record.number} already exists: another run deployed meanwhile; run again")
         return record
 
     def one_back(self) -> Deployment:

@@ -34,7 +34,9 @@ class Figures(FiguresPart):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            raise ArtifactError(f"{artifact.uri}: figure {key} of its manifest is damaged: {first['msg']}") from error
+            raise ArtifactError(
+                f"{artifact.uri}: figure {key} of its manifest is damaged ({first['msg']}); run its stage with --force"
+            ) from error
 
     def document(self) -> dict[str, Any]:
         """Return the figures for the manifest; a key that was not given stays absent."""

@@ -46,7 +46,9 @@ class Upload:
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            raise TrackingError(f"the upload took longer than {patience:g} s") from None
+            raise TrackingError(
+                f"the upload took longer than {patience:g} s; run `saebyeok sync` to upload the rest"
+            ) from None
         finally:
             self.stop()
         if not self.run.done:

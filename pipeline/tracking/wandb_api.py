@@ -49,9 +49,11 @@ def find_account(environment: Mapping[str, str]) -> str:
         viewer = None if refused else (answer.raise_for_status().json().get("data") or {}).get("viewer")
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, AttributeError) as error:
         reason = without_password(str(error).partition("\n")[0]) or type(error).__name__
-        raise TrackingError(f"{place} did not answer, or not as expected ({reason})") from error
+        raise TrackingError(f"{place} gave no valid answer ({reason}); check WANDB_BASE_URL and the network") from error
     if not viewer:
-        raise TrackingError(f"{place} rejects this WANDB_API_KEY ({answer.status_code})")
+        raise TrackingError(
+            f"{place} rejects the key in WANDB_API_KEY (HTTP {answer.status_code}); set it to a valid key"
+        )
     return environment.get("WANDB_ENTITY") or str(viewer["entity"])
 
 

@@ -39,7 +39,9 @@ def deploy_token(settings: Settings) -> str:
 def _sendable(secret: str, source: str) -> str:
     if secret.isascii() and secret.isprintable():
         return secret
-    raise SettingsError(f"{source} contains a line break or a character outside ASCII, which no HTTP header can carry")
+    raise SettingsError(
+        f"{source} contains a line break or a character outside ASCII, which no HTTP header can contain; remove it"
+    )
 
 
 def api_keys(settings: Settings) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ class Call(Generic[Model]):
         if isinstance(outcome, httpx.TimeoutException):
             raise NoAnswerError(f"{place} did not answer in time") from outcome
         if isinstance(outcome, httpx.RequestError):
-            raise NoAnswerError(f"no service answers at {url} ({outcome})") from outcome
+            raise NoAnswerError(f"no service answers at {url} ({outcome}); start it, or correct the URL") from outcome
         if not outcome.is_success:
             raise _error(place, outcome)
         try:

@@ -219,5 +219,5 @@ def _bearer(key: str) -> dict[str, str]:
     """Return the header with `key`, without its surrounding white space. Raises ValueError if no header can have it."""
     # Checked here, because the HTTP library's own error shows the key.
     if not (key := key.strip()).isascii() or not key.isprintable():
-        raise ValueError("the API key contains a line break or a character outside ASCII")
+        raise ValueError("the API key contains a line break or a character outside ASCII; remove it")
     return {"Authorization": f"Bearer {key}"} if key else {}

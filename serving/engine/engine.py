@@ -91,7 +91,7 @@ class Engine:
             self.card = Card.parse((directory / "card.json").read_bytes(), str(directory / "card.json"))
             self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exception
-            raise ArtifactError(f"{directory}: the release cannot be loaded ({error})") from error
+            raise ArtifactError(f"{directory}: the release cannot be loaded ({error}); export it again") from error
         self._observer = Observer()
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.card.max_length)
@@ -170,7 +170,7 @@ class Engine:
         if kind not in (None, card.kind):
             raise ValueError(f"{card.id} is a {card.kind} release, not {kind}")
         if method is not None and method not in self.methods:
-            raise ValueError(f"{card.id} has no method {method}")
+            raise ValueError(f"{card.id} has no method {method}; it has: {', '.join(self.methods) or 'none'}")
         self.check(inputs)
         if self.has_vectors:
             return self._compare(inputs, method or card.task.methods[0])
@@ -191,7 +191,9 @@ class Engine:
         both = self._run([(pair[side],) for side in (0, 1) for pair in pairs])
         line = self._lines[method]
         if line is None:
-            raise ArtifactError(f"{self.card.id}: card.json has no calibration, which a bi-encoder needs")
+            raise ArtifactError(
+                f"{self.card.id}: card.json has no calibration, which a bi-encoder needs; export the release again"
+            )
         left, right = both.values[: len(pairs)], both.values[len(pairs) :]
         measure = np.einsum("ij,ij->i", left, right) if method == "cosine" else np.linalg.norm(left - right, axis=1)
         scores = (line.slope * measure + line.intercept).astype(np.float32)[:, None]

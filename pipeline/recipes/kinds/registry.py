@@ -28,7 +28,7 @@ def kind_of(kind: str, inputs: str, objective: str | None) -> TaskKind:
     if all(objective != other for _, reads, other in KINDS if reads == inputs):
         raise ValueError("`model.objective` (cross-encoder or bi-encoder) is required for pairs and only for pairs")
     able = " or ".join(other for other, reads, learns in KINDS if (reads, learns) == (inputs, objective))
-    raise ValueError(f"`model.objective` {objective} needs a {able} recipe")
+    raise ValueError(f"`model.objective` = {objective} is only for `kind` = {able}; change one of the two")
 
 
 def metric_name(metric: str) -> str:

@@ -325,9 +325,9 @@ def test_compared_champion_is_not_the_decided_release(job: Job, publish: Publish
 
 
 def test_an_input_that_does_not_fit_is_refused(job: Job, publish: Publish) -> None:
-    with pytest.raises(ArtifactError, match="is a validate artifact; this stage takes tokenize"):
+    with pytest.raises(ArtifactError, match="is a validate artifact; name one of: tokenize"):
         find_inputs(job, TRAIN.inputs, [publish("validate").ref])
-    with pytest.raises(ArtifactError, match="belongs to recipe klue-sts, not nsmc"):
+    with pytest.raises(ArtifactError, match="belongs to recipe klue-sts; name an artifact of nsmc"):
         find_inputs(job, TRAIN.inputs, [publish("tokenize", recipe="klue-sts").ref])
     with pytest.raises(ArtifactError, match="no such artifact"):
         find_inputs(job, TRAIN.inputs, ["tokenize/nsmc/none/none"])

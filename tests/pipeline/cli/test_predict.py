@@ -186,5 +186,5 @@ def test_the_champion_is_what_the_newest_deployment_names(
 
 def test_a_release_of_another_recipe_is_refused(classifier: TinyModel, store: Store) -> None:
     release = classifier.publish(store, "nsmc", key="a")
-    with pytest.raises(ArtifactError, match="is a release of nsmc, not of klue-sts"):
+    with pytest.raises(ArtifactError, match="is a release of recipe nsmc; name a release of klue-sts"):
         champion(store, "klue-sts", release.ref)

@@ -125,5 +125,5 @@ def test_roberta_with_two_token_types_is_saved(tmp_path: Path) -> None:
 def test_roberta_max_length_excludes_padding_positions(tmp_path: Path) -> None:
     base = base_of(tmp_path / "base", "roberta")
     check_base(base, max_length=63, tokens=10)
-    with pytest.raises(BaseModelError, match="takes 63 tokens at most"):
+    with pytest.raises(BaseModelError, match="takes at most 63 tokens"):
         check_base(base, max_length=64, tokens=10)

@@ -86,7 +86,7 @@ def test_a_directory_that_changes_during_a_run_stops_it(directory: Path, store: 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_directory_without_what_a_model_needs_is_refused(missing: str, directory: Path, store: Store) -> None:
     (directory / missing).unlink()
-    with pytest.raises(BaseModelError, match=r"a config\.json and weights"):
+    with pytest.raises(BaseModelError, match=r"lacks a config\.json or weights"):
         resolve_base(str(directory), store)
 
 
@@ -110,10 +110,10 @@ def test_a_model_that_just_fits_is_let_through(config: dict[str, object], direct
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"max_position_embeddings": 63}, "takes 63 tokens at most; lower model.max_length"),
-        ({"model_type": "roberta", "max_position_embeddings": 65}, "takes 63 tokens at most"),
-        ({"vocab_size": 99}, "its tokenizer has 100 tokens and its weights only 99"),
-        ({"model_type": "distilbert"}, "is a distilbert; only bert, electra, roberta"),
+        ({"max_position_embeddings": 63}, "takes at most 63 tokens, but model.max_length is 64; lower it"),
+        ({"model_type": "roberta", "max_position_embeddings": 65}, "takes at most 63 tokens"),
+        ({"vocab_size": 99}, "its tokenizer has 100 tokens, but its weights only 99"),
+        ({"model_type": "distilbert"}, "is a distilbert, which cannot be exported; use one of bert, electra, roberta"),
     ],
 )
 def test_unsupported_base_is_refused_before_training(config: dict[str, object], named: str, directory: Path) -> None:
@@ -124,12 +124,12 @@ def test_unsupported_base_is_refused_before_training(config: dict[str, object], 
 
 def test_other_architecture_is_named_whatever_its_config_lacks(directory: Path) -> None:
     (directory / "config.json").write_text('{"model_type": "gpt2", "n_positions": 1024}', encoding="utf-8")
-    with pytest.raises(BaseModelError, match="is a gpt2; only bert, electra, roberta models can be exported"):
+    with pytest.raises(BaseModelError, match="is a gpt2, which cannot be exported; use one of bert, electra, roberta"):
         check_base(directory, max_length=64, tokens=100)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]"])
 def test_a_config_that_says_nothing_is_refused(content: str, directory: Path) -> None:
     (directory / "config.json").write_text(content, encoding="utf-8")
-    with pytest.raises(BaseModelError, match=r"config\.json is not that of a BERT"):
+    with pytest.raises(BaseModelError, match=r"config\.json is missing or not that of a BERT"):
         check_base(directory, max_length=64, tokens=100)

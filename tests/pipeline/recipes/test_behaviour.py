@@ -88,7 +88,7 @@ def test_a_recipe_may_have_no_behavioural_tests(tmp_path: Path) -> None:
             'cases = [["좋다", "나쁘다"]]',
             "a case of kind minimum is text, not ('좋다', '나쁘다')",
         ),
-        ('["좋지 않다"]', '["{very} 나쁘다"]', "no words for {very}; known: "),
+        ('["좋지 않다"]', '["{very} 나쁘다"]', "no words for {very}; add them to [words], which has: "),
         ('kind = "minimum"', 'kind = "invariance"', "a test of kind invariance takes nothing more, not label"),
         ('kind = "minimum"', 'kind = "direction"', "a test of kind direction takes by, label, not label"),
         (
@@ -136,7 +136,8 @@ def test_invalid_test_of_pairs_is_refused(tmp_path: Path, old: str, new: str, sa
 
 def test_an_error_names_the_file_and_the_test(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE.replace('cases = ["좋지 않다"]', 'cases = ["{very} 나쁘다"]'))
-    assert said == f"{tmp_path}/behaviour/nsmc.toml: 'praise that is denied': no words for {{very}}; known: none"
+    missing = "no words for {very}; add them to [words], which has: none"
+    assert said == f"{tmp_path}/behaviour/nsmc.toml: 'praise that is denied': {missing}"
     assert refused(tmp_path, "nsmc", "tests = [").startswith(f"{tmp_path}/behaviour/nsmc.toml is not TOML: ")
 
 

@@ -75,7 +75,7 @@ def test_inputs_are_opened_by_name(open_again: Callable[[], Store]) -> None:
     assert made.input_ref("tokenized") == first.ref
     assert made.input("tokenized").ref == first.ref
     assert made.input_ref("trained") is None
-    with pytest.raises(ArtifactError, match="was made without an input 'trained'"):
+    with pytest.raises(ArtifactError, match="has no input 'trained'"):
         made.input("trained")
 
 

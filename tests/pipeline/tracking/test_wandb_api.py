@@ -47,14 +47,14 @@ def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: 
 @pytest.mark.parametrize(
     ("failure", "says"),
     [
-        (REFUSE, "rejects this WANDB_API_KEY (401)"),
-        (FORBID, "rejects this WANDB_API_KEY (403)"),
+        (REFUSE, "rejects the key in WANDB_API_KEY (HTTP 401)"),
+        (FORBID, "rejects the key in WANDB_API_KEY (HTTP 403)"),
         (LIMIT, "429"),
         (ERROR, "500"),
         (HANG, "timed out"),
         (DROP, "disconnected"),
         (DRIP, "timed out"),
-        (PORTAL, "did not answer, or not as expected"),
+        (PORTAL, "gave no valid answer"),
     ],
 )
 def test_unresponsive_server_is_asked_once(
@@ -83,7 +83,7 @@ def test_entity_defaults_to_the_owner_of_the_key(wandb_online: WandbServer) -> N
 
 def test_server_without_a_viewer_rejects_the_key(wandb_online: WandbServer) -> None:
     wandb_online.accounts = False
-    with pytest.raises(TrackingError, match="rejects this WANDB_API_KEY"):
+    with pytest.raises(TrackingError, match="rejects the key in WANDB_API_KEY"):
         find_account({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url})
 
 

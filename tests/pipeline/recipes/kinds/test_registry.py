@@ -31,7 +31,7 @@ def test_objective_is_for_pairs_and_only_for_pairs(kind: str, inputs: str, objec
 
 
 def test_bi_encoder_needs_a_regression() -> None:
-    with pytest.raises(ValueError, match=r"`model\.objective` bi-encoder needs a regression recipe"):
+    with pytest.raises(ValueError, match=r"`model\.objective` = bi-encoder is only for `kind` = regression"):
         kind_of("classification", "pair", "bi-encoder")
 
 
