@@ -35,9 +35,10 @@ from pipeline.job import Job, keep_libraries_home, open_job, open_store
 from pipeline.recipes.schema import SCRATCH
 from pipeline.settings import Settings, load_settings
 from pipeline.store.acceptances import Acceptance
+from pipeline.store.checks import ComparisonCheck
+from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import EvaluationFigures, ValidationFigures
-from pipeline.tasks.registry import task_of
 
 #: For a third of the reviews: lower thresholds, and enough gate rows to tell a loss of the margin from chance.
 SETTINGS = {
@@ -261,30 +262,23 @@ def conclude(scenario: Scenario, nights: list[dict[str, Any]]) -> dict[str, Any]
         "leaks": [night["date"] for night in nights if (night.get("newest") or "") >= night["date"]],
         "best": best["date"],
         "last": promoted[-1]["date"],
-        "behind": last_against_best(scenario, best["date"]),
+        "behind": last_against_best(scenario),
         "seconds": [statistics.median(night["seconds"] for night in part) for part in thirds(promoted)],
         "megabytes": [statistics.median(night["megabytes"] for night in part) for part in thirds(nights)],
     }
 
 
-def last_against_best(scenario: Scenario, best: str) -> dict[str, float] | str:
-    """Return the last champion minus the best one on the gate rows of the last run, with its 90% interval."""
-    import pandas as pd
-
-    from pipeline.evaluation.champions import load_rival
-    from pipeline.store.deployments import rank_served
-
+def last_against_best(scenario: Scenario) -> dict[str, float] | str:
+    """Return the last champion minus the best release before it on the gate rows of its run, with its 90% interval."""
     store = open_store(scenario.settings)
-    job = open_job("nsmc", settings=scenario.settings, overrides=SETTINGS)
     champion = DeploymentLog(store).champion("nsmc")
     assert champion is not None
-    ranked = rank_served(store, "nsmc", "accuracy", sample=False, notes=[])
-    found = [release for release in ranked if release.manifest.run == f"night-{best}"]
-    if not found:
-        return "it is the best"
-    rows = pd.read_parquet(champion.input("evaluated").path / "gate.parquet")
-    ours, theirs = (load_rival(job.recipe, item).answers(job.recipe, rows) for item in (champion, found[0]))
-    return task_of(job.recipe).difference(rows["label"].to_numpy(), ours, theirs)
+    for decided in map(store.open, store.refs("decide", "nsmc")):
+        if decided.input_ref("evaluated") == champion.input_ref("evaluated"):
+            checks = read_decision(decided).checks
+            found = [item for item in checks if isinstance(item, ComparisonCheck) and item.rival == "best"]
+            return found[0].estimate.model_dump() if found else "there is none before the previous champion"
+    raise LookupError(f"no decision about {champion.ref}")
 
 
 def thirds(items: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -20,6 +20,8 @@ RESAMPLES = 1000
 SEED = 20_240_229
 #: Values per block of resamples, so that memory holds a block and not 1,000 copies of a large file.
 BLOCK = 2_000_000
+#: Rows by which the lower end of `accuracy_difference` is below zero if two models agree on all rows, however many.
+UNSURE_ROWS = 2
 
 
 def confusion(labels: Numbers, classes: Numbers, size: int) -> Numbers:

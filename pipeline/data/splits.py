@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -82,3 +82,14 @@ def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
             change = "lower data.validation_share" if name == "train" else f"raise data.{name}_share"
             raise DataError(f"{recipe.data.train}: the {name} split has no rows; {change} or add rows")
     return splits
+
+
+def held_out(recipe: Recipe, gate: pd.DataFrame, share: float) -> np.ndarray[Any, Any]:
+    """Return which rows of the gate split, bool (n,), every training with at least this gate share held out.
+
+    A row counts if its near copies were held out, too. Near copies of a gate row are always gate rows.
+    """
+    texts = list(gate[recipe.text_columns].itertuples(index=False, name=None))
+    places = pd.Series(map(place_of, texts), dtype="float64")
+    largest = places.groupby([near_key(item) for item in texts]).transform("max")
+    return (largest < share).to_numpy(dtype=bool)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ArtifactError, PrunedError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import Deployment, DeploymentLog, rank_releases, served_on
-from pipeline.store.releases import read_card
+from pipeline.store.deployments import Deployment, DeploymentLog, served_on
 from pipeline.store.verdicts import open_questions
 
 log = logging.getLogger(__name__)
@@ -43,11 +42,11 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     """Return the artifacts of `store` that can be deleted.
 
     Retained, each with all its inputs: the releases of the newest `keep_deployments` deployments, and of the one that
-    `saebyeok rollback` leads to; for each of them the best release before it of every recipe (the gate compares with
+    `saebyeok rollback` leads to; for each of them and every recipe the best release before it (the gate compares with
     it, also after a rollback); the models and rivals of decisions that are younger than `keep_days`, wait for an
     approval, or are the newest of their recipe; artifacts younger than `keep_days`; and the newest artifact of each
-    kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its inputs
-    are then unknown.
+    kind. Raises ArtifactError if a deployment or the manifest of a
+    retained artifact cannot be read, because its inputs are then unknown.
     """
     records = DeploymentLog(store)
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
@@ -57,8 +56,10 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     roots = {ref for record in kept for ref in record.releases.values()}
     paths = records.paths()
     roots |= {ref for record in records.path()[-2:] for ref in record.releases.values()}
-    roots |= {release.ref for record in kept for release in _best(store, paths[record.number])}
-    roots |= set(_decided(store, since))
+    decisions = list(_decisions(store))
+    best = _best_before(decisions)
+    roots |= {ref for record in kept for ref in _best(paths[record.number], best)}
+    roots |= set(_decided(store, decisions, since))
     roots |= {ref for ref, artifact in everything.items() if artifact.manifest.created >= since}
     roots |= set(_newest(everything.values()))
     needed = _with_ancestors(roots, everything)
@@ -113,30 +114,51 @@ def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactEr
     return found, unread
 
 
-def _best(store: Store, path: Sequence[Deployment]) -> Iterator[Artifact]:
-    """Yield for each recipe the best releases before the last one on `path`, on sample and on real data."""
-    for name, ref in path[-1].releases.items() if path else ():
+def _decisions(store: Store) -> Iterator[Artifact]:
+    """Yield all decisions, for each recipe the newest first."""
+    for ref in (ref for recipe in store.list(DECIDE) for ref in store.refs(DECIDE, recipe)):
         try:
-            metric = read_card(store.open(ref)).task.metrics[0]
-        except ArtifactError:
-            # A deployment whose release is lost cannot be rolled back to; `find_outdated` reports damaged manifests.
+            yield store.open(ref)
+        except ArtifactError as error:
+            log.warning("its inputs are not retained: %s", error)
+
+
+def _best_before(decisions: Iterable[Artifact]) -> dict[str, str]:
+    """Return the best release before each champion (refs), as the newest decision against it found on its rows.
+
+    The figures of the releases' own runs would not tell which one is the best: they are of other rows.
+    """
+    found: dict[str, str] = {}
+    for decided in decisions:
+        champion, best = decided.input_ref("champion"), decided.input_ref("best")
+        if champion and best:
+            found.setdefault(champion, best)
+    return found
+
+
+def _best(path: Sequence[Deployment], best: Mapping[str, str]) -> Iterator[str]:
+    """Yield for each recipe the best release before the last one on `path`, given the best before each champion.
+
+    If no decision has compared them yet, it is the release before it or the best before that.
+    """
+    for recipe in path[-1].releases if path else ():
+        *before, last = served_on(path, recipe)[-2:]
+        if last in best:
+            yield best[last]
             continue
-        for sample in (True, False):
-            yield from rank_releases(store, served_on(path, name)[:-1], metric, sample=sample, notes=[])[:1]
+        yield from before
+        yield from (best[ref] for ref in before if ref in best)
 
 
-def _decided(store: Store, since: datetime) -> Iterator[str]:
+def _decided(store: Store, decisions: Iterable[Artifact], since: datetime) -> Iterator[str]:
     """Yield the refs of the evaluations and rivals of decisions that a person or a run may still act on."""
     waiting = {question.decided for question in open_questions(store, datetime.now(UTC))}
-    for recipe in store.list(DECIDE):
-        for place, ref in enumerate(store.refs(DECIDE, recipe)):
-            try:
-                decided = store.open(ref)
-            except ArtifactError as error:
-                log.warning("its inputs are not retained: %s", error)
-                continue
-            if place == 0 or ref in waiting or decided.manifest.created >= since:
-                yield from (item.ref for item in decided.manifest.inputs.values())
+    seen: set[str] = set()
+    for decided in decisions:
+        newest = decided.manifest.recipe not in seen
+        seen.add(decided.manifest.recipe)
+        if newest or decided.ref in waiting or decided.manifest.created >= since:
+            yield from (item.ref for item in decided.manifest.inputs.values())
 
 
 def _newest(artifacts: Iterable[Artifact]) -> Iterator[str]:

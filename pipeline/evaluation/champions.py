@@ -1,4 +1,4 @@
-"""Load the champion and the best earlier release, and predict the current gate rows with them."""
+"""The champion: load it, let it answer rows, and tell whether its answers can be compared with a new model's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.answer_cache import AnswerCache
 from pipeline.recipes.schema import Recipe
-from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import UNREADABLE, rank_served, unread_note
+from pipeline.store.artifacts import Artifact
+from pipeline.store.checks import RivalName, TaskCheck
+from pipeline.store.deployments import UNREADABLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,34 +33,18 @@ class Rival:
 
     def answer(self, rows: pd.DataFrame) -> Numbers:
         """Return probabilities (n, labels) or scores (n,) for `rows`. Raises ArtifactError if the model is broken."""
-        with _readable(self.release):
+        with readable(self.release):
             return self.model.answer(rows)
-
-    def answers(self, recipe: Recipe, rows: pd.DataFrame) -> Numbers:
-        """Return label numbers (n,) in the current order of `recipe`, or scores (n,). Raises as `answer`."""
-        with _readable(self.release):
-            return _counted(recipe, self.model, rows)
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best release before the champion, if any, and notes on releases that could not be read.
-
-    `answers` are the predictions of the release for the current gate rows, in the form of `Rival.answers`.
-    """
-
-    release: Artifact | None = None
-    answers: Numbers | None = None
-    notes: tuple[str, ...] = ()
 
 
 def load_rival(recipe: Recipe, release: Artifact) -> Rival:
     """Load the champion. Raises ArtifactError if it cannot be read: a missing champion must not let a gate pass."""
-    with _readable(release):
-        return Rival(release, _load(recipe, release))
+    with readable(release):
+        return Rival(release, load_model(recipe, release))
 
 
-def _load(recipe: Recipe, release: Artifact) -> Trained:
+def load_model(recipe: Recipe, release: Artifact) -> Trained:
+    """Load the trained model of a release on the CPU. Raises one of `UNREADABLE` if it is damaged or lost."""
     # Imported here: often there is no model to compare with, and importing torch takes seconds.
     import torch
 
@@ -68,42 +54,51 @@ def _load(recipe: Recipe, release: Artifact) -> Trained:
     return load_trained(recipe, release.input("trained"), torch.device("cpu"))
 
 
-def _counted(recipe: Recipe, model: Trained, rows: pd.DataFrame) -> Numbers:
+def predictions_of(recipe: Recipe, release: Artifact, rows: pd.DataFrame, cache: AnswerCache) -> Numbers:
+    """Return the predictions of a release for `rows`: label numbers (n,) in the order of `recipe`, or scores (n,).
+
+    Raises one of `UNREADABLE` if the model has to answer and cannot.
+    """
     from pipeline.tasks.registry import task_of
 
-    return task_of(recipe).predictions(model.answer(rows), model.recipe.labels)
+    trained = release.input("trained")
+    answers = cache.answers(trained, rows, lambda new: load_model(recipe, release).answer(new))
+    return task_of(recipe).predictions(answers, trained.manifest.fields["labels"])
 
 
 def validation_of(champion: Artifact) -> Artifact:
     """Return the validated artifact that a release was trained on. Raises ArtifactError if it cannot be read."""
-    with _readable(champion):
+    with readable(champion):
         return champion.input("trained").input("tokenized").input("validated")
 
 
-def find_best(recipe: Recipe, store: Store, known: set[str], rows: pd.DataFrame) -> Best:
-    """Return the earlier release with the highest gate metric in its own run, with its predictions for `rows`.
+def other_task(recipe: Recipe, release: Artifact, rival: RivalName) -> TaskCheck | None:
+    """Return a failed check, which a person may waive, if a release solves another task or knows other labels.
 
-    Comparing with the champion alone would let every run lose slightly less than the margin. Releases trained on the
-    sample count only for a recipe on the sample, and those on real data only for real data. Releases built from a
-    trained artifact in `known` (refs) are skipped, because the caller compares with these anyway. A release that is
-    unreadable, or that answers NaN, is named in `notes` and the next best is used. Raises StoreError if the store is
-    unreachable.
+    All its answers would count as wrong, and any model would win. A damaged release has no fields; loading it fails.
     """
-    notes: list[str] = []
-    for release in rank_served(store, recipe.name, recipe.metrics[0], sample=recipe.sample, notes=notes):
-        if release.input_ref("trained") in known:
-            continue
-        try:
-            answers = _counted(recipe, _load(recipe, release), rows)
-        except UNREADABLE as error:
-            notes.append(unread_note(release.ref, error))
-        else:
-            return Best(release, answers, tuple(notes))
-    return Best(notes=tuple(notes))
+    fields = release.input("trained").manifest.fields
+    if "kind" not in fields:
+        return None
+    theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
+    ours = _task(recipe.kind, pair=recipe.inputs == "pair")
+    labels = {recipe.renamed_labels.get(name, name) for name in fields.get("labels", ())}
+    if theirs != ours:
+        known, wanted = theirs, ours
+    elif labels != set(recipe.labels):
+        known, wanted = (", ".join(sorted(names)) for names in (labels, set(recipe.labels)))
+    else:
+        return None
+    return TaskCheck(value=0.0, bound=1.0, passed=False, task=wanted, champions=known, rival=rival)
+
+
+def _task(kind: str, *, pair: bool) -> str:
+    return f"{kind} of {'pairs' if pair else 'texts'}"
 
 
 @contextmanager
-def _readable(champion: Artifact) -> Iterator[None]:
+def readable(champion: Artifact) -> Iterator[None]:
+    """Convert errors of reading the champion into an ArtifactError that says how to continue."""
     try:
         yield
     except UNREADABLE as error:

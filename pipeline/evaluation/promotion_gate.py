@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from pipeline.evaluation.champions import Best, load_rival, validation_of
+from pipeline.evaluation.answer_cache import AnswerCache
+from pipeline.evaluation.champions import other_task, predictions_of, readable, validation_of
+from pipeline.evaluation.rivals import FEWEST, Rivals, fewest_rows, first_metric
+from pipeline.job import Job
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.checks import (
@@ -20,42 +22,51 @@ from pipeline.store.checks import (
     EarlierModelCheck,
     RivalName,
     SampleCheck,
-    TaskCheck,
     ThresholdCheck,
 )
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Decision, Score
 from pipeline.store.figures import Estimate, EvaluationFigures, ValidationFigures
 from pipeline.store.manifest import attempt_of
+from pipeline.store.seen_data import seen_by
 
-#: Fewest gate rows for a comparison of two models: agreement on a handful of rows proves nothing.
-FEWEST = 30
 Numbers = np.ndarray[Any, Any]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The comparisons of a model with earlier ones, and the figures of all of them on the same rows."""
+
+    checks: tuple[Check, ...] = ()
+    scores: tuple[Score, ...] = ()
+
+
 def make_decision(
-    recipe: Recipe, figures: EvaluationFigures, compared: Sequence[Check], champion: Artifact | None, best: Best
+    recipe: Recipe, figures: EvaluationFigures, compared: Compared, champion: Artifact | None, rivals: Rivals | None
 ) -> Decision:
-    """Return the decision on an evaluation's `figures` and the comparisons; every check must pass."""
-    checks = (*_thresholds(recipe, figures), *_behaviour(recipe, figures), *compared)
+    """Return the decision on an evaluation's `figures` and the comparisons; every check must pass.
+
+    `rivals` are the earlier releases; None if the model is compared with none.
+    """
+    checks = (*_thresholds(recipe, figures), *_behaviour(recipe, figures), *compared.checks)
     return Decision(
         promote=all(check.passed for check in checks),
         champion=champion.ref if champion else None,
-        best=best.release.ref if best.release else None,
-        notes=best.notes,
+        best=rivals.best.ref if rivals and rivals.best else None,
+        notes=rivals.notes if rivals else (),
         checks=checks,
+        scores=compared.scores,
     )
 
 
-def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, rival: RivalName) -> ComparisonCheck:
+def compare(
+    recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, rival: RivalName, gate_rows: int | None = None
+) -> ComparisonCheck:
     """Return the non-inferiority check of `ours` against `theirs` on the first metric, with the recipe's margin.
 
     It passes if the lower end of the difference's interval is at least minus the margin. It fails on NaN and on fewer
-    than `FEWEST` rows.
+    than `FEWEST` rows. `gate_rows` is the number of all gate rows, if the arrays are only a part of them.
     """
-    # Imported here: without a champion there is no comparison, and importing SciPy's statistics takes a second.
-    from pipeline.tasks.registry import task_of
-
-    difference = Estimate.model_validate(task_of(recipe).difference(labels, ours, theirs))
+    difference = _difference(recipe, labels, ours, theirs)
     worst = difference.low
     return ComparisonCheck(
         value=worst,
@@ -65,13 +76,18 @@ def compare(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers, riv
         metric=recipe.metrics[0],
         rival=rival,
         rows=len(labels),
-        fewest=FEWEST,
+        fewest=fewest_rows(recipe),
+        gate_rows=gate_rows,
     )
 
 
-def gate_rows(evaluated: Artifact) -> pd.DataFrame:
-    """Return the gate rows of an evaluation, with its predictions."""
-    return pd.read_parquet(evaluated.path / "gate.parquet")
+def _difference(recipe: Recipe, labels: Numbers, ours: Numbers, theirs: Numbers) -> Estimate:
+    if not len(labels):
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    # Imported here: without a champion there is no comparison, and importing SciPy's statistics takes a second.
+    from pipeline.tasks.registry import task_of
+
+    return Estimate.model_validate(task_of(recipe).difference(labels, ours, theirs))
 
 
 def is_same_model(evaluated: Artifact, champion: Artifact) -> bool:
@@ -111,22 +127,30 @@ def _behaviour(recipe: Recipe, figures: EvaluationFigures) -> list[BehaviourChec
     return checks
 
 
-def compare_with_rivals(recipe: Recipe, evaluated: Artifact, champion: Artifact | None, best: Best) -> list[Check]:
-    """Compare an evaluated model with the champion and the best release before it, on the gate rows.
+def compare_with_rivals(job: Job, evaluated: Artifact, champion: Artifact, rivals: Rivals) -> Compared:
+    """Compare an evaluated model with the champion and the best release before it, on the rows of `rivals`.
 
-    No checks if there is no champion, or if the champion is this very model.
+    Raises ArtifactError if the champion cannot be read: a missing champion must not let a gate pass.
     """
-    if champion is None or is_same_model(evaluated, champion):
-        return []
-    if bar := bar_challenger(recipe, evaluated, champion):
-        return [bar]
-    rows = gate_rows(evaluated)
-    rivals: dict[RivalName, Numbers | None] = {
-        "champion": load_rival(recipe, champion).answers(recipe, rows),
-        "best": best.answers,
-    }
-    labels, ours = rows["label"].to_numpy(), rows["prediction"].to_numpy()
-    return [compare(recipe, labels, ours, theirs, rival) for rival, theirs in rivals.items() if theirs is not None]
+    recipe = job.recipe
+    with readable(champion):
+        # All gate rows, so that the next run finds the answers in the cache.
+        theirs = predictions_of(recipe, champion, rivals.gate, AnswerCache.of(job))[rivals.counted]
+        seen = seen_by(champion.input("trained"))
+    labels, ours = (rivals.rows[name].to_numpy() for name in ("label", "prediction"))
+    against: dict[RivalName, Numbers | None] = {"champion": theirs, "best": rivals.answers}
+    checks: list[Check] = [
+        compare(recipe, labels, ours, answers, rival, len(rivals.counted))
+        for rival, answers in against.items()
+        if answers is not None
+    ]
+    trained = evaluated.input("trained")
+    values = [first_metric(recipe, labels, answers) for answers in (ours, theirs)]
+    scores = (
+        Score(model="challenger", ref=trained.ref, value=values[0], held_out=seen_by(trained).held_out),
+        Score(model="champion", ref=champion.ref, value=values[1], held_out=seen.held_out),
+    )
+    return Compared((*checks, *([rivals.bar] if rivals.bar else [])), (*scores, *rivals.scores))
 
 
 def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> Check | None:
@@ -138,7 +162,7 @@ def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> C
     if recipe.sample and not ValidationFigures.read(validation_of(champion)).sample:
         # It would win on the sample's own rows and then serve real users.
         return SampleCheck(value=0.0, bound=1.0, passed=False)
-    return _older(evaluated, champion) or _replaced(evaluated, champion) or _incomparable(recipe, champion)
+    return _older(evaluated, champion) or _replaced(evaluated, champion) or other_task(recipe, champion, "champion")
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> AgeCheck | None:
@@ -163,27 +187,3 @@ def _replaced(evaluated: Artifact, champion: Artifact) -> EarlierModelCheck | No
     if attempt_of(ours) >= attempt_of(theirs):
         return None
     return EarlierModelCheck(value=0.0, bound=1.0, passed=False, trained=ours)
-
-
-def _incomparable(recipe: Recipe, champion: Artifact) -> TaskCheck | None:
-    """Return a failed check, which a person may waive, if the champion solves another task or knows other labels.
-
-    All its answers would count as wrong, and any model would win. A damaged champion has no fields; loading it fails.
-    """
-    fields = champion.input("trained").manifest.fields
-    if "kind" not in fields:
-        return None
-    theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
-    ours = _task(recipe.kind, pair=recipe.inputs == "pair")
-    labels = {recipe.renamed_labels.get(name, name) for name in fields.get("labels", ())}
-    if theirs != ours:
-        known, wanted = theirs, ours
-    elif labels != set(recipe.labels):
-        known, wanted = (", ".join(sorted(names)) for names in (labels, set(recipe.labels)))
-    else:
-        return None
-    return TaskCheck(value=0.0, bound=1.0, passed=False, task=wanted, champions=known)
-
-
-def _task(kind: str, *, pair: bool) -> str:
-    return f"{kind} of {'pairs' if pair else 'texts'}"

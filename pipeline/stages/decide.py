@@ -6,15 +6,16 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.evaluation.champions import Best, find_best
+from pipeline.evaluation.earlier_releases import find_rivals
 from pipeline.evaluation.promotion_gate import (
+    Compared,
     bar_challenger,
     compare_with_rivals,
-    gate_rows,
     is_same_model,
     make_decision,
 )
 from pipeline.evaluation.report import render_report
+from pipeline.evaluation.rivals import Rivals
 from pipeline.job import Job
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
@@ -26,29 +27,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 
 
 def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact:
     """Check an evaluation against the recipe's gate and return the decision: `decision.json` and `report.html`.
 
     Every metric on the test file must reach its threshold, and every capability its share of passed behavioural cases.
-    If there is a champion, the first metric on the gate split must not be worse than the champion's, or than that of
-    the best release before it, by more than the margin: the 5% quantile of the paired bootstrap of the difference must
-    be above minus the margin. Raises ArtifactError if the champion cannot be read or outputs NaN. An earlier release
-    with such a problem is left out, and the decision names it.
+    If there is a champion, the first metric must not be worse than the champion's, or than that of the best release
+    before it, by more than the margin: the 5% quantile of the paired bootstrap of the difference must be above minus
+    the margin. All are compared on the gate rows that the training of each of them held out. If these are too few, a
+    person must approve the model. Raises ArtifactError if the champion cannot be read or outputs NaN. An earlier
+    release with such a problem is left out, and the decision names it.
     """
     recipe = job.recipe
-    best = _best(job, evaluated, champion)
+    bar, rivals = None, None
+    if champion is not None and not is_same_model(evaluated, champion):
+        bar = bar_challenger(recipe, evaluated, champion)
+        rivals = None if bar else _rivals(job, evaluated, champion)
     inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
-    if best.release:
-        inputs["best"] = best.release
+    if rivals and rivals.best:
+        inputs["best"] = rivals.best
     # All fields, because the report shows the whole recipe. The behavioural tests belong to the evaluation's key.
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
 
     def build(draft: Path, _: Tracker) -> DecisionFigures:
-        compared = compare_with_rivals(recipe, evaluated, champion, best)
-        decision = make_decision(recipe, EvaluationFigures.read(evaluated), compared, champion, best)
+        compared = Compared((bar,) if bar else ())
+        if champion and rivals:
+            compared = compare_with_rivals(job, evaluated, champion, rivals)
+        decision = make_decision(recipe, EvaluationFigures.read(evaluated), compared, champion, rivals)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
         return DecisionFigures(promote=decision.promote, reason=decision.reason)
@@ -60,11 +67,8 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     return decided
 
 
-def _best(job: Job, evaluated: Artifact, champion: Artifact | None) -> Best:
-    if champion is None or is_same_model(evaluated, champion) or bar_challenger(job.recipe, evaluated, champion):
-        return Best()
-    known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
-    best = find_best(job.recipe, job.store, known, gate_rows(evaluated))
-    for note in best.notes:
+def _rivals(job: Job, evaluated: Artifact, champion: Artifact) -> Rivals:
+    rivals = find_rivals(job, evaluated, champion)
+    for note in rivals.notes:
         log.warning("%s: %s", job.recipe.name, note)
-    return best
+    return rivals

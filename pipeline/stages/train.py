@@ -18,6 +18,7 @@ from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.store.manifest import make_key
+from pipeline.store.seen_data import seen_by, seen_in_training
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -64,6 +65,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
             return start
         else:
             inputs["start"] = start
+    seen = seen_in_training(tokenized, seen_by(inputs["start"]) if "start" in inputs else None)
     keys = {name: artifact.key for name, artifact in inputs.items()}
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
@@ -71,7 +73,8 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         # Imported here so that a finished training is reused without torch.
         from pipeline.training.fine_tune import fit_here
 
-        return fit_here(job, inputs, draft, work, tracker)
+        figures = fit_here(job, inputs, draft, work, tracker)
+        return figures.model_copy(update={"seen": seen})
 
     with alone(work):
         if job.force:

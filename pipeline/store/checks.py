@@ -91,8 +91,9 @@ class ComparisonCheck(Measured):
     estimate: Estimate
     metric: str
     rival: RivalName
-    rows: int = Field(description="gate rows")
-    fewest: int = Field(description="fewest gate rows that allow a comparison")
+    rows: int = Field(description="gate rows that the training of every compared model held out")
+    fewest: int = Field(description="fewest such rows that allow a comparison")
+    gate_rows: int | None = Field(default=None, description="all gate rows; None in decisions of older versions")
 
     @property
     def name(self) -> str:
@@ -101,13 +102,24 @@ class ComparisonCheck(Measured):
         return f"{metric_name(self.metric)} against {RIVALS[self.rival]}{told}"
 
     @property
+    def waivable(self) -> bool:
+        """Return whether too few rows may be the only reason why it failed, which a person may then judge."""
+        worse = self.estimate.high < self.bound
+        return not self.passed and self.rows < self.fewest and not worse
+
+    @property
     def miss(self) -> str | None:
-        """Return why it failed if there are too few rows."""
-        if self.rows >= self.fewest:
+        """Return why it failed if there are too few rows, as part of a sentence."""
+        if not self.waivable:
             return None
+        found = f"there are only {self.rows:,} gate rows"
+        if self.gate_rows is not None and self.gate_rows > self.rows:
+            found = (
+                f"only {self.rows:,} of {self.gate_rows:,} gate rows were held out of training for every compared model"
+            )
         return (
-            f"{self.rows} gate rows say too little of {RIVALS[self.rival]}: at least {self.fewest} are needed "
-            "(data.gate_share)"
+            f"{found}, and the comparison needs {self.fewest:,}; a person must approve the model (a larger "
+            "data.gate_share gives more rows to later models)"
         )
 
 
@@ -157,14 +169,23 @@ class EarlierModelCheck(Measured):
 
 
 class TaskCheck(Measured):
-    """The check that the champion solves the same task with the same labels, so that the models can be compared."""
+    """The check that the champion, or an earlier release, has the same task and labels, so that it can be compared."""
 
     kind: ClassVar[Kind] = "comparison"
-    name: ClassVar[str] = "same task as the champion"
 
     check: Literal["task"] = "task"
     task: str = Field(description="of the model: its task, or its labels if the task is the same")
-    champions: str = Field(description="the same of the champion")
+    champions: str = Field(description="the same of the champion, or of `rival`")
+    rival: RivalName = "champion"
+
+    @property
+    def name(self) -> str:
+        """Return what is compared."""
+        return f"same task as {self._whom}"
+
+    @property
+    def _whom(self) -> str:
+        return "the champion" if self.rival == "champion" else "an earlier release"
 
     @property
     def waivable(self) -> bool:
@@ -175,7 +196,7 @@ class TaskCheck(Measured):
     def miss(self) -> str:
         """Return both tasks and what to do, as part of a sentence."""
         return (
-            f"the champion knows another task ({self.champions}) than this model ({self.task}), so they cannot be "
+            f"{self._whom} knows another task ({self.champions}) than this model ({self.task}), so they cannot be "
             "compared; set `renamed_labels` in the recipe if labels were only renamed, otherwise a person must approve "
             "the model"
         )
@@ -222,7 +243,7 @@ def reason_of(checks: Sequence[Check], *, first: bool) -> str:
     """Return the verdict of `checks` and the reason for it as a sentence; `first`: there was no champion."""
     failed = [check for check in checks if not check.passed]
     if failed:
-        return f"Refused: {'; '.join(_miss(check) for check in failed)}."
+        return f"Refused: {'; '.join(dict.fromkeys(_miss(check) for check in failed))}."
     parts = [
         ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
     ]

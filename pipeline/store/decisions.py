@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.store.artifacts import Artifact
 from pipeline.store.checks import Check, reason_of
 from pipeline.store.formats import Record
+
+
+class Score(BaseModel):
+    """A compared model, and its first metric on the rows on which all models were compared."""
+
+    # See `Record`.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+    model: Literal["challenger", "champion", "earlier"]
+    ref: str = Field(description="of the release; of the trained artifact for the challenger")
+    value: float
+    held_out: float = Field(description="share of the training texts that the model has not seen")
 
 
 class Decision(Record):
@@ -21,12 +34,13 @@ class Decision(Record):
     # See `Measured`: a union is written with the settings of the model around it.
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    format: int = 4
+    format: int = 5
     promote: bool
     champion: str | None = Field(description="ref of the champion that it was compared with")
     best: str | None = Field(description="ref of the best earlier release, if it was compared with that too")
     notes: tuple[str, ...] = Field(description="further remarks for reviewers, one sentence each")
     checks: tuple[Check, ...]
+    scores: tuple[Score, ...] = Field(default=(), description="the compared models, the challenger first")
     stored_reason: str | None = Field(default=None, validation_alias="reason", exclude=True)
 
     @property

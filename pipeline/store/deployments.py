@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -10,9 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, ConflictError, PrunedError, RefusedError
+from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, ConflictError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.figures import EvaluationFigures
 from pipeline.store.formats import Record
 
 DEPLOYMENTS = "deployments"
@@ -211,43 +209,3 @@ def served_on(path: Iterable[Deployment], recipe: str) -> list[str]:
             refs.pop(ref, None)
             refs[ref] = None
     return list(refs)
-
-
-def rank_served(store: Store, name: str, metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
-    """Return the releases of recipe `name` that were live before its champion, ranked by `rank_releases`."""
-    try:
-        earlier = DeploymentLog(store).served(name)[:-1]
-    except ArtifactError as error:
-        notes.append(f"the deployment log cannot be read ({error}); the model was not compared with earlier releases")
-        return []
-    return rank_releases(store, earlier, metric, sample=sample, notes=notes)
-
-
-def rank_releases(store: Store, refs: Iterable[str], metric: str, *, sample: bool, notes: list[str]) -> list[Artifact]:
-    """Return the releases at `refs`, sorted by the gate metric of their own run, best first.
-
-    `sample` selects releases trained on sample data or on real data. Pruned releases are skipped; unreadable ones are
-    skipped and reported in `notes`.
-    """
-    ranked: list[tuple[float, Artifact]] = []
-    for ref in refs:
-        try:
-            # Read only manifests here, one small file per deployment; the caller loads one model.
-            release = store.open(ref)
-            figures = EvaluationFigures.read(release.input("evaluated"))
-            value = figures.gate[metric].value
-            fitting = figures.sample == sample and not math.isnan(value)
-        except PrunedError:
-            # The best release is never pruned, so a pruned one cannot be the best.
-            continue
-        except UNREADABLE as error:
-            notes.append(unread_note(ref, error))
-            continue
-        if fitting:
-            ranked.append((value, release))
-    return [release for _, release in sorted(ranked, key=lambda item: item[0], reverse=True)]
-
-
-def unread_note(ref: str, error: Exception) -> str:
-    """Return the note for a decision about an earlier release that cannot be read."""
-    return f"the earlier release {ref} cannot be read ({error}); the model was not compared with it"

@@ -118,6 +118,13 @@ class TokenizationFigures(Figures):
 # --- train ---
 
 
+class SeenData(FiguresPart):
+    """The data that a model has seen, in its own training and in those of the models that it started from."""
+
+    held_out: float = Field(description="rows whose place (`pipeline.data.splits`) is below this share were held out")
+    newest: datetime.date | None = Field(description="date of the newest arrival; None if it has seen none")
+
+
 class TrainingFigures(Figures):
     """Figures of `train`."""
 
@@ -135,6 +142,7 @@ class TrainingFigures(Figures):
     calibration: ScoreLine | None = Field(default=None, description="map from a bi-encoder's cosines to scores")
     euclidean: ScoreLine | None = Field(default=None, description="map from a bi-encoder's distances to scores")
     base: BaseIdentity
+    seen: SeenData | None = None
 
 
 # --- evaluate ---

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from pipeline.metrics import (
+    UNSURE_ROWS,
     Interval,
     Numbers,
     accuracy,
@@ -106,6 +108,10 @@ class ClassificationTask(Task):
         """Return the difference in accuracy."""
         right, was_right = (self.classes(side) == labels for side in (challenger, champion))
         return accuracy_difference(right, was_right)
+
+    def rows_needed(self, margin: float) -> int:
+        """Return the rows of which `UNSURE_ROWS` are a share of `margin`."""
+        return math.ceil(UNSURE_ROWS / margin)
 
     def influence(self, labels: Numbers, answers: Numbers) -> Numbers:
         """Return 1 for each row that is right, else 0."""

@@ -124,6 +124,10 @@ class Task(ABC):
         either model has no value; such a comparison fails.
         """
 
+    def rows_needed(self, margin: float) -> int:
+        """Return the fewest rows on which the lower end of `difference` of two equal models is within `margin`."""
+        return 1
+
     @abstractmethod
     def influence(self, labels: Numbers, answers: Numbers) -> Numbers:
         """Return the influence of each row on the first metric, (n,)."""

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from pipeline.data.splits import place_of
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog
-from pipeline.store.figures import EvaluationFigures, Figures, ValidationFigures
+from pipeline.store.figures import (
+    BaseIdentity,
+    EvaluationFigures,
+    Figures,
+    SeenData,
+    TrainingFigures,
+    ValidationFigures,
+)
 from tests.support.made_figures import evaluation
+
+#: Fields of a training of the recipe `nsmc`.
+TASK: dict[str, Any] = {"kind": "classification", "objective": None, "labels": ["negative", "positive"]}
 
 
 @dataclass(frozen=True)
@@ -71,24 +83,46 @@ def family(
     figures: EvaluationFigures | None = None,
     validated: Artifact | None = None,
     trained: Artifact | None = None,
-    fields: Mapping[str, Any] | None = None,
+    fields: Mapping[str, Any] = TASK,
+    gate_share: float = 1.0,
+    seen: SeenData | None = None,
     **tables: pd.DataFrame,
 ) -> Family:
     """Publish a release and its ancestors.
 
     `reached` has its metrics on every split of its own run, unless `figures` are those of its evaluation; `tables`
     (`gate`, `test`) are the evaluation's, `validated` and `trained` are artifacts that it shares with another release,
-    and `fields` those of its training.
+    and `fields` those of its training. With the default `gate_share`, it has seen no row; `seen` is what its training
+    recorded, if it did.
     """
     data = ValidationFigures(train_rows=4000, test_rows=1000, sample=sample, cutoff=cutoff)
     validated = validated or made(store, "validate", data, recipe=recipe)
-    tokenized = made(store, "tokenize", recipe=recipe, validated=validated)
-    trained = trained or made(store, "train", recipe=recipe, fields=fields, tokenized=tokenized)
+    tokenized = made(store, "tokenize", recipe=recipe, fields={"gate_share": gate_share}, validated=validated)
+    trained = trained or made(store, "train", training(seen), recipe=recipe, fields=fields, tokenized=tokenized)
     figures = figures or evaluation(reached or {}, sample=sample)
     parents = {"validated": validated, "tokenized": tokenized, "trained": trained}
     evaluated = made(store, "evaluate", figures, recipe=recipe, tables=tables, **parents)
     release = made(store, "release", recipe=recipe, evaluated=evaluated, **parents)
     return Family(validated, trained, evaluated, release)
+
+
+def training(seen: SeenData | None = None) -> TrainingFigures:
+    """Return the figures of a training that recorded the data that it has seen, or did not."""
+    figures = TrainingFigures(seconds=1.0, validation={}, base=BaseIdentity(base="scratch", revision=None))
+    return figures.model_copy(update={"seen": seen}) if seen else figures
+
+
+def gate_table(labels: Any, predictions: Any, texts: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return gate rows of different texts."""
+    texts = texts or texts_between(0.0, 1.0, len(labels))
+    return pd.DataFrame({"text": texts, "label": labels, "prediction": predictions})
+
+
+def texts_between(low: float, high: float, count: int) -> list[str]:
+    """Return texts without near copies whose places (`pipeline.data.splits`) are from `low` to below `high`."""
+    # No digit is repeated three times in a row, which would make near copies.
+    texts = ("-".join(str(number)) for number in itertools.count())
+    return list(itertools.islice((text for text in texts if low <= place_of((text,)) < high), count))
 
 
 def serve(*releases: Artifact) -> Deployment:

@@ -57,17 +57,6 @@ def release_of(trained: Artifact, evaluated: Artifact | None = None) -> Artifact
     return make_artifact(trained.store, "release", trained.manifest.recipe, inputs)
 
 
-def release_that_reached(road: Road, value: float, *, sample: bool = True, trained: Artifact | None = None) -> Artifact:
-    """Publish a release of another run whose first metric on its own gate split is `value`."""
-    metric = road.recipe.metrics[0]
-    gate = road.evaluated.manifest.figures["gate"] | {metric: {"value": value, "low": value, "high": value}}
-    trained = trained or of_other_data(road.trained)
-    inputs = {name: item.model_dump() for name, item in road.evaluated.manifest.inputs.items()}
-    figures = road.evaluated.manifest.figures | {"gate": gate, "sample": sample}
-    evaluated = republished(road.evaluated, figures=figures, inputs=inputs | linked(trained=trained))
-    return release_of(trained, evaluated)
-
-
 def serve(release: Artifact, **intent: Any) -> Deployment:
     """Make the release the champion of its recipe, by a promotion or by another `intent`."""
     log = DeploymentLog(release.store)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.polynomial.polynomial import polypow
 
-from pipeline.evaluation.champions import Best
-from pipeline.evaluation.promotion_gate import make_decision
+from pipeline.evaluation.promotion_gate import Compared, make_decision
+from pipeline.evaluation.rivals import Rivals
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.checks import Check
@@ -24,14 +24,14 @@ def judged(
     new_texts: Mapping[str, float] | None = None,
     behaviour: Mapping[str, float] | None = None,
     champion: Artifact | None = None,
-    best: Best | None = None,
+    rivals: Rivals | None = None,
 ) -> Decision:
     """Return the decision on a model that is perfect except for these figures and comparisons."""
     tested = dict.fromkeys(recipe.metrics, 1.0) | (test or {})
     new = tested | (new_texts or {})
     rates = dict.fromkeys(recipe.gate.behaviour, 1.0) | (behaviour or {})
     figures = evaluation(tested, new_texts=new, behaviour=rates)
-    return make_decision(recipe, figures, compared, champion, best or Best())
+    return make_decision(recipe, figures, Compared(compared), champion, rivals)
 
 
 def with_margin(recipe: Recipe, margin: float) -> Recipe:

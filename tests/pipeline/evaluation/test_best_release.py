@@ -21,7 +21,6 @@ from tests.support.gate_releases import (
     of_other_data,
     own_copy,
     release_of,
-    release_that_reached,
     republished,
     serve,
     without_numbers,
@@ -40,17 +39,16 @@ def own(reviews: Road, tmp_path: Path) -> Road:
     return held_to(own_copy(reviews, tmp_path), LOW)
 
 
-def served(road: Road, *values: float, worst: Callable[[Artifact], Artifact] = republished) -> list[Artifact]:
-    """Return releases that were served in turn, each with its gate metric; the first has the weights of `worst`."""
-    models = [worst(road.trained), *(republished(road.trained) for _ in values[1:])]
-    releases = [release_that_reached(road, value, trained=model) for value, model in zip(values, models, strict=True)]
+def served(road: Road, count: int, worst: Callable[[Artifact], Artifact] = of_other_data) -> list[Artifact]:
+    """Return releases of equal models that were served in turn; the first has the weights of `worst`."""
+    releases = [release_of(how(road.trained)) for how in (worst, *[of_other_data] * (count - 1))]
     for release in releases:
         serve(release)
     return releases
 
 
 def test_best_release_before_the_champion_is_compared_with_too(own: Road) -> None:
-    best, _, champion = served(own, 0.9, 0.8, 0.7)
+    best, _, champion = served(own, 3)
     evaluated = challenger(own, 0, 0)
     decided = decide(own.job, evaluated, champion)
     decision = read_decision(decided)
@@ -69,8 +67,8 @@ def test_model_served_before_is_not_compared_with_itself(own: Road, whose: str) 
     evaluated = challenger(own, 0, 0)
     models = {name: of_other_data(own.trained) for name in ("the champion", "another")}
     models["the challenger"] = own.job.store.open(str(evaluated.input_ref("trained")))
-    for value, name in ((0.9, whose), (0.8, "another"), (0.7, "the champion")):
-        release = release_that_reached(own, value, trained=models[name])
+    for name in (whose, "another", "the champion"):
+        release = release_of(models[name])
         serve(release)
         if name == "another":
             other = release
@@ -78,13 +76,13 @@ def test_model_served_before_is_not_compared_with_itself(own: Road, whose: str) 
 
 
 def test_champions_own_model_asks_nobody(own: Road) -> None:
-    served(own, 0.9, 0.7)
+    served(own, 2)
     decision = decide_on(own, release_of(own.trained))
     assert (decision.best, compared(decision)) == (None, [])
 
 
 def test_barred_model_asks_nobody(own: Road) -> None:
-    served(own, 0.9, 0.7)
+    served(own, 2)
     decision = decide_on(own, with_validation(own, sample=False))
     assert (decision.best, len(compared(decision))) == (None, 1)
 
@@ -93,7 +91,7 @@ def test_barred_model_asks_nobody(own: Road) -> None:
 def test_best_that_cannot_answer_is_named_and_stops_nothing(
     how: Callable[[Artifact], Artifact], own: Road, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost, champion = served(own, 0.9, 0.7, worst=how)
+    lost, champion = served(own, 2, worst=how)
     decided = decide(own.job, challenger(own, 0, 0), champion)
     decision = read_decision(decided)
     assert decision.promote

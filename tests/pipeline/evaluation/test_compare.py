@@ -44,7 +44,7 @@ def test_compare_judges_the_lower_end_of_the_interval(wins: int, losses: int, ro
         {"value": (wins - losses) / rows, "low": low / rows, "high": high / rows}
     )
     assert check.value == found.low
-    assert (check.kind, check.bound, check.miss) == ("comparison", -0.02, None)
+    assert (check.kind, check.bound, check.rows, check.fewest) == ("comparison", -0.02, rows, 100)
     assert check.passed == (low / rows >= -0.02)
     assert check.name == f"accuracy against the champion ({(wins - losses) / rows:+.4f}), at worst"
 
@@ -77,16 +77,18 @@ def test_compare_follows_the_exact_lower_end(wins: int, losses: int, rows: int) 
     assert not compare(strict, *sides, "champion").passed
 
 
-@pytest.mark.parametrize(("rival", "whom"), [("champion", "the champion"), ("best", "the best before it")])
-def test_compare_needs_thirty_rows(rival: RivalName, whom: str) -> None:
+@pytest.mark.parametrize("rival", ["champion", "best"])
+def test_compare_needs_thirty_rows(rival: RivalName) -> None:
     for recipe, rows in product((REVIEWS, PAIRS), (29, 30)):
         scores = np.linspace(0, 5, rows) if recipe is PAIRS else np.arange(rows) % 2
         check = compare(with_margin(recipe, 0.5), scores, scores, scores, rival)
         decision = judged(recipe, check)
         assert check.passed == decision.promote == (rows == 30)
         if rows == 29:
+            assert decision.needs_person
             assert decision.reason == (
-                f"Refused: 29 gate rows say too little of {whom}: at least 30 are needed (data.gate_share)."
+                "Refused: there are only 29 gate rows, and the comparison needs 30; a person must approve the model (a "
+                "larger data.gate_share gives more rows to later models)."
             )
 
 
@@ -95,6 +97,23 @@ def test_compare_asks_for_rows_enough_for_the_margin() -> None:
     for rows, margin, passes in ((30, 0.06, False), (30, 0.07, True), (200, 0.009, False), (200, 0.011, True)):
         check = compare(with_margin(REVIEWS, margin), *won_and_lost(0, 0, rows), "champion")
         assert check.passed == passes
+        assert judged(REVIEWS, check).needs_person == (not passes)
+
+
+@TWENTY_DRAWS
+@given(st.floats(0.004, 0.06))
+def test_equal_models_pass_on_the_rows_that_are_needed(margin: float) -> None:
+    needed = task_of(REVIEWS).rows_needed(margin)
+    enough, fewer = (won_and_lost(0, 0, rows) for rows in (needed, needed - 1))
+    assert compare(with_margin(REVIEWS, margin), *enough, "champion").passed
+    assert not compare(with_margin(REVIEWS, margin), *fewer, "champion").passed
+
+
+def test_compare_without_a_row_needs_a_person() -> None:
+    for recipe in (REVIEWS, PAIRS):
+        decision = judged(recipe, compare(recipe, *(np.zeros(0, dtype=int),) * 3, "champion", 400))
+        assert (decision.promote, decision.needs_person) == (False, True)
+        assert decision.reason.startswith("Refused: only 0 of 400 gate rows were held out of training for every")
 
 
 @pytest.mark.parametrize("nothing", [2.5, math.nan], ids=["constant", "NaN"])

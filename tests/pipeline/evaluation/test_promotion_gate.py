@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline.evaluation.champions import Best
 from pipeline.evaluation.promotion_gate import compare
+from pipeline.evaluation.rivals import Rivals
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
@@ -135,8 +136,9 @@ def passed_comparison(rival: RivalName) -> Check:
 
 
 def test_decision_names_release_best_and_notes(release: Artifact) -> None:
-    best = Best(replace(release, ref="release/nsmc/1/1"), np.zeros(300), ("One was lost.", "Another, too."))
-    decision = judged(REVIEWS, passed_comparison("champion"), champion=release, best=best)
+    best = replace(release, ref="release/nsmc/1/1")
+    rivals = Rivals(pd.DataFrame(), np.zeros(0), best=best, notes=("One was lost.", "Another, too."))
+    decision = judged(REVIEWS, passed_comparison("champion"), champion=release, rivals=rivals)
     assert decision.champion == release.ref
     assert decision.best == "release/nsmc/1/1"
     assert decision.notes == ("One was lost.", "Another, too.")

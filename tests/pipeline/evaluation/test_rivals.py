@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,17 @@ import pytest
 
 from pipeline.errors import ArtifactError, BaseModelError, BrokenModelError, RefusedError, StoreError
 from pipeline.evaluation import champions
-from pipeline.evaluation.champions import Best, Rival, find_best, load_rival, validation_of
-from pipeline.evaluation.promotion_gate import bar_challenger, compare_with_rivals, gate_rows, is_same_model
+from pipeline.evaluation.answer_cache import AnswerCache
+from pipeline.evaluation.champions import Rival, load_rival, predictions_of, validation_of
+from pipeline.evaluation.earlier_releases import find_rivals
+from pipeline.evaluation.promotion_gate import Compared, bar_challenger, compare_with_rivals, is_same_model
+from pipeline.evaluation.rivals import Rivals, gate_rows
+from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.checks import Check, check_document
-from tests.support.families import Parrot, family, made, serve
+from pipeline.store.checks import ComparisonCheck, check_document
+from tests.support.families import TASK, Parrot, family, gate_table, made
 from tests.support.verdicts import with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -46,7 +52,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Load:
             loaded.append(release.ref)
             return Parrot(recipe, outputs[release.ref])
 
-        monkeypatch.setattr(champions, "_load", parrot)
+        monkeypatch.setattr(champions, "load_model", parrot)
         return loaded
 
     return load
@@ -59,14 +65,15 @@ def test_rival_returns_the_outputs_of_its_model(store: Store) -> None:
     outputs = sure(0, 1, 1, 0)
     rival = Rival(family(store).release, Parrot(REVIEWS, outputs))
     assert rival.answer(ROWS) is outputs
-    scores = np.array([0.5, 4.5, 2.0, 1.0])
-    assert Rival(rival.release, Parrot(PAIRS, scores)).answers(PAIRS, ROWS) is scores
 
 
-def test_rival_and_best_are_immutable(store: Store) -> None:
-    for item, name in ((Rival(family(store).release, Parrot(REVIEWS, sure(0))), "model"), (Best(), "answers")):
-        with pytest.raises(FrozenInstanceError):
-            setattr(item, name, None)
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [(Rival(None, Parrot(REVIEWS, sure(0))), "model"), (Rivals(ROWS, np.ones(4)), "best"), (Compared(), "checks")],  # type: ignore[arg-type]
+)
+def test_rivals_are_immutable(item: Any, name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(item, name, None)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +85,20 @@ def test_rival_and_best_are_immutable(store: Store) -> None:
         (("bad", "good"), [-1, -1, -1, -1]),
     ],
 )
-def test_rival_answers_with_todays_label_numbers(store: Store, labels: tuple[str, str], expected: list[int]) -> None:
-    theirs = REVIEWS.model_copy(update={"labels": labels})
+def test_predictions_have_todays_label_numbers(
+    store: Store, load: Load, tmp_path: Path, labels: tuple[str, str], expected: list[int]
+) -> None:
+    release = family(store, fields=TASK | {"labels": labels}).release
     # Not a permutation of the identity: of each row, the highest counts.
-    outputs = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.6, 0.4]])
-    answers = Rival(family(store).release, Parrot(theirs, outputs)).answers(REVIEWS, ROWS)
-    assert answers.tolist() == expected
+    load((release, np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.6, 0.4]])))
+    assert predictions_of(REVIEWS, release, ROWS, AnswerCache(tmp_path)).tolist() == expected
+
+
+def test_predictions_of_a_regression_are_its_scores(store: Store, load: Load, tmp_path: Path) -> None:
+    release = family(store, fields={"kind": "regression", "labels": []}).release
+    scores = np.array([0.5, 4.5, 2.0, 1.0])
+    load((release, scores))
+    assert predictions_of(PAIRS, release, ROWS, AnswerCache(tmp_path)).tolist() == scores.tolist()
 
 
 @pytest.mark.parametrize(
@@ -102,14 +117,13 @@ def test_rival_answers_with_todays_label_numbers(store: Store, labels: tuple[str
 )
 def test_rival_that_cannot_answer_is_an_unreadable_champion(store: Store, error: Exception) -> None:
     rival = Rival(family(store).release, Parrot(REVIEWS, error))
-    for ask in (lambda: rival.answer(ROWS), lambda: rival.answers(REVIEWS, ROWS)):
-        with pytest.raises(ArtifactError) as caught:
-            ask()
-        assert str(caught.value) == (
-            f"the champion {rival.release.ref} cannot be read ({error}); roll back to a readable deployment "
-            "(saebyeok rollback), or restore the store"
-        )
-        assert caught.value.__cause__ is error
+    with pytest.raises(ArtifactError) as caught:
+        rival.answer(ROWS)
+    assert str(caught.value) == (
+        f"the champion {rival.release.ref} cannot be read ({error}); roll back to a readable deployment "
+        "(saebyeok rollback), or restore the store"
+    )
+    assert caught.value.__cause__ is error
 
 
 @pytest.mark.parametrize("error", [StoreError("away"), RefusedError("no")], ids=lambda error: type(error).__name__)
@@ -137,7 +151,7 @@ def test_champion_that_cannot_be_loaded_stops_the_gate(store: Store, monkeypatch
     def lost(*_: Any) -> None:
         raise FileNotFoundError("no weights")
 
-    monkeypatch.setattr(champions, "_load", lost)
+    monkeypatch.setattr(champions, "load_model", lost)
     with pytest.raises(ArtifactError, match="cannot be read"):
         load_rival(REVIEWS, family(store).release)
 
@@ -148,83 +162,6 @@ def test_release_has_the_validation_of_its_training(store: Store) -> None:
     bare = made(store, "release")
     with pytest.raises(ArtifactError, match=rf"the champion {bare.ref} cannot be read .*without an input 'trained'"):
         validation_of(bare)
-
-
-# --- the best release before the champion ---
-
-
-def best_of(store: Store, recipe: Recipe = SAMPLE, known: set[str] | None = None) -> Best:
-    return find_best(recipe, store, known or set(), ROWS)
-
-
-def test_best_has_the_highest_first_metric(store: Store, load: Load) -> None:
-    low, high, champion = (
-        family(store, reached={"accuracy": accuracy, "f1": f1}).release
-        for accuracy, f1 in ((0.7, 0.9), (0.9, 0.7), (0.95, 0.95))
-    )
-    serve(low, high, champion)
-    loaded = load((low, sure(0, 0, 0, 0)), (high, sure(1, 0, 1, 0)))
-    best = best_of(store)
-    assert best.release is not None
-    assert best.release.ref == high.ref
-    assert best.answers.tolist() == [1, 0, 1, 0]
-    assert best.notes == ()
-    assert loaded == [high.ref]
-
-
-@pytest.mark.parametrize(("recipe", "place"), [(SAMPLE, 0), (REVIEWS, 1)])
-def test_best_is_of_the_same_data(store: Store, load: Load, recipe: Recipe, place: int) -> None:
-    earlier = [family(store, sample=sample, reached={"accuracy": 0.9}).release for sample in (True, False)]
-    serve(*earlier, family(store).release)
-    loaded = load(*((release, sure(0, 0, 0, 1)) for release in earlier))
-    assert best_of(store, recipe).release == earlier[place]
-    assert loaded == [earlier[place].ref]
-
-
-def test_known_models_are_skipped_without_loading(store: Store, load: Load) -> None:
-    known, other, champion = (family(store, reached={"accuracy": value}) for value in (0.9, 0.8, 0.7))
-    serve(known.release, other.release, champion.release)
-    loaded = load((other.release, sure(0, 0, 0, 0)))
-    best = best_of(store, known={known.trained.ref, "train/nsmc/another"})
-    assert best.release == other.release
-    assert loaded == [other.release.ref]
-
-
-def test_best_that_cannot_answer_leaves_a_note(store: Store, load: Load) -> None:
-    broken, next_best, champion = (family(store, reached={"accuracy": value}).release for value in (0.9, 0.8, 0.7))
-    serve(broken, next_best, champion)
-    loaded = load((broken, BrokenModelError("NaN")), (next_best, sure(0, 0, 0, 0)))
-    best = best_of(store)
-    assert best.release == next_best
-    assert best.notes == (f"the earlier release {broken.ref} cannot be read (NaN); the model was not compared with it",)
-    assert loaded == [broken.ref, next_best.ref]
-
-
-def test_without_a_readable_release_only_notes_remain(store: Store, load: Load) -> None:
-    broken = family(store, reached={"accuracy": 0.9}).release
-    serve(broken, family(store).release)
-    load((broken, ValueError("torn")))
-    best = best_of(store)
-    assert (best.release, best.answers, len(best.notes)) == (None, None, 1)
-    assert "torn" in best.notes[0]
-
-
-def test_notes_of_the_ranking_are_kept(store: Store, load: Load) -> None:
-    without, ranked = family(store).release, family(store, reached={"accuracy": 0.5}).release
-    serve(without, ranked, family(store).release)
-    load((ranked, sure(0, 0, 0, 0)))
-    best = best_of(store)
-    assert best.release == ranked
-    (note,) = best.notes
-    assert note.startswith(f"the earlier release {without.ref} cannot be read (")
-
-
-def test_unreachable_store_is_no_note(store: Store, load: Load) -> None:
-    release = family(store, reached={"accuracy": 0.9}).release
-    serve(release, family(store).release)
-    load((release, StoreError("away")))
-    with pytest.raises(StoreError, match="away"):
-        best_of(store)
 
 
 # --- comparisons ---
@@ -315,9 +252,6 @@ def test_model_trained_before_the_champion_is_barred(store: Store) -> None:
     assert bar_challenger(REVIEWS, bare, second.release) is None
 
 
-TASK = {"kind": "classification", "objective": None, "labels": ["negative", "positive"]}
-
-
 @pytest.mark.parametrize(
     ("changes", "known", "wanted"),
     [
@@ -362,39 +296,46 @@ def test_champion_of_the_same_task_is_compared(store: Store, recipe: Recipe, fie
     assert bar_challenger(recipe, family(store).evaluated, family(store, fields=fields).release) is None
 
 
-def compared(store: Store, load: Load, champion: Artifact, best: Best | None = None, **options: Any) -> list[Check]:
-    """Return the comparisons of a model that wins 12 of 300 gate rows against `champion`."""
+def compared(job: Job, load: Load, champion: Artifact, **rivals: Any) -> Compared:
+    """Return the comparison of a model that wins 12 of 300 gate rows against `champion`."""
     labels, ours, theirs = won_and_lost(12, 0, 300)
     load((champion, sure(*theirs)))
-    table = pd.DataFrame({"text": "a", "label": labels, "prediction": ours})
-    evaluated = family(store, gate=table, **options).evaluated
-    return compare_with_rivals(with_margin(REVIEWS, 0.02), evaluated, champion, best or Best())
+    evaluated = family(job.store, sample=False, gate=gate_table(labels, ours)).evaluated
+    found = replace(find_rivals(job, evaluated, champion), **rivals)
+    return compare_with_rivals(job, evaluated, champion, found)
 
 
-def test_champion_and_best_are_compared(store: Store, load: Load) -> None:
+@pytest.fixture
+def job(make_job: Callable[..., Job]) -> Job:
+    return make_job(with_margin(REVIEWS, 0.02))
+
+
+def test_champion_and_best_are_compared(job: Job, load: Load) -> None:
     _, _, worse = won_and_lost(3, 0, 300)
-    first, second = compared(store, load, family(store).release, Best(family(store).release, worse))
+    best, champion = (family(job.store, sample=False).release for _ in range(2))
+    found = compared(job, load, champion, best=best, answers=worse)
+    first, second = found.checks
+    assert isinstance(first, ComparisonCheck)
     assert first.name == "accuracy against the champion (+0.0400), at worst"
     assert second.name == "accuracy against the best before it (+0.0100), at worst"
     assert first.value > second.value
     assert first.passed
     assert second.passed
+    assert (first.rows, first.gate_rows, first.fewest) == (300, 300, 100)
+    assert [(item.model, round(item.value, 3), item.held_out) for item in found.scores] == [
+        ("challenger", 1.0, 1.0),
+        ("champion", 0.96, 1.0),
+    ]
+    assert found.scores[1].ref == champion.ref
 
 
-def test_without_a_best_only_the_champion_is_compared(store: Store, load: Load) -> None:
-    (check,) = compared(store, load, family(store).release)
+def test_without_a_best_only_the_champion_is_compared(job: Job, load: Load) -> None:
+    (check,) = compared(job, load, family(job.store, sample=False).release).checks
     assert check.name == "accuracy against the champion (+0.0400), at worst"
 
 
-def test_without_a_champion_nothing_is_compared(store: Store) -> None:
-    assert compare_with_rivals(REVIEWS, family(store).evaluated, None, Best()) == []
-
-
-def test_champions_own_model_is_not_compared(store: Store, load: Load) -> None:
-    champion = family(store)
-    assert compared(store, load, champion.release, trained=champion.trained) == []
-
-
-def test_barred_model_is_compared_with_nobody(store: Store, load: Load) -> None:
-    (check,) = compared(store, load, family(store, cutoff="2026-03-03").release, cutoff="2026-03-01")
-    assert check.name == "days of data ahead of the champion's"
+def test_unreadable_champion_is_not_compared(job: Job, load: Load) -> None:
+    champion = family(job.store, sample=False)
+    shutil.rmtree(Path(job.store.uri) / champion.trained.ref)
+    with pytest.raises(ArtifactError, match=rf"the champion {champion.release.ref} cannot be read"):
+        compared(job, load, champion.release)

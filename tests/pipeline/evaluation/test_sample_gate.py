@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.behavioural_tests import run_checklist
-from pipeline.evaluation.champions import Best
-from pipeline.evaluation.promotion_gate import make_decision
+from pipeline.evaluation.promotion_gate import Compared, make_decision
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.sample import write_sample
@@ -59,7 +58,7 @@ def failed(recipe: Recipe, test: pd.DataFrame, reply: Callable[[pd.DataFrame], n
         "test_without_train_texts": task_of(recipe).intervals(test["label"].to_numpy(), reply(test)),
         "behaviour": run_checklist(recipe, cast("Trained", Dull(reply))).figures,
     }
-    decision = make_decision(recipe, EvaluationFigures.model_validate(figures), (), None, Best())
+    decision = make_decision(recipe, EvaluationFigures.model_validate(figures), Compared(), None, None)
     kinds = {check.kind for check in decision.checks if not check.passed}
     assert decision.promote == (not kinds)
     return kinds

@@ -55,7 +55,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             texts.append(rows["text"].tolist())
             return np.eye(2)[[1, 0, 1, 1][: len(rows)]]
 
-    monkeypatch.setattr(champions, "_load", lambda recipe, _: Listening(recipe, None))
+    monkeypatch.setattr(champions, "load_model", lambda recipe, _: Listening(recipe, None))
     return texts
 
 
@@ -160,6 +160,6 @@ def test_recipe_of_the_champion_names_its_labels(
     def load(recipe: Recipe, release: Artifact) -> Parrot:
         return Parrot(turned, np.eye(2)[[0, 1, 0, 1]])
 
-    monkeypatch.setattr(champions, "_load", load)
+    monkeypatch.setattr(champions, "load_model", load)
     (measure,) = try_champion(job, champion_of(job), [arrive("a.txt")]).values()
     assert measure.found == "100.0% right"

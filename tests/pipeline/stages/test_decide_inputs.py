@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipeline.evaluation import champions
@@ -18,7 +18,7 @@ from pipeline.stages import decide as stage
 from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, read_decision
-from tests.support.families import Family, Parrot, family, serve
+from tests.support.families import Family, Parrot, family, gate_table, serve
 from tests.support.made_figures import evaluation
 
 REVIEWS = load_recipe("nsmc", "embedded")
@@ -37,7 +37,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
     def render(recipe: Recipe, run: str, decision: Decision, evaluated: Artifact) -> str:
         return f"{recipe.name} {run} {decision.promote} {evaluated.ref}"
 
-    monkeypatch.setattr(champions, "_load", parrot)
+    monkeypatch.setattr(champions, "load_model", parrot)
     monkeypatch.setattr(stage, "render_report", render)
 
 
@@ -54,7 +54,7 @@ def evaluated(store: Store, accuracy: float = 0.9, **options: Any) -> Family:
         store,
         sample=False,
         figures=evaluation({"accuracy": accuracy, "f1": 0.9}, behaviour=rates, sample=False),
-        gate=pd.DataFrame({"text": "a", "label": labels, "prediction": labels}),
+        gate=gate_table(labels, labels),
         **options,
     )
 
@@ -157,8 +157,8 @@ def test_without_a_champion_earlier_releases_do_not_count(job: Job) -> None:
 
 
 def test_notes_are_logged_and_kept(job: Job, caplog: pytest.LogCaptureFixture) -> None:
-    unreadable, champion = family(job.store, sample=False), family(job.store, sample=False)
-    serve(unreadable.release, champion.release)
+    unreadable, champion = earlier(job.store, 0.9, 0.8)
+    shutil.rmtree(unreadable.trained.path)
     decision = read_decision(decide(job, evaluated(job.store).evaluated, champion.release))
     (note,) = decision.notes
     assert unreadable.release.ref in note

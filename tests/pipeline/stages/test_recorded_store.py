@@ -53,6 +53,7 @@ def recorded(settings: Settings, store: Store) -> Store:
     return store
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_stage_reuses_recorded_artifact(recipe: str, recorded: Store, settings: Settings) -> None:
     # The first decision was made before there was a champion.

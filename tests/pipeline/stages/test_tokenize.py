@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.overlap import near_key
-from pipeline.data.splits import TRAIN_SPLITS, split_of, split_rows
+from pipeline.data.splits import TRAIN_SPLITS, held_out, split_of, split_rows
 from pipeline.errors import BaseModelError, DataError, RefusedError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
@@ -274,10 +274,14 @@ COPIES = st.text("가나다 !ㅋ", min_size=1, max_size=6)
 
 
 def sides_of(texts: list[str]) -> dict[str, str]:
-    """Return the side of each text in a file of these texts and of one text that is certain to be on each side."""
-    sure = {split_of((text,), REVIEWS.data): text for text in (f"확실한 글 {number}" for number in range(200))}
-    rows = pd.DataFrame({"text": [*sure.values(), *texts]})
-    return {text: side for side, part in split_rows(REVIEWS, rows).items() for text in part["text"]}
+    """Return the side of each text in a file of these texts and of some that are certain to be on each side."""
+    sides = split_rows(REVIEWS, with_each_side(texts))
+    return {text: side for side, part in sides.items() for text in part["text"]}
+
+
+def with_each_side(texts: list[str]) -> pd.DataFrame:
+    """Return rows of these texts and of others, which fill every side of a split."""
+    return pd.DataFrame({"text": [*(f"확실한 글 {number}" for number in range(200)), *texts]})
 
 
 @settings(deadline=None)
@@ -295,6 +299,21 @@ def test_near_copies_are_on_the_side_that_uses_most(texts: list[str]) -> None:
 def test_held_out_rows_were_held_out_from_any_part_of_the_data(texts: list[str], later: list[str]) -> None:
     before, after = sides_of(texts), sides_of(texts + later)
     assert {text for text in texts if after[text] == "gate"} <= {text for text in texts if before[text] == "gate"}
+
+
+@settings(deadline=None)
+@given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20), st.sampled_from([0.03, 0.1, 0.3]))
+def test_held_out_gate_rows_are_gate_rows_of_every_such_training(
+    texts: list[str], later: list[str], share: float
+) -> None:
+    # Today's share is 0.3. An earlier model had another share and knew a part of today's rows.
+    today, then = (small_recipe("nsmc", data__gate_share=gate) for gate in (0.3, share))
+    gate = split_rows(today, with_each_side(texts + later))["gate"]
+    expected = set(split_rows(then, with_each_side(texts))["gate"]["text"]) & set(texts)
+    counted = set(gate["text"][held_out(today, gate, share)])
+    assert counted & set(texts) <= expected
+    if not later:
+        assert counted & set(texts) == expected & set(gate["text"])
 
 
 def test_near_copies_are_never_on_two_sides() -> None:

@@ -35,7 +35,7 @@ def test_records_are_strict() -> None:
 def test_decision_is_read_as_it_was_written(store: Store) -> None:
     written = decision(champion="release/nsmc/k/1", compared=True).model_copy(update={"notes": ("One was lost",)})
     document = json.loads(written.model_dump_json())
-    assert list(document) == ["format", "promote", "champion", "best", "notes", "checks"], (
+    assert list(document) == ["format", "promote", "champion", "best", "notes", "checks", "scores"], (
         "no sentence about the checks"
     )
     assert read_decision(published(store, written.model_dump_json().encode())) == written

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,8 +17,7 @@ from pydantic import ValidationError
 from pipeline.errors import ArtifactError, ConflictError, NewerFormatError, RefusedError, StoreError
 from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import Deployment, DeploymentLog, rank_served, served_on
-from tests.support.families import family, made, serve
+from pipeline.store.deployments import Deployment, DeploymentLog, served_on
 from tests.support.stores import run_together
 from tests.support.strict import check_strict
 
@@ -417,84 +414,3 @@ def test_a_record_says_when_it_was_made(store: Store) -> None:
     before = datetime.now(UTC)
     made = log_of(store, A).get(1)
     assert before <= made.created <= datetime.now(UTC)
-
-
-# --- the releases before the live one, best first ------------------------------------------------
-
-
-def ranked(store: Store, *, sample: bool = True) -> tuple[list[str], list[str]]:
-    """Return the refs of the earlier releases by accuracy, and the notes."""
-    notes = ["an earlier note"]
-    found = rank_served(store, "nsmc", "accuracy", sample=sample, notes=notes)
-    assert notes.pop(0) == "an earlier note"
-    return [item.ref for item in found], notes
-
-
-def reached(store: Store, *values: float, **options: Any) -> list[Artifact]:
-    """Return releases that were served in turn, each with its accuracy; the last is the champion."""
-    releases = [family(store, reached={"accuracy": value, "f1": 1 - value}, **options).release for value in values]
-    serve(*releases)
-    return releases
-
-
-def test_earlier_releases_are_ranked_by_metric(store: Store) -> None:
-    assert ranked(store) == ([], [])
-    low, high, equal, _ = reached(store, 0.7, 0.9, 0.7, 0.95)
-    assert ranked(store) == ([high.ref, low.ref, equal.ref], [])
-
-
-def test_champion_alone_has_nothing_before_it(store: Store) -> None:
-    reached(store, 0.9)
-    assert ranked(store) == ([], [])
-
-
-def test_ranking_takes_one_kind_of_data(store: Store) -> None:
-    sample, real = (reached(store, 0.9, sample=kind)[0] for kind in (True, False))
-    reached(store, 0.5)
-    assert ranked(store, sample=True) == ([sample.ref], [])
-    assert ranked(store, sample=False) == ([real.ref], [])
-
-
-def test_ranking_leaves_nan_and_pruned_releases_out_silently(store: Store) -> None:
-    _, pruned, bare, low, _ = reached(store, math.nan, 0.9, 0.8, 0.1, 0.5)
-    store.prune(pruned)
-    store.prune(bare.input("evaluated"))
-    assert ranked(store) == ([low.ref], [])
-
-
-@pytest.mark.parametrize("lost", ["release", "evaluated", "figures", "input"])
-def test_ranking_names_unreadable_releases(store: Store, lost: str) -> None:
-    if lost == "figures":
-        gone = made(store, "release", evaluated=made(store, "evaluate"))
-    elif lost == "input":
-        gone = made(store, "release")
-    else:
-        gone = family(store, reached={"accuracy": 0.9}).release
-        shutil.rmtree(gone.path if lost == "release" else gone.input("evaluated").path)
-    serve(gone)
-    low, _ = reached(store, 0.2, 0.5)
-    refs, (note,) = ranked(store)
-    assert refs == [low.ref]
-    assert note.startswith(f"the earlier release {gone.ref} cannot be read (")
-    assert note.endswith("); the model was not compared with it")
-
-
-def test_ranking_of_a_damaged_log_is_a_note(store: Store) -> None:
-    reached(store, 0.9, 0.8)
-    record = Path(store.uri) / "deployments" / "000001.json"
-    record.write_text("{")
-    refs, (note,) = ranked(store)
-    assert refs == []
-    assert note.startswith(f"the deployment log cannot be read ({record} is damaged: ")
-    assert note.endswith("); the model was not compared with earlier releases")
-
-
-def test_ranking_of_an_unreachable_store_raises(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    reached(store, 0.9, 0.8)
-
-    def away(_: Store, ref: str) -> None:
-        raise StoreError(f"{ref}: away")
-
-    monkeypatch.setattr(Store, "open", away)
-    with pytest.raises(StoreError, match="away"):
-        ranked(store)
