@@ -28,9 +28,10 @@ from typing import Any
 
 from benchmarks.ways import Bench, Way, agreement, serving
 from pipeline.cli.options import overrides
+from pipeline.config_file import ROOT
 from pipeline.errors import ArtifactError
 from pipeline.job import keep_libraries_home, open_job, open_store
-from pipeline.settings import ROOT, load_settings
+from pipeline.settings import load_settings
 from pipeline.stages.running import run_stage
 from pipeline.stages.stage import STAGES
 from pipeline.store.artifacts import Artifact, Store

@@ -20,8 +20,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from pipeline.config_file import ROOT
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import ROOT, library_environment
+from pipeline.settings import library_environment
 from pipeline.training.batch_threads import Batch, BatchThreads
 
 #: Threads that share a batch, threads that share each matrix product (0: one per core), and OpenMP's wait policy.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cut import first_rows
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.tasks.registry import task_of
 
 SIDES = ("ours", "usual")

@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import ROOT, library_environment
+from pipeline.config_file import ROOT
+from pipeline.settings import library_environment
 from tests.support.wandb_http import ERROR, HANG, REFUSE
 from tests.support.wandb_server import KEY, wandb_server
 

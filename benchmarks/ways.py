@@ -21,7 +21,8 @@ import httpx
 import psutil
 
 from benchmarks.rivals.engine import open_engine
-from pipeline.settings import ROOT, library_environment
+from pipeline.config_file import ROOT
+from pipeline.settings import library_environment
 
 #: Number of texts to compare with the engine, and the minimum share of equal labels: other batches and fp32 differ.
 CHECKED, AGREEMENT = 64, 0.8

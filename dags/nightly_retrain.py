@@ -28,6 +28,7 @@ from pipeline.job import OVERRIDES
 from pipeline.recipes.files import read_toml
 from pipeline.recipes.schema import ModelSpec, TrainSpec
 from pipeline.recipes.strict_model import Strict
+from pipeline.settings import load_settings
 from pipeline.stages.running import run_deploy
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE
 from pipeline.store.decisions import read_decision
@@ -41,10 +42,10 @@ from wiring import (
     alert,
     artifact_url,
     champion_asset,
-    daily,
     make,
     make_told,
     recipe_paths,
+    scheduled,
     skip,
     task_job,
     with_host,
@@ -52,8 +53,7 @@ from wiring import (
 
 log = logging.getLogger(__name__)
 
-#: Queue and pool of the tasks that use a GPU if there is one.
-GPU = "gpu"
+SETTINGS = load_settings()
 RECIPES = recipe_paths()
 #: Runs that may be active at the same time; all but one of them usually wait for an approval.
 RUNS = 16
@@ -88,6 +88,8 @@ def override(name: str, title: str, description: str) -> Param:
     section, field = OVERRIDES[name].split(".")
     models: dict[str, type[Strict]] = {"model": ModelSpec, "train": TrainSpec}
     schema = models[section].model_json_schema()["properties"][field]
+    # The recipe's value is the default of an empty field, not the schema's.
+    schema.pop("default", None)
     if schema["type"] == "number":
         # The form's number field steps by 1 and rejects 5e-5. A text field with examples accepts it.
         schema |= {"type": ["null", "string", "number"], "pattern": NUMBER, "examples": ["1e-5", "5e-5", "5e-4"]}
@@ -196,7 +198,7 @@ def tokenize(recipe: str, validated: str) -> str:
     return make(task_job(recipe), TOKENIZE, validated)
 
 
-@task(queue=GPU, pool=GPU)
+@task(queue=SETTINGS.gpu_queue, pool=SETTINGS.gpu_pool)
 @airflow_errors()
 def train(recipe: str, tokenized: str) -> str:
     """Fine-tune the base model, on CUDA if available, and keep the epoch with the best validation metric.
@@ -206,7 +208,7 @@ def train(recipe: str, tokenized: str) -> str:
     return make(task_job(recipe), TRAIN, tokenized)
 
 
-@task(queue=GPU, pool=GPU)
+@task(queue=SETTINGS.gpu_queue, pool=SETTINGS.gpu_pool)
 @airflow_errors()
 def evaluate(recipe: str, validated: str, tokenized: str, trained: str) -> str:
     """Predict the held-out test file and the gate split, and compute the metrics with 95% intervals."""
@@ -262,7 +264,7 @@ The question shows the checks of the gate and links to the report. *Reject*, or 
 """
 
 
-@task(queue=GPU, pool=GPU)
+@task(queue=SETTINGS.gpu_queue, pool=SETTINGS.gpu_pool)
 @airflow_errors()
 def export(recipe: str, validated: str, trained: str, evaluated: str, decided: str) -> str:
     """Export to fused ONNX (int8 for the CPU, fp16 for CUDA) and compare both with the trained model.
@@ -313,7 +315,7 @@ def retrain(recipe: str) -> None:
 
 
 @dag(
-    schedule=daily("03:00"),
+    schedule=scheduled(),
     # No start_date: with one, unpausing would immediately run the last missed interval.
     catchup=False,
     # A run that waits for an approval must not delay the next one. `max_active_tis_per_dag` keeps two runs from doing

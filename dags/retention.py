@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import dag, task
 
-from wiring import TASK_DEFAULTS, airflow_errors, daily, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, scheduled, task_settings
 
 
 @task
@@ -30,7 +30,7 @@ def prune() -> int:
 
 @dag(
     # At noon, long after the nightly run has ended.
-    schedule=daily("12:00"),
+    schedule=scheduled("0 12 * * *"),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

@@ -16,7 +16,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
 from pipeline.errors import RejectedDataError, SaebyeokError
-from pipeline.job import OVERRIDES, Job, day_in_seoul, is_by_hand, keep_libraries_home, open_job
+from pipeline.job import OVERRIDES, Job, day_of, is_by_hand, keep_libraries_home, open_job
 from pipeline.recipes.files import recipe_directories, recipe_files
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.running import build
@@ -38,11 +38,11 @@ def recipe_paths() -> dict[str, Path]:
     return recipe_files(recipe_directories(load_settings().recipes))
 
 
-def daily(clock: str) -> CronTriggerTimetable:
-    """Return the schedule: every day at `clock` (such as 03:00) in Seoul."""
-    hour, minute = map(int, clock.split(":"))
+def scheduled(cron: str | None = None) -> CronTriggerTimetable:
+    """Return the schedule `cron`, or that of the settings, in the time zone of the settings."""
+    settings = load_settings()
     # By default, unpausing the DAG would run an interval that was missed less than a tenth of a day ago.
-    return CronTriggerTimetable(f"{minute} {hour} * * *", timezone="Asia/Seoul", run_immediately=timedelta(0))
+    return CronTriggerTimetable(cron or settings.schedule, timezone=settings.time_zone, run_immediately=timedelta(0))
 
 
 @contextmanager
@@ -96,11 +96,11 @@ def asker(context: Mapping[str, Any]) -> str | None:
 
 
 def run_date(context: Mapping[str, Any]) -> date:
-    """Return the date of a run in Seoul, so that a backfilled run sees only the data available on its date.
+    """Return the date of a run in the settings' time zone: a backfilled run sees only data available on its date.
 
     A run that was triggered by hand may have no logical date; its `run_after` counts instead.
     """
-    return day_in_seoul(context.get("logical_date") or context["dag_run"].run_after)
+    return day_of(load_settings(), context.get("logical_date") or context["dag_run"].run_after)
 
 
 def skip(reason: str) -> AirflowSkipException:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipeline.settings import ROOT, Settings
+from pipeline.config_file import ROOT
+from pipeline.settings import Settings
 
 README = ROOT / "README.md"
 START, END = "<!-- settings: written by docs/configuration.py -->\n", "<!-- end of settings -->"

@@ -31,17 +31,15 @@ OVERRIDES = {
 }
 #: End of the error message about a HOME that cannot be created or written.
 UNUSABLE = "which is not writable. Choose another directory or fix its permissions"
-#: Time zone that decides which day an arrival belongs to.
-SEOUL = ZoneInfo("Asia/Seoul")
 #: Prefix of the ids of runs that Airflow did not start.
 BY_HAND = "cli-"
 #: Variables with secrets that libraries read.
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "WANDB_API_KEY")
 
 
-def day_in_seoul(moment: datetime | None = None) -> date:
-    """Return the date in Seoul at `moment` (timezone-aware), or now."""
-    return (moment or datetime.now(UTC)).astimezone(SEOUL).date()
+def day_of(settings: Settings, moment: datetime | None = None) -> date:
+    """Return the date at `moment` (timezone-aware), or now, in the time zone of the settings."""
+    return (moment or datetime.now(UTC)).astimezone(ZoneInfo(settings.time_zone)).date()
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ class Job:
     store: Store
     run: str
     force: bool = False
-    #: Date of the run in Seoul; the run sees only data that arrived before it.
-    cutoff: date = field(default_factory=day_in_seoul)
+    #: Date of the run in the settings' time zone; the run sees only data that arrived before it.
+    cutoff: date = field(kw_only=True)
     #: The person who started the run; None for a scheduled one.
     by: str | None = None
 
@@ -81,7 +79,7 @@ def open_job(
 
     `overrides` maps short names (`OVERRIDES`) or dotted keys to values; None and "" keep the recipe's value.
     `store` is a URI. `sample` tells whether the data is the shipped sample; None checks `settings.data`. `cutoff` is
-    the date of the run in Seoul; None is today. `by` names the person who started it.
+    the date of the run; None is today. `by` names the person who started it.
     Raises RecipeError with file, key and allowed values.
     """
     recipe = load_recipe(
@@ -91,7 +89,8 @@ def open_job(
         overrides=full_keys(overrides or {}),
         directories=recipe_directories(settings.recipes),
     )
-    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, cutoff or day_in_seoul(), by)
+    day = cutoff or day_of(settings)
+    return Job(recipe, settings, open_store(settings, store), run or new_run_id(), force, by, cutoff=day)
 
 
 def full_keys(overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings: paths, addresses and limits, read once from `SAEBYEOK_*` environment variables and passed down."""
+"""Settings: paths, addresses and limits, read once from the environment or a file, and passed down."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipeline.config_file import BASE, ROOT, read_config
 from pipeline.errors import SettingsError
 from pipeline.texts import without_password
 
-ROOT = Path(__file__).resolve().parent.parent
-#: In a checkout the home is below it; for an installed package it is below the current directory.
-DEFAULT_HOME = (ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()) / ".saebyeok"
-
 
 class Settings(BaseSettings):
-    """All settings, from the environment (`SAEBYEOK_HOME`, `SAEBYEOK_STORE`, ...)."""
+    """All settings: from the environment (`SAEBYEOK_HOME`, `SAEBYEOK_STORE`, ...), else from the configuration file."""
 
     model_config = SettingsConfigDict(env_prefix="SAEBYEOK_", env_ignore_empty=True, frozen=True, extra="ignore")
 
-    home: Path = Field(default=DEFAULT_HOME, description="Directory for all files that are written.")
+    config: Path | None = Field(
+        default=None,
+        description='Configuration file (TOML) with any of these settings: `data = "files"`. Empty = saebyeok.toml in '
+        "the checkout, or for an installed package in the current directory, if it exists.",
+    )
+    home: Path = Field(default=BASE / ".saebyeok", description="Directory for all files that are written.")
     store: str = Field(default="", description="Artifact store: a directory or s3://bucket/prefix. Empty = HOME/store.")
     data: Path | None = Field(default=None, description="Directory of the published files. Empty = the shipped sample.")
     source: Literal["directory", "download", "hub"] = Field(
@@ -32,6 +35,14 @@ class Settings(BaseSettings):
         "or `hub` (Hugging Face). The last two write to HOME/data.",
     )
     profile: str = Field(default="embedded", description="Recipe profile: `embedded` or `full`.")
+    schedule: str = Field(
+        default="0 3 * * *", pattern=r"^\S+( \S+){4}$", description="Cron expression of `nightly_retrain`."
+    )
+    time_zone: str = Field(
+        default="Asia/Seoul", description="Time zone of the schedules, and of the days of arrivals and runs."
+    )
+    gpu_queue: str = Field(default="gpu", min_length=1, description="Airflow queue of the tasks that use a GPU.")
+    gpu_pool: str = Field(default="gpu", min_length=1, description="Airflow pool of the tasks that use a GPU.")
     keep_deployments: int = Field(default=7, ge=2, description="Number of newest deployments to keep for rollbacks.")
     keep_days: float = Field(default=2.0, ge=0, description="Minimum age in days of an artifact before it is deleted.")
     expectations: Path = Field(
@@ -104,6 +115,32 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="Time limit in seconds per request. Body not received = 408, no answer = 504."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources; the first one that has a setting wins."""
+        file = read_config()
+        if unknown := sorted(file.values.keys() - cls.model_fields.keys()):
+            raise SettingsError(
+                f"{file.place(unknown[0])}: unknown setting `{unknown[0]}`; there are: {', '.join(cls.model_fields)}"
+            )
+        return init_settings, env_settings, InitSettingsSource(settings_cls, file.values)
+
+    @field_validator("time_zone", mode="after")
+    @classmethod
+    def _is_a_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError("it must be the name of a time zone, such as Asia/Seoul or UTC") from error
+        return name
+
     @model_validator(mode="before")
     @classmethod
     def _strip(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +165,7 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment. Raises SettingsError, with variable and rule, if a value is invalid."""
+    """Read the settings. Raises SettingsError, with variable (or file and line) and rule, if a value is invalid."""
     try:
         settings = Settings()
     except ValidationError as error:
@@ -156,7 +193,10 @@ def _data(settings: Settings) -> Path | None:
 
 
 def _explain(item: Mapping[str, Any]) -> str:
-    name = "SAEBYEOK_" + "_".join(str(part) for part in item["loc"]).upper()
+    setting = "_".join(str(part) for part in item["loc"])
+    name, file = f"SAEBYEOK_{setting.upper()}", read_config()
+    if setting in file.values and not os.environ.get(name, "").strip():
+        name = f"{file.place(setting)}: `{setting}`"
     return f"{name}: {item['msg']} (it is {without_password(str(item['input']))!r})"
 
 

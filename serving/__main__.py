@@ -6,8 +6,9 @@ import os
 import sys
 from urllib.parse import urlsplit
 
+from pipeline.config_file import ROOT
 from pipeline.errors import SaebyeokError, SettingsError
-from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from pipeline.settings import Settings, library_environment, load_settings
 from serving.api.auth import api_keys, deploy_token
 
 

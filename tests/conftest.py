@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.job import Job, open_store
+from pipeline.config_file import ROOT
+from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.schema import Recipe
-from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from pipeline.settings import Settings, library_environment, load_settings
 from pipeline.store.artifacts import Store
 from tests.support.shared import build_once
 
@@ -46,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if name == "WANDB_API_KEY" or (name.startswith("SAEBYEOK_") and not ours):
             del os.environ[name]
     os.environ["SAEBYEOK_HOME"] = str(home)
+    # The checkout's own configuration file is none of a test's business, either.
+    os.environ["SAEBYEOK_CONFIG"] = os.devnull
     os.environ.update(library_environment(home))
     # The cores go to pytest's workers; threads of theirs would wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -105,7 +108,7 @@ def make_job(settings: Settings, store: Store) -> Callable[..., Job]:
     """`make_job(recipe, run="test-run", force=False)`: a job in the store of this test."""
 
     def make(recipe: Recipe, *, run: str = "test-run", force: bool = False) -> Job:
-        return Job(recipe=recipe, settings=settings, store=store, run=run, force=force)
+        return Job(recipe=recipe, settings=settings, store=store, run=run, force=force, cutoff=day_of(settings))
 
     return make
 

@@ -13,12 +13,13 @@ from typing import Literal
 import httpx
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.config_file import ROOT
 from pipeline.devices import cuda_devices
 from pipeline.errors import RecipeError, SaebyeokError
 from pipeline.loopback import is_loopback
 from pipeline.recipes.files import NAMING, misnamed_files, recipe_directories, shown
 from pipeline.recipes.loading import load_recipe, recipe_names
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stack.installer import canonical
 from pipeline.stack.preflight import RUN_BYTES, port_problem, room_problem, writing_problem
 from pipeline.tracking.run_directories import run_directories

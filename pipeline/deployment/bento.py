@@ -23,8 +23,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.atomic_files import locked
+from pipeline.config_file import ROOT
 from pipeline.errors import NewerFormatError, ServiceError
-from pipeline.settings import ROOT, Settings, library_environment
+from pipeline.settings import Settings, library_environment
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from pipeline.store.releases import Card, read_card

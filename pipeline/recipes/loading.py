@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
 from pipeline.recipes.files import NAME, NAMING, SHIPPED, parse_toml, read_text, recipe_files, shown
-from pipeline.recipes.lines import line_of
 from pipeline.recipes.schema import Recipe
 from pipeline.recipes.strict_model import explain
+from pipeline.toml_lines import line_of
 
 
 def recipe_names(directories: Sequence[Path] = SHIPPED) -> tuple[str, ...]:

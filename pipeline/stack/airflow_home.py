@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import SecretStr, TypeAdapter
 
 from pipeline.atomic_files import read_state, replace_file
-from pipeline.settings import ROOT, Settings, library_environment
+from pipeline.config_file import ROOT
+from pipeline.settings import Settings, library_environment
 from pipeline.stack.preflight import address
 
 USER = "admin"

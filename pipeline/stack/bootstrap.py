@@ -86,7 +86,7 @@ def expectation(*, starting: bool) -> str:
 
 def problems(home: Path, *, starting: bool, installed: bool) -> Iterator[str]:
     """Yield the problems that would make the installation or the start fail, cheapest checks first."""
-    data = os.environ.get("SAEBYEOK_DATA")
+    data = preflight.text_setting("SAEBYEOK_DATA", "")
     checks: list[Callable[[], str | None]] = [
         lambda: preflight.platform_problem(platform.system(), platform.machine(), platform.libc_ver()),
         lambda: preflight.writing_problem(ROOT),

@@ -15,11 +15,12 @@ from pathlib import Path
 import httpx
 
 from pipeline.atomic_files import locked
+from pipeline.config_file import ROOT
 from pipeline.errors import SaebyeokError, StackError
 from pipeline.loopback import is_loopback
 from pipeline.progress import format_duration
 from pipeline.recipes.files import recipe_directories
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stack import preflight
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.stack.airflow_home import USER, airflow_home, prepare, read_password, setting_variables, stack_environment
@@ -99,7 +100,7 @@ def up(settings: Settings, progress: Progress) -> AirflowApi:
             _start(settings, progress)
         try:
             _wait(settings, api, progress)
-            _switch_on(api, progress)
+            _switch_on(settings, api, progress)
         except SaebyeokError:
             _give_up(settings)
             raise
@@ -264,9 +265,9 @@ def service_answers(settings: Settings) -> bool:
         return False
 
 
-def _switch_on(api: AirflowApi, progress: Progress) -> None:
+def _switch_on(settings: Settings, api: AirflowApi, progress: Progress) -> None:
     """Create the pool, wait until Airflow has read the DAGs, and unpause them. Raises StackError if it cannot."""
-    api.ensure_pool("gpu", 1, "One training at a time")
+    api.ensure_pool(settings.gpu_pool, 1, "One training at a time")
     begun = time.monotonic()
     while not all(api.has_dag(dag) for dag in DAGS):
         if errors := api.import_errors():

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipeline.config_file import read_config
 from pipeline.recipes.files import published_files
 
 #: Oldest version of glibc that the wheels of torch and onnxruntime-gpu accept, by machine.
@@ -128,5 +129,6 @@ def data_problem(directory: Path, recipes: Sequence[Path]) -> str | None:
 
 
 def text_setting(name: str, default: str) -> str:
-    """Return environment variable `name`, or `default` if it is unset or empty."""
-    return os.environ.get(name) or default
+    """Return environment variable `name`, else the setting in the configuration file, else `default`."""
+    value = read_config().values.get(name.removeprefix("SAEBYEOK_").lower())
+    return os.environ.get(name) or (value if isinstance(value, str) else "") or default

@@ -183,7 +183,8 @@ def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool
         yield from ask(settings, request)
     yield ""
     yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
-    yield f"Nightly:     03:00 Asia/Seoul, while the stack runs; logs: {settings.home / 'logs'}"
+    schedule = f"{settings.schedule} (cron, {settings.time_zone})"
+    yield f"Nightly:     {schedule}, while the stack runs; logs: {settings.home / 'logs'}"
     if succeeded:
         yield from next_steps(settings, store, live)
 

@@ -18,9 +18,10 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config_file import ROOT
 from pipeline.errors import SaebyeokError, TrackingError
 from pipeline.job import open_store
-from pipeline.settings import ROOT, load_settings
+from pipeline.settings import load_settings
 from pipeline.store.artifacts import MANIFEST
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.lineage import collection, hosted_name

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from serving.engine.cuda_graphs import Shape
 
 pytestmark = pytest.mark.torch

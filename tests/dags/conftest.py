@@ -17,7 +17,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from pipeline.settings import ROOT, Settings
+from pipeline.config_file import ROOT
+from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import TaskCheck
 from pipeline.store.decisions import Decision

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.recipes.files import RECIPES
 from pipeline.recipes.loading import recipe_names
-from pipeline.settings import ROOT
 from tests.dags.conftest import parse
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
+from pipeline.config_file import ROOT
 from pipeline.job import open_store
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stack.airflow_api import UNFINISHED, AirflowApi
 from pipeline.stack.airflow_home import USER, read_password
 from pipeline.stack.follow_run import RunFollower, follow

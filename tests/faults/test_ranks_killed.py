@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.errors import BaseModelError, ProcessError, TerminatedError
-from pipeline.settings import ROOT
 from pipeline.stages.train import train
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoints import COMPLETE, newest_checkpoint

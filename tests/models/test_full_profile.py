@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.export import onnx_graph
-from pipeline.job import Job, open_store
+from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
@@ -68,7 +68,7 @@ def test_model_of_bert_base_shape_passes_all_stages(place: Path, monkeypatch: py
         },
     )
     assert recipe.model.objective == plain.model.objective == "cross-encoder"
-    road = Road(Job(recipe, settings, open_store(settings), run="full"), rows)
+    road = Road(Job(recipe, settings, open_store(settings), run="full", cutoff=day_of(settings)), rows)
     fused = counted(monkeypatch)
     release = road.released
     assert fused == [{"Attention": 12, "EmbedLayerNormalization": 1, "SkipLayerNormalization": 24}]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.job import Job, open_store
+from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.loading import load_recipe
 from pipeline.sample import write_sample
 from pipeline.settings import load_settings
@@ -26,7 +26,7 @@ def test_model_of_shuffled_labels_fails(name: str, tmp_path: Path) -> None:
     assert (shuffled != labels).mean() > 0.4
     rows["train"] = rows["train"].assign(label=shuffled)
     settings = load_settings().model_copy(update={"home": tmp_path / "home"})
-    road = Road(Job(recipe, settings, open_store(settings), run="gate"), rows)
+    road = Road(Job(recipe, settings, open_store(settings), run="gate", cutoff=day_of(settings)), rows)
     assert not read_decision(decide(road.job, road.evaluated, None)).promote
     first = recipe.metrics[0]
     # Far below the threshold.

@@ -12,7 +12,7 @@ from pipeline.errors import DataError, RecipeError, SettingsError
 from pipeline.job import (
     OVERRIDES,
     data_directory,
-    day_in_seoul,
+    day_of,
     full_keys,
     is_by_hand,
     keep_libraries_home,
@@ -122,13 +122,14 @@ def test_run_ids_sort_by_time_and_differ() -> None:
         (datetime(2026, 1, 2, 23, 0, 0, 0, timezone(timedelta(hours=-10))), date(2026, 1, 3)),
     ],
 )
-def test_a_day_is_that_of_seoul(moment: datetime, day: date) -> None:
-    assert day_in_seoul(moment) == day
+def test_a_day_is_that_of_the_time_zone(moment: datetime, day: date) -> None:
+    assert day_of(Settings(), moment) == day
+    assert day_of(Settings(time_zone="UTC"), moment) == moment.astimezone(UTC).date()
 
 
 def test_a_job_knows_todays_data_unless_it_is_backfilled(settings: Settings) -> None:
-    before = day_in_seoul(datetime.now(UTC))
-    assert before <= open_job("nsmc", settings=settings).cutoff <= day_in_seoul()
+    before = day_of(settings, datetime.now(UTC))
+    assert before <= open_job("nsmc", settings=settings).cutoff <= day_of(settings)
     assert open_job("nsmc", settings=settings, cutoff=date(2026, 1, 2)).cutoff == date(2026, 1, 2)
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.errors import SettingsError
-from pipeline.settings import ROOT, Settings, library_environment, load_settings
+from pipeline.settings import Settings, library_environment, load_settings
+from pipeline.stack.preflight import text_setting
 
 
 def test_everything_is_below_home_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -144,3 +146,47 @@ def test_importing_settings_reads_and_writes_nothing(tmp_path: Path) -> None:
     )
     assert result.stdout.split() == ["False", "False"]
     assert list(tmp_path.iterdir()) == []
+
+
+def write_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> Path:
+    path = tmp_path / "saebyeok.toml"
+    path.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("SAEBYEOK_CONFIG", str(path))
+    return path
+
+
+def test_configuration_file_is_below_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = 'data = "files"\nrecipes = ["one", "/two"]\nstore = "s3://bucket/x"\nthreads = 3\nworkers = 4\n'
+    write_config(tmp_path, monkeypatch, f"{text}wandb_texts = true\n")
+    monkeypatch.setenv("SAEBYEOK_THREADS", "1")
+    monkeypatch.setenv("SAEBYEOK_WORKERS", "")
+    settings = load_settings()
+    # Paths in the file are relative to it, wherever a process runs.
+    assert (settings.data, settings.recipes) == (tmp_path / "files", f"{tmp_path}/one:/two")
+    assert (settings.store, settings.threads, settings.workers) == ("s3://bucket/x", 1, 4)
+    assert settings.wandb_texts
+    assert text_setting("SAEBYEOK_DATA", "") == str(tmp_path / "files")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\nthreads = -1", r"saebyeok\.toml line 2: `threads`: .*greater than or equal to 0"),
+        ("\n\nthread = 1", r"saebyeok\.toml line 3: unknown setting `thread`; there are: .*threads"),
+        ("threads = = 1", r"saebyeok\.toml is not TOML: .*line 1"),
+        ('time_zone = "Seoul"', r"line 1: `time_zone`: .*such as Asia/Seoul"),
+        ('schedule = "03:00"', r"line 1: `schedule`: .*pattern"),
+    ],
+)
+def test_configuration_file_error_names_file_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    write_config(tmp_path, monkeypatch, text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_named_configuration_file_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAEBYEOK_CONFIG", str(tmp_path / "absent.toml"))
+    with pytest.raises(SettingsError, match=r"absent\.toml cannot be read: No such file.*; correct SAEBYEOK_CONFIG"):
+        load_settings()

@@ -14,7 +14,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.stack.installer import EXTRAS
 from pipeline.stack.lock import locked
 from tests.support.lock_writer import TORCH_CPU, locked_packages

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.settings import ROOT, Settings
+from pipeline.config_file import ROOT
+from pipeline.settings import Settings
 
 DOCKER = ROOT / "docker"
 SETTINGS = {f"SAEBYEOK_{name.upper()}" for name in Settings.model_fields}

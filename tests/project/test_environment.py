@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT, library_environment
+from pipeline.config_file import ROOT
+from pipeline.settings import library_environment
 
 #: Imports every library that is known to write below the user's home or to send telemetry, and prints
 #: the telemetry setting of each library that has one.

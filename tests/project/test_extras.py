@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.module_graph import EXTRAS_OF, Module, absent, belongs, direct, modules, third_party
 
 #: The sides: their extras, and the packages that must be absent for the test to be valid.

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.gates import BREAKS, PAGE, proofs
 from tests.support.shared import VARIABLE, shared_directory
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules, third_party
 
 #: Packages that the ground floor may import besides the standard library: it runs everywhere.

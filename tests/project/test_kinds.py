@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.recipes.kinds.task_kind import Kind, Objective
-from pipeline.settings import ROOT
 from tests.support.module_graph import Module, belongs, modules
 
 #: Packages that define the kinds, and the pretraining of encoders, which have no kind yet.

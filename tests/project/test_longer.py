@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support import freshness
 from tests.support.freshness import Freshness, dependencies, summary
 from tests.support.long_runs import DOCUMENT, TARGETS, LongTestRow, name_of, read_table, write_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.module_graph import FOLDERS
 
 

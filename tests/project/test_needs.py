@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.needs import needs_of_command
 
 #: Tests by module, all run by one pytest with `--plain`.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 
 #: Folders (with all that is below them) and files that are checked.
 PLACES = (

@@ -11,8 +11,9 @@ import typer
 
 from docs.configuration import README, table, written
 from pipeline.cli.app import app
+from pipeline.config_file import ROOT
 from pipeline.recipes.loading import recipe_names
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 
 TEXT = README.read_text(encoding="utf-8")
 

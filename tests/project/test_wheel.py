@@ -10,7 +10,7 @@ import zipfile
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 
 
 def test_the_wheel_holds_every_file_of_its_packages(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.errors import SettingsError
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from serving.__main__ import command
 
 

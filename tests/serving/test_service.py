@@ -15,10 +15,10 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.config_file import ROOT
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
 from pipeline.recipes.kinds.task_kind import Method
-from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 
 
 def said(benchmark: str, *options: str) -> dict[str, Any]:

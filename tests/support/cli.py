@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.config_file import ROOT
 from pipeline.nested import flatten
-from pipeline.settings import ROOT, library_environment
+from pipeline.settings import library_environment
 from pipeline.store.artifacts import Store
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 
 QEMU = "qemu-x86_64"
 #: An Intel CPU of 2013: AVX2, and neither AVX-512 nor VNNI. Without what qemu does not emulate, of which it would warn.

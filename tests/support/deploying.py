@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from pipeline.job import Job, open_store
+from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
@@ -20,7 +20,7 @@ from tests.support.tiny_releases import SENTENCES, make_decision
 
 
 def job_of(settings: Settings, recipe: str = "nsmc") -> Job:
-    return Job(load_recipe(recipe, "embedded"), settings, open_store(settings), "test-run")
+    return Job(load_recipe(recipe, "embedded"), settings, open_store(settings), "test-run", cutoff=day_of(settings))
 
 
 def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deployment:

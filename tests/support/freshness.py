@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.checkout import CHANGED, git
 from tests.support.long_runs import DOCUMENT, PASSED, TARGETS, LongTestRow, read_table
 from tests.support.module_graph import FOLDERS, imports_of

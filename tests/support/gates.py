@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.errors import RejectedDataError
-from pipeline.settings import ROOT
 
 PAGE = ROOT / "docs" / "gates.md"
 PROOF = re.compile(r"\| `(tests/\S+\.py)::(test_\w+)` \|$", re.MULTILINE)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.stack.installer import canonical
 
 HEADER = """\

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic_files import replace_file
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.checkout import CHANGED, commit_besides
 
 DOCUMENT = ROOT / "docs" / "long-tests.md"

@@ -14,13 +14,14 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 
 FOLDERS = ("dags", "pipeline", "plugins", "serving")
 
 GROUND = {
     "pipeline",
     "pipeline.atomic_files",
+    "pipeline.config_file",
     "pipeline.devices",
     "pipeline.errors",
     "pipeline.job",
@@ -31,6 +32,7 @@ GROUND = {
     "pipeline.sample",
     "pipeline.settings",
     "pipeline.signals",
+    "pipeline.toml_lines",
     "pipeline.store",
     "pipeline.texts",
 }

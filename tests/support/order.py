@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from tests.support.needs import needs_of
 
 #: Files by time, the slowest first.

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.config_file import ROOT
 from pipeline.job import open_store
-from pipeline.settings import ROOT, Settings, load_settings
+from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel
 
 from pipeline.data.reading import read_split
-from pipeline.job import Job, open_store
+from pipeline.job import Job, day_of, open_store
 from pipeline.models.tokenizer import learn_tokenizer
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import SCRATCH, Recipe
@@ -145,7 +145,7 @@ class Road:
 def open_road(recipe: Recipe, home: Path, train: int = 600, test: int = 200) -> Road:
     """Return a pipeline in a new home on the first rows of the sample."""
     settings = load_settings().model_copy(update={"home": home})
-    job = Job(recipe, settings, open_store(settings), run="test-run")
+    job = Job(recipe, settings, open_store(settings), run="test-run", cutoff=day_of(settings))
     return Road(job, sample_rows(recipe, write_sample(home / "sample"), train, test))
 
 

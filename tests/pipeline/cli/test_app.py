@@ -18,10 +18,11 @@ import typer
 from pipeline.cli.app import app, main
 from pipeline.cli.console import exit_code
 from pipeline.cli.options import overrides
+from pipeline.config_file import ROOT
 from pipeline.errors import FAILED, REFUSED, USAGE, ArtifactError, ParityError, RecipeError, StoreError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe, recipe_names
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stages.stage import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find_inputs
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
 from pipeline.data.reading import SPLITS, Split, read_rows, source_file
 from pipeline.data.rules import checked_table, suite_parameters
@@ -17,7 +18,7 @@ from pipeline.data.suite_files import suite_path
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 
@@ -241,6 +242,6 @@ def test_a_change_of_the_project_is_checked_again(
     project = tmp_path / "project"
     shutil.copytree(PROJECT, project)
     settings = job.settings.model_copy(update={"expectations": project})
-    assert validate(Job(recipe, settings, store, "same"), tmp_path / "data").ref == first.ref
+    assert validate(Job(recipe, settings, store, "same", cutoff=job.cutoff), tmp_path / "data").ref == first.ref
     (project / file).write_bytes((project / file).read_bytes() + b"\n")
-    assert validate(Job(recipe, settings, store, "changed"), tmp_path / "data").key != first.key
+    assert validate(Job(recipe, settings, store, "changed", cutoff=job.cutoff), tmp_path / "data").key != first.key

@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.deployment.bento import bento_tag, ensure_bento, requirements, service_modules
 from pipeline.job import open_store
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.store.deployments import DeploymentLog
 from serving.deployed.model_store import import_release
 from serving.engine.engine import Engine

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.export.convert import GRAPH_BOUND
-from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.releases import read_card
 from tests.support.cpus import HASWELL, QEMU

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.stack import bootstrap
 from pipeline.stack.installer import Installer
 from pipeline.stack.terminal import Progress

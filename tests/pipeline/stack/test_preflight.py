@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT, Settings
+from pipeline.config_file import ROOT
+from pipeline.settings import Settings
 from pipeline.stack import bootstrap, preflight
 
 
@@ -56,7 +57,7 @@ def test_where_the_stack_listens_is_said_alike() -> None:
     assert fields == bootstrap.URLS
 
 
-@pytest.mark.parametrize("text", ["name = ", "name = 'own'", "data = 3", "[data]\ntrain = 'a'", "\x80"])
+@pytest.mark.parametrize("text", ["name = ", "name = 'own'", "data = 3", "[data]\ntest = 'a'", "\x80"])
 def test_invalid_recipe_does_not_stop_the_others(text: str, tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_bytes(text.encode("latin-1"))
     assert preflight.data_problem(tmp_path, [tmp_path]) is None

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.stack.preload import HEAVY
 
 CODE = """

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.job import open_job
 from pipeline.recipes.overrides import read_overrides
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stages.running import run_stage
 from pipeline.stages.stage import DECIDE, EVALUATE, STAGES, TOKENIZE
 from pipeline.store.artifacts import Artifact, Store

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.config_file import ROOT
 from pipeline.data.overlap import near_key
 from pipeline.data.splits import TRAIN_SPLITS, held_out, split_of, split_rows
 from pipeline.errors import BaseModelError, DataError, RefusedError
@@ -23,7 +24,6 @@ from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
 from pipeline.recipes.kinds.inputs import JoinedPair, SeparatePair, SingleText
 from pipeline.recipes.kinds.task_kind import TaskKind
-from pipeline.settings import ROOT
 from pipeline.stages.tokenize import ENCODED_SPLITS, _check_unknown, tokenize
 from pipeline.store.artifacts import Artifact, Store
 from tests.support.gate_releases import republished

@@ -14,12 +14,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.data.splits import split_rows
 from pipeline.errors import AbsentDataError, DataError, RejectedDataError
-from pipeline.job import Job
+from pipeline.job import Job, day_of
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from pipeline.settings import ROOT, Settings
+from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.manifest import file_digest
@@ -314,7 +315,7 @@ def test_a_changed_suite_is_run_again(
     longest["kwargs"]["max_value"] = 5
     suite.write_text(json.dumps(document), encoding="utf-8")
     job = make_job(nsmc)
-    elsewhere = Job(nsmc, settings.model_copy(update={"expectations": project}), job.store, "second")
+    elsewhere = Job(nsmc, settings.model_copy(update={"expectations": project}), job.store, "second", cutoff=job.cutoff)
     with pytest.raises(DataError, match="60 of 60 rows break"):
         validate(elsewhere, data)
     assert validate(job, data).ref == first.ref
@@ -412,7 +413,7 @@ def new_data_set(tmp_path: Path, settings: Settings, store: Store, rules: Any) -
     shutil.copytree(ROOT / "expectations", project)
     (project / "expectations" / "headlines.json").write_text(json.dumps(rules), encoding="utf-8")
     recipe = load_recipe("news", "embedded", directories=[recipes])
-    return Job(recipe, settings.model_copy(update={"expectations": project}), store, "first")
+    return Job(recipe, settings.model_copy(update={"expectations": project}), store, "first", cutoff=day_of(settings))
 
 
 def write_headlines(data: Path, train: list[dict[str, Any]]) -> None:

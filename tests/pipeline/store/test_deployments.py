@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.config_file import ROOT
 from pipeline.errors import ArtifactError, ConflictError, NewerFormatError, RefusedError, StoreError
-from pipeline.settings import ROOT
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, served_on
 from tests.support.stores import run_together

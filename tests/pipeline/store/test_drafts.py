@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.store import drafts
 from pipeline.store.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
 

@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline import __version__
+from pipeline.config_file import ROOT
 from pipeline.errors import ArtifactError
-from pipeline.settings import ROOT
 from pipeline.store import manifest
 from pipeline.store.manifest import (
     FileEntry,

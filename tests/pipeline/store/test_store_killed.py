@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from pipeline.store.artifacts import Store
 from tests.support.stores import find, read_all
 

@@ -14,9 +14,9 @@ import psutil
 import pytest
 import wandb
 
+from pipeline.config_file import ROOT
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import ROOT
 from pipeline.tracking import runs as tracking
 from pipeline.tracking.run_directories import run_directories
 from pipeline.tracking.runs import tracked

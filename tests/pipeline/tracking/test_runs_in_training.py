@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import ROOT, library_environment
+from pipeline.config_file import ROOT
+from pipeline.settings import library_environment
 
 pytestmark = pytest.mark.usefixtures("tracking_on")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.errors import SettingsError, TrackingError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import ROOT
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.atomic_files import locked
-from pipeline.settings import ROOT
+from pipeline.config_file import ROOT
 from serving.deployed.worker_files import MAX_STAGED, StagedList, WorkerFile, live_workers
 from serving.schemas import WorkerState
 from tests.support.damage import damage_file, each_damage
