@@ -24,8 +24,9 @@ from serving.api.errors import ApiError
 from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
 from serving.api.middleware import Gate
-from serving.api.openapi import describe
-from serving.api.request_batching import Sharing
+from serving.api.openai import EmbeddingsRequest, EmbeddingsResponse, embeddings
+from serving.api.request_batching import EngineMethod, Sharing
+from serving.api.tei import PredictRequest, PredictResponse, TeiEmbedRequest, VectorList, predictions, vectors
 from serving.deployed.follower import BakedSource, Follower, LogSource
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import (
@@ -62,7 +63,7 @@ def valid_settings() -> Settings:
 # Loaded on import: BentoML reads the number of workers while it imports this module.
 SETTINGS = valid_settings()
 keep_libraries_home(SETTINGS)
-CONTROL = control_app(describe(SETTINGS))
+CONTROL = control_app(SETTINGS)
 
 
 def end_with_parent() -> None:
@@ -104,7 +105,9 @@ class Saebyeok:
         log_as_json()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
         metrics = Metrics()
-        self._sharing = Sharing(SETTINGS.max_concurrent or threads, SETTINGS.max_queue, metrics.queued)
+        self._sharing = Sharing(
+            SETTINGS.max_concurrent or threads, SETTINGS.max_queue, metrics.queued, SETTINGS.request_seconds
+        )
         self._live = open_live(SETTINGS, threads, metrics)
         self._live.follower.start()
         CONTROL.state.live = self._live
@@ -140,7 +143,7 @@ class Saebyeok:
         inputs = [tuple(pair) for pair in body.pairs] if paired else [(text,) for text in body.texts]
         self._check(inputs, ctx)
         engine = self._engine(Need("classification", "pair" if paired else "text"), body.recipe, ctx)
-        answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
+        answer = await self._ask(engine.answer, inputs, ctx)
         return ClassifyResponse.model_validate({**_named(engine), "results": _results(engine, answer)})
 
     @bentoml.api(route="/similarity", input_spec=posted(SimilarityRequest))  # type: ignore[untyped-decorator]
@@ -150,7 +153,7 @@ class Saebyeok:
         self._check(pairs, ctx)
         engine = self._engine(Need("regression", "pair", body.method), body.recipe, ctx)
         method = body.method or engine.methods[0]
-        answer = await self._sharing.answer(engine.answer, pairs, alone=self._alone(ctx), method=method)
+        answer = await self._ask(engine.answer, pairs, ctx, method=method)
         document = {**_named(engine), "method": method, "results": _results(engine, answer)}
         return SimilarityResponse.model_validate(document)
 
@@ -160,19 +163,43 @@ class Saebyeok:
         inputs = [(text,) for text in body.texts]
         self._check(inputs, ctx)
         engine = self._engine(Need("regression", "text"), body.recipe, ctx)
-        answer = await self._sharing.answer(engine.answer, inputs, alone=self._alone(ctx))
+        answer = await self._ask(engine.answer, inputs, ctx)
         return ScoreResponse.model_validate({**_named(engine), "results": _results(engine, answer)})
 
-    @bentoml.api(route="/embed", input_spec=posted(EmbedRequest))  # type: ignore[untyped-decorator]
-    async def embed(self, body: EmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse:
-        """Return the vector of each text, computed by a bi-encoder."""
-        self._check([(text,) for text in body.texts], ctx)
-        engine = self._engine(Need(vectors=True), body.recipe, ctx)
-        answer = await self._sharing.answer(engine.vectors, body.texts, alone=self._alone(ctx))
+    @bentoml.api(route="/embed", input_spec=posted(EmbedRequest, TeiEmbedRequest))  # type: ignore[untyped-decorator]
+    async def embed(self, body: EmbedRequest | TeiEmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse | VectorList:
+        """Return the vector of each text, computed by a bi-encoder; in TEI's form if the body is in it."""
+        if isinstance(body, TeiEmbedRequest):
+            return vectors(body, (await self._embed(body.inputs, body.recipe, ctx))[1])
+        engine, answer = await self._embed(body.texts, body.recipe, ctx)
         rows = zip(answer.values.tolist(), _readings(answer), strict=True)
         results = [{"vector": vector, **read} for vector, read in rows]
         document = {**_named(engine), "dimensions": answer.values.shape[1], "results": results}
         return EmbedResponse.model_validate(document)
+
+    @bentoml.api(route="/v1/embeddings", input_spec=posted(EmbeddingsRequest))  # type: ignore[untyped-decorator]
+    async def embeddings(self, body: EmbeddingsRequest, /, ctx: bentoml.Context) -> EmbeddingsResponse:
+        """Return the vector of each text in OpenAI's form."""
+        return embeddings(body, *await self._embed(body.input, body.model, ctx))
+
+    @bentoml.api(route="/predict", input_spec=posted(PredictRequest))  # type: ignore[untyped-decorator]
+    async def predict(self, body: PredictRequest, /, ctx: bentoml.Context) -> PredictResponse:
+        """Return the labels of each text or pair in TEI's form."""
+        inputs = [tuple(item) for item in body.inputs]
+        self._check(inputs, ctx)
+        engine = self._engine(Need("classification", "pair" if len(inputs[0]) == 2 else "text"), body.recipe, ctx)
+        return predictions(body, engine, await self._ask(engine.answer, inputs, ctx))
+
+    async def _embed(self, texts: Sequence[str], recipe: str | None, ctx: bentoml.Context) -> tuple[Engine, Answer]:
+        self._check([(text,) for text in texts], ctx)
+        engine = self._engine(Need(vectors=True), recipe, ctx)
+        return engine, await self._ask(engine.vectors, texts, ctx)
+
+    async def _ask(self, ask: EngineMethod, inputs: Sequence[Any], ctx: bentoml.Context, **options: Any) -> Answer:
+        """Return the answer of an engine; the response tells how long it took."""
+        answer = await self._sharing.answer(ask, inputs, alone=self._alone(ctx), **options)
+        ctx.request.state.timing = answer.timing
+        return answer
 
     def _check(self, inputs: Sequence[tuple[str, ...]], ctx: bentoml.Context) -> None:
         """Raise ApiError if there are too many inputs or one is too long; record their number for the log."""

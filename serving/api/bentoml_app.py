@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import logging
-from typing import Generic, TypeVar, cast
+from dataclasses import fields
+from typing import ClassVar, Generic, TypeVar, cast
 
 from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_sdk import Service
@@ -21,10 +24,17 @@ from serving.api.cors import with_cors
 from serving.api.errors import ApiError, parse, unexpected
 from serving.api.middleware import PATHS, Front
 from serving.api.protocol import use_protocol
+from serving.engine.engine import Timing
 
 Inner = TypeVar("Inner")
 
 log = logging.getLogger(__name__)
+
+SERVER_TIMING = "Server-Timing"
+#: Bytes from which a response is compressed: about ten vectors.
+LONG = 64 * 1024
+#: Weights with which a client refuses an encoding.
+REFUSED = ("0", "0.", "0.0", "0.00", "0.000")
 
 
 class FrontedService(Service, Generic[Inner]):  # type: ignore[misc]
@@ -81,7 +91,7 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
         BentoML's own wrapper would answer errors in another format, and log invalid bodies including their texts.
         """
         api = self.service.apis[name]
-        body = parse(api.input_spec, await request.body())
+        body = parse(api.input_spec, await request.body(), api.input_spec.others)
         try:
             answer: BaseModel = await api.func(self._service_instance, body, ctx=self.service.context)
         except ApiError:
@@ -89,15 +99,44 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
         except Exception as error:
             log.exception("no answer")
             raise unexpected() from error
-        return Response(to_json(answer), media_type="application/json")
+        return await respond(request, to_json(answer))
+
+
+async def respond(request: Request, body: bytes) -> Response:
+    """Return a response with this JSON and the request's timing; a long one is compressed if the client accepts it."""
+    timing: Timing | None = getattr(request.state, "timing", None)
+    headers = {SERVER_TIMING: _timing(timing)} if timing else {}
+    if len(body) >= LONG:
+        headers["Vary"] = "Accept-Encoding"
+        if accepts_gzip(request.headers.get("accept-encoding", "")):
+            # In a thread, because other requests would wait for it.
+            body = await asyncio.to_thread(gzip.compress, body, compresslevel=1)
+            headers["Content-Encoding"] = "gzip"
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def accepts_gzip(header: str) -> bool:
+    """Return whether an Accept-Encoding header allows gzip (RFC 9110, 12.5.3)."""
+    offers = (item.partition(";q=") for item in header.replace(" ", "").lower().split(","))
+    weights = {name: weight for name, _, weight in offers}
+    weight = weights.get("gzip", weights.get("*"))
+    return weight is not None and weight not in REFUSED
+
+
+def _timing(timing: Timing) -> str:
+    """Return the value of a Server-Timing header, in milliseconds."""
+    return ", ".join(f"{item.name};dur={1000 * getattr(timing, item.name):.2f}" for item in fields(timing))
 
 
 class Posted(IOMixin):  # type: ignore[misc]
     """Base of input models: tells BentoML, its documents and its clients that the body is the only argument."""
 
     __root_input__ = True
+    others: ClassVar[tuple[type[BaseModel], ...]] = ()
 
 
-def posted(model: type[BaseModel]) -> type[Posted]:
-    """Return the input specification of an API that takes a `model`."""
-    return cast("type[Posted]", create_model(f"Posted{model.__name__}", __base__=(Posted, model)))
+def posted(model: type[BaseModel], *others: type[BaseModel]) -> type[Posted]:
+    """Return the input specification of an API that takes a `model`, or one of `others` (clients of other servers)."""
+    found = cast("type[Posted]", create_model(f"Posted{model.__name__}", __base__=(Posted, model)))
+    found.others = others
+    return found

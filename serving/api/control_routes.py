@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -15,9 +14,13 @@ from starlette.routing import Route
 from pipeline.errors import ArtifactError
 from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Method
+from pipeline.settings import Settings
 from serving.api.auth import is_authorized
 from serving.api.errors import ApiError, parse
+from serving.api.openai import ModelsResponse, model_of
+from serving.api.openapi import describe
 from serving.api.pages import page_routes
+from serving.api.tei import info
 from serving.deployed.follower import Follower
 from serving.deployed.model_store import model_tag
 from serving.engine.engine import Engine
@@ -147,11 +150,9 @@ class Live:
         return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
 
 
-def control_app(document: Mapping[str, Any]) -> Starlette:
-    """Return the ASGI application of these routes; set its `state.live` before the first request.
-
-    `document` is the OpenAPI document.
-    """
+def control_app(settings: Settings) -> Starlette:
+    """Return the ASGI application of these routes; set its `state.live` before the first request."""
+    document = describe(settings)
 
     async def releases(request: Request) -> Response:
         return _json(_live(request).releases())
@@ -160,6 +161,19 @@ def control_app(document: Mapping[str, Any]) -> Starlette:
         _live(request).authorize(request.headers.get("authorization"))
         wanted = parse(StageRequest, await request.body())
         return _json(_live(request).stage(wanted.release, add=request.method == "POST"), 202)
+
+    async def models(request: Request) -> Response:
+        live = _live(request).follower.snapshot.live
+        return _json(ModelsResponse(data=[model_of(engine) for engine in live.values()]))
+
+    async def model(request: Request) -> Response:
+        return _json(model_of(_live(request).select(Need(), request.path_params["name"])))
+
+    async def about(request: Request) -> Response:
+        return _json(info(_live(request).follower.snapshot.live, settings.max_inputs))
+
+    async def health(_: Request) -> Response:
+        return Response()
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document)
@@ -172,6 +186,10 @@ def control_app(document: Mapping[str, Any]) -> Starlette:
         routes=[
             Route("/releases", releases, methods=["GET"]),
             Route("/releases/stage", stage, methods=["POST", "DELETE"]),
+            Route("/v1/models", models, methods=["GET"]),
+            Route("/v1/models/{name}", model, methods=["GET"]),
+            Route("/info", about, methods=["GET"]),
+            Route("/health", health, methods=["GET"]),
             Route("/docs.json", openapi, methods=["GET"]),
             *page_routes(),
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -44,14 +44,19 @@ def unexpected() -> ApiError:
     return ApiError(ErrorType.INTERNAL, "an unexpected error; the service's log contains it under this request's id")
 
 
-def parse(model: type[Model], body: bytes) -> Model:
-    """Parse `body` (JSON) as `model`. Raises ApiError MALFORMED if it is not JSON, INVALID_REQUEST if invalid."""
+def parse(model: type[Model], body: bytes, others: Sequence[type[Model]] = ()) -> Model:
+    """Parse `body` (JSON) as `model`, or as one of `others` if it has the first field of that model.
+
+    Raises ApiError MALFORMED if it is not JSON, INVALID_REQUEST if it is invalid.
+    """
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise ApiError(ErrorType.MALFORMED, f"the body is not JSON: {error}") from error
     if isinstance(document, dict) and len(document) > MAX_KEYS:
         raise ApiError(ErrorType.INVALID_REQUEST, f"the body has {len(document)} keys; {_known_keys(model)}")
+    if isinstance(document, dict):
+        model = next((other for other in others if next(iter(other.model_fields)) in document), model)
     try:
         return model.model_validate(document)
     except ValidationError as error:

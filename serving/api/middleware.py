@@ -26,17 +26,19 @@ REQUEST_ID_HEADER = "X-Request-Id"
 #: Pattern of ids that are accepted from clients.
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: Called every few seconds; only their errors are logged.
-PROBES = ("/livez", "/readyz", "/healthz", "/metrics")
+PROBES = ("/livez", "/readyz", "/healthz", "/health", "/metrics")
 #: Paths without API keys: health, the OpenAPI document and the pages.
-OPEN_PATHS = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz")
+OPEN_PATHS = ("/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/health")
 OPEN_BELOW = ("/static_content/", "/page/")
 #: Routes with a request body.
 BODIES = {(method, path) for method, path in [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
-    ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
+    ("POST", "/v1/embeddings"), ("POST", "/predict"), ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]}  # fmt: skip
 #: All known paths, except those below `OPEN_BELOW`.
-PATHS = frozenset({*OPEN_PATHS, *(path for _, path in BODIES), "/releases", "/metrics", "/schema.json"})
+PATHS = frozenset(
+    {*OPEN_PATHS, *(path for _, path in BODIES), "/releases", "/v1/models", "/info", "/metrics", "/schema.json"}
+)
 #: Seconds before the first check for a disconnected client; most requests are answered by then.
 LOOK_AFTER = 0.05
 #: nginx's status for a client that closed the connection; only the log and the metrics contain it.

@@ -14,6 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from pipeline import __version__
 from pipeline.settings import Settings
+from serving.api.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
+from serving.api.tei import Info, PredictRequest, PredictResponse
 from serving.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -63,18 +65,32 @@ MEANING = {
     ErrorType.UNAVAILABLE: "No release is deployed yet",
     ErrorType.TIMEOUT: "The response was not ready in time",
 }
+TEI_TOO = "A body of Hugging Face's TEI (`inputs`) gets its answer, a list of vectors"
 #: A body of /classify has exactly one of both. Not by `oneOf`, for which client generators accept any body.
 TEXTS_OR_PAIRS = {
     "if": {"required": ["texts"]},
     "then": {"not": {"required": ["pairs"]}},
     "else": {"required": ["pairs"]},
 }
-REQUESTS = (ClassifyRequest, SimilarityRequest, ScoreRequest, EmbedRequest, StageRequest)
+REQUESTS = (
+    ClassifyRequest,
+    SimilarityRequest,
+    ScoreRequest,
+    EmbedRequest,
+    EmbeddingsRequest,
+    PredictRequest,
+    StageRequest,
+)
 ANSWERS = (
     ClassifyResponse,
     SimilarityResponse,
     ScoreResponse,
     EmbedResponse,
+    EmbeddingsResponse,
+    PredictResponse,
+    ModelsResponse,
+    LiveModel,
+    Info,
     ReleasesResponse,
     StagedResponse,
     ReadyResponse,
@@ -116,7 +132,19 @@ def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
             inputs["maxItems"] = settings.max_inputs
             inputs["items"].get("items", inputs["items"]).update(text)
     schemas[ClassifyRequest.__name__] |= TEXTS_OR_PAIRS
+    several = {"type": "array", "maxItems": settings.max_inputs}
+    one = {"type": "string", **text}
+    _put(schemas[EmbeddingsRequest.__name__], "input", [one, several | {"items": one}])
+    # A list of texts is one text or one pair; a list of lists is a batch of either.
+    item = [{"type": "array", "minItems": count, "maxItems": count, "items": one} for count in (1, 2)]
+    batches = [several | {"minItems": 1, "items": entry} for entry in item]
+    _put(schemas[PredictRequest.__name__], "inputs", [one, *item, *batches])
     return schemas
+
+
+def _put(schema: dict[str, Any], name: str, forms: list[dict[str, Any]]) -> None:
+    """Describe a field of requests that has several forms."""
+    schema["properties"][name] |= {"anyOf": forms}
 
 
 def _paths() -> dict[str, Any]:
@@ -125,11 +153,16 @@ def _paths() -> dict[str, Any]:
         "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
         "/similarity": ("The similarity of each pair of sentences", SimilarityRequest, SimilarityResponse),
         "/score": ("The score of each text, from a regression over single texts", ScoreRequest, ScoreResponse),
-        "/embed": ("The vector of each text, from a bi-encoder", EmbedRequest, EmbedResponse),
+        "/embed": (f"The vector of each text, from a bi-encoder. {TEI_TOO}", EmbedRequest, EmbedResponse),
+        "/v1/embeddings": ("The vector of each text, as OpenAI's clients ask", EmbeddingsRequest, EmbeddingsResponse),
+        "/predict": ("Labels of texts or pairs, as clients of TEI ask", PredictRequest, PredictResponse),
     }
     optional: list[dict[str, Any]] = [{}, {"key": []}]
     paths: dict[str, Any] = {
-        path: {"post": _operation(path[1:], summary, answer, MODEL, optional, body=body) | {"description": asks}}
+        path: {
+            "post": _operation(path.rpartition("/")[2], summary, answer, MODEL, optional, body=body)
+            | {"description": asks}
+        }
         for path, (summary, body, answer) in answers.items()
     }
     # Only one of the two lists is allowed; an example generated from the schema would contain both.
@@ -137,6 +170,19 @@ def _paths() -> dict[str, Any]:
     posted["example"] = {"texts": (ClassifyRequest.model_fields["texts"].examples or [[]])[0]}
     paths["/releases"] = {
         "get": _operation("releases", "The deployed releases and the workers", ReleasesResponse, KEYED, optional)
+    }
+    paths["/v1/models"] = {
+        "get": _operation("models", "The live recipes, as OpenAI's clients ask", ModelsResponse, KEYED, optional)
+    }
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "recipe"}
+    found = _operation(
+        "model", "One of the live recipes", LiveModel, (*KEYED, ErrorType.NOT_FOUND, ErrorType.UNAVAILABLE), optional
+    )
+    paths["/v1/models/{name}"] = {"get": found | {"parameters": [name]}}
+    paths["/info"] = {
+        "get": _operation(
+            "info", "The live releases, as clients of TEI ask", Info, (*KEYED, ErrorType.UNAVAILABLE), optional
+        )
     }
     token: list[dict[str, Any]] = [{"token": []}]
     paths["/releases/stage"] = {
@@ -151,7 +197,13 @@ def _paths() -> dict[str, Any]:
     ready = _operation(
         "readyz", "Whether a deployment is loaded, and on which provider", ReadyResponse, unavailable, [{}]
     )
-    return paths | {"/livez": {"get": lives}, "/readyz": {"get": ready}}
+    healthy = _described(
+        "health",
+        "Whether the service runs, as clients of TEI ask",
+        [{}],
+        {"200": {"description": "Success"}} | _errors(()),
+    )
+    return paths | {"/livez": {"get": lives}, "/health": {"get": healthy}, "/readyz": {"get": ready}}
 
 
 def _operation(

@@ -30,6 +30,15 @@ PADDING = 1 / 16
 
 
 @dataclass(frozen=True)
+class Timing:
+    """Seconds that the batch of a request took: waiting for a thread, tokenizing, and computing."""
+
+    queue: float = 0.0
+    tokenize: float = 0.0
+    infer: float = 0.0
+
+
+@dataclass(frozen=True)
 class Answer:
     """`values` is (inputs, labels) probabilities, (inputs, 1) scores or (inputs, hidden) vectors.
 
@@ -40,6 +49,7 @@ class Answer:
     truncated: NDArray[np.bool_]
     tokens: NDArray[np.int64]
     unknown: NDArray[np.int64]
+    timing: Timing = Timing()
 
     @property
     def unknown_share(self) -> NDArray[np.float64]:
@@ -48,7 +58,7 @@ class Answer:
 
     def part(self, rows: slice) -> Answer:
         """Return the answer to the inputs in `rows`."""
-        return Answer(self.values[rows], self.truncated[rows], self.tokens[rows], self.unknown[rows])
+        return Answer(self.values[rows], self.truncated[rows], self.tokens[rows], self.unknown[rows], self.timing)
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,8 @@ class Engine:
         truncated, tokens, unknown = (
             side.reshape(2, len(pairs)).sum(axis=0) for side in (both.truncated, both.tokens, both.unknown)
         )
-        return Answer(_clip(scores, *self.card.task.answer_range(self.card)), truncated > 0, tokens, unknown)
+        scores = _clip(scores, *self.card.task.answer_range(self.card))
+        return Answer(scores, truncated > 0, tokens, unknown, both.timing)
 
     def _run(self, inputs: Sequence[tuple[str, ...]]) -> Answer:
         """Return the model's raw output, rows in the order of `inputs`."""
@@ -209,7 +220,8 @@ class Engine:
         plain = [item[0] if len(item) == 1 else item for item in prepared]
         # The fast variant omits offsets, which are not needed.
         encodings = self._tokenizer.encode_batch_fast(plain)
-        self._observer.tokenized(perf_counter() - began)
+        tokenized = perf_counter()
+        self._observer.tokenized(tokenized - began)
         truncated = np.array([bool(item.overflowing) for item in encodings], dtype=np.bool_)
         lengths = np.array([len(item) for item in encodings], dtype=np.int64)
         batches = list(sub_batches(lengths, self._budget))
@@ -222,7 +234,8 @@ class Engine:
         outputs = [self._forward(work[0])] if len(work) == 1 else list(self._pool.map(self._forward, work))
         values = np.empty((len(inputs), outputs[0].shape[1]), dtype=np.float32)
         values[np.concatenate(batches)] = np.concatenate(outputs)
-        return Answer(values, truncated, lengths - marks, unknown)
+        timing = Timing(tokenize=tokenized - began, infer=perf_counter() - tokenized)
+        return Answer(values, truncated, lengths - marks, unknown, timing)
 
     def _forward(self, batch: Sequence[Encoding]) -> Floats:
         lengths = np.array([len(item) for item in batch])

@@ -298,10 +298,11 @@ async def test_client_that_was_asked_for_its_body_stays() -> None:
 #: Routes with a body, and all other paths of the service.
 READ = [
     ("POST", "/classify"), ("POST", "/similarity"), ("POST", "/score"), ("POST", "/embed"),
-    ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
+    ("POST", "/v1/embeddings"), ("POST", "/predict"), ("POST", "/releases/stage"), ("DELETE", "/releases/stage"),
 ]  # fmt: skip
 OTHERS = {
-    "/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/releases", "/metrics", "/schema.json",
+    "/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/health", "/releases", "/v1/models", "/info",
+    "/metrics", "/schema.json",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +32,13 @@ def make() -> Iterator[Callable[..., Sharing]]:
     """Create a Sharing, by default with one thread and a long queue."""
     made: list[Sharing] = []
 
-    def sharing(threads: int = 1, queue: int = 256, begun: Callable[[float], object] = lambda seconds: None) -> Sharing:
-        made.append(Sharing(threads, queue, begun))
+    def sharing(
+        threads: int = 1,
+        queue: int = 256,
+        begun: Callable[[float], object] = lambda seconds: None,
+        patience: float = math.inf,
+    ) -> Sharing:
+        made.append(Sharing(threads, queue, begun, patience))
         return made[-1]
 
     yield sharing
@@ -266,6 +272,59 @@ async def test_full_queue_reports_retry_after(make: Callable[..., Sharing]) -> N
     assert 1 <= int(caught.value.headers["Retry-After"]) <= 60
     slow.go.set()
     assert [lengths(await task) for task in tasks] == [[1]] * 3
+
+
+async def test_request_that_would_be_late_is_refused_at_once(make: Callable[..., Sharing], clock: Clock) -> None:
+    # A text of one character takes ten seconds; answers after 80% of 40 seconds are too late.
+    sharing = make(patience=40.0)
+    await take(sharing, clock, 10.0)
+    slow = Slow()
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(4)]
+    await begun(slow, 1)
+    with pytest.raises(ApiError, match="too long to answer in time") as caught:
+        await sharing.answer(slow.answer, ["x"])
+    assert (caught.value.kind, caught.value.headers["Retry-After"]) == (ErrorType.OVERLOADED, "8")
+    slow.go.set()
+    assert [lengths(await task) for task in tasks] == [[1]] * 4
+
+
+async def test_queued_requests_are_refused_when_the_rate_is_known(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing, slow = make(patience=40.0), Slow()
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(6)]
+    await begun(slow, 1)
+    clock.now += 10.0
+    slow.go.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    # The first took 10 seconds; after it there are 22 seconds for two more.
+    assert [isinstance(answer, Answer) for answer in found] == [True, True, True, False, False, False]
+    refused = found[3]
+    assert isinstance(refused, ApiError)
+    assert refused.kind is ErrorType.OVERLOADED
+    assert slow.asked == [["x"], ["x", "x"]]
+
+
+async def test_long_request_is_computed_if_nothing_else_waits(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing = make(patience=1.0)
+    await take(sharing, clock, 10.0)
+    slow = Slow()
+    first = asyncio.create_task(sharing.answer(slow.answer, ["x"]))
+    await begun(slow, 1)
+    second = asyncio.create_task(sharing.answer(slow.answer, ["xx"]))
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert [lengths(await task) for task in (first, second)] == [[1], [2]]
+
+
+async def test_answer_tells_how_long_it_waited(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing, slow = make(), Slow()
+    first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
+    await begun(slow, 1)
+    clock.now += 2.0
+    second = asyncio.create_task(sharing.answer(slow.answer, ["b"]))
+    await asyncio.sleep(0)
+    clock.now += 3.0
+    slow.go.set()
+    assert [(await task).timing.queue for task in (first, second)] == [0.0, 3.0]
 
 
 async def test_without_a_queue_only_running_requests_fit(make: Callable[..., Sharing]) -> None:
