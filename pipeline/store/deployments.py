@@ -133,7 +133,9 @@ class DeploymentLog:
         """
         path = self.path()
         if len(path) < 2:
-            raise RefusedError("the live deployment is the first one, so there is none to roll back to")
+            raise RefusedError(
+                "the releases of the first deployment are live, so there is nothing earlier to roll back to"
+            )
         target, missing = path[-2], sorted(path[-1].releases.keys() - path[-2].releases.keys())
         if missing:
             raise RefusedError(

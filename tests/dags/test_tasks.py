@@ -79,7 +79,7 @@ def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InT
     ("first", "ending", "text"),
     [
         (RUN, "AirflowFailException", "^line 3 breaks a rule$"),
-        ("manual__before", "AirflowSkipException", "data unchanged since run manual__before, .*: line 3 breaks a rule"),
+        ("manual__before", "AirflowSkipException", "same as in run manual__before, .*: line 3 breaks a rule"),
     ],
 )
 def test_rejected_data_fail_first_run_skip_next(

@@ -100,7 +100,7 @@ def test_two_recipes_roll_back_step_by_step(
         rollback(settings, store, "second back", None)
     fifth = rollback(settings, store, "to the first", 1)
     assert fifth.releases == first.releases
-    with pytest.raises(RefusedError, match="no deployment before"):
+    with pytest.raises(RefusedError, match="there is nothing earlier to roll back to"):
         rollback(settings, store, "third back", None)
     sixth = rollback(settings, store, "to the third", 3)
     assert (sixth.number, sixth.releases) == (6, third.releases)

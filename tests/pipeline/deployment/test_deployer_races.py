@@ -261,7 +261,7 @@ def test_undo_waits_until_users_have_the_champion_back(
     assert {worker.deployment for worker in service.followers[0].source.workers()} == {3}
     assert "is recorded, but" not in caplog.text
     # The deployment that was undone is not one to go back to.
-    with pytest.raises(RefusedError, match="no deployment before"):
+    with pytest.raises(RefusedError, match="there is nothing earlier to roll back to"):
         rollback(service.settings, service.store, "test", None)
 
 

@@ -160,7 +160,7 @@ def test_release_has_the_validation_of_its_training(store: Store) -> None:
     release = family(store, cutoff="2026-01-02")
     assert validation_of(release.release).ref == release.validated.ref
     bare = made(store, "release")
-    with pytest.raises(ArtifactError, match=rf"the champion {bare.ref} cannot be read .*without an input 'trained'"):
+    with pytest.raises(ArtifactError, match=rf"the champion {bare.ref} cannot be read .*has no input 'trained'"):
         validation_of(bare)
 
 

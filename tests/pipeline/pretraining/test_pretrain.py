@@ -134,9 +134,9 @@ def test_sentences_are_learnt_from_where_words_were_left(
         torch.testing.assert_close(weight, before[name], atol=1e-3, rtol=1e-2)
     assert (Path(made["encoder"]) / "tokenizer.json").read_bytes() == (start / "tokenizer.json").read_bytes()
     wider = spec.model_copy(update={"shape": SHAPE.model_copy(update={"hidden": 64})})
-    with pytest.raises(RecipeError, match="no encoder of the shape"):
+    with pytest.raises(RecipeError, match="has another shape than the one to train"):
         pretrain(wider, [lines], tmp_path / "wider", start=start, threads=1, save_steps=4)
-    with pytest.raises(RecipeError, match="no encoder made by `saebyeok pretrain`"):
+    with pytest.raises(RecipeError, match="no encoder of `saebyeok pretrain`"):
         pretrain(spec, [lines], tmp_path / "empty", start=tmp_path / "nothing", threads=1, save_steps=4)
     untold = shutil.copytree(start, tmp_path / "untold")
     (untold / "pretraining.json").unlink()

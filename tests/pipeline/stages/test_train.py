@@ -371,7 +371,7 @@ def test_frozen_layers_and_embeddings_stay_unchanged(kind: str, tmp_path: Path) 
 def test_frozen_layers_refused_from_scratch_or_head_only() -> None:
     with pytest.raises(RecipeError, match="no layer is pretrained"):
         small_recipe("nsmc", train__frozen_layers=1)
-    with pytest.raises(RecipeError, match="which trains no layer"):
+    with pytest.raises(RecipeError, match="which freezes all layers"):
         small_recipe("nsmc", model__base="klue/bert-base", train__tune="head", train__frozen_layers=1)
 
 

@@ -512,7 +512,7 @@ def test_new_data_set_is_refused_by_its_suite(tmp_path: Path, settings: Settings
                     {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": {"$PARAMETER": "rows"}}}
                 ]
             },
-            r"suite headlines.* rows.*\(the recipe gives it the parameters min_rows, labels\)",
+            r"suite headlines.* rows.*correct the suite, to which the recipe supplies the parameters min_rows, labels",
         ),
     ],
 )

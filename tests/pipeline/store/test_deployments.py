@@ -271,7 +271,8 @@ def test_one_back_follows_what_the_records_say(store: Store, steps: list[Step], 
     log = log_of(store, *steps)
     if target is None:
         with pytest.raises(
-            RefusedError, match="the live deployment is the first one, so there is none to roll back to"
+            RefusedError,
+            match="the releases of the first deployment are live, so there is nothing earlier to roll back to",
         ):
             log.one_back()
     else:

@@ -82,7 +82,7 @@ def test_a_head_learns_what_the_base_model_knows(reviews: Road, pooling: str, tm
 @pytest.mark.parametrize(
     ("name", "overrides", "says"),
     [
-        ("nsmc", {}, "the encoder is not pretrained"),
+        ("nsmc", {}, "needs a pretrained encoder"),
         ("klue-sts", {"model__base": "klue/bert-base", "model__objective": "bi-encoder"}, "has no head"),
     ],
 )

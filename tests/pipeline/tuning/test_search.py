@@ -259,7 +259,7 @@ def test_damaged_journal_does_not_stop_the_search(home: Path, caplog: pytest.Log
         ("train.learning_rate=1e-4..0.5", "`train.learning_rate` Input should be less than or equal to 0.1"),
         ("train.speed=1..2", "unknown key `train.speed`; allowed there: batch_size"),
         ("train.speed=1,2", "unknown key `train.speed`; allowed there: batch_size"),
-        ("train.tune=full,head", "the encoder is not pretrained"),
+        ("train.tune=full,head", "needs a pretrained encoder"),
         ("train.seed=1..9", "`train.seed` cannot be searched"),
         ("data.validation_share=0.1..0.2", "`data.validation_share` cannot be searched"),
         ("model.scratch.heads=2,3", "hidden (32) must be a multiple of heads (3)"),
