@@ -110,6 +110,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Maximum concurrent batches per worker process. 0 = one per thread.",
     )
+    max_per_key: int = Field(
+        default=0,
+        ge=0,
+        description="Maximum concurrent requests per API key and worker process. More = 429. 0 = no limit.",
+    )
     max_queue: int = Field(default=256, ge=0, description="Maximum queued requests per worker process. More = 429.")
     request_seconds: float = Field(
         default=30.0, gt=0, description="Time limit in seconds per request. Body not received = 408, no answer = 504."

@@ -17,7 +17,7 @@ from pipeline.errors import SaebyeokError
 from pipeline.job import keep_libraries_home, open_store
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
-from serving.api.auth import api_keys, deploy_token
+from serving.api.auth import KeyLimit, api_keys, deploy_token
 from serving.api.bentoml_app import FrontedService, posted
 from serving.api.control_routes import Live, Need, control_app
 from serving.api.errors import ApiError
@@ -245,5 +245,9 @@ def _readings(answer: Answer) -> Iterator[dict[str, Any]]:
 
 
 cast("bentoml.Service[Any]", Saebyeok).add_asgi_middleware(
-    Gate, admit=admit, body_bytes=SETTINGS.max_body_bytes, seconds=SETTINGS.request_seconds
+    Gate,
+    admit=admit,
+    body_bytes=SETTINGS.max_body_bytes,
+    seconds=SETTINGS.request_seconds,
+    limit=KeyLimit(SETTINGS.max_per_key if api_keys(SETTINGS) else 0),
 )

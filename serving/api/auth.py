@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 
 from pipeline.atomic_files import create_file
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings
+from serving.api.errors import ApiError
+from serving.schemas import ErrorType
 
 SHORTEST_KEY = 16
 
@@ -54,6 +59,35 @@ def api_keys(settings: Settings) -> tuple[str, ...]:
     if any(len(key) < SHORTEST_KEY for key in keys):
         raise SettingsError(f"SAEBYEOK_API_KEYS: each key must have at least {SHORTEST_KEY} characters")
     return tuple(_sendable(key, "SAEBYEOK_API_KEYS") for key in keys)
+
+
+class KeyLimit:
+    """Limit on the concurrent requests of each API key, so that one application cannot fill the queue."""
+
+    def __init__(self, most: int) -> None:
+        """`most` is the maximum per key; 0 is no limit."""
+        self._most = most
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, header: str | None) -> Iterator[None]:
+        """Count a request with this `Authorization` header while it runs.
+
+        Raises ApiError OVERLOADED if its key has too many.
+        """
+        if not self._most or header is None:
+            yield
+            return
+        if self._running[header] >= self._most:
+            text = f"this API key has {self._most} requests already, the most at the same time; wait for an answer"
+            raise ApiError(ErrorType.OVERLOADED, text)
+        self._running[header] += 1
+        try:
+            yield
+        finally:
+            self._running[header] -= 1
+            if not self._running[header]:
+                del self._running[header]
 
 
 def is_authorized(header: str | None, *secrets: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.auth import KeyLimit
 from serving.api.errors import ApiError, unexpected
 from serving.api.logs import REQUEST_ID
 from serving.api.request_body import CLOSE, ClientGoneError, check_media_type, read_body
@@ -127,10 +128,22 @@ class Front:
 class Gate:
     """Innermost ASGI middleware: API keys, media types, body size, timeout, and disconnected clients."""
 
-    def __init__(self, app: ASGIApp, *, admit: Callable[[str | None], None], body_bytes: int, seconds: float) -> None:
-        """`admit` raises ApiError unless an `Authorization` header grants access; `seconds` is the request timeout."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        admit: Callable[[str | None], None],
+        body_bytes: int,
+        seconds: float,
+        limit: KeyLimit | None = None,
+    ) -> None:
+        """`admit` raises ApiError unless an `Authorization` header grants access; `seconds` is the request timeout.
+
+        `limit` applies to requests with a body.
+        """
         self._app = app
         self._admit = admit
+        self._limit = limit or KeyLimit(0)
         self._body_bytes = body_bytes
         self._seconds = seconds
 
@@ -152,14 +165,20 @@ class Gate:
         headers = Headers(scope=scope)
         if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_BELOW):
             self._admit(headers.get("authorization"))
-        reading = (scope["method"], scope["path"]) in BODIES
-        if reading:
+        if (scope["method"], scope["path"]) in BODIES:
             check_media_type(headers)
+            with self._limit.counted(headers.get("authorization")):
+                await self._run(scope, receive, send, headers)
+        else:
+            await self._run(scope, receive, send, None)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, headers: Headers | None) -> None:
+        """Pass the request on within the time limit; with `headers`, after its body has been read."""
         patience = asyncio.timeout(self._seconds)
         watch: DisconnectWatch | None = None
         try:
             async with patience:
-                body = await read_body(receive, headers, self._body_bytes) if reading else None
+                body = await read_body(receive, headers, self._body_bytes) if headers is not None else None
                 watch = DisconnectWatch(receive, send)
                 await watch.run(self._app, scope, body)
         except TimeoutError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.api.auth import KeyLimit
 from serving.api.errors import ApiError
 from serving.api.logs import REQUEST_ID
 from serving.api.middleware import LOOK_AFTER, PATHS, Front, Gate
@@ -314,8 +315,38 @@ def refuse(header: str | None) -> None:
     raise ApiError(ErrorType.UNAUTHORIZED, f"it was {header}", headers={"WWW-Authenticate": "Bearer"})
 
 
-def gate(app: ASGIApp, admit: Callable[[str | None], None] = lambda header: None, seconds: float = 60) -> Gate:
-    return Gate(app, admit=admit, body_bytes=10, seconds=seconds)
+def gate(
+    app: ASGIApp,
+    admit: Callable[[str | None], None] = lambda header: None,
+    seconds: float = 60,
+    limit: KeyLimit | None = None,
+) -> Gate:
+    return Gate(app, admit=admit, body_bytes=10, seconds=seconds, limit=limit)
+
+
+async def test_key_may_have_only_so_many_requests_at_once() -> None:
+    go, running = asyncio.Event(), asyncio.Event()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        running.set()
+        await go.wait()
+        await answering(200, b"{}")(scope, receive, send)
+
+    inner = gate(waiting, limit=KeyLimit(1))
+
+    async def ask(key: str, method: str = "POST", path: str = "/classify") -> AsgiExchange:
+        headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+        return await AsgiExchange(path, method, headers=headers).through(inner)
+
+    first = asyncio.create_task(ask("one"))
+    await running.wait()
+    assert (await ask("one")).error[:2] == (429, "overloaded")
+    others = [asyncio.create_task(ask("two")), asyncio.create_task(ask("one", "GET", "/releases"))]
+    await asyncio.sleep(0)
+    go.set()
+    assert [(await call).status for call in (first, *others)] == [200, 200, 200]
+    # Its place is free again.
+    assert (await ask("one")).status == 200
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
