@@ -83,7 +83,7 @@ def _refused_labels(
     shares: tuple[float, float],
     nights: int,
 ) -> float:
-    """Return the refused share of nights in which `shares` of the rows are right only before, and only after."""
+    """Return the share of refused nights; `shares` of the rows are right only before export, and only after it."""
     drawn = draw.multinomial(rows, [*shares, 1 - sum(shares)], size=nights)[:, :2]
     counts, found = np.unique(drawn, axis=0, return_counts=True)
     refused = [

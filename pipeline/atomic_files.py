@@ -22,7 +22,7 @@ T = TypeVar("T")
 def read_state(path: Path, kind: TypeAdapter[T]) -> T | None:
     """Return the content of the JSON file at `path`, or None if it is absent, unreadable or damaged.
 
-    Damage is logged once, not at every read: some of these files are read several times per second.
+    Damage is logged once, not at every read, because some of these files are read several times per second.
     """
     try:
         return kind.validate_json(path.read_bytes())

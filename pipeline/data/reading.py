@@ -59,7 +59,10 @@ def source_files(recipe: Recipe, directory: Path, split: Split, recipes: Sequenc
     visible_files = (path for path in sorted(place.iterdir()) if path.is_file() and not path.name.startswith("."))
     files = tuple(path for path in visible_files if path.suffix.lower() in suffixes)
     if not files:
-        raise DataError(f"{place} is a directory without files in {recipe.data.format} ({', '.join(suffixes)})")
+        raise DataError(
+            f"{place} is a directory without {recipe.data.format} files ({', '.join(suffixes)}); add them, or correct "
+            "data.format"
+        )
     return files
 
 

@@ -203,14 +203,16 @@ class Deployer:
         try:
             yield
         except Exception as error:
-            log.error("the new deployment failed: %s", error)
+            log.error("the new deployment failed, undoing it: %s", error)
             record = undo()
             if record is not None and self.client is not None:
                 number = record.number
                 try:
                     self._wait(f"move back, to deployment {number}", lambda worker: worker.deployment >= number)
                 except SaebyeokError as second:
-                    log.warning("deployment %d is recorded, but: %s", number, second)
+                    log.warning(
+                        "deployment %d restores the releases, but not every worker serves it yet: %s", number, second
+                    )
             raise
 
     def _put_back(self, recipe: str, failed: str, champion: str | None, number: int) -> Deployment | None:
@@ -258,7 +260,10 @@ class Deployer:
                 return
             if time.monotonic() > deadline:
                 late = ", ".join(_named(worker) for worker in workers if not done(worker)) or "all"
-                raise ServiceError(f"workers {late} of {self.client.url} did not {what} within {patience:g} s")
+                raise ServiceError(
+                    f"workers {late} of {self.client.url} did not {what} within {patience:g} s; see the service's "
+                    "log, or raise SAEBYEOK_DEPLOY_SECONDS"
+                )
             time.sleep(POLL)
 
 

@@ -94,7 +94,7 @@ def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> Non
         if newest != seen:
             seen, wanted = newest, {item.ref for item in find_outdated(store, settings).artifacts}
         if artifact.ref not in wanted:
-            log.info("kept %s: a deployment needs it since", artifact.ref)
+            log.info("kept %s: a new deployment needs it", artifact.ref)
             continue
         store.prune(artifact)
         log.info("deleted %s", artifact.ref)
@@ -120,7 +120,7 @@ def _decisions(store: Store) -> Iterator[Artifact]:
         try:
             yield store.open(ref)
         except ArtifactError as error:
-            log.warning("its inputs are not retained: %s", error)
+            log.warning("a decision cannot be read, so its inputs are not retained: %s", error)
 
 
 def _best_before(decisions: Iterable[Artifact]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Answers of earlier models to gate rows, kept on this machine: from run to run only few gate rows are new."""
+"""Answers of earlier models to gate rows, kept on this machine, because each run has only few new gate rows."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _learn(
     if threads:
         torch.set_num_threads(threads)
     lines = read_lines(files)
-    log.info("%d lines", len(lines))
+    log.info("read %d lines", len(lines))
     tokenizer, before = (_vocabulary(spec, lines, directory), None) if start is None else _read_start(start)
     # Validation batches keep this order; sorted by length they need little padding.
     held = encode_lines(tokenizer, sorted(lines[::HELD], key=len), spec.max_length)

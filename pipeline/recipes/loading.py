@@ -55,9 +55,9 @@ def load_recipe(
     for key, value in (overrides or {}).items():
         merged = _merge(merged, _nested(key, value))
     if unknown := {"profile", "sample"} & merged.keys():
-        raise RecipeError(f"{file}: unknown key `{unknown.pop()}`: the run sets profile and sample")
+        raise RecipeError(f"{file}: unknown key `{unknown.pop()}`; remove it: the run sets profile and sample")
     if "behaviour" in merged:
-        raise RecipeError(f"{file}: unknown key `behaviour`: behavioural tests belong in behaviour/{path.name}")
+        raise RecipeError(f"{file}: unknown key `behaviour`; move the behavioural tests to behaviour/{path.name}")
     tests = path.parent / "behaviour" / path.name
     cases = read_text(tests, shown(tests)) if tests.is_file() else ""
     merged["behaviour"] = parse_toml(cases, shown(tests))

@@ -238,5 +238,8 @@ class Recipe(Strict):
         for name in self.gate.behaviour:
             if name not in capabilities:
                 tested = ", ".join(capabilities) or "nothing"
-                raise ValueError(f"`gate.behaviour.{name}`: not tested in behaviour/{self.name}.toml ({tested})")
+                raise ValueError(
+                    f"`gate.behaviour.{name}`: behaviour/{self.name}.toml has no test of this capability; it tests "
+                    f"{tested}"
+                )
         return self

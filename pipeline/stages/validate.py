@@ -50,7 +50,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     """
     inputs = find_files(job.recipe, directory, job.cutoff, recipe_directories(job.settings.recipes))
     for name in inputs.unfinished:
-        log.warning("%s: %s is still being written, so this run does without it", job.recipe.name, name)
+        log.warning("%s: %s is still being written; this run skips it", job.recipe.name, name)
     accepted = find_acceptances(job.store, job.recipe.name, {file.digest for file in inputs.arrivals})
     falls = try_champion(job, champion, inputs.arrivals, accepted)
     base = find_base(job.recipe, job.store) if inputs.arrivals else None

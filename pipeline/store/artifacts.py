@@ -184,7 +184,7 @@ class Store:
                     self._check_sizes(artifact)
                     return artifact
             except ArtifactError as error:
-                log.warning("not reused: %s", error)
+                log.warning("an artifact is not reused: %s", error)
         return None
 
     def _check_sizes(self, artifact: Artifact) -> None:

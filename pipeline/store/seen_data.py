@@ -1,4 +1,4 @@
-"""The data that a model has seen, which says on which rows it can be compared with another one."""
+"""The data that a model has seen, which determines on which rows two models can be compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def seen_in_training(tokenized: Artifact, start: SeenData | None) -> SeenData:
     """Return the data that a training on `tokenized` sees; `start` is that of the model that it starts from."""
     share = tokenized.manifest.fields.get("gate_share")
     if share is None:
-        raise ArtifactError(f"{tokenized.uri}: its manifest has no gate_share, so its gate rows are unknown")
+        raise ArtifactError(
+            f"{tokenized.uri}: its manifest has no gate_share, so its gate rows are unknown; run tokenize with --force"
+        )
     newest = ValidationFigures.read(tokenized.input("validated")).cutoff
     if start is None:
         return SeenData(held_out=share, newest=newest)

@@ -110,7 +110,7 @@ class ClassificationTask(Task):
         return accuracy_difference(right, was_right)
 
     def rows_needed(self, margin: float) -> int:
-        """Return the rows of which `UNSURE_ROWS` are a share of `margin`."""
+        """Return the number of rows of which `UNSURE_ROWS` rows are the share `margin`."""
         return math.ceil(UNSURE_ROWS / margin)
 
     def influence(self, labels: Numbers, answers: Numbers) -> Numbers:
@@ -120,7 +120,7 @@ class ClassificationTask(Task):
     def quality_shift(self, rows: pd.DataFrame, answers: Numbers, labels: Sequence[str], test: pd.DataFrame) -> Shift:
         """Compare the accuracy with the expected one, label by label.
 
-        A day with more of the labels that the model finds easily is therefore no drop in quality.
+        So a change of the labels' shares alone is neither a rise nor a drop in quality.
         """
         names = np.array(self.recipe.labels)[rows["label"].to_numpy()]
         right = np.array(labels)[answers.argmax(axis=1)] == names

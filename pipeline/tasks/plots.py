@@ -1,4 +1,4 @@
-"""Plots of answers to the test file: confusion matrix, predicted against labelled scores, reliability curve."""
+"""Plots of the predictions for the test file: confusion matrix, scatter plot of scores, reliability curve."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ class RegressionTask(Task):
         return Shift("champion", f"mean error {errors.mean():.2f}", f"{usual.mean():.2f}", chance, effect)
 
     def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
-        """Return nothing: the metrics say all."""
+        """Return nothing: a regression has no figures besides the metrics."""
         return {}
 
     def draw(self, labels: Numbers, answers: Numbers, directory: Path) -> None:
@@ -195,7 +195,7 @@ class BiEncoderTask(RegressionTask):
     def compare_methods(
         self, labels: Numbers, raw: Numbers, found: dict[str, Interval], line: ScoreLine | None
     ) -> dict[str, Any]:
-        """Return the metrics by cosine and by Euclidean distance; nothing for a model of before there were two."""
+        """Return the metrics by cosine and by distance; nothing for a model of an older version without distances."""
         if line is None:
             return {}
         return {

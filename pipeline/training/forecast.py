@@ -37,7 +37,7 @@ class Forecast(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Log that training is slower here."""
-        log.info("this CPU has no bf16: training runs in fp32, which takes longer; the time needed follows")
+        log.info("this CPU has no bf16, so training runs in fp32, which takes longer; an estimate of the time follows")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Measure a step, and log the forecast once."""
@@ -53,7 +53,7 @@ class Forecast(TrainerCallback):
         self._done = True
         left, each = state.max_steps - state.global_step, spent / measured
         log.info(
-            "about %s for the remaining %d of %d steps, at %.3g s per step; evaluations come on top",
+            "about %s for the remaining %d of %d steps, at %.3g s per step, without the evaluations",
             format_duration(left * each),
             left,
             state.max_steps,

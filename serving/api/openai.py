@@ -1,4 +1,4 @@
-"""OpenAI's embeddings API, for clients that know it: its requests and responses, and how answers become them.
+"""OpenAI's embeddings API, for its clients: requests, responses, and the conversion of vectors into responses.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings and .../models, read in November 2026.
 """

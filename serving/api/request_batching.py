@@ -107,7 +107,7 @@ class Sharing:
         return self._rate * work / self._threads
 
     def _shed(self) -> None:
-        """Refuse the waiting requests that cannot be answered in time: the rate has become known, or worse."""
+        """Refuse the waiting requests that can no longer be answered in time by the newest rate."""
         work, now = 0, perf_counter()
         for request in self._waiting:
             late = now - request.since + self._seconds(work + request.work) - self._patience

@@ -77,7 +77,7 @@ class PredictRequest(Request):
 
     @property
     def nests(self) -> bool:
-        """Whether the answer is a list for each input, instead of the list for the only one."""
+        """Whether the response is a list of lists, one per input, instead of the single input's list."""
         return self._is_batch or self.parameters is not None
 
 
@@ -89,7 +89,7 @@ class Prediction(BaseModel):
 
 
 class PredictResponse(RootModel[list[Prediction] | list[list[Prediction]]]):
-    """All labels of one input, the most probable first; of several inputs, a list for each."""
+    """All labels of one input, the most probable first; for several inputs, one such list per input."""
 
 
 class VectorList(RootModel[list[list[float]]]):

@@ -22,7 +22,7 @@ KINDS: dict[tuple[str, str, str | None], TaskKind] = {
 
 
 def kind_of(kind: str, inputs: str, objective: str | None) -> TaskKind:
-    """Return the kind with these names. Raises ValueError if `objective` does not fit the other two."""
+    """Return the kind with these names. Raises ValueError if `objective` does not fit `kind` and `inputs`."""
     if found := KINDS.get((kind, inputs, objective)):
         return found
     if all(objective != other for _, reads, other in KINDS if reads == inputs):

@@ -314,7 +314,7 @@ def test_unfinished_day_waits_for_the_next_run(
     uploads(monkeypatch, file)
     made = validate(night, data)
     assert made.manifest.figures["cutoff"] == str(day_of(DAYS - 1))
-    assert f"nsmc: nsmc/daily/{file.name} is still being written, so this run does without it" in caplog.messages
+    assert f"nsmc: nsmc/daily/{file.name} is still being written; this run skips it" in caplog.messages
     monkeypatch.undo()
     made = validate(replace(night, cutoff=day_of(DAYS + 2)), data)
     assert made.manifest.figures["cutoff"] == str(day_of(DAYS))

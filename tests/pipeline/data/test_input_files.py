@@ -198,5 +198,5 @@ def test_directory_of_files_is_one_split(data: Path, recipe: Recipe) -> None:
     assert rows.shown == f"{folder} (2 files)"
     for name in ("a.tsv", "b.tsv"):
         (folder / name).unlink()
-    with pytest.raises(DataError, match=r"parts is a directory without files in tsv \(\.tsv\)"):
+    with pytest.raises(DataError, match=r"parts is a directory without tsv files \(\.tsv\); add them"):
         find_files(recipe.model_copy(update={"data": parts}), data, date(2016, 1, 1))

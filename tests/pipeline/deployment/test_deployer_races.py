@@ -246,7 +246,7 @@ def test_worker_switching_too_slowly_undoes_the_deployment(
     with pytest.raises(ServiceError, match=r"workers 2 of .* did not move to deployment 2 within"):
         put(service.settings, challenger)
     assert (latest(log).number, latest(log).releases) == (3, {"nsmc": champion.ref})
-    assert "deployment 3 is recorded, but: workers 2 of" in caplog.text
+    assert "deployment 3 restores the releases, but not every worker serves it yet: workers 2 of" in caplog.text
 
 
 def test_undo_waits_until_users_have_the_champion_back(

@@ -64,7 +64,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_recipe_may_have_no_behavioural_tests(tmp_path: Path) -> None:
     recipe = load(tmp_path, "nsmc", NEGATIVE)
     shutil.rmtree(tmp_path / "behaviour")
-    with pytest.raises(RecipeError, match=r"`gate.behaviour.negation`: not tested in behaviour/nsmc.toml \(nothing\)"):
+    with pytest.raises(
+        RecipeError, match=r"`gate.behaviour.negation`: behaviour/nsmc.toml has no test of this.*; it tests nothing"
+    ):
         load_recipe("nsmc", "embedded", directories=[tmp_path], overrides={"gate.behaviour.negation": 0.5})
     bare = load_recipe("nsmc", "embedded", directories=[tmp_path])
     assert bare.behaviour == Behaviour()
@@ -164,7 +166,7 @@ def test_bounds_without_test_or_reverse_are_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, "nsmc", NEGATIVE, "names")
     assert "`gate.behaviour.negation` is missing: behaviour/nsmc.toml tests this capability" in said
     said = refused(tmp_path, "nsmc", NEGATIVE, "negation", "names")
-    assert "`gate.behaviour.names`: not tested in behaviour/nsmc.toml (negation)" in said
+    assert "`gate.behaviour.names`: behaviour/nsmc.toml has no test of this capability; it tests negation" in said
 
 
 def filled(words: dict[str, Any], *cases: Any, kind: str = "invariance") -> list[Any]:

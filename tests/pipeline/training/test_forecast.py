@@ -16,7 +16,7 @@ from tests.support.small_pipeline import Road, small_recipe
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
 
-SLOW = "this CPU has no bf16: training runs in fp32, which takes longer; the time needed follows"
+SLOW = "this CPU has no bf16, so training runs in fp32, which takes longer; an estimate of the time follows"
 
 
 def said(ends: Iterable[float], caplog: pytest.LogCaptureFixture, *, before: int = 0, steps: int = 100) -> list[str]:
@@ -35,7 +35,7 @@ def said(ends: Iterable[float], caplog: pytest.LogCaptureFixture, *, before: int
 def test_forecast_is_the_remaining_steps_at_the_measured_pace(caplog: pytest.LogCaptureFixture) -> None:
     # The first two steps take 20 s and are not measured. Four steps of 2.5 s are: 94 x 2.5 s = 235 s.
     ends = [17.5, 20.0, 22.5, 25.0, 27.5, 30.0, 90.0, 95.0]
-    told = ["about 3 min 55 s for the remaining 94 of 100 steps, at 2.5 s per step; evaluations come on top"]
+    told = ["about 3 min 55 s for the remaining 94 of 100 steps, at 2.5 s per step, without the evaluations"]
     assert said(ends, caplog) == told
 
 
