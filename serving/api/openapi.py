@@ -65,6 +65,17 @@ MEANING = {
     ErrorType.UNAVAILABLE: "No release is deployed yet",
     ErrorType.TIMEOUT: "The response was not ready in time",
 }
+#: Security of routes that need a key if the service has any.
+OPTIONAL: list[dict[str, Any]] = [{}, {"key": []}]
+TEXT = {"type": "string"}
+#: Groups of the API docs.
+TAGS = {
+    "models": ("/classify", "/similarity", "/score", "/embed"),
+    "releases": ("/releases", "/releases/stage"),
+    "OpenAI": ("/v1/embeddings", "/v1/models", "/v1/models/{name}"),
+    "TEI": ("/predict", "/info", "/health"),
+    "health": ("/livez", "/readyz"),
+}
 TEI_TOO = "A body of Hugging Face's TEI (`inputs`) gets its answer, a list of vectors"
 #: A body of /classify has exactly one of both. Not by `oneOf`, for which client generators accept any body.
 TEXTS_OR_PAIRS = {
@@ -108,6 +119,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "Saebyeok", "description": ABOUT, "version": __version__},
         "servers": [{"url": "."}],
+        "tags": [{"name": tag} for tag in TAGS],
         "paths": _paths(),
         "components": {
             "schemas": _limited(schemas["$defs"], settings),
@@ -148,62 +160,55 @@ def _put(schema: dict[str, Any], name: str, forms: list[dict[str, Any]]) -> None
 
 
 def _paths() -> dict[str, Any]:
+    paths = _model_paths() | _control_paths()
+    for tag, tagged in TAGS.items():
+        for path in tagged:
+            for operation in paths[path].values():
+                operation["tags"] = [tag]
+    return paths
+
+
+def _model_paths() -> dict[str, Any]:
     asks = "`X-Saebyeok-Release` addresses a staged or live release, with the deploy token."
     answers: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
         "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
         "/similarity": ("The similarity of each pair of sentences", SimilarityRequest, SimilarityResponse),
         "/score": ("The score of each text, from a regression over single texts", ScoreRequest, ScoreResponse),
         "/embed": (f"The vector of each text, from a bi-encoder. {TEI_TOO}", EmbedRequest, EmbedResponse),
-        "/v1/embeddings": ("The vector of each text, as OpenAI's clients ask", EmbeddingsRequest, EmbeddingsResponse),
-        "/predict": ("Labels of texts or pairs, as clients of TEI ask", PredictRequest, PredictResponse),
+        "/v1/embeddings": ("The vector of each text", EmbeddingsRequest, EmbeddingsResponse),
+        "/predict": ("The labels of each text or pair, the most probable first", PredictRequest, PredictResponse),
     }
-    optional: list[dict[str, Any]] = [{}, {"key": []}]
-    paths: dict[str, Any] = {
-        path: {
-            "post": _operation(path.rpartition("/")[2], summary, answer, MODEL, optional, body=body)
-            | {"description": asks}
-        }
-        for path, (summary, body, answer) in answers.items()
-    }
+    paths: dict[str, Any] = {}
+    for path, (summary, body, answer) in answers.items():
+        operation = _operation(path.rpartition("/")[2], summary, answer, MODEL, OPTIONAL, body=body)
+        paths[path] = {"post": operation | {"description": asks}}
     # Only one of the two lists is allowed; an example generated from the schema would contain both.
     posted = paths["/classify"]["post"]["requestBody"]["content"]["application/json"]
     posted["example"] = {"texts": (ClassifyRequest.model_fields["texts"].examples or [[]])[0]}
-    paths["/releases"] = {
-        "get": _operation("releases", "The deployed releases and the workers", ReleasesResponse, KEYED, optional)
-    }
-    paths["/v1/models"] = {
-        "get": _operation("models", "The live recipes, as OpenAI's clients ask", ModelsResponse, KEYED, optional)
-    }
-    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "recipe"}
-    found = _operation(
-        "model", "One of the live recipes", LiveModel, (*KEYED, ErrorType.NOT_FOUND, ErrorType.UNAVAILABLE), optional
-    )
-    paths["/v1/models/{name}"] = {"get": found | {"parameters": [name]}}
-    paths["/info"] = {
-        "get": _operation(
-            "info", "The live releases, as clients of TEI ask", Info, (*KEYED, ErrorType.UNAVAILABLE), optional
-        )
-    }
+    return paths
+
+
+def _control_paths() -> dict[str, Any]:
     token: list[dict[str, Any]] = [{"token": []}]
-    paths["/releases/stage"] = {
-        "post": _operation("stage", "Stage a release", StagedResponse, STAGING, token, status=202, body=StageRequest),
-        "delete": _operation(
-            "unstage", "Unstage a release", StagedResponse, STAGING, token, status=202, body=StageRequest
-        ),
-    }
-    plain = {"text/plain": {"schema": {"type": "string"}}}
-    lives = _described("livez", "Whether the service runs", [{}], {"200": _success(plain)} | _errors(()))
     unavailable = (ErrorType.UNAVAILABLE,)
-    ready = _operation(
-        "readyz", "Whether a deployment is loaded, and on which provider", ReadyResponse, unavailable, [{}]
-    )
-    healthy = _described(
-        "health",
-        "Whether the service runs, as clients of TEI ask",
-        [{}],
-        {"200": {"description": "Success"}} | _errors(()),
-    )
-    return paths | {"/livez": {"get": lives}, "/health": {"get": healthy}, "/readyz": {"get": ready}}
+    found = (*KEYED, ErrorType.NOT_FOUND, *unavailable)
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}, "description": "recipe"}
+    ready = "Whether a deployment is loaded, and on which provider"
+    staging: dict[str, Any] = {"status": 202, "body": StageRequest}
+    gets = {
+        "/releases": _operation("releases", "The deployed releases and the workers", ReleasesResponse, KEYED, OPTIONAL),
+        "/v1/models": _operation("models", "The live recipes", ModelsResponse, KEYED, OPTIONAL),
+        "/v1/models/{name}": _operation("model", "A live recipe", LiveModel, found, OPTIONAL) | {"parameters": [name]},
+        "/info": _operation("info", "The live releases", Info, (*KEYED, *unavailable), OPTIONAL),
+        "/livez": _described("livez", "Whether the service runs", {"content": {"text/plain": {"schema": TEXT}}}),
+        "/readyz": _operation("readyz", ready, ReadyResponse, unavailable, [{}]),
+        "/health": _described("health", "Whether the service runs", {}),
+    }
+    stage = {
+        "post": _operation("stage", "Stage a release", StagedResponse, STAGING, token, **staging),
+        "delete": _operation("unstage", "Unstage a release", StagedResponse, STAGING, token, **staging),
+    }
+    return {path: {"get": operation} for path, operation in gets.items()} | {"/releases/stage": stage}
 
 
 def _operation(
@@ -216,16 +221,15 @@ def _operation(
     status: int = 200,
     body: type[BaseModel] | None = None,
 ) -> dict[str, Any]:
-    operation = _described(name, summary, security, {str(status): _success(_content(answer))} | _errors(kinds))
+    responses = {str(status): {"description": "Success", "content": _content(answer)}} | _errors(kinds)
+    operation = {"operationId": name, "summary": summary, "security": security, "responses": responses}
     return operation | ({"requestBody": {"required": True, "content": _content(body)}} if body else {})
 
 
-def _described(name: str, summary: str, security: list[dict[str, Any]], responses: dict[str, Any]) -> dict[str, Any]:
-    return {"operationId": name, "summary": summary, "security": security, "responses": responses}
-
-
-def _success(content: dict[str, Any]) -> dict[str, Any]:
-    return {"description": "Success", "content": content}
+def _described(name: str, summary: str, success: dict[str, Any]) -> dict[str, Any]:
+    """Return an open operation whose response is no JSON."""
+    responses = {"200": {"description": "Success", **success}} | _errors(())
+    return {"operationId": name, "summary": summary, "security": [{}], "responses": responses}
 
 
 def _errors(kinds: tuple[ErrorType, ...]) -> dict[str, Any]:

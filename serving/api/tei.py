@@ -20,13 +20,17 @@ from serving.schemas import ErrorType, RecipeName, Request
 TRUNCATE = "false: refuse texts that are longer than the model's maximum; otherwise their end is cut off"
 
 
+#: The hub's client writes it in lower case. Two spellings of a value would break generated clients.
+Direction = Annotated[Literal["Right"], BeforeValidator(lambda value: "Right" if value == "right" else value)]
+
+
 class TeiEmbedRequest(Request):
     """Texts to embed. Values that the model cannot honour are refused."""
 
     inputs: TextOrTexts
     normalize: Literal[True] | None = None
     truncate: bool | None = Field(default=None, description=TRUNCATE)
-    truncation_direction: Literal["right", "Right"] | None = None
+    truncation_direction: Direction | None = None
     prompt_name: None = None
     dimensions: int | None = None
     encoding_format: Literal["float"] | None = None
@@ -58,7 +62,7 @@ class PredictRequest(Request):
     ]
     raw_scores: Literal[False] | None = None
     truncate: bool | None = Field(default=None, description=TRUNCATE)
-    truncation_direction: Literal["right", "Right"] | None = None
+    truncation_direction: Direction | None = None
     parameters: Parameters | None = Field(
         default=None, description="if present, one input also gets a list of lists, as the hub's client expects"
     )

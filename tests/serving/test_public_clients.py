@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import gzip
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from serving.api.openapi import COMMITTED
 from serving.client import Client
 from tests.support.running_service import serving
 from tests.support.tiny_releases import SENTENCES, TinyModel
@@ -22,6 +26,7 @@ pytestmark = pytest.mark.server
 
 KEY = "a-key-of-the-tests"
 TEXTS = SENTENCES[:4]
+GENERATOR = "openapi-python-client==0.29.1"
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +125,45 @@ def test_hub_client_sees_health_and_models(url: str) -> None:
     assert set(about["model_id"].split(",")) == {"nsmc", "klue-sts"}
     assert about["model_type"].keys() == {"classifier", "embedding"}
     assert about["model_type"]["classifier"]["id2label"] == {"0": "negative", "1": "positive"}
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a client that openapi-python-client generated; skips if the generator cannot be installed.
+
+    It needs other versions of the project's packages, so it has an environment of its own.
+    """
+    directory = tmp_path_factory.mktemp("generator")
+    settings = directory / "settings.yaml"
+    settings.write_text("post_hooks: []\n")
+    command = [sys.executable, "-m", "uv", "tool", "run", "--cache-dir", str(directory / "cache"), "--from", GENERATOR]
+    found = subprocess.run([*command, "openapi-python-client", "--version"], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"{GENERATOR} cannot be installed: {found.stderr.strip().splitlines()[-1]}")
+    command += ["openapi-python-client", "generate", "--path", str(COMMITTED), "--meta", "none", "--fail-on-warning"]
+    subprocess.run([*command, "--config", str(settings), "--output-path", str(directory / "generated")], check=True)
+    return directory
+
+
+def test_generated_client_asks_and_reads_answers(url: str, generated: Path, ask: httpx.Client) -> None:
+    code = f"""
+from generated.api.models import classify
+from generated.api.tei import predict
+from generated.client import AuthenticatedClient
+from generated.models import ClassifyRequest, PredictRequest
+
+client = AuthenticatedClient("{url}", token="{KEY}")
+found = classify.sync(client=client, body=ClassifyRequest(texts=["{TEXTS[0]}"]))
+print(found.results[0].label, found.release)
+print(predict.sync(client=client, body=PredictRequest(inputs="{TEXTS[0]}"))[0].label)
+refused = classify.sync(client=client, body=ClassifyRequest(texts=["{TEXTS[0]}"], recipe="none"))
+print(refused.error.type_)
+"""
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=generated, stdout=subprocess.PIPE, text=True, check=True).stdout
+    own = ask.post("/classify", json={"texts": TEXTS[:1]}).json()
+    label = own["results"][0]["label"]
+    assert said.split() == [label, own["release"], label, "not_found"]
 
 
 def test_predict_nests_as_tei_does(ask: httpx.Client) -> None:
