@@ -207,8 +207,8 @@ def decide_as_person(job: Job, day: date) -> str:
         record = accept_day(job, find_day(job, day), Acceptance(by="a person", why="the labels changed for good"))
         return f"accepted {record.manifest.fields['file']}"
     if day.day == ROLLBACK:
-        record = rollback(job.settings, job.store, f"rollback-{day}", by="a person")
-        return f"rolled back, deployment {record.number}: {record.reason}"
+        deployment = rollback(job.settings, job.store, f"rollback-{day}", by="a person")
+        return f"rolled back, deployment {deployment.number}: {deployment.reason}"
     return ""
 
 

@@ -41,12 +41,12 @@ class Outdated:
 def find_outdated(store: Store, settings: Settings) -> Outdated:
     """Return the artifacts of `store` that can be deleted.
 
-    Retained, each with all its inputs: the releases of the newest `keep_deployments` deployments, and of the one that
-    `saebyeok rollback` leads to; for each of them and every recipe the best release before it (the gate compares with
-    it, also after a rollback); the models and rivals of decisions that are younger than `keep_days`, wait for an
-    approval, or are the newest of their recipe; artifacts younger than `keep_days`; and the newest artifact of each
-    kind. Raises ArtifactError if a deployment or the manifest of a
-    retained artifact cannot be read, because its inputs are then unknown.
+    Retained, each with all that it was made from: the releases of the newest `keep_deployments` deployments, and of
+    the one that `saebyeok rollback` leads to; for each of them and every recipe the best release before it (the gate
+    compares with it, also after a rollback); the models and rivals of decisions that are younger than `keep_days`, wait
+    for an approval, or are the newest of their recipe; artifacts younger than `keep_days`; and the newest artifact of
+    each kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its
+    inputs are then unknown.
     """
     records = DeploymentLog(store)
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
@@ -177,5 +177,16 @@ def _with_ancestors(roots: set[str], everything: dict[str, Artifact]) -> set[str
         ref = waiting.pop()
         if ref not in needed:
             needed.add(ref)
-            waiting += [item.ref for item in everything[ref].manifest.inputs.values()] if ref in everything else []
+            waiting += _needs(everything[ref]) if ref in everything else []
     return needed
+
+
+def _needs(artifact: Artifact) -> list[str]:
+    """Return the refs of the inputs without which an artifact is incomplete.
+
+    A model is complete without the one that it started from, unless it was trained by an older version, which did not
+    record the data that it has seen (`pipeline.store.seen_data`).
+    """
+    if artifact.manifest.kind == "train" and "seen" not in artifact.manifest.figures:
+        return [item.ref for item in artifact.manifest.inputs.values()]
+    return artifact.made_from

@@ -45,11 +45,13 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
     if champion is not None and not is_same_model(evaluated, champion):
         bar = bar_challenger(recipe, evaluated, champion)
         rivals = None if bar else _rivals(job, evaluated, champion)
-    inputs = {"evaluated": evaluated} | ({"champion": champion} if champion else {})
+    known = {"champion": champion} if champion else {}
     if rivals and rivals.best:
-        inputs["best"] = rivals.best
+        known["best"] = rivals.best
     # All fields, because the report shows the whole recipe. The behavioural tests belong to the evaluation's key.
     fields = recipe.model_dump(mode="json", exclude={"behaviour"})
+
+    inputs = {"evaluated": evaluated}
 
     def build(draft: Path, _: Tracker) -> DecisionFigures:
         compared = Compared((bar,) if bar else ())
@@ -60,7 +62,7 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
         (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
         return DecisionFigures(promote=decision.promote, reason=decision.reason)
 
-    decided = find_or_build(job, "decide", VERSION, fields=fields, inputs=inputs, build=build)
+    decided = find_or_build(job, "decide", VERSION, fields=fields, inputs=inputs, compared_with=known, build=build)
     decision = read_decision(decided)
     level = logging.INFO if decision.promote else logging.ERROR
     log.log(level, "%s: %s Report: %s/report.html", recipe.name, decision.reason, decided.uri)

@@ -55,8 +55,7 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
 def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, waiver: Verdict | None) -> None:
     if not verdict.promote and waiver is None:
         raise RefusedError(f"release {release.ref} was refused: {verdict.reason}")
-    judged = {item.ref for item in decision.manifest.inputs.values()}
-    if not judged & {item.ref for item in release.manifest.inputs.values()}:
+    if not set(decision.made_from) & set(release.made_from):
         raise RefusedError(
             f"decision {decision.ref} does not belong to release {release.ref}; name the matching one with --input"
         )

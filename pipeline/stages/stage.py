@@ -71,15 +71,12 @@ def _check_named(job: Job, artifact: Artifact, kinds: Sequence[str]) -> None:
 
 
 def _made_from(artifacts: Iterable[Artifact], kind: str) -> Artifact | None:
-    """Return the artifact of `kind` among the ancestors of `artifacts`, or None."""
+    """Return the artifact of `kind` that `artifacts` were made from, directly or indirectly, or None."""
     waiting = list(artifacts)
     while waiting:
         artifact = waiting.pop()
-        for name, item in artifact.manifest.inputs.items():
-            # A decision compares with these two; it is not built from them.
-            if name in ("champion", "best"):
-                continue
-            source = artifact.store.open(item.ref)
+        for ref in artifact.made_from:
+            source = artifact.store.open(ref)
             if source.manifest.kind == kind:
                 return source
             waiting.append(source)

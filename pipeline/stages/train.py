@@ -32,8 +32,9 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     """Fine-tune on the training split and return the model; `model/` has weights, configuration and tokenizer.
 
     If the recipe's `train.start` is champion, training starts from the model of the release `champion`, which becomes
-    the input `start`. If the champion has another base model or kind, training starts from the base model, with a
-    warning. A champion that was trained on the same tokens with the same settings is returned as it is.
+    the input `start`. If the champion has another base model or kind, or has seen data of the run's date or later (a
+    backfilled run), training starts from the base model, with a warning. A champion that was trained on the same tokens
+    with the same settings is returned as it is.
 
     Several GPUs share every batch that is large enough (`pipeline.models.hardware`).
 
@@ -56,16 +57,12 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
         "similar_at": recipe.similar_at,
     }
-    inputs = {"tokenized": tokenized}
-    if recipe.train.start == "champion" and champion is not None:
-        start = champion.input("trained")
-        if not _fits(start, fields, tokenized):
-            log.warning("the champion has another base model or kind: training starts from the base model")
-        elif not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
-            return start
-        else:
-            inputs["start"] = start
-    seen = seen_in_training(tokenized, seen_by(inputs["start"]) if "start" in inputs else None)
+    start = _start(job, champion, fields, tokenized) if champion and recipe.train.start == "champion" else None
+    if start and not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
+        return start
+    started_from = {"start": start} if start else {}
+    inputs = {"tokenized": tokenized} | started_from
+    seen = seen_in_training(tokenized, seen_by(start) if start else None)
     keys = {name: artifact.key for name, artifact in inputs.items()}
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
@@ -80,7 +77,10 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
         try:
-            artifact = find_or_build(job, "train", VERSION, fields=fields, inputs=inputs, build=build)
+            made_from = {"tokenized": tokenized}
+            artifact = find_or_build(
+                job, "train", VERSION, fields=fields, inputs=made_from, started_from=started_from, build=build
+            )
         except TrainingDivergedError:
             # A training resumed from these checkpoints would diverge again.
             shutil.rmtree(work, ignore_errors=True)
@@ -88,6 +88,24 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
         # Only a retry needs the checkpoints.
         shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+def _start(job: Job, champion: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> Artifact | None:
+    """Return the trained artifact of the champion, or None, with a warning, if training cannot start from it."""
+    start = champion.input("trained")
+    if not _fits(start, fields, tokenized):
+        log.warning("the champion has another base model or kind: training starts from the base model")
+        return None
+    seen = seen_by(start)
+    if seen.newest is not None and seen.newest >= job.cutoff:
+        reason = f"has seen data of {seen.newest}, and the date of this run is {job.cutoff}"
+    elif not seen.held_out:
+        # The new model could not be compared with any other one.
+        reason = "may have been trained on every row, because what it started from was deleted"
+    else:
+        return start
+    log.warning("the champion %s: training starts from the base model", reason)
+    return None
 
 
 def _fits(start: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> bool:

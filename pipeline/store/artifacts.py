@@ -70,6 +70,11 @@ class Artifact:
         found = self.manifest.inputs.get(name)
         return found.ref if found else None
 
+    @property
+    def made_from(self) -> list[str]:
+        """The refs of the artifacts that it was made from, without those that it started from or was compared with."""
+        return [item.ref for item in self.manifest.inputs.values() if item.role == "made_from"]
+
     def input(self, name: str) -> Artifact:
         """Return the artifact that is its input `name`. Raises ArtifactError if it does not exist (any more)."""
         ref = self.input_ref(name)

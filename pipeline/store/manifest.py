@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -23,6 +23,17 @@ MANIFEST = "manifest.json"
 ATTEMPT_TIME = "%Y%m%dT%H%M%S%f"
 
 
+#: Role of an input. An artifact is made from data and models, which are kept with it. A training starts from the
+#: weights of a model, which is not needed once the training is complete. A decision compares with other models.
+Role = Literal["made_from", "started_from", "compared_with"]
+#: Roles of the inputs of manifests of format 1, which had none, by kind and name. All others are `made_from`.
+OLD_ROLES: dict[tuple[str, str], Role] = {
+    ("train", "start"): "started_from",
+    ("decide", "champion"): "compared_with",
+    ("decide", "best"): "compared_with",
+}
+
+
 class FileEntry(BaseModel):
     """One file of an artifact."""
 
@@ -33,17 +44,19 @@ class FileEntry(BaseModel):
 
 
 class Input(BaseModel):
-    """An input of an artifact: another artifact."""
+    """An input of an artifact: another artifact, and its role."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     ref: str
     key: str
+    role: Role = "made_from"
 
 
 class Manifest(Record):
     """The manifest of an artifact; written last, it marks the artifact as complete."""
 
+    format: int = 2
     kind: str
     recipe: str
     run: str
@@ -54,6 +67,19 @@ class Manifest(Record):
     fields: dict[str, Any] = Field(description="the recipe fields that the stage read")
     figures: dict[str, Any] = Field(description="what the stage measured; parsed by `pipeline.store.figures`")
     files: dict[str, FileEntry]
+
+    @classmethod
+    def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a document of format 1 with the roles of its inputs."""
+        kind, inputs = str(document.get("kind")), document.get("inputs")
+        if not isinstance(inputs, dict):
+            return document
+        roles = {
+            name: item | {"role": OLD_ROLES[kind, name]}
+            for name, item in inputs.items()
+            if (kind, name) in OLD_ROLES and isinstance(item, dict)
+        }
+        return document | {"inputs": inputs | roles}
 
     @field_validator("files")
     @classmethod

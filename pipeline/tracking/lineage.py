@@ -32,7 +32,7 @@ def hosted_name(ref: str) -> tuple[str, str]:
 
 
 def sources(artifacts: Iterable[Artifact]) -> list[str]:
-    """Return the refs of the nearest ancestors of `artifacts` that W&B knows, on every path."""
+    """Return the refs of `artifacts`, or of the nearest ones that they were made from, that W&B knows."""
     return list(dict.fromkeys(ref for artifact in artifacts for ref in _nearest(artifact)))
 
 
@@ -40,8 +40,8 @@ def _nearest(artifact: Artifact) -> Iterator[str]:
     if artifact.manifest.kind in HOSTED_TYPES:
         yield artifact.ref
         return
-    for item in artifact.manifest.inputs.values():
-        yield from _nearest(artifact.store.open(item.ref))
+    for ref in artifact.made_from:
+        yield from _nearest(artifact.store.open(ref))
 
 
 def described(artifact: Artifact) -> dict[str, Any]:

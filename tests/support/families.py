@@ -22,6 +22,7 @@ from pipeline.store.figures import (
     TrainingFigures,
     ValidationFigures,
 )
+from pipeline.store.manifest import Input, Role
 from tests.support.made_figures import evaluation
 
 #: Fields of a training of the recipe `nsmc`.
@@ -60,15 +61,22 @@ def made(
     recipe: str = "nsmc",
     fields: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    roles: Mapping[str, Role] | None = None,
     **inputs: Artifact,
 ) -> Artifact:
-    """Publish an artifact with these figures, fields, inputs and tables (each a parquet file)."""
+    """Publish an artifact with these figures, fields, inputs and tables (each a parquet file).
+
+    `roles` are those of inputs that it is not made from.
+    """
     with store.draft() as draft:
         for name, table in (tables or {}).items():
             content = io.BytesIO()
             table.to_parquet(content, index=False)
             (draft / f"{name}.parquet").write_bytes(content.getvalue())
-        links = {name: {"ref": item.ref, "key": item.key} for name, item in inputs.items()}
+        links = {
+            name: Input(ref=item.ref, key=item.key, role=(roles or {}).get(name, "made_from"))
+            for name, item in inputs.items()
+        }
         told: dict[str, Any] = {"fields": dict(fields or {}), "figures": figures.document() if figures else {}}
         return store.publish(draft, kind, recipe, "0" * 16, run="night", inputs=links, **told)
 

@@ -222,6 +222,14 @@ BREAKS: dict[str, Break] = {
     "test_rollback_while_deleting_keeps_its_release": Break(
         "pipeline.deployment.retention:delete_outdated", "if newest != seen:", "if False:"
     ),
+    "test_backfilled_run_does_not_start_from_the_future": Break(
+        "pipeline.stages.train:_start", "seen.newest >= job.cutoff", "False"
+    ),
+    "test_chain_of_started_trainings_does_not_stay": Break(
+        "pipeline.deployment.retention:_needs",
+        "return artifact.made_from",
+        "return [item.ref for item in artifact.manifest.inputs.values()]",
+    ),
     "test_rejected_model_is_remembered_told_and_skipped": Break(
         "pipeline.store.verdicts:find_bar", "verdict if verdict and verdict.bars else None", "None"
     ),

@@ -20,9 +20,10 @@ from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.figures import EvaluationFigures
+from pipeline.store.figures import EvaluationFigures, SeenData
 from pipeline.store.verdicts import record_verdict
 from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
+from tests.support.families import made, training
 from tests.support.made_figures import evaluation
 from tests.support.tiny_releases import TinyModel
 
@@ -62,6 +63,23 @@ def night(
     live = latest.releases if (latest := log.latest()) else {}
     log.append(live | {recipe: release.ref}, after=len(log.numbers()), run="test", reason=f"night {number}")
     return release
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["complete", "of an older version"])
+def test_chain_of_started_trainings_does_not_stay(settings: Settings, store: Store, recorded: bool) -> None:
+    start: Artifact | None = None
+    log = DeploymentLog(store)
+    for number in range(1, 9):
+        tokens = made(store, "tokenize", validated=made(store, "validate"))
+        figures = training(SeenData(held_out=0.1, newest=None) if recorded else None)
+        inputs = {"tokenized": tokens} | ({"start": start} if start else {})
+        start = made(store, "train", figures, roles={"start": "started_from"}, **inputs)
+        release = made(store, "release", trained=start)
+        log.append({"nsmc": release.ref}, after=number - 1, run="r", reason="r")
+    kept = {ref for kind in PRUNED_KINDS for ref in store.refs(kind, "nsmc")} - outdated_refs(store, settings, days=0)
+    # Of the last two deployments and the release before them. What an older model started from tells what it has seen.
+    assert len([ref for ref in kept if ref.startswith("train/")]) == (3 if recorded else 8)
+    assert len([ref for ref in kept if ref.startswith("validate/")]) == (3 if recorded else 8)
 
 
 def metric_of(release: Artifact) -> float:

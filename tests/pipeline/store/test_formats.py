@@ -89,8 +89,8 @@ def test_card_and_decision_of_a_newer_version_are_named(store: Store) -> None:
 def test_manifest_of_a_newer_version_is_named(store: Store) -> None:
     made = of_the_future(store, "train", "weights")
     path = Path(store.uri) / made.ref / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"format": 2}), encoding="utf-8")
-    with pytest.raises(NewerFormatError, match=r"manifest\.json has format 2; .* up to 1\."):
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"format": 3}), encoding="utf-8")
+    with pytest.raises(NewerFormatError, match=r"manifest\.json has format 3; .* up to 2\."):
         store.open(made.ref)
 
 

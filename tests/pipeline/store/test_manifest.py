@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 import subprocess
@@ -244,3 +245,40 @@ def test_checkout_without_git_has_the_package_version(checkout: Path, monkeypatc
 def test_this_code_is_named_once_a_process() -> None:
     assert code_version() == code_version() == version()
     assert code_version().startswith("0.1.0")
+
+
+# --- roles of inputs ----------------------------------------------------------------------------
+
+
+def old_manifest(kind: str, **inputs: object) -> bytes:
+    """Return a manifest of format 1, whose inputs had no roles."""
+    told = {"kind": kind, "recipe": "nsmc", "run": "r", "key": "k", "created": str(NOW), "code": "c"}
+    return json.dumps(told | {"inputs": inputs, "fields": {}, "figures": {}, "files": {}}).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "role"),
+    [
+        ("train", "start", "started_from"),
+        ("train", "tokenized", "made_from"),
+        ("decide", "champion", "compared_with"),
+        ("decide", "best", "compared_with"),
+        ("decide", "evaluated", "made_from"),
+        ("release", "champion", "made_from"),
+    ],
+)
+def test_old_inputs_get_the_role_that_their_stage_gave_them(kind: str, name: str, role: str) -> None:
+    read = Manifest.parse(old_manifest(kind, **{name: {"ref": "a/b", "key": "k"}}), "manifest.json")
+    assert read.inputs == {name: Input(ref="a/b", key="k", role=role)}  # type: ignore[arg-type]
+    assert Manifest.parse(read.model_dump_json(), "manifest.json") == read
+
+
+@pytest.mark.parametrize(
+    "damage", [{"start": 3}, {"start": {"ref": "a"}}, {"start": {"ref": "a", "key": "k", "role": "x"}}]
+)
+def test_damaged_inputs_are_damage(damage: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^inputs\.start"):
+        Manifest.parse(old_manifest("tokenize", **damage), "manifest.json")
+    if damage != {"start": {"ref": "a", "key": "k", "role": "x"}}:
+        with pytest.raises(ValueError, match=r"^inputs\.start"):
+            Manifest.parse(old_manifest("train", **damage), "manifest.json")

@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 TEXT = "정말 재미있게 봤어요"
 
 
-def publish(store: Store, kind: str, files: dict[str, str], inputs: dict[str, Artifact] | None = None) -> Artifact:
+def publish(
+    store: Store,
+    kind: str,
+    files: dict[str, str],
+    inputs: dict[str, Artifact] | None = None,
+    started_from: dict[str, Artifact] | None = None,
+) -> Artifact:
     with store.draft() as draft:
         for name, content in files.items():
             (draft / name).write_text(content, encoding="utf-8")
         refs: Any = {name: {"ref": item.ref, "key": item.key} for name, item in (inputs or {}).items()}
+        refs |= {
+            name: {"ref": item.ref, "key": item.key, "role": "started_from"}
+            for name, item in (started_from or {}).items()
+        }
         figures = {"rows": 3, "sample": True, "warnings": [f"odd: {TEXT}"], "arrivals": [{"date": "2026-01-01"}]}
         return store.publish(draft, kind, "nsmc", "a" * 16, run="r", inputs=refs, fields={}, figures=figures)
 
@@ -39,6 +49,16 @@ def test_the_nearest_of_the_ancestry_are_named_once(store: Store) -> None:
     evaluated = publish(store, "evaluate", {}, {"validated": data, "trained": trained})
     # Not the champion's inputs: they are not this model's.
     assert sources([evaluated, champion]) == [data.ref, champion.ref]
+
+
+def test_chain_of_started_trainings_has_its_own_data_set(store: Store) -> None:
+    start = None
+    for _ in range(3):
+        data = publish(store, "validate", {})
+        tokens = publish(store, "tokenize", {}, {"validated": data})
+        start = publish(store, "train", {}, {"tokenized": tokens}, started_from={"start": start} if start else {})
+    assert start is not None
+    assert sources([start]) == [data.ref]
 
 
 def test_data_set_and_model_have_separate_names(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import date
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pipeline.stages.running import run_stage
 from pipeline.stages.stage import TRAIN
 from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
+from pipeline.store.figures import SeenData, TrainingFigures
 from tests.support.gate_releases import release_of, republished, serve
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
@@ -69,6 +71,37 @@ def test_a_champion_of_another_kind_is_no_start(
         made = train(road.job, road.tokenized, release_of(republished(road.trained, **told)))
     assert made.ref == road.trained.ref
     assert "has another base model or kind: training starts from the base model" in caplog.text
+
+
+def champion_that_has_seen(road: Road, held_out: float, newest: str | None) -> Artifact:
+    seen = {"held_out": held_out, "newest": newest}
+    return release_of(republished(road.trained, figures=road.trained.manifest.figures | {"seen": seen}))
+
+
+@pytest.mark.parametrize("day", [9, 27])
+def test_backfilled_run_does_not_start_from_the_future(road: Road, day: int, caplog: pytest.LogCaptureFixture) -> None:
+    knows = champion_that_has_seen(road, 0.1, "2015-08-27")
+    made = train(replace(road.job, cutoff=date(2015, 8, day)), road.tokenized, knows)
+    assert made.ref == road.trained.ref
+    assert (
+        f"the champion has seen data of 2015-08-27, and the date of this run is 2015-08-{day:02}: training starts from "
+        "the base model" in caplog.text
+    )
+
+
+def test_training_records_what_its_start_has_seen(road: Road) -> None:
+    knows = champion_that_has_seen(road, 0.05, "2015-08-27")
+    still = small_recipe("nsmc", **{**CHOSEN, "model__base": road.recipe.model.base, "train__learning_rate": 1e-9})
+    made = train(replace(road.job, recipe=still, cutoff=date(2015, 8, 28)), road.tokenized, knows)
+    assert made.manifest.inputs["start"].role == "started_from"
+    assert made.made_from == [road.tokenized.ref]
+    assert TrainingFigures.read(made).seen == SeenData(held_out=0.05, newest=date(2015, 8, 27))
+    assert TrainingFigures.read(road.trained).seen == SeenData(held_out=road.recipe.data.gate_share, newest=None)
+
+
+def test_model_that_may_have_seen_every_row_is_no_start(road: Road, caplog: pytest.LogCaptureFixture) -> None:
+    assert train(road.job, road.tokenized, champion_that_has_seen(road, 0.0, None)).ref == road.trained.ref
+    assert "the champion may have been trained on every row" in caplog.text
 
 
 def test_from_scratch_there_is_nothing_to_start_from() -> None:
