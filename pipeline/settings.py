@@ -133,7 +133,8 @@ class Settings(BaseSettings):
         file = read_config()
         if unknown := sorted(file.values.keys() - cls.model_fields.keys()):
             raise SettingsError(
-                f"{file.place(unknown[0])}: unknown setting `{unknown[0]}`; there are: {', '.join(cls.model_fields)}"
+                f"{file.place(unknown[0])}: unknown setting `{unknown[0]}`; the settings are: "
+                f"{', '.join(cls.model_fields)}"
             )
         return init_settings, env_settings, InitSettingsSource(settings_cls, file.values)
 

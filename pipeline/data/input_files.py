@@ -135,8 +135,8 @@ def find_files(recipe: Recipe, directory: Path, cutoff: date, recipes: Sequence[
 
     `recipes` are the directories of all recipes.
 
-    Every file is read once, here. A fault of one arrival never raises: `read_part` raises it for that day. Raises
-    DataError if a published file is missing or cannot be read.
+    Every file is read once, here. An arrival that cannot be read raises no error here; `read_part` raises it for that
+    day. Raises DataError if a published file is missing or cannot be read.
     """
     paths = {split: source_files(recipe, directory, split, recipes) for split in source_splits(recipe)}
     published = {

@@ -124,9 +124,10 @@ def _decisions(store: Store) -> Iterator[Artifact]:
 
 
 def _best_before(decisions: Iterable[Artifact]) -> dict[str, str]:
-    """Return the best release before each champion (refs), as the newest decision against it found on its rows.
+    """Map each champion to the best release before it (refs), by the newest decision that compared with both.
 
-    The figures of the releases' own runs would not tell which one is the best: they are of other rows.
+    The metrics of the releases' own runs do not tell which release is the best, because they were measured on other
+    rows.
     """
     found: dict[str, str] = {}
     for decided in decisions:

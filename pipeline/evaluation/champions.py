@@ -57,7 +57,7 @@ def load_model(recipe: Recipe, release: Artifact) -> Trained:
 def predictions_of(recipe: Recipe, release: Artifact, rows: pd.DataFrame, cache: AnswerCache) -> Numbers:
     """Return the predictions of a release for `rows`: label numbers (n,) in the order of `recipe`, or scores (n,).
 
-    Raises one of `UNREADABLE` if the model has to answer and cannot.
+    Raises one of `UNREADABLE` if a prediction is not in `cache` and the model cannot be run.
     """
     from pipeline.tasks.registry import task_of
 

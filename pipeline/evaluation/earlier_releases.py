@@ -40,13 +40,13 @@ class _Candidate:
 def find_rivals(job: Job, evaluated: Artifact, champion: Artifact) -> Rivals:
     """Let the releases before the champion answer the current gate rows, and return them with the rows that count.
 
-    Comparing with the champion alone would let every run lose slightly less than the margin. The figures of the
-    releases' own runs are of other rows and say nothing here. Candidates are all releases that led to the champion and
-    that retention keeps, except the models of `evaluated` and `champion`. Those trained on the sample count only for a
-    recipe on the sample, and those on real data only for real data. One that is unreadable or answers NaN is named in
-    `notes`. One that cannot be compared, because it shares too few rows or knows other labels, makes the comparison
-    fail until a person approves a model; then it is named in `notes`, too.
-    Raises ArtifactError if the champion cannot be read, StoreError if the store is unreachable.
+    If models were compared with the champion alone, each could be worse than the one before by slightly less than the
+    margin. The figures of the releases' own runs are of other rows and say nothing here. Candidates are all releases
+    that led to the champion and that retention keeps, except the models of `evaluated` and `champion`. Those trained on
+    the sample count only for a recipe on the sample, and those on real data only for real data. One that is unreadable
+    or answers NaN is named in `notes`. One that cannot be compared, because it shares too few rows or knows other
+    labels, makes the comparison fail until a person approves a model; then it is named in `notes`, too. Raises
+    ArtifactError if the champion cannot be read, StoreError if the store is unreachable.
     """
     with readable(champion):
         theirs = seen_by(champion.input("trained")).held_out

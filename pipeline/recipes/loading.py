@@ -27,7 +27,7 @@ def find_recipe(name: str, directories: Sequence[Path] = SHIPPED) -> Path:
         return found[name]
     if not NAME.fullmatch(name) and any((directory / f"{name}.toml").exists() for directory in directories):
         raise RecipeError(f"{name}.toml is not the name of a recipe file: {NAMING}")
-    raise RecipeError(f"no recipe {name!r}; there are: {', '.join(found)}")
+    raise RecipeError(f"no recipe {name!r}; the recipes are: {', '.join(found)}")
 
 
 def load_recipe(

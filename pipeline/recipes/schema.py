@@ -219,7 +219,8 @@ class Recipe(Strict):
         for metric, floor in self.gate.floors.items():
             if metric not in self.metrics:
                 raise ValueError(
-                    f"`gate.floors.{metric}`: not a metric of a {self.kind} recipe ({', '.join(self.metrics)})"
+                    f"`gate.floors.{metric}`: a {self.kind} recipe has only the metrics {', '.join(self.metrics)}; "
+                    "remove it"
                 )
             if not 0 < floor < 1:
                 raise ValueError(f"`gate.floors.{metric}` must be above 0 and below 1, not {floor}")

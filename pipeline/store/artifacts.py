@@ -104,7 +104,9 @@ class Artifact:
         try:
             return model.parse(self._content(name), f"{self.uri}/{name}")
         except (FileNotFoundError, ValueError) as error:
-            raise ArtifactError(f"{self.uri}: {name} is missing or damaged ({error})") from error
+            raise ArtifactError(
+                f"{self.uri}: {name} is missing or damaged ({error}); run its stage with --force"
+            ) from error
 
     def _content(self, name: str) -> bytes:
         if name not in self.manifest.files:

@@ -93,7 +93,7 @@ def find_model(store: Store, recipe: str, ref: str | None) -> Artifact:
     if artifact is None:
         raise ArtifactError(f"store {store.uri} has no decision of {recipe} yet; run `saebyeok run {recipe}` first")
     if artifact.manifest.recipe != recipe:
-        raise ArtifactError(f"{artifact.ref} belongs to recipe {artifact.manifest.recipe}, not {recipe}")
+        raise ArtifactError(f"{artifact.ref} belongs to recipe {artifact.manifest.recipe}; name a model of {recipe}")
     return model_of(artifact)
 
 

@@ -172,7 +172,7 @@ def test_configuration_file_is_below_the_environment(tmp_path: Path, monkeypatch
     ("text", "message"),
     [
         ("\nthreads = -1", r"saebyeok\.toml line 2: `threads`: .*greater than or equal to 0"),
-        ("\n\nthread = 1", r"saebyeok\.toml line 3: unknown setting `thread`; there are: .*threads"),
+        ("\n\nthread = 1", r"saebyeok\.toml line 3: unknown setting `thread`; the settings are: .*threads"),
         ("threads = = 1", r"saebyeok\.toml is not TOML: .*line 1"),
         ('time_zone = "Seoul"', r"line 1: `time_zone`: .*such as Asia/Seoul"),
         ('schedule = "03:00"', r"line 1: `schedule`: .*pattern"),

@@ -126,7 +126,7 @@ def test_version(saebyeok: Saebyeok) -> None:
 def test_an_unknown_recipe_is_one_line(saebyeok_process: Saebyeok) -> None:
     result = saebyeok_process("run", "imdb")
     assert (result.code, result.out) == (USAGE, "")
-    assert result.err == f"error: no recipe 'imdb'; there are: {', '.join(recipe_names())}\n"
+    assert result.err == f"error: no recipe 'imdb'; the recipes are: {', '.join(recipe_names())}\n"
 
 
 @pytest.mark.parametrize(

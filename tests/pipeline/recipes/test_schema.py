@@ -190,7 +190,7 @@ def test_every_mistake_is_named_at_once(broken: Any) -> None:
 
 
 def test_unknown_recipe_error_lists_known_recipes() -> None:
-    with pytest.raises(RecipeError, match=r"no recipe 'imdb'; there are: .*klue-sts.*nsmc"):
+    with pytest.raises(RecipeError, match=r"no recipe 'imdb'; the recipes are: .*klue-sts.*nsmc"):
         load_recipe("imdb", "full")
 
 
