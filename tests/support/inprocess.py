@@ -28,7 +28,6 @@ from serving.api.auth import deploy_token
 from serving.api.control_routes import Live, control_app
 from serving.api.errors import ApiError, parse
 from serving.api.middleware import Front, Gate
-from serving.api.openapi import describe
 from serving.api.request_batching import Sharing
 from serving.deployed.follower import Follower, LogSource
 from serving.engine.engine import EngineOptions
@@ -116,7 +115,7 @@ def in_process(settings: Settings) -> Iterator[InProcess]:
 def _worker(follower: Follower, token: str) -> Front:
     """Return one worker's application, assembled as BentoML does."""
     live = Live(follower, token, ())
-    control = control_app(describe(SETTINGS))
+    control = control_app(SETTINGS)
     control.state.live = live
     service: Any = object.__new__(Saebyeok.inner)
     service._live, service._sharing = live, Sharing(1, SETTINGS.max_queue, lambda _: None)
