@@ -24,8 +24,8 @@ class EmbeddingsRequest(Request):
 
     input: TextOrTexts = Field(examples=[["오늘은 비가 온다", "오늘은 비가 내린다"]])
     model: str = Field(max_length=100, description="name of a recipe; `/v1/models` lists them", examples=["klue-sts"])
-    encoding_format: Literal["float", "base64"] = Field(
-        default="float", description="base64: the vector's 32-bit floats, little-endian"
+    encoding_format: Literal["float", "base64"] | None = Field(
+        default=None, description="base64: the vector's 32-bit floats, little-endian; omitted: numbers"
     )
     dimensions: int | None = Field(default=None, description="omitted, or the number of dimensions of the model")
     user: str | None = Field(default=None, max_length=1000, description="ignored")

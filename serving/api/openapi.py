@@ -15,7 +15,7 @@ from pydantic.json_schema import models_json_schema
 from pipeline import __version__
 from pipeline.settings import Settings
 from serving.api.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
-from serving.api.tei import Info, PredictRequest, PredictResponse
+from serving.api.tei import Info, Parameters, PredictRequest, PredictResponse
 from serving.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -138,6 +138,10 @@ def write() -> None:
 
 
 def _limited(schemas: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    # Generators for TypeScript require a field of a request that has a default.
+    for schema in (schemas[model.__name__] for model in (*REQUESTS, Parameters)):
+        for field in schema["properties"].values():
+            field.pop("default", None)
     text = {"maxLength": settings.max_characters}
     for schema in (schemas[model.__name__]["properties"] for model in REQUESTS):
         for inputs in (schema[name] for name in ("texts", "pairs") if name in schema):

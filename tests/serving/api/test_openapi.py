@@ -66,6 +66,14 @@ def test_routes_with_a_body_have_an_example() -> None:
         assert schemas[name]["additionalProperties"] is False
 
 
+def test_requests_have_no_defaults_in_the_document() -> None:
+    # openapi-typescript makes a field with a default a required one.
+    schemas = describe(Settings())["components"]["schemas"]
+    requests = [schema for name, schema in schemas.items() if name.endswith("Request")]
+    assert len(requests) == 7
+    assert not any("default" in field for schema in requests for field in schema["properties"].values())
+
+
 def test_every_error_type_has_a_documented_status() -> None:
     assert len({kind.status for kind in ErrorType}) == len(ErrorType)
     statuses = {
