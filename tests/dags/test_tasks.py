@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 from pipeline.errors import AbsentDataError, RejectedDataError, ServiceError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
+from pipeline.stages.running import CALLS
 from pipeline.stages.stage import DECIDE, STAGES, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
@@ -36,9 +36,9 @@ ARGUMENTS = {
 }
 
 
-def validates(monkeypatch: pytest.MonkeyPatch, nightly: ModuleType, call: Callable[[Job], Artifact]) -> None:
+def validates(monkeypatch: pytest.MonkeyPatch, call: Callable[[Job], Artifact]) -> None:
     """Replace the validate stage by `call`; `tests/dags/test_runs.py` has real data."""
-    monkeypatch.setattr(nightly, "VALIDATE", replace(VALIDATE, call=call))
+    monkeypatch.setitem(CALLS, VALIDATE, call)
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -53,7 +53,7 @@ def test_stage_task_runs_its_stage_on_its_inputs(
         seen.extend([job.recipe.name, job.run, *(artifact.manifest.kind for artifact in inputs)])
         return make_decided(store) if stage.kind == "decide" else make_artifact(store, stage.kind, "nsmc", {})
 
-    monkeypatch.setattr(nightly, stage.name.upper(), replace(stage, call=call))
+    monkeypatch.setitem(CALLS, stage, call)
     ref = getattr(nightly, stage.name).function(recipe="nsmc", **given)
     assert ref == store.refs(stage.kind, "nsmc")[0]
     assert seen == ["nsmc", RUN, *stage.inputs]
@@ -90,7 +90,7 @@ def test_rejected_data_fail_first_run_skip_next(
     def call(job: Job) -> Artifact:
         raise RejectedDataError("line 3 breaks a rule", ref="rejected-data/nsmc/k/a", run=first)
 
-    validates(monkeypatch, nightly, call)
+    validates(monkeypatch, call)
     context = in_task()
     with pytest.raises(getattr(exceptions, ending), match=text):
         nightly.validate.function("nsmc")
@@ -106,7 +106,7 @@ def test_recipe_without_data_is_skipped_unless_it_is_live(
     def call(job: Job) -> Artifact:
         raise AbsentDataError("/data has the files of another recipe")
 
-    validates(monkeypatch, nightly, call)
+    validates(monkeypatch, call)
     in_task()
     with pytest.raises(exceptions.AirflowSkipException, match=r"^/data has the files of another recipe$"):
         nightly.validate.function("nsmc")
@@ -127,7 +127,7 @@ def test_decision_logs_the_address_of_its_report(
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
     in_task()
     decided = make_decided(store, promote=False)
-    monkeypatch.setattr(nightly, "DECIDE", replace(DECIDE, call=lambda job, evaluated: decided))
+    monkeypatch.setitem(CALLS, DECIDE, lambda job, evaluated: decided)
     evaluated = make_artifact(store, "evaluate", "nsmc", {})
     with caplog.at_level(logging.INFO):
         assert nightly.decide.function("nsmc", evaluated.ref) == decided.ref

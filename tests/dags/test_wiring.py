@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
+from pipeline.stages.running import CALLS
 from pipeline.stages.stage import DECIDE, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from tests.dags.conftest import make_decided
@@ -133,7 +133,13 @@ def test_links_keep_the_path_prefix_of_airflow(wiring: ModuleType, monkeypatch: 
     ids=["refused by hand", "promoted by hand", "refused by Airflow"],
 )
 def test_refusal_by_hand_is_made_anew(
-    wiring: ModuleType, make_job: Callable[..., Job], store: Store, run: str, promote: bool, calls: int
+    wiring: ModuleType,
+    make_job: Callable[..., Job],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    run: str,
+    promote: bool,
+    calls: int,
 ) -> None:
     forced: list[bool] = []
 
@@ -144,39 +150,49 @@ def test_refusal_by_hand_is_made_anew(
 
     evaluated = make_artifact(store, "evaluate", "nsmc", {})
     job = make_job(load_recipe("nsmc", "embedded"))
-    ref = wiring.make_told(job, replace(DECIDE, call=call), evaluated.ref)
+    monkeypatch.setitem(CALLS, DECIDE, call)
+    ref = wiring.make_told(job, DECIDE, evaluated.ref)
     assert forced == [False, True][:calls]
     # The release that was reported, or is about to be.
     assert store.open(ref).manifest.run == ("manual__now" if calls == 2 else run)
 
 
-def test_rejection_of_data_by_hand_is_made_anew(wiring: ModuleType, make_job: Callable[..., Job]) -> None:
+def test_rejection_of_data_by_hand_is_made_anew(
+    wiring: ModuleType, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def call(job: Job) -> Artifact:
         raise RejectedDataError("line 3", run="manual__now" if job.force else "cli-20261129")
 
+    monkeypatch.setitem(CALLS, VALIDATE, call)
     # A run that was not started by hand has sent an alert.
     with pytest.raises(RejectedDataError) as caught:
-        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), replace(VALIDATE, call=call))
+        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), VALIDATE)
     assert caught.value.run == "manual__now"
 
 
-def test_rejection_of_data_that_was_told_is_raised(wiring: ModuleType, make_job: Callable[..., Job]) -> None:
+def test_rejection_of_data_that_was_told_is_raised(
+    wiring: ModuleType, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
     forced: list[bool] = []
 
     def call(job: Job) -> Artifact:
         forced.append(job.force)
         raise RejectedDataError("line 3", run="manual__before")
 
+    monkeypatch.setitem(CALLS, VALIDATE, call)
     with pytest.raises(RejectedDataError):
-        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), replace(VALIDATE, call=call))
+        wiring.make_told(make_job(load_recipe("nsmc", "embedded")), VALIDATE)
     assert forced == [False]
 
 
-def test_accepted_data_by_hand_are_found_again(wiring: ModuleType, make_job: Callable[..., Job], store: Store) -> None:
+def test_accepted_data_by_hand_are_found_again(
+    wiring: ModuleType, make_job: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Started by hand, but no decision.
     made = store.open(make_by_hand(store).ref)
     job = make_job(load_recipe("nsmc", "embedded"))
-    assert wiring.make_told(job, replace(VALIDATE, call=lambda job: made)) == made.ref
+    monkeypatch.setitem(CALLS, VALIDATE, lambda job: made)
+    assert wiring.make_told(job, VALIDATE) == made.ref
 
 
 def make_by_hand(store: Store) -> Artifact:
