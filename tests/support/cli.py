@@ -1,25 +1,71 @@
-"""The command line for tests: real processes with their own home."""
+"""The command line for tests, with its own home: in this process or in processes of its own."""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pipeline.cli.app import main
 from pipeline.config_file import ROOT
 from pipeline.nested import flatten
 from pipeline.settings import library_environment
 from pipeline.store.artifacts import Store
 
 
+def run_here(
+    arguments: Sequence[str], environment: Mapping[str, str], stdin: bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process, which has already imported the libraries, in `environment`."""
+    out, err = io.StringIO(), io.StringIO()
+    with _environment(environment), _logging_apart(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["saebyeok", *arguments])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert isinstance(end.value.code, int)
+    return subprocess.CompletedProcess(arguments, end.value.code, out.getvalue(), err.getvalue())
+
+
+@contextmanager
+def _environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """Replace this process's environment; also undo the changes that the command makes to it."""
+    before = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _logging_apart() -> Iterator[None]:
+    """Take pytest's handlers away, so that the command logs to its standard error as in a process of its own."""
+    handlers, level = logging.root.handlers, logging.root.level
+    logging.root.handlers = []
+    try:
+        yield
+    finally:
+        logging.root.handlers = handlers
+        logging.root.setLevel(level)
+
+
 class Place:
-    """A home that several commands share; `environment` is added for every command."""
+    """A home that several commands share, each a process; `environment` is added for every command."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
@@ -69,6 +115,13 @@ class Place:
     @staticmethod
     def _command(arguments: tuple[str, ...]) -> list[str]:
         return [sys.executable, "-m", "pipeline.cli", *arguments]
+
+
+class PlaceHere(Place):
+    """The same, but `call` and `raw` run in this process."""
+
+    def raw(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return run_here(arguments, self.environment, stdin.encode())
 
 
 def sets(overrides: Mapping[str, Any]) -> list[str]:

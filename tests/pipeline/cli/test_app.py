@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-from pipeline.cli.app import app, main
+from pipeline.cli.app import app
 from pipeline.cli.console import exit_code
 from pipeline.cli.options import overrides
 from pipeline.config_file import ROOT
@@ -26,6 +25,7 @@ from pipeline.settings import Settings
 from pipeline.stages.stage import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find_inputs
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
+from tests.support.cli import run_here
 from tests.support.tiny_releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
@@ -51,25 +51,15 @@ Saebyeok = Callable[..., Finished]
 
 
 @pytest.fixture
-def saebyeok(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Saebyeok:
+def saebyeok(settings: Settings) -> Saebyeok:
     """Return `saebyeok("run", "nsmc", stdin=b"", SAEBYEOK_DATA="...")`: the command line, in the test's own home.
 
     It runs in this process, because Python takes half a second to start and to import the command line.
     """
 
     def call(*arguments: str, stdin: bytes = b"", **environment: str) -> Finished:
-        out, err = io.StringIO(), io.StringIO()
-        with monkeypatch.context() as patch:
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["saebyeok", *arguments])
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-            patch.setattr(sys, "stdout", out)
-            patch.setattr(sys, "stderr", err)
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert isinstance(end.value.code, int)
-        return Finished(end.value.code, out.getvalue(), err.getvalue())
+        done = run_here(arguments, {**os.environ, **environment}, stdin)
+        return Finished(done.returncode, done.stdout, done.stderr)
 
     return call
 

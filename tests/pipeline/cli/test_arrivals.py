@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import FAILED, REFUSED, USAGE
 from pipeline.store.acceptances import Acceptance, find_acceptances
-from tests.support.cli import Place
+from tests.support.cli import PlaceHere
 from tests.support.daily import DAYS, day_of, reviews_of, write_day
 from tests.support.published import reviews, write_reviews
 
@@ -18,15 +18,15 @@ SETS = ["--set", "data.min_train_rows=40", "--set", "data.min_test_rows=20", "--
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> PlaceHere:
     write_reviews(tmp_path / "data", reviews(60, 1), reviews(60, 5000))
     for number in range(DAYS):
         write_day(tmp_path / "data", number, reviews_of(number))
     write_day(tmp_path / "data", DAYS, [(a, b, "0") for a, b, _ in reviews_of(DAYS)])
-    return Place(tmp_path / "home", SAEBYEOK_DATA=str(tmp_path / "data"))
+    return PlaceHere(tmp_path / "home", SAEBYEOK_DATA=str(tmp_path / "data"))
 
 
-def test_unusual_day_is_accepted_from_the_command_line(place: Place) -> None:
+def test_unusual_day_is_accepted_from_the_command_line(place: PlaceHere) -> None:
     night, day = ["--date", str(day_of(DAYS + 1)), *SETS], str(day_of(DAYS))
     place.call("validate", "nsmc", *night, code=FAILED)
     said = place.call("arrivals", "accept", day, "--why", " a strike ")
@@ -39,7 +39,7 @@ def test_unusual_day_is_accepted_from_the_command_line(place: Place) -> None:
     place.call("arrivals", "accept", day, "--why", "again", code=REFUSED)
 
 
-def test_mistakes_are_reported_in_one_line(place: Place) -> None:
+def test_mistakes_are_reported_in_one_line(place: PlaceHere) -> None:
     day = str(day_of(DAYS))
     for arguments, code, text in (
         (["accept", day], USAGE, "--why"),

@@ -13,7 +13,7 @@ from pipeline.bounds import most_of
 from pipeline.errors import REFUSED
 from pipeline.recipes.loading import load_recipe
 from pipeline.store.verdicts import model_of, record_verdict
-from tests.support.cli import Place, sets
+from tests.support.cli import Place, PlaceHere, sets
 from tests.support.small_pipeline import SMALL, anything_goes
 
 pytestmark = pytest.mark.torch
@@ -25,18 +25,18 @@ STAGES = ["validate", "tokenize", "train", "evaluate", "decide", "export"]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("road") / "home")
+def place(tmp_path_factory: pytest.TempPathFactory) -> PlaceHere:
+    return PlaceHere(tmp_path_factory.mktemp("road") / "home")
 
 
 @pytest.fixture(scope="module")
-def first(place: Place) -> Any:
-    """Return the document of the first run of nsmc."""
-    return place.call("run", "nsmc", *TINY)
+def first(place: PlaceHere) -> Any:
+    """Return the document of the first run of nsmc, which is a process of its own."""
+    return Place(place.home).call("run", "nsmc", *TINY)
 
 
 @pytest.fixture(scope="module")
-def judged(first: Any, place: Place) -> Any:
+def judged(first: Any, place: PlaceHere) -> Any:
     """Return the metrics of the champion on the test file."""
     data = load_recipe("nsmc", "embedded", sample=True).data
     return place.call("evaluate", "nsmc", "--file", str(place.home / "sample" / data.test))
@@ -46,7 +46,7 @@ def refs(document: Any) -> dict[str, str]:
     return {step["stage"]: step["ref"] for step in document["stages"]}
 
 
-def test_a_run_makes_everything_and_deploys(first: Any, place: Place) -> None:
+def test_a_run_makes_everything_and_deploys(first: Any, place: PlaceHere) -> None:
     assert (first["promoted"], first["sample"], first["deployment"]) == (True, True, 1)
     assert [step["stage"] for step in first["stages"]] == STAGES
     assert not any(step["reused"] for step in first["stages"])
@@ -64,7 +64,7 @@ def test_the_report_says_what_the_document_says(first: Any) -> None:
     assert Path(first["data_docs"]).is_file()
 
 
-def test_second_run_reuses_everything_and_deploys_nothing(first: Any, place: Place) -> None:
+def test_second_run_reuses_everything_and_deploys_nothing(first: Any, place: PlaceHere) -> None:
     second = place.call("run", "nsmc", *TINY)
     reused = {step["stage"] for step in second["stages"] if step["reused"]}
     # The champion is an input of the decision, and it has changed.
@@ -73,9 +73,9 @@ def test_second_run_reuses_everything_and_deploys_nothing(first: Any, place: Pla
     assert second["release"] == first["release"]
 
 
-def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: Place, tmp_path: Path) -> None:
+def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: PlaceHere, tmp_path: Path) -> None:
     # The same artifacts, without a deployment.
-    again = Place(tmp_path / "home")
+    again = PlaceHere(tmp_path / "home")
     shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
     decided = again.store.open(refs(first)["decide"])
     record_verdict(model_of(decided), "rejected", by="admin", run="scheduled__x")
@@ -84,9 +84,9 @@ def test_rejected_model_is_not_deployed_by_later_run(first: Any, place: Place, t
     assert again.call("releases")["live"] is None
 
 
-def test_release_is_exported_without_a_deployment(first: Any, place: Place, tmp_path: Path) -> None:
+def test_release_is_exported_without_a_deployment(first: Any, place: PlaceHere, tmp_path: Path) -> None:
     # The same artifacts, without a deployment.
-    again = Place(tmp_path / "home")
+    again = PlaceHere(tmp_path / "home")
     shutil.copytree(place.home / "store", again.home / "store", ignore=shutil.ignore_patterns("deployments"))
     document = again.call("run", "nsmc", *TINY, "--no-deploy")
     assert (document["promoted"], document["deployment"], document["release"]) == (True, None, first["release"])
@@ -97,7 +97,7 @@ def test_release_is_exported_without_a_deployment(first: Any, place: Place, tmp_
     assert "[6/6] nsmc export" in people.stderr
 
 
-def test_unreachable_threshold_refuses_without_training_again(first: Any, place: Place) -> None:
+def test_unreachable_threshold_refuses_without_training_again(first: Any, place: PlaceHere) -> None:
     unreachable = ("--set", "gate.floors.accuracy=0.9999")
     document = place.call("run", "nsmc", *TINY, *unreachable, code=REFUSED)
     assert (document["promoted"], document["deployment"], document["release"]) == (False, None, None)
@@ -120,7 +120,7 @@ def test_champion_metrics_on_test_file_match_report(first: Any, judged: Any) -> 
         assert judged["metrics"][metric] == pytest.approx(first["figures"][metric]["value"], abs=allowed)
 
 
-def test_what_is_predicted_is_what_is_judged(judged: Any, place: Place) -> None:
+def test_what_is_predicted_is_what_is_judged(judged: Any, place: PlaceHere) -> None:
     recipe = load_recipe("nsmc", "embedded", sample=True)
     rows = (place.home / "sample" / recipe.data.test).read_text(encoding="utf-8").splitlines()[1:]
     labelled = [(text, recipe.labels[int(label)]) for _, text, label in (row.split("\t") for row in rows) if text]
@@ -131,13 +131,13 @@ def test_what_is_predicted_is_what_is_judged(judged: Any, place: Place) -> None:
     assert right / len(labelled) == pytest.approx(judged["metrics"]["accuracy"], abs=0.005)
 
 
-def test_each_stage_alone_finds_what_the_run_made(first: Any, place: Place) -> None:
+def test_each_stage_alone_finds_what_the_run_made(first: Any, place: PlaceHere) -> None:
     for stage in ("tokenize", "train", "evaluate", "export"):
         document = place.call(stage, "nsmc", *TINY)
         assert (document["ref"], document["reused"]) == (refs(first)[stage], True)
 
 
-def test_sample_by_hand_equals_shipped_and_force_rebuilds(first: Any, place: Place, tmp_path: Path) -> None:
+def test_sample_by_hand_equals_shipped_and_force_rebuilds(first: Any, place: PlaceHere, tmp_path: Path) -> None:
     directory = tmp_path / "made"
     assert place.call("sample", str(directory)) == {"directory": str(directory)}
     for arguments in (("--data", str(directory)), ()):

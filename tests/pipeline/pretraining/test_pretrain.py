@@ -21,7 +21,7 @@ from pipeline.pretraining.spec import ENCODERS, EncoderSpec, load_encoder
 from pipeline.recipes.schema import ScratchSpec
 from pipeline.sample import write_sample
 from pipeline.training.checkpoints import CheckpointCallback
-from tests.support.cli import Place
+from tests.support.cli import PlaceHere
 from tests.support.killed import Killed
 from tests.support.small_pipeline import open_road, small_recipe
 
@@ -161,7 +161,7 @@ def test_the_command_line_pretrains(lines: Path, tmp_path: Path) -> None:
         toml, found = re.subn(rf"^{name} = .+$", f"{name} = {value}", toml, flags=re.MULTILINE)
         assert found == 1
     (tmp_path / "own.toml").write_text(toml, encoding="utf-8")
-    place, out = Place(tmp_path / "home"), tmp_path / "out"
+    place, out = PlaceHere(tmp_path / "home"), tmp_path / "out"
     said = place.call(
         "pretrain", str(lines), "--encoder", str(tmp_path / "own.toml"), "--out", str(out), "--steps", "3"
     )

@@ -31,7 +31,7 @@ from pipeline.stages.running import build
 from pipeline.stages.stage import TOKENIZE, TRAIN, VALIDATE
 from pipeline.tuning.search import tune
 from pipeline.tuning.space import Choices, Span, default_space, open_search
-from tests.support.cli import Place, sets
+from tests.support.cli import PlaceHere, sets
 from tests.support.killed import Killed
 from tests.support.running_service import eventually
 from tests.support.small_pipeline import SMALL, save_base
@@ -68,9 +68,9 @@ def home(prepared: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place(home: Path) -> Place:
+def place(home: Path) -> PlaceHere:
     """Return the command line in that home."""
-    return Place(home, SAEBYEOK_DATA=str(home / "few"))
+    return PlaceHere(home, SAEBYEOK_DATA=str(home / "few"))
 
 
 def nothing(_: str) -> None:
@@ -197,7 +197,7 @@ def test_resumed_search_equals_an_uninterrupted_one(home: Path, tmp_path: Path) 
     assert len({tuple(item.items()) for item in values(whole)}) > 2, "the trials differ"
 
 
-def test_killed_search_resumes_without_losing_a_trial(home: Path, place: Place) -> None:
+def test_killed_search_resumes_without_losing_a_trial(home: Path, place: PlaceHere) -> None:
     arguments = ["--verbose", "tune", "nsmc", *sets(TINY | {"train.epochs": 8}), "--search", RATE, "--trials", "1"]
 
     def checkpoints() -> list[Path]:
@@ -309,7 +309,7 @@ def test_by_default_it_searches_around_every_recipe(name: str) -> None:
 # --- the command line ---
 
 
-def test_command_line_searches_and_uses_the_result(place: Place, tmp_path: Path) -> None:
+def test_command_line_searches_and_uses_the_result(place: PlaceHere, tmp_path: Path) -> None:
     out = tmp_path / "best.toml"
     found = place.raw("tune", "nsmc", *sets(TINY), "--search", RATE, "--trials", "2", "--out", str(out))
     assert found.returncode == 0, found.stderr
@@ -322,6 +322,6 @@ def test_command_line_searches_and_uses_the_result(place: Place, tmp_path: Path)
 
 
 def test_bounds_that_make_no_sense_are_one_line(tmp_path: Path) -> None:
-    refused = Place(tmp_path / "home").call("tune", "nsmc", "--search", "train.epochs=5..1", code=2)
+    refused = PlaceHere(tmp_path / "home").call("tune", "nsmc", "--search", "train.epochs=5..1", code=2)
     assert refused["error"]["type"] == "RecipeError"
     assert "the lower end must be below the upper end" in refused["error"]["message"]
