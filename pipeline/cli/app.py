@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import commands
+from pipeline.cli import commands, recipes
 from pipeline.cli import options as opt
 from pipeline.cli.commands import SERVED
 from pipeline.cli.console import Session, claim_stdout, log_to_stderr, say, session, usage_error
@@ -274,4 +274,5 @@ def predict(
             raise typer.Exit(FAILED)
 
 
+recipes.add_to(app)
 commands.add_to(app)

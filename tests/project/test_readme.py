@@ -35,7 +35,7 @@ def test_every_setting_that_is_named_exists() -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    named = set(re.findall(r"^saebyeok ([a-z]+)", TEXT, re.MULTILINE)) | set(re.findall(r"`saebyeok ([a-z]+)", TEXT))
+    named = set(re.findall(r"^saebyeok ([a-z-]+)", TEXT, re.MULTILINE)) | set(re.findall(r"`saebyeok ([a-z-]+)", TEXT))
     assert len(named) > 5
     assert named <= commands()
 
