@@ -112,7 +112,7 @@ def in_a_line(text: str) -> str:
 def waiting_for(task: TaskInstance) -> str:
     """Return the reason why a task has not started yet."""
     if task.state in ("scheduled", "queued") and task.pool != "default_pool":
-        return f"waits for a slot in pool {task.pool}"
+        return "waits until another recipe's task ends (one trains, evaluates or exports at a time)"
     if task.state == "up_for_retry":
         return "waits for a retry"
     return "comes next" if task.state is None else task.state.replace("_", " ")

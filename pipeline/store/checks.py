@@ -76,7 +76,7 @@ class BehaviourCheck(Measured):
     @property
     def name(self) -> str:
         """Return what is measured."""
-        return f"share of {self.capability} cases passed"
+        return f"share of correct {self.capability} cases"
 
 
 class ComparisonCheck(Measured):

@@ -80,8 +80,8 @@ def test_behaviour_just_below_refuses_and_reached_promotes(recipe: Recipe, capab
     assert judged(recipe, behaviour={capability: above}).promote
     refused = judged(recipe, behaviour={capability: below})
     assert not refused.promote
-    assert failures(refused) == [f"share of {capability} cases passed"]
-    assert refused.reason == f"Refused: share of {capability} cases passed is {bound:.4f}, below {bound:g}."
+    assert failures(refused) == [f"share of correct {capability} cases"]
+    assert refused.reason == f"Refused: share of correct {capability} cases is {bound:.4f}, below {bound:g}."
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, PAIRS], ids=lambda recipe: recipe.name)
@@ -96,7 +96,7 @@ def test_figures_without_a_value_are_refused_each(recipe: Recipe) -> None:
             f"(at least {bound:g} is needed)."
         )
     for capability in recipe.gate.behaviour:
-        assert failures(judged(recipe, behaviour={capability: math.nan})) == [f"share of {capability} cases passed"]
+        assert failures(judged(recipe, behaviour={capability: math.nan})) == [f"share of correct {capability} cases"]
 
 
 def test_checks_hold_figure_bound_and_interval_in_order() -> None:
@@ -105,11 +105,11 @@ def test_checks_hold_figure_bound_and_interval_in_order() -> None:
     assert [(item.kind, item.name, item.value, item.bound, item.passed) for item in decision.checks] == [
         ("floor", "accuracy on new texts of the test file", 0.9, 0.865, True),
         ("floor", "F1 on new texts of the test file", 0.25, 0.865, False),
-        ("behaviour", "share of negation cases passed", 0.95, 0.65, True),
-        ("behaviour", "share of intensifiers cases passed", 0.94, 0.8, True),
-        ("behaviour", "share of typos cases passed", 0.93, 0.7, True),
-        ("behaviour", "share of names cases passed", 0.92, 0.9, True),
-        ("behaviour", "share of emoji cases passed", 0.91, 0.9, True),
+        ("behaviour", "share of correct negation cases", 0.95, 0.65, True),
+        ("behaviour", "share of correct intensifiers cases", 0.94, 0.8, True),
+        ("behaviour", "share of correct typos cases", 0.93, 0.7, True),
+        ("behaviour", "share of correct names cases", 0.92, 0.9, True),
+        ("behaviour", "share of correct emoji cases", 0.91, 0.9, True),
     ]
     for check in decision.checks:
         assert check.estimate is not None
@@ -174,7 +174,7 @@ def test_reason_names_every_miss_and_nothing_else() -> None:
     decision = judged(REVIEWS, missed, test={"f1": 0.5}, behaviour={"names": 0.25})
     assert decision.reason == (
         "Refused: F1 on new texts of the test file is 0.5000, below 0.865; "
-        "share of names cases passed is 0.2500, below 0.9; "
+        "share of correct names cases is 0.2500, below 0.9; "
         "it was trained on the shipped sample, and the champion on real data."
     )
 

@@ -84,7 +84,9 @@ def test_the_standing_line_says_stage_and_elapsed() -> None:
     assert follower.standing(training[::-1]) == "nsmc: train for 1 min 5 s (step 3 of 9); next: deploy"
     assert follower.standing(look({})[::-1]) == "nsmc: validate comes next"
     queued = look({"nsmc.validate": "success", "nsmc.train": "scheduled"}, pool="gpu")
-    assert follower.standing(queued[::-1]) == "nsmc: train waits for a slot in pool gpu"
+    assert follower.standing(queued[::-1]) == (
+        "nsmc: train waits until another recipe's task ends (one trains, evaluates or exports at a time)"
+    )
     assert follower.standing(look(dict.fromkeys(ORDER, "success"))) == "nsmc: ended"
 
 

@@ -57,7 +57,7 @@ def thin(check: ComparisonCheck) -> ComparisonCheck:
     ("check", "kind", "name", "miss"),
     [
         (threshold(0.9, 0.8), "floor", "accuracy on the test file", None),
-        (BEHAVIOUR, "behaviour", "share of names cases passed", None),
+        (BEHAVIOUR, "behaviour", "share of correct names cases", None),
         (comparison(0.125, 0.01), "comparison", "accuracy against the champion (+0.1250), at worst", None),
         (
             thin(comparison(-0.03125, 0.01, rival="best")),
@@ -141,7 +141,7 @@ def test_checks_are_strict(check: Check) -> None:
 def test_refusal_names_every_failed_check_alone() -> None:
     checks = (threshold(0.9, 0.8), BEHAVIOUR, comparison(-0.125, 0.01), thin(comparison(0.5, 0.01)), SAMPLE, AGE)
     assert reason_of(checks, first=False) == (
-        "Refused: share of names cases passed is 0.2500, below 0.5; "
+        "Refused: share of correct names cases is 0.2500, below 0.5; "
         "accuracy against the champion (-0.1250), at worst -0.2500 (margin 0.01); "
         f"{FEW_ROWS}; "
         f"{BARRED}; {OLD}."
