@@ -1,4 +1,5 @@
-# make up [DATA=DIR]   install, start Airflow and the service, retrain both recipes, print the results
+# make up [DATA=DIR]   install, start Airflow and the service; with an empty store, retrain the recipes; print the results
+#                      RUN=yes retrains them at any start, RUN=no at none
 # make down            stop what `make up` started
 # make status          show the state of Airflow and the service
 # make check           run lint, types, and the tests that need no torch, server, Airflow or browser (a minute)
@@ -38,8 +39,10 @@ find_python = found=; \
 help:
 	@sed -n '/^$$/q; s/^# //p' Makefile
 
+run = $(if $(filter yes,$(RUN)),--run,$(if $(filter no,$(RUN)),--no-run,$(if $(RUN),$(error RUN is $(RUN): set yes or no))))
+
 up:
-	@$(find_python); "$$found" -m pipeline.stack.bootstrap --up
+	@$(find_python); "$$found" -m pipeline.stack.bootstrap --up $(run)
 
 down:
 	@if [ -x .venv/bin/saebyeok ]; then .venv/bin/saebyeok down; else echo "nothing to stop: this checkout has no .venv"; fi
@@ -51,16 +54,16 @@ venv:
 	@$(find_python); "$$found" -m pipeline.stack.bootstrap
 
 # Keep the files of tests, and of the browser that some of them start, in the checkout.
-pytest = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" \
-	.venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
+in_checkout = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config"
+pytest = $(in_checkout) .venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
 check: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types plain
 
 check-python:
 	@$(find_python); folder=.venvs/$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	"$$found" -m pipeline.stack.bootstrap --venv "$$folder" --without-torch && "$$folder/bin/python" -m pytest \
-	  --basetemp=.pytest_cache/tmp --plain $(workers)
+	"$$found" -m pipeline.stack.bootstrap --venv "$$folder" --without-torch && \
+	$(in_checkout) "$$folder/bin/python" -m pytest --basetemp=.pytest_cache/tmp --plain $(workers)
 
 test: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types tests
@@ -101,7 +104,7 @@ soak: venv
 
 # See docs/cpus.md.
 test-cpu: venv
-	@mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config" .venv/bin/python -m tests.support.cpus
+	@$(in_checkout) .venv/bin/python -m tests.support.cpus
 
 lock: venv
 	@.venv/bin/python -m tests.support.lock_writer $(UPGRADE)

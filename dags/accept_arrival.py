@@ -69,6 +69,8 @@ def accept(shown: dict[str, str], answer: dict[str, Any]) -> str:
 @dag(
     dag_id="accept_arrival",
     schedule=None,
+    # A paused DAG would not start when it is triggered.
+    is_paused_upon_creation=False,
     catchup=False,
     max_active_runs=1,
     params={

@@ -34,6 +34,8 @@ def hold() -> str:
 @dag(
     dag_id="hold",
     schedule=None,
+    # A paused DAG would not start when it is triggered.
+    is_paused_upon_creation=False,
     catchup=False,
     max_active_runs=1,
     params={

@@ -42,6 +42,8 @@ def rollback() -> str:
 @dag(
     dag_id="rollback",
     schedule=None,
+    # A paused DAG would not start when it is triggered.
+    is_paused_upon_creation=False,
     catchup=False,
     max_active_runs=1,
     params={

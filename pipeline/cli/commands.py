@@ -317,13 +317,18 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 def up(
     data: opt.Data = None,
     run: Annotated[
-        bool, typer.Option(help="Run the DAG once and wait for it, or only start Airflow and the service.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--run/--no-run",
+            help="Unpause nightly_retrain and run it, or never run it. Default: run it only if the store is empty.",
+        ),
+    ] = None,
     begun: Annotated[float | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Start Airflow and the service, retrain every recipe once, and print the results.
+    """Start Airflow and the service, retrain every recipe once if the store is empty, and print the results.
 
-    Running processes are reused. Exit code 1: a task failed. Exit code 3: a gate refused a model.
+    Running processes are reused, and a run in progress is followed. Exit code 1: a task failed. Exit code 3: a gate
+    refused a model.
     """
     with session(data=data) as current:
         from pipeline.stack import commands

@@ -68,6 +68,10 @@ class AirflowApi:
         """Return the stack traces of DAG files that Airflow could not import."""
         return [error["stack_trace"] for error in self._get("/api/v2/importErrors")["import_errors"]]
 
+    def is_paused(self, dag: str) -> bool:
+        """Return whether the DAG is paused: neither its schedule nor a trigger starts a run."""
+        return bool(self._get(f"/api/v2/dags/{dag}")["is_paused"])
+
     def unpause(self, dag: str) -> None:
         """Unpause the DAG, so that it runs on its schedule."""
         self._call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})

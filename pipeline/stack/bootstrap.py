@@ -79,7 +79,7 @@ def expectation(*, starting: bool) -> str:
         "Installing takes 1 to 3 minutes on a fast network: it downloads 0.9 GB of packages (3.5 GB with CUDA), once."
     )
     later = (
-        "Then Airflow and the service start (1 minute), and the first run trains both recipes (4 minutes on two cores)."
+        "Then Airflow and the service start (1 minute), and the first run trains both recipes (3 to 6 on two cores)."
     )
     return f"{text}\n{later}" if starting else text
 

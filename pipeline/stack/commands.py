@@ -11,7 +11,7 @@ from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control
 from pipeline.stack.airflow_api import AirflowApi, TaskInstance
-from pipeline.stack.airflow_home import airflow_home
+from pipeline.stack.airflow_home import USER, airflow_home, password_file
 from pipeline.stack.follow_run import (
     RunFollower,
     failure_reason,
@@ -22,29 +22,33 @@ from pipeline.stack.follow_run import (
     steps_done,
     task_log,
 )
-from pipeline.stack.lifecycle import DAG
+from pipeline.stack.lifecycle import DAG, DAGS, SCHEDULED
 from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.run_report import ARTIFACT_TASKS, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
-from pipeline.store.artifacts import Artifact
+from pipeline.stages.stage import STAGES
+from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import read_decision
+from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import EvaluationFigures
 from pipeline.store.verdicts import open_questions
 
 
-def up(settings: Settings, out: TextIO, *, run: bool = True, begun: float | None = None) -> int:
-    """Start the stack, run the DAG once (or follow the run in progress), and print the results.
+def up(settings: Settings, out: TextIO, *, run: bool | None = None, begun: float | None = None) -> int:
+    """Start the stack, run the DAG if that is due (see `run_to_follow`), and print the results.
 
     The printed times count from `begun`, a time of the monotonic clock, or from now.
     Returns the exit code: 0, FAILED, REFUSED, or INTERRUPTED after Ctrl-C.
     """
     progress = Progress(out, begun)
+    progress.say("Starting takes about a minute. A run on the sample then takes 3 to 6 minutes on two cores.")
     api = control.up(settings, progress)
-    if not run:
+    name = run_to_follow(api, open_store(settings), progress, run=run)
+    if name is None:
+        progress.say(f"No run was started, and {DAG} is left as it is. To retrain now: make up RUN=yes")
+        for line in summary(settings, [], paused=_paused(api), succeeded=True):
+            progress.say(line)
         return 0
-    current = api.active_run(DAG)
-    name = current or api.trigger(DAG, {}, "Started by `saebyeok up`")
-    progress.step(f"{'following' if current else 'triggered'} {settings.airflow_url}/dags/{DAG}/runs/{name}")
     try:
         state = follow(api, DAG, name, _follower(settings, api, name, progress))
     except KeyboardInterrupt:
@@ -52,9 +56,38 @@ def up(settings: Settings, out: TextIO, *, run: bool = True, begun: float | None
         return INTERRUPTED
     results = outcomes(settings, api, DAG, name)
     failed = [task for task in api.tasks(DAG, name) if task.state == "failed"]
-    for line in (*summary(settings, results, succeeded=state == "success"), *_failures(settings, name, failed)):
+    lines = summary(settings, results, paused=_paused(api), succeeded=state == "success")
+    for line in (*lines, *_failures(settings, name, failed)):
         progress.say(line)
     return _status(state, results, progress)
+
+
+def run_to_follow(api: AirflowApi, store: Store, progress: Progress, *, run: bool | None) -> str | None:
+    """Return the run in progress, a new run, or None, and unpause what the run needs.
+
+    `run` is the user's choice. Without one (None), a new run is triggered if the store is empty, which also switches
+    the schedules on, or if nothing is deployed and the DAG is not paused: no live model can be replaced.
+    """
+    if run is False:
+        return None
+    empty = not any(store.list(stage.kind) for stage in STAGES)
+    needed = SCHEDULED if empty else (DAG,) if run else ()
+    for dag in needed:
+        if api.is_paused(dag):
+            api.unpause(dag)
+            progress.step(f"switched on the schedule of {dag}")
+    if current := api.active_run(DAG):
+        progress.step(f"following {api.url}/dags/{DAG}/runs/{current}")
+        return current
+    if not (run or empty or (DeploymentLog(store).latest() is None and not api.is_paused(DAG))):
+        return None
+    name = api.trigger(DAG, {}, "Started by `saebyeok up`")
+    progress.step(f"triggered {api.url}/dags/{DAG}/runs/{name}")
+    return name
+
+
+def _paused(api: AirflowApi) -> list[str]:
+    return [dag for dag in DAGS if api.is_paused(dag)]
 
 
 def _status(state: str, results: list[RecipeOutcome], progress: Progress) -> int:
@@ -140,6 +173,7 @@ def _stack_status(settings: Settings, progress: Progress) -> int:
     progress.say(
         f"the service at {there.service_url} {answer}; Airflow at {there.airflow_url} {_airflow_status(there)}"
     )
+    progress.say(f"sign in to Airflow as {USER}; the password is in {password_file(settings)}")
     return 0 if well else FAILED
 
 

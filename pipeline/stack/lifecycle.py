@@ -39,7 +39,9 @@ from pipeline.stack.processes import (
 from pipeline.stack.terminal import Progress
 
 DAG = "nightly_retrain"
-#: All DAGs of the project. `up` unpauses all of them, so that a triggered rollback runs at once.
+#: DAGs with a schedule, which Airflow creates paused; the others run when they are triggered.
+SCHEDULED = (DAG, "retention")
+#: All DAGs of the project.
 DAGS = (DAG, "accept_arrival", "hold", "retention", "rollback")
 #: Seconds within which everything must answer; about 50 are usual on two cores.
 START_SECONDS = 300.0
@@ -73,7 +75,7 @@ def open_api(settings: Settings) -> AirflowApi:
 
 
 def up(settings: Settings, progress: Progress) -> AirflowApi:
-    """Start the stack, wait until it answers, create the pool and unpause the DAGs. Returns a client of its Airflow.
+    """Start the stack, wait until it answers, and create the pool. Returns a client of its Airflow.
 
     A running stack with the same settings and code is reused. Raises StackError if something prevents the start.
     """
@@ -100,7 +102,7 @@ def up(settings: Settings, progress: Progress) -> AirflowApi:
             _start(settings, progress)
         try:
             _wait(settings, api, progress)
-            _switch_on(settings, api, progress)
+            _prepare_airflow(settings, api, progress)
         except SaebyeokError:
             _give_up(settings)
             raise
@@ -265,8 +267,8 @@ def service_answers(settings: Settings) -> bool:
         return False
 
 
-def _switch_on(settings: Settings, api: AirflowApi, progress: Progress) -> None:
-    """Create the pool, wait until Airflow has read the DAGs, and unpause them. Raises StackError if it cannot."""
+def _prepare_airflow(settings: Settings, api: AirflowApi, progress: Progress) -> None:
+    """Create the pool, and wait until Airflow has read the DAGs. Raises StackError if it cannot."""
     api.ensure_pool(settings.gpu_pool, 1, "One training at a time")
     begun = time.monotonic()
     while not all(api.has_dag(dag) for dag in DAGS):
@@ -276,5 +278,3 @@ def _switch_on(settings: Settings, api: AirflowApi, progress: Progress) -> None:
             raise StackError(f"Airflow has not found {', '.join(DAGS)} in {ROOT / 'dags'}")
         progress.show("waiting for Airflow to read the DAGs")
         time.sleep(1)
-    for dag in DAGS:
-        api.unpause(dag)

@@ -169,8 +169,8 @@ def live_recipes(settings: Settings) -> dict[str, Any]:
         return {}
 
 
-def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool) -> Iterator[str]:
-    """Yield the lines that `up` prints at its end."""
+def summary(settings: Settings, results: list[RecipeOutcome], *, paused: list[str], succeeded: bool) -> Iterator[str]:
+    """Yield the lines that `up` prints at its end; `paused` names the DAGs that do not run."""
     live, store = live_recipes(settings), open_store(settings)
     for outcome in results:
         yield ""
@@ -183,8 +183,11 @@ def summary(settings: Settings, results: list[RecipeOutcome], *, succeeded: bool
         yield from ask(settings, request)
     yield ""
     yield f"Airflow:     {settings.airflow_url}  user {USER}  password {read_password(settings)}"
-    schedule = f"{settings.schedule} (cron, {settings.time_zone})"
-    yield f"Nightly:     {schedule}, while the stack runs; logs: {settings.home / 'logs'}"
+    if paused:
+        yield f"Paused:      {', '.join(paused)}; unpause a DAG on its page in Airflow"
+    if "nightly_retrain" not in paused:
+        yield f"Nightly:     {settings.schedule} (cron, {settings.time_zone}), while the stack runs"
+    yield f"Logs:        {settings.home / 'logs'}"
     if succeeded:
         yield from next_steps(settings, store, live)
 
@@ -199,7 +202,7 @@ def next_steps(settings: Settings, store: Store, live: dict[str, Any]) -> Iterat
         yield "  roll back to the last deployment     .venv/bin/saebyeok rollback"
     yield f"  evaluate on your labelled file       .venv/bin/saebyeok evaluate {classifier} --file FILE --json"
     if settings.data is None:
-        yield "  use the real data                    make up DATA=DIR (nsmc/..., klue-sts/... as published)"
+        yield "  use the real data                    make up DATA=DIR RUN=yes (nsmc/..., klue-sts/... as published)"
     yield f"  browse the API                       {settings.service_url}/docs"
     yield "  check or stop the stack              make status, make down"
 

@@ -25,7 +25,6 @@ EVERY_DAG = {
     "dagrun_timeout": (None, "the tasks have time limits; an approval may take half a day"),
     "max_consecutive_failed_dag_runs": (0, "a week without data must not pause the DAG"),
     "fail_fast": (False, "recipes run and fail independently of each other"),
-    "is_paused_upon_creation": (None, "Airflow's default applies: `saebyeok up` unpauses the DAGs"),
     "tags": ({"saebyeok"}, "the tag finds them among other DAGs"),
 }
 #: Attributes of every task.
@@ -37,6 +36,14 @@ EVERY_TASK = {
     "wait_for_downstream": (False, "likewise"),
     "do_xcom_push": (True, "the ref of the artifact is passed on and linked"),
     "pool_slots": (1, "one GPU per task"),
+}
+#: Whether a new DAG is paused. Only a schedule is switched on by a person or the first `saebyeok up`.
+NEW_ONES_PAUSED = {
+    "accept_arrival": False,
+    "hold": False,
+    "nightly_retrain": None,
+    "retention": None,
+    "rollback": False,
 }
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 #: Active runs by DAG: concurrent ones would deploy or delete at the same time; nights must not wait for approvals.
@@ -65,6 +72,11 @@ def tasks_of(bag: BundleDagBag) -> Iterator[tuple[DAG, str, Operator]]:
 def test_every_dag_has_the_attribute(bag: BundleDagBag, name: str, attribute: str) -> None:
     value, why = EVERY_DAG[attribute]
     assert getattr(bag.dags[name], attribute) == value, why
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_only_new_schedules_are_paused(bag: BundleDagBag, name: str) -> None:
+    assert bag.dags[name].is_paused_upon_creation is NEW_ONES_PAUSED[name]
 
 
 @pytest.mark.parametrize("name", DAGS)

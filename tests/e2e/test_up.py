@@ -106,7 +106,7 @@ def test_up_links_to_report_and_data_docs(stack: Stack) -> None:
         assert Path(path).is_file()
 
 
-def test_both_dags_are_on(stack: Stack) -> None:
+def test_first_up_leaves_no_dag_paused(stack: Stack) -> None:
     with signed_in(stack.settings) as airflow:
         for dag in DAGS:
             assert airflow.get(f"/api/v2/dags/{dag}").json()["is_paused"] is False
@@ -152,9 +152,25 @@ def champions(stack: Stack) -> tuple[int, dict[str, Any]]:
     return served["deployment"], served["recipes"]
 
 
-def test_up_again_reuses_the_stack_and_the_stages(stack: Stack, api: AirflowApi) -> None:
-    before = champions(stack)
+def test_up_again_starts_no_run_and_leaves_dags_paused(stack: Stack, api: AirflowApi) -> None:
+    before, newest = champions(stack), api.newest_run(DAG, "success")
+    with signed_in(stack.settings) as airflow:
+        airflow.patch(f"/api/v2/dags/{DAG}", json={"is_paused": True}).raise_for_status()
     result = stack.run("up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "reusing the running stack" in result.stdout
+    assert f"No run was started, and {DAG} is left as it is." in result.stdout
+    assert f"Paused:      {DAG};" in result.stdout
+    assert f"curl -s {stack.settings.service_url}/classify" in result.stdout
+    assert api.is_paused(DAG)
+    assert api.newest_run(DAG, "success") == newest
+    assert champions(stack) == before
+
+
+def test_up_with_run_reuses_the_stack_and_the_stages(stack: Stack, api: AirflowApi) -> None:
+    before = champions(stack)
+    result = stack.run("up", "--run")
+    assert not api.is_paused(DAG)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "reusing the running stack" in result.stdout
     for recipe in ("nsmc", "klue-sts"):

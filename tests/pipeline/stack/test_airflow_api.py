@@ -19,6 +19,7 @@ ANSWERS: dict[str, tuple[int, Any]] = {
     "GET /api/v2/pools/gpu": (404, {"detail": "not found"}),
     "POST /api/v2/pools": (201, {}),
     "POST /api/v2/dags/nightly/dagRuns": (400, {"detail": "Invalid input for param epochs: 0 is less than 1"}),
+    "GET /api/v2/dags/nightly": (200, {"dag_id": "nightly", "is_paused": True}),
     "GET /api/v2/dags/nightly/tasks": (
         200,
         {
@@ -74,6 +75,10 @@ def test_client_signs_in_once_and_creates_pool(
 def test_a_refusal_of_airflows_is_passed_on(airflow: tuple[AirflowApi, Any]) -> None:
     with pytest.raises(StackError, match=r"400.*0 is less than 1"):
         airflow[0].trigger("nightly", {"epochs": 0}, "")
+
+
+def test_paused_dag_is_reported(airflow: tuple[AirflowApi, Any]) -> None:
+    assert airflow[0].is_paused("nightly")
 
 
 def test_tasks_are_ordered_by_what_they_wait_for(airflow: tuple[AirflowApi, Any]) -> None:

@@ -9,6 +9,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pipeline.config_file import ROOT
 from pipeline.stack import bootstrap
 from pipeline.stack.installer import Installer
@@ -42,6 +44,19 @@ def test_make_says_which_python_it_needs() -> None:
     assert result.returncode != 0
     assert "saebyeok: Python 3.11, 3.12 or 3.13 is required" in result.stderr
     assert "make venv PYTHON=/path/to/python3.12" in result.stderr
+
+
+@pytest.mark.parametrize(("run", "option"), [("", ""), ("yes", " --run"), ("no", " --no-run")])
+def test_make_passes_the_choice_of_a_run_on(run: str, option: str) -> None:
+    command = ["make", "--dry-run", "up", f"RUN={run}"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith(f"-m pipeline.stack.bootstrap --up{option}")
+
+
+def test_make_refuses_another_choice_of_a_run() -> None:
+    command = ["make", "--dry-run", "up", "RUN=never"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "RUN is never: set yes or no" in result.stderr
 
 
 def test_stamp_tells_whether_installation_is_current(tmp_path: Path) -> None:
