@@ -1,8 +1,10 @@
-"""Measure the embedded profile on the real data over several seeds, and a baseline without learning.
+"""Measure the embedded profile on the real data over several seeds.
 
 python -m benchmarks.mini --data DIR [--recipe nsmc klue-sts] [--seeds 7 8 9] [--set K=V] [--json]
-Trains with the stages of the pipeline (finished ones are reused) and reports test metrics and seconds. It also reports
-how many of these equivalent models the promotion gate would refuse if another of them were the champion.
+Trains with the stages of the pipeline (finished ones are reused) and reports the metrics on the validation rows and the
+seconds. Settings are compared by these: the test file would soon be a training set.
+With `--test`, for a claim about the unchanged recipe, it reports the metrics on the test file, a baseline without
+learning, and how many of these equivalent models the promotion gate would refuse if another of them were the champion.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pipeline.recipes.loading import recipe_names
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.running import run_stage
-from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE
+from pipeline.stages.stage import EVALUATE, STAGES, TRAIN, Stage
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import EvaluationFigures, TrainingFigures
 from pipeline.tasks.registry import task_of
@@ -36,15 +38,19 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[7, 8, 9])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
+    parser.add_argument("--test", action="store_true", help="report figures on the test file; not with --set")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
+    if arguments.test and arguments.set:
+        parser.error("--test is for the unchanged recipe; compare settings on the validation rows, without --test")
     os.environ["SAEBYEOK_DATA"] = str(arguments.data.resolve())
     settings = load_settings()
     keep_libraries_home(settings)
     document = {
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         "recipes": {
-            recipe: measure(settings, recipe, arguments.seeds, overrides(arguments.set)) for recipe in arguments.recipe
+            recipe: measure(settings, recipe, arguments.seeds, overrides(arguments.set), test=arguments.test)
+            for recipe in arguments.recipe
         },
     }
     if arguments.json:
@@ -56,7 +62,7 @@ def main() -> None:
 
 def show(recipe: str, found: dict[str, Any]) -> None:
     """Print the result of `measure` as a table."""
-    print(recipe)
+    print(f"{recipe}, {found['rows']} rows")
     for row in [*found["seeds"], *([found["baseline"]] if found["baseline"] else [])]:
         print(
             "  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{value}" for name, value in row.items())
@@ -69,26 +75,45 @@ def show(recipe: str, found: dict[str, Any]) -> None:
         )
 
 
-def measure(settings: Settings, recipe: str, seeds: list[int], chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return the metrics of every seed, their mean and standard deviation, and the baseline if the recipe has one."""
+def measure(settings: Settings, recipe: str, seeds: list[int], chosen: dict[str, Any], *, test: bool) -> dict[str, Any]:
+    """Return the metrics of every seed on the validation rows or the test file, their mean and standard deviation.
+
+    With `test`, also the comparisons of the seeds, and the baseline if the recipe has one.
+    """
     jobs = [open_job(recipe, settings=settings, overrides=chosen | {"train.seed": seed}) for seed in seeds]
-    judged = [one_seed(job, seed) for job, seed in zip(jobs, seeds, strict=True)]
+    judge = tested_seed if test else validated_seed
+    judged = [judge(job, seed) for job, seed in zip(jobs, seeds, strict=True)]
     rows = [row for row, _ in judged]
     metrics = jobs[0].recipe.metrics
     return {
+        "rows": "test" if test else "validation",
         "seeds": rows,
         "mean": {name: statistics.mean(row[name] for row in rows) for name in metrics},
         "spread": {name: statistics.stdev(row[name] for row in rows) if len(rows) > 1 else 0.0 for name in metrics},
-        "pairs": compare_all(jobs[0].recipe, [evaluated for _, evaluated in judged]),
-        "baseline": baseline(open_job(recipe, settings=settings)),
+        "pairs": compare_all(jobs[0].recipe, [evaluated for _, evaluated in judged]) if test else None,
+        "baseline": baseline(open_job(recipe, settings=settings)) if test else None,
     }
 
 
-def one_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
-    """Return the test metrics and training seconds of one seed, and its evaluation."""
-    made: dict[str, Any] = {}
-    for stage in (VALIDATE, TOKENIZE, TRAIN, EVALUATE):
+def validated_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
+    """Return the metrics on the validation rows and the training seconds of one seed, and its trained artifact."""
+    trained = built(job, TRAIN)
+    figures = TrainingFigures.read(trained["train"])
+    values = {name: figures.validation[name] for name in job.recipe.metrics}
+    return {"seed": seed, **values, "train_seconds": figures.seconds}, trained["train"]
+
+
+def built(job: Job, last: Stage) -> dict[str, Artifact]:
+    """Return the artifacts of the stages up to `last`, by kind."""
+    made: dict[str, Artifact] = {}
+    for stage in STAGES[: STAGES.index(last) + 1]:
         made[stage.kind] = run_stage(job, stage, [made[kind] for kind in stage.inputs]).artifact
+    return made
+
+
+def tested_seed(job: Job, seed: int) -> tuple[dict[str, Any], Artifact]:
+    """Return the metrics on the test file and the training seconds of one seed, and its evaluation."""
+    made = built(job, EVALUATE)
     figures = EvaluationFigures.read(made["evaluate"])
     values = {name: figures.test[name].value for name in job.recipe.metrics}
     if ways := figures.similarity:
