@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
+from pipeline.evaluation.gate_power import power_sentence
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
@@ -111,6 +112,7 @@ def render_report(
     )
     environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
+    environment.filters["power"] = power_sentence
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     fields = recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"})
     figures, training = EvaluationFigures.read(evaluated), TrainingFigures.read(trained)

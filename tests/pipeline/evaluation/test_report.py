@@ -350,6 +350,12 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
     assert f"Compared with {champion.ref} and with {best.ref} , on the 8,991 rows of the gate split" in text
     assert "the champion 0.0072 (−0.0039 – 0.0171)" in text
     assert "the best earlier release −0.0123 (−0.0234 – −0.0024)" in text
+    # The margin of 0.005 is less than half of what the interval allows for: Phi(1.645 * (1 - 0.005 / 0.0111)) = 0.817.
+    for other in ("the champion", "the best earlier release"):
+        assert (
+            f"Against {other}: A model that is worse by 0.005 is refused with a probability of 95%, one that is "
+            "better by 0.0061 with 50%, and an equally good one in 82% of all nights."
+        ) in text
     assert "this very model" not in text
 
 
