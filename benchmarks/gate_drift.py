@@ -44,7 +44,7 @@ KEPT = 7
 
 @dataclass(frozen=True)
 class Course:
-    """What happens to the models: `loss` of the accuracy of the model of night n, its `spread`, and harder arrivals."""
+    """The course of a series: `loss` of accuracy of the model of night n, its `spread`, share of harder arrivals."""
 
     name: str
     loss: Callable[[int], float]
@@ -65,7 +65,7 @@ COURSES = (
 
 @dataclass(eq=False)
 class Contender:
-    """A model with a true accuracy, relative to that of the first one, and its answers to the gate rows so far."""
+    """A model: its true accuracy relative to that of the first one, and its answers to the gate rows so far."""
 
     quality: float
     right: Bools

@@ -53,7 +53,7 @@ class CheckReport:
 
 
 def check_recipe(job: Job) -> CheckReport:
-    """Return the rows that a run would use, and what would stop it as far as it can be told without running it.
+    """Return the rows that a run would use, and the problems that would stop it, as far as they show without a run.
 
     Great Expectations checks the suite's other rules in the run.
     """

@@ -21,7 +21,7 @@ from pipeline.tasks.registry import task_of
 
 #: Smallest margin: a difference that a person would not notice.
 LEAST_MARGIN = 0.005
-#: Added to the largest margin by which one seed loses to another.
+#: Added to the largest loss of one seed against another.
 SLACK = 0.005
 
 
@@ -48,7 +48,8 @@ class Proposal:
         seeds = ", ".join(map(str, self.seeds))
         lines = [
             f"# From trainings with seeds {seeds}: {found}. The thresholds are the lower ends of their 95% intervals.",
-            f"# The margin is what the worst seed loses to another one at worst, on {self.gate_rows:,} gate rows.",
+            f"# The margin is the largest loss of one seed against another, at the lower end of the interval, on "
+            f"{self.gate_rows:,} gate rows.",
             "[gate]",
             f"floors = {{ {floors} }}",
             f"margin = {self.margin}",
@@ -66,7 +67,7 @@ def propose_floors(job: Job, trainings: int, say: Callable[[str], None]) -> Prop
     RecipeError if there are fewer than two trainings, and the errors of the stages.
     """
     if trainings < 2:
-        raise RecipeError("at least two trainings are needed: the margin is the difference between two of them")
+        raise RecipeError("at least two trainings are needed, because the margin is the difference between two of them")
     validated = build(job, VALIDATE)
     tokenized = build(job, TOKENIZE, validated)
     seeds = tuple(range(job.recipe.train.seed, job.recipe.train.seed + trainings))
@@ -112,7 +113,7 @@ def _floor(low: float) -> float:
     floor = math.floor(low * 1000) / 1000
     if not 0 < floor < 1:
         raise RecipeError(
-            f"the lower end of an interval is {low:.4f}, which is no threshold: the models learned too little; add "
-            "rows, raise train.epochs, or choose another base model"
+            f"the lower end of an interval is {low:.4f}, which cannot be a threshold: the models learned too little; "
+            "add rows, raise train.epochs, or choose another base model"
         )
     return floor
