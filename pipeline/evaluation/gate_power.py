@@ -37,7 +37,7 @@ def power_of(estimate: Estimate, margin: float) -> Power | None:
 
 
 def power_sentence(estimate: Estimate, bound: float) -> str | None:
-    """Return which losses a comparison detects, as a sentence; `bound` is minus the margin. None if nothing is known."""
+    """Return which losses a comparison detects, as a sentence; `bound` is minus the margin. None if unknown."""
     power = power_of(estimate, -bound)
     if power is None:
         return None
