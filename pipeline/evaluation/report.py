@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
+from pipeline.evaluation.changes import Change, changes_since
 from pipeline.evaluation.gate_power import power_sentence
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
+from pipeline.store.acceptances import Acceptance, find_acceptances
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.checks import ComparisonCheck
 from pipeline.store.decisions import Decision
 from pipeline.store.figures import (
     BehaviourTestFigures,
@@ -28,9 +32,12 @@ from pipeline.store.figures import (
     TrainingFigures,
     ValidationFigures,
 )
+from pipeline.store.verdicts import find_verdict
 
 log = logging.getLogger(__name__)
 
+#: Compared models, as the page names them.
+MODELS = {"challenger": "this model", "champion": "the champion", "earlier": "an earlier release"}
 #: Similarity measures of two vectors, as the page names them.
 WAYS = {"cosine": "by cosine (as served)", "euclidean": "by Euclidean distance"}
 #: Speed columns of the trainer's log; the page shows speed once, for the whole training.
@@ -123,6 +130,11 @@ def render_report(
         first=_metric_name(recipe, recipe.metrics[0]),
         metrics=metric_rows(recipe, figures, _champion_figures(decision, evaluated.store)),
         comparisons=comparison_lines(decision),
+        counted=_counted_rows(decision, figures),
+        models=MODELS,
+        changes=_changes(recipe, decision, evaluated),
+        verdict=find_verdict(trained),
+        accepted=accepted_days(recipe, validated),
         behaviour=behaviour_rows(recipe, figures, evaluated.read_json("behaviour.json")),
         similarity=similarity_lines(recipe, figures),
         slices=slice_lines(recipe, figures),
@@ -161,6 +173,14 @@ def metric_rows(recipe: Recipe, figures: EvaluationFigures, champion: Mapping[st
         judged = figures.test_without_train_texts[metric]
         rows.append(MetricRow(_metric_name(recipe, metric), judged, floor, champion.get(metric), lines))
     return rows
+
+
+def accepted_days(recipe: Recipe, validated: Artifact) -> list[tuple[date, Acceptance]]:
+    """Return the days in the training data that are unusual and that a person accepted, with who and why."""
+    digests = validated.manifest.fields.get("accepted", ())
+    accepted = find_acceptances(validated.store, recipe.name, digests)
+    arrivals = ValidationFigures.read(validated).arrivals
+    return [(item.date, accepted[item.sha256]) for item in arrivals if item.sha256 in accepted]
 
 
 def comparison_lines(decision: Decision) -> list[Line]:
@@ -238,6 +258,23 @@ def _champion_figures(decision: Decision, store: Store) -> Mapping[str, Estimate
         # The decision does not depend on these figures, so the page omits the line.
         log.warning("report: the champion's figures cannot be read and are left out: %s", error)
         return {}
+
+
+def _counted_rows(decision: Decision, figures: EvaluationFigures) -> tuple[int, int]:
+    """Return the number of gate rows on which the models were compared, and of all gate rows."""
+    rows = [check.rows for check in decision.checks if isinstance(check, ComparisonCheck)]
+    return min(rows, default=figures.gate_rows), figures.gate_rows
+
+
+def _changes(recipe: Recipe, decision: Decision, evaluated: Artifact) -> list[Change] | None:
+    """Return the changes since the champion, or None if there is no champion or it cannot be read."""
+    if decision.champion is None:
+        return None
+    try:
+        return changes_since(evaluated.store.open(decision.champion), evaluated, recipe.model_dump(mode="json"))
+    except SaebyeokError as error:
+        log.warning("report: the changes since the champion are unknown and are left out: %s", error)
+        return None
 
 
 def _picture(evaluated: Artifact, name: str) -> str | None:

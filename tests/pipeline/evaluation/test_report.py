@@ -9,6 +9,7 @@ import math
 import re
 from datetime import date
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +19,15 @@ from pipeline.evaluation.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES,
 from pipeline.metrics import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.store.acceptances import Acceptance, record_acceptance
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import AgeCheck, Check, ComparisonCheck, RivalName
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Decision, Score
 from pipeline.store.figures import Estimate, EvaluationFigures, ReleaseFigures
+from pipeline.store.verdicts import record_verdict
 from pipeline.tracking.tables import without_texts
 from tests.support.gate_releases import release_of, republished
+from tests.support.judged import inputs_of
 from tests.support.made_figures import threshold
 from tests.support.tiny_releases import linked
 
@@ -203,8 +207,9 @@ def against(rival: RivalName, value: float) -> ComparisonCheck:
         estimate=Estimate(value=value, low=low, high=high),
         metric="accuracy",
         rival=rival,
-        rows=8_991,
-        fewest=30,
+        rows=2_100,
+        fewest=400,
+        gate_rows=8_991,
     )
 
 
@@ -344,10 +349,19 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
     recipe = recipe_of()
     champion, best = served(store, recipe), served(store, recipe)
     checks = (against("champion", 0.0072), against("best", -0.0123))
-    told = decision(False, "Refused: worse.", *checks, champion=champion.ref, best=best.ref)
+    scores = (
+        Score(model="challenger", ref="train/nsmc/k/2", value=0.8812, held_out=0.4),
+        Score(model="champion", ref=champion.ref, value=0.874, held_out=0.1),
+        Score(model="earlier", ref="release/nsmc/k/0", value=0.861, held_out=0.4),
+        Score(model="earlier", ref=best.ref, value=0.8935, held_out=0.4),
+    )
+    told = decision(False, "Refused: worse.", *checks, champion=champion.ref, best=best.ref, scores=scores)
     text = PageParser(render(recipe, told, evaluation(store, recipe))).text
     assert "accuracy against the best before it (-0.0123), at worst −0.0234 −0.0050 failed" in text
-    assert f"Compared with {champion.ref} and with {best.ref} , on the 8,991 rows of the gate split" in text
+    assert f"Compared with {champion.ref} and with {best.ref} , on 2,100 of 8,991 gate rows." in text
+    assert "over 2,100 of 8,991 gate rows, which the training of every compared model held out" in text
+    assert f"this model train/nsmc/k/2 0.8812 40% the champion {champion.ref} 0.8740 10% an earlier release " in text
+    assert f"an earlier release release/nsmc/k/0 0.8610 40% the best earlier release {best.ref} 0.8935 40%" in text
     assert "the champion 0.0072 (−0.0039 – 0.0171)" in text
     assert "the best earlier release −0.0123 (−0.0234 – −0.0024)" in text
     # The margin of 0.005 is less than half of what the interval allows for: Phi(1.645 * (1 - 0.005 / 0.0111)) = 0.817.
@@ -357,6 +371,38 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
             "better by 0.0061 with 50%, and an equally good one in 82% of all nights."
         ) in text
     assert "this very model" not in text
+
+
+def test_changes_since_the_champion_are_shown(store: Store) -> None:
+    recipe = recipe_of()
+    champion = served(store, recipe)
+    old = recipe.model_dump(mode="json")
+    decided = publish(store, "decide", "nsmc", {}, evaluated=champion.input("evaluated"))
+    told, new = decision(True, champion=champion.ref), evaluation(store, recipe)
+    file = Path(store.uri) / decided.ref / "manifest.json"
+    for epochs, shown in ((9, f"recipe train.epochs 9 {recipe.train.epochs}"), (recipe.train.epochs, "None: data,")):
+        fields = old | {"train": old["train"] | {"epochs": epochs}}
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"fields": fields}))
+        text = PageParser(render(recipe, told, new)).text
+        assert "Changes since the champion" in text
+        assert shown in text
+    assert "Changes since" not in PageParser(render(recipe, decision(True), new)).text
+
+
+def test_people_are_named_with_time_and_reason(store: Store) -> None:
+    recipe = recipe_of()
+    new = evaluation(store, recipe)
+    assert "Decisions of people" not in PageParser(render(recipe, decision(True), new)).text
+    given = Acceptance(by="lee", why="a new source")
+    record_acceptance(store, "nsmc", "2015-08-02.txt", "a" * 64, given, "r")
+    validated = republished(new.input("validated"), fields={"accepted": ["a" * 64]})
+    verdict = record_verdict(new.input("trained"), "approved", by="kim", run="r7", why="checked by hand")
+    html = render(recipe, decision(True), republished(new, inputs=inputs_of(new, validated=validated)))
+    text = PageParser(html).text
+    assert f"This model: kim approved it in run r7 (checked by hand), {verdict.created:%Y-%m-%d %H:%M} UTC." in text
+    assert "Unusual arrivals of 2015-08-02: accepted by lee: a new source." in text
+    # Their words may quote the data.
+    assert "kim" not in without_texts(html)
 
 
 def test_champion_without_predictions_is_not_called_compared(store: Store) -> None:
