@@ -192,8 +192,8 @@ def tokenize(recipe: str, validated: str) -> str:
     """Split the training rows into train, validation and gate, and tokenize all texts for the base model.
 
     A row stays in the same split in every run, because a hash of its text selects the split. Only a near copy that
-    arrives later can move it: near copies are on one side, so that no gate row has one in training. The task fails if
-    the base model's vocabulary does not fit the texts.
+    arrives later can move it: near copies are in the same split, so that no gate row has one in training. The task
+    fails if the base model's vocabulary does not fit the texts.
     """
     return make(task_job(recipe), TOKENIZE, validated)
 

@@ -45,7 +45,8 @@ class Encoder:
         table = rows[[name for name in ("id", "label") if name in rows]].reset_index(drop=True)
         batches = {}
         for name, texts in self._encodings.items():
-            # Also composed when a file is read; other texts, such as those of behavioural tests, come from elsewhere.
+            # Files are normalized to NFC when they are read, but other texts, such as those of behavioural tests, are
+            # not.
             columns = [list(map(composed, rows[text])) for text in texts]
             batches[name] = self._encode(columns[0] if len(columns) == 1 else list(zip(*columns, strict=True)))
             if len(columns) > 1:

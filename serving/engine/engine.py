@@ -230,7 +230,7 @@ class Engine:
         if not batches:
             return Answer(np.zeros((0, self._width), dtype=np.float32), truncated, lengths, unknown)
         work = [[encodings[row] for row in rows] for rows in batches]
-        # One sub-batch stays on this thread: handing it over costs more than it brings.
+        # One sub-batch stays on this thread: handing it over costs more time than it saves.
         outputs = [self._forward(work[0])] if len(work) == 1 else list(self._pool.map(self._forward, work))
         values = np.empty((len(inputs), outputs[0].shape[1]), dtype=np.float32)
         values[np.concatenate(batches)] = np.concatenate(outputs)
