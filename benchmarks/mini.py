@@ -2,7 +2,7 @@
 
 python -m benchmarks.mini --data DIR [--recipe nsmc klue-sts] [--seeds 7 8 9] [--set K=V] [--json]
 Trains with the stages of the pipeline (finished ones are reused) and reports the metrics on the validation rows and the
-seconds. Settings are compared by these: the test file would soon be a training set.
+seconds. Settings are compared on these rows, because comparisons on the test file would soon overestimate its results.
 With `--test`, for a claim about the unchanged recipe, it reports the metrics on the test file, a baseline without
 learning, and how many of these equivalent models the promotion gate would refuse if another of them were the champion.
 """

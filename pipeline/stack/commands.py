@@ -65,8 +65,8 @@ def up(settings: Settings, out: TextIO, *, run: bool | None = None, begun: float
 def run_to_follow(api: AirflowApi, store: Store, progress: Progress, *, run: bool | None) -> str | None:
     """Return the run in progress, a new run, or None, and unpause what the run needs.
 
-    `run` is the user's choice. Without one (None), a new run is triggered if the store is empty, which also switches
-    the schedules on, or if nothing is deployed and the DAG is not paused: no live model can be replaced.
+    `run` is the user's choice. If `run` is None, a new run is triggered if the store is empty (this also switches the
+    schedules on), or if nothing is deployed and the DAG is not paused. So the run never replaces a live model.
     """
     if run is False:
         return None
