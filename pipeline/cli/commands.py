@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands with `app`."""
     app.add_typer(arrivals.app, name="arrivals", rich_help_panel=ARRIVALS)
     for panel, functions in (
-        (SERVED, (releases, rollback, hold, release, approve, reject)),
+        (SERVED, (runs, releases, rollback, hold, release, approve, reject)),
         (OWN, (pretrain,)),
         (BETTER, (tune,)),
         (PLACE, (doctor, prune, sample, sync)),
@@ -28,6 +28,25 @@ def add_to(app: typer.Typer) -> None:
     ):
         for function in functions:
             app.command(rich_help_panel=panel)(function)
+
+
+def runs(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe. Default: all.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of runs.")] = 10,
+    store: opt.StoreUri = None,
+    as_json: opt.Json = False,
+) -> None:
+    """List the newest runs: what each decided and why, its deployment and its report."""
+    with session(as_json=as_json) as current:
+        from pipeline.cli.output import print_runs
+        from pipeline.job import open_store
+        from pipeline.store.history import past_runs
+
+        found = past_runs(open_store(current.settings, store), recipe, count)
+        if as_json:
+            current.document({"runs": [item.document() for item in found]})
+        else:
+            print_runs(current, found)
 
 
 def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:

@@ -17,6 +17,7 @@ from pipeline.store.checks import check_document
 from pipeline.store.decisions import Decision, decision_lines
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.figures import EvaluationFigures
+from pipeline.store.history import PastRun
 from pipeline.store.releases import read_card
 from pipeline.tracking.sync import Synced
 
@@ -183,6 +184,18 @@ def print_metrics(session: Session, document: Mapping[str, Any]) -> None:
     session.line(f"{document['release']}{sample}, on {document['rows']:,} rows of {document['file']}")
     for name, value in document["metrics"].items():
         session.line(f"  {name:<10} {value:.4f}")
+
+
+def print_runs(session: Session, runs: list[PastRun]) -> None:
+    """Print the newest runs, for people."""
+    if not runs:
+        session.line("no run has come to a decision yet; `saebyeok run nsmc` trains and deploys")
+    for item in runs:
+        day = f"{item.created:%Y-%m-%d %H:%M}" if item.created else f"{'':<16}"
+        number = f" as deployment {item.deployment}" if item.deployment else ""
+        session.line(f"{day}  {item.recipe}: {item.outcome}{number}")
+        for name, text in (("reason", item.reason), ("run", item.run), ("report", item.page)):
+            session.line(f"{'':<16}  {name:<7} {text}")
 
 
 def deployments_document(store: Store) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from tests.support.tiny_releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
 COMMANDS += ["hold", "release", "approve", "reject"]
-COMMANDS += ["pretrain", "tune", "doctor", "prune", "sample", "sync", "up", "down", "status"]
+COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "sample", "sync", "up", "down", "status"]
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,12 @@ def test_releases_before_and_after_a_deployment(saebyeok: Saebyeok, store: Store
     assert "second" in lines[0]
 
 
+def test_runs_of_an_empty_store(saebyeok: Saebyeok) -> None:
+    assert saebyeok("runs", "--json").document == {"runs": []}
+    assert "no run has come to a decision yet" in saebyeok("runs", "nsmc").out
+    assert saebyeok("runs", "--count", "0").code == USAGE
+
+
 def test_rollback_of_nothing_is_refused(saebyeok: Saebyeok) -> None:
     result = saebyeok("rollback", "--json")
     assert result.code == REFUSED
@@ -310,7 +316,10 @@ def test_compared_champion_is_not_the_decided_release(job: Job, publish: Publish
     release = publish("release", publish("evaluate"))
     with job.store.draft() as draft:
         (draft / "decision.json").write_text("{}")
-        held = {"evaluated": {"ref": evaluated.ref, "key": "k"}, "champion": {"ref": champion.ref, "key": "k"}}
+        held = {
+            "evaluated": {"ref": evaluated.ref, "key": "k"},
+            "champion": {"ref": champion.ref, "key": "k", "role": "compared_with"},
+        }
         decided = job.store.publish(draft, "decide", "nsmc", "0" * 16, run="r", inputs=held, fields={}, figures={})
     assert [item.ref for item in find_inputs(job, DEPLOY_INPUTS)] == [release.ref, decided.ref]
 
