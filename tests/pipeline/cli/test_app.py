@@ -29,7 +29,7 @@ from tests.support.cli import run_here
 from tests.support.tiny_releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
-COMMANDS += ["hold", "release", "approve", "reject"]
+COMMANDS += ["hold", "release", "approve", "reject", "new", "recipes", "check", "propose-floors"]
 COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "sample", "sync", "up", "down", "status"]
 
 
@@ -334,7 +334,9 @@ def test_an_input_that_does_not_fit_is_refused(job: Job, publish: Publish) -> No
 
 
 def test_the_app_is_what_the_entry_point_runs() -> None:
-    assert sorted(command.name or command.callback.__name__ for command in app.registered_commands) == sorted(COMMANDS)  # type: ignore[union-attr]
+    assert sorted(
+        command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands
+    ) == sorted(COMMANDS)  # type: ignore[union-attr]
 
 
 @pytest.fixture
