@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,23 @@ def f1(matrices: Numbers) -> Numbers:
         return np.asarray(scores[:, 1])
     # The mean excludes labels that occur neither in the labels nor in the predictions.
     return np.asarray(scores.sum(axis=1) / (named > 0).sum(axis=1))
+
+
+def class_figures(matrix: Numbers, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows, precision, recall and F1 of each label of a confusion matrix (labels, labels).
+
+    A figure is 0 if it has no value, because the label never occurs or is never predicted.
+    """
+    found, rows, named = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    figures = {
+        "precision": found / np.maximum(named, 1),
+        "recall": found / np.maximum(rows, 1),
+        "f1": 2 * found / np.maximum(rows + named, 1),
+    }
+    return [
+        {"label": name, "rows": int(rows[number])} | {key: float(values[number]) for key, values in figures.items()}
+        for number, name in enumerate(names)
+    ]
 
 
 def pearson(labels: Numbers, scores: Numbers) -> float:

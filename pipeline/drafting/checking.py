@@ -61,7 +61,10 @@ def check_recipe(job: Job) -> CheckReport:
     problems = _suite_problems(job)
     unset = [f"gate.floors.{metric}" for metric in recipe.metrics if metric not in recipe.gate.floors]
     notes = (
-        (f"{' and '.join(unset)} is not set, so every model is refused: saebyeok propose-floors {recipe.name} --write",)
+        (
+            f"every model is refused, because {' and '.join(unset)} {'is' if len(unset) == 1 else 'are'} not set: "
+            f"saebyeok propose-floors {recipe.name} --write",
+        )
         if unset
         else ()
     )

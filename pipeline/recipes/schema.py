@@ -53,6 +53,8 @@ class ModelSpec(Strict):
 class TrainSpec(Strict):
     """Hyperparameters of fine-tuning; the defaults suit the base model `mini` (docs/models.md)."""
 
+    later = frozenset({"class_weights", "focal"})
+
     epochs: Annotated[int, Field(ge=1, le=100)] = 3
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 4.5e-4
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
@@ -79,6 +81,12 @@ class TrainSpec(Strict):
     joined: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
         description="share of a bi-encoder's pairs to concatenate with another pair; the score is the mean",
+    )
+    class_weights: bool = Field(
+        default=False, description="weight rows so that every label counts the same, for imbalanced labels"
+    )
+    focal: Annotated[float, Field(ge=0, le=5)] = Field(
+        default=0.0, description="gamma of the focal loss, which weights rows by how wrong they are; 0 = cross-entropy"
     )
     layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
         default=1.0, description="learning rate of each layer as a share of the rate of the layer above it"
@@ -200,6 +208,8 @@ class Recipe(Strict):
         mixed = self.train.left_out or self.train.strangers or self.train.joined
         if mixed and not self.task.augments:
             raise ValueError("`train.left_out`, `train.strangers` and `train.joined` must be 0 except for bi-encoders")
+        if (self.train.class_weights or self.train.focal) and self.task.answers != "probabilities":
+            raise ValueError("`train.class_weights` and `train.focal` are only for classifications")
         if self.train.tune == "head" and self.model.base == SCRATCH:
             raise ValueError(
                 "`train.tune` = head needs a pretrained encoder; set `model.base` to a base model, or `train.tune` to "

@@ -175,6 +175,16 @@ class CalibrationFigures(FiguresPart):
     curve: tuple[ConfidenceBin, ...] = Field(description="the bins that contain rows")
 
 
+class ClassFigures(FiguresPart):
+    """Figures of one label on the test file; 0 if one has no value."""
+
+    label: str
+    rows: int
+    precision: float
+    recall: float
+    f1: float
+
+
 class BehaviourTestFigures(FiguresPart):
     """Results of one behavioural test."""
 
@@ -204,6 +214,7 @@ class EvaluationFigures(Figures):
     test_without_train_texts_rows: int
     slices: tuple[SliceFigures, ...]
     calibration: CalibrationFigures | None = Field(default=None, description="of a classification")
+    classes: tuple[ClassFigures, ...] = Field(default=(), description="of a classification, by label")
     similarity: dict[str, dict[str, Estimate]] = Field(
         default={}, description="metrics of a bi-encoder by similarity measure"
     )

@@ -18,6 +18,7 @@ from pipeline.metrics import (
     accuracy,
     accuracy_difference,
     accuracy_fall,
+    class_figures,
     confusion,
     drawn_matrices,
     f1,
@@ -131,8 +132,12 @@ class ClassificationTask(Task):
         return Shift("champion", f"{right.mean():.1%} right", f"{share:.1%}", chance, effect)
 
     def further_figures(self, labels: Numbers, answers: Numbers) -> dict[str, Any]:
-        """Return the calibration of the probabilities."""
-        return {"calibration": measure_calibration(labels, answers)}
+        """Return the calibration of the probabilities, and precision, recall and F1 of each label."""
+        matrix = confusion(labels, self.classes(answers), len(self.recipe.labels))
+        return {
+            "calibration": measure_calibration(labels, answers),
+            "classes": class_figures(matrix, self.recipe.labels),
+        }
 
     def draw(self, labels: Numbers, answers: Numbers, directory: Path) -> None:
         """Write the confusion matrix and `reliability.png`."""

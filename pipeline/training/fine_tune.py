@@ -49,6 +49,7 @@ from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
 from pipeline.tracking.tracker import Tracker
 from pipeline.training.checkpoints import CheckpointCallback, newest_checkpoint, seconds_behind
+from pipeline.training.class_loss import class_loss
 from pipeline.training.cls_only import compute_first_row
 from pipeline.training.distributed import Order, spread
 from pipeline.training.forecast import forecasts
@@ -164,10 +165,15 @@ class Lesson:
     "Whether every parameter is known to be used in every step."
     compare: Callable[[Tensor, Tensor], Tensor] | None = None
     "See `Network`."
+    row_loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    "The mean loss of logits and labels (batch,), if it is not the module's own."
 
 
 def _lesson(recipe: Recipe, network: Network, tokenized: Artifact, pad: int) -> Lesson:
     train, validation = (tokenized.path / f"{side}.parquet" for side in ("train", "validation"))
+    # Scores have no labels to weight.
+    labels = pd.read_parquet(train, columns=["label"])["label"].to_numpy() if recipe.labels else None
+    row_loss = None if labels is None else class_loss(recipe.train, labels, len(recipe.labels))
     if recipe.train.tune == "full":
         lengths = pd.read_parquet(train, columns=["length"])["length"].to_numpy()
         if network.compare:
@@ -177,11 +183,12 @@ def _lesson(recipe: Recipe, network: Network, tokenized: Artifact, pad: int) -> 
         # If rows are evaluated independently, sort them by length to reduce padding.
         judged = load_rows(validation, by_length=not network.compare)
         uses_all = can_pack(network.transformer)
-        return Lesson(network.module, load_rows(train), judged, batches, Collate(pad), uses_all, network.compare)
+        rows = load_rows(train)
+        return Lesson(network.module, rows, judged, batches, Collate(pad), uses_all, network.compare, row_loss)
     classifier, pooling = network.transformer, recipe.model.pooling
     read, kept = (Vectors(classifier, pooling, side, pad) for side in (train, validation))
     batches = EvenBatches(np.ones(len(read)), recipe.train.batch_size, recipe.train.seed)
-    return Lesson(Head(classifier), read, kept, batches, default_collate)
+    return Lesson(Head(classifier), read, kept, batches, default_collate, row_loss=row_loss)
 
 
 def _trainer(
@@ -200,6 +207,7 @@ def _trainer(
         packed=packed,
         compare=lesson.compare,
         mix=_mix(recipe),
+        row_loss=lesson.row_loss,
         sharing=sharing,
         model=lesson.module,
         args=_arguments(recipe, lesson, work),

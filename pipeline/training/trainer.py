@@ -143,6 +143,7 @@ class FineTuner(BatchTrainer):
         packed: bool,
         compare: Callable[[Tensor, Tensor], Tensor] | None,
         mix: Callable[[Sequence[Row]], list[Row]] | None,
+        row_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         sharing: int = 1,
         **options: Any,
     ) -> None:
@@ -150,11 +151,12 @@ class FineTuner(BatchTrainer):
 
         Each layer learns at `layer_decay` times the rate of the layer above it. `packed`: batches are padding-free.
         `compare`: the loss of logits (batch,) and labels (batch,), if it is not a mean over rows. `mix`: augmentation
-        of the rows of a batch. `sharing`: number of threads that share a batch.
+        of the rows of a batch. `row_loss`: the mean loss of logits and labels (batch,) in training, if it is not the
+        model's own. `sharing`: number of threads that share a batch.
         """
         super().__init__(**options)
         self._layer_decay = layer_decay
-        self._packed, self._compare, self._mix = packed, compare, mix
+        self._packed, self._compare, self._mix, self._row_loss = packed, compare, mix, row_loss
         self._threads = BatchThreads(sharing) if sharing > 1 else None
         if self._threads:
             # torch shares its cache of bf16 weights between threads, and the first thread to finish clears it. Whether
@@ -206,12 +208,11 @@ class FineTuner(BatchTrainer):
     def _by_threads(self, threads: BatchThreads, model: nn.Module, inputs: Batch) -> Tensor:
         """Run one step on a CPU, as the Trainer does, but in several threads."""
         model.train()
-        alone = super().compute_loss
         weight = self._weight_of(inputs, inputs)
 
         def forward(piece: Batch) -> Tensor:
             with self.compute_loss_context_manager():
-                found: Any = model(**piece)["logits"] if self._compare else alone(model, piece)
+                found: Any = model(**piece)["logits"] if self._compare else self._mean_loss(model, piece)
             assert isinstance(found, Tensor)
             return found * weight
 
@@ -244,8 +245,14 @@ class FineTuner(BatchTrainer):
             logits, labels = all_rows(model(**inputs)["logits"]), all_rows(inputs["labels"])
             # Each process has the gradients of its own rows, and DDP averages them.
             return self._compare(logits, labels) * processes
-        found = super().compute_loss(model, inputs, *args, **options)
+        found = self._mean_loss(model, inputs, *args, **options)
         return (found[0] * self._weight, *found[1:]) if isinstance(found, tuple) else found * self._weight
+
+    def _mean_loss(self, model: nn.Module, inputs: Batch, *args: Any, **options: Any) -> Any:
+        """Return the mean loss of a batch: in training `row_loss`, if there is one."""
+        if self._row_loss is None or not model.training:
+            return super().compute_loss(model, inputs, *args, **options)
+        return self._row_loss(model(**inputs)["logits"], inputs["labels"])
 
     @override
     def log(self, logs: dict[str, float], *args: Any, **options: Any) -> None:
