@@ -18,7 +18,7 @@ from pipeline.job import keep_libraries_home, open_store
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from serving.api.auth import KeyLimit, api_keys, deploy_token
-from serving.api.bentoml_app import FrontedService, posted
+from serving.api.bentoml_app import FrontedService, answered, posted
 from serving.api.control_routes import Live, Need, control_app
 from serving.api.errors import ApiError
 from serving.api.logs import log_as_json
@@ -166,7 +166,9 @@ class Saebyeok:
         answer = await self._ask(engine.answer, inputs, ctx)
         return ScoreResponse.model_validate({**_named(engine), "results": _results(engine, answer)})
 
-    @bentoml.api(route="/embed", input_spec=posted(EmbedRequest, TeiEmbedRequest))  # type: ignore[untyped-decorator]
+    @bentoml.api(  # type: ignore[untyped-decorator]
+        route="/embed", input_spec=posted(EmbedRequest, TeiEmbedRequest), output_spec=answered(EmbedResponse)
+    )
     async def embed(self, body: EmbedRequest | TeiEmbedRequest, /, ctx: bentoml.Context) -> EmbedResponse | VectorList:
         """Return the vector of each text, computed by a bi-encoder; in TEI's form if the body is in it."""
         if isinstance(body, TeiEmbedRequest):

@@ -140,3 +140,11 @@ def posted(model: type[BaseModel], *others: type[BaseModel]) -> type[Posted]:
     found = cast("type[Posted]", create_model(f"Posted{model.__name__}", __base__=(Posted, model)))
     found.others = others
     return found
+
+
+def answered(model: type[BaseModel]) -> type[IOMixin]:
+    """Return the output specification of an API that returns a `model`, or another one to clients of other servers.
+
+    BentoML cannot describe a choice of several models, and describes each API when it builds a Bento.
+    """
+    return create_model(f"Answered{model.__name__}", __base__=(IOMixin, model))
