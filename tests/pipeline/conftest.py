@@ -6,6 +6,8 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +86,15 @@ def set_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
         monkeypatch.setattr("pipeline.store.artifacts.datetime", Wrong)
 
     return set_clock
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training processes that are forked from one with the libraries; each would import them, for 7 CPU seconds."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    get_context("forkserver").set_forkserver_preload(["pipeline.training.fine_tune", "pipeline.pretraining.pretrain"])
+    monkeypatch.setattr("pipeline.training.distributed.LaunchConfig", partial(LaunchConfig, start_method="forkserver"))
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ NEEDS = {
 #: Fixtures that need something; tests that use them need it too.
 FIXTURES: Mapping[str, str] = {
     **dict.fromkeys(("classifier", "other_classifier", "cross_encoder", "pair_classifier", "text_scorer"), "torch"),
-    **dict.fromkeys(("sentence_encoder", "reviews", "pairs"), "torch"),
+    **dict.fromkeys(("sentence_encoder", "reviews", "pairs", "forked"), "torch"),
     **dict.fromkeys(("service", "bucket", "tracking_on"), "server"),
     "airflow_home": "airflow",
     "browser": "browser",
