@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
+import io
 import json
 import logging
 import re
@@ -10,12 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import httpx
 from filelock import FileLock
 
 from pipeline.atomic_files import replace_file
 from pipeline.data.formats import columns_of
-from pipeline.data.reading import SPLITS, Split
+from pipeline.data.reading import SPLITS, Split, source_splits
 from pipeline.errors import DataError, DownloadError, RecipeError
 from pipeline.recipes.data_schema import Download, HubData
 from pipeline.recipes.schema import Recipe
@@ -36,8 +39,10 @@ def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
     Raises RecipeError if the recipe does not define the source, DownloadError if the source cannot be reached, and
     DataError if its content has another SHA-256.
     """
-    if recipe.source is None or (source == "hub" and recipe.source.hub is None):
-        table = "[source.hub]" if source == "hub" else "[source.train] and [source.test]"
+    found = recipe.source and (recipe.source.hub if source == "hub" else recipe.source.train)
+    if not found:
+        urls = " and ".join(f"[source.{split}]" for split in source_splits(recipe))
+        table = "[source.hub]" if source == "hub" else urls
         raise RecipeError(
             f"recipe {recipe.name} has no {table}; add it, or set SAEBYEOK_DATA to a directory with the files"
         )
@@ -45,8 +50,8 @@ def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(target.name + ".lock")):
-            if source == "hub" and recipe.source.hub is not None:
-                take_from_hub(recipe, recipe.source.hub, split, target)
+            if isinstance(found, HubData):
+                take_from_hub(recipe, found, split, target)
             else:
                 download(getattr(recipe.source, split), target)
 
@@ -62,9 +67,9 @@ def download(wanted: Download, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _receive(wanted.url, part)
+            (_receive if wanted.url.startswith(("http://", "https://")) else _copy)(wanted.url, part)
             break
-        except (httpx.HTTPError, DownloadError) as error:
+        except (httpx.HTTPError, OSError, DownloadError) as error:
             log.warning("%s, attempt %d of %d: %s", wanted.url, attempt, ATTEMPTS, error)
             if attempt == ATTEMPTS:
                 raise DownloadError(
@@ -136,6 +141,15 @@ def _receive(url: str, part: Path) -> None:
         raise DownloadError(f"received {part.stat().st_size:,} of {total:,} bytes")
 
 
+def _copy(url: str, part: Path) -> None:
+    """Copy the file at `url` to `part` by fsspec. Raises RecipeError if a package for its protocol is missing."""
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise RecipeError(f"{url} cannot be read: {error}") from error
+    system.get_file(path, str(part))
+
+
 def _begin(response: httpx.Response, part: Path, held: int) -> int | None:
     """Truncate `part` to the start of the response; return the size of the complete file, or None if unknown."""
     found = RANGE.fullmatch(response.headers.get("content-range", ""))
@@ -181,20 +195,39 @@ def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> N
             f"recipe {recipe.name}"
         ) from error
     part = target.with_name(target.name + ".part")
-    part.write_text(_as_file(recipe, list(rows)), encoding="utf-8", newline="\n")
+    part.write_bytes(_as_file(recipe, list(rows)))
     _keep(part, target, known, whence)
 
 
-def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> str:
-    if recipe.data.format == "json":
-        return json.dumps(rows, ensure_ascii=False)
+def _as_file(recipe: Recipe, rows: list[Mapping[str, Any]]) -> bytes:
+    """Return the content of the recipe's file with these rows."""
+    form = recipe.data.format
+    if form == "parquet":
+        # Imported here so that other formats do not wait for it.
+        import pyarrow
+        from pyarrow import parquet
+
+        file = io.BytesIO()
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+        return file.getvalue()
+    if form in ("json", "jsonl"):
+        texts = [json.dumps(row, ensure_ascii=False) for row in rows]
+        return (f"[{', '.join(texts)}]" if form == "json" else "\n".join(texts)).encode(recipe.data.encoding)
     names = list(columns_of(recipe.data).values())
     missing = [name for name in names if rows and name not in rows[0]]
     if missing:
-        raise DataError(
-            f"the hub data set of recipe {recipe.name} has no column {', '.join(missing)}; it has: "
-            f"{', '.join(rows[0])}; correct [data] or [source.hub]"
-        )
+        raise DataError(f"the hub data set has no column {', '.join(missing)}; it has: {', '.join(rows[0])}")
+    cells = [names, *(["" if row[name] is None else str(row[name]) for name in names] for row in rows)]
+    text = _as_csv(recipe, cells) if form == "csv" else _as_tsv(cells)
+    return text.encode(recipe.data.encoding)
+
+
+def _as_csv(recipe: Recipe, cells: list[list[str]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=recipe.data.delimiter, lineterminator="\n").writerows(cells)
+    return text.getvalue()
+
+
+def _as_tsv(cells: list[list[str]]) -> str:
     # The published format has no escapes for tabs and line feeds.
-    cells = ([re.sub(r"[\t\n]", " ", "" if row[name] is None else str(row[name])) for name in names] for row in rows)
-    return "\n".join(["\t".join(names), *("\t".join(row) for row in cells)]) + "\n"
+    return "".join("\t".join(re.sub(r"[\t\n]", " ", cell) for cell in row) + "\n" for row in cells)

@@ -111,9 +111,9 @@ class ArrivalsSpec(Strict):
 
 
 class Download(Strict):
-    """URL of a published file, and its SHA-256 if known."""
+    """URL of a published file (http, https, s3, or another one that fsspec knows), and its SHA-256 if known."""
 
-    url: Annotated[str, Field(pattern=r"^https?://.+")]
+    url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
@@ -124,14 +124,14 @@ class HubData(Strict):
     config: str | None = None
     revision: str | None = None
     train: str = Field(description="split to use as the train file")
-    test: str = Field(description="split to use as the test file")
+    test: str | None = Field(default=None, description="split to use as the test file")
 
 
 class SourceSpec(Strict):
-    """Sources of the published files, if they do not come from a directory."""
+    """Sources of the published files, if they do not come from a directory: URLs, a data set on the hub, or both."""
 
-    train: Download
-    test: Download
+    train: Download | None = None
+    test: Download | None = None
     hub: HubData | None = None
 
 

@@ -225,6 +225,15 @@ class Recipe(Strict):
         return self
 
     @model_validator(mode="after")
+    def _sources_fit_the_files(self) -> Self:
+        sources = {"source": self.source, "source.hub": self.source.hub} if self.source else {}
+        for table, source in sources.items():
+            # A source of one kind may be missing, but not half of it.
+            if source and bool(source.test) != bool(source.train and self.data.test):
+                raise ValueError(f"`{table}` must have `train`, and `test` only if `data.test` names a test file")
+        return self
+
+    @model_validator(mode="after")
     def _thresholds_are_valid(self) -> Self:
         for metric, floor in self.gate.floors.items():
             if metric not in self.metrics:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from tests.support.downloads import CONTENT, OTHER, FileServer, serve_file, sum_of
+
+if TYPE_CHECKING:
+    from tests.support.bucket import Bucket
 
 
 @pytest.fixture
@@ -262,3 +266,58 @@ def test_hub_data_set_is_written_in_published_format(name: str, tmp_path: Path) 
     table = read_split(recipe, tmp_path / "data", "test")
     assert table["label"].tolist() == [5.0 if name == "klue-sts" else 1] * len(rows)
     assert table["text"].tolist()[3:] == ([""] if name == "nsmc" else [])
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_hub_needs_neither_urls_nor_a_test_split(form: str, tmp_path: Path) -> None:
+    rows = [{"글": f'{n}번째 글, "좋다"\n둘째 줄', "평": "좋다" if n % 2 else "싫다"} for n in range(4)]
+    (tmp_path / "set").mkdir()
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "set" / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "own.toml").write_text(
+        f"""
+kind = "classification"
+labels = ["싫다", "좋다"]
+[data]
+train = "own.{form}"
+texts = ["글"]
+label = "평"
+[source.hub]
+dataset = "{tmp_path / "set"}"
+train = "train"
+""",
+        encoding="utf-8",
+    )
+    recipe = load_recipe("own", "embedded", directories=[tmp_path])
+    fetch_published(recipe, "hub", tmp_path / "data")
+    table = read_split(recipe, tmp_path / "data", "train")
+    assert table["text"].tolist() == [row["글"] for row in rows]
+    assert table["label"].tolist() == [0, 1, 0, 1]
+    with pytest.raises(RecipeError, match=r"recipe own has no \[source\.train\]; add it"):
+        fetch_published(recipe, "download", tmp_path)
+
+
+def test_half_a_source_is_named() -> None:
+    for key in ("source.test", "source.hub.test"):
+        with pytest.raises(RecipeError, match=r"`source(\.hub)?` must have `train`, and `test` only if"):
+            load_recipe("nsmc", "embedded", overrides={key: None})
+
+
+def test_file_in_a_bucket_is_copied_and_verified(bucket: Bucket, target: Path) -> None:
+    bucket.client.put_object(Bucket=bucket.name, Key="data/reviews.txt", Body=CONTENT)
+    wanted = Download(url=f"s3://{bucket.name}/data/reviews.txt", sha256=sum_of(CONTENT))
+    download(wanted, target)
+    assert target.read_bytes() == CONTENT
+    bucket.client.put_object(Bucket=bucket.name, Key="data/reviews.txt", Body=OTHER)
+    download(wanted, target)
+    assert target.read_bytes() == CONTENT
+    target.unlink()
+    with pytest.raises(DataError, match="the file has SHA-256"):
+        download(wanted, target)
+
+
+def test_missing_file_and_unknown_protocol_are_sentences(bucket: Bucket, target: Path) -> None:
+    with pytest.raises(DownloadError, match=r"s3://.*/absent could not be downloaded \(FileNotFoundError"):
+        download(Download(url=f"s3://{bucket.name}/absent"), target)
+    with pytest.raises(RecipeError, match=r"carrier-pigeon://x/y cannot be read: Protocol not known"):
+        download(Download(url="carrier-pigeon://x/y"), target)
