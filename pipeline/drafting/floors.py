@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.errors import RecipeError
 from pipeline.job import Job
+from pipeline.metrics import Numbers
+from pipeline.recipes.schema import Recipe
 from pipeline.stages.running import build
 from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE
 from pipeline.store.artifacts import Artifact
@@ -48,8 +48,8 @@ class Proposal:
         seeds = ", ".join(map(str, self.seeds))
         lines = [
             f"# From trainings with seeds {seeds}: {found}. The thresholds are the lower ends of their 95% intervals.",
-            f"# The margin is the largest loss of one seed against another, at the lower end of the interval, on "
-            f"{self.gate_rows:,} gate rows.",
+            f"# The margin is the smallest one for which {self.gate_rows:,} gate rows suffice (decision 33), and no seed",
+            "# loses more than it to another one.",
             "[gate]",
             f"floors = {{ {floors} }}",
             f"margin = {self.margin}",
@@ -62,9 +62,8 @@ def propose_floors(job: Job, trainings: int, say: Callable[[str], None]) -> Prop
     """Train `trainings` models that differ only in their seed, and return the thresholds that all of them reach.
 
     A metric's threshold is the smallest lower end of a 95% interval on the new texts of the test file, a capability's
-    that of Wilson's interval. The margin is the largest loss of one of the models against another on the gate rows, at
-    the lower end of the interval, so that a seed does not decide about a release. `say` prints progress lines. Raises
-    RecipeError if there are fewer than two trainings, and the errors of the stages.
+    that of Wilson's interval. For the margin see `margin_of`. `say` prints progress lines. Raises RecipeError if there
+    are fewer than two trainings, and the errors of the stages.
     """
     if trainings < 2:
         raise RecipeError("at least two trainings are needed, because the margin is the difference between two of them")
@@ -89,26 +88,35 @@ def _proposal(job: Job, seeds: tuple[int, ...], evaluated: list[Artifact]) -> Pr
     labels = rows[0]["label"].to_numpy()
     answers = [table["prediction"].to_numpy() for table in rows]
     return Proposal(
-        floors={name: _floor(min(item[name].low for item in tests)) for name in recipe.metrics},
+        floors={name: floor_below(min(item[name].low for item in tests)) for name in recipe.metrics},
         behaviour={
-            name: _floor(min(item.behaviour[name].rate.low for item in figures))
+            name: floor_below(min(item.behaviour[name].rate.low for item in figures))
             for name in recipe.behaviour.capabilities
         },
-        margin=_margin(job, labels, answers),
+        margin=margin_of(recipe, labels, answers),
         seeds=seeds,
         figures={name: tuple(item[name].value for item in tests) for name in recipe.metrics},
         gate_rows=len(labels),
     )
 
 
-def _margin(job: Job, labels: np.ndarray[Any, Any], answers: list[np.ndarray[Any, Any]]) -> float:
-    task = task_of(job.recipe)
+def margin_of(recipe: Recipe, labels: Numbers, answers: Sequence[Numbers]) -> float:
+    """Return the margin for models that differ only in their seed, from their predictions (rows,) on the gate rows.
+
+    It is at least twice the distance from a measured difference to the lower end of its interval, because otherwise
+    equally good models are refused (decision 33), and at least the largest loss of a model against another one, at that
+    lower end.
+    """
+    task = task_of(recipe)
     # Each pair in both orders: the interval of a difference is not symmetric.
-    losses = [-float(task.difference(labels, *pair)["low"]) for pair in permutations(answers, 2)]
-    return min(0.99, math.ceil((max(LEAST_MARGIN, *losses) + SLACK) * 1000) / 1000)
+    found = [task.difference(labels, *pair) for pair in permutations(answers, 2)]
+    least = max(
+        [LEAST_MARGIN, *(2 * (item["value"] - item["low"]) for item in found), *(-item["low"] for item in found)]
+    )
+    return min(0.99, math.ceil(least * 1000) / 1000)
 
 
-def _floor(low: float) -> float:
+def floor_below(low: float) -> float:
     """Return a threshold just below `low`. Raises RecipeError if it would let every model pass."""
     floor = math.floor(low * 1000) / 1000
     if not 0 < floor < 1:
