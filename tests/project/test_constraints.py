@@ -56,6 +56,7 @@ def closure() -> dict[str, Version]:
     return found
 
 
+@pytest.mark.torch
 def test_every_package_is_pinned_at_what_is_installed() -> None:
     pinned = pins()
     unpinned = {

@@ -46,17 +46,20 @@ def test_make_says_which_python_it_needs() -> None:
     assert "make venv PYTHON=/path/to/python3.12" in result.stderr
 
 
+def make_up(run: str) -> subprocess.CompletedProcess[str]:
+    """Return the output of a dry run of `make up`, without the variables of a make that runs these tests."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--dry-run", "up", f"RUN={run}"]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(("run", "option"), [("", ""), ("yes", " --run"), ("no", " --no-run")])
 def test_make_passes_the_choice_of_a_run_on(run: str, option: str) -> None:
-    command = ["make", "--dry-run", "up", f"RUN={run}"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.rstrip().endswith(f"-m pipeline.stack.bootstrap --up{option}")
+    assert make_up(run).stdout.rstrip().endswith(f"-m pipeline.stack.bootstrap --up{option}")
 
 
 def test_make_refuses_another_choice_of_a_run() -> None:
-    command = ["make", "--dry-run", "up", "RUN=never"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "RUN is never: set yes or no" in result.stderr
+    assert "RUN is never: set yes or no" in make_up("never").stderr
 
 
 def test_stamp_tells_whether_installation_is_current(tmp_path: Path) -> None:
