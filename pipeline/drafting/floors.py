@@ -48,8 +48,8 @@ class Proposal:
         seeds = ", ".join(map(str, self.seeds))
         lines = [
             f"# From trainings with seeds {seeds}: {found}. The thresholds are the lower ends of their 95% intervals.",
-            f"# The margin is the smallest one for which {self.gate_rows:,} gate rows suffice (decision 33), and no seed",
-            "# loses more than it to another one.",
+            f"# The margin is the smallest one for which {self.gate_rows:,} gate rows suffice (decision 33), and at",
+            "# least the largest loss of one seed against another.",
             "[gate]",
             f"floors = {{ {floors} }}",
             f"margin = {self.margin}",
