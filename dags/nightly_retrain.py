@@ -235,8 +235,9 @@ def gate(recipe: str, decided: str) -> bool:
     A refusal is not a failure: the run succeeds and the current model stays live. If neither the data nor the recipe
     has changed since an earlier refusal, the task is skipped without another alert. It is also skipped if promotions
     are on hold (DAG `hold`). It is skipped, too, if a person has rejected this model or rolled back from it, or if a
-    question about it is unanswered, unless this run asks again (*Ask for approval*). A model with other labels or of
-    another kind than the current one continues only if this run asks, or a person has approved it.
+    question about it is unanswered, unless this run asks again (*Ask for approval*). A model that
+    cannot be compared with the current one (other labels, another kind, too few gate rows) continues only if this run
+    asks, or a person has approved it.
     """
     job, asks = task_job(recipe), get_current_context()["params"]["approval"]
     artifact = job.store.open(decided)

@@ -84,12 +84,12 @@ def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return splits
 
 
-def held_out(recipe: Recipe, gate: pd.DataFrame, share: float) -> np.ndarray[Any, Any]:
-    """Return which rows of the gate split, bool (n,), every training with at least this gate share held out.
+def gate_places(recipe: Recipe, gate: pd.DataFrame) -> np.ndarray[Any, Any]:
+    """Return the largest place among the near copies of each row of the gate split, (n,).
 
-    A row counts if its near copies were held out, too. Near copies of a gate row are always gate rows.
+    A training held out the rows whose place is below its gate share, together with their near copies. Near copies of a
+    gate row are always gate rows.
     """
     texts = list(gate[recipe.text_columns].itertuples(index=False, name=None))
     places = pd.Series(map(place_of, texts), dtype="float64")
-    largest = places.groupby([near_key(item) for item in texts]).transform("max")
-    return (largest < share).to_numpy(dtype=bool)
+    return places.groupby([near_key(item) for item in texts]).transform("max").to_numpy()

@@ -16,7 +16,6 @@ from pipeline.evaluation.answer_cache import AnswerCache
 from pipeline.evaluation.champions import other_task, predictions_of, readable
 from pipeline.evaluation.rivals import Rivals, fewest_rows, first_metric, gate_rows
 from pipeline.job import Job
-from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import Check
 from pipeline.store.decisions import Score, read_decision
@@ -55,7 +54,7 @@ def find_rivals(job: Job, evaluated: Artifact, champion: Artifact) -> Rivals:
     known = {ref for item in (evaluated, champion) if (ref := item.input_ref("trained"))}
     candidates = list(search.candidates(known))
     share = min([share, *(item.held_out for item in candidates)])
-    counted = _held_out(job.recipe, gate, share)
+    counted = search.places < share
     labels = gate["label"].to_numpy()[counted]
     values = [first_metric(job.recipe, labels, item.answers[counted]) for item in candidates]
     ranked = [pair for pair in zip(values, candidates, strict=True) if not math.isnan(pair[0])]
@@ -74,12 +73,6 @@ def find_rivals(job: Job, evaluated: Artifact, champion: Artifact) -> Rivals:
     )
 
 
-def _held_out(recipe: Recipe, gate: pd.DataFrame, share: float) -> Numbers:
-    from pipeline.data.splits import held_out
-
-    return held_out(recipe, gate, share)
-
-
 class _Search:
     """The search for candidates among the releases that led to the champion."""
 
@@ -89,6 +82,10 @@ class _Search:
         self._champions = champions
         self._champion = champion
         self._cache = AnswerCache.of(job)
+        # Imported here: without a champion there is no comparison, and importing SciPy's statistics takes a second.
+        from pipeline.data.splits import gate_places
+
+        self.places = gate_places(job.recipe, gate)
         self.bar: Check | None = None
         self.notes: list[str] = []
 
@@ -132,7 +129,7 @@ class _Search:
         """Return the candidate, or None if it is left out; `path` has it and the champions after it."""
         recipe, share = self._job.recipe, seen_by(trained).held_out
         bar = other_task(recipe, release, "best")
-        shared = int(_held_out(recipe, self._gate, min(share, self._champions)).sum())
+        shared = int((self.places < min(share, self._champions)).sum())
         if (bar or shared < fewest_rows(recipe)) and _accepted_over(self._job.store, recipe.name, path):
             self._note(release.ref, "cannot be compared, and a person has approved a later model in spite of that")
             return None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.config_file import ROOT
 from pipeline.data.overlap import near_key
-from pipeline.data.splits import TRAIN_SPLITS, held_out, split_of, split_rows
+from pipeline.data.splits import TRAIN_SPLITS, gate_places, split_of, split_rows
 from pipeline.errors import BaseModelError, DataError, RefusedError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
@@ -310,7 +310,7 @@ def test_held_out_gate_rows_are_gate_rows_of_every_such_training(
     today, then = (small_recipe("nsmc", data__gate_share=gate) for gate in (0.3, share))
     gate = split_rows(today, with_each_side(texts + later))["gate"]
     expected = set(split_rows(then, with_each_side(texts))["gate"]["text"]) & set(texts)
-    counted = set(gate["text"][held_out(today, gate, share)])
+    counted = set(gate["text"][gate_places(today, gate) < share])
     assert counted & set(texts) <= expected
     if not later:
         assert counted & set(texts) == expected & set(gate["text"])
