@@ -66,7 +66,7 @@ class Break:
 #: By the name of the test that proves the gate.
 BREAKS: dict[str, Break] = {
     "test_what_cannot_be_read_stops_the_run": Break(
-        "pipeline.data.reading:_decoded", 'content.decode("utf-8")\n', 'content.decode("utf-8", "replace")\n'
+        "pipeline.data.formats:_decoded", "content.decode(encoding)\n", 'content.decode(encoding, "replace")\n'
     ),
     "test_file_breaks_exactly_the_intended_rule": Break(
         "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
@@ -199,7 +199,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.evaluation.promotion_gate:bar_challenger", "if recipe.sample and", "if False and"
     ),
     "test_other_task_or_labels_need_a_person": Break(
-        "pipeline.evaluation.promotion_gate:_incomparable", "labels != set(recipe.labels)", "False"
+        "pipeline.evaluation.champions:other_task", "labels != set(recipe.labels)", "False"
     ),
     "test_older_model_never_returns_on_the_same_data": Break(
         "pipeline.evaluation.promotion_gate:_replaced", "attempt_of(ours) >= attempt_of(theirs)", "True"
