@@ -12,6 +12,7 @@ from pipeline.drafting.inspection import Inspection
 from pipeline.errors import RecipeError
 from pipeline.recipes.files import read_toml, shown
 from pipeline.recipes.kinds.inputs import TEXTS
+from pipeline.recipes.labels import check_labels
 from pipeline.recipes.standard_suite import NAMES, rule, standard_suite
 
 #: Rows on which models are compared, and on which the best epoch is chosen, if there are enough.
@@ -31,7 +32,16 @@ class Draft:
 
 
 def draft_recipe(name: str, data_file: str, found: Inspection) -> Draft:
-    """Return the draft of recipe `name`; `data_file` is the path of its file below the data directory."""
+    """Return the draft of recipe `name`; `data_file` is the path of its file below the data directory.
+
+    Raises RecipeError if a recipe cannot have the labels of the data.
+    """
+    try:
+        check_labels(list(found.labels))
+    except ValueError as error:
+        raise RecipeError(f"column {found.label!r} of {data_file}: {error}; correct the labels in the file") from error
+    if not found.scores and len(found.labels) < 2:
+        raise RecipeError(f"column {found.label!r} of {data_file} has fewer than two labels")
     files = {
         f"{name}.toml": _recipe(name, data_file, found),
         f"expectations/{name}.json": json.dumps(_suite(name, found), ensure_ascii=False, indent=2) + "\n",

@@ -63,6 +63,22 @@ def test_draft_of_pairs_is_valid(tmp_path: Path, scores: bool) -> None:
     assert recipe.similar_at == (2.25 if scores else None)
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("정치", "경\u200b제"), r"column '분야' of news\.json: .*invisible.*; correct the labels in the file"),
+        (("1", "1.0"), "must all be different numbers"),
+        (("정치", "정치"), "has fewer than two labels"),
+    ],
+)
+def test_labels_that_no_recipe_can_have_are_refused(tmp_path: Path, labels: tuple[str, str], message: str) -> None:
+    rows = [{"제목": f"{n}번째 제목", "분야": labels[n % 2]} for n in range(60)]
+    data = tmp_path / "news.json"
+    data.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(RecipeError, match=message):
+        draft_recipe("news", data.name, inspect(data, Chosen(label="분야")))
+
+
 def test_table_is_appended_once(tmp_path: Path) -> None:
     path = tmp_path / "news.toml"
     path.write_text("[data]\ntrain = 'x'\n\n", encoding="utf-8")
