@@ -1,8 +1,8 @@
 """Delete artifacts that no rollback, comparison or future run can need, once per day.
 
-Retained, each with all its inputs: the releases of the newest deployments (`SAEBYEOK_KEEP_DEPLOYMENTS`), the best
-earlier release of every recipe, and all artifacts of the last days (`SAEBYEOK_KEEP_DAYS`). Decisions and their reports
-are never deleted. A rollback to a deleted release fails with a message that says so.
+Retained, each with all that it was made from: the releases of the newest deployments (`SAEBYEOK_KEEP_DEPLOYMENTS`), the
+best earlier release of every recipe, and all artifacts of the last days (`SAEBYEOK_KEEP_DAYS`). Decisions and their
+reports are never deleted. A rollback to a deleted release fails with a message that says so.
 """
 
 from __future__ import annotations

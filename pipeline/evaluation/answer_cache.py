@@ -41,8 +41,8 @@ class AnswerCache:
         """
         keys = _keys(rows)
         known = self._read(trained)
-        new = np.array([key not in known for key in keys], dtype=bool)
-        if new.any():
+        new = [key not in known for key in keys]
+        if any(new):
             fresh = answer(rows[new].reset_index(drop=True))
             known |= dict(zip([key for key in keys if key not in known], fresh, strict=True))
             self._write(trained, {key: known[key] for key in keys})

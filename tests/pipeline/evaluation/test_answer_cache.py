@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 
 from pipeline.errors import BrokenModelError
 from pipeline.evaluation.answer_cache import AnswerCache
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
 from pipeline.store.artifacts import Artifact, Store
 from tests.support.families import made
 
@@ -22,6 +26,8 @@ class Model:
         self.asked: list[int] = []
 
     def __call__(self, rows: pd.DataFrame) -> Any:
+        assert list(rows.index) == list(range(len(rows)))
+        assert set(rows.columns) <= {"text", "text_pair"}
         self.asked.append(len(rows))
         return np.array([[len(text), 0.5] for text in rows["text"]])
 
@@ -45,6 +51,22 @@ def test_only_new_rows_are_asked(tmp_path: Path, trained: Artifact) -> None:
     assert model.asked == [3, 1]
 
 
+def test_each_store_and_recipe_has_its_answers(make_job: Callable[..., Job], trained: Artifact, tmp_path: Path) -> None:
+    job, model = make_job(load_recipe("nsmc", "embedded")), Model()
+    AnswerCache.of(job).answers(trained, table("a"), model)
+    (path,) = (job.settings.home / "cache" / "answers").rglob("*.npz")
+    assert path.parent == job.settings.home / "cache" / "answers" / job.store.digest / "nsmc"
+    other = replace(job, store=Store(str(tmp_path / "other"), tmp_path / "cache"))
+    for another in (other, replace(job, recipe=load_recipe("klue-sts", "embedded"))):
+        AnswerCache.of(another).answers(trained, table("a"), model)
+    assert model.asked == [1, 1, 1]
+
+
+def test_too_few_answers_are_an_error(tmp_path: Path, trained: Artifact) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        AnswerCache(tmp_path / "answers").answers(trained, table("a", "b"), lambda rows: np.zeros((1, 2)))
+
+
 def test_each_text_of_a_pair_counts(tmp_path: Path, trained: Artifact) -> None:
     cache, model = AnswerCache(tmp_path / "answers"), Model()
     for pair in ("x", "y"):
@@ -60,7 +82,9 @@ def test_another_model_answers_itself(tmp_path: Path, store: Store, trained: Art
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None], ids=["empty", "no archive", "cut"])
-def test_damaged_file_is_written_again(tmp_path: Path, trained: Artifact, damage: bytes | None) -> None:
+def test_damaged_file_is_written_again(
+    tmp_path: Path, trained: Artifact, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
     cache, model = AnswerCache(tmp_path / "answers"), Model()
     expected = cache.answers(trained, table("a"), model)
     (path,) = (tmp_path / "answers").glob("*")
@@ -68,6 +92,7 @@ def test_damaged_file_is_written_again(tmp_path: Path, trained: Artifact, damage
     for _ in range(2):
         assert cache.answers(trained, table("a"), model).tolist() == expected.tolist()
     assert model.asked == [1, 1]
+    assert f"{path} is damaged and counts as absent" in caplog.text
 
 
 def test_models_that_are_not_compared_any_more_are_forgotten(tmp_path: Path, store: Store, trained: Artifact) -> None:
