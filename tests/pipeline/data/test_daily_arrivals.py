@@ -229,7 +229,7 @@ def test_rules_broken_by_published_files_blame_no_day(make_job: Callable[..., Jo
     train = [(a, b if n > 9 else "같은 말", "0" if n < 10 else c) for n, (a, b, c) in enumerate(reviews(60, 1))]
     write_reviews(data, train, reviews(60, 5000))
     job = make_job(recipe)
-    with pytest.raises(DataError, match=r"ratings_train\.txt: .*data\.overlap\.") as caught:
+    with pytest.raises(DataError, match=r"ratings_train\.txt with 1 arrivals: .*data\.overlap\.") as caught:
         validate(replace(job, cutoff=day_of(1)), data)
     assert "newest arrival" not in str(caught.value)
 
