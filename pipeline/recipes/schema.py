@@ -83,7 +83,7 @@ class TrainSpec(Strict):
         description="share of a bi-encoder's pairs to concatenate with another pair; the score is the mean",
     )
     class_weights: bool = Field(
-        default=False, description="weight rows so that every label counts the same, for imbalanced labels"
+        default=False, description="weight rows so that every label counts the same; F1 then selects the best epoch"
     )
     focal: Annotated[float, Field(ge=0, le=5)] = Field(
         default=0.0, description="gamma of the focal loss, which weights rows by how wrong they are; 0 = cross-entropy"
@@ -166,6 +166,14 @@ class Recipe(Strict):
     def metrics(self) -> tuple[str, ...]:
         """Return the metrics of this kind; the first one decides."""
         return self.task.metrics
+
+    @property
+    def selection_metric(self) -> str:
+        """Return the metric on the validation rows that selects the best epoch or trial.
+
+        It is the first one. With class weights it is F1, because accuracy selects an epoch that neglects rare labels.
+        """
+        return "f1" if self.train.class_weights else self.metrics[0]
 
     @property
     def text_columns(self) -> list[str]:

@@ -238,7 +238,7 @@ def _arguments(recipe: Recipe, lesson: Lesson, work: Path) -> TrainingArguments:
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model=recipe.metrics[0],
+        metric_for_best_model=recipe.selection_metric,
         greater_is_better=True,
         logging_steps=max(1, min(50, len(lesson.batches) // 5)),
         # Show NaN instead of averaging it away.
@@ -270,7 +270,7 @@ def _mix(recipe: Recipe) -> Mixing | None:
 
 
 def _best(recipe: Recipe, history: list[dict[str, Any]]) -> dict[str, Any]:
-    first = f"eval_{recipe.metrics[0]}"
+    first = f"eval_{recipe.selection_metric}"
     return max((entry for entry in history if first in entry), key=lambda entry: float(entry[first]))
 
 

@@ -51,8 +51,8 @@ class Report:
 
     @property
     def metric(self) -> str:
-        """Return the name of the metric that the search maximises: the recipe's first."""
-        return self.search.job.recipe.metrics[0]
+        """Return the name of the metric that the search maximises."""
+        return self.search.job.recipe.selection_metric
 
     def begin(self, number: int, values: Mapping[str, Any], *, own: bool) -> None:
         """Print the start of a trial."""

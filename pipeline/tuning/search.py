@@ -157,7 +157,7 @@ def _try(study: optuna.Study, trial: Trial, values: dict[str, Any], search: Sear
         return
     figures = TrainingFigures.read(trained)
     trial.set_user_attr(TRIED, {"values": values, "seconds": figures.seconds, "ref": trained.ref})
-    study.tell(trial, figures.validation[job.recipe.metrics[0]])
+    study.tell(trial, figures.validation[job.recipe.selection_metric])
 
 
 def _tried(study: optuna.Study) -> list[Tried]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pipeline.errors import RecipeError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import TrainSpec
-from pipeline.store.figures import EvaluationFigures
+from pipeline.store.figures import EvaluationFigures, TrainingFigures
 from pipeline.training.class_loss import class_loss
 from tests.support.small_pipeline import Road, open_road, small_recipe
 
@@ -77,6 +77,9 @@ def test_rare_label_is_found_more_often(rare: Road, settings: dict[str, float]) 
     assert (plain.label, plain.rows) == (balanced.label, balanced.rows) == ("positive", plain.rows)
     assert plain.rows < 60
     assert balanced.recall > plain.recall
+    figures = TrainingFigures.read(weighted.trained)
+    best = max(figures.history, key=lambda epoch: epoch["eval_f1"])
+    assert figures.validation["f1"] == best["eval_f1"]
 
 
 def test_class_figures_follow_from_the_confusion_matrix(rare: Road) -> None:
