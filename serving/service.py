@@ -19,14 +19,21 @@ from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from serving.api.auth import KeyLimit, api_keys, deploy_token
 from serving.api.bentoml_app import FrontedService, answered, posted
+from serving.api.compatible.openai import EmbeddingsRequest, EmbeddingsResponse, embeddings
+from serving.api.compatible.tei import (
+    PredictRequest,
+    PredictResponse,
+    TeiEmbedRequest,
+    VectorList,
+    predictions,
+    vectors,
+)
 from serving.api.control_routes import Live, Need, control_app
 from serving.api.errors import ApiError
 from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
 from serving.api.middleware import Gate
-from serving.api.openai import EmbeddingsRequest, EmbeddingsResponse, embeddings
 from serving.api.request_batching import EngineMethod, Sharing
-from serving.api.tei import PredictRequest, PredictResponse, TeiEmbedRequest, VectorList, predictions, vectors
 from serving.deployed.follower import BakedSource, Follower, LogSource
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import (

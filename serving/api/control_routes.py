@@ -16,11 +16,11 @@ from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Method
 from pipeline.settings import Settings
 from serving.api.auth import is_authorized
+from serving.api.compatible.openai import ModelsResponse, model_of
+from serving.api.compatible.tei import info
 from serving.api.errors import ApiError, parse
-from serving.api.openai import ModelsResponse, model_of
 from serving.api.openapi import describe
 from serving.api.pages import page_routes
-from serving.api.tei import info
 from serving.deployed.follower import Follower
 from serving.deployed.model_store import model_tag
 from serving.engine.engine import Engine

@@ -14,8 +14,8 @@ from pydantic.json_schema import models_json_schema
 
 from pipeline import __version__
 from pipeline.settings import Settings
-from serving.api.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
-from serving.api.tei import Info, Parameters, PredictRequest, PredictResponse
+from serving.api.compatible.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
+from serving.api.compatible.tei import Info, Parameters, PredictRequest, PredictResponse
 from serving.schemas import (
     ClassifyRequest,
     ClassifyResponse,

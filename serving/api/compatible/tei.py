@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, RootModel, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from pipeline import __version__
-from serving.api.compatible import TextOrTexts, check_dimensions
+from serving.api.compatible.common import TextOrTexts, check_dimensions
 from serving.api.errors import ApiError
 from serving.engine.engine import Answer, Engine
 from serving.schemas import ErrorType, RecipeName, Request

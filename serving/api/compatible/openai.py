@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from serving.api.compatible import TextOrTexts, check_dimensions
+from serving.api.compatible.common import TextOrTexts, check_dimensions
 from serving.engine.engine import Answer, Engine
 from serving.schemas import Request
 
