@@ -1,17 +1,23 @@
-# The service: ONNX Runtime and BentoML, without torch and Airflow.
-FROM python:3.11-slim-bookworm
+# The service: ONNX Runtime and BentoML, without torch and Airflow. With `--build-arg ACCELERATOR=cuda` it has the CUDA
+# libraries, and the host needs the NVIDIA container toolkit.
+FROM python:3.11.14-slim-bookworm
 
 ARG PIP_EXTRA_INDEX_URL=""
+ARG ACCELERATOR=cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+
+RUN apt-get update && apt-get install -y --no-install-recommends dumb-init && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY pipeline pipeline
 COPY serving serving
 COPY expectations expectations
-RUN pip install -c constraints.txt ".[serve]"
+RUN pip install -c constraints.txt ".[serve]" $(test "$ACCELERATOR" = cpu || echo "onnxruntime-gpu[cuda,cudnn]")
 
-RUN useradd --create-home --uid 10001 saebyeok && install -d -o saebyeok /saebyeok/home /saebyeok/store
+# The user of the workers, with whom the service shares the store.
+RUN useradd --create-home --uid 50000 --gid 0 saebyeok \
+    && install -d -o saebyeok -g root -m 775 /saebyeok/home /saebyeok/store
 USER saebyeok
 # The service binds to the address in SAEBYEOK_SERVICE_URL: in a container, to all addresses.
 ENV SAEBYEOK_HOME=/saebyeok/home \
@@ -19,4 +25,4 @@ ENV SAEBYEOK_HOME=/saebyeok/home \
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/livez', timeout=4)"]
-ENTRYPOINT ["python", "-m", "serving"]
+ENTRYPOINT ["dumb-init", "--", "python", "-m", "serving"]
