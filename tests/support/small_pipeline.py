@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -146,7 +147,23 @@ def open_road(recipe: Recipe, home: Path, train: int = 600, test: int = 200) -> 
     """Return a pipeline in a new home on the first rows of the sample."""
     settings = load_settings().model_copy(update={"home": home})
     job = Job(recipe, settings, open_store(settings), run="test-run", cutoff=day_of(settings))
-    return Road(job, sample_rows(recipe, write_sample(home / "sample"), train, test))
+    return Road(job, sample_rows(recipe, copy_sample(home / "sample"), train, test))
+
+
+def copy_sample(directory: Path) -> Path:
+    """Write the sample to `directory` from memory, and return `directory`."""
+    for name, content in _sample_files().items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    return directory
+
+
+@cache
+def _sample_files() -> dict[Path, bytes]:
+    """Return the sample's files, which are generated once per process."""
+    with TemporaryDirectory() as directory:
+        sample = write_sample(Path(directory))
+        return {path.relative_to(sample): path.read_bytes() for path in sample.rglob("*") if path.is_file()}
 
 
 def save_base(directory: Path, texts: list[str], *, kind: str = "bert", **shape: Any) -> Path:
