@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -121,7 +122,7 @@ def check_onnxruntime() -> Iterator[Diagnosis]:
 
 
 def check_gpu() -> Iterator[Diagnosis]:
-    """Check whether the driver finds a GPU, and whether torch and ONNX Runtime actually use it."""
+    """Check whether the driver finds a GPU, whether torch and ONNX Runtime actually use it, and for a C compiler."""
     count = cuda_devices()
     if not count:
         yield Diagnosis(check="gpu", state="ok", text="no CUDA device found: training and serving use the CPU")
@@ -133,6 +134,19 @@ def check_gpu() -> Iterator[Diagnosis]:
             text=f"{count} CUDA device(s); {library} {'uses them' if works else f'does not use them ({reason})'}",
             do="" if works else "delete .venv and run make venv: on a machine with a GPU it installs the CUDA builds",
         )
+    yield _compiler()
+
+
+def _compiler() -> Diagnosis:
+    """Return whether there is a C compiler where Triton looks for one; torch compiles layers with it."""
+    if found := os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang"):
+        return Diagnosis(check="gpu", state="ok", text=f"C compiler for torch: {found}")
+    return Diagnosis(
+        check="gpu",
+        state="problem",
+        text="no C compiler found: a training that compiles its layers fails",
+        do="install gcc and the headers of the C library (Debian: apt-get install gcc libc6-dev), or set CC",
+    )
 
 
 def _torch_cuda() -> tuple[bool, str]:

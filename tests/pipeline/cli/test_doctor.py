@@ -187,6 +187,17 @@ def test_onnxruntime_runs_what_the_probe_asks() -> None:
     assert works or "CPUExecutionProvider" in reason
 
 
+def test_compiler_is_found_as_triton_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert doctor._compiler().state == "problem"
+    for name in ("clang", "gcc"):
+        (tmp_path / name).touch(mode=0o755)
+        assert doctor._compiler().text.endswith(str(tmp_path / name))
+    monkeypatch.setenv("CC", "/opt/cc")
+    assert doctor._compiler().text.endswith("/opt/cc")
+
+
 def test_bucket_is_checked_and_missing_is_a_problem(quiet: Settings, bucket: Bucket) -> None:
     assert found(diagnose(quiet, bucket.uri), "store").state == "ok"
     gone = found(diagnose(quiet, f"s3://{bucket.name}-gone/prefix"), "store")
