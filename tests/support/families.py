@@ -61,10 +61,11 @@ def made(
     recipe: str = "nsmc",
     fields: Mapping[str, Any] | None = None,
     tables: Mapping[str, pd.DataFrame] | None = None,
+    files: Mapping[str, bytes] | None = None,
     roles: Mapping[str, Role] | None = None,
     **inputs: Artifact,
 ) -> Artifact:
-    """Publish an artifact with these figures, fields, inputs and tables (each a parquet file).
+    """Publish an artifact with these figures, fields, inputs, tables (each a parquet file) and other files.
 
     `roles` are those of inputs that it is not made from.
     """
@@ -73,6 +74,8 @@ def made(
             content = io.BytesIO()
             table.to_parquet(content, index=False)
             (draft / f"{name}.parquet").write_bytes(content.getvalue())
+        for name, content_of_file in (files or {}).items():
+            (draft / name).write_bytes(content_of_file)
         links = {
             name: Input(ref=item.ref, key=item.key, role=(roles or {}).get(name, "made_from"))
             for name, item in inputs.items()
