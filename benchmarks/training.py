@@ -156,7 +156,8 @@ def cut_data(source: Path, target: Path, recipe: str, rows: int) -> Path:
 
 def ours(job: Any, tokenized: Any) -> tuple[Any, float, float]:
     """Train by the stage. Return the model, the seconds of training, and the share of padding."""
-    from pipeline.stages.stage import TRAIN, run_stage
+    from pipeline.stages.running import run_stage
+    from pipeline.stages.stage import TRAIN
     from pipeline.store.figures import TrainingFigures
     from pipeline.tasks.trained import load_trained
 
