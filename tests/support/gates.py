@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from pipeline.config_file import ROOT
-from pipeline.errors import RejectedDataError
+from pipeline.errors import ArtifactError, RejectedDataError
 
 PAGE = ROOT / "docs" / "gates.md"
 PROOF = re.compile(r"\| `(tests/\S+\.py)::(test_\w+)` \|$", re.MULTILINE)
@@ -199,7 +199,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.evaluation.promotion_gate:bar_challenger", "if recipe.sample and", "if False and"
     ),
     "test_other_task_or_labels_need_a_person": Break(
-        "pipeline.evaluation.champions:other_task", "labels != set(recipe.labels)", "False"
+        "pipeline.evaluation.champions:other_task", "labels != set(recipe.labels)", "False", ArtifactError
     ),
     "test_older_model_never_returns_on_the_same_data": Break(
         "pipeline.evaluation.promotion_gate:_replaced", "attempt_of(ours) >= attempt_of(theirs)", "True"
