@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment, load_settings
 from pipeline.store.artifacts import Store
+from tests.support.log_levels import log_levels_kept
 from tests.support.shared import build_once
 
 if TYPE_CHECKING:
@@ -82,13 +82,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def kept_log_levels() -> Iterator[None]:
-    """Put back the log levels that a command of the command line sets when it runs in the test's process."""
-    names = ("pipeline", "pipeline.progress", "pipeline.training", "serving")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    yield
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+    """Put back the log levels that a test sets as a command of the command line does."""
+    with log_levels_kept():
+        yield
 
 
 @pytest.fixture

@@ -173,6 +173,9 @@ def test_predict_nests_as_tei_does(ask: httpx.Client) -> None:
         key=lambda label: -next(item["score"] for item in one if item["label"] == label),
     )
     assert ask.post("/predict", json={"inputs": [TEXTS[0]]}).json() == one
+    # 1.0 is a whole number in JSON.
+    [[best]] = ask.post("/predict", json={"inputs": TEXTS[0], "parameters": {"top_k": 1.0}}).json()
+    assert best == one[0]
     batch = ask.post("/predict", json={"inputs": [[text] for text in TEXTS]}).json()
     assert len(batch) == len(TEXTS)
     assert {item["label"] for item in batch[0]} == {"negative", "positive"}

@@ -21,6 +21,7 @@ from pipeline.config_file import ROOT
 from pipeline.nested import flatten
 from pipeline.settings import library_environment
 from pipeline.store.artifacts import Store
+from tests.support.log_levels import log_levels_kept
 
 
 def run_here(
@@ -54,11 +55,15 @@ def _environment(environment: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _logging_apart() -> Iterator[None]:
-    """Take pytest's handlers away, so that the command logs to its standard error as in a process of its own."""
+    """Take pytest's handlers away, so that the command logs to its standard error as in a process of its own.
+
+    The levels are put back here: the command may run in a fixture of a module, for which no other fixture does it.
+    """
     handlers, level = logging.root.handlers, logging.root.level
     logging.root.handlers = []
     try:
-        yield
+        with log_levels_kept():
+            yield
     finally:
         logging.root.handlers = handlers
         logging.root.setLevel(level)

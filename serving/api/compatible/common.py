@@ -19,6 +19,14 @@ def _listed(value: Any) -> Any:
 TextOrTexts = Annotated[Texts, BeforeValidator(_listed), WithJsonSchema({})]
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+#: A whole number; JSON also writes it as 3.0.
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 def check_dimensions(wanted: int | None, vectors: Floats) -> None:
     """Raise ApiError if a request asks for another number of dimensions than `vectors` (texts, hidden) have."""
     have = vectors.shape[1]

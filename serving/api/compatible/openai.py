@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from serving.api.compatible.common import TextOrTexts, check_dimensions
+from serving.api.compatible.common import TextOrTexts, Whole, check_dimensions
 from serving.engine.engine import Answer, Engine
 from serving.schemas import Request
 
@@ -27,7 +27,7 @@ class EmbeddingsRequest(Request):
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None, description="base64: the vector's 32-bit floats, little-endian; omitted: numbers"
     )
-    dimensions: int | None = Field(default=None, description="omitted, or the number of dimensions of the model")
+    dimensions: Whole | None = Field(default=None, description="omitted, or the number of dimensions of the model")
     user: str | None = Field(default=None, max_length=1000, description="ignored")
 
 
