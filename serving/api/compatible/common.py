@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from serving.api.errors import ApiError
 from serving.engine.session import Floats
@@ -23,8 +23,9 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-#: A whole number; JSON also writes it as 3.0.
+#: A whole number, and one of at least 1; JSON also writes them as 3.0.
 Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
 
 def check_dimensions(wanted: int | None, vectors: Floats) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, RootModel, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from pipeline import __version__
-from serving.api.compatible.common import TextOrTexts, Whole, check_dimensions
+from serving.api.compatible.common import Count, TextOrTexts, Whole, check_dimensions
 from serving.api.errors import ApiError
 from serving.engine.engine import Answer, Engine
 from serving.schemas import ErrorType, RecipeName, Request
@@ -40,7 +40,7 @@ class TeiEmbedRequest(Request):
 class Parameters(Request):
     """Parameters of the hub's inference client."""
 
-    top_k: Whole | None = Field(default=None, ge=1, description="number of labels, the most probable first")
+    top_k: Count | None = Field(default=None, description="number of labels, the most probable first")
     function_to_apply: Literal["softmax"] | None = None
 
 
