@@ -122,7 +122,8 @@ def print_run(session: Session, outcome: RunOutcome) -> None:
     for metric, figure in figures_document(outcome).items():
         new = figure["new_texts"]
         interval = f"{new['low']:.4f} to {new['high']:.4f}"
-        table.add_row(metric, *(f"{side['value']:.4f}" for side in (figure, new)), interval, f"{figure['floor']:.4f}")
+        floor = "none" if figure["floor"] is None else f"{figure['floor']:.4f}"
+        table.add_row(metric, *(f"{side['value']:.4f}" for side in (figure, new)), interval, floor)
     session.line()
     session.tables().print(table)
     session.line()

@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from pipeline.cli.console import Session, log_to_stderr
-from pipeline.cli.output import print_stage
+from pipeline.cli.output import RunOutcome, print_run, print_stage
+from pipeline.job import Job
+from pipeline.recipes.loading import load_recipe
 from pipeline.settings import Settings
+from pipeline.stages.stage import DECIDE, EVALUATE, VALIDATE, Step
+from pipeline.store.artifacts import Store
 from pipeline.store.decisions import Decision, decision_lines
-from tests.support.made_figures import comparison, threshold
+from tests.support.made_figures import comparison, evaluation, threshold
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
 DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}
@@ -76,3 +81,18 @@ def test_long_operations_log_their_progress_without_a_terminal(
         for name in ("pipeline.progress", "pipeline.training.checkpoints"):
             assert logging.getLogger(name).isEnabledFor(logging.INFO) is (logged or verbose)
         assert logging.getLogger("pipeline.stages.evaluate").isEnabledFor(logging.INFO) is verbose
+
+
+def test_run_without_thresholds_is_printed(make_job: Callable[..., Job], store: Store) -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    recipe = recipe.model_copy(update={"gate": recipe.gate.model_copy(update={"floors": {}})})
+    with store.draft() as draft:
+        figures = evaluation({"accuracy": 0.8, "f1": 0.7}).model_dump(mode="json")
+        made = store.publish(draft, "evaluate", "nsmc", "0" * 16, run="r", inputs={}, fields={}, figures=figures)
+    job, out = make_job(recipe), io.StringIO()
+    decision = Decision(promote=False, champion=None, best=None, notes=(), checks=(threshold(0.8, 0.85),))
+    steps = [Step(stage, made, 1.0, reused=False) for stage in (VALIDATE, EVALUATE, DECIDE)]
+    outcome = RunOutcome(job, steps, decision)
+    print_run(Session(job.settings, out, as_json=False), outcome)
+    [line] = [line for line in out.getvalue().splitlines() if line.startswith("accuracy ") and "to" in line]
+    assert line.split() == ["accuracy", "0.8000", "0.8000", "0.6750", "to", "0.8625", "none"]
