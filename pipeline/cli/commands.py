@@ -36,7 +36,7 @@ def runs(
     store: opt.StoreUri = None,
     as_json: opt.Json = False,
 ) -> None:
-    """List the newest runs: what each decided and why, its deployment and its report."""
+    """List the newest runs, each with its decision, the reason, its deployment and its report."""
     with session(as_json=as_json) as current:
         from pipeline.cli.output import print_runs
         from pipeline.job import open_store

@@ -1,4 +1,4 @@
-"""The runs that a store records: what each decided, and where its report is."""
+"""The runs that a store records, each with its decision and the place of its report."""
 
 from __future__ import annotations
 
