@@ -89,7 +89,7 @@ plain:
 test-order: venv
 	$(pytest) $(workers) --shuffle $(or $(SEED),$$(date +%s))
 
-# Longer tests. Results are in docs/long-tests.md; tests that passed at the current commit are skipped unless FRESH=1.
+# Longer tests. Results are in docs/results/long-tests.md; tests that passed at the current commit are skipped unless FRESH=1.
 test-faults: venv
 	$(pytest) -p tests.support.long_runs -m faults tests/faults
 
@@ -102,7 +102,7 @@ long-tests: venv
 soak: venv
 	$(pytest) -p tests.support.long_runs -m soak tests/soak
 
-# See docs/cpus.md.
+# See docs/results/cpus.md.
 test-cpu: venv
 	@$(in_checkout) .venv/bin/python -m tests.support.cpus
 

@@ -33,8 +33,8 @@ SEED = 20_261_129
 ROWS, DAILY = 8_685, 36
 #: Share of the rows on which chance decides whether a model is right; two equal models then differ on 8% of all rows.
 OPEN = 0.16
-#: Spread of the true accuracies of trainings with different seeds: that of `mini` (docs/models.md has 0.0002 on 50,000
-#: reviews), and that of the small model from scratch (docs/nights.md has 0.004 on 10,000 reviews).
+#: Spread of the true accuracies of trainings with different seeds: that of `mini` (0.0002 on 50,000 reviews in
+#: docs/results/models.md), and that of the small model from scratch (0.004 on 10,000 in docs/results/nights.md).
 SPREAD, WIDE = 0.0005, 0.003
 #: Share of the arrivals on which every model is right by chance only, in the course with harder arrivals.
 HARDER = 0.3
@@ -175,7 +175,7 @@ def perfect_figures(recipe: Recipe) -> EvaluationFigures:
 
 
 def main() -> None:
-    """Print the table of docs/gates.md, or one JSON document."""
+    """Print the table of docs/reference/gates.md, or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=1000)
     parser.add_argument("--series", type=int, default=20, help="number of series of each course")

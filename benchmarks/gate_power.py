@@ -66,8 +66,8 @@ class Case:
         return labels, challenger, champion
 
 
-#: Rows without arrivals. Two trainings of `nsmc` differ on fewer rows than assumed here: on 7% in docs/nights.md, on 4%
-#: of the sample. The correlations of `klue-sts` are assumptions, for `full` from the published r; on the sample, two
+#: Rows without arrivals. Two trainings of `nsmc` differ on fewer rows than assumed here: 7% in docs/results/nights.md,
+#: 4% of the sample. The correlations of `klue-sts` are assumptions, for `full` from the published r; on the sample, two
 #: trainings were more alike (0.98).
 CASES = (
     Case("nsmc", "full", "150,000 reviews", 8_685, apart=0.08),
@@ -81,7 +81,7 @@ CASES = (
 
 
 def main() -> None:
-    """Print the table of docs/gates.md, or one JSON document."""
+    """Print the table of docs/reference/gates.md, or one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=2000)
     parser.add_argument("--json", action="store_true", help="print one JSON document")

@@ -51,7 +51,7 @@ class ModelSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """Hyperparameters of fine-tuning; the defaults suit the base model `mini` (docs/models.md)."""
+    """Hyperparameters of fine-tuning; the defaults suit the base model `mini` (docs/results/models.md)."""
 
     later = frozenset({"class_weights", "focal"})
 

@@ -100,7 +100,7 @@ def test_secrets_are_described() -> None:
     text = "".join(path.read_text("utf-8") for path in KUBERNETES.glob("*.yaml"))
     pattern = r"(?:metadataSecretName|KeySecretName|jwtSecretName): (\S+)|secretRef:\s*\{? ?name: (\S+)"
     names = {first or second for first, second in re.findall(pattern, text)}
-    page = (ROOT / "docs" / "several-machines.md").read_text("utf-8")
+    page = (ROOT / "docs" / "how-to" / "several-machines.md").read_text("utf-8")
     assert len(names) == 5
     assert {name for name in names if f"create secret generic {name} " not in page} == set()
 

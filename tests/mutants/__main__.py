@@ -27,7 +27,7 @@ from tests.support.checkout import commit_besides
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("modules.toml")
 REASONS = Path(__file__).with_name("reasons.toml")
-DOCUMENT = ROOT / "docs" / "mutants.md"
+DOCUMENT = ROOT / "docs" / "results" / "mutants.md"
 WORK = ROOT / ".pytest_cache" / "mutants"
 #: Copies of the checkout and the tests' files are in memory if possible: the tests of the store flush each file.
 MEMORY = Path("/dev/shm")

@@ -1,4 +1,4 @@
-"""Results of mutation testing: kept as they come, so that a run goes on where it was, and told in docs/mutants.md."""
+"""Results of mutation testing, saved one by one so that a run can be resumed, and listed in docs/results/mutants.md."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 torch and oneDNN take their instructions from the environment. ONNX Runtime reads them from the CPU, so a few tests
 (`emulated`) ask its kernels in a process under qemu-user, which is slow. A kind that this machine cannot play is
-skipped with a sentence. docs/cpus.md names all kinds.
+skipped with a sentence. docs/results/cpus.md names all kinds.
 """
 
 from __future__ import annotations

@@ -101,7 +101,10 @@ def _data_files() -> frozenset[str]:
 
 
 def results() -> list[Freshness]:
-    """Return every result of docs/long-tests.md with its freshness. Raises OSError, CalledProcessError without git."""
+    """Return the freshness of each result in docs/results/long-tests.md.
+
+    Raises OSError or CalledProcessError without git.
+    """
     git(ROOT, "rev-parse", "HEAD")
     return [check(row) for row in read_table(DOCUMENT.read_text(encoding="utf-8")).values()]
 

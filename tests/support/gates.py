@@ -1,4 +1,4 @@
-"""The gates of docs/gates.md, and how to break each in memory.
+"""The gates of docs/reference/gates.md, and how to break each in memory.
 
 The plugin `pytest -p tests.support.gates --broken FILE TESTS` runs each proof on its broken gate. For each case of the
 proof it writes to FILE whether the case noticed, and how it ended.
@@ -23,7 +23,7 @@ import pytest
 from pipeline.config_file import ROOT
 from pipeline.errors import ArtifactError, RejectedDataError
 
-PAGE = ROOT / "docs" / "gates.md"
+PAGE = ROOT / "docs" / "reference" / "gates.md"
 PROOF = re.compile(r"\| `(tests/\S+\.py)::(test_\w+)` \|$", re.MULTILINE)
 
 

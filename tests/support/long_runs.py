@@ -1,8 +1,8 @@
 """pytest plugin of the longer tests: a table of results in the docs, from which an interrupted run resumes.
 
-The last result of each test is written to docs/long-tests.md as soon as the test ends. A test that passed at the
-current commit is not run again; FRESH=1 runs all. If files differ from the commit, the table says "with changes" and
-all tests run.
+The last result of each test is written to docs/results/long-tests.md as soon as the test ends. A test that passed at
+the current commit is not run again; FRESH=1 runs all. If files differ from the commit, the table says "with changes"
+and all tests run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.atomic_files import replace_file
 from pipeline.config_file import ROOT
 from tests.support.checkout import CHANGED, commit_besides
 
-DOCUMENT = ROOT / "docs" / "long-tests.md"
+DOCUMENT = ROOT / "docs" / "results" / "long-tests.md"
 COLUMNS = ("Target", "Test", "Result", "Seconds", "Date", "Commit", "Cores")
 TARGETS = {"faults": "`make test-faults`", "models": "`make test-models`", "soak": "`make soak`"}
 PASSED = "passed"

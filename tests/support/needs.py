@@ -143,4 +143,5 @@ def needs_of_command(command: Any) -> set[str]:
 def complaint(nodeid: str, found: set[str]) -> str:
     """Return the message for the failed test."""
     marks = ", ".join(f"pytest.mark.{need}" for need in sorted(found))
-    return f"{nodeid} needs {', '.join(sorted(found))} and is not marked so: mark it with {marks} (docs/testing.md)"
+    needed = ", ".join(sorted(found))
+    return f"{nodeid} needs {needed} and is not marked so: mark it with {marks} (docs/contributing/testing.md)"

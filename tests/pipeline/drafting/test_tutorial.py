@@ -22,7 +22,7 @@ from tests.support.small_pipeline import SMALL
 
 pytestmark = [pytest.mark.torch, pytest.mark.server]
 
-TEXT = (ROOT / "docs" / "tutorial-own-data.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "tutorial" / "your-own-data.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
 #: A model from scratch instead of `mini`, and two trainings.
 TINY = sets({key: value for key, value in SMALL.items() if key.startswith(("model", "train", "export"))})
