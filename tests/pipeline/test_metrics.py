@@ -55,6 +55,22 @@ def test_a_label_that_is_never_foreseen_has_no_f1() -> None:
     assert task_of(REVIEWS).metrics(array(1, 0, 1), array(0, 0, 0))["f1"] == 0.0
 
 
+def test_label_with_one_row_counts_in_the_mean() -> None:
+    # Label 0: F1 2 * 2 / (2 + 3). Label 1: never predicted. Label 2: 1.
+    found = task_of(THREE).metrics(array(0, 0, 1, 2), array(0, 0, 0, 2))
+    assert found["f1"] == pytest.approx((4 / 5 + 0 + 1) / 3)
+
+
+def test_figures_of_each_label_by_hand() -> None:
+    matrix = np.array([[3, 1, 0, 0], [2, 4, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
+    assert metrics.class_figures(matrix, ["often", "seldom", "once", "never"]) == [
+        {"label": "often", "rows": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": 6 / 9},
+        {"label": "seldom", "rows": 6, "precision": 4 / 5, "recall": 4 / 6, "f1": 8 / 11},
+        {"label": "once", "rows": 1, "precision": 1.0, "recall": 1.0, "f1": 1.0},
+        {"label": "never", "rows": 0, "precision": 0.0, "recall": 0.0, "f1": 0.0},
+    ]
+
+
 def test_pearson_by_hand_and_f1_at_three() -> None:
     labels, scores = array(0.0, 3.0, 4.0, 5.0), array(1.0, 2.9, 3.0, 5.0)
     found = task_of(PAIRS).metrics(labels, scores)
