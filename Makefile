@@ -13,12 +13,14 @@
 # make test-cpu        run the tests that depend on the CPU, under each kind that this CPU can emulate (longer)
 # make venv            create only the virtual environment
 # make check-python    run the plain tests on another Python, without torch: make check-python PYTHON=python3.13
+# make docs            build the site of docs/ in .saebyeok/site
+# make reference       write the sections of docs/reference/ that come from code
 # make lock            write constraints.txt and constraints.lock; UPGRADE="numpy scipy" takes the newest of these
 # Pass any SAEBYEOK_* setting: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv lock check-python
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv lock check-python docs reference
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -108,6 +110,12 @@ test-cpu: venv
 
 lock: venv
 	@.venv/bin/python -m tests.support.lock_writer $(UPGRADE)
+
+docs: venv
+	.venv/bin/zensical build --strict
+
+reference: venv
+	.venv/bin/python -m docs.generated
 
 # Resumes an interrupted run. JOBS=2 tests two mutants at once; MATCH=name those of one function; SURVIVORS=1 those that
 # survived last time.

@@ -20,21 +20,24 @@ ENCODERS = Path(__file__).parent / "encoders"
 class EncoderSpec(Strict):
     """Specification of an encoder and its pretraining."""
 
-    objective: Literal["masked-language", "replaced-tokens", "contrastive"]
-    shape: ScratchSpec
+    objective: Literal["masked-language", "replaced-tokens", "contrastive"] = Field(
+        description="masked language modelling (BERT), replaced token detection (ELECTRA), or sentence vectors from "
+        "two views of each sentence (contrastive)"
+    )
+    shape: ScratchSpec = Field(description="shape of the encoder")
     max_length: Annotated[int, Field(ge=16, le=512, description="maximum tokens per line, special ones included")]
     positions: Annotated[int, Field(ge=16, le=512, description="maximum input length of the encoder in tokens")]
     masked: Annotated[float, Field(gt=0, lt=1, description="share of tokens to predict, or to remove from a view")]
     generator: Positive = Field(description="hidden size of the generator that replaces tokens")
-    steps: Positive
+    steps: Positive = Field(description="training steps")
     batch_tokens: Annotated[int, Field(ge=128, description="tokens per batch, padding included")]
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)]
-    warmup_steps: Annotated[int, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0, le=0.1, description="peak learning rate")]
+    warmup_steps: Annotated[int, Field(ge=0, description="steps in which the learning rate rises to its peak")]
     decay_steps: Annotated[
         int, Field(ge=0, description="number of final steps over which the learning rate decays to 0")
     ]
-    weight_decay: Annotated[float, Field(ge=0, le=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")]
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="random seed of the pretraining")]
 
     @model_validator(mode="after")
     def _steps_suffice(self) -> Self:

@@ -34,13 +34,21 @@ class BehaviourTest(Strict):
     """
 
     capability: str = Field(min_length=1, description="name of the capability; `gate.behaviour` has its bound")
-    name: str = Field(min_length=1)
-    kind: Literal["minimum", "invariance", "direction"]
-    cases: tuple[Case, ...] = Field(min_length=1, strict=False)
-    label: str | None = None
-    score: tuple[float, float] | None = Field(default=None, strict=False)
-    within: Annotated[float, Field(gt=0)] | None = None
-    by: float | None = None
+    name: str = Field(min_length=1, description="name of the test in reports")
+    kind: Literal["minimum", "invariance", "direction"] = Field(description="form of the expectation")
+    cases: tuple[Case, ...] = Field(
+        min_length=1,
+        strict=False,
+        description="inputs (a text or a pair); for `invariance` and `direction`, an input before and after a change",
+    )
+    label: str | None = Field(default=None, description="expected label, or label whose probability moves")
+    score: tuple[float, float] | None = Field(
+        default=None, strict=False, description="lowest and highest expected score"
+    )
+    within: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="maximum change of the score in a test of invariance"
+    )
+    by: float | None = Field(default=None, description="minimum change: up if positive, down if negative")
 
     def check(self, task: TaskKind, labels: tuple[str, ...]) -> None:
         """Raise ValueError if the test does not fit a recipe of the kind `task` with `labels`."""
@@ -74,8 +82,10 @@ class BehaviourTest(Strict):
 class Behaviour(Strict):
     """`recipes/behaviour/<recipe>.toml`: tests, and the words that replace the placeholders in their cases."""
 
-    words: dict[str, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(default={})
-    tests: tuple[BehaviourTest, ...] = Field(default=(), strict=False)
+    words: dict[str, Annotated[tuple[str, ...], Field(min_length=1, strict=False)]] = Field(
+        default={}, description="words by name; a case with `{name}` is tested with each of them"
+    )
+    tests: tuple[BehaviourTest, ...] = Field(default=(), strict=False, description="the tests")
 
     @property
     def capabilities(self) -> tuple[str, ...]:

@@ -36,8 +36,8 @@ class OverlapSpec(Strict):
 class Largest(Strict):
     """Two upper bounds of a figure: above the first it is a warning, above the second it is critical."""
 
-    warning: float
-    critical: float
+    warning: float = Field(description="bound above which it is a warning")
+    critical: float = Field(description="bound above which it is critical")
 
     @model_validator(mode="after")
     def _critical_is_further(self) -> Self:
@@ -49,8 +49,8 @@ class Largest(Strict):
 class Factors(Largest):
     """Maximum factors by which a number may be above or below the usual one."""
 
-    warning: Annotated[float, Field(gt=1)]
-    critical: Annotated[float, Field(gt=1)]
+    warning: Annotated[float, Field(gt=1, description="factor above which it is a warning")]
+    critical: Annotated[float, Field(gt=1, description="factor above which it is critical")]
 
     def level_of(self, factor: float) -> Level:
         """Return the level of `factor`: ok, warning or critical."""
@@ -60,15 +60,15 @@ class Factors(Largest):
 class Shares(Largest):
     """Maximum true shares of rows; `pipeline.bounds.most_of` says how many rows of a file they allow."""
 
-    warning: Share
-    critical: Share
+    warning: Share = Field(description="share above which it is a warning")
+    critical: Share = Field(description="share above which it is critical")
 
 
 class Chances(Strict):
     """p-values of a difference below which it is a warning, or critical; critical also needs an effect size."""
 
-    warning: Share
-    critical: Share
+    warning: Share = Field(description="p-value below which it is a warning")
+    critical: Share = Field(description="p-value below which it is critical")
     effect: Share = Field(
         description="smallest effect size that is critical; a smaller one is a warning, however many rows show it"
     )
@@ -89,7 +89,7 @@ class Chances(Strict):
 class ArrivalsSpec(Strict):
     """Daily arrivals: files named YYYY-MM-DD, and how much one may differ from the earlier ones."""
 
-    directory: str = Field(min_length=1)
+    directory: str = Field(min_length=1, description="directory of the daily files, below the data directory")
     recent: Annotated[int, Field(ge=3, description="number of earlier arrivals to compare with")]
     rows: Factors = Field(description="number of rows, compared with the median")
     seen: Shares = Field(description="rows whose id or text has occurred before")
@@ -113,16 +113,18 @@ class ArrivalsSpec(Strict):
 class Download(Strict):
     """URL of a published file (http, https, s3, or another one that fsspec knows), and its SHA-256 if known."""
 
-    url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+", description="URL of the file")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="SHA-256 of the file; another content is refused"
+    )
 
 
 class HubData(Strict):
     """A data set on the Hugging Face hub. It has the same columns as the published files."""
 
-    dataset: str = Field(min_length=1)
-    config: str | None = None
-    revision: str | None = None
+    dataset: str = Field(min_length=1, description="id of the data set")
+    config: str | None = Field(default=None, description="configuration of the data set")
+    revision: str | None = Field(default=None, description="revision: a commit, a branch or a tag")
     train: str = Field(description="split to use as the train file")
     test: str | None = Field(default=None, description="split to use as the test file")
 
@@ -130,9 +132,9 @@ class HubData(Strict):
 class SourceSpec(Strict):
     """Sources of the published files, if they do not come from a directory: URLs, a data set on the hub, or both."""
 
-    train: Download | None = None
-    test: Download | None = None
-    hub: HubData | None = None
+    train: Download | None = Field(default=None, description="train file, for `download`")
+    test: Download | None = Field(default=None, description="test file, for `download`")
+    hub: HubData | None = Field(default=None, description="data set, for `hub`")
 
 
 class DataSpec(Strict):
@@ -155,14 +157,16 @@ class DataSpec(Strict):
     )
     test_share: Share = Field(default=0.2, description="share of the texts to test on if there is no `test`")
     id: str | None = Field(default=None, description="column of unique ids. Default: the file's name and the row")
-    texts: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
+    texts: tuple[str, ...] = Field(
+        min_length=1, max_length=2, strict=False, description="column of the text; two columns for pairs"
+    )
     label: str = Field(description="column of the label; a dot separates nested JSON keys")
-    source: str | None = None
+    source: str | None = Field(default=None, description="column with the source of a row, for slices and suites")
     suite: str | None = Field(
         default=None, description="name of the expectation suite. Default: rules that fit any texts and labels"
     )
-    min_train_rows: Positive = 100
-    min_test_rows: Positive = 30
+    min_train_rows: Positive = Field(default=100, description="minimum rows of the train file")
+    min_test_rows: Positive = Field(default=30, description="minimum rows of the test file")
     quarantine: Share = Field(default=0.01, description="maximum true share of rows that may be quarantined")
     validation_share: Share = Field(
         default=0.1, description="share of the training texts used to select the best epoch"
@@ -170,8 +174,8 @@ class DataSpec(Strict):
     gate_share: Share = Field(
         default=0.1, description="share of the training texts used to compare champion and challenger"
     )
-    overlap: OverlapSpec = OverlapSpec()
-    arrivals: ArrivalsSpec | None = None
+    overlap: OverlapSpec = Field(default=OverlapSpec(), description="bounds on rows that occur elsewhere, too")
+    arrivals: ArrivalsSpec | None = Field(default=None, description="daily files, if the recipe has any")
 
     @model_validator(mode="before")
     @classmethod

@@ -20,12 +20,12 @@ SCRATCH = "scratch"
 class ScratchSpec(Strict):
     """Shape of an encoder that is trained from scratch."""
 
-    vocabulary: Annotated[int, Field(ge=500, le=64_000)]
-    layers: Annotated[int, Field(ge=1, le=24)]
-    hidden: Annotated[int, Field(ge=32, le=1024)]
-    heads: Positive
-    intermediate: Positive
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    vocabulary: Annotated[int, Field(ge=500, le=64_000, description="maximum tokens of the WordPiece vocabulary")]
+    layers: Annotated[int, Field(ge=1, le=24, description="transformer layers")]
+    hidden: Annotated[int, Field(ge=32, le=1024, description="size of a token's state")]
+    heads: Positive = Field(description="attention heads per layer; `hidden` must be a multiple of it")
+    intermediate: Positive = Field(description="size of the feed-forward layer")
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout during the training")]
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> Self:
@@ -42,12 +42,14 @@ class ModelSpec(Strict):
     pooling: Literal["cls", "mean"] = Field(
         default="mean", description="vector of a text: the state of [CLS], or the mean of all states"
     )
-    max_length: Annotated[int, Field(ge=8, le=512)] = 128
+    max_length: Annotated[int, Field(ge=8, le=512)] = Field(
+        default=128, description="maximum tokens per text or pair, special ones included; longer inputs are truncated"
+    )
     unknown_share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.1,
         description="maximum share of a split's tokens that are [UNK]; a larger one shows a wrong vocabulary",
     )
-    scratch: ScratchSpec | None = None
+    scratch: ScratchSpec | None = Field(default=None, description="shape of the encoder if `base` is 'scratch'")
 
 
 class TrainSpec(Strict):
@@ -55,12 +57,16 @@ class TrainSpec(Strict):
 
     later = frozenset({"class_weights", "focal"})
 
-    epochs: Annotated[int, Field(ge=1, le=100)] = 3
-    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 4.5e-4
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.1
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 7
+    epochs: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=3, description="passes over the training rows; the best one on the validation rows is kept"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=0.1)] = Field(default=4.5e-4, description="peak learning rate")
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = Field(default=32, description="rows per training step")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.1, description="share of the steps in which the learning rate rises from 0 to its peak"
+    )
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(default=0.1, description="weight decay of AdamW")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=7, description="random seed of the training")
     tune: Literal["full", "head"] = Field(
         default="full", description="full: all weights; head: only the head, with a frozen base model"
     )
@@ -125,8 +131,12 @@ class ExportSpec(Strict):
     sentences: Annotated[int, Field(ge=100)] = Field(
         default=1000, description="real sentences on which parity is measured; fewer if the test file is smaller"
     )
-    int8: ParityBound = ParityBound(changed_labels=0.01, metric_change=0.006)
-    fp16: ParityBound = ParityBound(changed_labels=0.002, metric_change=0.001)
+    int8: ParityBound = Field(
+        default=ParityBound(changed_labels=0.01, metric_change=0.006), description="bounds of the int8 file, for CPUs"
+    )
+    fp16: ParityBound = Field(
+        default=ParityBound(changed_labels=0.002, metric_change=0.001), description="bounds of the fp16 file, for GPUs"
+    )
     latency_ms: Annotated[float, Field(gt=0)] = Field(
         default=100.0, description="maximum p95 latency of one input, in milliseconds"
     )
@@ -135,26 +145,28 @@ class ExportSpec(Strict):
 class Recipe(Strict):
     """A recipe: one data set from validation to deployment."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    title: str
-    kind: Kind
-    inputs: Inputs = "text"
-    profile: str
-    sample: bool = False
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="set by the name of the file")]
+    title: str = Field(description="name of the recipe in forms and reports. Default: the name of the file")
+    kind: Kind = Field(description="labels (`classification`) or scores (`regression`)")
+    inputs: Inputs = Field(default="text", description="single texts, or pairs of texts")
+    profile: str = Field(description="set by `--profile` or SAEBYEOK_PROFILE: tables of `profiles` override the others")
+    sample: bool = Field(default=False, description="set if the run uses the shipped sample")
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
     renamed_labels: dict[str, str] = Field(
         default={}, description="labels of earlier models that have another name now: old name to new name"
     )
-    score_range: tuple[float, float] | None = Field(default=None, strict=False)
+    score_range: tuple[float, float] | None = Field(
+        default=None, strict=False, description="lowest and highest score of a regression"
+    )
     similar_at: float | None = Field(
         default=None, description="lowest score that counts as positive for F1. Default: the middle of the range"
     )
-    data: DataSpec
-    source: SourceSpec | None = None
-    model: ModelSpec = ModelSpec()
-    train: TrainSpec = TrainSpec()
-    gate: GateSpec = GateSpec()
-    export: ExportSpec = ExportSpec()
+    data: DataSpec = Field(description="the files and the bounds of the data gate")
+    source: SourceSpec | None = Field(default=None, description="where `SAEBYEOK_SOURCE` finds the files")
+    model: ModelSpec = Field(default=ModelSpec(), description="the model to fine-tune")
+    train: TrainSpec = Field(default=TrainSpec(), description="hyperparameters")
+    gate: GateSpec = Field(default=GateSpec(), description="thresholds and margin of the promotion gate")
+    export: ExportSpec = Field(default=ExportSpec(), description="bounds of the exported model")
     behaviour: Behaviour = Field(description="read from behaviour/<name>.toml, next to the recipe")
 
     @property

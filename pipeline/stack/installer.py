@@ -22,7 +22,7 @@ from pipeline.stack.preflight import INSTALL_BYTES, room_problem
 from pipeline.stack.terminal import Progress
 from pipeline.stack.torch_build import choose_torch, lock_for
 
-EXTRAS = "airflow,celery,kubernetes,fab,train,serve,dev"
+EXTRAS = "airflow,celery,kubernetes,fab,train,serve,docs,dev"
 #: Retries of a download that breaks off. uv's own number, 3, ends before a short outage does.
 RETRIES = "8"
 

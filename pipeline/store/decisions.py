@@ -34,12 +34,12 @@ class Decision(Record):
     # See `Measured`: a union is written with the settings of the model around it.
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
-    format: int = 5
-    promote: bool
+    format: int = Field(default=5, description="format of the record")
+    promote: bool = Field(description="whether the model may be released")
     champion: str | None = Field(description="ref of the champion that it was compared with")
     best: str | None = Field(description="ref of the best earlier release, if it was compared with that too")
     notes: tuple[str, ...] = Field(description="further remarks for reviewers, one sentence each")
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] = Field(description="the checks that decided, each with its value and its bound")
     scores: tuple[Score, ...] = Field(default=(), description="the compared models, the challenger first")
     stored_reason: str | None = Field(default=None, validation_alias="reason", exclude=True)
 

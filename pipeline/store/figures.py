@@ -67,13 +67,13 @@ class UsedArrival(FiguresPart):
 class ValidationFigures(Figures):
     """Figures of `validate`."""
 
-    train_rows: int
-    test_rows: int
+    train_rows: int = Field(description="rows to train on, arrivals included")
+    test_rows: int = Field(description="rows to test on")
     test_in_train: int | None = Field(default=None, description="test rows whose exact text is in train")
     warnings: tuple[str, ...] = Field(default=(), description="one sentence each")
-    sample: bool
+    sample: bool = Field(description="whether the data are the shipped sample")
     cutoff: datetime.date | None = Field(default=None, description="date of the newest arrival in train")
-    arrivals: tuple[UsedArrival, ...] = ()
+    arrivals: tuple[UsedArrival, ...] = Field(default=(), description="daily files whose rows are in train")
     left_out: tuple[str, ...] = Field(default=(), description="excluded arrivals, one sentence each")
     quarantined: int | None = Field(default=None, description="rows")
     overlap: dict[str, int] = Field(default={}, description="rows by kind of overlap")
@@ -108,7 +108,7 @@ class TokenizationFigures(Figures):
     """Figures of `tokenize`."""
 
     base: BaseIdentity
-    vocabulary: int
+    vocabulary: int = Field(description="tokens in the vocabulary")
     train: EncodedSplit
     validation: EncodedSplit
     gate: EncodedSplit
@@ -128,17 +128,17 @@ class SeenData(FiguresPart):
 class TrainingFigures(Figures):
     """Figures of `train`."""
 
-    seconds: float
-    samples_per_second: float | None = None
+    seconds: float = Field(description="duration of the training")
+    samples_per_second: float | None = Field(default=None, description="rows per second, over all epochs")
     padding: float | None = Field(default=None, description="share of the computed tokens")
     parts: int | None = Field(default=None, description="number of parts of a batch, if memory was short")
-    best_epoch: int | None = None
+    best_epoch: int | None = Field(default=None, description="epoch that was kept, from 1")
     validation: dict[str, float] = Field(description="metrics of the best epoch")
     history: tuple[dict[str, int | float], ...] = Field(default=(), description="what the trainer logged, by epoch")
-    parameters: int | None = None
+    parameters: int | None = Field(default=None, description="weights of the model")
     gpu_memory_gib: float | None = Field(default=None, description="peak; absent without a GPU")
-    device: str | None = None
-    precision: str | None = None
+    device: str | None = Field(default=None, description="device that it was trained on")
+    precision: str | None = Field(default=None, description="number format of the training: fp32 or bf16")
     calibration: ScoreLine | None = Field(default=None, description="map from a bi-encoder's cosines to scores")
     euclidean: ScoreLine | None = Field(default=None, description="map from a bi-encoder's distances to scores")
     base: BaseIdentity
@@ -207,20 +207,20 @@ class EvaluationFigures(Figures):
     """Figures of `evaluate`."""
 
     test: dict[str, Estimate] = Field(description="metrics on the test file")
-    test_rows: int
+    test_rows: int = Field(description="rows of the test file")
     test_without_train_texts: dict[str, Estimate] = Field(
         description="metrics on rows without a near copy in train (before version 4 of evaluate: an exact one)"
     )
-    test_without_train_texts_rows: int
-    slices: tuple[SliceFigures, ...]
+    test_without_train_texts_rows: int = Field(description="number of these rows")
+    slices: tuple[SliceFigures, ...] = Field(description="the first metric on parts of the test file")
     calibration: CalibrationFigures | None = Field(default=None, description="of a classification")
     classes: tuple[ClassFigures, ...] = Field(default=(), description="of a classification, by label")
     similarity: dict[str, dict[str, Estimate]] = Field(
         default={}, description="metrics of a bi-encoder by similarity measure"
     )
     gate: dict[str, Estimate] = Field(description="metrics on the gate split")
-    gate_rows: int
-    behaviour: dict[str, CapabilityFigures]
+    gate_rows: int = Field(description="rows of the gate split")
+    behaviour: dict[str, CapabilityFigures] = Field(description="behavioural tests by capability")
     sample: bool = Field(description="figures on the sample must not be compared with figures on real data")
 
 
@@ -230,7 +230,7 @@ class EvaluationFigures(Figures):
 class DecisionFigures(Figures):
     """Figures of `decide`, for Weights & Biases and `--json`; the decision itself is `decision.json`."""
 
-    promote: bool
+    promote: bool = Field(description="whether the model passed its gates")
     reason: str = Field(description="one sentence")
 
 
@@ -239,7 +239,7 @@ class ReleaseFigures(Figures):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str
+    id: str = Field(description="id of the release")
     variants: dict[str, tuple[str, ...]] = Field(description="names of the files for each device, best first")
     parity: dict[str, dict[str, float]] = Field(description="differences from the trained model, by precision")
     latency_ms: float = Field(description="one input on a CPU, p95")

@@ -39,7 +39,7 @@ class FileEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sha256: str
+    sha256: str = Field(description="SHA-256 of the content, in hex")
     size: int = Field(ge=0, description="bytes")
 
 
@@ -48,25 +48,25 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ref: str
-    key: str
-    role: Role = "made_from"
+    ref: str = Field(description="its path in the store")
+    key: str = Field(description="its key")
+    role: Role = Field(default="made_from", description="how it was used")
 
 
 class Manifest(Record):
     """The manifest of an artifact; written last, it marks the artifact as complete."""
 
-    format: int = 2
-    kind: str
-    recipe: str
-    run: str
-    key: str
-    created: datetime
-    code: str
-    inputs: dict[str, Input]
+    format: int = Field(default=2, description="format of the record")
+    kind: str = Field(description="kind of the artifact")
+    recipe: str = Field(description="name of the recipe")
+    run: str = Field(description="id of the run that built it")
+    key: str = Field(description="digest of the inputs, by which later runs find it")
+    created: datetime = Field(description="time of its completion, in UTC")
+    code: str = Field(description="version of the code that built it")
+    inputs: dict[str, Input] = Field(description="inputs by name")
     fields: dict[str, Any] = Field(description="the recipe fields that the stage read")
     figures: dict[str, Any] = Field(description="what the stage measured; parsed by `pipeline.store.figures`")
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(description="files by their path in the artifact")
 
     @classmethod
     def upgraded(cls, document: dict[str, Any]) -> dict[str, Any]:

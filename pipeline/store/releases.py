@@ -46,16 +46,16 @@ class Golden(BaseModel):
 class Card(Record):
     """`card.json` of a release: everything that serving needs to know about the model."""
 
-    id: str
-    recipe: str
-    title: str
-    kind: Kind
-    inputs: Inputs
-    objective: Objective | None
-    sample: bool
-    labels: tuple[str, ...]
-    score_range: tuple[float, float] | None
-    similar_at: float | None
+    id: str = Field(description="id of the release")
+    recipe: str = Field(description="name of the recipe")
+    title: str = Field(description="title of the recipe")
+    kind: Kind = Field(description="kind of the answers")
+    inputs: Inputs = Field(description="single texts, or pairs")
+    objective: Objective | None = Field(description="how a pair is compared; null for single texts")
+    sample: bool = Field(description="whether it was trained on the shipped sample")
+    labels: tuple[str, ...] = Field(description="label names in the order of the class numbers; empty for scores")
+    score_range: tuple[float, float] | None = Field(description="lowest and highest score; null for labels")
+    similar_at: float | None = Field(description="lowest score that counts as positive; null for labels")
     calibration: ScoreLine | None = Field(description="map from a bi-encoder's cosines to scores")
     euclidean: ScoreLine | None = Field(
         default=None, description="map from the Euclidean distances of its unit vectors to scores"
@@ -64,11 +64,11 @@ class Card(Record):
     variants: dict[Literal["cpu", "cuda"], tuple[Variant, ...]] = Field(
         description="files for each device, the most reliable first; measured ones are within the recipe's bounds"
     )
-    golden: tuple[Golden, ...]
+    golden: tuple[Golden, ...] = Field(description="sentences with the answers that a service must give")
     golden_tolerance: float = Field(description="maximum difference of an answer, in the answer's unit")
     figures: dict[str, float] = Field(description="metrics on the test file")
     trained: str = Field(description="ref of the trained artifact")
-    created: datetime
+    created: datetime = Field(description="time of the export, in UTC")
 
     @property
     def task(self) -> TaskKind:
