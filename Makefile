@@ -6,6 +6,7 @@
 # make test            run lint, types and all tests
 # make test-order      run the tests in random order (SEED=N repeats an order)
 # make test-faults     test killed processes and full disks (longer)
+# make test-topology   run the compose files of several hosts without a container engine, and kill parts of them (longer; root)
 # make test-models     test models and data of full size (longer)
 # make mutants         list the mutation scores; MODULE=pipeline/evaluation/promotion_gate.py tests one module
 # make long-tests      list the last results of the longer tests, their age and the files changed since
@@ -20,7 +21,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-models long-tests soak test-cpu mutants venv lock check-python docs reference
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-topology test-models long-tests soak test-cpu mutants venv lock check-python docs reference
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -94,6 +95,10 @@ test-order: venv
 # Longer tests. Results are in docs/results/long-tests.md; tests that passed at the current commit are skipped unless FRESH=1.
 test-faults: venv
 	$(pytest) -p tests.support.long_runs -m faults tests/faults
+
+# The images are built on the first run: see docs/results/topology.md. One process, because all tests share the hosts.
+test-topology: venv
+	$(pytest) -p tests.support.long_runs -m topology --capture no tests/topology
 
 test-models: venv
 	$(pytest) -p tests.support.long_runs -m models tests/models

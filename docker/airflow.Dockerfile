@@ -3,16 +3,21 @@ FROM python:3.11.14-slim-bookworm
 
 # Another package index for pip, if the build machine needs one.
 ARG PIP_EXTRA_INDEX_URL=""
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 UV_COMPILE_BYTECODE=1
 
 RUN apt-get update && apt-get install -y --no-install-recommends dumb-init && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+# The packages are a layer of their own: a change of the code does not install them again.
+RUN pip install -c constraints.txt uv \
+    && UV_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL" uv pip install --system --no-cache -c constraints.txt -r pyproject.toml \
+        --extra airflow --extra celery --extra kubernetes --extra fab
+COPY README.md LICENSE ./
 COPY pipeline pipeline
 COPY serving serving
 COPY expectations expectations
-RUN pip install -c constraints.txt ".[airflow,celery,kubernetes,fab]"
+RUN uv pip install --system --no-cache --no-deps .
 COPY dags dags
 COPY plugins plugins
 # Names, user and directories as in Airflow's own image, because its Helm chart relies on them.

@@ -4,16 +4,21 @@ FROM python:3.11.14-slim-bookworm
 
 ARG PIP_EXTRA_INDEX_URL=""
 ARG ACCELERATOR=cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 UV_COMPILE_BYTECODE=1
 
 RUN apt-get update && apt-get install -y --no-install-recommends dumb-init && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+# The packages are a layer of their own: a change of the code does not install them again.
+RUN pip install -c constraints.txt uv \
+    && UV_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL" uv pip install --system --no-cache -c constraints.txt -r pyproject.toml \
+        --extra serve $(test "$ACCELERATOR" = cpu || echo "onnxruntime-gpu[cuda,cudnn]")
+COPY README.md LICENSE ./
 COPY pipeline pipeline
 COPY serving serving
 COPY expectations expectations
-RUN pip install -c constraints.txt ".[serve]" $(test "$ACCELERATOR" = cpu || echo "onnxruntime-gpu[cuda,cudnn]")
+RUN uv pip install --system --no-cache --no-deps .
 
 # The user of the workers, with whom the service shares the store.
 RUN useradd --create-home --uid 50000 --gid 0 saebyeok \

@@ -4,7 +4,9 @@ FROM python:3.11.14-slim-bookworm
 
 ARG PIP_EXTRA_INDEX_URL=""
 ARG ACCELERATOR=cpu
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
+# The CPU build of torch comes from PyTorch's own index. Empty: it comes from the package index, such as a mirror.
+ARG TORCH_BACKEND=cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 UV_COMPILE_BYTECODE=1
 
 # scikit-learn and torch load OpenMP. On a GPU, torch compiles layers with Triton, which needs a C compiler.
 RUN apt-get update \
@@ -12,15 +14,18 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml constraints.txt ./
+# The packages are a layer of their own: a change of the code does not install them again.
+# `deploy` sends golden sentences to the service and builds a Bento, so it also needs the packages of `serve`.
+RUN pip install -c constraints.txt uv \
+    && UV_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL" uv pip install --system --no-cache -c constraints.txt -r pyproject.toml \
+        --extra airflow --extra celery --extra train --extra serve \
+        $(test "$ACCELERATOR" = cuda || echo ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"})
+COPY README.md LICENSE ./
 COPY pipeline pipeline
 COPY serving serving
 COPY expectations expectations
-# `deploy` sends golden sentences to the service and builds a Bento, so it also needs the packages of `serve`. The CPU
-# build of torch is in PyTorch's own index, which uv knows.
-RUN pip install -c constraints.txt uv \
-    && UV_EXTRA_INDEX_URL="$PIP_EXTRA_INDEX_URL" uv pip install --system --no-cache -c constraints.txt \
-        $(test "$ACCELERATOR" = cuda || echo --torch-backend cpu) ".[airflow,celery,train,serve]"
+RUN uv pip install --system --no-cache --no-deps .
 COPY dags dags
 COPY plugins plugins
 COPY docker/entrypoint.sh /entrypoint

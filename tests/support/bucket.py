@@ -123,9 +123,9 @@ class BucketHandler(MotoRequestHandler):
 
 
 @contextmanager
-def s3_server() -> Iterator[tuple[str, BucketServer]]:
-    """Yield a server on a free port: its URL and its middleware."""
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+def s3_server(address: str = "127.0.0.1", port: int = 0) -> Iterator[tuple[str, BucketServer]]:
+    """Yield a server on this port, or a free one: its URL and its middleware."""
+    moto = ThreadedMotoServer(ip_address=address, port=port, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
     moto._server.app = server = BucketServer(moto._server.app)

@@ -22,7 +22,12 @@ from tests.support.checkout import CHANGED, commit_besides
 
 DOCUMENT = ROOT / "docs" / "results" / "long-tests.md"
 COLUMNS = ("Target", "Test", "Result", "Seconds", "Date", "Commit", "Cores")
-TARGETS = {"faults": "`make test-faults`", "models": "`make test-models`", "soak": "`make soak`"}
+TARGETS = {
+    "faults": "`make test-faults`",
+    "models": "`make test-models`",
+    "soak": "`make soak`",
+    "topology": "`make test-topology`",
+}
 PASSED = "passed"
 INTRODUCTION = """\
 # Longer tests

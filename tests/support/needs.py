@@ -44,7 +44,7 @@ COMMANDS: Mapping[tuple[str, ...], str] = {
     ("chromium",): "browser",
 }
 #: Tests of minutes each (`tests.support.long_runs`); none of them is plain.
-LONGER = ("faults", "models", "soak")
+LONGER = ("faults", "models", "soak", "topology")
 #: The marks of a module: a line, or a list of several lines that ends before an empty line.
 MARKED = re.compile(rf"^pytestmark\b(?:.|\n(?!\n))*?\bmark\.(?:{'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
 

@@ -1,0 +1,47 @@
+"""The topology, built once for all its tests; they skip where namespaces cannot be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.topology.runner.cluster import Cluster, cluster
+from tests.topology.runner.hosts import Host
+from tests.topology.runner.networks import missing
+from tests.topology.runner.nights import begin, wait_for_run
+
+
+@pytest.fixture(scope="session")
+def topology() -> Iterator[Cluster]:
+    """All hosts, none started."""
+    if problem := missing():
+        pytest.skip(problem)
+    with cluster() as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def control(topology: Cluster) -> Host:
+    """The control host, started."""
+    topology.hosts["control"].up()
+    return topology.hosts["control"]
+
+
+@pytest.fixture(scope="session")
+def running(control: Host, topology: Cluster) -> Cluster:
+    """All hosts, started."""
+    control.wait_healthy()
+    for host in topology.hosts.values():
+        if host is not control:
+            host.up()
+    return topology
+
+
+@pytest.fixture(scope="session")
+def first_night(running: Cluster) -> str:
+    """The run of the first deployment."""
+    with running.airflow() as airflow:
+        run = begin(airflow)
+        wait_for_run(airflow, run)
+    return run

@@ -1,0 +1,52 @@
+"""Runs of `nightly_retrain` on the topology."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from pipeline.errors import ServiceError
+from pipeline.stack.airflow_api import UNFINISHED, AirflowApi
+from tests.topology.runner.hosts import eventually
+
+DAG = "nightly_retrain"
+#: The sample of one recipe, trained for one epoch.
+CONF = {"recipes": ["nsmc"], "epochs": 1}
+#: Seconds for a run; generous, because the machine may be busy.
+RUN_SECONDS = 1800.0
+STARTED = ("running", "success", "failed", "up_for_retry")
+
+
+def begin(airflow: AirflowApi, **conf: object) -> str:
+    """Trigger a run and return its id; `conf` are further values of the form."""
+    eventually("the DAG is read", lambda: airflow.has_dag(DAG), 300)
+    return airflow.trigger(DAG, CONF | conf, "topology")
+
+
+def wait_for_task(airflow: AirflowApi, run: str, task: str) -> None:
+    """Wait until the task of recipe `nsmc` has started."""
+    eventually(f"{task} runs", lambda: state_of(airflow, run, task) in STARTED, RUN_SECONDS)
+
+
+def state_of(airflow: AirflowApi, run: str, task: str) -> str | None:
+    """Return the state of a task of recipe `nsmc`; None if the API does not answer, too."""
+    with suppress(ServiceError):
+        return next(item.state for item in airflow.tasks(DAG, run) if item.task_id == f"nsmc.{task}")
+    return None
+
+
+def tries(airflow: AirflowApi, run: str) -> int:
+    """Return the number of tasks that were started more than once."""
+    return sum(item.try_number > 1 for item in airflow.tasks(DAG, run))
+
+
+def ended(airflow: AirflowApi, run: str) -> bool:
+    with suppress(ServiceError):
+        return airflow.run_state(DAG, run) not in UNFINISHED
+    return False
+
+
+def wait_for_run(airflow: AirflowApi, run: str) -> float:
+    """Wait for the end of a run and return the seconds; AssertionError if it failed."""
+    took = eventually(f"{run} ends", lambda: ended(airflow, run), RUN_SECONDS)
+    assert airflow.run_state(DAG, run) == "success", airflow.tasks(DAG, run)
+    return took
