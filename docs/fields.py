@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any, Literal, get_args, get_origin
@@ -103,7 +104,7 @@ def _bounds(metadata: Any) -> list[str]:
 
 
 def _default(field: FieldInfo) -> str:
-    if "Default:" in (field.description or ""):
+    if re.search("Default:|^set by", field.description or ""):
         return ""
     if field.is_required():
         return "required"

@@ -1,18 +1,24 @@
-"""The README and docs: the tests that they name exist, and decision records have distinct numbers."""
+"""The README and docs: the tests, settings, commands, targets and paths that they name exist."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from pipeline.cli.app import app
 from pipeline.config_file import ROOT
+from pipeline.recipes.loading import recipe_names
+from pipeline.settings import Settings
 
 #: Decision records and the changelog are history, and may name tests that are gone. Reference pages have keys such as
 #: `test_rows`.
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in ("decisions", "reference"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "reference" / "gates.md", *PAGES]
+GUIDES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+DOCUMENTS = [*GUIDES, ROOT / "docs" / "reference" / "gates.md", *PAGES]
 DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 
 
@@ -33,6 +39,55 @@ def missing(text: str) -> list[str]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_tests_that_documents_name_exist(document: Path) -> None:
     assert missing(document.read_text(encoding="utf-8")) == []
+
+
+def named(pattern: str, flags: int = 0) -> dict[str, str]:
+    """Return the matches of `pattern` in all documents, each with the name of a document."""
+    return {
+        found: document.name
+        for document in [*DOCUMENTS, *(ROOT / "docs" / "reference").glob("*.md")]
+        for found in re.findall(pattern, document.read_text(encoding="utf-8"), flags)
+    }
+
+
+def test_settings_that_documents_name_exist() -> None:
+    settings = {f"SAEBYEOK_{name.upper()}" for name in Settings.model_fields}
+    found = named(r"SAEBYEOK_[A-Z_]*[A-Z]")
+    assert len(found) > 30
+    # Only the soak test reads it.
+    assert found.keys() - settings == {"SAEBYEOK_SOAK_MINUTES"}
+
+
+def test_commands_that_documents_name_exist() -> None:
+    group: Any = typer.main.get_command(app)
+    found = named(r"`saebyeok ([a-z][a-z-]*)")
+    assert len(found) > 20
+    assert {name: page for name, page in found.items() if name not in group.commands} == {}
+
+
+def test_targets_that_documents_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    found = named(r"`make ([a-z-]+)")
+    assert len(found) > 10
+    assert {name: page for name, page in found.items() if name not in targets} == {}
+
+
+def test_paths_that_documents_name_exist() -> None:
+    folders = "benchmarks|dags|docker|docs|examples|expectations|pipeline|plugins|serving|tests"
+    found = named(rf"`((?:{folders})/[\w./-]+)`")
+    assert len(found) > 50
+    # The reader creates it.
+    found.pop("docker/.env")
+    assert {path: page for path, page in found.items() if not (ROOT / path).exists()} == {}
+
+
+def test_readme_names_every_shipped_recipe() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in recipe_names() if f"`{name}`" not in text] == []
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
 
 
 def test_missing_tests_are_found_by_path_name_and_place() -> None:

@@ -13,6 +13,8 @@ from pipeline.config_file import ROOT
 #: Folders (with all that is below them) and files that are checked.
 PLACES = (
     "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "CHANGELOG.md",
     "Makefile",
     "pyproject.toml",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from serving.engine.engine import Engine
 from serving.engine.golden import check_golden
 from serving.schemas import ReadyResponse, ScoreResponse
 from tests.support.running_service import Service, eventually, model_files, service_settings
+from tests.support.snippets import GUIDES, Snippet, snippets
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = pytest.mark.server
@@ -192,6 +194,19 @@ def test_answer_counts_read_tokens(running: Service, live: object) -> None:
 def test_empty_request_and_truncated_text_are_answered(running: Service, live: object) -> None:
     assert running.client.classify([]).results == []
     assert [item.truncated for item in running.client.classify(["영화", "영화 " * 400]).results] == [False, True]
+
+
+ANSWERED = [found for found in snippets(*GUIDES) if "run by tests/serving/test_service.py" in found.note]
+
+
+@pytest.mark.parametrize("snippet", ANSWERED, ids=str)
+def test_snippet_of_the_guides_is_answered(running: Service, live: object, snippet: Snippet) -> None:
+    code = snippet.code.replace("http://127.0.0.1:3000", running.settings.service_url)
+    if snippet.language == "sh":
+        code = code.replace("curl ", "curl --silent --show-error --fail ")
+        subprocess.run(["bash", "-e", "-c", code], check=True)
+    else:
+        exec(compile(code, str(snippet), "exec"), {})
 
 
 def test_curl_without_a_content_type_is_understood(running: Service, live: object) -> None:
