@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipeline.settings import load_settings
 from serving.api.cors import with_cors
 from serving.api.errors import ApiError, parse, unexpected
-from serving.api.middleware import PATHS, Front
+from serving.api.middleware import PATHS, SERVER_TIMING_HEADER, Front
 from serving.api.protocol import use_protocol
 from serving.engine.engine import Timing
 
@@ -30,7 +30,6 @@ Inner = TypeVar("Inner")
 
 log = logging.getLogger(__name__)
 
-SERVER_TIMING = "Server-Timing"
 #: Bytes from which a response is compressed: about ten vectors.
 LONG = 64 * 1024
 #: Weights with which a client refuses an encoding.
@@ -105,7 +104,7 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
 async def respond(request: Request, body: bytes) -> Response:
     """Return a response with this JSON and the request's timing; a long one is compressed if the client accepts it."""
     timing: Timing | None = getattr(request.state, "timing", None)
-    headers = {SERVER_TIMING: _timing(timing)} if timing else {}
+    headers = {SERVER_TIMING_HEADER: _timing(timing)} if timing else {}
     if len(body) >= LONG:
         headers["Vary"] = "Accept-Encoding"
         if accepts_gzip(request.headers.get("accept-encoding", "")):

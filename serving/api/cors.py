@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from serving.api.middleware import REQUEST_ID_HEADER
+from serving.api.middleware import REQUEST_ID_HEADER, SERVER_TIMING_HEADER
 
 
 def with_cors(app: ASGIApp, origins: str) -> ASGIApp:
@@ -21,5 +21,5 @@ def with_cors(app: ASGIApp, origins: str) -> ASGIApp:
         allow_origins=allowed,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
-        expose_headers=["Retry-After", REQUEST_ID_HEADER],
+        expose_headers=["Retry-After", SERVER_TIMING_HEADER, REQUEST_ID_HEADER],
     )

@@ -24,6 +24,7 @@ from serving.schemas import ErrorType
 log = logging.getLogger("saebyeok.requests")
 
 REQUEST_ID_HEADER = "X-Request-Id"
+SERVER_TIMING_HEADER = "Server-Timing"
 #: Pattern of ids that are accepted from clients.
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: Called every few seconds; only their errors are logged.
@@ -45,6 +46,12 @@ LOOK_AFTER = 0.05
 #: nginx's status for a client that closed the connection; only the log and the metrics contain it.
 GONE = 499
 NOT_READY = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
+
+#: Starlette's errors for unknown routes, and the text that replaces them.
+UNKNOWN_ROUTES = {
+    "Not Found": "no such route; GET /docs lists the routes",
+    "Method Not Allowed": "this route does not support the method; GET /docs lists the routes with their methods",
+}
 
 
 @dataclass
@@ -269,7 +276,8 @@ def _told(status: int, body: bytes, path: str) -> ApiError:
     document = document[0] if isinstance(document, list) and document else document
     if isinstance(document, dict):
         document = document.get("error", document)
-    return ApiError(ErrorType.of(status), str(document) or "no details")
+    text = str(document) or "no details"
+    return ApiError(ErrorType.of(status), UNKNOWN_ROUTES.get(text, text))
 
 
 def _write_line(scope: Scope, exchange: Exchange, seconds: float) -> None:

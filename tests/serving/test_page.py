@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -9,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +21,12 @@ import pytest
 from pipeline.job import open_store
 from pipeline.store.deployments import DeploymentLog
 from serving.api.pages import PAGE
+from tests.support import http_server
 from tests.support.running_service import Service, eventually, service_settings, serving
 from tests.support.tiny_releases import SENTENCES, TinyModel
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Route
+    from playwright.sync_api import Browser, Locator, Page, Route
 
 pytestmark = [pytest.mark.server, pytest.mark.browser]
 
@@ -61,6 +65,25 @@ class Opened:
         region = self.page.locator(f"#{panel} .answer")
         region.locator(".result").wait_for(timeout=SOON)
         return region.inner_text()
+
+    @property
+    def batch(self) -> Locator:
+        """The card for many texts."""
+        return self.page.locator("#batch")
+
+    def run_batch(self) -> str:
+        """Answer all rows and return the card's status."""
+        self.batch.get_by_role("button", name=re.compile("Start|Continue")).click()
+        self.batch.locator(".stop").wait_for(state="hidden", timeout=SOON)
+        return self.batch.get_by_role("status").inner_text()
+
+    def download(self) -> list[dict[str, str]]:
+        """Download the answers and return the rows."""
+        with self.page.expect_download() as found:
+            self.batch.get_by_role("button", name="Download").click()
+        written = found.value.path().read_bytes()
+        assert written.startswith(b"\xef\xbb\xbf"), "Excel reads it as UTF-8"
+        return list(csv.DictReader(io.StringIO(written.decode("utf-8-sig"), newline="")))
 
 
 @pytest.fixture(scope="module")
@@ -267,8 +290,8 @@ def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none" or reached[-1] == "BODY", f"focus cannot be seen on {reached[-1]}"
-    order = [name for name in reached if name in ("text", "left", "right", "SUMMARY")]
-    assert order[:5] == ["text", "SUMMARY", "left", "right", "SUMMARY"]
+    order = [name for name in reached if name in ("text", "left", "right", "SUMMARY", "lines", "file")]
+    assert order == ["text", "SUMMARY", "left", "right", "SUMMARY", "lines", "file"]
     unnamed = "[...document.querySelectorAll('input, textarea, select')].filter((field) => !field.labels.length).length"
     assert page.evaluate(unnamed) == 0
     page.locator("summary").first.focus()
@@ -279,20 +302,155 @@ def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:
     opened.answer("texts")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_can_be_read(opened: Opened, browser: Browser, running: Service, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("locale", "theme"), [("en-US", "light"), ("ko-KR", "dark")])
+def test_it_fits_a_phone_and_can_be_read(
+    opened: Opened, browser: Browser, running: Service, locale: str, theme: str
+) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740}, locale=locale)
     page.goto(running.settings.service_url)
+    page.locator("#theme").select_option(theme)
     page.get_by_role("button", name=re.compile("^정말 재미있게")).click(timeout=SOON)
     page.get_by_role("button", name=re.compile("^오늘 날씨가")).click()
     for panel in ("texts", "pairs"):
         Opened(page, [], []).answer(panel)
         page.locator(f"#{panel} summary").click()
+    page.locator("#lines").fill(f"{TEXT}\n{'가' * 10_001}")
+    page.locator("#batch .start").click()
+    page.locator("#batch td.error").wait_for(timeout=SOON)
+    page.locator("#history li").nth(1).wait_for(timeout=SOON)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     measured = page.evaluate(CONTRAST)
-    assert len(measured) > 30
+    assert len(measured) > 60
     assert [item for item in measured if item[1] < 4.5] == []
     page.close()
+
+
+def test_choices_and_history_survive_a_reload(browser: Browser, running: Service, waited: str) -> None:
+    page = browser.new_page(locale="ko-KR", color_scheme="dark")
+    page.goto(running.settings.service_url)
+    page.get_by_label("한국어 문장").fill(TEXT, timeout=SOON)
+    page.get_by_role("heading", name="문장 분류", exact=True).wait_for(timeout=SOON)
+    tried = page.locator("#history li")
+    tried.wait_for(timeout=SOON)
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(background)
+    page.get_by_label("화면 테마").select_option("light")
+    page.get_by_label("언어").select_option("en")
+    assert page.evaluate(background) != dark
+    page.reload()
+    page.get_by_role("heading", name="Classify a text", exact=True).wait_for(timeout=SOON)
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.evaluate(background) != dark
+    [wanted] = running.client.classify([TEXT]).results
+    assert f"{wanted.label}, {wanted.score:.1%} sure" in tried.inner_text()
+    tried.get_by_role("button").click()
+    assert Opened(page, [], []).answer("texts").startswith(wanted.label)
+    assert page.get_by_label("Korean text").input_value() == TEXT
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("#history").is_hidden()
+    page.close()
+
+
+def test_both_languages_have_every_text(opened: Opened) -> None:
+    texts = opened.page.evaluate("import('./page/texts.js').then((module) => module.TEXTS)")
+    assert texts["en"].keys() == texts["ko"].keys()
+    code = "".join(path.read_text(encoding="utf-8") for path in PAGE.iterdir() if path.suffix in (".js", ".html"))
+    unused = {name for name in texts["en"] if "." not in name and not re.search(rf"[\"\b.]{name}[\"\b]", code)}
+    assert unused == set()
+    used = re.findall(r'say\((?:\w+ \? )?"(\w+)"(?: : "(\w+)")?|data-(?:say|name)="(\w+)"', code)
+    assert {name for names in used for name in names if name} <= texts["en"].keys()
+    for name, text in texts["en"].items():
+        holes = [sorted(re.findall(r"\{\w+\}", found)) for found in (text, texts["ko"][name])]
+        assert holes[0] == holes[1], name
+
+
+def test_page_answers_the_rows_of_a_file(opened: Opened, running: Service) -> None:
+    texts = [f"{SENTENCES[row % 4]} {row}" for row in range(148)]
+    texts += ['"따옴표", 쉼표\n줄바꿈', "", "가" * 10_001]
+    written = io.StringIO(newline="")
+    csv.writer(written).writerows([["id", "본문"], *([row, text] for row, text in enumerate(texts))])
+    file = {"name": "reviews.csv", "mimeType": "text/csv", "buffer": written.getvalue().encode("cp949")}
+    asked: list[list[str]] = []
+    opened.page.on("request", lambda request: asked.append((request.post_data_json or {}).get("texts")))
+    opened.batch.locator("input[type=file]").set_input_files(file)  # type: ignore[arg-type]
+    opened.batch.get_by_text("reviews.csv. Rows: 151").wait_for(timeout=SOON)
+    assert opened.batch.locator(".column option:checked").first.inner_text() == "본문"
+    assert opened.run_batch() == "Rows done: 151 of 151. Rows with an error: 2."
+    assert [len(sent) for sent in asked if sent] == [100, 50, 49], "the refused text is left out"
+    assert opened.batch.locator("tbody tr").count() == 100
+    rows = opened.download()
+    assert [(int(row["id"]), row["본문"]) for row in rows] == list(enumerate(texts))
+    wanted = running.client.classify(texts[:149]).results
+    for row, result in zip(rows, wanted, strict=False):
+        assert row["nsmc_label"] == result.label
+        assert float(row["nsmc_score"]) == pytest.approx(result.score, abs=0.05), "other batches, int8"
+        assert float(row["nsmc_probability_negative"]) == pytest.approx(result.probabilities["negative"], abs=0.05)
+        assert (row["nsmc_release"], row["nsmc_error"]) == ("nsmc-" + "a" * 16, "")
+    assert rows[149]["nsmc_error"] == "The text is empty."
+    assert "at most 10000 per text" in rows[150]["nsmc_error"]
+
+
+def test_page_continues_rows_after_stop_and_failures(opened: Opened) -> None:
+    held: list[Route] = []
+    busy = {"error": {"type": "overloaded", "message": "too many requests", "index": None}}
+    broken = {"error": {"type": "internal", "message": "an unexpected error", "index": None}}
+    answers = iter([("hold", {}), (429, busy), ("pass", {}), (500, broken)])
+
+    def answer(route: Route) -> None:
+        status, error = next(answers, ("pass", {}))
+        if status == "hold":
+            held.append(route)
+        elif status == "pass":
+            route.continue_()
+        else:
+            route.fulfill(status=int(status), headers={"Retry-After": "1"}, json=error)
+
+    opened.page.route("**/similarity", answer)
+    opened.batch.get_by_label("Recipe").select_option("klue-sts")
+    lines = opened.batch.locator("textarea")
+    lines.fill(TEXT)
+    opened.batch.get_by_text("the table needs two columns").wait_for()
+    assert opened.batch.get_by_role("button", name="Start").is_disabled()
+    lines.fill("\n".join(f"{SENTENCES[4]} {row}\t{SENTENCES[5]}" for row in range(250)))
+    with opened.page.expect_request("**/similarity"):
+        opened.batch.get_by_role("button", name="Start").click()
+    opened.batch.get_by_role("button", name="Stop").click()
+    start = opened.batch.get_by_role("button", name="Start")
+    start.click()
+    opened.batch.get_by_text("too many requests. Trying again in 1 s.").wait_for(timeout=SOON)
+    opened.batch.get_by_text("Rows 101 to 200: an unexpected error").wait_for(timeout=SOON)
+    assert opened.run_batch() == "Rows done: 250 of 250. Rows with an error: 0."
+    rows = opened.download()
+    assert len(rows) == 250
+    assert all(row["klue-sts_score"] and row["klue-sts_similar"] in ("true", "false") for row in rows)
+
+
+def test_tables_are_read_in_every_usual_form(opened: Opened) -> None:
+    code = """([text, name]) => import('./page/table.js').then((table) => {
+      try { return name ? table.readFile(text, name) : table.readPasted(text); }
+      catch (error) { return [error.reason, error.values.line]; }
+    })"""
+
+    def read(text: str, name: str = "") -> object:
+        return opened.page.evaluate(code, [text, name])
+
+    assert read('a;"b;""c"""\r\n;d\n', "x.csv") == [["a", 'b;"c"'], ["", "d"]]
+    assert read('"a,b";c\nd;e', "x.csv") == [["a,b", "c"], ["d", "e"]]
+    assert read('a,"b\nc",\n\nd', "x.csv") == [["a", "b\nc", ""], ["d"]]
+    assert read('a\n"b" c', "x.csv") == ["openQuote", 2]
+    assert read('a\n"b', "x.csv") == ["openQuote", 2]
+    # NSMC's files quote nothing, and have carriage returns in texts.
+    assert read('1\t"좋다\t0\n2\ta\rb\t1\n', "x.tsv") == [["1", '"좋다', "0"], ["2", "a\rb", "1"]]
+    assert read('"a, b"\n\nc\td', "x.txt") == [['"a, b"'], ["c\td"]]
+    assert read('"a"\r\nb, c') == [['"a"'], ["b, c"]]
+    assert read('a\t"b\nc"') == [["a", "b\nc"]]
+    assert read("") == []
+    decoded = """(bytes) => import('./page/table.js').then((table) => {
+      try { return table.decode(new Uint8Array(bytes), 'x'); } catch (error) { return error.reason; }
+    })"""
+    for encoding in ("utf-8", "utf-8-sig", "cp949", "utf-16"):
+        assert opened.page.evaluate(decoded, list("똠방각하".encode(encoding))) == "똠방각하"
+    assert opened.page.evaluate(decoded, [0x61, 0xFF]) == "unreadable"
 
 
 def test_every_kind_of_release_can_be_tried(
@@ -314,6 +472,7 @@ def test_every_kind_of_release_can_be_tried(
         page.locator("#texts select").select_option("stars")
         page.get_by_role("heading", name="Score a text").wait_for()
         page.locator("#texts .ends").wait_for()
+        assert page.locator("#texts .examples").is_hidden(), "only shipped recipes have examples"
         [scored] = service.client.score([SENTENCES[4]]).results
         assert opened.answer("texts").startswith(f"{round(scored.score, 2):g} of 5")
         assert "similar" not in opened.answer("texts")
@@ -328,6 +487,53 @@ def test_every_kind_of_release_can_be_tried(
         [classified] = service.client.classify(pairs=[SENTENCES[4:6]]).results
         assert opened.answer("pairs").startswith(classified.label)
         assert opened.said == []
+
+
+class BlankPage(BaseHTTPRequestHandler):
+    """Answers with a page of another origin."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+#: Calls the service with a key; returns the label and the headers that a page can read, or the browser's error.
+CALL = """async ([url, text]) => {
+  try {
+    const headers = { "Content-Type": "application/json", Authorization: "Bearer a-key-of-the-tests" };
+    const answer = await fetch(url + "/classify", { method: "POST", headers, body: JSON.stringify({ texts: [text] }) });
+    const readable = [...answer.headers.keys()].filter((name) => name.startsWith("x-") || name.startsWith("server"));
+    return [(await answer.json()).results[0].label, ...readable];
+  } catch (error) { return [error.name]; }
+}"""
+
+
+def test_page_of_an_allowed_origin_calls_the_service(
+    browser: Browser, running: Service, waited: str, tmp_path: Path, classifier: TinyModel
+) -> None:
+    servers = [HTTPServer(("127.0.0.1", 0), BlankPage) for _ in range(2)]
+    with (
+        http_server.running(servers[0]) as allowed,
+        http_server.running(servers[1]) as other,
+        browser.new_page() as page,
+    ):
+        settings = {
+            "SAEBYEOK_CORS_ORIGINS": allowed,
+            "SAEBYEOK_API_KEYS": "a-key-of-the-tests",
+            "SAEBYEOK_WORKERS": "1",
+        }
+        with serving(tmp_path, settings, classifier) as service:
+            page.goto(allowed)
+            called = page.evaluate(CALL, [service.settings.service_url, TEXT])
+            assert called[0] in ("negative", "positive")
+            assert set(called[1:]) == {"server-timing", "x-request-id"}
+            assert page.evaluate(CALL, [running.settings.service_url, TEXT]) == ["TypeError"], "it is off by default"
+            page.goto(other)
+            assert page.evaluate(CALL, [service.settings.service_url, TEXT]) == ["TypeError"]
 
 
 def test_page_recovers_when_the_service_returns(

@@ -1,10 +1,12 @@
 /* Draw answers, releases and the equivalent calls from programs. */
 
-const FIGURES = { accuracy: "Accuracy", f1: "F1", pearson: "Pearson r" };
+import { say, time } from "./texts.js";
 
-const percent = (share) => `${(share * 100).toFixed(1)}%`;
+const FIGURES = new Set(["accuracy", "f1", "pearson"]);
+
+export const percent = (share) => `${(share * 100).toFixed(1)}%`;
 const number = (value) => String(Math.round(value * 100) / 100);
-export const day = (time) => new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+const day = (value) => time(value, { dateStyle: "medium", timeStyle: "short" });
 
 /** Create an element with text, child elements and attributes; custom properties (`--share`) are set in its style. */
 export function element(name, content = [], attributes = {}) {
@@ -17,50 +19,67 @@ export function element(name, content = [], attributes = {}) {
   return made;
 }
 
+export const quiet = (content) => element("p", content, { class: "quiet" });
 export const warning = (text) => element("p", text, { class: "warning" });
 export const problem = (text) => element("p", text, { class: "problem" });
 
-/** Draw a classification; return its elements, and a sentence for screen readers. */
-export function drawClasses({ label, score, probabilities }) {
+/** Return the main part of a result and, if there is one, a second part, as texts. */
+export function told(result, release) {
+  if (release.kind === "classification") return [result.label, say("sure", { share: percent(result.score) })];
+  const score = number(result.score);
+  const figure = release.score_range ? say("of", { score, most: release.score_range[1] }) : score;
+  return result.similar === undefined ? [figure] : [say(result.similar ? "similar" : "notSimilar"), figure];
+}
+
+/** Draw a result of `release`; return its elements, and a sentence for screen readers. */
+export function drawResult(result, release) {
+  const parts = told(result, release);
+  const [first, ...rest] = parts;
+  const line = element("p", [element("strong", first), ...rest.map((text) => element("span", text))], { class: "result" });
+  const picture = release.kind === "classification" ? drawClasses(result) : drawScale(result, release);
+  return { parts: [line, ...picture], sentence: parts.join(", ") };
+}
+
+function drawClasses({ label, probabilities }) {
   const bars = Object.entries(probabilities).map(([name, share]) => {
     const track = element("span", element("i", [], { "--share": share }), { class: "track", "aria-hidden": "true" });
     const cells = [element("span", name), track, element("span", percent(share), { class: "number" })];
     return element("li", cells, name === label ? { class: "best" } : {});
   });
-  const result = element("p", [element("strong", label), element("span", `${percent(score)} sure`)], { class: "result" });
-  return { parts: [result, element("ul", bars, { class: "bars" })], sentence: `${label}, ${percent(score)} sure` };
+  return [element("ul", bars, { class: "bars" })];
 }
 
-/** Draw a score in the same form: on a scale if the release has a score range, with a verdict for a pair. */
-export function drawScore({ score, similar }, { score_range: range, similar_at: cut }) {
+function drawScale({ score, similar }, { score_range: range, similar_at: cut }) {
+  if (!range) return [];
   const pair = similar !== undefined;
-  const figure = number(score) + (range ? ` of ${range[1]}` : "");
-  const said = pair ? [similar ? "similar" : "not similar", figure] : [figure];
-  const [first, ...rest] = said;
-  const result = element("p", [element("strong", first), ...rest.map((text) => element("span", text))], { class: "result" });
-  const parts = [result];
-  if (range) {
-    const share = (value) => (value - range[0]) / (range[1] - range[0]);
-    const marks = [element("i", [], { "--share": share(score) }), ...(pair ? [element("b")] : [])];
-    const ends = range.map((text) => element("span", String(text)));
-    if (pair) ends.splice(1, 0, element("span", `similar from ${cut}`, { class: "cut" }));
-    const scale = [element("div", marks, { class: "track" }), element("p", ends, { class: "ends" })];
-    parts.push(element("div", scale, { class: "scale", "aria-hidden": "true", ...(pair ? { "--cut": share(cut) } : {}) }));
-  }
-  return { parts, sentence: said.join(", ") };
+  const share = (value) => (value - range[0]) / (range[1] - range[0]);
+  const marks = [element("i", [], { "--share": share(score) }), ...(pair ? [element("b")] : [])];
+  const ends = range.map((text) => element("span", String(text)));
+  if (pair) ends.splice(1, 0, element("span", say("similarFrom", { score: cut }), { class: "cut" }));
+  const scale = [element("div", marks, { class: "track" }), element("p", ends, { class: "ends" })];
+  return [element("div", scale, { class: "scale", "aria-hidden": "true", ...(pair ? { "--cut": share(cut) } : {}) })];
 }
 
-/** Draw a deployed release with its metrics. */
-export function describeRelease([recipe, release]) {
+/** Draw the deployment, and its releases with their metrics. */
+export function drawDeployment({ deployment, created, reason, recipes }) {
+  if (deployment === 0) return [];
+  const line = say("deployment", { number: deployment, time: day(created), reason });
+  return [quiet(line), ...Object.entries(recipes).map(drawRelease)];
+}
+
+function drawRelease([recipe, release]) {
   const title = element("h3", [release.title, element("span", recipe, { class: "quiet" })]);
-  if (release.sample) title.append(element("span", "sample data", { class: "chip" }));
-  const figures = Object.entries(release.figures).map(([name, value]) => [FIGURES[name] ?? name, value.toFixed(4)]);
+  if (release.sample) title.append(element("span", say("sampleData"), { class: "chip" }));
+  const figures = Object.entries(release.figures).map(([name, value]) => [
+    FIGURES.has(name) ? say(name) : name,
+    value.toFixed(4),
+  ]);
   const facts = [
-    ["Release", element("code", release.release), { class: "wide" }],
+    [say("release"), element("code", release.release), { class: "wide" }],
     ...figures,
-    ["Reads", `${release.max_length} tokens`],
-    ["Runs on", `${release.provider.replace("ExecutionProvider", "")}, ${release.variant}`],
-    ["Created", day(release.created), { class: "wide" }],
+    [say("reads"), say("tokens", { count: release.max_length })],
+    [say("runsOn"), `${release.provider.replace("ExecutionProvider", "")}, ${release.variant}`],
+    [say("created"), day(release.created), { class: "wide" }],
   ];
   const list = facts.map(([name, value, attributes]) => element("div", [element("dt", name), element("dd", value)], attributes));
   return element("article", [title, element("dl", list)], { class: "release" });

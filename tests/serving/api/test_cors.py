@@ -42,7 +42,7 @@ def test_page_of_an_allowed_origin_may_ask() -> None:
         # Errors too, which a page could otherwise not tell from a lost connection.
         answer = client(ORIGINS).post("/classify", headers={"Origin": origin})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (500, origin)
-        assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Request-Id"
+        assert answer.headers["access-control-expose-headers"] == "Retry-After, Server-Timing, X-Request-Id"
         assert answer.headers["x-request-id"]
     assert preflight("*", "https://any.example") == 200
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.api.auth import KeyLimit
 from serving.api.errors import ApiError
 from serving.api.logs import REQUEST_ID
-from serving.api.middleware import LOOK_AFTER, PATHS, Front, Gate
+from serving.api.middleware import LOOK_AFTER, PATHS, UNKNOWN_ROUTES, Front, Gate
 from serving.schemas import ErrorType
 
 pytestmark = pytest.mark.asyncio
@@ -157,7 +157,7 @@ async def test_error_is_buffered_until_complete() -> None:
         await send({"type": "http.response.body", "body": b"Found"})
 
     await call.through(Front(app))
-    assert call.error == (404, "not_found", "Not Found")
+    assert call.error == (404, "not_found", "no such route; GET /docs lists the routes")
     assert [message["type"] for message in call.sent] == ["http.response.start", "http.response.body"]
 
 
@@ -165,7 +165,7 @@ async def test_error_is_buffered_until_complete() -> None:
     ("status", "body", "told"),
     [
         (400, b"hello", (400, "malformed", "hello")),
-        (405, b" Method Not Allowed\n", (405, "method_not_allowed", "Method Not Allowed")),
+        (405, b" Method Not Allowed\n", (405, "method_not_allowed", UNKNOWN_ROUTES["Method Not Allowed"])),
         (429, b'{"error": "Too many requests"}', (429, "overloaded", "Too many requests")),
         (400, b'{"error": "x", "detail": [1]}', (400, "malformed", "x")),
         (500, b'[{"error": "first"}, {"error": "second"}]', (500, "internal", "first")),
