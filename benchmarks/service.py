@@ -23,6 +23,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +47,37 @@ SHARES = ("of_engine", "of_best", "of_engine_per_core")
 
 def main() -> None:
     """Run the rounds and print tables, or one JSON document."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = load_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ways", nargs="+", help="servers to measure (default: all)")
+    arguments = parser.parse_args()
+    with prepared(arguments) as bench:
+        document = measure(bench)
+    print(json.dumps(document, indent=1)) if arguments.json else show(document)
+
+
+def load_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for the options of release, load and cores."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="directory with the published files")
     parser.add_argument("--release", type=Path, help="directory of a classification release in its store")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a recipe value")
     parser.add_argument("--sentences", nargs="+", type=int, default=[1, 32], help="sentences per request")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=6.0, help="seconds per measurement")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--cores", type=int, default=2, help="cores that all processes and the load generator share")
-    parser.add_argument("--ways", nargs="+", help="servers to measure (default: all)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    arguments = parser.parse_args()
+    return parser
+
+
+@contextmanager
+def prepared(arguments: argparse.Namespace) -> Iterator[Bench]:
+    """Restrict this process to its cores, and deploy the release in a temporary home."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.cores])
     source = named_release(arguments.release) if arguments.release else make_release(arguments)
     with tempfile.TemporaryDirectory() as home:
-        document = measure(prepare(source, Path(home), arguments))
-    print(json.dumps(document, indent=1)) if arguments.json else show(document)
+        yield prepare(source, Path(home), arguments)
 
 
 def named_release(directory: Path) -> Artifact:
@@ -172,12 +187,18 @@ def one_way(bench: Bench, way: Way) -> dict[str, Any]:
     with serving(bench, way) as (url, pid):
         found["agrees"] = agreement(bench, way, url)
         for sentences in bench.arguments.sentences:
-            command = [sys.executable, "-m", "benchmarks.load", "--url", url, "--texts", str(bench.texts)]
-            command += ["--sentences", str(sentences), "--clients", str(bench.arguments.clients)]
-            command += ["--seconds", str(bench.arguments.seconds), "--pid", str(pid)]
-            done = subprocess.run(command, cwd=ROOT, env=bench.environment(0), check=True, stdout=subprocess.PIPE)
-            found[str(sentences)] = json.loads(done.stdout)
+            found[str(sentences)] = load(bench, url, pid, sentences)
     return found
+
+
+def load(bench: Bench, url: str, pid: int, sentences: int) -> dict[str, Any]:
+    """Return the figures of the server at `url`, with process id `pid`, at `sentences` texts per request."""
+    command = [sys.executable, "-m", "benchmarks.load", "--url", url, "--texts", str(bench.texts)]
+    command += ["--sentences", str(sentences), "--clients", str(bench.arguments.clients)]
+    command += ["--seconds", str(bench.arguments.seconds), "--pid", str(pid)]
+    done = subprocess.run(command, cwd=ROOT, env=bench.environment(0), check=True, stdout=subprocess.PIPE)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
 
 
 def summarize(rounds: list[dict[str, Any]], sentences: int) -> dict[str, Any]:

@@ -33,11 +33,12 @@ LITSERVE = "0.2.19"
 
 @dataclass(frozen=True)
 class Way:
-    """One way to serve: its command for a port, and the reason if it cannot be started."""
+    """One way to serve: its command for a port, the reason if it cannot be started, and the checkout with its code."""
 
     name: str
     command: Callable[[int], list[str]]
     missing: str | None = None
+    root: Path = ROOT
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Bench:
         )
         no_checkpoint = "the release's trained model is not in the store, or has mean pooling (model.pooling)"
         return [
-            Way("saebyeok", lambda _: [python, "-m", "serving"]),
+            saebyeok(),
             Way("bentoml plain", bento("bentoml_plain:Plain"), None if self.checkpoint else no_checkpoint),
             Way("bentoml batching", bento("bentoml_batching:Batching")),
             Way("litserve", lambda port: [python, "-m", f"{rivals}.litserve_batching", str(port)], no_litserve),
@@ -89,6 +90,11 @@ class Bench:
         }
 
 
+def saebyeok(name: str = "saebyeok", root: Path = ROOT) -> Way:
+    """Return the way to start the service of the checkout at `root`."""
+    return Way(name, lambda _: [sys.executable, "-m", "serving"], root=root)
+
+
 @contextmanager
 def serving(bench: Bench, way: Way) -> Iterator[tuple[str, int]]:
     """Start a way, yield its URL and process id when all its processes answer, and stop it."""
@@ -98,7 +104,12 @@ def serving(bench: Bench, way: Way) -> Iterator[tuple[str, int]]:
     log = bench.home / f"{way.name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            way.command(port), cwd=ROOT, env=bench.environment(port), stdout=output, stderr=subprocess.STDOUT
+            way.command(port),
+            cwd=way.root,
+            # The environment's own installation would take precedence in the service's workers.
+            env={**bench.environment(port), "PYTHONPATH": str(way.root)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}/classify"
     try:
