@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from pipeline.config_file import ROOT
 from pipeline.job import open_store
 from pipeline.store.deployments import DeploymentLog
 from serving.api.pages import PAGE
@@ -275,11 +276,11 @@ def test_the_code_that_it_shows_runs(opened: Opened, running: Service) -> None:
     opened.page.get_by_text("Call the service with").first.click()
     code = [block.inner_text() for block in opened.page.locator("#texts pre").all()]
     curl = subprocess.run(["bash", "-c", code[0]], capture_output=True, check=True)
-    python = subprocess.run([sys.executable, "-c", code[1]], capture_output=True, text=True, check=True)
+    python = subprocess.run([sys.executable, "-c", code[1]], cwd=ROOT, capture_output=True, text=True, check=True)
     [wanted] = running.client.classify([text]).results
     [answer] = json.loads(curl.stdout)["results"]
     assert answer["score"] == pytest.approx(wanted.score, abs=1e-6)
-    assert f"'label': '{wanted.label}'" in python.stdout
+    assert f"label='{wanted.label}'" in python.stdout
 
 
 def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -17,6 +20,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
+from pipeline.config_file import ROOT
 from serving.api.openapi import COMMITTED
 from serving.client import Client
 from tests.support.running_service import serving
@@ -27,6 +31,8 @@ pytestmark = pytest.mark.server
 KEY = "a-key-of-the-tests"
 TEXTS = SENTENCES[:4]
 GENERATOR = "openapi-python-client==0.29.1"
+#: A program in TypeScript, with the versions of the generator, of the library that calls, and of the compiler.
+TYPESCRIPT = ROOT / "tests" / "typescript"
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +170,51 @@ print(refused.error.type_)
     own = ask.post("/classify", json={"texts": TEXTS[:1]}).json()
     label = own["results"][0]["label"]
     assert said.split() == [label, own["release"], label, "not_found"]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that calls the service from TypeScript, compiled; skips if its packages cannot be installed."""
+    directory = tmp_path_factory.mktemp("typescript")
+    shutil.copytree(TYPESCRIPT, directory, dirs_exist_ok=True)
+    (directory / "node_modules").symlink_to(node_modules())
+    commands = directory / "node_modules" / ".bin"
+    subprocess.run([commands / "openapi-typescript", COMMITTED, "--output", "schema.d.ts"], cwd=directory, check=True)
+    checked = subprocess.run([commands / "tsc", "--project", "."], cwd=directory, stdout=subprocess.PIPE, text=True)
+    assert checked.returncode == 0, checked.stdout
+    return directory / "call.js"
+
+
+def node_modules() -> Path:
+    """Return the packages of `TYPESCRIPT`, installed at the first test run; skip if npm cannot install them."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("Node or npm is not installed, so no client in TypeScript is made")
+    digest = sha256((TYPESCRIPT / "package-lock.json").read_bytes()).hexdigest()[:16]
+    installed = ROOT / ".pytest_cache" / "typescript" / digest
+    if not installed.exists():
+        unfinished = installed.with_name(f".{digest}")
+        shutil.copytree(TYPESCRIPT, unfinished, dirs_exist_ok=True)
+        command = ["npm", "ci", "--ignore-scripts", "--cache", installed.parent / "cache"]
+        found = subprocess.run(command, cwd=unfinished, capture_output=True, text=True)
+        if found.returncode:
+            pytest.skip(f"npm cannot install tests/typescript/package-lock.json: {found.stderr.strip()[-300:]}")
+        unfinished.rename(installed)
+    return installed / "node_modules"
+
+
+def test_typescript_client_asks_and_reads_answers(url: str, compiled: Path, ask: httpx.Client) -> None:
+    command = ["node", compiled, url, KEY, TEXTS[0]]
+    answered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    own = ask.post("/classify", json={"texts": TEXTS[:1]}).json()
+    vector = ask.post("/embed", json={"texts": TEXTS[:1]}).json()
+    assert json.loads(answered) == {
+        "label": own["results"][0]["label"],
+        "release": own["release"],
+        "similar": True,
+        "dimensions": vector["dimensions"],
+        "recipes": ["klue-sts", "nsmc"],
+        "type": "not_found",
+    }
 
 
 def test_predict_nests_as_tei_does(ask: httpx.Client) -> None:

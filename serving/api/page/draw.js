@@ -85,19 +85,25 @@ function drawRelease([recipe, release]) {
   return element("article", [title, element("dl", list)], { class: "release" });
 }
 
-/** Return a request as a curl command; it refers to the API key, but never shows it. */
-export function curlCall(url, body, keyed) {
+/** Return a request to `route` of the service at `base` as a curl command; it refers to the API key, but never shows it. */
+export function curlCall(base, route, body, keyed) {
   const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
-  const lines = [`curl ${url}`, "-H 'Content-Type: application/json'"];
+  const lines = [`curl ${base}${route}`, "-H 'Content-Type: application/json'"];
   if (keyed) lines.push('-H "Authorization: Bearer $API_KEY"');
   return [...lines, `-d '${quoted}'`].join(" \\\n  ");
 }
 
-/** Return the same request in Python. */
-export function pythonCall(url, body, keyed) {
-  const lines = ["import httpx", "", "answer = httpx.post(", `    "${url}",`];
-  if (keyed) lines.splice(0, 1, "import os", "", "import httpx");
-  if (keyed) lines.push('    headers={"Authorization": f"Bearer {os.environ[\'API_KEY\']}"},');
+/** Return the same request with the Python client, whose methods are named like the routes. */
+export function pythonCall(base, route, body, keyed) {
+  const [imports, key] = keyed ? [["import os", ""], ', os.environ["API_KEY"]'] : [[], ""];
   // JSON without null, true and false is a valid Python literal.
-  return [...lines, `    json=${JSON.stringify(body)},`, ")", "answer.raise_for_status()", 'print(answer.json()["results"])'].join("\n");
+  const options = Object.entries(body).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  return [
+    ...imports,
+    "from serving.client import Client",
+    "",
+    `with Client("${base}"${key}) as client:`,
+    `    answer = client.${route.slice(1)}(${options.join(", ")})`,
+    "print(answer.results)",
+  ].join("\n");
 }

@@ -196,10 +196,10 @@ export class Panel {
   explain() {
     if (!this.release) return;
     const body = this.bodyOf(this.texts ?? EXAMPLES[this.choice.value]?.[0] ?? PLACEHOLDERS.slice(0, this.fields.length));
-    const url = new URL(`.${this.release.route}`, location.href).href;
+    const call = [new URL(".", location.href).href.replace(/\/$/, ""), this.release.route, body, key.value !== ""];
     const [curl, python] = this.calls;
-    curl.textContent = curlCall(url, body, key.value !== "");
-    python.textContent = pythonCall(url, body, key.value !== "");
+    curl.textContent = curlCall(...call);
+    python.textContent = pythonCall(...call);
   }
 }
 
