@@ -1,6 +1,6 @@
 /* The card for many texts: pasted lines or a file, the columns to send, a table of answers, and its download. */
 
-import { element, told } from "./draw.js";
+import { element, inWords } from "./draw.js";
 import { answerAll, Refusal } from "./service.js";
 import { decode, readFile, readPasted, TableError, textColumns, toCsv, width } from "./table.js";
 import { count, say } from "./texts.js";
@@ -35,7 +35,7 @@ export class Batch {
   listen() {
     this.pasted.addEventListener("input", () => this.paste());
     this.file.addEventListener("change", () => this.open(this.file.files));
-    // Anywhere on the page: the browser would replace the page by a file that is dropped beside the card.
+    // Anywhere on the page: the browser would replace the page by a file that is dropped outside the card.
     document.addEventListener("dragover", (event) => holdsFile(event) && event.preventDefault());
     document.addEventListener("drop", (event) => {
       if (!holdsFile(event)) return;
@@ -245,7 +245,7 @@ export class Batch {
   drawOutcome({ result, error } = {}) {
     if (error) return element("td", error, { class: "error" });
     if (!result) return element("td");
-    const [first, ...rest] = told(result, this.release);
+    const [first, ...rest] = inWords(result, this.release);
     const notes = [...rest, ...(result.truncated ? [say("cutOff")] : [])];
     return element("td", [element("strong", first), ` ${notes.join(", ")}`]);
   }

@@ -24,7 +24,7 @@ export const warning = (text) => element("p", text, { class: "warning" });
 export const problem = (text) => element("p", text, { class: "problem" });
 
 /** Return the main part of a result and, if there is one, a second part, as texts. */
-export function told(result, release) {
+export function inWords(result, release) {
   if (release.kind === "classification") return [result.label, say("sure", { share: percent(result.score) })];
   const score = number(result.score);
   const figure = release.score_range ? say("of", { score, most: release.score_range[1] }) : score;
@@ -33,7 +33,7 @@ export function told(result, release) {
 
 /** Draw a result of `release`; return its elements, and a sentence for screen readers. */
 export function drawResult(result, release) {
-  const parts = told(result, release);
+  const parts = inWords(result, release);
   const [first, ...rest] = parts;
   const line = element("p", [element("strong", first), ...rest.map((text) => element("span", text))], { class: "result" });
   const picture = release.kind === "classification" ? drawClasses(result) : drawScale(result, release);

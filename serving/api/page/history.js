@@ -1,6 +1,6 @@
 /* The texts that were tried in this browser tab, with their answers. */
 
-import { element, told } from "./draw.js";
+import { element, inWords } from "./draw.js";
 import { Kept } from "./preferences.js";
 
 const MOST = 50; // entries; older ones are removed
@@ -37,7 +37,7 @@ export class History {
   draw(entry) {
     const button = element("button", entry.texts.join(" / "), { type: "button", lang: "ko" });
     button.addEventListener("click", () => this.open(entry));
-    const answer = element("span", told(entry.result, entry.release).join(", "));
+    const answer = element("span", inWords(entry.result, entry.release).join(", "));
     return element("li", [button, answer, element("code", entry.release.release)]);
   }
 }
