@@ -24,8 +24,8 @@ def fuzzed(
     sentence_encoder: TinyModel,
     text_scorer: TinyModel,
 ) -> Iterator[tuple[Service, str | None]]:
-    keys = {"SAEBYEOK_API_KEYS": request.param or ""}
-    with serving(tmp_path_factory.mktemp("fuzzed"), keys, classifier, sentence_encoder, text_scorer) as service:
+    env = {"SAEBYEOK_API_KEYS": request.param or "", "SAEBYEOK_WORKERS": "1"}
+    with serving(tmp_path_factory.mktemp("fuzzed"), env, classifier, sentence_encoder, text_scorer) as service:
         yield service, request.param
 
 

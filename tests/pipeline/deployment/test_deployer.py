@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
+from serving.client.deploy_client import ServiceClient
 from tests.support.deploying import hammering, job_of, put
+from tests.support.inprocess import InProcess, in_process
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
 from tests.support.wandb_server import KEY, wandb_server
@@ -45,6 +48,19 @@ def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
 def bentos(no_bentos: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Build Bentos after all."""
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", ensure_bento)
+
+
+@pytest.fixture
+def here(settings: Settings) -> Iterator[InProcess]:
+    """Yield a service in this process, for tests that need no process of BentoML; each takes 5 CPU seconds."""
+    with in_process(settings) as service:
+        yield service
+
+
+@pytest.fixture
+def client(here: InProcess) -> Iterator[ServiceClient]:
+    with ServiceClient(here.settings.service_url) as client:
+        yield client
 
 
 def numbers(store: Store) -> list[int]:
@@ -80,22 +96,23 @@ def test_deployment_under_load_drops_no_request(
 
 
 def test_two_recipes_roll_back_step_by_step(
-    service: Service,
+    here: InProcess,
+    client: ServiceClient,
     classifier: TinyModel,
     other_classifier: TinyModel,
     sentence_encoder: TinyModel,
 ) -> None:
-    settings, store = service.settings, open_store(service.settings)
+    settings, store = here.settings, here.store
     first = put(settings, classifier.publish(store, "nsmc", key="a" * 16))
     second = put(settings, sentence_encoder.publish(store, "klue-sts", key="b" * 16))
     third = put(settings, other_classifier.publish(store, "nsmc", key="c" * 16))
     assert second.releases == first.releases | {"klue-sts": second.releases["klue-sts"]}
-    assert service.client.similarity([SENTENCES[:2]]).release == "klue-sts-" + "b" * 16
+    assert client.similarity([SENTENCES[:2]]).release == "klue-sts-" + "b" * 16
     fourth = rollback(settings, store, "first back", None)
     assert (fourth.number, fourth.releases) == (4, second.releases)
     # A retry of the same run does not go back another step.
     assert rollback(settings, store, "first back", None) == fourth
-    assert service.client.classify(["가"]).release == A
+    assert client.classify(["가"]).release == A
     with pytest.raises(RefusedError, match=r"the previous deployment, 1, has no release of klue-sts.*the number 1"):
         rollback(settings, store, "second back", None)
     fifth = rollback(settings, store, "to the first", 1)
@@ -104,18 +121,18 @@ def test_two_recipes_roll_back_step_by_step(
         rollback(settings, store, "third back", None)
     sixth = rollback(settings, store, "to the third", 3)
     assert (sixth.number, sixth.releases) == (6, third.releases)
-    assert service.client.classify(["가"]).release == C
+    assert client.classify(["가"]).release == C
     with pytest.raises(RefusedError, match="already"):
         rollback(settings, store, "to the third again", 3)
 
 
 def test_two_recipes_deploying_at_once_both_go_live(
     bentos: None,
-    service: Service,
+    here: InProcess,
     classifier: TinyModel,
     sentence_encoder: TinyModel,
 ) -> None:
-    settings, store = service.settings, open_store(service.settings)
+    settings, store = here.settings, here.store
     releases = [
         classifier.publish(store, "nsmc", key="a" * 16),
         sentence_encoder.publish(store, "klue-sts", key="b" * 16),
@@ -147,9 +164,9 @@ def test_a_bucket_joins_machines_that_share_no_disk(
     token = deploy_token(serving)
     deploying = serving.model_copy(update={"home": tmp_path / "worker", "deploy_token": SecretStr(token)})
     store = open_store(deploying)
-    service = Service(serving, env={"SAEBYEOK_STORE": bucket.uri})
+    service = Service(serving, env={"SAEBYEOK_STORE": bucket.uri, "SAEBYEOK_WORKERS": "1"})
     try:
-        service.wait_live()
+        service.wait_live(workers=1)
         put(deploying, classifier.publish(store, "nsmc", key="a" * 16))
         assert service.client.classify(["가"]).release == A
         put(deploying, other_classifier.publish(store, "nsmc", key="b" * 16))

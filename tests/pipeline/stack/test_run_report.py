@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from pipeline.job import open_store
 from pipeline.settings import Settings
@@ -12,7 +16,7 @@ from pipeline.stack.run_report import ask, example_requests, live_recipes, next_
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
-from tests.support.running_service import Service, eventually
+from tests.support.running_service import Service, serving
 from tests.support.tiny_releases import TinyModel
 
 
@@ -22,18 +26,19 @@ def body_of(line: str) -> dict[str, list[object]]:
     return dict(json.loads(words[words.index("-d") + 1]))
 
 
+@pytest.fixture
+def service(tmp_path: Path, classifier: TinyModel, cross_encoder: TinyModel) -> Iterator[Service]:
+    """Yield a service of one worker with a classifier and a cross-encoder."""
+    with serving(tmp_path / "service", {"SAEBYEOK_WORKERS": "1"}, classifier, cross_encoder) as service:
+        yield service
+
+
 def test_each_endpoint_answers_with_release_examples(
-    service: Service,
-    classifier: TinyModel,
-    cross_encoder: TinyModel,
-    pair_classifier: TinyModel,
-    text_scorer: TinyModel,
+    service: Service, pair_classifier: TinyModel, text_scorer: TinyModel
 ) -> None:
     settings, store = service.settings, open_store(service.settings)
-    reviews = classifier.publish(store, "nsmc", key="a" * 16)
-    pairs = cross_encoder.publish(store, "klue-sts", key="b" * 16)
-    DeploymentLog(store).append({"nsmc": reviews.ref, "klue-sts": pairs.ref}, after=0, run="test", reason="first")
-    eventually("both are served", lambda: [item.deployment for item in service.client.releases().workers] == [1, 1])
+    live = DeploymentLog(store).get(1).releases
+    reviews, pairs = store.open(live["nsmc"]), store.open(live["klue-sts"])
     said = [list(ask(settings, request)) for request in example_requests(store, live_recipes(settings))]
     urls = [shlex.split(lines[0])[2].removeprefix(settings.service_url) for lines in said]
     assert urls == ["/livez", "/readyz", "/classify", "/similarity", "/releases", "/metrics", "/docs.json"]
