@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline.store.artifacts import Store
-from tests.support.shared import build_once
+from tests.support.shared import build_once, shared_directory
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
@@ -106,6 +106,19 @@ def wandb_online(tracking_on: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         yield server
+
+
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Great Expectations' page templates, compiled once for all workers; it compiles 37 of them per validation."""
+    from jinja2 import Environment, FileSystemBytecodeCache
+
+    directory = shared_directory(tmp_path_factory) / "templates"
+    directory.mkdir(exist_ok=True)
+    cached = partial(Environment, bytecode_cache=FileSystemBytecodeCache(str(directory)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("great_expectations.render.view.view.Environment", cached)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from pipeline.store.artifacts import Store
 from tests.support.daily import DAYS, day_of, reviews_of, write_day, write_usual_days
 from tests.support.published import SMALL, Row, reviews
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 WHY = Acceptance(by="kim", why="a campaign began")
 ROWS = 300

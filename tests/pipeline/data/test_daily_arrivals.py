@@ -27,7 +27,7 @@ from tests.support.published import SMALL, Row, reviews, write_reviews
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import make_artifact
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 LEAKED = "rows of the test file"
 Change = Callable[[list[Row]], Sequence[Row | str]]

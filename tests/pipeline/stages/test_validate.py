@@ -26,6 +26,8 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.manifest import file_digest
 from tests.support.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
 
+pytestmark = pytest.mark.usefixtures("compiled_templates")
+
 MakeJob = Callable[..., Job]
 
 
