@@ -56,6 +56,12 @@ class Settings(BaseSettings):
     service_url: str = Field(
         default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="URL of the BentoML service."
     )
+    advertise_url: str = Field(
+        default="",
+        pattern=r"^(https?://.+)?$",
+        description="URL at which the deployer reaches this replica of the service. Empty = SAEBYEOK_SERVICE_URL, with "
+        "the host name if it listens on all addresses.",
+    )
     airflow_url: str = Field(
         default="http://127.0.0.1:8080", pattern=r"^https?://.+", description="URL of Airflow's UI and REST API."
     )
@@ -66,6 +72,18 @@ class Settings(BaseSettings):
         default=180.0,
         gt=0,
         description="Time limit in seconds for all service workers to load a release, and again to switch to it.",
+    )
+    deploy_quorum: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the live replicas of the service that must hold a release at the end of this time. "
+        "1 = all.",
+    )
+    follow_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="Seconds without a successful look at the deployments after which a replica is not ready.",
     )
     alert_webhook: SecretStr | None = Field(
         default=None, description="URL that receives alerts as JSON. Empty = no alerts."
@@ -154,7 +172,7 @@ class Settings(BaseSettings):
         stripped = {name: value.strip() if isinstance(value, str) else value for name, value in values.items()}
         return {name: value for name, value in stripped.items() if value != ""}
 
-    @field_validator("service_url", "airflow_url", mode="after")
+    @field_validator("service_url", "advertise_url", "airflow_url", mode="after")
     @classmethod
     def _has_no_slash_at_its_end(cls, url: str) -> str:
         return url.rstrip("/")

@@ -15,8 +15,10 @@ SAMPLE = "whether the release was trained on the shipped sample data instead of 
 TRUNCATED = "whether the {0} was longer than the model's maximum and its end was cut off"
 UNKNOWN = "share of the {0}'s tokens that are unknown to the model, from 0 to 1; tokens that were cut off do not count"
 
-#: Header that addresses a staged or live release by id or ref.
+#: Header that addresses a live release by id or ref; with the deploy token also a staged one.
 RELEASE_HEADER = "X-Saebyeok-Release"
+#: Header of a request that needs this deployment or a newer one, and of every response of a model: its deployment.
+DEPLOYMENT_HEADER = "X-Saebyeok-Deployment"
 
 # Stop at the first invalid item: a body with a million of them would cause a million errors.
 Texts = Annotated[list[str], FailFast()]
@@ -233,6 +235,7 @@ class WorkerState(BaseModel):
     started: datetime
     heartbeat: datetime
     deployment: int = Field(description="number of the deployment that the worker serves; 0: none yet")
+    newest: int = Field(default=0, description="number of the newest deployment that the worker has read; 0: none yet")
     live: dict[str, str] = Field(description="recipe to the ref of its live release")
     staged: list[str] = Field(description="refs of the staged releases that the worker has loaded")
     problem: str | None = Field(
@@ -283,6 +286,7 @@ class ReleasesResponse(BaseModel):
     """The deployment of the worker that answers, and the state of all live workers."""
 
     store: str | None = Field(description="digest of the store whose deployments are served; null for a Bento")
+    replica: str | None = Field(default=None, description="id of the replica that answers; null for a Bento")
     deployment: int = Field(description="number of the deployment; 0 before the first")
     created: datetime | None
     run: str | None

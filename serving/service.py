@@ -14,8 +14,9 @@ from typing import Any, cast
 import bentoml
 
 from pipeline.errors import SaebyeokError
-from pipeline.job import keep_libraries_home, open_store
+from pipeline.job import keep_libraries_home
 from pipeline.settings import Settings, load_settings
+from pipeline.store.artifacts import Store
 from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
 from serving.api.auth import KeyLimit, api_keys, deploy_token
 from serving.api.bentoml_app import FrontedService, answered, posted
@@ -37,6 +38,7 @@ from serving.api.request_batching import EngineMethod, Sharing
 from serving.deployed.follower import BakedSource, Follower, LogSource
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import (
+    DEPLOYMENT_HEADER,
     RELEASE_HEADER,
     ClassifyRequest,
     ClassifyResponse,
@@ -87,8 +89,10 @@ def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     if BAKED.is_file():
         baked = BakedSource(Deployment.parse(BAKED.read_bytes(), str(BAKED)))
         return Live(Follower(baked, options, metrics.observer), "", keys)
-    source = LogSource(settings, open_store(settings))
-    return Live(Follower(source, options, metrics.observer), deploy_token(settings), keys)
+    # With downloads of its own, which it deletes after their import, while the pipeline may use others.
+    source = LogSource(settings, Store(settings.store_uri, settings.home / "service" / "downloads"))
+    follower = Follower(source, options, metrics.observer, settings.follow_seconds)
+    return Live(follower, deploy_token(settings), keys)
 
 
 def admit(header: str | None) -> None:
@@ -128,16 +132,16 @@ class Saebyeok:
         self._live.follower.close()
         self._sharing.close()
 
-    async def __is_ready__(self) -> bool:
-        """Return whether a deployment is loaded."""
-        return self._live.follower.snapshot.deployment is not None
-
     def readiness(self) -> ReadyResponse:
-        """Return the deployment and the execution provider of each recipe."""
+        """Return the deployment and the execution provider of each recipe.
+
+        Raises ApiError UNAVAILABLE if no deployment is loaded, or if this worker does not follow the deployments.
+        """
+        if reason := self._live.follower.unready():
+            raise ApiError(ErrorType.UNAVAILABLE, reason)
         now = self._live.follower.snapshot
-        number = now.deployment.number if now.deployment else 0
         providers = {recipe: engine.provider for recipe, engine in now.live.items()}
-        return ReadyResponse(deployment=number, providers=providers, follows=self._live.follower.problem is None)
+        return ReadyResponse(deployment=now.number, providers=providers, follows=self._live.follower.problem is None)
 
     def __metrics__(self, text: str) -> str:
         """Return the response of `/metrics`; `text` holds the metrics that BentoML collected from all workers."""
@@ -227,11 +231,15 @@ class Saebyeok:
         return self._live.deploys(ctx.request.headers.get("authorization"))
 
     def _engine(self, need: Need, recipe: str | None, ctx: bentoml.Context) -> Engine:
-        named = ctx.request.headers.get(RELEASE_HEADER)
-        if named is None:
-            return self._live.select(need, recipe)
-        self._live.authorize(ctx.request.headers.get("authorization"))
-        return self._live.addressed(named, need)
+        """Return the engine for a request, whose headers may address a release or ask for a recent deployment."""
+        headers = ctx.request.headers
+        if (wanted := headers.get(DEPLOYMENT_HEADER)) is not None:
+            self._live.check_deployment(wanted)
+        # Read before the engine is chosen: a swap in between only makes the answer newer than the number.
+        ctx.request.state.deployment = self._live.follower.snapshot.number
+        if (named := headers.get(RELEASE_HEADER)) is not None:
+            return self._live.addressed(named, need, headers.get("authorization"))
+        return self._live.select(need, recipe)
 
 
 def _named(engine: Engine) -> dict[str, Any]:

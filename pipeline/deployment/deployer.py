@@ -1,15 +1,15 @@
-"""Deploy a release: stage it, check its golden sentences, record it, wait until all workers serve it, check again."""
+"""Deploy a release: stage it, check its golden sentences, record it, wait until all replicas serve it, check again."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pipeline.deployment.bento import ensure_bento
+from pipeline.deployment.replicas import Look, Replicas, Watch, open_replicas
 from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
 from pipeline.job import keep_libraries_home
 from pipeline.settings import Settings
@@ -18,16 +18,12 @@ from pipeline.store.deployments import Deployment, DeploymentLog, Intent
 from pipeline.store.releases import read_card
 from pipeline.store.verdicts import find_verdict, model_of, record_verdict
 from pipeline.tracking.runs import Subject, recorded
-from serving.api.auth import deploy_token
 from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
-from serving.schemas import WorkerState
+from serving.schemas import ReleasesResponse, WorkerState
 
 log = logging.getLogger(__name__)
-
-#: Seconds between two polls of the workers.
-POLL = 0.1
 
 
 def rollback(
@@ -64,16 +60,16 @@ def rollback(
 
 @dataclass(frozen=True)
 class Deployer:
-    """Switches one machine's service from one deployment to another.
+    """Switches the service, on all its replicas, from one deployment to another.
 
-    `by` is the person who asked for it, None for a scheduled run; `client` is None if no service answers.
+    `by` is the person who asked for it, None for a scheduled run; `replicas` is None if no service answers.
     """
 
     settings: Settings
     store: Store
     run: str
     by: str | None
-    client: ServiceClient | None
+    replicas: Replicas | None
 
     @property
     def records(self) -> DeploymentLog:
@@ -142,29 +138,20 @@ class Deployer:
     @contextmanager
     def _staged(self, releases: Sequence[Artifact]) -> Iterator[None]:
         """Stage the releases and check their golden sentences before the block runs; unstage them afterwards."""
-        if self.client is None:
+        if self.replicas is None:
             for release in releases:
                 engine = Engine(release.path, EngineOptions(device="cpu", threads=1))
                 check_golden(engine.card, engine_answers(engine))
             yield
             return
-        try:
+        with self.replicas.staged([release.ref for release in releases]):
             for release in releases:
-                self.client.stage(release.ref)
-            for release in releases:
-                self._wait(f"load {release.ref}", _has_loaded(release.ref))
-                check_golden(read_card(release), service_answers(self.client, read_card(release), release.ref))
+                self.replicas.wait(f"load {release.ref}", _holds(release))
             yield
-        finally:
-            self._unstage(releases)
 
     def _unstage(self, releases: Sequence[Artifact]) -> None:
-        for release in releases:
-            try:
-                if self.client is not None:
-                    self.client.unstage(release.ref)
-            except SaebyeokError as error:
-                log.warning("%s stays staged: %s", release.ref, error)
+        if self.replicas is not None:
+            self.replicas.unstage([release.ref for release in releases])
 
     def _append(self, recipe: str, ref: str, champion: str | None, reason: str) -> Deployment:
         """Record the next deployment. A simultaneous deployment of another recipe is not a conflict.
@@ -190,13 +177,11 @@ class Deployer:
         return self.records.append(releases, after=after, run=self.run, reason=reason, intent=intent, of=of, by=self.by)
 
     def _verify_live(self, record: Deployment, releases: Sequence[Artifact]) -> None:
-        """Wait until every worker serves `record`, then check the golden sentences through the public routes."""
-        if self.client is None:
+        """Wait until every replica serves `record`, then check the golden sentences through the public routes."""
+        if self.replicas is None:
             log.info("no service answers; it will serve deployment %d when it starts", record.number)
             return
-        self._wait(f"move to deployment {record.number}", lambda worker: worker.deployment >= record.number)
-        for release in releases:
-            check_golden(read_card(release), service_answers(self.client, read_card(release)))
+        self.replicas.wait(f"move to deployment {record.number}", _serves(record.number, releases))
 
     @contextmanager
     def _undone_on_error(self, undo: Callable[[], Deployment | None]) -> Iterator[None]:
@@ -205,13 +190,13 @@ class Deployer:
         except Exception as error:
             log.error("the new deployment failed, undoing it: %s", error)
             record = undo()
-            if record is not None and self.client is not None:
+            if record is not None and self.replicas is not None:
                 number = record.number
                 try:
-                    self._wait(f"move back, to deployment {number}", lambda worker: worker.deployment >= number)
+                    self.replicas.wait(f"move back, to deployment {number}", _serves(number))
                 except SaebyeokError as second:
                     log.warning(
-                        "deployment %d restores the releases, but not every worker serves it yet: %s", number, second
+                        "deployment %d restores the releases, but not every replica serves it yet: %s", number, second
                     )
             raise
 
@@ -248,55 +233,71 @@ class Deployer:
         ensure_bento(self.settings, self.store, record)
         return record
 
-    def _wait(self, what: str, done: Callable[[WorkerState], bool]) -> None:
-        """Wait until every live worker is `done`. Raises ServiceError if that takes over `deploy_seconds`."""
-        if self.client is None:
-            return
-        patience = self.settings.deploy_seconds
-        deadline = time.monotonic() + patience
-        while True:
-            workers = self.client.releases().workers
-            if workers and all(done(worker) for worker in workers):
-                return
-            if time.monotonic() > deadline:
-                late = ", ".join(_named(worker) for worker in workers if not done(worker)) or "all"
-                raise ServiceError(
-                    f"workers {late} of {self.client.url} did not {what} within {patience:g} s; see the service's "
-                    "log, or raise SAEBYEOK_DEPLOY_SECONDS"
-                )
-            time.sleep(POLL)
-
 
 @contextmanager
 def open_deployer(
     settings: Settings, store: Store, run: str, by: str | None, *, require_service: bool
 ) -> Iterator[Deployer]:
-    """Yield a deployer for the service at `settings.service_url`, or for none if no service answers there.
+    """Yield a deployer for the live replicas of the service, or for none if there is none.
 
-    Raises ServiceError if no service answers and `require_service` is set.
+    Raises ServiceError if there is none and `require_service` is set.
     """
-    with ServiceClient(settings.service_url, deploy_token(settings)) as client:
-        live = client.serves(store)
-        if require_service and not live:
+    with open_replicas(settings, store) as replicas:
+        if require_service and replicas is None:
             raise ServiceError(
-                f"no service answers for {store.uri} at {settings.service_url}; start it, or set SAEBYEOK_SERVICE_URL"
+                f"no service answers for {store.uri} at {settings.service_url}, and no replica has a record there; "
+                "start the service, or set SAEBYEOK_SERVICE_URL"
             )
-        yield Deployer(settings, store, run, by, client if live else None)
+        yield Deployer(settings, store, run, by, replicas)
+
+
+def _holds(release: Artifact) -> Watch:
+    """Return a watch that is done once all workers of a replica hold `release` and its golden answers are right."""
+    card, checked = read_card(release), set[str]()
+
+    def watch(client: ServiceClient, found: ReleasesResponse) -> Look:
+        for worker in found.workers:
+            for problem in worker.problems:
+                if problem.release == release.ref:
+                    text = f"worker {worker.pid} cannot load {release.ref} at {client.url}: {problem.message}"
+                    return Look(error=ServiceError(text) if problem.retryable else ArtifactError(text))
+        if late := _late(client.url, found, lambda worker: release.ref in (*worker.staged, *worker.live.values())):
+            return late
+        if client.url not in checked:
+            check_golden(card, service_answers(client, card, release.ref))
+            checked.add(client.url)
+        return Look()
+
+    return watch
+
+
+def _serves(number: int, releases: Sequence[Artifact] = ()) -> Watch:
+    """Return a watch that is done once all workers of a replica serve deployment `number` or a newer one.
+
+    The golden answers of `releases` must then be right, too.
+    """
+    cards, checked = [read_card(release) for release in releases], set[str]()
+
+    def watch(client: ServiceClient, found: ReleasesResponse) -> Look:
+        if late := _late(client.url, found, lambda worker: worker.deployment >= number):
+            return late
+        if client.url not in checked:
+            for card in cards:
+                check_golden(card, service_answers(client, card))
+            checked.add(client.url)
+        return Look()
+
+    return watch
+
+
+def _late(url: str, found: ReleasesResponse, done: Callable[[WorkerState], bool]) -> Look | None:
+    """Return the state of a replica some of whose workers are not `done`; None if all are."""
+    late = [_named(worker) for worker in found.workers if not done(worker)]
+    return Look(late=f"workers {', '.join(late) or 'all'} of {url}") if late or not found.workers else None
 
 
 def _named(worker: WorkerState) -> str:
     return f"{worker.pid} ({worker.problem})" if worker.problem else str(worker.pid)
-
-
-def _has_loaded(ref: str) -> Callable[[WorkerState], bool]:
-    def loaded(worker: WorkerState) -> bool:
-        for problem in worker.problems:
-            if problem.release == ref:
-                text = f"worker {worker.pid} cannot load {ref}: {problem.message}"
-                raise ServiceError(text) if problem.retryable else ArtifactError(text)
-        return ref in worker.staged
-
-    return loaded
 
 
 def _changed(store: Store, target: Deployment, latest: Deployment) -> dict[str, Artifact]:

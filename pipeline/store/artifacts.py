@@ -166,6 +166,10 @@ class Store:
     def sweep(self, ref: str) -> None:
         """Delete the files at `ref` and their local copy, also after an interrupted deletion."""
         self._files.remove(ref, first=MANIFEST)
+        self.forget(ref)
+
+    def forget(self, ref: str) -> None:
+        """Delete the local copy of an artifact that was downloaded from a bucket."""
         shutil.rmtree(self._cache / "artifacts" / ref, ignore_errors=True)
 
     def _open(self, ref: str) -> Artifact | None:
@@ -225,6 +229,18 @@ class Store:
     def create(self, ref: str, content: bytes) -> bool:
         """Create a small file atomically; return False if it already exists."""
         return self._files.create(ref, content)
+
+    def replace(self, ref: str, content: bytes) -> None:
+        """Write a small file atomically, also over an existing one."""
+        self._files.replace(ref, content)
+
+    def age(self, ref: str) -> float | None:
+        """Return the seconds since the file was written, by the store's own clock; None if it does not exist."""
+        return self._files.age(ref)
+
+    def delete(self, ref: str) -> None:
+        """Delete one file if it exists."""
+        self._files.delete(ref)
 
     def draft(self) -> AbstractContextManager[Path]:
         """Return a context manager with a directory to build an artifact in; it is deleted unless published.

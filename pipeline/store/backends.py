@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from botocore.exceptions import ClientError
 from typing_extensions import override
 
-from pipeline.atomic_files import create_file, sync
+from pipeline.atomic_files import create_file, replace_file, sync
 from pipeline.errors import SettingsError, StoreError
 from pipeline.store.store_errors import bucket_errors, store_errors
 
@@ -43,6 +46,18 @@ class Files(ABC):
     @abstractmethod
     def create(self, ref: str, content: bytes) -> bool:
         """Create a small file atomically; return False if it already exists."""
+
+    @abstractmethod
+    def replace(self, ref: str, content: bytes) -> None:
+        """Write a small file atomically, also over an existing one."""
+
+    @abstractmethod
+    def age(self, ref: str) -> float | None:
+        """Return the seconds since the file was written, by the storage's own clock; None if it does not exist."""
+
+    @abstractmethod
+    def delete(self, ref: str) -> None:
+        """Delete one file if it exists."""
 
     @abstractmethod
     def remove(self, ref: str, first: str) -> None:
@@ -93,6 +108,31 @@ class LocalFiles(Files):
         with store_errors(str(path)):
             make_directory(path.parent)
             return create_file(path, content)
+
+    @override
+    def replace(self, ref: str, content: bytes) -> None:
+        path = self.root / ref
+        with store_errors(str(path)):
+            make_directory(path.parent)
+            # Only leases are replaced, which end with the machine, so they need not survive a power loss.
+            replace_file(path, content, durable=False)
+
+    @override
+    def age(self, ref: str) -> float | None:
+        path = self.root / ref
+        with store_errors(str(path)):
+            try:
+                written = path.stat().st_mtime
+                # A file server stamps files by its own clock, which may differ from this machine's.
+                with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".clock.") as now:
+                    return max(0.0, os.fstat(now.fileno()).st_mtime - written)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    @override
+    def delete(self, ref: str) -> None:
+        with store_errors(str(self.root / ref)), suppress(FileNotFoundError, NotADirectoryError):
+            (self.root / ref).unlink()
 
     @override
     def put(self, directory: Path, ref: str, last: str) -> None:
@@ -194,6 +234,29 @@ class BucketFiles(Files):
                     return self.read(ref) == content
                 raise
         return True
+
+    @override
+    def replace(self, ref: str, content: bytes) -> None:
+        path = f"{self._root}/{ref}"
+        with bucket_errors(f"s3://{path}"):
+            self._fs.pipe_file(path, content, timeout=upload_seconds(len(content)))
+
+    @override
+    def age(self, ref: str) -> float | None:
+        _, _, key = f"{self._root}/{ref}".partition("/")
+        with bucket_errors(f"s3://{self._root}/{ref}"):
+            try:
+                head = self._fs.call_s3("head_object", Bucket=self._bucket, Key=key)
+            except FileNotFoundError:
+                self._check_bucket()
+                return None
+        now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float(max(0.0, (now - head["LastModified"]).total_seconds()))
+
+    @override
+    def delete(self, ref: str) -> None:
+        with bucket_errors(f"s3://{self._root}/{ref}"), suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{ref}")
 
     @override
     def put(self, directory: Path, ref: str, last: str) -> None:

@@ -25,6 +25,7 @@ from serving.api.errors import ApiError, parse, unexpected
 from serving.api.middleware import PATHS, SERVER_TIMING_HEADER, Front
 from serving.api.protocol import use_protocol
 from serving.engine.engine import Timing
+from serving.schemas import DEPLOYMENT_HEADER
 
 Inner = TypeVar("Inner")
 
@@ -102,9 +103,14 @@ class Application(ServiceAppFactory):  # type: ignore[misc]
 
 
 async def respond(request: Request, body: bytes) -> Response:
-    """Return a response with this JSON and the request's timing; a long one is compressed if the client accepts it."""
+    """Return a response with this JSON, the request's timing and its deployment.
+
+    A long response is compressed if the client accepts it.
+    """
     timing: Timing | None = getattr(request.state, "timing", None)
     headers = {SERVER_TIMING_HEADER: _timing(timing)} if timing else {}
+    if (number := getattr(request.state, "deployment", None)) is not None:
+        headers[DEPLOYMENT_HEADER] = str(number)
     if len(body) >= LONG:
         headers["Vary"] = "Accept-Encoding"
         if accepts_gzip(request.headers.get("accept-encoding", "")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,9 +25,11 @@ from serving.api.pages import page_routes
 from serving.deployed.follower import Follower
 from serving.deployed.model_store import model_tag
 from serving.engine.engine import Engine
-from serving.schemas import ErrorType, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
+from serving.schemas import DEPLOYMENT_HEADER, ErrorType, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
 
 READS: Mapping[Inputs, str] = {found.inputs: found.reads for found in KINDS.values()}
+#: A deployment's number in a header.
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
@@ -106,16 +109,37 @@ class Live:
             raise ApiError(ErrorType.INVALID_REQUEST, f"several recipes fit; set `recipe` to one of {known}")
         return next(iter(fitting.values()))
 
-    def addressed(self, name: str, need: Need) -> Engine:
-        """Return the engine of a staged or live release by ref or id. Raises ApiError NOT_FOUND or INVALID_REQUEST."""
+    def addressed(self, name: str, need: Need, header: str | None) -> Engine:
+        """Return the engine of a live release by ref or id; with the deploy token in `header` also of a staged one.
+
+        Raises ApiError NOT_FOUND, INVALID_REQUEST, or UNAUTHORIZED for a staged release without the token.
+        """
         snapshot = self.follower.snapshot
         # Staged releases first: two attempts at one key share their id.
-        for ref, engine in [*snapshot.staged.items(), *snapshot.engines().items()]:
-            if name in (ref, engine.card.id):
-                if unmet := need.unmet_by(engine):
-                    raise ApiError(ErrorType.INVALID_REQUEST, f"{name} is {unmet}")
-                return engine
-        raise ApiError(ErrorType.NOT_FOUND, f"release {name} is neither staged nor live in this worker")
+        staged = [engine for ref, engine in snapshot.staged.items() if name in (ref, engine.card.id)]
+        live = [engine for ref, engine in snapshot.live_engines().items() if name in (ref, engine.card.id)]
+        found = [*staged, *live] if self.deploys(header) else live
+        if found:
+            if unmet := need.unmet_by(found[0]):
+                raise ApiError(ErrorType.INVALID_REQUEST, f"{name} is {unmet}")
+            return found[0]
+        if staged:
+            self.authorize(header)
+        served = ", ".join(engine.card.id for engine in snapshot.live.values()) or "nothing"
+        text = f"release {name} is neither staged nor live in this worker; deployment {snapshot.number} serves {served}"
+        raise ApiError(ErrorType.NOT_FOUND, text)
+
+    def check_deployment(self, wanted: str) -> None:
+        """Raise ApiError unless the worker serves deployment number `wanted` or a newer one.
+
+        CONFLICT for an older one, which another replica may have left already; INVALID_REQUEST for no number.
+        """
+        number = self.follower.snapshot.number
+        if not NUMBER.fullmatch(wanted):
+            raise ApiError(ErrorType.INVALID_REQUEST, f"{DEPLOYMENT_HEADER} must be the number of a deployment, from 1")
+        if number < int(wanted):
+            text = f"this replica serves deployment {number}, which is older than {wanted}; try again"
+            raise ApiError(ErrorType.CONFLICT, text, headers={"Retry-After": "1"})
 
     def releases(self) -> ReleasesResponse:
         """Return the current deployment and the state of all workers."""
@@ -123,6 +147,7 @@ class Live:
         deployment = snapshot.deployment
         return ReleasesResponse(
             store=self.follower.source.store,
+            replica=self.follower.source.replica,
             deployment=deployment.number if deployment else 0,
             created=deployment.created if deployment else None,
             run=deployment.run if deployment else None,

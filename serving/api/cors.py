@@ -6,6 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from serving.api.middleware import REQUEST_ID_HEADER, SERVER_TIMING_HEADER
+from serving.schemas import DEPLOYMENT_HEADER, RELEASE_HEADER
 
 
 def with_cors(app: ASGIApp, origins: str) -> ASGIApp:
@@ -20,6 +21,6 @@ def with_cors(app: ASGIApp, origins: str) -> ASGIApp:
         app,
         allow_origins=allowed,
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
-        expose_headers=["Retry-After", SERVER_TIMING_HEADER, REQUEST_ID_HEADER],
+        allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER, RELEASE_HEADER, DEPLOYMENT_HEADER],
+        expose_headers=["Retry-After", SERVER_TIMING_HEADER, REQUEST_ID_HEADER, DEPLOYMENT_HEADER],
     )

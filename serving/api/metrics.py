@@ -94,6 +94,8 @@ class _Served(Collector):
         yield GaugeMetricFamily("saebyeok_workers_moved", "live workers that serve this deployment", moved)
         failing = sum(worker.problem is not None for worker in workers)
         yield GaugeMetricFamily("saebyeok_workers_failing", "live workers that cannot read the deployments", failing)
+        newest = max((worker.newest for worker in workers), default=deployment)
+        yield GaugeMetricFamily("saebyeok_newest_deployment", "newest deployment that a worker has read", newest)
         labels = ("recipe", "release", "provider", "sample")
         info = GaugeMetricFamily("saebyeok_release_info", "1 for each live release", labels=labels)
         for recipe, release in self._releases.recipes.items():

@@ -45,7 +45,6 @@ PATHS = frozenset(
 LOOK_AFTER = 0.05
 #: nginx's status for a client that closed the connection; only the log and the metrics contain it.
 GONE = 499
-NOT_READY = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
 
 #: Starlette's errors for unknown routes, and the text that replaces them.
 UNKNOWN_ROUTES = {
@@ -93,7 +92,7 @@ class Exchange:
 
     async def _reshape(self, started: Message, body: bytes) -> None:
         if not _is_shaped(body):
-            error = _told(started["status"], body, self.scope["path"]).response()
+            error = _told(started["status"], body).response()
             body = bytes(error.body)
             ours = {b"content-length", b"content-type"}
             others = [(name, value) for name, value in started["headers"] if name.lower() not in ours]
@@ -265,10 +264,8 @@ def _is_shaped(body: bytes) -> bool:
     return isinstance(document, dict) and isinstance(document.get("error"), dict)
 
 
-def _told(status: int, body: bytes, path: str) -> ApiError:
+def _told(status: int, body: bytes) -> ApiError:
     """Return the error for a response of BentoML or Starlette, whose body is text, or JSON with `error`."""
-    if path == "/readyz" and status == ErrorType.UNAVAILABLE.status:
-        return ApiError(ErrorType.UNAVAILABLE, NOT_READY)
     try:
         document: Any = json.loads(body)
     except ValueError:

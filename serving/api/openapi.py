@@ -17,6 +17,8 @@ from pipeline.settings import Settings
 from serving.api.compatible.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
 from serving.api.compatible.tei import Info, Parameters, PredictRequest, PredictResponse
 from serving.schemas import (
+    DEPLOYMENT_HEADER,
+    RELEASE_HEADER,
     ClassifyRequest,
     ClassifyResponse,
     EmbedRequest,
@@ -48,7 +50,7 @@ BODY = (
     ErrorType.UNSUPPORTED_MEDIA_TYPE,
     ErrorType.INVALID_REQUEST,
 )
-MODEL = (*KEYED, *BODY, ErrorType.NOT_FOUND, ErrorType.OVERLOADED, ErrorType.UNAVAILABLE)
+MODEL = (*KEYED, *BODY, ErrorType.NOT_FOUND, ErrorType.CONFLICT, ErrorType.OVERLOADED, ErrorType.UNAVAILABLE)
 STAGING = (*KEYED, *BODY, ErrorType.CONFLICT)
 MEANING = {
     ErrorType.MALFORMED: "The body is not JSON, or cannot be decompressed",
@@ -56,7 +58,8 @@ MEANING = {
     ErrorType.NOT_FOUND: "No such recipe or release is deployed",
     ErrorType.METHOD_NOT_ALLOWED: "The route does not support this method",
     ErrorType.TOO_SLOW: "The body did not arrive in time",
-    ErrorType.CONFLICT: "The service runs a Bento, which cannot stage releases",
+    ErrorType.CONFLICT: "The replica serves an older deployment than the request needs, or runs a Bento, which cannot "
+    "stage releases",
     ErrorType.TOO_LARGE: "The body is too large",
     ErrorType.UNSUPPORTED_MEDIA_TYPE: "The headers declare a body that is not JSON, or an unsupported compression",
     ErrorType.INVALID_REQUEST: "The body does not match the schema, or the release does not support the request",
@@ -68,6 +71,22 @@ MEANING = {
 #: Security of routes that need a key if the service has any.
 OPTIONAL: list[dict[str, Any]] = [{}, {"key": []}]
 TEXT = {"type": "string"}
+#: Headers of a request that choose a release or a deployment, and the header of its response.
+PINS = [
+    {
+        "name": RELEASE_HEADER,
+        "in": "header",
+        "schema": TEXT,
+        "description": "id of the live release that must answer, else 404; with the deploy token also a staged one",
+    },
+    {
+        "name": DEPLOYMENT_HEADER,
+        "in": "header",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+        "description": "number of a deployment; a replica that serves an older one answers 409",
+    },
+]
+ANSWERED_BY = {"description": "number of the deployment that answered", "schema": {"type": "integer"}}
 #: Groups of the API docs.
 TAGS = {
     "models": ("/classify", "/similarity", "/score", "/embed"),
@@ -173,7 +192,6 @@ def _paths() -> dict[str, Any]:
 
 
 def _model_paths() -> dict[str, Any]:
-    asks = "`X-Saebyeok-Release` addresses a staged or live release, with the deploy token."
     answers: dict[str, tuple[str, type[BaseModel], type[BaseModel]]] = {
         "/classify": ("Class and probabilities of each text or pair", ClassifyRequest, ClassifyResponse),
         "/similarity": ("The similarity of each pair of sentences", SimilarityRequest, SimilarityResponse),
@@ -185,7 +203,8 @@ def _model_paths() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, (summary, body, answer) in answers.items():
         operation = _operation(path.rpartition("/")[2], summary, answer, MODEL, OPTIONAL, body=body)
-        paths[path] = {"post": operation | {"description": asks}}
+        operation["responses"]["200"]["headers"] = {DEPLOYMENT_HEADER: ANSWERED_BY}
+        paths[path] = {"post": operation | {"parameters": PINS}}
     # Only one of the two lists is allowed; an example generated from the schema would contain both.
     posted = paths["/classify"]["post"]["requestBody"]["content"]["application/json"]
     posted["example"] = {"texts": (ClassifyRequest.model_fields["texts"].examples or [[]])[0]}

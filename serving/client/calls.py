@@ -14,6 +14,8 @@ from pipeline.errors import RefusedError, SaebyeokError, ServiceError
 from pipeline.recipes.kinds.task_kind import Method
 from pipeline.texts import without_password
 from serving.schemas import (
+    DEPLOYMENT_HEADER,
+    RELEASE_HEADER,
     ClassifyResponse,
     EmbedResponse,
     ErrorResponse,
@@ -115,6 +117,12 @@ def releases_call() -> Call[ReleasesResponse]:
     return Call("GET", "/releases", ReleasesResponse)
 
 
+def pin_headers(release: str | None, deployment: int | None) -> dict[str, str]:
+    """Return the headers of a call to a live release, by its id, and to this deployment or a newer one."""
+    wanted = {RELEASE_HEADER: release, DEPLOYMENT_HEADER: deployment}
+    return {name: str(value) for name, value in wanted.items() if value is not None}
+
+
 def _texts(texts: Sequence[str]) -> list[str]:
     # A string is a sequence of strings, too: each character would be taken for a text.
     if isinstance(texts, str):
@@ -150,9 +158,11 @@ class Backoff:
 def _asked_pause(outcome: Outcome) -> float | None:
     """Return the seconds that the service asks to wait (0 if it does not say); None if a retry is useless."""
     if isinstance(outcome, httpx.Response):
-        if outcome.status_code not in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE):
-            return None
         after = outcome.headers.get("Retry-After", "")
+        # Another replica may serve the deployment that a pinned call asks for.
+        behind = outcome.status_code == httpx.codes.CONFLICT and after
+        if outcome.status_code not in (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE) and not behind:
+            return None
         return float(after) if after.isdecimal() else 0.0
     # Retry a lost connection: another worker answers if one dies or restarts. Do not retry a timeout.
     return 0.0 if isinstance(outcome, httpx.NetworkError | httpx.RemoteProtocolError) else None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from copy import copy
 from itertools import count
 from typing import Self
 
@@ -36,6 +37,7 @@ from serving.client.calls import (
     RefusedCallError,
     classify_call,
     embed_call,
+    pin_headers,
     releases_call,
     score_call,
     similarity_call,
@@ -94,6 +96,16 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+    def pinned(self, *, release: str | None = None, deployment: int | None = None) -> Self:
+        """Return a client whose calls use the live release with this id, and this deployment or a newer one.
+
+        A replica that does not serve the release refuses the call (404). One that serves an older deployment is asked
+        again (409). Both clients share their connections; close only the first.
+        """
+        pinned = copy(self)
+        pinned._headers = {**self._headers, **pin_headers(release, deployment)}
+        return pinned
 
     def classify(
         self,
@@ -169,6 +181,16 @@ class AsyncClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+    def pinned(self, *, release: str | None = None, deployment: int | None = None) -> Self:
+        """Return a client whose calls use the live release with this id, and this deployment or a newer one.
+
+        A replica that does not serve the release refuses the call (404). One that serves an older deployment is asked
+        again (409). Both clients share their connections; close only the first.
+        """
+        pinned = copy(self)
+        pinned._headers = {**self._headers, **pin_headers(release, deployment)}
+        return pinned
 
     async def classify(
         self,

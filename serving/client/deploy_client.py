@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 from pydantic import BaseModel
 
-from pipeline.errors import GoldenMismatchError, ServiceError, SettingsError
+from pipeline.errors import GoldenMismatchError, SettingsError
 from pipeline.recipes.kinds.task_kind import Method, Route
 from pipeline.store.artifacts import Store
 from pipeline.store.releases import Card
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class ServiceClient(Client):
-    """Client of one Saebyeok service. Methods raise ServiceError if the service does not answer or fails.
+    """Client of one Saebyeok service. Methods raise NoAnswerError if it does not answer, ServiceError if it fails.
 
     They raise RefusedError if the service refuses a request, and SettingsError for a wrong deploy token.
     """
@@ -104,7 +104,7 @@ class ServiceClient(Client):
         try:
             return super()._ask(call)
         except NoAnswerError as error:
-            raise ServiceError(f"{error}; start the service, or set SAEBYEOK_SERVICE_URL") from error
+            raise NoAnswerError(f"{error}; start the service, or set SAEBYEOK_SERVICE_URL") from error
         except CallError as error:
             if error.status == httpx.codes.UNAUTHORIZED:
                 raise SettingsError(f"{error}; the service was started with another deploy token") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +19,8 @@ from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import Card
 from serving.deployed.model_store import import_release, imported_release, measured_file
+from serving.deployed.outdated_models import delete_outdated_models
+from serving.deployed.registration import Registration
 from serving.deployed.worker_files import StagedList, WorkerFile, live_workers
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.observer import Observer, unobserved
@@ -29,6 +33,7 @@ log = logging.getLogger(__name__)
 POLL_LOCAL, POLL_REMOTE = 0.3, 2.0
 #: Number of polls before a failed release is loaded again.
 LOAD_RETRY_POLLS = 20
+NOT_READY = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,19 @@ class Snapshot:
     live: Mapping[str, Engine] = field(default_factory=dict)
     staged: Mapping[str, Engine] = field(default_factory=dict)
 
+    @property
+    def number(self) -> int:
+        """Return the number of the deployment; 0: none yet."""
+        return self.deployment.number if self.deployment else 0
+
+    def live_engines(self) -> dict[str, Engine]:
+        """Return the engine of each live release, by ref."""
+        refs = self.deployment.releases if self.deployment else {}
+        return {refs[recipe]: engine for recipe, engine in self.live.items()}
+
     def engines(self) -> dict[str, Engine]:
         """Return every loaded engine by the ref of its release."""
-        refs = self.deployment.releases if self.deployment else {}
-        return {**self.staged, **{refs[recipe]: engine for recipe, engine in self.live.items()}}
+        return {**self.staged, **self.live_engines()}
 
 
 class Source(Protocol):
@@ -50,6 +64,7 @@ class Source(Protocol):
 
     poll: float
     store: str | None
+    replica: str | None
     staging: StagedList | None
 
     def latest(self) -> Deployment | None:
@@ -66,6 +81,9 @@ class Source(Protocol):
 
     def workers(self) -> list[WorkerState]:
         """Return the states of the live workers of this machine."""
+
+    def clean(self) -> None:
+        """Delete the releases on this machine that no retained deployment needs."""
 
     def close(self) -> None:
         """Withdraw this worker's state."""
@@ -84,6 +102,8 @@ class LogSource:
         self._log = DeploymentLog(store)
         self._directory = settings.home / "service" / "workers"
         self._file = WorkerFile(self._directory)
+        self._registration = Registration(settings, store)
+        self.replica: str | None = self._registration.id
 
     def latest(self) -> Deployment | None:
         """Return the newest deployment, or None before the first."""
@@ -91,23 +111,34 @@ class LogSource:
 
     def directory(self, ref: str) -> Path:
         """Return the release's directory in this machine's model store."""
-        return import_release(self._store.open(ref), self._settings)
+        directory = import_release(self._store.open(ref), self._settings)
+        # The download, of which the directory is a copy.
+        self._store.forget(ref)
+        return directory
 
     def record(self, ref: str) -> Path:
         """Return a file below HOME."""
         return measured_file(self._settings, ref)
 
     def report(self, state: WorkerState) -> None:
-        """Write this worker's state for the others to read."""
+        """Write this worker's state for the others to read, and renew the replica's record in the store."""
         self._file.write(state)
+        if self._registration.is_mine():
+            self._registration.renew(self.workers())
 
     def workers(self) -> list[WorkerState]:
         """Return the states of all live workers."""
         return live_workers(self._directory)
 
+    def clean(self) -> None:
+        """Delete the releases that neither a retained deployment nor a worker of this machine needs."""
+        if self._registration.is_mine():
+            delete_outdated_models(self._settings, self._store)
+
     def close(self) -> None:
-        """Remove this worker's files."""
+        """Remove this worker's files, and withdraw the replica's record if this worker renews it."""
         self._file.close()
+        self._registration.close()
 
 
 class BakedSource:
@@ -115,6 +146,7 @@ class BakedSource:
 
     poll = 3600.0
     store: str | None = None
+    replica: str | None = None
     staging: StagedList | None = None
 
     def __init__(self, deployment: Deployment) -> None:
@@ -141,6 +173,9 @@ class BakedSource:
         """Return this worker's state only: a Bento's workers share nothing."""
         return [self._state] if self._state else []
 
+    def clean(self) -> None:
+        """Do nothing: a Bento has only the releases that it serves."""
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -149,9 +184,16 @@ class Follower:
     """Keep `snapshot` up to date with `source`, in a background thread."""
 
     def __init__(
-        self, source: Source, options: EngineOptions, observe: Callable[[Card], Observer] = unobserved
+        self,
+        source: Source,
+        options: EngineOptions,
+        observe: Callable[[Card], Observer] = unobserved,
+        follow_seconds: float = math.inf,
     ) -> None:
-        """`options` apply to each engine; `observe` creates its observer."""
+        """`options` apply to each engine; `observe` creates its observer.
+
+        After `follow_seconds` without a successful look at the deployments, the worker is not ready.
+        """
         self.source = source
         self.pid = os.getpid()
         self.snapshot = Snapshot()
@@ -159,6 +201,9 @@ class Follower:
         "Why the last poll failed or its state could not be published; None if it succeeded."
         self._options = options
         self._observe = observe
+        self._follow_seconds = follow_seconds
+        self._newest: Deployment | None = None
+        self._looked = time.monotonic()
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
         self._rests: dict[str, int] = {}
@@ -193,7 +238,7 @@ class Follower:
         reported = self._attempt(lambda: self._report(moved))
         self.problem = moved or reported
         if self._logged and self.problem is None:
-            log.info("polling succeeds again, at deployment %s", self._number)
+            log.info("polling succeeds again, at deployment %s", self.snapshot.number)
             self._logged.clear()
 
     def _attempt(self, action: Callable[[], None]) -> str | None:
@@ -204,16 +249,31 @@ class Follower:
             if type(error) not in self._logged:
                 self._logged.add(type(error))
                 foreseen = isinstance(error, SaebyeokError | OSError)
-                log.warning("still at deployment %s: %s", self._number, error, exc_info=None if foreseen else error)
+                log.warning(
+                    "still at deployment %s: %s", self.snapshot.number, error, exc_info=None if foreseen else error
+                )
             return str(error) or type(error).__name__
         return None
 
-    @property
-    def _number(self) -> int:
-        return self.snapshot.deployment.number if self.snapshot.deployment else 0
+    def unready(self) -> str | None:
+        """Return why this worker should get no requests; None if it should."""
+        if self.snapshot.deployment is None:
+            return NOT_READY
+        newest = self._newest
+        failed = [self._problems.get(ref) for ref in newest.releases.values()] if newest else []
+        if newest and newest.number > self.snapshot.number and any(failed):
+            why = "; ".join(f"{problem.release}: {problem.message}" for problem in failed if problem)
+            return f"deployment {newest.number} cannot be loaded, still at deployment {self.snapshot.number}: {why}"
+        if time.monotonic() - self._looked > self._follow_seconds:
+            return (
+                f"the deployments could not be read for over {self._follow_seconds:g} s, still at deployment "
+                f"{self.snapshot.number}: {self.problem or 'the store does not answer'}"
+            )
+        return None
 
     def _move(self) -> None:
         newest = self.source.latest()
+        self._newest, self._looked = newest, time.monotonic()
         staged = self.source.staging.read() if self.source.staging else []
         engines = self.snapshot.engines()
         wanted = {*staged, *(newest.releases.values() if newest else ())}
@@ -232,9 +292,11 @@ class Follower:
     def _swap(self, after: Snapshot) -> None:
         before, self.snapshot = self.snapshot, after
         if after.deployment != before.deployment:
-            log.info("serving deployment %s: %s", self._number, dict(after.deployment.releases))  # type: ignore[union-attr]
+            log.info("serving deployment %s: %s", self.snapshot.number, dict(after.deployment.releases))  # type: ignore[union-attr]
         if after.staged.keys() != before.staged.keys():
             log.info("staged: %s", ", ".join(after.staged) or "nothing")
+        if (after.deployment, after.staged.keys()) != (before.deployment, before.staged.keys()):
+            self.source.clean()
 
     def _load(self, ref: str) -> Engine | None:
         """Load the engine of `ref`; return None if it fails, or failed within the last `LOAD_RETRY_POLLS` polls."""
@@ -262,7 +324,8 @@ class Follower:
             pid=self.pid,
             started=self._started,
             heartbeat=datetime.now(UTC),
-            deployment=self._number,
+            deployment=self.snapshot.number,
+            newest=self._newest.number if self._newest else 0,
             live=dict(refs),
             staged=list(now.staged),
             problem=problem,

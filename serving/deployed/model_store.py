@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import bentoml
@@ -25,6 +25,8 @@ from pipeline.store.store_errors import full_disk_errors
 log = logging.getLogger(__name__)
 
 _MANIFEST = TypeAdapter(Manifest)
+#: Start of the names of all releases.
+PREFIX = "saebyeok-"
 #: Valid part of a ref; it becomes part of a directory name.
 PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -38,7 +40,7 @@ def model_tag(ref: str) -> str:
     if len(parts) != 4 or parts[0] != "release" or not all(map(PART.fullmatch, parts)):
         raise ArtifactError(f"{ref!r} is not the ref of a release; its form is release/<recipe>/<key>/<attempt>")
     _, recipe, key, attempt = parts
-    return f"saebyeok-{recipe}:{key}-{attempt}".lower()
+    return f"{PREFIX}{recipe}:{key}-{attempt}".lower()
 
 
 def home_models(settings: Settings) -> ModelStore:
@@ -72,10 +74,8 @@ def import_release(release: Artifact, settings: Settings) -> Path:
     Raises ArtifactError if the release in the store does not match its manifest.
     """
     tag = model_tag(release.ref)
-    models = home_models(settings)
     # Workers load concurrently; only one may write a tag.
-    with locked(settings.home / "service" / "import.lock"):
-        remove_damaged(models)
+    with _writing(settings) as models:
         found = _find(tag, models)
         if found is not None:
             try:
@@ -98,20 +98,46 @@ def import_release(release: Artifact, settings: Settings) -> Path:
 
 def measured_file(settings: Settings, ref: str) -> Path:
     """Return the path of the file that records the speed of each file of the release at `ref` on this machine."""
-    return settings.home / "service" / "rates" / f"{model_tag(ref).replace(':', '-')}.json"
+    return _measured_file(settings, model_tag(ref))
+
+
+def _measured_file(settings: Settings, tag: str) -> Path:
+    return settings.home / "service" / "rates" / f"{tag.replace(':', '-')}.json"
 
 
 def forget_models(settings: Settings, refs: Iterable[str]) -> None:
     """Delete the releases at `refs` from this machine's model store, if present."""
+    with _writing(settings) as models:
+        for ref in refs:
+            _delete(settings, models, model_tag(ref))
+
+
+def keep_models(settings: Settings, needed: Callable[[], Iterable[str]]) -> None:
+    """Delete all releases from this machine's model store except those at the refs that `needed` returns."""
+    with _writing(settings) as models:
+        # Asked while no release is imported: a later import is not deleted, an earlier one is known.
+        kept = {model_tag(ref) for ref in needed()}
+        for model in bentoml.models.list(_model_store=models):
+            if model.tag.name.startswith(PREFIX) and str(model.tag) not in kept:
+                log.info("no retained deployment needs %s; deleted", model.tag)
+                _delete(settings, models, str(model.tag))
+
+
+@contextmanager
+def _writing(settings: Settings) -> Iterator[ModelStore]:
+    """Yield this machine's model store, without damaged models and locked against other writers."""
     models = home_models(settings)
     with locked(settings.home / "service" / "import.lock"):
         remove_damaged(models)
-        for ref in refs:
-            with suppress(NotFound):
-                bentoml.models.delete(model_tag(ref), _model_store=models)
-            measured = measured_file(settings, ref)
-            for file in (measured, measured.with_suffix(".lock")):
-                file.unlink(missing_ok=True)
+        yield models
+
+
+def _delete(settings: Settings, models: ModelStore, tag: str) -> None:
+    with suppress(NotFound):
+        bentoml.models.delete(tag, _model_store=models)
+    measured = _measured_file(settings, tag)
+    for file in (measured, measured.with_suffix(".lock")):
+        file.unlink(missing_ok=True)
 
 
 def imported_release(ref: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -12,9 +14,11 @@ from pydantic import TypeAdapter
 from pipeline.atomic_files import locked, read_state, replace_file
 from serving.schemas import WorkerState
 
-#: Maximum number of staged releases. More are left over from crashed deployments; the oldest is dropped.
+#: Maximum number of staged releases; of more, the oldest is dropped.
 MAX_STAGED = 8
-_REFS = TypeAdapter(list[str])
+#: Seconds after which a staged release is unloaded unless it is staged again. A killed deployer does not unstage it.
+STAGED_SECONDS = 600.0
+_DEADLINES = TypeAdapter(list[tuple[str, float]])
 _STATE = TypeAdapter(WorkerState)
 
 
@@ -67,27 +71,39 @@ def _is_held(lock: Path) -> bool:
 
 
 class StagedList:
-    """Refs of the releases that every worker of this machine must keep loaded in addition to the live ones."""
+    """Refs of the releases that every worker of this machine must keep loaded in addition to the live ones.
 
-    def __init__(self, directory: Path) -> None:
-        """`directory` is shared by the workers of one machine."""
+    Each has a deadline on the machine's monotonic clock, which its processes share.
+    """
+
+    def __init__(self, directory: Path, now: Callable[[], float] = time.monotonic) -> None:
+        """`directory` is shared by the workers of one machine; `now` returns the time in seconds."""
         self._path = directory / "staged.json"
         self._lock = directory / "staged.lock"
+        self._now = now
 
     def read(self) -> list[str]:
-        """Return the refs, oldest first."""
-        return read_state(self._path, _REFS) or []
+        """Return the refs whose deadline has not passed, oldest first."""
+        return list(self._deadlines())
 
     def add(self, ref: str) -> list[str]:
-        """Add `ref` and return the new list."""
+        """Add `ref`, or extend its deadline, and return the new list."""
         with locked(self._lock):
-            refs = [*(item for item in self.read() if item != ref), ref][-MAX_STAGED:]
-            replace_file(self._path, _REFS.dump_json(refs))
-            return refs
+            others = {item: until for item, until in self._deadlines().items() if item != ref}
+            return self._write(others | {ref: self._now() + STAGED_SECONDS})
 
     def remove(self, ref: str) -> list[str]:
         """Remove `ref` and return the new list."""
         with locked(self._lock):
-            refs = [item for item in self.read() if item != ref]
-            replace_file(self._path, _REFS.dump_json(refs))
-            return refs
+            return self._write({item: until for item, until in self._deadlines().items() if item != ref})
+
+    def _deadlines(self) -> dict[str, float]:
+        now = self._now()
+        # A later deadline was set before the machine restarted, and with it the clock.
+        found = read_state(self._path, _DEADLINES) or []
+        return {ref: until for ref, until in found if now < until <= now + STAGED_SECONDS}
+
+    def _write(self, deadlines: dict[str, float]) -> list[str]:
+        newest = list(deadlines.items())[-MAX_STAGED:]
+        replace_file(self._path, _DEADLINES.dump_json(newest))
+        return [ref for ref, _ in newest]

@@ -58,7 +58,7 @@ class InProcess:
         self.script: Script = lambda _: None
         self.rewrite: Callable[[bytes], bytes] = bytes
         self.asked: list[str] = []
-        self.followers = [Follower(LogSource(settings, self.store), EngineOptions(threads=1)) for _ in range(2)]
+        self.followers = [Follower(LogSource(self.settings, self.store), EngineOptions(threads=1)) for _ in range(2)]
         self._turns = cycle([_worker(follower, deploy_token(settings)) for follower in self.followers])
         for place, follower in enumerate(self.followers, 1):
             follower.pid = place
@@ -130,7 +130,7 @@ def _worker(follower: Follower, token: str) -> Front:
         return Response()
 
     async def ready(_: Request) -> Response:
-        return Response(to_json(service.readiness()), 200 if await service.__is_ready__() else 503)
+        return Response(to_json(service.readiness()))
 
     async def refuse(_: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)

@@ -197,13 +197,6 @@ async def test_error_of_the_one_shape_is_not_touched(status: int) -> None:
     assert (call.status, call.body, call.answered["content-type"]) == (status, body, "application/problem+json")
 
 
-async def test_failed_readiness_gives_advice() -> None:
-    told = "no deployment is loaded; deploy a release, then try again; GET /releases shows the state of the workers"
-    assert (await ask_front(answering(503, b"x"), path="/readyz")).error == (503, "unavailable", told)
-    assert (await ask_front(answering(503, b"x"), path="/livez")).error == (503, "unavailable", "x")
-    assert (await ask_front(answering(500, b"x"), path="/readyz")).error == (500, "internal", "x")
-
-
 async def test_overload_always_has_retry_after() -> None:
     shaped = b'{"error": {}}'
     for body in (b"x", shaped):

@@ -83,6 +83,7 @@ def test_invalid_ref_is_refused_permanently(client: ServiceClient) -> None:
 
 
 def test_wrong_deploy_token_is_a_matter_of_settings(service: InProcess, release: Artifact) -> None:
+    service.followers[0].source.staging.add(release.ref)  # type: ignore[union-attr]
     with ServiceClient(service.settings.service_url, "wrong") as client:
         for ask in (lambda: client.stage(release.ref), lambda: client.classify(["가"], release=release.ref)):
             with pytest.raises(SettingsError, match="the service was started with another deploy token"):

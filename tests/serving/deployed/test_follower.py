@@ -14,7 +14,7 @@ from pipeline.errors import ArtifactError, SaebyeokError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
-from serving.deployed.follower import LOAD_RETRY_POLLS, Follower, LogSource
+from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
 from serving.engine.engine import EngineOptions
 from serving.schemas import WorkerState
@@ -63,6 +63,73 @@ def test_a_release_that_cannot_be_loaded_changes_nothing(follower: Follower, sto
     follower.step()
     (worker,) = follower.source.workers()
     assert (worker.deployment, worker.problems) == (3, [])
+
+
+def test_readiness_ends_while_the_newest_deployment_cannot_be_loaded(
+    follower: Follower, store: Store, light: TinyModel
+) -> None:
+    assert follower.unready() == NOT_READY
+    good = light.publish(store, "nsmc", key="a" * 16)
+    bad = light.publish(store, "nsmc", key="b" * 16, breaks=True)
+    record(store, {"nsmc": good.ref})
+    assert follower.source.staging is not None
+    follower.source.staging.add(bad.ref)
+    follower.step()
+    assert follower.unready() is None, "a staged release that cannot be loaded concerns no user"
+    record(store, {"nsmc": bad.ref})
+    follower.step()
+    assert f"deployment 2 cannot be loaded, still at deployment 1: {bad.ref}: " in str(follower.unready())
+    record(store, {"nsmc": good.ref})
+    follower.step()
+    assert follower.unready() is None
+
+
+def test_readiness_ends_after_a_time_without_the_deployments(
+    settings: Settings, store: Store, light: TinyModel
+) -> None:
+    follower = Follower(Failing(settings, store), EngineOptions(threads=1), follow_seconds=60.0)
+    record(store, {"nsmc": light.publish(store, "nsmc", key="a" * 16).ref})
+    follower.step()
+    assert isinstance(follower.source, Failing)
+    follower.source.error = StoreError("the bucket is away")
+    follower.step()
+    assert follower.unready() is None
+    follower._looked -= 61
+    assert follower.unready() == (
+        "the deployments could not be read for over 60 s, still at deployment 1: the bucket is away"
+    )
+    follower.source.error = None
+    follower.step()
+    assert follower.unready() is None
+    follower.close()
+
+
+def test_releases_that_no_retained_deployment_names_are_deleted(
+    settings: Settings, store: Store, light: TinyModel
+) -> None:
+    settings = settings.model_copy(update={"keep_deployments": 2})
+    follower = Follower(LogSource(settings, store), EngineOptions(threads=1))
+    releases = [light.publish(store, "nsmc", key=letter * 16) for letter in "abcde"]
+    assert follower.source.staging is not None
+    for release in releases[:4]:
+        record(store, {"nsmc": release.ref})
+        follower.step()
+    follower.source.staging.add(releases[4].ref)
+    follower.step()
+    assert imported(settings) == {model_tag(release.ref) for release in releases[2:]}
+    follower.source.staging.remove(releases[4].ref)
+    # One more poll, because the worker's state still lists it as loaded in the first.
+    follower.step()
+    record(store, {"nsmc": releases[3].ref})
+    follower.step()
+    assert imported(settings) == {model_tag(releases[3].ref)}
+    follower.close()
+
+
+def imported(settings: Settings) -> set[str]:
+    """Return the tags of the releases in the machine's model store."""
+    models = settings.home / "bentoml" / "models"
+    return {f"{path.parent.name}:{path.name}" for path in models.glob("*/*") if path.is_dir()}
 
 
 def test_record_of_a_newer_version_is_named_and_not_followed(

@@ -43,10 +43,12 @@ class Memory:
 
     poll: float = 0.001
     store: str | None = None
+    replica: str | None = None
     staging: Any = field(default_factory=Staged)
     deployment: Deployment | None = None
     reports: list[WorkerState] = field(default_factory=list)
     closed: int = 0
+    cleaned: int = 0
 
     def latest(self) -> Deployment | None:
         return self.deployment
@@ -62,6 +64,9 @@ class Memory:
 
     def workers(self) -> list[WorkerState]:
         return self.reports[-1:]
+
+    def clean(self) -> None:
+        self.cleaned += 1
 
     def close(self) -> None:
         self.closed += 1

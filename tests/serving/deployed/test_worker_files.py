@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.atomic_files import locked
 from pipeline.config_file import ROOT
-from serving.deployed.worker_files import MAX_STAGED, StagedList, WorkerFile, live_workers
+from serving.deployed.worker_files import MAX_STAGED, STAGED_SECONDS, StagedList, WorkerFile, live_workers
 from serving.schemas import WorkerState
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
@@ -86,6 +86,22 @@ def test_staged_list_is_unique_and_drops_the_oldest(tmp_path: Path) -> None:
     # It is already in the full list, so no other entry is dropped.
     assert staged.read() == [*(str(number) for number in range(1, 8)), "0"]
     assert staged.add("new") == [*(str(number) for number in range(2, 8)), "0", "new"]
+
+
+def test_staged_release_ends_at_its_deadline_unless_staged_again(tmp_path: Path) -> None:
+    clock = [100.0]
+    staged = StagedList(tmp_path, lambda: clock[0])
+    staged.add("a")
+    clock[0] += STAGED_SECONDS - 1
+    assert staged.add("b") == ["a", "b"]
+    assert staged.add("a") == ["b", "a"]
+    clock[0] += STAGED_SECONDS - 1
+    assert staged.read() == ["b", "a"]
+    clock[0] += 1
+    assert (staged.read(), staged.add("c")) == ([], ["c"])
+    # The machine has restarted, and its clock with it.
+    clock[0] = 5.0
+    assert staged.read() == []
 
 
 @each_damage
