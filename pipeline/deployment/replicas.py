@@ -44,7 +44,7 @@ Watch = Callable[[ServiceClient, ReleasesResponse], Look]
 
 
 @dataclass
-class Member:
+class StagingReplica:
     """A replica in a deployment. Without a record in the store, it is the only service, at its URL."""
 
     client: ServiceClient
@@ -90,20 +90,20 @@ class Replicas:
         """`single` reaches a service that has no record in the store; `clients` closes the clients of the others."""
         self._settings = settings
         self._registry = ReplicaRegistry(store)
-        self._single = [Member(single)] if single else []
+        self._single = [StagingReplica(single)] if single else []
         self._clients = clients
-        self._known: dict[tuple[str, str], Member] = {}
+        self._known: dict[tuple[str, str], StagingReplica] = {}
         self._wanted: tuple[str, ...] = ()
 
-    def members(self) -> list[Member]:
+    def members(self) -> list[StagingReplica]:
         """Return the replicas that have a record, or the single service if none has."""
         return [self._member(replica) for replica in self._registry.list()] or self._single
 
-    def _member(self, replica: Replica) -> Member:
+    def _member(self, replica: Replica) -> StagingReplica:
         place = replica.id, replica.url
         if place not in self._known:
             client = ServiceClient(replica.url, deploy_token(self._settings))
-            self._known[place] = Member(self._clients.enter_context(client))
+            self._known[place] = StagingReplica(self._clients.enter_context(client))
         self._known[place].replica = replica
         return self._known[place]
 
@@ -160,7 +160,7 @@ class Replicas:
             looks = list(pool.map(lambda member: self._look(member, watch), members))
         return {str(member): look for member, look in zip(members, looks, strict=True) if look}
 
-    def _look(self, member: Member, watch: Watch) -> Look | None:
+    def _look(self, member: StagingReplica, watch: Watch) -> Look | None:
         """Return the state of a replica, None if it is dead."""
         try:
             member.stage(self._wanted)
@@ -170,7 +170,7 @@ class Replicas:
         except SaebyeokError as error:
             return Look(error=error)
 
-    def _is_alive(self, member: Member) -> bool:
+    def _is_alive(self, member: StagingReplica) -> bool:
         """Return whether to wait for a replica that does not answer; the record of a dead one is deleted."""
         replica = member.replica
         if replica is None or self._registry.is_alive(replica):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from pipeline.store.formats import Record
 
 #: Numeric precision of an exported file.
 Precision = Literal["int8", "fp16", "fp32"]
+#: Function from sentences (or pairs) to rows of numbers: class probabilities, or one score.
+Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]
 
 
 class Variant(BaseModel):

@@ -12,10 +12,9 @@ from pydantic import BaseModel
 from pipeline.errors import GoldenMismatchError, SettingsError
 from pipeline.recipes.kinds.task_kind import Method, Route
 from pipeline.store.artifacts import Store
-from pipeline.store.releases import Card
+from pipeline.store.releases import Ask, Card
 from serving.client.calls import Call, CallError, Model, NoAnswerError, classify_call, score_call, similarity_call
 from serving.client.client import TIMEOUT, Client
-from serving.engine.golden import Ask
 from serving.schemas import (
     RELEASE_HEADER,
     ClassifyResponse,

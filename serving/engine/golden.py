@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pipeline.errors import GoldenMismatchError
-from pipeline.store.releases import Card
+from pipeline.store.releases import Ask, Card
 from serving.engine.engine import Engine
-
-#: Function from sentences (or pairs) to rows of numbers: class probabilities, or one score.
-Ask = Callable[[Sequence[tuple[str, ...]]], list[list[float]]]
 
 
 def check_golden(card: Card, ask: Ask) -> None:

@@ -42,14 +42,17 @@ def test_page_of_an_allowed_origin_may_ask() -> None:
         # Errors too, which a page could otherwise not tell from a lost connection.
         answer = client(ORIGINS).post("/classify", headers={"Origin": origin})
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (500, origin)
-        assert answer.headers["access-control-expose-headers"] == "Retry-After, Server-Timing, X-Request-Id"
+        assert answer.headers["access-control-expose-headers"] == (
+            "Retry-After, Server-Timing, X-Request-Id, X-Saebyeok-Deployment"
+        )
         assert answer.headers["x-request-id"]
     assert preflight("*", "https://any.example") == 200
+    assert preflight(ORIGINS, "https://app.example", "x-saebyeok-release, x-saebyeok-deployment") == 200
 
 
 def test_page_of_another_origin_may_not() -> None:
     assert preflight(ORIGINS, "https://app.example.attacker.example") == 400
-    assert preflight(ORIGINS, "https://app.example", "x-saebyeok-release") == 400
+    assert preflight(ORIGINS, "https://app.example", "x-other") == 400
     answer = client(ORIGINS).post("/classify", headers={"Origin": "https://other.example"})
     assert "access-control-allow-origin" not in answer.headers
     # Without the setting, a preflight is a request with a wrong method.
