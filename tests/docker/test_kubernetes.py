@@ -166,9 +166,21 @@ def test_service_is_selected_by_what_protects_and_scales_it() -> None:
     assert named("HorizontalPodAutoscaler")["saebyeok-service"]["scaleTargetRef"]["name"] in named("Deployment")
 
 
-def test_first_deployment_reaches_unready_service() -> None:
+def test_pods_of_the_service_are_replicas_with_addresses_of_their_own() -> None:
+    (container,) = named("Deployment")["saebyeok-service"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item for item in container["env"]}
+    (port,) = (item["containerPort"] for item in container["ports"])
+    assert environment["SAEBYEOK_ADVERTISE_URL"]["value"] == f"http://$(POD_IP):{port}"
+    assert environment["POD_IP"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    # Kubernetes replaces $(NAME) only by variables that come before.
+    assert list(environment).index("POD_IP") < list(environment).index("SAEBYEOK_ADVERTISE_URL")
+    scaling = named("HorizontalPodAutoscaler")["saebyeok-service"]
+    assert 1 < scaling["minReplicas"] < scaling["maxReplicas"]
+    # With a number here, each `kubectl apply` would undo the autoscaler's.
+    assert "replicas" not in named("Deployment")["saebyeok-service"]
+
+
+def test_workers_know_the_address_of_the_service() -> None:
     url = next(item["value"] for item in VALUES["env"] if item["name"] == "SAEBYEOK_SERVICE_URL")
-    services = named("Service")
     name, port = re.fullmatch(r"http://([a-z-]+):(\d+)", url).groups()  # type: ignore[union-attr]
-    assert services[name]["publishNotReadyAddresses"] is True
-    assert services[name]["ports"][0]["port"] == int(port)
+    assert named("Service")[name]["ports"][0]["port"] == int(port)
