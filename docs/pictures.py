@@ -1,10 +1,12 @@
 """Take the screenshots of the documentation from a running stack, with a real browser.
 
-After `make up`, run `.venv/bin/python docs/pictures.py`. The pictures are written to docs/pictures/.
+After `make up`, run `.venv/bin/python docs/pictures.py`. The pictures are written to docs/pictures/. `night.png` shows
+the others side by side: a night from the trigger to the endpoint.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import sys
@@ -22,6 +24,21 @@ PICTURES = Path(__file__).parent / "pictures"
 WIDE, TALL = ViewportSize(width=1500, height=800), ViewportSize(width=1200, height=1500)
 #: Milliseconds until animations end: graphs are laid out and faded in after the page has loaded.
 REST = 2500
+#: Pictures of the strip, in the order of a night, with their captions.
+NIGHT = {
+    "form": "A person triggers a run",
+    "graph": "The tasks of each recipe",
+    "data-docs": "The data pass their rules",
+    "report": "The model passes its gates",
+    "service": "The release is live",
+}
+STRIP = """<style>
+  body { display: flex; gap: 14px; margin: 14px; font: 15px sans-serif; background: #fff }
+  figure { flex: 1; margin: 0; min-width: 0 }
+  div { height: 330px; overflow: hidden; border: 1px solid #bbb }
+  img { width: 100% }
+  figcaption { padding-top: 6px; text-align: center }
+</style>"""
 
 
 def sign_in(page: Page, settings: Settings) -> None:
@@ -80,6 +97,22 @@ def service(page: Page, settings: Settings) -> None:
     keep(page, "service")
 
 
+def strip(page: Page) -> None:
+    """Compose the pictures of a night into one strip."""
+    frames = [
+        f'<figure><div><img src="{_data_url(PICTURES / f"{name}.png")}"></div>'
+        f"<figcaption>{n}. {caption}</figcaption></figure>"
+        for n, (name, caption) in enumerate(NIGHT.items(), 1)
+    ]
+    page.set_viewport_size({"width": 1700, "height": 400})
+    page.set_content(STRIP + "".join(frames))
+    keep(page, "night")
+
+
+def _data_url(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
 def main() -> int:
     """Take all pictures. Return the exit status. Raises SaebyeokError if no run has succeeded yet."""
     settings = load_settings()
@@ -98,6 +131,7 @@ def main() -> int:
         form(page, settings)
         artifacts(page, settings, api, run, "nsmc")
         service(page, settings)
+        strip(page)
         browser.close()
     return 0
 

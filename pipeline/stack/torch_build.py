@@ -55,7 +55,7 @@ def choose_torch(
             return TorchBuild("torch: the CPU build, because this machine has no GPU", 0, ["-c", file], variables)
     return TorchBuild(
         f"torch: no CPU build of {version} for this Python is within reach, so the CUDA build is installed: "
-        "2.5 GB more to download, 4 GB more on disk. It works on CPUs. README, Installation: ways to a CPU build.",
+        "2.5 GB more to download, 4 GB more on disk. It works on CPUs. docs/how-to/install.md: ways to a CPU build.",
         CUDA_BYTES,
     )
 
