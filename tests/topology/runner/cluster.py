@@ -33,8 +33,8 @@ HOSTS: Mapping[str, tuple[int, tuple[str, ...], tuple[str, ...]]] = {
     "service-2": (5, ("compose.service.yaml",), ()),
     "service-3": (6, ("compose.service.yaml",), ()),
 }
-#: Addresses by the names in hosts files.
-NAMES = {f"{name}.internal": address_of(number) for name, (number, _, _) in HOSTS.items()} | {"s3.internal": S3}
+#: Addresses by the names in hosts files. In a name with a dot, moto takes the first part for a bucket.
+NAMES = {f"{name}.internal": address_of(number) for name, (number, _, _) in HOSTS.items()} | {"s3": S3}
 S3_PORT, BALANCER_PORT = 9000, 8000
 BUCKET = "topology"
 REPLICAS = tuple(name for name in HOSTS if name.startswith("service-"))
@@ -131,7 +131,7 @@ def _variables(host: str) -> dict[str, str]:
     """Return docker/.env of a host, without the secrets."""
     return {
         **CREDENTIALS,
-        "AWS_ENDPOINT_URL": f"http://s3.internal:{S3_PORT}",
+        "AWS_ENDPOINT_URL": f"http://s3:{S3_PORT}",
         "SAEBYEOK_STORE": f"s3://{BUCKET}/{Bucket.prefix}",
         "SAEBYEOK_SERVICE_URL": "http://service-1.internal:3000",
         "SAEBYEOK_WORKERS": "1",

@@ -187,11 +187,13 @@ def address_of(number: int) -> str:
     return f"10.99.{number}.1"
 
 
-def eventually(what: str, done: Callable[[], object], limit: float, report: Callable[[], str] = str) -> float:
-    """Wait until `done()` is true and return the seconds; TimeoutError after `limit` seconds."""
+def eventually(
+    what: str, done: Callable[[], object], limit: float, report: Callable[[], str] = str, pause: float = 0.2
+) -> float:
+    """Wait until `done()` is true and return the seconds; TimeoutError after `limit` seconds. `pause` is in seconds."""
     begun = time.monotonic()
     while not done():
         if time.monotonic() - begun > limit:
             raise TimeoutError(f"never happened in {limit:.0f} s: {what}\n{report()}")
-        time.sleep(0.2)
+        time.sleep(pause)
     return time.monotonic() - begun

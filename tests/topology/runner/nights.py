@@ -13,18 +13,20 @@ DAG = "nightly_retrain"
 CONF = {"recipes": ["nsmc"], "epochs": 1}
 #: Seconds for a run; generous, because the machine may be busy.
 RUN_SECONDS = 1800.0
+#: Seconds between questions to the API, each of which takes a part of a second of its CPU time.
+PAUSE = 3.0
 STARTED = ("running", "success", "failed", "up_for_retry")
 
 
 def begin(airflow: AirflowApi, **conf: object) -> str:
     """Trigger a run and return its id; `conf` are further values of the form."""
-    eventually("the DAG is read", lambda: airflow.has_dag(DAG), 300)
+    eventually("the DAG is read", lambda: airflow.has_dag(DAG), 300, pause=PAUSE)
     return airflow.trigger(DAG, CONF | conf, "topology")
 
 
 def wait_for_task(airflow: AirflowApi, run: str, task: str) -> None:
     """Wait until the task of recipe `nsmc` has started."""
-    eventually(f"{task} runs", lambda: state_of(airflow, run, task) in STARTED, RUN_SECONDS)
+    eventually(f"{task} runs", lambda: state_of(airflow, run, task) in STARTED, RUN_SECONDS, pause=PAUSE)
 
 
 def state_of(airflow: AirflowApi, run: str, task: str) -> str | None:
@@ -47,6 +49,6 @@ def ended(airflow: AirflowApi, run: str) -> bool:
 
 def wait_for_run(airflow: AirflowApi, run: str) -> float:
     """Wait for the end of a run and return the seconds; AssertionError if it failed."""
-    took = eventually(f"{run} ends", lambda: ended(airflow, run), RUN_SECONDS)
+    took = eventually(f"{run} ends", lambda: ended(airflow, run), RUN_SECONDS, pause=PAUSE)
     assert airflow.run_state(DAG, run) == "success", airflow.tasks(DAG, run)
     return took
