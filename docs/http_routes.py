@@ -61,36 +61,44 @@ def _fields(schema: dict[str, Any]) -> str:
 
 
 def _answer_fields(schema: dict[str, Any]) -> str:
-    """Return the fields of a response, and those of the objects in its lists."""
+    """Return the fields of a response, and those of the objects in it."""
     if "properties" not in schema:
-        return f"{_type(schema)}"
+        return "\n\n".join([_type(schema), *_inside("the list", schema)])
     fields = schema["properties"].items()
     rows = [(f"`{name}`", _type(item), item.get("description", "")) for name, item in fields]
     parts = [table(("Field", "Type", "Meaning"), rows).strip()]
-    for name, item in fields:
-        inside = _resolved(item.get("items", {}))
-        if "properties" in inside:
-            parts += [f"An item of `{name}`:", _answer_fields(inside)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *(part for name, item in fields for part in _inside(f"`{name}`", item))])
+
+
+def _inside(place: str, schema: dict[str, Any]) -> list[str]:
+    """Return a title and the fields of the objects in a list, or by name in an object; empty if it has none."""
+    while inner := schema.get("items") or next(iter(schema.get("anyOf", [])), None):
+        schema = _resolved(inner)
+    values = schema.get("additionalProperties")
+    found = _resolved(values) if isinstance(values, dict) else schema
+    return [f"An item of {place}:", _answer_fields(found)] if "properties" in found else []
 
 
 def _default(item: dict[str, Any]) -> str:
     return f"`{json.dumps(item['default'])}`" if "default" in item else ""
 
 
-def _type(schema: dict[str, Any]) -> str:
+def _type(schema: dict[str, Any], *, bounds: bool = True) -> str:
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(map(_type, options)))
+        # Many forms are easier to compare without their bounds.
+        few = bounds and len(options) <= 2
+        return " or ".join(dict.fromkeys(_type(option, bounds=few) for option in options))
     if name := schema.get("$ref", "").rpartition("/")[2]:
         found = DOCUMENT["components"]["schemas"][name]
         return _type(found) if "properties" not in found else "object"
     if "enum" in schema:
         return " or ".join(json.dumps(value) for value in schema["enum"])
     if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}{_bound(schema, 'maxItems', 'items')}"
+        size = _bound(schema, "maxItems", "items") if bounds else ""
+        return f"list{size} of {_type(schema.get('items', {}), bounds=bounds)}"
     if isinstance(schema.get("additionalProperties"), dict):
-        return f"object of {_type(schema['additionalProperties'])}"
-    return f"{schema.get('type', 'any')}{_bound(schema, 'maxLength', 'characters')}"
+        return f"object of {_type(schema['additionalProperties'], bounds=bounds)}"
+    return f"{schema.get('type', 'any')}{_bound(schema, 'maxLength', 'characters') if bounds else ''}"
 
 
 def _bound(schema: dict[str, Any], name: str, unit: str) -> str:
