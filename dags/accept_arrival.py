@@ -19,7 +19,7 @@ from airflow.sdk import Param, dag, get_current_context, task
 from approval import HOURS
 from pipeline.errors import ConflictError
 from pipeline.job import Job, open_job
-from wiring import TASK_DEFAULTS, airflow_errors, recipe_paths, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, note, recipe_paths, task_settings
 
 RECIPES = list(recipe_paths())
 
@@ -63,7 +63,9 @@ def accept(shown: dict[str, str], answer: dict[str, Any]) -> str:
     if day.file.digest != shown["sha256"]:
         raise ConflictError(f"{day.file.name} has changed since its figures were shown; trigger the DAG again")
     given = Acceptance(by=answer["responded_by_user"]["name"], why=params["why"])
-    return accept_day(job, day, given).ref
+    ref = accept_day(job, day, given).ref
+    note(f"{day.file.name} is used from the next run on, by {given.by}: {given.why}")
+    return ref
 
 
 @dag(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param
 
+from pipeline.alerts import alert
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.verdicts import find_verdict, model_of, record_silence, record_verdict
-from wiring import ReportLink, alert, artifact_url, required_actions_url, task_job, with_host
+from wiring import note, report_url, required_actions_url, task_job, with_host
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 #: Hours within which a person must answer. Other runs do not wait for the answer.
 HOURS = 12
+#: Field of the answer's form for the person's words. Airflow takes `params` only where a task is created.
+WHY = "why"
+ANSWER_PARAMS = {WHY: Param("", type="string", title="Reason", description="Recorded with the answer.")}
 
 
 class Approval(ApprovalOperator):
@@ -57,7 +62,7 @@ class Approval(ApprovalOperator):
         if decision.is_champion:
             self.log.info("no approval needed: the model is the champion already")
             return None
-        report = with_host(artifact_url(self.decided, ReportLink.file))
+        report = report_url(self.decided)
         self.body = approval_text(decision, report)
         self._record_question(context, report)
         return super().execute(context)
@@ -86,21 +91,24 @@ class Approval(ApprovalOperator):
         # without an error always has an answer. Without a record `deploy` refuses the model: marking this task as
         # successful is no approval.
         if answer := event.get("chosen_options"):
-            self._record_answer(context, event["responded_by_user"], approved=answer == [self.APPROVE])
+            why = str((event["params_input"] or {}).get(WHY, "")).strip()
+            self._record_answer(context, event["responded_by_user"], why, approved=answer == [self.APPROVE])
         return super().execute_complete(context, event)
 
-    def _record_answer(self, context: Context, user: dict[str, Any] | None, *, approved: bool) -> None:
+    def _record_answer(self, context: Context, user: dict[str, Any] | None, why: str, *, approved: bool) -> None:
         store, run = task_job(self.recipe).store, context["run_id"]
         model = model_of(store.open(self.decided))
         if user:
-            verdict = record_verdict(
-                model, "approved" if approved else "rejected", by=user["name"], run=run, decided=self.decided
-            )
+            answer: Literal["approved", "rejected"] = "approved" if approved else "rejected"
+            verdict = record_verdict(model, answer, by=user["name"], run=run, decided=self.decided, why=why)
         else:
             verdict = record_silence(model, run, f"nobody answered within {HOURS} hours", self.decided)
+        note(f"{self.recipe}: {verdict}")
         if verdict.bars:
+            report = report_url(self.decided)
             text = f"{self.recipe}: the new model is not deployed, the current model stays live: {verdict}."
-            alert("rejected", text, {"recipe": self.recipe, "run": run})
+            facts = {"recipe": self.recipe, "run": run, "report": report}
+            alert("rejected", f"{text} Report: {report}", facts)
 
 
 def approval_text(decision: Decision, report: str) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from wiring import TASK_DEFAULTS, airflow_errors, asker, recipe_paths, task_settings
+from wiring import TASK_DEFAULTS, airflow_errors, asker, note, recipe_paths, task_settings
 
 HOLD, RELEASE = "hold", "release"
 RECIPES = list(recipe_paths())
@@ -28,6 +28,7 @@ def hold() -> str:
     params = context["params"]
     held = params["action"] == HOLD
     record = change_hold(open_store(settings), params["recipe"], held=held, by=asker(context), why=params["why"])
+    note(str(record))
     return str(record)
 
 

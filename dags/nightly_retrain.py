@@ -10,6 +10,7 @@ unless `force` is on.
 - *Retries:* A task is retried only after a temporary error: store, hub or service unreachable, worker killed.
   An invalid file or a diverged training fails at once, with a message that says what to do.
 - *Links:* `validate` links to the data docs, `decide` to the report, `export` to the report with parity and latency.
+- *Notes:* At its end, a run gets a note with the outcome of each recipe, such as "nsmc refused: ...".
 - *Assets:* `saebyeok://champion/<recipe>` is updated when another model goes live; other DAGs can be scheduled on it.
 """
 
@@ -20,9 +21,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task, task_group
-from airflow.sdk.exceptions import AirflowFailException
 
-from approval import HOURS, Approval
+from approval import ANSWER_PARAMS, HOURS, Approval
+from pipeline.alerts import alert, alert_deployment
 from pipeline.errors import AbsentDataError, RecipeError, RejectedDataError
 from pipeline.job import OVERRIDES
 from pipeline.recipes.files import read_toml
@@ -31,20 +32,24 @@ from pipeline.recipes.strict_model import Strict
 from pipeline.settings import load_settings
 from pipeline.stages.running import run_deploy
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE
-from pipeline.store.decisions import read_decision
+from pipeline.store.artifacts import Artifact
+from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.verdicts import find_bar, find_hold, find_waiver
+from pipeline.store.gone_arrivals import gone_sentence, newly_gone
+from pipeline.store.verdicts import asked_before, find_bar, find_hold, find_waiver
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
     ReportLink,
     airflow_errors,
-    alert,
     artifact_url,
     champion_asset,
+    failure,
     make,
     make_told,
+    note,
     recipe_paths,
+    report_url,
     scheduled,
     skip,
     task_job,
@@ -166,24 +171,30 @@ def validate(recipe: str) -> str:
     unknown = sorted(set(params) - set(PARAMS))
     if unknown:
         # The form cannot send these, but the REST API accepts any name.
-        raise AirflowFailException(f"unknown parameter: {', '.join(unknown)}; known: {', '.join(PARAMS)}")
+        raise failure(f"unknown parameter: {', '.join(unknown)}; known: {', '.join(PARAMS)}")
     if recipe not in params["recipes"]:
-        raise skip(f"{recipe} is not among the chosen recipes: {', '.join(params['recipes'])}")
+        raise skip(recipe, f"not among the chosen recipes: {', '.join(params['recipes'])}")
     job = task_job(recipe)
     try:
-        return make_told(job, VALIDATE)
+        ref = make_told(job, VALIDATE)
     except AbsentDataError as error:
         # The data of a recipe with a live model have disappeared, which is a failure.
         if DeploymentLog(job.store).champion(recipe):
             raise
-        raise skip(str(error)) from error
+        raise skip(recipe, str(error)) from error
     except RejectedDataError as error:
         # A rejection is when the reader needs the data docs most.
         get_current_context()["ti"].xcom_push(DataDocsLink.xcom_ref, error.ref)
         if error.run == job.run:
             raise
         # Do not send the same alert every night.
-        raise skip(f"the data are the same as in run {error.run}, which failed at this task: {error}") from error
+        reason = f"the data are the same as in run {error.run}, which failed at this task: {error}"
+        raise skip(recipe, reason) from error
+    if gone := newly_gone(job.store.open(ref), job.run):
+        docs = with_host(artifact_url(ref, DataDocsLink.file))
+        facts = {"recipe": recipe, "run": job.run, "dates": gone, "data_docs": docs}
+        alert("arrivals_gone", f"{recipe}: {gone_sentence(gone)}. Data docs: {docs}", facts)
+    return ref
 
 
 @task
@@ -223,7 +234,7 @@ def decide(recipe: str, evaluated: str) -> str:
     *Report* shows the metrics, the plots and the reason.
     """
     ref = make_told(task_job(recipe), DECIDE, evaluated)
-    log.info("report: %s", with_host(artifact_url(ref, ReportLink.file)))
+    log.info("report: %s", report_url(ref))
     return ref
 
 
@@ -245,17 +256,28 @@ def gate(recipe: str, decided: str) -> bool:
     promotable = decision.promote or find_waiver(artifact, decision) is not None or (asks and decision.needs_person)
     if not promotable and artifact.manifest.run != job.run:
         # Do not send the same alert every night.
-        raise skip(f"nothing changed since run {artifact.manifest.run}, which ended with: {decision.reason}")
+        raise skip(recipe, f"nothing changed since run {artifact.manifest.run}, which ended with: {decision.reason}")
     if promotable and (hold := find_hold(job.store, recipe)):
-        raise skip(f"{hold}. To resume, run the DAG `hold`, or `saebyeok release {recipe}`")
+        raise skip(recipe, f"{hold}. To resume, run the DAG `hold`, or `saebyeok release {recipe}`")
     bar = find_bar(artifact, decision) if promotable else None
     if bar and not asks:
-        raise skip(f"{bar}. To be asked again, trigger a run with Ask for approval, or run `saebyeok approve {recipe}`")
+        again = f"To be asked again, trigger a run with Ask for approval, or run `saebyeok approve {recipe}`"
+        raise skip(recipe, f"{bar}. {again}")
     if not promotable:
-        facts = {"recipe": recipe, "run": job.run, "reason": decision.reason}
-        facts["report"] = with_host(artifact_url(decided, ReportLink.file))
-        alert("refused", f"{recipe}: the new model was refused, the current model stays live. {decision.reason}", facts)
+        tell_refusal(recipe, artifact, decision)
     return promotable
+
+
+def tell_refusal(recipe: str, decided: Artifact, decision: Decision) -> None:
+    """Note that the gate refused a model, and send an alert unless an earlier one asked for a person, too."""
+    note(f"{recipe} refused: {decision.why}")
+    if decision.needs_person and asked_before(decided):
+        log.warning("no alert is sent again: %s", decision.reason)
+        return
+    report = report_url(decided.ref)
+    facts = {"recipe": recipe, "run": decided.manifest.run, "reason": decision.reason, "report": report}
+    text = f"{recipe}: the new model was refused, the current model stays live. {decision.reason} Report: {report}"
+    alert("refused", text, facts)
 
 
 APPROVE = """Wait for a person if the run was triggered with **Ask for approval**; otherwise continue at once.
@@ -273,7 +295,9 @@ def export(recipe: str, validated: str, trained: str, evaluated: str, decided: s
     The task fails if parity or latency exceeds the recipe's bound. *Report* shows the decision's report together with
     these measurements.
     """
-    return make(task_job(recipe), EXPORT, validated, trained, evaluated, decided)
+    ref = make(task_job(recipe), EXPORT, validated, trained, evaluated, decided)
+    log.info("report: %s", report_url(ref))
+    return ref
 
 
 @task
@@ -289,7 +313,9 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     if deployment is None or deployment.run != job.run:
         # The champion did not change, so no DAG that follows the asset may be triggered.
         since = f" since run {deployment.run}" if deployment else ""
-        raise skip(f"nothing changed{since}: {released} is already live; to build it again, run with `force`")
+        raise skip(recipe, f"nothing changed{since}: {released} is already live; to build it again, run with `force`")
+    note(f"{recipe} promoted as deployment {deployment.number}")
+    alert_deployment(deployment, {"report": report_url(released)})
     event = get_current_context()["outlet_events"][champion_asset(recipe)]
     event.extra = {"deployment": deployment.number, "release": released}
     return f"deployments/{deployment.number:06d}.json"
@@ -297,7 +323,7 @@ def deploy(recipe: str, released: str, decided: str) -> str:
 
 def approve(recipe: str, decided: Any) -> Approval:
     """Return the task that waits for a person if the run asks for approval."""
-    return Approval(task_id="approve", recipe=recipe, decided=decided, doc_md=APPROVE)
+    return Approval(task_id="approve", recipe=recipe, decided=decided, params=ANSWER_PARAMS, doc_md=APPROVE)
 
 
 def retrain(recipe: str) -> None:

@@ -12,7 +12,8 @@ from datetime import timedelta
 from airflow.sdk import AssetAlias, Param, dag, get_current_context, task
 from pydantic import JsonValue
 
-from wiring import TASK_DEFAULTS, airflow_errors, asker, champion_asset, task_settings
+from pipeline.alerts import alert_deployment
+from wiring import TASK_DEFAULTS, airflow_errors, asker, champion_asset, note, task_settings
 
 CHAMPIONS = "saebyeok-rolled-back"
 
@@ -36,6 +37,8 @@ def rollback() -> str:
         if served.get(recipe) != release:
             extra: dict[str, JsonValue] = {"deployment": deployment.number, "release": release}
             context["outlet_events"][AssetAlias(CHAMPIONS)].add(champion_asset(recipe), extra=extra)
+    note(f"deployment {deployment.number} is live: {deployment.reason}")
+    alert_deployment(deployment, {})
     return f"deployments/{deployment.number:06d}.json"
 
 

@@ -1,4 +1,4 @@
-"""Code that the DAG files share: Airflow errors, jobs from the trigger form, alerts, links."""
+"""Code that the DAG files share: Airflow errors, jobs from the trigger form, notes of runs, links."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from airflow.sdk import Asset, BaseOperatorLink, Context, CronTriggerTimetable, 
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 
+from pipeline.alerts import alert
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import OVERRIDES, Job, day_of, is_by_hand, keep_libraries_home, open_job
 from pipeline.recipes.files import recipe_directories, recipe_files
+from pipeline.run_notes import RUN_NOTE
 from pipeline.settings import Settings, load_settings
 from pipeline.stages.running import build
 from pipeline.stages.stage import DECIDE, Stage
@@ -45,11 +47,16 @@ def scheduled(cron: str | None = None) -> CronTriggerTimetable:
     return CronTriggerTimetable(cron or settings.schedule, timezone=settings.time_zone, run_immediately=timedelta(0))
 
 
+def note(text: str) -> None:
+    """Leave a sentence of the running task for the note of its run (`plugins/saebyeok_run_notes.py`)."""
+    get_current_context()["ti"].xcom_push(RUN_NOTE, text)
+
+
 @contextmanager
 def airflow_errors() -> Iterator[None]:
     """Turn every error that a retry cannot fix into AirflowFailException, so that Airflow does not retry it.
 
-    A killed worker never gets here; Airflow itself retries its task.
+    Its first line becomes a part of the run's note. A killed worker never gets here; Airflow itself retries its task.
     """
     try:
         yield
@@ -58,10 +65,17 @@ def airflow_errors() -> Iterator[None]:
     except SaebyeokError as error:
         if error.retryable:
             raise
-        raise AirflowFailException(str(error)) from error
+        raise failure(str(error)) from error
     except Exception as error:
         # Unexpected: a bug or a broken machine. A retry would only hide it.
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        raise failure(f"{type(error).__name__}: {error}") from error
+
+
+def failure(reason: str) -> AirflowFailException:
+    """Return the exception that fails the running task without a retry, and note the first line of the reason."""
+    first = reason.partition("\n")[0]
+    note(f"{get_current_context()['ti'].task_id} failed: {first}")
+    return AirflowFailException(reason)
 
 
 def task_settings() -> Settings:
@@ -103,9 +117,10 @@ def run_date(context: Mapping[str, Any]) -> date:
     return day_of(load_settings(), context.get("logical_date") or context["dag_run"].run_after)
 
 
-def skip(reason: str) -> AirflowSkipException:
-    """Return the exception that skips the running task, and log the reason, which Airflow itself does not log."""
+def skip(recipe: str, reason: str) -> AirflowSkipException:
+    """Return the exception that skips the running task; log and note the reason, which Airflow itself does not show."""
     log.warning("skipped: %s", reason)
+    note(f"{recipe} skipped: {reason}")
     return AirflowSkipException(reason)
 
 
@@ -146,15 +161,24 @@ def artifact_url(ref: str, file: str) -> str:
     return _airflow_path(f"{ARTIFACTS}/{ref}/{file}")
 
 
+def task_url(instance: Any) -> str:
+    """Return the path on Airflow's host of the page of a task instance, with its log."""
+    return _airflow_path(f"/dags/{instance.dag_id}/runs/{quote(instance.run_id, safe='')}/tasks/{instance.task_id}")
+
+
 def required_actions_url(instance: Any) -> str:
     """Return the path on Airflow's host of the page where a person answers the question of a task instance."""
-    run = quote(instance.run_id, safe="")
-    return _airflow_path(f"/dags/{instance.dag_id}/runs/{run}/tasks/{instance.task_id}/required_actions")
+    return f"{task_url(instance)}/required_actions"
 
 
 def _airflow_path(path: str) -> str:
     prefix = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
     return f"{prefix}{path}"
+
+
+def report_url(ref: str) -> str:
+    """Return the URL of the report of a decision or a release, for links outside Airflow's UI."""
+    return with_host(artifact_url(ref, ReportLink.file))
 
 
 def with_host(path: str) -> str:
@@ -194,29 +218,12 @@ class ReportLink(ArtifactLink):
     file = "report.html"
 
 
-def alert(event: str, text: str, facts: Mapping[str, Any]) -> None:
-    """Log `text` as an error and post it to `SAEBYEOK_ALERT_WEBHOOK` if that is set. Never raises an error.
-
-    The JSON has `event`, `text` (which chat services display) and the keys of `facts`.
-    """
-    log.error("%s", text)
-    try:
-        webhook = load_settings().alert_webhook
-        if webhook is None:
-            return
-        import httpx
-
-        body = {"event": event, "text": text, **facts}
-        httpx.post(webhook.get_secret_value(), json=body, timeout=10).raise_for_status()
-    except Exception as error:  # noqa: BLE001 - an alert that cannot be sent must not fail the task
-        log.warning("could not send the alert to SAEBYEOK_ALERT_WEBHOOK: %s", type(error).__name__)
-
-
 def alert_failure(context: Context) -> None:
     """Send an alert; Airflow calls this `on_failure_callback` of every task when no retry is left."""
     instance = context["ti"]
-    facts = {"dag": instance.dag_id, "run": context["run_id"], "task": instance.task_id}
-    alert("failed", f"{instance.dag_id}: {instance.task_id} failed: {context.get('exception')}", facts)
+    link = with_host(task_url(instance))
+    facts = {"dag": instance.dag_id, "run": context["run_id"], "task": instance.task_id, "link": link}
+    alert("failed", f"{instance.dag_id}: {instance.task_id} failed: {context.get('exception')} Log: {link}", facts)
 
 
 #: Default arguments of the tasks of every DAG.

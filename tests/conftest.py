@@ -19,6 +19,7 @@ from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, library_environment, load_settings
 from pipeline.store.artifacts import Store
+from tests.support.hook import Hook, web_hook
 from tests.support.log_levels import log_levels_kept
 from tests.support.shared import build_once
 
@@ -84,6 +85,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[SESSION_HOME], ignore_errors=True)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    """Yield a web hook that receives the alerts."""
+    with web_hook() as hook:
+        monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
+        yield hook
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.alerts import alert_deployment
 from pipeline.cli.console import say
-from pipeline.cli.output import RunOutcome, say_done, say_start, step_document
+from pipeline.cli.output import RunOutcome, deployment_document, say_done, say_start, step_document
 from pipeline.job import Job
 from pipeline.progress import format_duration
 from pipeline.stages.running import run_deploy, run_stage
 from pipeline.stages.stage import DEPLOY_INPUTS, EXPORT, STAGES, Stage, find_inputs, refs_of
+from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import read_decision
-from pipeline.store.deployments import DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import read_card
 from pipeline.store.verdicts import check_verdicts, find_waiver
 
@@ -54,12 +56,20 @@ def _deploy(outcome: RunOutcome) -> None:
     job, number = outcome.job, len(STAGES) + 1
     say_start("deploy", number, number, job.recipe.name)
     started = time.monotonic()
-    before = DeploymentLog(job.store).latest()
     release, decision = (outcome.made[kind] for kind in DEPLOY_INPUTS)
-    outcome.deployment = run_deploy(job, release, decision, require_service=False)
-    outcome.deployed_now = before is None or outcome.deployment.number > before.number
+    outcome.deployment, outcome.deployed_now = _deploy_release(job, release, decision)
     how = "recorded as" if outcome.deployed_now else "already live as"
     say(f"      {how} deployment {outcome.deployment.number} in {format_duration(time.monotonic() - started)}")
+
+
+def _deploy_release(job: Job, release: Artifact, decision: Artifact) -> tuple[Deployment, bool]:
+    """Deploy a release, and return the deployment and whether it is new; a new one is alerted."""
+    before = DeploymentLog(job.store).latest()
+    deployment = run_deploy(job, release, decision, require_service=False)
+    new = before is None or deployment.number > before.number
+    if new:
+        alert_deployment(deployment, {"report": f"{release.uri}/report.html"})
+    return deployment, new
 
 
 def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:
@@ -86,7 +96,7 @@ def run_one(job: Job, name: str, refs: Sequence[str]) -> dict[str, Any]:
 
 def _deploy_one(job: Job, refs: Sequence[str]) -> dict[str, Any]:
     inputs = find_inputs(job, DEPLOY_INPUTS, refs)
-    deployment = run_deploy(job, *inputs, require_service=False)
+    deployment, _ = _deploy_release(job, *inputs)
     return {
         "recipe": job.recipe.name,
         "run": job.run,
@@ -95,4 +105,5 @@ def _deploy_one(job: Job, refs: Sequence[str]) -> dict[str, Any]:
         "inputs": refs_of(inputs),
         "deployment": deployment.number,
         "releases": deployment.releases,
+        "ids": deployment_document(job.store, deployment)["ids"],
     }

@@ -9,7 +9,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import read_card
-from pipeline.store.verdicts import Verdict, check_verdicts, find_waiver
+from pipeline.store.verdicts import Verdict, check_verdicts, find_verdict, find_waiver, model_of
 from pipeline.tracking.runs import tracked
 
 
@@ -48,8 +48,7 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
         )
     check_verdicts(job.store, decision, verdict)
     with open_deployer(job.settings, job.store, job.run, job.by, require_service=require_service) as deployer:
-        reason = f"Promoted: {waiver}. {verdict.why}" if waiver else verdict.reason
-        return deployer.replace(job.recipe.name, release, champion, reason)
+        return deployer.replace(job.recipe.name, release, champion, _reason(decision, verdict))
 
 
 def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, waiver: Verdict | None) -> None:
@@ -59,6 +58,12 @@ def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, wa
         raise RefusedError(
             f"decision {decision.ref} does not belong to release {release.ref}; name the matching one with --input"
         )
+
+
+def _reason(decision: Artifact, verdict: Decision) -> str:
+    """Return why the model is deployed: the person who approved it, if one did, and the gate's reason."""
+    said = find_verdict(model_of(decision))
+    return f"Promoted: {said}. {verdict.why}" if said and said.verdict == "approved" else verdict.reason
 
 
 def _champion(records: DeploymentLog, recipe: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.acceptances import Acceptance, find_acceptances
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import RejectedDataFigures, ValidationFigures
+from pipeline.store.gone_arrivals import GONE, gone_sentence
 from pipeline.store.manifest import make_key
-from pipeline.texts import some_of
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -58,7 +58,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     fields = _fields(job, inputs, falls, base) | _arrival_fields(job.recipe, inputs, accepted)
     if gone:
         # The warning about them is part of the result.
-        fields["gone"] = gone
+        fields[GONE] = gone
     key = make_key(REJECTED, VERSION, fields, {})
     if not job.force and (rejected := job.store.find(REJECTED, job.recipe.name, key, {})):
         raise _rejection(rejected)
@@ -71,7 +71,7 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
         if figures is None:
             raise _rejection(_publish(job, key, fields, draft, problems))
         if gone:
-            figures = figures.model_copy(update={"warnings": (_gone_sentence(gone), *figures.warnings)})
+            figures = figures.model_copy(update={"warnings": (gone_sentence(gone), *figures.warnings)})
         return figures
 
     made = find_or_build(job, "validate", VERSION, fields=fields, inputs={}, build=build)
@@ -133,14 +133,6 @@ def _gone_days(job: Job, champion: Artifact | None, inputs: InputFiles) -> list[
     there = {str(file.date) for file in inputs.arrivals} | {Path(name).stem for name in inputs.unfinished}
     dates = {str(item.date) for item in known.arrivals if item.date < job.cutoff}
     return sorted(dates - there)
-
-
-def _gone_sentence(gone: Sequence[str]) -> str:
-    days = "1 day" if len(gone) == 1 else f"{len(gone):,} days"
-    return (
-        f"{days} of arrivals that the champion was trained on {'has' if len(gone) == 1 else 'have'} no file any more: "
-        f"{some_of(gone)}; restore the files unless they were deleted on purpose"
-    )
 
 
 def _publish(job: Job, key: str, fields: Mapping[str, Any], draft: Path, sentences: list[str]) -> Artifact:

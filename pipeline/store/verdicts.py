@@ -15,10 +15,11 @@ from pydantic import Field
 
 from pipeline.errors import ArtifactError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.figures import RejectionFigures
 from pipeline.store.formats import Record
 from pipeline.store.manifest import attempt_name
+from pipeline.store.releases import find_release
 
 VERDICTS, HOLDS = "verdicts", "holds"
 #: Kind of the artifacts that recorded a rejection in version 0.1. They belonged to one decision.
@@ -84,12 +85,12 @@ def model_of(artifact: Artifact) -> Artifact:
     return artifact.input("trained") if artifact.input_ref("trained") else artifact.input("evaluated").input("trained")
 
 
-def find_model(store: Store, recipe: str, ref: str | None) -> Artifact:
-    """Return the trained artifact behind `ref`, or behind the newest decision of `recipe`.
+def find_model(store: Store, recipe: str, name: str | None) -> Artifact:
+    """Return the trained artifact behind the ref or release id `name`, or behind the newest decision of `recipe`.
 
-    Raises ArtifactError if there is none, or if `ref` belongs to another recipe.
+    Raises ArtifactError if there is none, or if `name` belongs to another recipe.
     """
-    artifact = store.open(ref) if ref else store.newest("decide", recipe)
+    artifact = find_release(store, name) if name else store.newest("decide", recipe)
     if artifact is None:
         raise ArtifactError(f"store {store.uri} has no decision of {recipe} yet; run `saebyeok run {recipe}` first")
     if artifact.manifest.recipe != recipe:
@@ -143,6 +144,20 @@ def find_waiver(decided: Artifact, decision: Decision) -> Verdict | None:
     verdict = find_verdict(model_of(decided)) if decision.needs_person else None
     given = verdict and verdict.verdict == "approved" and verdict.created >= decided.manifest.created
     return verdict if given else None
+
+
+def asked_before(decided: Artifact) -> bool:
+    """Return whether an earlier decision about the same evaluation found, too, that only a person may approve it."""
+    store = decided.store
+    for ref in store.refs("decide", decided.manifest.recipe):
+        try:
+            other = store.open(ref)
+            same = ref != decided.ref and other.input_ref("evaluated") == decided.input_ref("evaluated")
+            if same and read_decision(other).needs_person:
+                return True
+        except ArtifactError:
+            continue
+    return False
 
 
 def check_verdicts(store: Store, decided: Artifact, decision: Decision) -> None:

@@ -23,7 +23,6 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import TaskCheck
 from pipeline.store.decisions import Decision
 from pipeline.store.figures import DecisionFigures
-from tests.support.hook import Hook, web_hook
 from tests.support.light import build_light_model
 from tests.support.made_figures import comparison, threshold
 from tests.support.tiny_releases import TinyModel, make_artifact, make_trained
@@ -93,14 +92,6 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 def other_classifier(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """Return another text classifier, with different answers."""
     return build_light_model(tmp_path_factory.mktemp("models") / "other", "classify", seed=80)
-
-
-@pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
-    """Yield a web hook that receives the alerts."""
-    with web_hook() as hook:
-        monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", hook.url)
-        yield hook
 
 
 @dataclass
@@ -180,12 +171,13 @@ def make_decided(
     compared: bool = False,
     run: str = RUN,
     trained: Artifact | None = None,
+    evaluated: Artifact | None = None,
     waivable: bool = False,
 ) -> Artifact:
     """Return a decision about a model of nsmc, a new one or `trained`; with `compared` it is not the champion's."""
     trained = trained or make_trained(store)
     inputs = {"trained": {"ref": trained.ref, "key": trained.key}}
-    evaluated = make_artifact(store, "evaluate", "nsmc", inputs)
+    evaluated = evaluated or make_artifact(store, "evaluate", "nsmc", inputs)
     first = TaskCheck(value=0.0, bound=1.0, passed=promote, task="a", champions="b") if waivable else None
     checks = (
         first or threshold(0.8571, 0.84 if promote else 0.9),

@@ -57,11 +57,11 @@ def approve(bag: BundleDagBag) -> Callable[[str], Approval]:
     return make
 
 
-def event(answer: str, user: dict[str, str] | None = KIM) -> dict[str, Any]:
+def event(answer: str, user: dict[str, str] | None = KIM, why: str = "") -> dict[str, Any]:
     """Return the event with which the scheduler resumes the task; without a user if nobody answered in time."""
     return {
         "chosen_options": [answer],
-        "params_input": {},
+        "params_input": {"why": why} if why else {},
         "responded_at": ANSWERED,
         "responded_by_user": user,
         "timedout": user is None,
@@ -111,6 +111,7 @@ def test_person_is_asked_about_a_new_model(
     assert question.ti_id == context["ti"].id  # type: ignore[attr-defined]
     assert (question.options, question.defaults, question.multiple) == (["Approve", "Reject"], ["Reject"], False)
     assert question.subject == "nsmc: serve the new model?"
+    assert question.params["why"]["schema"]["title"] == "Reason"
     lines = question.body.splitlines()
     assert lines[0].startswith("The model passed its gates: Accuracy on the test file is 0.8571 (floor 0.84); ")
     against = "- accuracy against the champion (+0.1250), at worst: **0.0000** (at least -0.01)"
@@ -126,11 +127,14 @@ def test_person_is_asked_about_a_new_model(
 def test_approved_model_goes_on(approve: Callable[[str], Approval], in_task: InTask, store: Store, hook: Hook) -> None:
     context = in_task(approval=True)
     decided = make_decided(store)
-    answer = approve(decided.ref).execute_complete(context, event("Approve"))
+    answer = approve(decided.ref).execute_complete(context, event("Approve", why=" good answers\n"))
     assert (answer["chosen_options"], answer["responded_by_user"]) == (["Approve"], KIM)
     verdict = find_verdict(model_of(decided))
     assert verdict is not None
     assert (verdict.verdict, verdict.by, verdict.run, verdict.decided) == ("approved", "kim", RUN, decided.ref)
+    assert verdict.why == "good answers"
+    noted = context["ti"].pushed  # type: ignore[attr-defined]
+    assert noted == {"run_note": f"nsmc: kim approved it in run {RUN} (good answers)"}
     assert find_bar(decided, read_decision(decided)) is None
     assert hook.bodies == []
 
@@ -143,11 +147,13 @@ def test_rejected_model_is_remembered_told_and_skipped(
     in_task: InTask,
     store: Store,
     hook: Hook,
+    monkeypatch: pytest.MonkeyPatch,
     user: dict[str, str] | None,
     by: str,
 ) -> None:
     from airflow.sdk.exceptions import DownstreamTasksSkipped
 
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
     context = in_task(approval=True)
     decided = make_decided(store)
     task = approve(decided.ref)
@@ -158,8 +164,9 @@ def test_rejected_model_is_remembered_told_and_skipped(
     verdict = find_bar(decided, read_decision(decided))
     assert verdict is not None
     assert (verdict.verdict, verdict.run, verdict.by) == ("rejected", RUN, user and user["name"])
-    text = f"nsmc: the new model is not deployed, the current model stays live: {by} in run {RUN}."
-    assert hook.bodies == [{"event": "rejected", "text": text, "recipe": "nsmc", "run": RUN}]
+    report = f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html"
+    text = f"nsmc: the new model is not deployed, the current model stays live: {by} in run {RUN}. Report: {report}"
+    assert hook.bodies == [{"event": "rejected", "text": text, "recipe": "nsmc", "run": RUN, "report": report}]
 
 
 def test_question_that_failed_is_no_rejection(

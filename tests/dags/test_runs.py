@@ -46,12 +46,26 @@ def test_rejected_data_stop_recipe_and_link_data_docs(
     monkeypatch.setenv("SAEBYEOK_DATA", str(data))
     first, again = (airflow("nightly_retrain", recipes=["nsmc"]) for _ in range(2))
     assert (first.state, again.state) == ("failed", "success")
-    assert "klue-sts is not among the chosen recipes" in caplog.text
+    assert "skipped: not among the chosen recipes: nsmc" in caplog.text
     assert set(again.tasks.values()) == {"skipped"}
     assert f"the data are the same as in run {first.id}, which failed at this task: {train}" in caplog.text
     assert first.tasks["nsmc.validate"] == "failed"
     assert first.tasks["nsmc.deploy"] == "upstream_failed"
     assert {state for task, state in first.tasks.items() if task.startswith("klue-sts.")} == {"skipped"}
+    # A refused recipe and one that was not chosen look different in the list of runs.
+    notes = dict(rows(database, "select run_id, content from dag_run_note join dag_run on id = dag_run_id"))
+    unchosen = "- klue-sts skipped: not among the chosen recipes: nsmc\n"
+    assert notes[first.id].startswith(f"**Outcome**\n\n{unchosen}- nsmc.validate failed: {train}")
+    assert notes[again.id].startswith(
+        f"**Outcome**\n\n{unchosen}- nsmc skipped: the data are the same as in run {first.id}"
+    )
+    ((on_task,),) = rows(
+        database,
+        "select content from task_instance_note join task_instance on id = ti_id where task_id = ? and run_id = ?",
+        "nsmc.validate",
+        first.id,
+    )
+    assert on_task.startswith(f"nsmc.validate failed: {train}")
     (alert,) = hook.bodies
     assert alert["task"] == "nsmc.validate"
     assert str(train) in alert["text"]
@@ -88,10 +102,10 @@ def test_rollback_serves_named_deployment_and_updates_asset(
     ((uri, extra),) = rows(database, query, done.id)
     assert uri == "saebyeok://champion/nsmc"
     assert json.loads(extra) == {"deployment": 4, "release": log.get(1).releases["nsmc"]}
-    assert hook.bodies == []
+    assert [(body["event"], body["of"], body["by"]) for body in hook.bodies] == [("rolled_back", 1, log.get(4).by)]
     unknown = airflow("rollback", deployment=7)
     assert (unknown.state, unknown.tasks) == ("failed", {"rollback": "failed"})
-    (alert,) = hook.bodies
+    _, alert = hook.bodies
     assert (alert["event"], alert["dag"], alert["task"], alert["run"]) == ("failed", "rollback", "rollback", unknown.id)
     assert "no deployment 7" in alert["text"]
     assert log.numbers() == [1, 2, 3, 4]

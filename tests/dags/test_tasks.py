@@ -71,7 +71,7 @@ def test_recipe_that_was_not_chosen_is_skipped(nightly: ModuleType, in_task: InT
     from airflow.sdk.exceptions import AirflowSkipException
 
     in_task(recipes=["klue-sts"])
-    with pytest.raises(AirflowSkipException, match="nsmc is not among the chosen recipes: klue-sts"):
+    with pytest.raises(AirflowSkipException, match="not among the chosen recipes: klue-sts"):
         nightly.validate.function("nsmc")
 
 
@@ -95,7 +95,7 @@ def test_rejected_data_fail_first_run_skip_next(
     with pytest.raises(getattr(exceptions, ending), match=text):
         nightly.validate.function("nsmc")
     # The data docs are linked in both cases.
-    assert context["ti"].pushed == {nightly.DataDocsLink.xcom_ref: "rejected-data/nsmc/k/a"}  # type: ignore[attr-defined]
+    assert context["ti"].pushed[nightly.DataDocsLink.xcom_ref] == "rejected-data/nsmc/k/a"  # type: ignore[attr-defined]
 
 
 def test_recipe_without_data_is_skipped_unless_it_is_live(
@@ -134,6 +134,27 @@ def test_decision_logs_the_address_of_its_report(
     assert f"report: http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html" in caplog.messages
 
 
+def test_arrivals_that_are_gone_alert_once(
+    nightly: ModuleType, in_task: InTask, store: Store, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_task()
+    for run, gone in (("before", ["2015-08-01"]), (RUN, ["2015-08-01", "2015-08-02"]), (RUN, ["2015-08-02"])):
+        with store.draft() as draft:
+            (draft / "rows.txt").write_text("rows", encoding="utf-8")
+            made = store.publish(
+                draft, "validate", "nsmc", "0" * 16, run=run, inputs={}, fields={"gone": gone}, figures={}
+            )
+        validates(monkeypatch, lambda job, made=made: made)  # type: ignore[misc]
+        nightly.validate.function("nsmc")
+    # The first was reused, and the third says nothing new.
+    (body,) = hook.bodies
+    assert (body["event"], body["recipe"], body["dates"]) == ("arrivals_gone", "nsmc", ["2015-08-02"])
+    assert body["text"].startswith(
+        "nsmc: 1 day of arrivals that the champion was trained on has no file any more: 2015"
+    )
+    assert body["data_docs"].endswith("/docs/index.html")
+
+
 # --- gate ---
 
 
@@ -149,18 +170,21 @@ def test_gate_alerts_on_the_first_refusal(
     nightly: ModuleType, in_task: InTask, store: Store, hook: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "http://127.0.0.1:8080")
-    in_task()
+    context = in_task()
     decided = make_decided(store, promote=False)
     assert nightly.gate.function("nsmc", decided.ref) is False
     reason = "Refused: accuracy on the test file is 0.8571, below 0.9."
+    report = f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html"
+    noted = context["ti"].pushed  # type: ignore[attr-defined]
+    assert noted == {"run_note": "nsmc refused: Accuracy on the test file is 0.8571, below 0.9."}
     assert hook.bodies == [
         {
             "event": "refused",
-            "text": f"nsmc: the new model was refused, the current model stays live. {reason}",
+            "text": f"nsmc: the new model was refused, the current model stays live. {reason} Report: {report}",
             "recipe": "nsmc",
             "run": RUN,
             "reason": reason,
-            "report": f"http://127.0.0.1:8080/saebyeok/{decided.ref}/report.html",
+            "report": report,
         }
     ]
 
@@ -210,12 +234,18 @@ def test_gate_asks_about_a_model_with_other_labels(
     in_task()
     assert nightly.gate.function("nsmc", decided.ref) is False
     assert [body["event"] for body in hook.bodies] == ["refused"]
+    # Another decision about the same model tells people nothing new; one about another model does.
+    again = make_decided(store, promote=False, waivable=True, evaluated=decided.input("evaluated"))
+    assert nightly.gate.function("nsmc", again.ref) is False
+    assert len(hook.bodies) == 1
+    assert nightly.gate.function("nsmc", make_decided(store, promote=False, waivable=True).ref) is False
+    assert len(hook.bodies) == 2
     in_task(approval=True)
     assert nightly.gate.function("nsmc", decided.ref) is True
     in_task()
     record_verdict(model_of(decided), "approved", by="kim", run="r")
     assert nightly.gate.function("nsmc", decided.ref) is True
-    assert len(hook.bodies) == 1
+    assert len(hook.bodies) == 2
 
 
 def test_gate_skips_a_recipe_on_hold(nightly: ModuleType, in_task: InTask, store: Store, hook: Hook) -> None:
@@ -263,7 +293,12 @@ def test_deploy_of_the_champion_wakes_nobody(
 
 
 def test_deploy_names_its_deployment_to_who_follows(
-    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+    nightly: ModuleType,
+    in_task: InTask,
+    store: Store,
+    hook: Hook,
+    classifier: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
@@ -275,6 +310,10 @@ def test_deploy_names_its_deployment_to_who_follows(
     assert store.read(record) is not None
     event = context["outlet_events"][nightly.champion_asset("nsmc")]
     assert event.extra == {"deployment": 1, "release": release.ref}
+    assert context["ti"].pushed == {"run_note": "nsmc promoted as deployment 1"}  # type: ignore[attr-defined]
+    (body,) = hook.bodies
+    assert (body["event"], body["number"], body["releases"]) == ("promoted", 1, {"nsmc": release.ref})
+    assert body["report"].endswith(f"/saebyeok/{release.ref}/report.html")
 
 
 # --- the job ---

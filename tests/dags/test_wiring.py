@@ -1,4 +1,4 @@
-"""Airflow errors, alerts, and the deployment that made a release the champion."""
+"""Airflow errors, notes, links, and the deployment that made a release the champion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,13 +14,17 @@ from pipeline import errors
 from pipeline.errors import RejectedDataError, SaebyeokError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import Settings
 from pipeline.stages.running import CALLS
 from pipeline.stages.stage import DECIDE, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from tests.dags.conftest import make_decided
 from tests.support.hook import Hook
 from tests.support.tiny_releases import make_artifact
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+InTask = Callable[..., "Context"]
 
 
 def every_error() -> list[type[SaebyeokError]]:
@@ -30,16 +34,20 @@ def every_error() -> list[type[SaebyeokError]]:
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-def test_only_retryable_errors_are_retried(wiring: ModuleType, kind: type[SaebyeokError]) -> None:
+def test_only_retryable_errors_are_retried(wiring: ModuleType, in_task: InTask, kind: type[SaebyeokError]) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
+    noted = in_task()["ti"].pushed  # type: ignore[attr-defined]
     with pytest.raises(kind if kind.retryable else AirflowFailException, match="the sentence"), wiring.airflow_errors():
-        raise kind("the sentence")
+        raise kind("the sentence\nand more")
+    # A task that is retried has not failed yet.
+    assert noted == ({} if kind.retryable else {"run_note": "nsmc.validate failed: the sentence"})
 
 
-def test_unexpected_error_fails_at_once_with_its_cause(wiring: ModuleType) -> None:
+def test_unexpected_error_fails_at_once_with_its_cause(wiring: ModuleType, in_task: InTask) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
+    in_task()
     with pytest.raises(AirflowFailException, match="ZeroDivisionError: division") as caught, wiring.airflow_errors():
         1 / 0  # noqa: B018
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -87,29 +95,6 @@ def test_a_run_is_for_its_day_in_seoul(wiring: ModuleType, logical: str | None, 
 @pytest.mark.parametrize(("given", "number"), [("5e-5", 5e-5), (5e-5, 5e-5), (0, 0.0), ("", None), (None, None)])
 def test_the_form_may_send_a_number_as_text(wiring: ModuleType, given: Any, number: float | None) -> None:
     assert wiring.as_number(given) == number
-
-
-def test_alert_logs_an_error_and_posts_it(wiring: ModuleType, hook: Hook, caplog: pytest.LogCaptureFixture) -> None:
-    wiring.alert("refused", "nsmc: refused", {"recipe": "nsmc"})
-    assert [(record.levelno, record.getMessage()) for record in caplog.records if record.name == "wiring"] == [
-        (logging.ERROR, "nsmc: refused")
-    ]
-    assert hook.bodies == [{"event": "refused", "text": "nsmc: refused", "recipe": "nsmc"}]
-
-
-@pytest.mark.parametrize("address", ["{url}/broken", "http://127.0.0.1:9", "no address"])
-def test_unsent_alert_does_not_fail_the_task(
-    wiring: ModuleType,
-    hook: Hook,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    address: str,
-) -> None:
-    monkeypatch.setenv("SAEBYEOK_ALERT_WEBHOOK", address.format(url=hook.url))
-    wiring.alert("failed", "train failed", {})
-    messages = [record.getMessage() for record in caplog.records if record.name == "wiring"]
-    assert messages[0] == "train failed"
-    assert "could not send the alert" in messages[1]
 
 
 @pytest.mark.parametrize(("name", "asker"), [("kim", "kim"), (None, None), ("", None)])
@@ -229,24 +214,21 @@ def test_asset_is_the_one_that_the_docs_name(wiring: ModuleType) -> None:
     assert (asset.name, asset.uri, asset.group) == ("champion-nsmc", "saebyeok://champion/nsmc", "champion")
 
 
-def test_failure_alert_names_dag_run_and_task(wiring: ModuleType, hook: Hook) -> None:
-    instance = SimpleNamespace(dag_id="rollback", task_id="rollback")
-    wiring.alert_failure({"ti": instance, "run_id": "manual__1", "exception": ValueError("no deployment 7")})
-    text = "rollback: rollback failed: no deployment 7"
-    assert hook.bodies == [{"event": "failed", "text": text, "dag": "rollback", "run": "manual__1", "task": "rollback"}]
+def test_failure_alert_names_dag_run_and_task(wiring: ModuleType, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example")
+    instance = SimpleNamespace(dag_id="rollback", task_id="rollback", run_id="manual__1+00:00")
+    wiring.alert_failure({"ti": instance, "run_id": "manual__1+00:00", "exception": ValueError("no deployment 7")})
+    link = "https://airflow.example/dags/rollback/runs/manual__1%2B00%3A00/tasks/rollback"
+    text = f"rollback: rollback failed: no deployment 7 Log: {link}"
+    facts = {"dag": "rollback", "run": "manual__1+00:00", "task": "rollback", "link": link}
+    assert hook.bodies == [{"event": "failed", "text": text} | facts]
 
 
-def test_alert_without_webhook_is_only_logged(
-    wiring: ModuleType, settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert settings.alert_webhook is None
-    wiring.alert("failed", "train failed", {})
-    assert [record.getMessage() for record in caplog.records if record.name == "wiring"] == ["train failed"]
-
-
-def test_skip_says_why_in_the_log(wiring: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_skip_says_why_in_log_and_note(wiring: ModuleType, in_task: InTask, caplog: pytest.LogCaptureFixture) -> None:
     # Airflow itself does not log the reason.
-    assert str(wiring.skip("not chosen")) == "not chosen"
+    noted = in_task()["ti"].pushed  # type: ignore[attr-defined]
+    assert str(wiring.skip("nsmc", "not chosen")) == "not chosen"
+    assert noted == {"run_note": "nsmc skipped: not chosen"}
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "skipped: not chosen")
     ]

@@ -190,10 +190,16 @@ def test_a_model_that_learnt_nothing_changes_nothing(stack: Stack, api: AirflowA
     found = states(api, run)
     assert {state for task, state in found.items() if task.startswith("klue-sts.")} == {"skipped"}
     assert {found[f"nsmc.{task}"] for task in ("approve", "export", "deploy")} == {"skipped"}
-    (alert,) = stack.hook.bodies
+    # The first run has sent one alert per recipe.
+    promoted, also, alert = stack.hook.bodies
+    assert (promoted["event"], also["event"]) == ("promoted", "promoted")
     assert (alert["event"], alert["recipe"], alert["run"]) == ("refused", "nsmc", run)
     assert (stack.settings.home / "store" / urlsplit(alert["report"]).path.removeprefix("/saebyeok/")).is_file()
     assert champions(stack) == before
+    with signed_in(stack.settings) as client:
+        note = client.get(f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}").raise_for_status().json()["note"]
+    assert note.startswith("hardly trained\n\n**Outcome**\n\n- klue-sts skipped: not among the chosen recipes: nsmc\n")
+    assert "\n- nsmc refused: " in note
 
 
 def wait_for_question(stack: Stack, api: AirflowApi, run: str) -> dict[str, Any]:
@@ -215,7 +221,7 @@ def answer(stack: Stack, run: str, option: str) -> None:
     """Respond to the approval request of a run."""
     path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run)}/taskInstances/nsmc.approve/-1/hitlDetails"
     with signed_in(stack.settings) as client:
-        client.patch(path, json={"chosen_options": [option], "params_input": {}}).raise_for_status()
+        client.patch(path, json={"chosen_options": [option], "params_input": {"why": "a test"}}).raise_for_status()
 
 
 ANOTHER = {"recipes": ["nsmc"], "epochs": 1, "batch_size": 24, "seed": 12}
@@ -234,7 +240,7 @@ def test_a_person_may_reject_what_passed_the_gate(stack: Stack, api: AirflowApi)
     assert champions(stack) == before
     told = stack.hook.bodies[-1]
     assert (told["event"], told["run"]) == ("rejected", run)
-    assert told["text"].endswith(f"{USER} rejected it in run {run}.")
+    assert f"{USER} rejected it in run {run} (a test)." in told["text"]
     waiting = stack.hook.bodies[-2]
     assert (waiting["event"], waiting["run"]) == ("waiting", run)
     assert waiting["link"].endswith("/tasks/nsmc.approve/required_actions")

@@ -122,7 +122,9 @@ def test_asked_model_is_deployed_only_once_approved(
     if answer:
         record_verdict(model_of(third), answer, by="kim", run="night")  # type: ignore[arg-type]
     if answer == "approved":
-        assert put(settings, third, service=False).number == 3
+        record = put(settings, third, service=False)
+        # The record of the deployment names the person.
+        assert (record.number, record.reason.startswith("Promoted: kim approved it in run night. ")) == (3, True)
         return
     with pytest.raises(RefusedError, match="so the model is not deployed"):
         put(settings, third, service=False)
