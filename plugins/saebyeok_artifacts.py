@@ -14,8 +14,16 @@ if TYPE_CHECKING:
 #: The data docs, and the tables that they link to.
 DATA_DOCS = re.compile(r"docs/.+|(quarantine|overlap)\.tsv")
 REPORT = re.compile(r"report\.html")
+#: Failed behavioural cases, of which the report shows some.
+BEHAVIOUR = re.compile(r"behaviour\.json")
 #: Files that may be read, by kind of artifact.
-READABLE = {"validate": DATA_DOCS, "rejected-data": DATA_DOCS, "decide": REPORT, "release": REPORT}
+READABLE = {
+    "validate": DATA_DOCS,
+    "rejected-data": DATA_DOCS,
+    "evaluate": BEHAVIOUR,
+    "decide": REPORT,
+    "release": REPORT,
+}
 REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Users who may read this DAG may read its artifacts.
 DAG_ID = "nightly_retrain"

@@ -17,6 +17,7 @@ from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.evaluation.changes import Change, changes_since
 from pipeline.evaluation.gate_power import power_sentence
+from pipeline.job import is_by_hand
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
 from pipeline.store.acceptances import Acceptance, find_acceptances
@@ -32,10 +33,13 @@ from pipeline.store.figures import (
     TrainingFigures,
     ValidationFigures,
 )
+from pipeline.store.releases import release_id
 from pipeline.store.verdicts import find_verdict
 
 log = logging.getLogger(__name__)
 
+#: DAG of the runs, for links to its pages in Airflow.
+NIGHTLY_DAG = "nightly_retrain"
 #: Compared models, as the page names them.
 MODELS = {"challenger": "this model", "champion": "the champion", "earlier": "an earlier release"}
 #: Similarity measures of two vectors, as the page names them.
@@ -95,6 +99,16 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class SettingRow:
+    """One field of the recipe: whether this run overrides it, and the champion's value if that is another one."""
+
+    key: str
+    value: Any
+    overridden: bool
+    champion: str | None
+
+
+@dataclass(frozen=True)
 class ShownTest:
     """One behavioural test, and some of the cases that it failed."""
 
@@ -121,18 +135,22 @@ def render_report(
     environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
     environment.filters["power"] = power_sentence
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
-    fields = recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"})
+    champion, changes = _champion_figures(decision, evaluated.store), _changes(recipe, decision, evaluated)
     figures, training = EvaluationFigures.read(evaluated), TrainingFigures.read(trained)
     return environment.get_template("report.html").render(
         recipe=recipe,
         run=run,
+        by_hand=is_by_hand(run),
+        dag=NIGHTLY_DAG,
         decision=decision,
+        names=_release_names(decision, evaluated.store),
         first=_metric_name(recipe, recipe.metrics[0]),
-        metrics=metric_rows(recipe, figures, _champion_figures(decision, evaluated.store)),
+        metrics=metric_rows(recipe, figures, champion.test_without_train_texts if champion else {}),
         comparisons=comparison_lines(decision),
         counted=_counted_rows(decision, figures),
         models=MODELS,
-        changes=_changes(recipe, decision, evaluated),
+        fallen=_fallen(recipe, decision, champion),
+        changes=changes,
         verdict=find_verdict(trained),
         accepted=accepted_days(recipe, validated),
         behaviour=behaviour_rows(recipe, figures, evaluated.read_json("behaviour.json")),
@@ -145,8 +163,9 @@ def render_report(
         overlaps=OVERLAPS,
         trained=training,
         evaluated=figures,
+        evaluation=evaluated.ref,
         epochs=epoch_table(training.history),
-        settings=[(name, value) for name, value in flatten(fields).items() if value is not None],
+        settings=setting_rows(recipe, changes or ()),
         artifacts=[("validated", validated), ("trained", trained), ("evaluated", evaluated)],
         created=evaluated.manifest.created,
         code=evaluated.manifest.code,
@@ -173,6 +192,17 @@ def metric_rows(recipe: Recipe, figures: EvaluationFigures, champion: Mapping[st
         judged = figures.test_without_train_texts[metric]
         rows.append(MetricRow(_metric_name(recipe, metric), judged, floor, champion.get(metric), lines))
     return rows
+
+
+def setting_rows(recipe: Recipe, changes: Iterable[Change]) -> list[SettingRow]:
+    """Return the fields of the recipe that have a value; `changes` are those since the champion."""
+    fields = flatten(recipe.model_dump(mode="json", exclude={"name", "title", "sample", "behaviour"}))
+    before = {change.name: change.before for change in changes if change.part == "recipe"}
+    return [
+        SettingRow(key, value, key in recipe.overridden, before.get(key))
+        for key, value in fields.items()
+        if value is not None
+    ]
 
 
 def accepted_days(recipe: Recipe, validated: Artifact) -> list[tuple[date, Acceptance]]:
@@ -249,15 +279,29 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
     return list(items) if len(items) <= count else [items[len(items) * place // count] for place in range(count)]
 
 
-def _champion_figures(decision: Decision, store: Store) -> Mapping[str, Estimate]:
+def _champion_figures(decision: Decision, store: Store) -> EvaluationFigures | None:
+    """Return the champion's figures in its own run, or None if there is no champion or it cannot be read."""
     if decision.champion is None:
-        return {}
+        return None
     try:
-        return EvaluationFigures.read(store.open(decision.champion).input("evaluated")).test_without_train_texts
+        return EvaluationFigures.read(store.open(decision.champion).input("evaluated"))
     except SaebyeokError as error:
         # The decision does not depend on these figures, so the page omits the line.
         log.warning("report: the champion's figures cannot be read and are left out: %s", error)
-        return {}
+        return None
+
+
+def _fallen(recipe: Recipe, decision: Decision, champion: EvaluationFigures | None) -> tuple[float, Estimate] | None:
+    """Return the champion's first metric on today's rows and on its own gate rows, if today's is below the interval."""
+    today = next((score.value for score in decision.scores if score.model == "champion"), None)
+    own = champion.gate.get(recipe.metrics[0]) if champion else None
+    return (today, own) if today is not None and own is not None and today < own.low else None
+
+
+def _release_names(decision: Decision, store: Store) -> dict[str, str]:
+    """Return the ids of the compared releases by ref."""
+    refs = [decision.champion, decision.best, *(item.ref for item in decision.scores if item.model != "challenger")]
+    return {ref: release_id(store, ref) for ref in refs if ref is not None}
 
 
 def _counted_rows(decision: Decision, figures: EvaluationFigures) -> tuple[int, int]:

@@ -9,10 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.errors import RecipeError
+from pipeline.nested import flatten
 from pipeline.recipes.files import NAME, NAMING, SHIPPED, parse_toml, read_text, recipe_files, shown
 from pipeline.recipes.schema import Recipe
 from pipeline.recipes.strict_model import explain
 from pipeline.toml_lines import line_of
+
+#: Fields that no recipe file may set.
+RUN_FIELDS = {"profile", "sample", "overridden"}
 
 
 def recipe_names(directories: Sequence[Path] = SHIPPED) -> tuple[str, ...]:
@@ -54,15 +58,16 @@ def load_recipe(
     merged = _merged(file, document, profile, sample)
     for key, value in (overrides or {}).items():
         merged = _merge(merged, _nested(key, value))
-    if unknown := {"profile", "sample"} & merged.keys():
-        raise RecipeError(f"{file}: unknown key `{unknown.pop()}`; remove it: the run sets profile and sample")
+    if unknown := RUN_FIELDS & merged.keys():
+        raise RecipeError(f"{file}: unknown key `{unknown.pop()}`; remove it: the run sets it")
     if "behaviour" in merged:
         raise RecipeError(f"{file}: unknown key `behaviour`; move the behavioural tests to behaviour/{path.name}")
     tests = path.parent / "behaviour" / path.name
     cases = read_text(tests, shown(tests)) if tests.is_file() else ""
     merged["behaviour"] = parse_toml(cases, shown(tests))
     try:
-        return Recipe.model_validate(merged | {"profile": profile, "sample": sample})
+        set_by_run = {"profile": profile, "sample": sample, "overridden": tuple(flatten(overrides or {}))}
+        return Recipe.model_validate(merged | set_by_run)
     except ValidationError as error:
         tables = (("profiles", profile, "sample"), ("sample",), ("profiles", profile), ())[0 if sample else 2 :]
         line_at = _line_finder(text, cases, tables, overrides or {})

@@ -15,7 +15,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.evaluation.report import OVERLAPS, SHOWN_FAILURES, SHOWN_MISTAKES, epoch_table, metric_rows, render_report
+from pipeline.evaluation.changes import Change
+from pipeline.evaluation.report import (
+    OVERLAPS,
+    SHOWN_FAILURES,
+    SHOWN_MISTAKES,
+    epoch_table,
+    metric_rows,
+    render_report,
+    setting_rows,
+)
 from pipeline.metrics import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -29,7 +38,7 @@ from pipeline.tracking.tables import without_texts
 from tests.support.gate_releases import release_of, republished
 from tests.support.judged import inputs_of
 from tests.support.made_figures import threshold
-from tests.support.tiny_releases import linked
+from tests.support.tiny_releases import TinyModel, linked
 
 pytestmark = pytest.mark.torch
 
@@ -52,15 +61,16 @@ EXPORTED = ReleaseFigures(
 
 
 class PageParser(HTMLParser):
-    """Parser that collects the text, addresses, classes and open elements of a page."""
+    """Parser that collects the text, addresses, links, classes and open elements of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text, self.addresses, self.open, self.classes = "", [], [], []
+        self.text, self.addresses, self.links, self.open, self.classes = "", [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
+        self.addresses += [value for name, value in attrs if name == "src"]
+        self.links += [value for name, value in attrs if name == "href"]
         self.classes += [value for name, value in attrs if name == "class"]
         if tag not in VOID:
             self.open.append(tag)
@@ -371,6 +381,60 @@ def test_comparisons_are_shown_with_their_intervals_and_where(store: Store) -> N
             "better by 0.0061 with 50%, and an equally good one in 82% of all nights."
         ) in text
     assert "this very model" not in text
+
+
+def test_fall_of_the_champion_on_these_rows_is_said(store: Store) -> None:
+    recipe = recipe_of()
+    champion, new = served(store, recipe), evaluation(store, recipe)
+    own = EvaluationFigures.read(champion.input("evaluated")).gate["accuracy"]
+    for today in (own.low - 0.01, own.low):
+        scores = (
+            Score(model="challenger", ref="train/nsmc/k/2", value=0.8812, held_out=0.4),
+            Score(model="champion", ref=champion.ref, value=today, held_out=0.1),
+        )
+        told = decision(True, "Promoted.", against("champion", 0.0617), champion=champion.ref, scores=scores)
+        text = PageParser(render(recipe, told, new)).text
+        said = f"The champion scores {today:.4f} on these rows, and {own.value:.4f} ({own.low:.4f} – {own.high:.4f})"
+        assert (said in text) is (today < own.low)
+        assert ("The rows have changed, not the champion" in text) is (today < own.low)
+
+
+def test_pages_behind_the_report_are_linked(store: Store) -> None:
+    recipe, up = recipe_of(), "../../../.."
+    champion, best, new = served(store, recipe), served(store, recipe), evaluation(store, recipe)
+    cases = failures(recipe)
+    told = decision(False, "Refused.", against("champion", 0.01), champion=champion.ref, best=best.ref)
+    links = PageParser(render(recipe, told, evaluation(store, recipe, failures=cases))).links
+    for ref in (champion.ref, best.ref):
+        assert f"{up}/{ref}/report.html" in links
+    assert f"{up}/../dags/nightly_retrain/runs/scheduled__2026-11-21T18%3A00" in links
+    assert [link for link in links if link.endswith("/docs/index.html")]
+    assert len([link for link in links if link.endswith("/behaviour.json")]) == len(recipe.gate.behaviour)
+    # Airflow has no page about a run of the command line.
+    by_hand = PageParser(render_report(recipe, "cli-20261121T180000-00ff", told, new))
+    assert "cli-20261121T180000-00ff" in by_hand.text
+    assert not [link for link in by_hand.links if "/dags/" in link]
+
+
+def test_release_is_named_as_in_the_api(store: Store, light: TinyModel) -> None:
+    recipe = recipe_of()
+    champion = light.publish(store, "nsmc", key="a" * 16)
+    text = PageParser(render(recipe, decision(False, champion=champion.ref), evaluation(store, recipe))).text
+    assert f"nsmc-{'a' * 16} stays live" in text
+    assert champion.ref not in text
+
+
+def test_overridden_settings_are_marked(store: Store) -> None:
+    recipe = load_recipe("nsmc", "embedded", overrides={"train.epochs": 9})
+    text = PageParser(render(recipe, decision(True), evaluation(store, recipe))).text
+    assert "train.epochs 9 set for this run" in text
+    assert text.count("set for this run") == 1
+
+
+def test_settings_that_differ_from_the_champion_are_marked(store: Store) -> None:
+    recipe = recipe_of()
+    rows = setting_rows(recipe, [Change("recipe", "train.epochs", "9", "1"), Change("data", "train.seed", "9", "1")])
+    assert [(row.key, row.champion) for row in rows if row.champion] == [("train.epochs", "9")]
 
 
 def test_changes_since_the_champion_are_shown(store: Store) -> None:
