@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.cli import options as opt
+from pipeline.cli.ask import choose, is_interactive
 from pipeline.cli.console import say, session
 from pipeline.errors import FAILED, RecipeError
 
@@ -57,6 +58,7 @@ def new(
 ) -> None:
     """Look at a data file, and draft a recipe with its suite and stubs of behavioural tests. Nothing is overwritten.
 
+    On a terminal it asks about columns and kind if there is no clear guess; otherwise the likeliest guess counts.
     If there is no configuration file yet, one is written that names the directories of recipes and data.
     """
     with session(as_json=as_json) as current:
@@ -66,7 +68,8 @@ def new(
 
         if not NAME.fullmatch(name):
             raise typer.BadParameter(f"{name!r} is not the name of a recipe: {NAMING}", param_hint="NAME")
-        found = inspect(file, Chosen(tuple(text or ()), label, ids, scores))
+        ask = choose if is_interactive() and not as_json else None
+        found = inspect(file, Chosen(tuple(text or ()), label, ids, scores), ask)
         directory = _directory(current.settings, into)
         draft = draft_recipe(name, _below(current.settings, file), found)
         written = _write(directory, draft.files)
@@ -90,10 +93,11 @@ def new(
 
 
 def _directory(settings: Settings, into: Path | None) -> Path:
-    from pipeline.config_file import BASE
+    from pipeline.config_file import read_config
 
     own = [Path(item) for item in settings.recipes.split(os.pathsep) if item]
-    return into.expanduser().resolve() if into else own[-1] if own else BASE / "recipes"
+    # Beside the configuration file, which will name it.
+    return into.expanduser().resolve() if into else own[-1] if own else read_config().path.parent / "recipes"
 
 
 def _below(settings: Settings, file: Path) -> str:
@@ -158,8 +162,8 @@ def recipes(as_json: opt.Json = False) -> None:
             current.document({"recipes": found})
             return
         for item in found:
-            told = item["problem"] or f"{item['kind']} of {item['inputs']}s: {item['title']}"
-            current.line(f"{item['recipe']:<16} {told} ({item['file']})")
+            about = f"{item['kind']} of {item['inputs']}s: {item['title']} ({item['file']})"
+            current.line(f"{item['recipe']:<16} {f'PROBLEM: {problem}' if (problem := item['problem']) else about}")
 
 
 def check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, quantiles
@@ -38,6 +38,10 @@ MOST_CLASSES = 50
 #: Most values of a label of whole numbers that are classes. More are a scale.
 MOST_NUMBERED_CLASSES = 10
 HANGUL = re.compile("[ᄀ-ᇿㄱ-ㆎ가-힣]")
+#: Answers to the question about the kind.
+KINDS = ("classes", "scores")
+#: A question to a person: its text, the choices, the default (empty if there is none), and the most choices to take.
+Ask = Callable[[str, Sequence[str], Sequence[str], int], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,11 @@ class Inspection:
         return len(self.table.rows)
 
 
-def inspect(file: Path, chosen: Chosen) -> Inspection:
+def inspect(file: Path, chosen: Chosen, ask: Ask | None = None) -> Inspection:
     """Return the columns and figures of a data file.
 
-    Raises RecipeError if columns do not exist or cannot be guessed, or if there are too few rows.
+    `ask` asks a person about columns and kind if there is no clear guess. Without it the likeliest guess counts. Raises
+    RecipeError if columns do not exist or cannot be guessed, or if there are too few rows.
     """
     table = read_table(file)
     if len(table.rows) < FEWEST:
@@ -88,11 +93,11 @@ def inspect(file: Path, chosen: Chosen) -> Inspection:
     for name in (*chosen.texts, chosen.label, chosen.id):
         if name and name not in table.columns:
             raise RecipeError(f"{file} has no column {name!r}; it has: {', '.join(table.columns)}")
-    label = chosen.label or _guess_label(file, table, chosen.texts)
-    texts = chosen.texts or _guess_texts(file, table, label)
+    label = chosen.label or _choose_label(file, table, chosen.texts, ask)
+    texts = chosen.texts or _choose_texts(file, table, label, ask)
     ids = chosen.id or _guess_id(table, {label, *texts})
     values = [composed(value).strip() for value in table.values(label)]
-    scores = _are_scores(values) if chosen.scores is None else chosen.scores
+    scores = _choose_kind(label, values, ask) if chosen.scores is None else chosen.scores
     numbers = [number for value in values if (number := numeral(value)) is not None]
     if scores and len(set(numbers)) < 2:
         raise RecipeError(f"{file}: column {label!r} has fewer than two numbers, so it holds no scores")
@@ -111,21 +116,49 @@ def inspect(file: Path, chosen: Chosen) -> Inspection:
     )
 
 
-def _guess_label(file: Path, table: RawTable, texts: Sequence[str]) -> str:
-    found: list[tuple[bool, int, str]] = []
+def _choose_label(file: Path, table: RawTable, texts: Sequence[str], ask: Ask | None) -> str:
+    likely, others = _label_candidates(table, texts)
+    if ask and len(likely or others) != 1:
+        columns = [name for name in table.columns if name not in texts]
+        return ask("Which column holds the labels or scores?", columns, (likely or others)[:1], 1)[0]
+    if not (likely or others):
+        raise RecipeError(f"{file}: no column looks like a label; name it with --label: {', '.join(table.columns)}")
+    return (likely or others)[0]
+
+
+def _label_candidates(table: RawTable, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the columns that may hold labels, the ones with the fewest values first: named like labels, and others."""
+    found: dict[str, int] = {}
     for name in table.columns:
         values = table.values(name)
         count = len(set(values))
         few = 2 <= count <= min(MOST_CLASSES, max(2, len(values) // 3))
         numbers = all(numeral(value) is not None for value in values) and bool(LABELS.search(name))
         if name not in texts and (few or numbers) and not IDS.search(name):
-            found.append((not LABELS.search(name), count, name))
-    if not found:
-        raise RecipeError(f"{file}: no column looks like a label; name it with --label: {', '.join(table.columns)}")
-    return min(found)[-1]
+            found[name] = count
+    ordered = sorted(found, key=lambda name: (found[name], name))
+    likely = [name for name in ordered if LABELS.search(name)]
+    return likely, [name for name in ordered if name not in likely]
 
 
-def _guess_texts(file: Path, table: RawTable, label: str) -> tuple[str, ...]:
+def _choose_texts(file: Path, table: RawTable, label: str, ask: Ask | None) -> tuple[str, ...]:
+    sizes = _text_sizes(table, label)
+    for first, second in PAIRS:
+        for name in sizes:
+            other = name[: -len(first)] + second
+            if name.lower().endswith(first) and other in sizes:
+                return name, other
+    longest = tuple(sorted(sizes, key=lambda name: -sizes[name])[:1])
+    if ask and len(sizes) != 1:
+        columns = [name for name in table.columns if name != label]
+        return ask("Which column holds the texts (two columns for pairs)?", columns, longest, 2)
+    if not longest:
+        raise RecipeError(f"{file}: no column looks like a text; name it with --text: {', '.join(table.columns)}")
+    return longest
+
+
+def _text_sizes(table: RawTable, label: str) -> dict[str, float]:
+    """Return the mean length in characters of each column that may hold texts."""
     sizes: dict[str, float] = {}
     for name in table.columns:
         values = table.values(name)
@@ -133,14 +166,17 @@ def _guess_texts(file: Path, table: RawTable, label: str) -> tuple[str, ...]:
             continue
         if len(set(values)) > len(values) // 4:
             sizes[name] = mean(map(len, values))
-    for first, second in PAIRS:
-        for name in sizes:
-            other = name[: -len(first)] + second
-            if name.lower().endswith(first) and other in sizes:
-                return name, other
-    if not sizes:
-        raise RecipeError(f"{file}: no column looks like a text; name it with --text: {', '.join(table.columns)}")
-    return (max(sizes, key=lambda name: sizes[name]),)
+    return sizes
+
+
+def _choose_kind(label: str, values: Sequence[str], ask: Ask | None) -> bool:
+    """Return whether labels are scores. A few whole numbers may be classes or a scale, such as stars."""
+    scores = _are_scores(values)
+    unclear = not scores and len(set(values)) > 2 and all(numeral(value) is not None for value in values)
+    if ask and unclear:
+        question = f"Are the numbers in {label!r} classes, or scores on a scale?"
+        return ask(question, KINDS, KINDS[:1], 1) == KINDS[1:]
+    return scores
 
 
 def _guess_id(table: RawTable, others: set[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_new_recipe_is_listed_and_checked(call: Callable[..., Result], tmp_path:
     assert min(report["rows"].values()) > 100
 
 
+def test_first_recipe_is_written_beside_the_configuration_file(
+    call: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "saebyeok.toml"
+    config.touch()
+    monkeypatch.setenv("SAEBYEOK_CONFIG", str(config))
+    monkeypatch.delenv("SAEBYEOK_RECIPES")
+    assert draft(call, tmp_path).is_file()
+    assert tomllib.loads(config.read_text(encoding="utf-8"))["recipes"] == [str(tmp_path / "recipes")]
+
+
 def test_new_overwrites_nothing(call: Callable[..., Result], tmp_path: Path) -> None:
     path = draft(call, tmp_path)
     before = path.read_text(encoding="utf-8")
@@ -64,6 +76,7 @@ def test_broken_recipe_is_listed_with_its_problem(call: Callable[..., Result], t
     path.write_text(path.read_text(encoding="utf-8").replace("[train]", "[train]\nepoch = 1"), encoding="utf-8")
     (_, news, _) = json.loads(call("recipes", "--json").stdout)["recipes"]
     assert "unknown key `train.epoch`" in news["problem"]
+    assert f"news             PROBLEM: {path} line " in call("recipes").stdout
     assert call("check", "news").exit_code == USAGE
 
 

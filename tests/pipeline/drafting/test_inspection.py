@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,47 @@ def test_column_that_cannot_be_guessed_is_asked_for(tmp_path: Path) -> None:
         inspect(write_rows(tmp_path / "a.json", rows), Chosen())
     with pytest.raises(RecipeError, match=r"has 5 rows; a model needs at least 50"):
         inspect(write_rows(tmp_path / "a.json", headlines(5)), Chosen())  # type: ignore[arg-type]
+
+
+class Person:
+    """Answers each question with the given choice, and remembers questions and defaults."""
+
+    def __init__(self, *answers: tuple[str, ...]) -> None:
+        self.answers, self.asked = list(answers), []
+
+    def __call__(self, question: str, choices: Sequence[str], default: Sequence[str], most: int) -> tuple[str, ...]:
+        self.asked.append((question, tuple(choices), tuple(default), most))
+        return self.answers.pop(0)
+
+
+def test_clear_columns_and_kind_are_not_asked_for(tmp_path: Path) -> None:
+    person = Person()
+    found = inspect(write_headlines(tmp_path / "news.csv"), Chosen(), person)
+    assert (found.label, person.asked) == ("분야", [])
+
+
+def test_columns_and_kind_without_a_clear_guess_are_asked_for(tmp_path: Path) -> None:
+    rows = [
+        {"본문": f"{n}번째 글", "요약": f"{n}번째 요약은 더 길다", "별점": n % 5, "분류": "가나"[n % 2]}
+        for n in range(60)
+    ]
+    person = Person(("별점",), ("본문", "요약"), ("scores",))
+    found = inspect(write_rows(tmp_path / "a.json", rows), Chosen(), person)
+    assert (found.label, found.texts, found.score_range) == ("별점", ("본문", "요약"), (0.0, 4.0))
+    assert person.asked == [
+        ("Which column holds the labels or scores?", ("본문", "요약", "별점", "분류"), ("분류",), 1),
+        ("Which column holds the texts (two columns for pairs)?", ("본문", "요약", "분류"), ("요약",), 2),
+        ("Are the numbers in '별점' classes, or scores on a scale?", ("classes", "scores"), ("classes",), 1),
+    ]
+    # On a pipe, the defaults of these questions count.
+    found = inspect(tmp_path / "a.json", Chosen())
+    assert (found.label, found.texts, found.scores) == ("분류", ("요약",), False)
+
+
+def test_question_without_a_guess_has_no_default(tmp_path: Path) -> None:
+    rows = [{"본문": f"{n}번째 글", "비고": f"{n}번째 비고"} for n in range(60)]
+    person = Person(("비고",))
+    with pytest.raises(RecipeError, match="no column looks like a label"):
+        inspect(write_rows(tmp_path / "a.json", rows), Chosen())
+    assert inspect(tmp_path / "a.json", Chosen(), person).label == "비고"
+    assert person.asked == [("Which column holds the labels or scores?", ("본문", "비고"), (), 1)]
