@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
         (SERVED, (runs, releases, rollback, hold, release, approve, reject)),
         (OWN, (pretrain,)),
         (BETTER, (tune,)),
-        (PLACE, (doctor, prune, sample, sync)),
+        (PLACE, (doctor, prune, sample, sync, test_alert)),
         (STACK, (up, down, status)),
     ):
         for function in functions:
@@ -50,7 +50,7 @@ def runs(
 
 
 def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
-    """List the deployments, newest first, and mark the live one."""
+    """List the deployments, newest first; mark the live one and the target of `saebyeok rollback`."""
     with session(as_json=as_json) as current:
         from pipeline.cli.output import deployments_document, print_deployments
         from pipeline.job import open_store
@@ -63,24 +63,31 @@ def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 
 
 def rollback(
-    deployment: Annotated[int | None, typer.Argument(help="Number of a deployment. Default: the previous one.")] = None,
+    deployment: Annotated[
+        int | None,
+        typer.Argument(help="Number of a deployment. Default: the previous one. `saebyeok releases` lists them."),
+    ] = None,
     store: opt.StoreUri = None,
     run_id: opt.RunId = None,
     as_json: opt.Json = False,
 ) -> None:
     """Serve the releases of an earlier deployment again."""
     with session(as_json=as_json) as current:
+        from pipeline.alerts import alert_deployment
+        from pipeline.cli.output import deployment_document
         from pipeline.deployment.deployer import rollback as roll_back
         from pipeline.job import new_run_id, open_store, user_name
 
         chosen = open_store(current.settings, store)
         record = roll_back(current.settings, chosen, run_id or new_run_id(), deployment, by=user_name())
+        alert_deployment(record, {})
+        document = deployment_document(chosen, record)
         if as_json:
-            current.document(record.document())
+            current.document(document)
             return
         current.line(f"deployment {record.number} is live: {record.reason}")
-        for name, ref in sorted(record.releases.items()):
-            current.line(f"  {name}: {ref}")
+        for name, release in document["ids"].items():
+            current.line(f"  {name}: {release}")
 
 
 def hold(recipe: opt.RecipeArgument, why: opt.Why, store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
@@ -277,12 +284,13 @@ def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 def prune(
     store: opt.StoreUri = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the artifacts that would be deleted, without deleting them.")
+        bool, typer.Option("--dry-run", help="List what would be deleted and what is kept, without deleting.")
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Delete artifacts that no retained deployment or future run needs (SAEBYEOK_KEEP_DEPLOYMENTS, _KEEP_DAYS)."""
     with session(as_json=as_json) as current:
+        from pipeline.cli.output import kept_document, print_outdated
         from pipeline.deployment.retention import delete_outdated, find_outdated
         from pipeline.job import open_store
 
@@ -290,13 +298,12 @@ def prune(
         outdated = find_outdated(place, current.settings)
         if not dry_run:
             delete_outdated(place, current.settings, outdated)
-        refs = [artifact.ref for artifact in outdated.artifacts]
         if as_json:
-            current.document({"deleted": [] if dry_run else refs, "outdated": refs, "bytes": outdated.size})
-            return
-        for ref in refs:
-            current.line(f"{'would delete' if dry_run else 'deleted'} {ref}")
-        current.line(f"{len(refs)} artifacts, {outdated.size / 2**20:,.1f} MiB")
+            refs = [artifact.ref for artifact in outdated.artifacts]
+            document = {"deleted": [] if dry_run else refs, "outdated": refs, "bytes": outdated.size}
+            current.document(document | {"kept": kept_document(outdated)})
+        else:
+            print_outdated(current, outdated, dry_run=dry_run)
 
 
 def sample(
@@ -333,6 +340,15 @@ def sync(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
             raise typer.Exit(FAILED)
 
 
+def test_alert() -> None:
+    """Send a test alert to SAEBYEOK_ALERT_WEBHOOK. Exit code 1: the webhook does not accept it."""
+    with session() as current:
+        from pipeline.alerts import send_test_alert
+
+        send_test_alert(current.settings)
+        current.line("SAEBYEOK_ALERT_WEBHOOK accepted a test alert")
+
+
 def up(
     data: opt.Data = None,
     run: Annotated[
@@ -364,8 +380,8 @@ def down() -> None:
 
 
 def status() -> None:
-    """Show which processes of the local stack run. Exit code 1: not all of them do."""
+    """Show processes, live models, runs, open approvals and disk space. Exit code 1: not all processes run."""
     with session() as current:
-        from pipeline.stack import commands
+        from pipeline.stack.status import status as print_status
 
-        raise typer.Exit(commands.status(current.settings, current.stdout))
+        raise typer.Exit(print_status(current.settings, current.stdout))

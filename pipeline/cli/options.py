@@ -79,7 +79,7 @@ InputRefs = Annotated[
     ),
 ]
 Release = Annotated[
-    str | None, typer.Option(metavar="REF", help="Ref of the release to use. Default: the deployed one.")
+    str | None, typer.Option(metavar="ID", help="Id or ref of the release to use. Default: the deployed one.")
 ]
 
 
@@ -87,7 +87,9 @@ Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason, shown w
 WhyNot = Annotated[str, typer.Option("--why", metavar="TEXT", help="Reason. Default: none.", show_default=False)]
 Model = Annotated[
     str | None,
-    typer.Option(metavar="REF", help="Ref of a decision, release or trained model. Default: the newest decision's."),
+    typer.Option(
+        metavar="ID", help="Id of a release, or ref of a decision or trained model. Default: the newest decision's."
+    ),
 ]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.cli.console import Session, say
 from pipeline.cli.doctor import Diagnosis
+from pipeline.deployment.retention import Outdated
+from pipeline.errors import RefusedError
 from pipeline.job import Job
 from pipeline.nested import flatten
 from pipeline.progress import format_duration
@@ -18,7 +20,7 @@ from pipeline.store.decisions import Decision, decision_lines
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.figures import EvaluationFigures
 from pipeline.store.history import PastRun
-from pipeline.store.releases import read_card
+from pipeline.store.releases import read_card, release_id
 from pipeline.tracking.sync import Synced
 
 
@@ -144,8 +146,8 @@ def print_stage(session: Session, document: Mapping[str, Any]) -> None:
     if "deployment" in document:
         trained = ", trained on sample data" if document["sample"] else ""
         session.line(f"deployment {document['deployment']} is live{trained}")
-        for name, ref in sorted(document["releases"].items()):
-            session.line(f"  {name}: {ref}")
+        for name, release in document["ids"].items():
+            session.line(f"  {name}: {release}")
         return
     how = "reused" if document["reused"] else "built"
     sample = ", on sample data" if document["sample"] else ""
@@ -200,23 +202,77 @@ def print_runs(session: Session, runs: list[PastRun]) -> None:
 
 
 def deployments_document(store: Store) -> dict[str, Any]:
-    """Return all deployments, newest first, for `--json`; `live` is the number of the live one, or null."""
+    """Return all deployments, newest first, for `--json`; see `deployment_document`.
+
+    `live` is the number of the live one, `rollback` that of the one that `saebyeok rollback` serves, or null.
+    """
     records = DeploymentLog(store)
-    deployments = [records.get(number).document() for number in reversed(records.numbers())]
-    return {"live": deployments[0]["number"] if deployments else None, "deployments": deployments}
+    deployments = [deployment_document(store, records.get(number)) for number in reversed(records.numbers())]
+    try:
+        target: int | None = records.one_back().number
+    except RefusedError:
+        target = None
+    return {
+        "live": deployments[0]["number"] if deployments else None,
+        "rollback": target,
+        "deployments": deployments,
+    }
+
+
+def deployment_document(store: Store, deployment: Deployment) -> dict[str, Any]:
+    """Return a deployment for `--json`.
+
+    `releases` are the refs of its releases, `ids` the names by which the service knows them. A release that was
+    deleted has its ref in both, and is listed in `deleted`: the deployment cannot be served again.
+    """
+    ids = {recipe: release_id(store, ref) for recipe, ref in sorted(deployment.releases.items())}
+    deleted = [recipe for recipe, name in ids.items() if name == deployment.releases[recipe]]
+    return deployment.document() | {"ids": ids, "deleted": deleted}
 
 
 def print_deployments(session: Session, document: Mapping[str, Any]) -> None:
     """Print all deployments, for people."""
     if document["live"] is None:
         session.line("nothing is deployed yet; `saebyeok run nsmc` trains and deploys")
+        return
     for item in document["deployments"]:
-        mark = "live" if item["number"] == document["live"] else "    "
-        session.line(f"{item['number']:>4} {mark}  {item['created'][:19].replace('T', ' ')}  {item['reason']}")
-        for name, ref in sorted(item["releases"].items()):
-            session.line(f"             {name}: {ref}")
+        mark = _mark(document, item)
+        session.line(f"{item['number']:>4} {mark:<7}  {item['created'][:19].replace('T', ' ')}  {item['reason']}")
+        for name, release in item["ids"].items():
+            session.line(f"              {name}: {release}{' (deleted)' if name in item['deleted'] else ''}")
         by = f", by {item['by']}" if item["by"] else ""
-        session.line(f"             run {item['run']}{by}")
+        session.line(f"              run {item['run']}{by}")
+    session.line("to serve one again: saebyeok rollback NUMBER. Default: the one marked `back`")
+
+
+def _mark(document: Mapping[str, Any], item: Mapping[str, Any]) -> str:
+    """Return the state of a deployment in a word: live, the target of a rollback, deleted, or empty."""
+    if item["number"] == document["live"]:
+        return "live"
+    if item["deleted"]:
+        return "deleted"
+    return "back" if item["number"] == document["rollback"] else ""
+
+
+def kept_document(outdated: Outdated) -> list[dict[str, Any]]:
+    """Return for `--json`, by the reason why artifacts are kept, their number and their size in bytes."""
+    return [
+        {"reason": reason, "artifacts": len(items), "bytes": sum(item.size for item in items)}
+        for reason, items in outdated.kept.items()
+    ]
+
+
+def print_outdated(session: Session, outdated: Outdated, *, dry_run: bool) -> None:
+    """Print the deleted artifacts, and what is kept, why and how large it is, for people."""
+    for artifact in outdated.artifacts:
+        session.line(f"{'would delete' if dry_run else 'deleted'} {artifact.ref} ({_size(artifact.size)})")
+    for item in kept_document(outdated) if dry_run else ():
+        session.line(f"would keep {item['artifacts']:,} artifacts ({_size(item['bytes'])}): {item['reason']}")
+    session.line(f"{len(outdated.artifacts):,} artifacts, {_size(outdated.size)}")
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def print_synced(session: Session, synced: Synced) -> None:

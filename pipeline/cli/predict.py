@@ -15,7 +15,7 @@ from pipeline.progress import progress
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.releases import Card, read_card
+from pipeline.store.releases import Card, find_release, read_card
 
 if TYPE_CHECKING:
     from serving.engine.engine import Engine
@@ -26,17 +26,17 @@ INPUTS_PER_CALL = 2048
 LONGEST_LINE = 2**16
 
 
-def champion(store: Store, recipe: str, ref: str | None = None) -> Artifact:
-    """Return the deployed release of `recipe`, or the release at `ref`.
+def champion(store: Store, recipe: str, name: str | None = None) -> Artifact:
+    """Return the deployed release of `recipe`, or the release with the id or ref `name`.
 
-    Raises ArtifactError if there is none, or if the release at `ref` belongs to another recipe.
+    Raises ArtifactError if there is none, or if the named release belongs to another recipe.
     """
-    release = store.open(ref) if ref else DeploymentLog(store).champion(recipe)
+    release = find_release(store, name) if name else DeploymentLog(store).champion(recipe)
     if release is None:
         raise ArtifactError(f"no release of {recipe} is deployed in {store.uri}; run `saebyeok run {recipe}` first")
     card = read_card(release)
     if card.recipe != recipe:
-        raise ArtifactError(f"{release.ref} is a release of recipe {card.recipe}; name a release of {recipe}")
+        raise ArtifactError(f"{card.id} is a release of recipe {card.recipe}; name a release of {recipe}")
     return release
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ArtifactError, PrunedError
@@ -25,12 +25,14 @@ DECIDE = "decide"
 class Outdated:
     """Artifacts that can be deleted, and the numbers of the deployments that are retained.
 
-    `remains` are refs of artifacts whose deletion was interrupted.
+    `remains` are refs of artifacts whose deletion was interrupted. `kept` are the other artifacts by the first reason
+    to keep them.
     """
 
     artifacts: tuple[Artifact, ...]
     deployments: tuple[int, ...]
     remains: tuple[str, ...] = ()
+    kept: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -52,17 +54,9 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
     everything, unread = _everything(store)
     damaged = {ref: error for ref, error in unread.items() if not isinstance(error, PrunedError)}
-    since = datetime.now(UTC) - timedelta(days=settings.keep_days)
-    roots = {ref for record in kept for ref in record.releases.values()}
-    paths = records.paths()
-    roots |= {ref for record in records.path()[-2:] for ref in record.releases.values()}
-    decisions = list(_decisions(store))
-    best = _best_before(decisions)
-    roots |= {ref for record in kept for ref in _best(paths[record.number], best)}
-    roots |= set(_decided(store, decisions, since))
-    roots |= {ref for ref, artifact in everything.items() if artifact.manifest.created >= since}
-    roots |= set(_newest(everything.values()))
-    needed = _with_ancestors(roots, everything)
+    roots = _roots(store, settings, kept, everything)
+    reasons = _reasons(roots, everything)
+    needed = set(reasons)
     if unknown := needed & damaged.keys():
         raise damaged[min(unknown)]
     for error in damaged.values():
@@ -72,7 +66,40 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
         tuple(artifact for ref, artifact in everything.items() if ref not in needed),
         tuple(record.number for record in kept),
         tuple(unread.keys() - damaged.keys()),
+        {
+            reason: tuple(everything[ref] for ref, first in reasons.items() if first == reason and ref in everything)
+            for reason in roots
+        },
     )
+
+
+def _roots(
+    store: Store, settings: Settings, kept: Sequence[Deployment], everything: Mapping[str, Artifact]
+) -> dict[str, set[str]]:
+    """Return the refs of the artifacts to keep, by reason, without those that they were made from."""
+    since = datetime.now(UTC) - timedelta(days=settings.keep_days)
+    records, decisions = DeploymentLog(store), list(_decisions(store))
+    paths, best = records.paths(), _best_before(decisions)
+    return {
+        f"the newest {settings.keep_deployments} deployments (SAEBYEOK_KEEP_DEPLOYMENTS)": {
+            ref for record in kept for ref in record.releases.values()
+        },
+        "the next rollback": {ref for record in records.path()[-2:] for ref in record.releases.values()},
+        "the best release before each of these": {ref for record in kept for ref in _best(paths[record.number], best)},
+        "recent decisions, the newest one of each recipe, and open approvals": set(_decided(store, decisions, since)),
+        f"younger than {settings.keep_days:g} days (SAEBYEOK_KEEP_DAYS)": {
+            ref for ref, artifact in everything.items() if artifact.manifest.created >= since
+        },
+        "the newest artifact of each kind": set(_newest(everything.values())),
+    }
+
+
+def _reasons(roots: Mapping[str, set[str]], everything: dict[str, Artifact]) -> dict[str, str]:
+    """Return the first reason to keep each artifact, by ref; an artifact is kept with all that it was made from."""
+    found: dict[str, str] = {}
+    for reason, refs in roots.items():
+        found |= dict.fromkeys(sorted(_with_ancestors(refs, everything) - found.keys()), reason)
+    return found
 
 
 def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> None:

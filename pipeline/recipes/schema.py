@@ -152,7 +152,9 @@ class Recipe(Strict):
     profile: str = Field(description="set by `--profile` or SAEBYEOK_PROFILE: tables of `profiles` override the others")
     sample: bool = Field(default=False, description="set if the run uses the shipped sample")
     overridden: tuple[str, ...] = Field(
-        default=(), exclude=True, description="set to the dotted keys that the run changes: options, or the trigger form"
+        default=(),
+        exclude=True,
+        description="set to the dotted keys that the run changes, by options or the trigger form",
     )
     labels: tuple[str, ...] = Field(default=(), strict=False, description="label names, in the order 0, 1, ...")
     renamed_labels: dict[str, str] = Field(

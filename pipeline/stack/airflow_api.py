@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -76,17 +77,26 @@ class AirflowApi:
         """Unpause the DAG, so that it runs on its schedule."""
         self._call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
 
+    def next_run(self, dag: str) -> datetime | None:
+        """Return the time of the next scheduled run, or None if the DAG has no schedule or is paused."""
+        found = self._get(f"/api/v2/dags/{dag}")["next_dagrun_run_after"]
+        return datetime.fromisoformat(found) if found else None
+
+    def unfinished_runs(self, dag: str) -> dict[str, str]:
+        """Return the states of the queued and running runs by id, oldest first."""
+        return self._runs(dag, UNFINISHED, "run_after", 100)
+
     def active_run(self, dag: str) -> str | None:
         """Return the id of the oldest queued or running run, or None if there is none."""
-        return self._first_run(dag, UNFINISHED, "run_after")
+        return next(iter(self._runs(dag, UNFINISHED, "run_after", 1)), None)
 
     def newest_run(self, dag: str, state: str) -> str | None:
         """Return the id of the newest run that ended in `state`, or None if there is none."""
-        return self._first_run(dag, (state,), "-run_after")
+        return next(iter(self._runs(dag, (state,), "-run_after", 1)), None)
 
-    def _first_run(self, dag: str, states: tuple[str, ...], order: str) -> str | None:
-        runs = self._get(f"/api/v2/dags/{dag}/dagRuns", {"state": states, "order_by": order, "limit": 1})
-        return str(runs["dag_runs"][0]["dag_run_id"]) if runs["dag_runs"] else None
+    def _runs(self, dag: str, states: tuple[str, ...], order: str, limit: int) -> dict[str, str]:
+        runs = self._get(f"/api/v2/dags/{dag}/dagRuns", {"state": states, "order_by": order, "limit": limit})
+        return {str(run["dag_run_id"]): str(run["state"]) for run in runs["dag_runs"]}
 
     def trigger(self, dag: str, conf: Mapping[str, Any], note: str) -> str:
         """Trigger a run and return its id."""

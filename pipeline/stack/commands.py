@@ -1,17 +1,15 @@
-"""The commands `saebyeok up`, `down` and `status`."""
+"""The commands `saebyeok up` and `down`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TextIO
 
-from pipeline.errors import FAILED, INTERRUPTED, REFUSED, SaebyeokError
+from pipeline.errors import FAILED, INTERRUPTED, REFUSED
 from pipeline.job import open_store
 from pipeline.settings import Settings
 from pipeline.stack import lifecycle as control
 from pipeline.stack.airflow_api import AirflowApi, TaskInstance
-from pipeline.stack.airflow_home import USER, airflow_home, password_file
+from pipeline.stack.airflow_home import airflow_home
 from pipeline.stack.follow_run import (
     RunFollower,
     failure_reason,
@@ -23,7 +21,6 @@ from pipeline.stack.follow_run import (
     task_log,
 )
 from pipeline.stack.lifecycle import DAG, DAGS, SCHEDULED
-from pipeline.stack.processes import is_running, read_record
 from pipeline.stack.run_report import ARTIFACT_TASKS, RecipeOutcome, is_sample, made_by, outcomes, summary
 from pipeline.stack.terminal import Progress
 from pipeline.stages.stage import STAGES
@@ -31,7 +28,6 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import EvaluationFigures
-from pipeline.store.verdicts import open_questions
 
 
 def up(settings: Settings, out: TextIO, *, run: bool | None = None, begun: float | None = None) -> int:
@@ -145,58 +141,3 @@ def _failures(settings: Settings, run: str, failed: list[TaskInstance]) -> list[
 def down(settings: Settings, out: TextIO) -> None:
     """Stop the processes that `up` started."""
     control.down(settings, Progress(out))
-
-
-def status(settings: Settings, out: TextIO) -> int:
-    """Print which processes run, and which models wait for approval. Returns 0 if all processes run, else FAILED."""
-    progress = Progress(out)
-    code = _stack_status(settings, progress)
-    for line in waiting_lines(settings):
-        progress.say(line)
-    return code
-
-
-def _stack_status(settings: Settings, progress: Progress) -> int:
-    record = read_record(control.record_path(settings))
-    if record is None:
-        progress.say("no stack was started with this SAEBYEOK_HOME; start one: make up")
-        return FAILED
-    if not record.members:
-        progress.say("stack.json is damaged; parts of the stack still run, and `saebyeok up` restarts it")
-    well = bool(record.members)
-    for name, member in record.members.items():
-        running = is_running(member, record.mark)
-        well = well and running
-        progress.say(f"{name:<18} {'running' if running else 'ENDED':<8} pid {member.pid:<8} log {member.log}")
-    there = settings.model_copy(update={"airflow_url": record.airflow_url, "service_url": record.service_url})
-    answer = "answers" if control.service_answers(there) else "does not answer"
-    progress.say(
-        f"the service at {there.service_url} {answer}; Airflow at {there.airflow_url} {_airflow_status(there)}"
-    )
-    progress.say(f"sign in to Airflow as {USER}; the password is in {password_file(settings)}")
-    return 0 if well else FAILED
-
-
-def waiting_lines(settings: Settings) -> Iterator[str]:
-    """Yield a line for each model that waits for a person's approval, with the deadline and the link to answer."""
-    try:
-        questions = list(open_questions(open_store(settings), datetime.now(UTC)))
-    except SaebyeokError as error:
-        yield f"approvals cannot be read ({error})"
-        return
-    for question in questions:
-        yield (
-            f"{question.recipe}: a new model waits for approval until {question.deadline:%Y-%m-%d %H:%M} UTC; "
-            f"answer at {question.link}"
-        )
-
-
-def _airflow_status(settings: Settings) -> str:
-    try:
-        with control.open_api(settings) as api:
-            if not api.health():
-                return "does not answer"
-            run = api.active_run(DAG)
-    except SaebyeokError as error:
-        return f"gives an error ({error})"
-    return f"is running {run}" if run else "waits for the next run"

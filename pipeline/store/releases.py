@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.errors import ArtifactError
 from pipeline.recipes.kinds.registry import kind_of
 from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.recipes.kinds.task_kind import Inputs, Kind, Objective, Route, TaskKind
-from pipeline.store.artifacts import Artifact
+from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.formats import Record
 
 #: Numeric precision of an exported file.
@@ -89,6 +90,25 @@ class Card(Record):
         if not isinstance(found, Mapping):
             return found
         return {device: (item,) if isinstance(item, Mapping | Variant) else item for device, item in found.items()}
+
+
+def find_release(store: Store, name: str) -> Artifact:
+    """Return the release with the id or ref `name`. Raises ArtifactError if there is none."""
+    if "/" in name:
+        return store.open(name)
+    recipe = name.rpartition("-")[0]
+    for ref in store.refs("release", recipe) if recipe else ():
+        if release_id(store, ref) == name:
+            return store.open(ref)
+    raise ArtifactError(f"store {store.uri} has no release {name}; `saebyeok releases` lists the deployed ones")
+
+
+def release_id(store: Store, ref: str) -> str:
+    """Return the id of the release at `ref`, or `ref` itself if the release was deleted or cannot be read."""
+    try:
+        return read_card(store.open(ref)).id
+    except ArtifactError:
+        return ref
 
 
 def read_card(release: Artifact) -> Card:

@@ -43,12 +43,14 @@ def airflow_server(state: AirflowState) -> Iterator[AirflowApi]:
                 assert body == {"is_paused": False}
                 state.paused.discard(dag)
             if path[4:] != ["dagRuns"]:
-                return {"is_paused": dag in state.paused}
-            assert dag == DAG
+                next_run = None if dag in state.paused else "2026-11-30T18:00:00Z"
+                return {"is_paused": dag in state.paused, "next_dagrun_run_after": next_run}
             if self.command == "POST":
+                assert dag == DAG
                 state.runs.append("new")
                 return {"dag_run_id": "new"}
-            return {"dag_runs": [{"dag_run_id": run} for run in state.runs[:1]]}
+            runs = state.runs if dag == DAG else []
+            return {"dag_runs": [{"dag_run_id": run, "state": "running"} for run in runs]}
 
         do_GET = do_POST = do_PATCH = answer  # noqa: N815 - the names are http.server's
 

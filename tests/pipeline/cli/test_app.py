@@ -25,12 +25,14 @@ from pipeline.settings import Settings
 from pipeline.stages.stage import DEPLOY_INPUTS, EVALUATE, EXPORT, STAGES, TRAIN, find_inputs
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
+from pipeline.store.verdicts import model_of
 from tests.support.cli import run_here
 from tests.support.tiny_releases import TinyModel
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
 COMMANDS += ["hold", "release", "approve", "reject", "new", "recipes", "check", "propose-floors"]
-COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "sample", "sync", "up", "down", "status"]
+COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "sample", "sync", "test-alert", "up", "down", "status"]
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def test_stage_without_input_names_the_earlier_stage(saebyeok: Saebyeok) -> None
 
 
 def test_releases_before_and_after_a_deployment(saebyeok: Saebyeok, store: Store) -> None:
-    assert saebyeok("releases", "--json").document == {"live": None, "deployments": []}
+    assert saebyeok("releases", "--json").document == {"live": None, "rollback": None, "deployments": []}
     records = DeploymentLog(store)
     records.append({"nsmc": "release/nsmc/a/1"}, after=0, run="r1", reason="first")
     records.append({"nsmc": "release/nsmc/b/1"}, after=1, run="r2", reason="second")
@@ -255,6 +257,29 @@ def test_releases_before_and_after_a_deployment(saebyeok: Saebyeok, store: Store
     lines = saebyeok("releases").out.splitlines()
     assert [line for line in lines if " live " in line] == [lines[0]]
     assert "second" in lines[0]
+    # Its release is not in the store, so it cannot be served again.
+    assert (document["rollback"], document["deployments"][1]["deleted"]) == (1, ["nsmc"])
+    assert lines[3].split()[:2] == ["1", "deleted"]
+    assert "nsmc: release/nsmc/a/1 (deleted)" in lines[4]
+
+
+def test_releases_have_one_name_in_api_and_commands(saebyeok: Saebyeok, store: Store, light: TinyModel) -> None:
+    records, releases = DeploymentLog(store), []
+    for number in (1, 2, 3):
+        releases.append(light.publish(store, "nsmc", key=f"{number}" * 16))
+        records.append({"nsmc": releases[-1].ref}, after=number - 1, run="r", reason="test")
+    document = saebyeok("releases", "--json").document
+    ids = [read_card(release).id for release in reversed(releases)]
+    assert [item["ids"] for item in document["deployments"]] == [{"nsmc": name} for name in ids]
+    assert (document["rollback"], document["deployments"][0]["deleted"]) == (2, [])
+    shown = saebyeok("releases").out
+    assert [line.split()[1] for line in shown.splitlines()[0:6:3]] == ["live", "back"]
+    assert f"nsmc: {ids[0]}" in shown
+    assert "release/" not in shown
+    # A command takes the same name.
+    assert saebyeok("reject", "nsmc", "--why", "w", "--model", ids[2]).out == f"rejected {model_of(releases[0]).ref}\n"
+    missing = saebyeok("predict", "nsmc", "--release", "nsmc-none")
+    assert (missing.code, "has no release nsmc-none" in missing.err) == (FAILED, True)
 
 
 def test_runs_of_an_empty_store(saebyeok: Saebyeok) -> None:

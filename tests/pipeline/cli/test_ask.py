@@ -41,7 +41,7 @@ def test_answer_is_a_number_a_name_or_the_default(
     assert choose("Which columns?", ["본문", "요약", "비고"], default, 2) == chosen
     shown = capsys.readouterr()
     # Standard output is for the result.
-    assert shown.out == ""
+    assert shown.out.strip() == ""
     assert shown.err.startswith("Which columns?\n  1  본문\n  2  요약\n  3  비고\n")
     assert shown.err.count("answer with 1 to 2 choices") == text.count("\n") - 1
 

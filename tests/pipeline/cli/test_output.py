@@ -21,7 +21,7 @@ from pipeline.store.decisions import Decision, decision_lines
 from tests.support.made_figures import comparison, evaluation, threshold
 
 STAGE = {"stage": "train", "reused": False, "seconds": 3.21, "figures": {"epoch": 2}, "ref": "train/nsmc/k/1"}
-DEPLOYMENT = {"stage": "deploy", "deployment": 4, "releases": {"nsmc": "release/nsmc/k/1"}}
+DEPLOYMENT = {"stage": "deploy", "deployment": 4, "ids": {"nsmc": "nsmc-k"}}
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
-"""Output of `up` during a run, and of `status` about approvals."""
+"""Output of `up` during a run."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
 
-from pipeline.settings import Settings
-from pipeline.stack.commands import in_brief, run_to_follow, status, waiting_lines
+from pipeline.stack.commands import in_brief, run_to_follow
 from pipeline.stack.lifecycle import DAG, DAGS
 from pipeline.stack.run_report import is_sample
 from pipeline.stack.terminal import Progress
@@ -17,10 +15,8 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import ValidationFigures
-from pipeline.store.verdicts import record_verdict
 from tests.support.airflow_server import AirflowState, airflow_server
 from tests.support.made_figures import evaluation, threshold
-from tests.support.tiny_releases import make_trained
 
 
 def made(store: Store, kind: str, figures: dict[str, Any], file: str = "") -> Artifact:
@@ -119,25 +115,3 @@ def test_up_with_no_run_changes_nothing_in_an_empty_store(store: Store) -> None:
     state = AirflowState(paused={DAG, "retention"})
     assert followed(store, state, run=False) is None
     assert state == AirflowState(paused={DAG, "retention"})
-
-
-def test_waiting_approval_is_listed_with_deadline_and_link(settings: Settings, store: Store) -> None:
-    assert list(waiting_lines(settings)) == []
-    deadline = datetime.now(UTC) + timedelta(hours=1)
-    model = make_trained(store)
-    record_verdict(model, "asked", by=None, run="r", deadline=deadline, link="http://airflow/required_actions")
-    assert list(waiting_lines(settings)) == [
-        f"nsmc: a new model waits for approval until {deadline:%Y-%m-%d %H:%M} UTC; answer at "
-        "http://airflow/required_actions"
-    ]
-    out = StringIO()
-    status(settings, out)
-    assert "waits for approval" in out.getvalue()
-    record_verdict(model, "approved", by="kim", run="r")
-    assert list(waiting_lines(settings)) == []
-
-
-def test_unreadable_approvals_do_not_fail_the_status(settings: Settings, store: Store) -> None:
-    store.create("verdicts/nsmc/abc/20261129T120000000000-0000.json", b"{")
-    (line,) = waiting_lines(settings)
-    assert line.startswith("approvals cannot be read (")
