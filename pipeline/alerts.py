@@ -39,7 +39,7 @@ def alert_deployment(deployment: Deployment, links: Mapping[str, str]) -> None:
     """Send an alert about a new promotion or rollback; `links` are URLs of pages by name, such as `report`."""
     who = f", by {deployment.by}" if deployment.by else ""
     text = f"deployment {deployment.number} is live{who}: {deployment.reason.rstrip('.')}."
-    pages = "".join(f" {name}: {url}" for name, url in links.items())
+    pages = "".join(f" {name.capitalize()}: {url}" for name, url in links.items())
     event: Event = "rolled_back" if deployment.intent == "rollback" else "promoted"
     alert(event, text + pages, deployment.document() | dict(links))
 

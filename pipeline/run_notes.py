@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 #: XCom key of a task's sentence for the note of its run.
 RUN_NOTE = "run_note"
-#: First line of what is written at the end of a run. Text before it is a person's and stays.
+#: First line of the text that the end of a run adds. Text before it is a person's and stays.
 HEADING = "**Outcome**"
 #: Maximum characters of a note in Airflow's database, and of one sentence in the note of a run.
 LONGEST_NOTE, LONGEST_SENTENCE = 1000, 300

@@ -31,10 +31,10 @@ class RunNotes:
 
 def write_notes(dag_run: DagRun) -> None:
     """Write the sentences of the run's tasks into the notes of the tasks and of the run."""
+    from airflow.settings import Session
     from airflow.utils.session import create_session
-    from sqlalchemy.orm import object_session
 
-    if session := object_session(dag_run):
+    if Session and (session := Session.object_session(dag_run)):
         # The scheduler's transaction: a second one could not write into SQLite.
         write_into(session, dag_run)
         return

@@ -96,7 +96,7 @@ def _directory(settings: Settings, into: Path | None) -> Path:
     from pipeline.config_file import read_config
 
     own = [Path(item) for item in settings.recipes.split(os.pathsep) if item]
-    # Beside the configuration file, which will name it.
+    # Next to the configuration file, which will name it.
     return into.expanduser().resolve() if into else own[-1] if own else read_config().path.parent / "recipes"
 
 

@@ -69,7 +69,7 @@ def test_deployment_alert_names_person_and_pages(
     alert_deployment(deployment, {"report": "http://airflow.example/report.html"})
     (body,) = hook.bodies
     assert body["text"] == (
-        f"deployment 3 is live{who}: Promoted: it is better. report: http://airflow.example/report.html"
+        f"deployment 3 is live{who}: Promoted: it is better. Report: http://airflow.example/report.html"
     )
     assert (body["event"], body["number"], body["by"], body["releases"], body["report"]) == (
         event,

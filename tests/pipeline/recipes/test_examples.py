@@ -30,6 +30,9 @@ def test_example_is_valid_and_judged_by_accuracy(profile: str) -> None:
     assert recipe.labels == ("entailment", "neutral", "contradiction")
     assert recipe.metrics[0] == "accuracy"
     assert set(recipe.gate.behaviour) == set(recipe.behaviour.capabilities)
+    # Above chance, with three labels.
+    assert all(recipe.gate.floor_of(metric) > 1 / 3 for metric in recipe.metrics)
+    assert set(recipe.gate.floors) == set(recipe.metrics)
     assert (recipe.data.train, recipe.data.test) == FILES
 
 
