@@ -12,6 +12,7 @@ import pytest
 from pipeline.errors import RejectedDataError
 from pipeline.job import Job, open_job
 from pipeline.recipes.loading import load_recipe
+from pipeline.run_notes import WRITTEN
 from pipeline.sample import write_sample
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
@@ -54,11 +55,11 @@ def test_rejected_data_stop_recipe_and_link_data_docs(
     assert {state for task, state in first.tasks.items() if task.startswith("klue-sts.")} == {"skipped"}
     # A refused recipe and one that was not chosen look different in the list of runs.
     notes = dict(rows(database, "select run_id, content from dag_run_note join dag_run on id = dag_run_id"))
-    unchosen = "- klue-sts skipped: not among the chosen recipes: nsmc\n"
-    assert notes[first.id].startswith(f"**Outcome**\n\n{unchosen}- nsmc.validate failed: {train}")
-    assert notes[again.id].startswith(
-        f"**Outcome**\n\n{unchosen}- nsmc skipped: the data are the same as in run {first.id}"
-    )
+    unchosen = "klue-sts skipped: not among the chosen recipes: nsmc\n\n"
+    assert notes[first.id].startswith(f"nsmc.validate failed: {train}")
+    assert notes[first.id].endswith(f"\n\n{unchosen}{WRITTEN}")
+    same = f"nsmc skipped: the data are the same as in run {first.id}"
+    assert notes[again.id].startswith(f"{unchosen}{same}")
     ((on_task,),) = rows(
         database,
         "select content from task_instance_note join task_instance on id = ti_id where task_id = ? and run_id = ?",

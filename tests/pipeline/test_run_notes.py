@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.run_notes import LONGEST_NOTE, run_note, shortened
+from pipeline.run_notes import LONGEST_NOTE, WRITTEN, run_note, shortened
 
-WRITTEN = "**Outcome**\n\n- nsmc refused: too short\n- klue-sts promoted as deployment 3"
+SENTENCES = ["klue-sts skipped: not chosen", "nsmc refused: too short"]
+NOTE = f"nsmc refused: too short\n\nklue-sts skipped: not chosen\n\n{WRITTEN}"
 
 
-@pytest.mark.parametrize("before", [None, "", "**Outcome**\n\n- from before the run was cleared"])
-def test_note_lists_the_sentences_of_this_try(before: str | None) -> None:
-    assert run_note(before, ["nsmc refused: too short", "klue-sts promoted as deployment 3"]) == WRITTEN
+@pytest.mark.parametrize("before", [None, "", f"nsmc.train failed: before the run was cleared\n\n{WRITTEN}"])
+def test_note_has_the_sentences_of_this_try(before: str | None) -> None:
+    # Airflow's page of a run shows the first line.
+    assert run_note(before, SENTENCES) == NOTE
 
 
 def test_note_keeps_a_persons_text() -> None:
-    once = run_note("Ask kim.\n", ["nsmc refused: too short", "klue-sts promoted as deployment 3"])
-    assert once == f"Ask kim.\n\n{WRITTEN}"
-    assert run_note(once, ["nsmc skipped"]) == "Ask kim.\n\n**Outcome**\n\n- nsmc skipped"
+    once = run_note("Ask kim.\n", SENTENCES)
+    assert once == f"{NOTE}\n\nAsk kim."
+    assert run_note(once, ["nsmc skipped: same"]) == f"nsmc skipped: same\n\n{WRITTEN}\n\nAsk kim."
 
 
 def test_long_sentences_leave_room_for_the_others() -> None:
     note = run_note(None, ["한" * 2000, "second"])
-    assert note.splitlines()[2:] == [f"- {'한' * 299}…", "- second"]
-    assert len(run_note(None, ["한" * 300] * 9)) == LONGEST_NOTE
+    assert note == f"{'한' * 299}…\n\nsecond\n\n{WRITTEN}"
+    full = run_note("Ask kim.", ["한" * 300] * 9)
+    assert len(full) == LONGEST_NOTE
+    assert full.endswith(f"…\n\n{WRITTEN}\n\nAsk kim.")
 
 
 def test_text_within_the_limit_is_not_shortened() -> None:
