@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 HOURS = 12
 #: Field of the answer's form for the person's words. Airflow takes `params` only where a task is created.
 WHY = "why"
-ANSWER_PARAMS = {WHY: Param("", type="string", title="Reason", description="Recorded with the answer.")}
+ANSWER_PARAMS = {
+    WHY: Param(
+        None,
+        # The form requires an answer to a field that may not be null.
+        type=["null", "string"],
+        title="Reason",
+        description="Reason, recorded with the answer. Default: none.",
+    )
+}
 
 
 class Approval(ApprovalOperator):
@@ -91,7 +99,7 @@ class Approval(ApprovalOperator):
         # without an error always has an answer. Without a record `deploy` refuses the model: marking this task as
         # successful is no approval.
         if answer := event.get("chosen_options"):
-            why = str((event["params_input"] or {}).get(WHY, "")).strip()
+            why = str((event["params_input"] or {}).get(WHY) or "").strip()
             self._record_answer(context, event["responded_by_user"], why, approved=answer == [self.APPROVE])
         return super().execute_complete(context, event)
 

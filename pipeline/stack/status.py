@@ -85,7 +85,7 @@ def run_lines(api: AirflowApi, time_zone: str) -> Iterator[str]:
 
 
 def served_lines(store: Store) -> Iterator[str]:
-    """Yield for each recipe its live release, since when it is live and why, and whether promotions are on hold."""
+    """Yield for each recipe its live release and since when it is live, and whether promotions are on hold."""
     records = DeploymentLog(store)
     latest = records.latest()
     if latest is None:
@@ -94,7 +94,7 @@ def served_lines(store: Store) -> Iterator[str]:
     for recipe, ref in sorted(latest.releases.items()):
         since = records.promotion(recipe, ref) or latest
         moment = f"{since.created:%Y-%m-%d %H:%M} UTC"
-        yield f"{recipe}: {release_id(store, ref)} is live since {moment} (deployment {since.number}: {since.reason})"
+        yield f"{recipe}: {release_id(store, ref)} is live since {moment} (deployment {since.number}, {since.intent})"
         if hold := find_hold(store, recipe):
             yield f"{hold}; to resume: saebyeok release {recipe}"
 

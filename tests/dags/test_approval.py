@@ -61,7 +61,8 @@ def event(answer: str, user: dict[str, str] | None = KIM, why: str = "") -> dict
     """Return the event with which the scheduler resumes the task; without a user if nobody answered in time."""
     return {
         "chosen_options": [answer],
-        "params_input": {"why": why} if why else {},
+        # The form sends null for an empty field, and the REST API may send no field.
+        "params_input": {"why": why or None} if user else {},
         "responded_at": ANSWERED,
         "responded_by_user": user,
         "timedout": user is None,
@@ -112,6 +113,8 @@ def test_person_is_asked_about_a_new_model(
     assert (question.options, question.defaults, question.multiple) == (["Approve", "Reject"], ["Reject"], False)
     assert question.subject == "nsmc: serve the new model?"
     assert question.params["why"]["schema"]["title"] == "Reason"
+    # Otherwise the form requires a reason.
+    assert question.params["why"]["schema"]["type"] == ["null", "string"]
     lines = question.body.splitlines()
     assert lines[0].startswith("The model passed its gates: Accuracy on the test file is 0.8571 (floor 0.84); ")
     against = "- accuracy against the champion (+0.1250), at worst: **0.0000** (at least -0.01)"

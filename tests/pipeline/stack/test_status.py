@@ -55,7 +55,7 @@ def test_live_release_is_listed_with_its_first_deployment(store: Store) -> None:
     log.append({"nsmc": "release/nsmc/b/1", "klue-sts": "release/klue-sts/c/1"}, after=2, run="r", reason="third")
     change_hold(store, "nsmc", held=True, by="kim", why="labels are checked")
     _, nsmc, hold = served_lines(store)
-    assert nsmc == f"nsmc: release/nsmc/b/1 is live since {since.created:%Y-%m-%d %H:%M} UTC (deployment 2: second)"
+    assert nsmc == f"nsmc: release/nsmc/b/1 is live since {since.created:%Y-%m-%d %H:%M} UTC (deployment 2, promotion)"
     assert hold.startswith("promotion of nsmc is on hold since ")
     assert hold.endswith("by kim (labels are checked); to resume: saebyeok release nsmc")
 
