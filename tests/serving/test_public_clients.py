@@ -194,7 +194,8 @@ def node_modules() -> Path:
     if not installed.exists():
         unfinished = installed.with_name(f".{digest}")
         shutil.copytree(TYPESCRIPT, unfinished, dirs_exist_ok=True)
-        command = ["npm", "ci", "--ignore-scripts", "--cache", installed.parent / "cache"]
+        # One retry: a machine without a network has to skip soon.
+        command = ["npm", "ci", "--ignore-scripts", "--fetch-retries=1", "--cache", installed.parent / "cache"]
         found = subprocess.run(command, cwd=unfinished, capture_output=True, text=True)
         if found.returncode:
             pytest.skip(f"npm cannot install tests/typescript/package-lock.json: {found.stderr.strip()[-300:]}")
