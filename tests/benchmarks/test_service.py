@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.service_checkouts import ratio
-from pipeline.config_file import ROOT
+from benchmarks.service_checkouts import ratio, summarize
 from tests.support.benchmarked import said
 from tests.support.small_pipeline import anything_goes, open_road, small_recipe
 
@@ -22,18 +19,12 @@ WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Return the options of a short measurement of a tiny release."""
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the output of one short round."""
     home = tmp_path_factory.mktemp("benchmark")
     road = open_road(small_recipe("nsmc", model__pooling="cls", **anything_goes("nsmc")), home)
     release = ("--data", str(home / "sample"), "--release", str(road.released.path))
-    return (*release, "--seconds", "0.5", "--clients", "4", "--processes", "1")
-
-
-@pytest.fixture(scope="module")
-def document(options: tuple[str, ...]) -> dict[str, Any]:
-    """Return the output of one short round."""
-    return said("service", *options, "--rounds", "1")
+    return said("service", *release, "--seconds", "0.5", "--rounds", "1", "--clients", "4", "--processes", "1")
 
 
 def test_every_way_answers_without_an_error(document: dict[str, Any]) -> None:
@@ -63,26 +54,19 @@ def test_what_is_not_installed_is_said(document: dict[str, Any]) -> None:
     assert document["missing"]["litserve"].startswith("not installed: pip install litserve==")
 
 
-def test_service_is_compared_with_that_of_another_checkout(options: tuple[str, ...], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    for package in ("pipeline", "serving", "expectations"):
-        shutil.copytree(ROOT / package, other / package)
-    started = tmp_path / "started"
-    with (other / "serving" / "service.py").open("a") as module:
-        module.write(f"\nPath({str(started)!r}).touch()\n")
-    against = ("--against", str(other), "--starts", "2", "--slices", "1", "--sentences", "1")
-    (found,) = said("service_checkouts", *options, *against).values()
-    assert started.exists(), "the other checkout's code ran"
-    assert found["errors"] == 0
-    assert found["here"] > 0
-    assert found["there"] > 0
-    for rate in ("sentences per second", "sentences per CPU second"):
-        assert 0 < found[rate]["low"] < found[rate]["ratio"] < found[rate]["high"]
-
-
 def test_interval_is_over_the_starts() -> None:
     found = ratio([[0.1, 0.3], [0.0, 0.0], [0.1, 0.1]])
     # Student's t for two degrees of freedom: 4.3027; the means 0.2, 0 and 0.1 have a standard deviation of 0.1.
     assert found["ratio"] == pytest.approx(2.718281828**0.1)
     assert found["high"] / found["ratio"] == pytest.approx(2.718281828 ** (4.3027 * 0.1 / 3**0.5), rel=1e-4)
     assert found["low"] * found["high"] == pytest.approx(found["ratio"] ** 2)
+
+
+def test_checkouts_are_compared_by_rate_and_cpu_time() -> None:
+    def run(rate: float, cores: float) -> dict[str, Any]:
+        return {"sentences_per_second": rate, "cores": {"service": cores}, "errors": {"500": 1}}
+
+    found = summarize([[(run(90, 1), run(100, 2))], [(run(99, 1), run(110, 2))]])
+    assert found["sentences per second"]["ratio"] == pytest.approx(0.9)
+    assert found["sentences per CPU second"]["ratio"] == pytest.approx(1.8)
+    assert (found["here"], found["there"], found["errors"]) == (94.5, 105, 4)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -454,42 +453,6 @@ def test_tables_are_read_in_every_usual_form(opened: Opened) -> None:
     assert opened.page.evaluate(decoded, [0x61, 0xFF]) == "unreadable"
 
 
-def test_every_kind_of_release_can_be_tried(
-    browser: Browser,
-    tmp_path: Path,
-    classifier: TinyModel,
-    pair_classifier: TinyModel,
-    sentence_encoder: TinyModel,
-    text_scorer: TinyModel,
-) -> None:
-    models = classifier, pair_classifier, sentence_encoder, text_scorer
-    with serving(tmp_path, {}, *models) as service, browser.new_page() as page:
-        opened = Opened(page, [], [])
-        page.on("console", lambda message: opened.said.append(message.text))
-        page.on("pageerror", lambda error: opened.said.append(str(error)))
-        page.goto(service.settings.service_url)
-        page.get_by_label("Korean text").fill(SENTENCES[4], timeout=SOON)
-        opened.answer("texts")
-        page.locator("#texts select").select_option("stars")
-        page.get_by_role("heading", name="Score a text").wait_for()
-        page.locator("#texts .ends").wait_for()
-        assert page.locator("#texts .examples").is_hidden(), "only shipped recipes have examples"
-        [scored] = service.client.score([SENTENCES[4]]).results
-        assert opened.answer("texts").startswith(f"{round(scored.score, 2):g} of 5")
-        assert "similar" not in opened.answer("texts")
-        page.locator("#texts summary").click()
-        assert f"{service.settings.service_url}/score" in page.locator("#texts pre").first.inner_text()
-        page.get_by_label("First sentence").fill(SENTENCES[4])
-        page.get_by_label("Second sentence").fill(SENTENCES[5])
-        opened.answer("pairs")
-        page.locator("#pairs select").select_option("same")
-        page.get_by_role("heading", name="Classify two sentences").wait_for()
-        page.locator("#pairs .bars").wait_for()
-        [classified] = service.client.classify(pairs=[SENTENCES[4:6]]).results
-        assert opened.answer("pairs").startswith(classified.label)
-        assert opened.said == []
-
-
 class BlankPage(BaseHTTPRequestHandler):
     """Answers with a page of another origin."""
 
@@ -502,7 +465,58 @@ class BlankPage(BaseHTTPRequestHandler):
         pass
 
 
-#: Calls the service with a key; returns the label and the headers that a page can read, or the browser's error.
+@pytest.fixture(scope="module")
+def allowed() -> Iterator[str]:
+    """The URL of another origin, whose pages may call `varied`."""
+    with http_server.running(HTTPServer(("127.0.0.1", 0), BlankPage)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def varied(
+    tmp_path_factory: pytest.TempPathFactory,
+    allowed: str,
+    classifier: TinyModel,
+    pair_classifier: TinyModel,
+    sentence_encoder: TinyModel,
+    text_scorer: TinyModel,
+) -> Iterator[Service]:
+    """A service with a release of each kind."""
+    models = classifier, pair_classifier, sentence_encoder, text_scorer
+    settings = {"SAEBYEOK_CORS_ORIGINS": allowed, "SAEBYEOK_WORKERS": "1"}
+    with serving(tmp_path_factory.mktemp("varied"), settings, *models) as service:
+        yield service
+
+
+def test_every_kind_of_release_can_be_tried(browser: Browser, varied: Service) -> None:
+    with browser.new_page() as page:
+        opened = Opened(page, [], [])
+        page.on("console", lambda message: opened.said.append(message.text))
+        page.on("pageerror", lambda error: opened.said.append(str(error)))
+        page.goto(varied.settings.service_url)
+        page.get_by_label("Korean text").fill(SENTENCES[4], timeout=SOON)
+        opened.answer("texts")
+        page.locator("#texts select").select_option("stars")
+        page.get_by_role("heading", name="Score a text").wait_for()
+        page.locator("#texts .ends").wait_for()
+        assert page.locator("#texts .examples").is_hidden(), "only shipped recipes have examples"
+        [scored] = varied.client.score([SENTENCES[4]]).results
+        assert opened.answer("texts").startswith(f"{round(scored.score, 2):g} of 5")
+        assert "similar" not in opened.answer("texts")
+        page.locator("#texts summary").click()
+        assert f"{varied.settings.service_url}/score" in page.locator("#texts pre").first.inner_text()
+        page.get_by_label("First sentence").fill(SENTENCES[4])
+        page.get_by_label("Second sentence").fill(SENTENCES[5])
+        opened.answer("pairs")
+        page.locator("#pairs select").select_option("same")
+        page.get_by_role("heading", name="Classify two sentences").wait_for()
+        page.locator("#pairs .bars").wait_for()
+        [classified] = varied.client.classify(pairs=[SENTENCES[4:6]]).results
+        assert opened.answer("pairs").startswith(classified.label)
+        assert opened.said == []
+
+
+#: Calls the service, with a preflight because of the key; returns the label and the readable headers, or an error.
 CALL = """async ([url, text]) => {
   try {
     const headers = { "Content-Type": "application/json", Authorization: "Bearer a-key-of-the-tests" };
@@ -514,27 +528,17 @@ CALL = """async ([url, text]) => {
 
 
 def test_page_of_an_allowed_origin_calls_the_service(
-    browser: Browser, running: Service, waited: str, tmp_path: Path, classifier: TinyModel
+    browser: Browser, running: Service, waited: str, varied: Service, allowed: str
 ) -> None:
-    servers = [HTTPServer(("127.0.0.1", 0), BlankPage) for _ in range(2)]
-    with (
-        http_server.running(servers[0]) as allowed,
-        http_server.running(servers[1]) as other,
-        browser.new_page() as page,
-    ):
-        settings = {
-            "SAEBYEOK_CORS_ORIGINS": allowed,
-            "SAEBYEOK_API_KEYS": "a-key-of-the-tests",
-            "SAEBYEOK_WORKERS": "1",
-        }
-        with serving(tmp_path, settings, classifier) as service:
-            page.goto(allowed)
-            called = page.evaluate(CALL, [service.settings.service_url, TEXT])
-            assert called[0] in ("negative", "positive")
-            assert set(called[1:]) == {"server-timing", "x-request-id"}
-            assert page.evaluate(CALL, [running.settings.service_url, TEXT]) == ["TypeError"], "it is off by default"
-            page.goto(other)
-            assert page.evaluate(CALL, [service.settings.service_url, TEXT]) == ["TypeError"]
+    with http_server.running(HTTPServer(("127.0.0.1", 0), BlankPage)) as other, browser.new_page() as page:
+        url = varied.settings.service_url
+        page.goto(allowed)
+        called = page.evaluate(CALL, [url, TEXT])
+        assert called[0] in ("negative", "positive")
+        assert {"server-timing", "x-request-id"} <= set(called[1:])
+        assert page.evaluate(CALL, [running.settings.service_url, TEXT]) == ["TypeError"], "it is off by default"
+        page.goto(other)
+        assert page.evaluate(CALL, [url, TEXT]) == ["TypeError"]
 
 
 def test_page_recovers_when_the_service_returns(
