@@ -6,6 +6,7 @@ import { decode, readFile, readPasted, TableError, textColumns, toCsv, width } f
 import { count, say } from "./texts.js";
 
 const SHOWN = 100; // rows in the table on the page
+const READ = 200; // characters of a text in the table
 const MOST = 64; // megabytes of a file
 const NAMED = /\.(csv|tsv|tab)$/i; // files whose first row has the names of the columns
 
@@ -238,7 +239,7 @@ export class Batch {
   }
 
   drawRow(row, number) {
-    const texts = this.textsOf(row).map((text) => element("td", text, { lang: "ko" }));
+    const texts = this.textsOf(row).map((text) => element("td", shorten(text), { lang: "ko" }));
     return element("tr", [element("td", String(number)), ...texts, this.drawOutcome(this.outcomes.get(number))]);
   }
 
@@ -275,5 +276,6 @@ function fieldsOf({ result, release, error } = {}) {
   return result ? { ...fields, ...Object.fromEntries(shares), release } : {};
 }
 
+const shorten = (text) => (text.length > READ ? `${text.slice(0, READ)} …` : text);
 const holdsFile = (event) => event.dataTransfer.types.includes("Files");
 const messageOf = (error) => (error instanceof Refusal ? error.message : say("noAnswer"));
