@@ -91,6 +91,11 @@ class Settings(BaseSettings):
     wandb_texts: bool = Field(
         default=False, description="Upload rows of the data to Weights & Biases, not only figures."
     )
+    wandb_registry: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="Weights & Biases Registry that champions are linked to, such as `model`. Empty = none.",
+    )
     threads: int = Field(
         default=0,
         ge=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -76,7 +76,7 @@ def _sync(settings: Settings, store: Store, entity: str, project: str) -> Synced
     for artifact in missing:
         _record(settings, artifact)
     runs = tuple(_upload(settings, [run for run in run_directories(settings.home) if not run.done]))
-    champions, problems = _crown(store, entity, project)
+    champions, problems = _crown(store, lambda: Hosted(entity, project, settings.wandb_registry))
     return Synced(
         address=find_address(os.environ),
         project=f"{entity}/{project}",
@@ -187,14 +187,14 @@ def _away() -> str:
     return ""
 
 
-def _crown(store: Store, entity: str, project: str) -> tuple[dict[str, str | None], tuple[str, ...]]:
+def _crown(store: Store, connect: Callable[[], Hosted]) -> tuple[dict[str, str | None], tuple[str, ...]]:
     records = DeploymentLog(store)
     if not records.numbers():
         return {}, ()
     if away := _away():
         return {}, (f"champions: {away}",)
     try:
-        return move_champions(Hosted(entity, project), records), ()
+        return move_champions(connect(), records), ()
     except Exception as error:  # noqa: BLE001 - W&B raises errors of many kinds
         return {}, (f"champions: {_line(error)}",)
 

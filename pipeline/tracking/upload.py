@@ -94,7 +94,7 @@ def upload(run: RunDirectory, *, live: bool) -> None:
         run.mark("uploaded")
     story = run.story
     if story is not None and not run.has("linked"):
-        _link(run, story, Hosted(entity, project))
+        _link(run, story, Hosted(entity, project, load_settings().wandb_registry))
     run.mark("linked")
 
 

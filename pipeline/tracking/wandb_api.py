@@ -112,12 +112,13 @@ class Hosted:
     Methods raise W&B's own errors, which have many types and informative texts.
     """
 
-    def __init__(self, entity: str, project: str) -> None:
-        """Connect with the API key from the environment."""
+    def __init__(self, entity: str, project: str, registry: str = "") -> None:
+        """Connect with the API key from the environment. Champions are also linked to `registry`, if it is named."""
         import wandb
 
         wandb.setup(settings=wandb.Settings(silent=True, **bounds()))
         self._place = f"{entity}/{project}"
+        self._registry = registry
         self._api = wandb.Api(overrides={"entity": entity, "project": project}, timeout=round(REQUEST_TIMEOUT))
 
     def aliases(self, kind: str, name: str) -> set[str]:
@@ -140,17 +141,32 @@ class Hosted:
         return True
 
     def crown(self, name: str, alias: str | None) -> bool:
-        """Move the alias `champion` to the version with `alias` (None: remove it); return whether it moved."""
-        holder = f"{self._place}/{name}:{CHAMPION}"
+        """Move the alias `champion` to the version with `alias` (None: remove it); return whether it moved.
+
+        With a registry, that version is also linked to the registry's collection `name`, and is the champion there.
+        """
+        after = None if alias is None else self._api.artifact(f"{self._place}/{name}:{alias}")
+        moved = self._move(f"{self._place}/{name}", after, _take)
+        if self._registry:
+            collection = f"wandb-registry-{self._registry}/{name}"
+            moved |= self._move(collection, after, lambda version: version.link(collection, aliases=[CHAMPION]))
+        return moved
+
+    def _move(self, collection: str, after: Any | None, take: Callable[[Any], object]) -> bool:
+        """Make `after` the champion of a collection by `take`, or nothing; return False if it already is."""
+        holder = f"{collection}:{CHAMPION}"
         before = self._api.artifact(holder) if self._api.artifact_exists(holder) else None
-        if before is not None and alias in before.aliases:
+        if (before and before.id) == (after and after.id):
             return False
-        if alias is not None:
-            after = self._api.artifact(f"{self._place}/{name}:{alias}")
+        if after is not None:
             # The server removes the alias from the other version: it is unique within a collection.
-            after.aliases.append(CHAMPION)
-            after.save()
+            take(after)
         elif before is not None:
             before.aliases.remove(CHAMPION)
             before.save()
-        return alias is not None or before is not None
+        return True
+
+
+def _take(version: Any) -> None:
+    version.aliases.append(CHAMPION)
+    version.save()

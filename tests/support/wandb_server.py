@@ -21,6 +21,8 @@ from tests.support.http_server import running
 from tests.support.wandb_http import WandbHttpServer
 
 ENTITY = "team"
+ORGANIZATION = "company"
+REGISTRY = "wandb-registry-"
 KEY = "0" * 40
 CREATED = "2026-11-21T03:00:00Z"
 
@@ -72,6 +74,8 @@ class WandbServer:
     url: str = ""
     runs: dict[str, HostedRun] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
+    #: Linked versions of each collection of a registry (`wandb-registry-model/nsmc`), each with its aliases there.
+    links: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     uploads: dict[str, tuple[dict[str, bytes], str]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -113,7 +117,7 @@ class WandbServer:
     def state(self) -> tuple[Any, ...]:
         """Return the complete state that a client can change."""
         with self.lock:
-            return deepcopy((self.runs, self.versions))
+            return deepcopy((self.runs, self.versions, self.links))
 
     def everything(self) -> str:
         """Return everything that was ever sent, with JSON escapes decoded."""
@@ -272,6 +276,8 @@ class WandbServer:
 
     def artifact_membership_by_name(self, variables: Variables) -> Any:
         collection, alias = variables["name"].split(":")
+        if variables["project"].startswith(REGISTRY):
+            return self._linked(variables["project"], collection, alias)
         version = self.find_version(collection, alias)
         membership = None
         if version is not None:
@@ -285,6 +291,45 @@ class WandbServer:
                 "artifact": self._node(version),
             }
         return {"project": {"artifactCollectionMembership": membership}}
+
+    def _linked(self, registry: str, collection: str, alias: str) -> Any:
+        links = self.links.get(f"{registry}/{collection}", {})
+        found = next((item for item, aliases in enumerate(links.items()) if alias in (*aliases[1], f"v{item}")), None)
+        if found is None:
+            return {"project": {"artifactCollectionMembership": None}}
+        version, aliases = list(links.items())[found]
+        place = {"__typename": "ArtifactPortfolio", "name": collection, "project": _project(registry, ORGANIZATION)}
+        names = [
+            {"__typename": "ArtifactAlias", "id": item, "alias": item, "artifactCollection": place} for item in aliases
+        ]
+        membership = {
+            "__typename": "ArtifactCollectionMembership",
+            "id": f"link-{found}",
+            "versionIndex": found,
+            "createdAt": CREATED,
+            "aliases": names,
+            "artifactCollection": place,
+            "artifact": self._node(self.versions[version]) | {"aliases": names},
+        }
+        return {"project": {"artifactCollectionMembership": membership}}
+
+    def fetch_org_info_from_entity(self, _: Variables) -> Any:
+        organization = {"name": ORGANIZATION, "orgEntity": {"name": ORGANIZATION}}
+        return {"entity": {"__typename": "Entity", "organization": organization, "user": None}}
+
+    def is_project_read_only(self, _: Variables) -> Any:
+        return {"project": {"readOnly": False}}
+
+    def link_artifact(self, variables: Variables) -> Any:
+        given = variables["input"]
+        links = self.links.setdefault(f"{given['projectName']}/{given['artifactPortfolioName']}", {})
+        aliases = links.setdefault(given["artifactID"], [])
+        for item in given["aliases"]:
+            for others in links.values():
+                if item["alias"] in others:
+                    others.remove(item["alias"])
+            aliases.append(item["alias"])
+        return {"result": {"versionIndex": list(links).index(given["artifactID"])}}
 
     def artifact_by_id(self, variables: Variables) -> Any:
         version = self.versions.get(variables["id"])
@@ -316,7 +361,9 @@ class WandbServer:
     def delete_aliases(self, variables: Variables) -> Any:
         given = variables["input"]
         for item in given["aliases"]:
-            self.versions[given["artifactID"]].aliases.remove(item["alias"])
+            links = self.links.get(f"{item.get('projectName')}/{item.get('artifactCollectionName')}", {})
+            holder = links.get(given["artifactID"], self.versions[given["artifactID"]].aliases)
+            holder.remove(item["alias"])
         return {"result": {"success": True}}
 
     def update_artifact(self, variables: Variables) -> Any:
@@ -405,8 +452,9 @@ def _entity() -> Any:
     return {"id": "entity", "name": ENTITY}
 
 
-def _project(name: str) -> Any:
-    return {"__typename": "Project", "id": "project", "internalId": "1", "name": name, "entity": _entity()}
+def _project(name: str, entity: str = ENTITY) -> Any:
+    owner = {"id": "entity", "name": entity}
+    return {"__typename": "Project", "id": "project", "internalId": "1", "name": name, "entity": owner}
 
 
 def _collection(version: Version) -> Any:

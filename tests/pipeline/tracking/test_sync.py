@@ -131,6 +131,31 @@ def test_the_alias_goes_where_the_deployment_log_goes(job: Job, offline: WandbSe
     assert offline.find_version("nsmc", "champion") is None
 
 
+def test_champion_is_linked_to_the_registry(job: Job, offline: WandbServer) -> None:
+    first, second = (publish_release(job, content) for content in (b"first", b"second"))
+    settings = job.settings.model_copy(update={"wandb_registry": "model"})
+
+    def champion() -> str | None:
+        links = offline.links.get("wandb-registry-model/nsmc", {})
+        holders = [offline.versions[version].aliases for version, aliases in links.items() if "champion" in aliases]
+        return next((item.ref for item in (first, second) if [alias(item) in held for held in holders] == [True]), None)
+
+    deployed(job, first)
+    # Without a registry, nothing is linked; a sync that has one links the champion later.
+    assert go(job).champions == {"nsmc": first.ref}
+    assert offline.links == {}
+    for release in (first, second, first):
+        deployed(job, release)
+        assert sync(settings, job.store).champions == {"nsmc": release.ref}
+        assert champion() == release.ref
+    before = offline.state()
+    assert sync(settings, job.store).champions == {}
+    assert offline.state() == before
+    DeploymentLog(job.store).append({}, after=4, run="undone", reason="a test")
+    assert sync(settings, job.store).champions == {"nsmc": None}
+    assert champion() is None
+
+
 def test_sync_records_untracked_artifacts_from_the_store(
     job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
