@@ -16,12 +16,13 @@
 # make check-python    run the plain tests on another Python, without torch: make check-python PYTHON=python3.13
 # make docs            build the site of docs/ in .saebyeok/site
 # make reference       write the sections of docs/reference/ that come from code
+# make dist            build wheel and sdist of saebyeok and saebyeok-client in dist/, and check them with twine
 # make lock            write constraints.txt and constraints.lock; UPGRADE="numpy scipy" takes the newest of these
 # Pass any SAEBYEOK_* setting: make up SAEBYEOK_HOME=/var/lib/saebyeok SAEBYEOK_AIRFLOW_URL=http://127.0.0.1:8081
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-topology test-models long-tests soak test-cpu mutants venv lock check-python docs reference
+.PHONY: help up down status check lint plain test test-order types tests test-faults test-topology test-models long-tests soak test-cpu mutants venv lock dist check-python docs reference
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -115,6 +116,10 @@ soak: venv
 # See docs/results/cpus.md.
 test-cpu: venv
 	@$(in_checkout) .venv/bin/python -m tests.support.cpus
+
+# Two builds of one commit are equal byte for byte.
+dist: venv
+	.venv/bin/python -m tests.support.distributions dist
 
 lock: venv
 	@.venv/bin/python -m tests.support.lock_writer $(UPGRADE)

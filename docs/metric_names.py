@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from docs.generated import REFERENCE, table
 from pipeline.recipes.kinds.registry import KINDS
 from serving.api.metrics import Metrics, served
-from serving.schemas import ReleasesResponse
+from serving.client.responses import ReleasesResponse
 
 NOTHING = ReleasesResponse(
     store=None, deployment=0, created=None, run=None, reason=None, recipes={}, staged=[], worker=0, workers=[]

@@ -35,22 +35,17 @@ from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
 from serving.api.middleware import Gate
 from serving.api.request_batching import EngineMethod, Sharing
-from serving.deployed.follower import BakedSource, Follower, LogSource
-from serving.engine.engine import Answer, Engine, EngineOptions
-from serving.schemas import (
+from serving.client.responses import (
     DEPLOYMENT_HEADER,
     RELEASE_HEADER,
-    ClassifyRequest,
     ClassifyResponse,
-    EmbedRequest,
     EmbedResponse,
-    ErrorType,
-    ReadyResponse,
-    ScoreRequest,
     ScoreResponse,
-    SimilarityRequest,
     SimilarityResponse,
 )
+from serving.deployed.follower import BakedSource, Follower, LogSource
+from serving.engine.engine import Answer, Engine, EngineOptions
+from serving.schemas import ClassifyRequest, EmbedRequest, ErrorType, ReadyResponse, ScoreRequest, SimilarityRequest
 
 #: The deployment built into a Bento; the file exists only there, next to the packages.
 BAKED = Path(__file__).resolve().parent.parent / BAKED_DEPLOYMENT

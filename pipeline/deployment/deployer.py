@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pipeline.deployment.bento import ensure_bento
 from pipeline.deployment.replicas import Look, Replicas, Watch, open_replicas
+from pipeline.deployment.service_client import ServiceClient, service_answers
 from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
 from pipeline.job import keep_libraries_home
 from pipeline.settings import Settings
@@ -18,10 +19,9 @@ from pipeline.store.deployments import Deployment, DeploymentLog, Intent
 from pipeline.store.releases import read_card
 from pipeline.store.verdicts import find_verdict, model_of, record_verdict
 from pipeline.tracking.runs import Subject, recorded
-from serving.client.deploy_client import ServiceClient, service_answers
+from serving.client.responses import ReleasesResponse, WorkerState
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
-from serving.schemas import ReleasesResponse, WorkerState
 
 log = logging.getLogger(__name__)
 

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.errors import SaebyeokError, ServiceError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import Replica, ReplicaRegistry
 from serving.api.auth import deploy_token
-from serving.client.calls import NoAnswerError
-from serving.client.deploy_client import ServiceClient
-from serving.schemas import ReleasesResponse
+from serving.client.responses import ReleasesResponse
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +56,10 @@ class StagingReplica:
         return str(self.replica or self.client.url)
 
     def releases(self) -> ReleasesResponse:
-        """Return what the replica serves. Raises NoAnswerError if it does not answer, or if another one does."""
+        """Return what the replica serves. Raises ServiceError if it does not answer, or if another one does."""
         found = self.client.releases()
         if self.replica and found.replica != self.replica.id:
-            raise NoAnswerError(
+            raise ServiceError(
                 f"{self.client.url} is the address of replica {self.replica.id}, but {found.replica or 'a Bento'} "
                 "answers there; set SAEBYEOK_ADVERTISE_URL of each replica to an address of its own"
             )

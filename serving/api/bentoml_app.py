@@ -24,8 +24,8 @@ from serving.api.cors import with_cors
 from serving.api.errors import ApiError, parse, unexpected
 from serving.api.middleware import PATHS, SERVER_TIMING_HEADER, Front
 from serving.api.protocol import use_protocol
+from serving.client.responses import DEPLOYMENT_HEADER
 from serving.engine.engine import Timing
-from serving.schemas import DEPLOYMENT_HEADER
 
 Inner = TypeVar("Inner")
 

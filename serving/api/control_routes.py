@@ -22,10 +22,11 @@ from serving.api.compatible.tei import info
 from serving.api.errors import ApiError, parse
 from serving.api.openapi import describe
 from serving.api.pages import page_routes
+from serving.client.responses import DEPLOYMENT_HEADER, LiveRelease, ReleasesResponse
 from serving.deployed.follower import Follower
 from serving.deployed.model_store import model_tag
 from serving.engine.engine import Engine
-from serving.schemas import DEPLOYMENT_HEADER, ErrorType, LiveRelease, ReleasesResponse, StagedResponse, StageRequest
+from serving.schemas import ErrorType, StagedResponse, StageRequest
 
 READS: Mapping[Inputs, str] = {found.inputs: found.reads for found in KINDS.values()}
 #: A deployment's number in a header.

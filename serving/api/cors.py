@@ -6,7 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from serving.api.middleware import REQUEST_ID_HEADER, SERVER_TIMING_HEADER
-from serving.schemas import DEPLOYMENT_HEADER, RELEASE_HEADER
+from serving.client.responses import DEPLOYMENT_HEADER, RELEASE_HEADER
 
 
 def with_cors(app: ASGIApp, origins: str) -> ASGIApp:

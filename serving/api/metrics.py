@@ -13,8 +13,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from pipeline.store.releases import Card
+from serving.client.responses import ReleasesResponse
 from serving.engine.observer import Observer
-from serving.schemas import ReleasesResponse
 
 #: Histogram buckets, from the fastest response of a small model to the timeout.
 SECOND_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

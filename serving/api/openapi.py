@@ -16,21 +16,23 @@ from pipeline import __version__
 from pipeline.settings import Settings
 from serving.api.compatible.openai import EmbeddingsRequest, EmbeddingsResponse, LiveModel, ModelsResponse
 from serving.api.compatible.tei import Info, Parameters, PredictRequest, PredictResponse
-from serving.schemas import (
+from serving.client.responses import (
     DEPLOYMENT_HEADER,
     RELEASE_HEADER,
-    ClassifyRequest,
     ClassifyResponse,
-    EmbedRequest,
     EmbedResponse,
+    ReleasesResponse,
+    ScoreResponse,
+    SimilarityResponse,
+)
+from serving.schemas import (
+    ClassifyRequest,
+    EmbedRequest,
     ErrorResponse,
     ErrorType,
     ReadyResponse,
-    ReleasesResponse,
     ScoreRequest,
-    ScoreResponse,
     SimilarityRequest,
-    SimilarityResponse,
     StagedResponse,
     StageRequest,
 )

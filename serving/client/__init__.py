@@ -1,13 +1,23 @@
-"""The Python client: `from serving.client import Client`."""
+"""The Python client, also a distribution of its own: `from saebyeok_client import Client` (see README.md)."""
 
-from serving.client.client import (
+from .client import (
     AsyncClient,
     Backoff,
     CallError,
     Client,
+    ClientError,
     FailedCallError,
     NoAnswerError,
     RefusedCallError,
 )
 
-__all__ = ["AsyncClient", "Backoff", "CallError", "Client", "FailedCallError", "NoAnswerError", "RefusedCallError"]
+__all__ = [
+    "AsyncClient",
+    "Backoff",
+    "CallError",
+    "Client",
+    "ClientError",
+    "FailedCallError",
+    "NoAnswerError",
+    "RefusedCallError",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -10,15 +11,12 @@ from typing import Any, Generic, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import RefusedError, SaebyeokError, ServiceError
-from pipeline.recipes.kinds.task_kind import Method
-from pipeline.texts import without_password
-from serving.schemas import (
+from .responses import (
     DEPLOYMENT_HEADER,
     RELEASE_HEADER,
     ClassifyResponse,
     EmbedResponse,
-    ErrorResponse,
+    Method,
     ReleasesResponse,
     ScoreResponse,
     SimilarityResponse,
@@ -29,7 +27,14 @@ Model = TypeVar("Model", bound=BaseModel)
 Outcome = httpx.Response | httpx.RequestError
 
 
-class CallError(SaebyeokError):
+class ClientError(Exception):
+    """Base of the client's errors."""
+
+    #: Whether the same call may succeed later.
+    retryable = False
+
+
+class CallError(ClientError):
     """The service answered with an error."""
 
     def __init__(self, text: str, *, status: int, type: str, message: str, index: int | None) -> None:
@@ -41,16 +46,34 @@ class CallError(SaebyeokError):
         self.index = index
 
 
-class RefusedCallError(CallError, RefusedError):
+class RefusedCallError(CallError):
     """The service refused the request (400, 401, 404, ...); a retry would fail again."""
 
 
-class FailedCallError(CallError, ServiceError):
+class FailedCallError(CallError):
     """The service was overloaded or failed (429, 5xx), also in the last attempt; a later call may succeed."""
 
+    retryable = True
 
-class NoAnswerError(ServiceError):
+
+class NoAnswerError(ClientError):
     """The service did not answer, or not in time, or the response is not Saebyeok's."""
+
+    retryable = True
+
+
+class _Error(BaseModel):
+    """Type, message and location of an error; newer services may have more types."""
+
+    type: str
+    message: str
+    index: int | None = None
+
+
+class _ErrorResponse(BaseModel):
+    """The body of an error response."""
+
+    error: _Error
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ class Call(Generic[Model]):
 
         Raises RefusedCallError, FailedCallError or NoAnswerError.
         """
-        url = without_password(url)
+        url = re.sub(r"://[^/\s@]+@", "://***@", url)
         place = f"{url}{self.path}"
         if isinstance(outcome, httpx.TimeoutException):
             raise NoAnswerError(f"{place} did not answer in time") from outcome
@@ -171,7 +194,7 @@ def _asked_pause(outcome: Outcome) -> float | None:
 def _error(place: str, response: httpx.Response) -> CallError:
     kind, message, index = "unknown", f"status {response.status_code}", None
     try:
-        error = ErrorResponse.model_validate_json(response.content).error
+        error = _ErrorResponse.model_validate_json(response.content).error
         kind, message, index = error.type, error.message, error.index
     except ValidationError:
         pass  # a proxy's response

@@ -1,6 +1,6 @@
 """The Python client of the service, for applications: `Client`, and `AsyncClient` for asyncio.
 
-    from serving.client import Client
+    from saebyeok_client import Client  # or, in an environment with all of Saebyeok, from serving.client
 
     with Client("http://127.0.0.1:3000") as client:
         for result in client.classify(["정말 재미있게 봤어요"]).results:
@@ -9,27 +9,26 @@
 A client reuses its connections and may be shared by threads (or tasks): create one, not one per request.
 A call is retried if the service is overloaded (429), unavailable (503) or unreachable, after the delay it asks for.
 Errors: RefusedCallError if the request is invalid, FailedCallError if the service fails, NoAnswerError if there is no
-valid response. The first two are subclasses of CallError, with `status`, `type`, `message` and `index`. A single
-string instead of a list is a TypeError.
+valid response. All are subclasses of ClientError; the first two are also of CallError, with `status`, `type`, `message`
+and `index`. A single string instead of a list is a TypeError.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import count
 from typing import Self
 
 import httpx
 
-from pipeline.loopback import is_loopback
-from pipeline.recipes.kinds.task_kind import Method
-from serving.client.calls import (
+from .calls import (
     Backoff,
     Call,
     CallError,
+    ClientError,
     FailedCallError,
     Model,
     NoAnswerError,
@@ -42,9 +41,10 @@ from serving.client.calls import (
     score_call,
     similarity_call,
 )
-from serving.schemas import (
+from .responses import (
     ClassifyResponse,
     EmbedResponse,
+    Method,
     ReleasesResponse,
     ScoreResponse,
     SimilarityResponse,
@@ -55,6 +55,7 @@ __all__ = [
     "Backoff",
     "CallError",
     "Client",
+    "ClientError",
     "FailedCallError",
     "NoAnswerError",
     "RefusedCallError",
@@ -62,6 +63,8 @@ __all__ = [
 
 
 TIMEOUT = 60.0
+#: Addresses of this machine, which are called without a proxy, whatever the environment says.
+DIRECT: Mapping[str, None] = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
 
 
 class Client:
@@ -83,7 +86,7 @@ class Client:
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
         self._backoff = backoff or Backoff()
-        self._http = http or httpx.Client(timeout=timeout, trust_env=not is_loopback(url))
+        self._http = http or httpx.Client(timeout=timeout, mounts=DIRECT)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -168,7 +171,7 @@ class AsyncClient:
         self.url = url.rstrip("/")
         self._headers = _bearer(api_key)
         self._backoff = backoff or Backoff()
-        self._http = http or httpx.AsyncClient(timeout=timeout, trust_env=not is_loopback(url))
+        self._http = http or httpx.AsyncClient(timeout=timeout, mounts=DIRECT)
 
     async def __aenter__(self) -> Self:
         """Return the client."""

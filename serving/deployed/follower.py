@@ -18,6 +18,7 @@ from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.releases import Card
+from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed.model_store import import_release, imported_release, measured_file
 from serving.deployed.outdated_models import delete_outdated_models
 from serving.deployed.registration import Registration
@@ -25,7 +26,6 @@ from serving.deployed.worker_files import StagedList, WorkerFile, live_workers
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.observer import Observer, unobserved
 from serving.engine.variants import open_fastest
-from serving.schemas import LoadProblem, WorkerState
 
 log = logging.getLogger(__name__)
 

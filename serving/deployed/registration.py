@@ -18,7 +18,7 @@ from pipeline.errors import StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import RENEWAL, Replica, ReplicaRegistry
-from serving.schemas import WorkerState
+from serving.client.responses import WorkerState
 
 ID = re.compile(r"[0-9a-f]{16}")
 #: Addresses on which a service listens for calls to any of the machine's addresses.

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from pipeline.atomic_files import locked, read_state, replace_file
-from serving.schemas import WorkerState
+from serving.client.responses import WorkerState
 
 #: Maximum number of staged releases; of more, the oldest is dropped.
 MAX_STAGED = 8

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config_file import ROOT
+from pipeline.deployment.service_client import ServiceClient, service_answers
 from pipeline.errors import RefusedError, SettingsError
 from pipeline.job import open_store
 from pipeline.recipes.kinds.task_kind import Method
@@ -26,10 +27,10 @@ from pipeline.store.releases import read_card
 from serving.api.auth import deploy_token
 from serving.api.openapi import COMMITTED
 from serving.client import AsyncClient, CallError, Client
-from serving.client.deploy_client import ServiceClient, service_answers
+from serving.client.responses import ScoreResponse
 from serving.engine.engine import Engine
 from serving.engine.golden import check_golden
-from serving.schemas import ReadyResponse, ScoreResponse
+from serving.schemas import ReadyResponse
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.snippets import GUIDES, Snippet, snippets
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected

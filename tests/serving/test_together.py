@@ -16,8 +16,8 @@ from pipeline.job import open_store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import Card
 from serving.api.auth import deploy_token
+from serving.client.responses import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse
 from serving.engine.engine import Engine, EngineOptions
-from serving.schemas import ClassifyResponse, EmbedResponse, ScoreResponse, SimilarityResponse
 from tests.support.running_service import Service, eventually, serving
 from tests.support.tiny_releases import SENTENCES, TinyModel
 

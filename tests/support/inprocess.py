@@ -29,9 +29,9 @@ from serving.api.control_routes import Live, control_app
 from serving.api.errors import ApiError, parse
 from serving.api.middleware import Front, Gate
 from serving.api.request_batching import Sharing
+from serving.client.responses import RELEASE_HEADER
 from serving.deployed.follower import Follower, LogSource
 from serving.engine.engine import EngineOptions
-from serving.schemas import RELEASE_HEADER
 from tests.support.running_service import eventually
 
 with warnings.catch_warnings():

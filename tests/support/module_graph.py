@@ -38,6 +38,8 @@ GROUND = {
 }
 #: Entry points for users; above the stages, and imported by nothing.
 TOOLS = {"pipeline.cli", "pipeline.stack"}
+#: Modules that have another name elsewhere: in the distribution of the client, and in published models.
+PORTABLE = {"serving.client"}
 #: Modules whose side differs from that of their folder, and their extras. Applications use the client.
 EXTRAS_OF = {
     "pipeline.cli.predict": ("train",),
@@ -46,8 +48,7 @@ EXTRAS_OF = {
     "pipeline.stages.deploy": ("serve",),
     "pipeline.stages.running": (),
     "pipeline.stages.stage": (),
-    "serving.client.calls": (),
-    "serving.client.client": (),
+    "serving.client": (),
     "serving.schemas": (),
 }
 EXTRAS_OF_FOLDER = {"dags": ("airflow",), "pipeline": ("train",), "plugins": ("airflow",), "serving": ("serve",)}
@@ -116,10 +117,20 @@ def _imported(node: ast.AST, importer: str) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom):
-        assert node.level == 0, f"{importer}: relative import"
-        assert node.module is not None
-        return {_target(node.module, alias.name) for alias in node.names}
+        module = _absolute(node, importer)
+        return {_target(module, alias.name) for alias in node.names}
     return set()
+
+
+def _absolute(node: ast.ImportFrom, importer: str) -> str:
+    """Return the module that `node` imports from; only those in `PORTABLE` may import relatively."""
+    assert node.module is not None
+    if node.level == 0:
+        return node.module
+    package = importer if (ROOT / importer.replace(".", "/")).is_dir() else importer.rpartition(".")[0]
+    assert node.level == 1, f"{importer}: import from a parent"
+    assert belongs(importer, PORTABLE), f"{importer}: relative import"
+    return f"{package}.{node.module}"
 
 
 def _target(module: str, name: str) -> str:

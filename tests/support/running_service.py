@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.config_file import ROOT
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.job import open_store
 from pipeline.settings import Settings, load_settings
 from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient
 
 if TYPE_CHECKING:
     from pipeline.store.artifacts import Artifact

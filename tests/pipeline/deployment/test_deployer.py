@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from pipeline.deployment.bento import ensure_bento, home_bentos
 from pipeline.deployment.deployer import rollback
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.errors import (
     ArtifactError,
     ConflictError,
@@ -28,7 +29,6 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient
 from tests.support.deploying import hammering, job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.running_service import Service, eventually, model_files, service_settings

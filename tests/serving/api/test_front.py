@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pipeline.deployment.service_client import ServiceClient
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient
 from tests.support.running_service import Service, eventually, serving
 from tests.support.tiny_releases import SENTENCES, TinyModel
 

@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 
 from pipeline.store.artifacts import Store
 from serving.api.metrics import Metrics, served
+from serving.client.responses import LiveRelease, ReleasesResponse, WorkerState
 from serving.engine.engine import EngineOptions
 from serving.engine.variants import open_fastest
-from serving.schemas import LiveRelease, ReleasesResponse, WorkerState
 from tests.support.tiny_releases import MAX_LENGTH, SENTENCES, TinyModel
 
 

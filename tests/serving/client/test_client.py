@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pipeline.errors import RefusedError, ServiceError, SettingsError
+from pipeline.deployment.service_client import ServiceClient
+from pipeline.errors import ServiceError, SettingsError
 from serving.client import (
     AsyncClient,
     Backoff,
@@ -22,8 +23,8 @@ from serving.client import (
     NoAnswerError,
     RefusedCallError,
 )
-from serving.client.deploy_client import ServiceClient
-from serving.schemas import ClassifyResponse, ErrorType
+from serving.client.responses import ClassifyResponse
+from serving.schemas import ErrorType
 from tests.support.http_server import running
 from tests.support.running_service import free_url
 
@@ -144,7 +145,6 @@ def test_lasting_errors_are_raised_after_retries(server: ScriptedServer, classif
         classify(server.url, backoff=Backoff(retries=2, first=0.0))
     error = caught.value
     assert (error.status, error.type, error.message, error.index) == (status, "overloaded", "it is overloaded", None)
-    assert isinstance(error, ServiceError)
     assert error.retryable
     assert server.script == []
 
@@ -162,7 +162,6 @@ def test_any_other_error_is_raised_at_once(
         classify(server.url, backoff=AT_ONCE)
     assert (caught.value.status, caught.value.type, caught.value.index) == (status, kind, 2)
     assert caught.value.retryable is (status == 500)
-    assert isinstance(caught.value, RefusedError) is (status != 500)
 
 
 @both

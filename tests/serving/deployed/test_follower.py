@@ -14,10 +14,10 @@ from pipeline.errors import ArtifactError, SaebyeokError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
+from serving.client.responses import WorkerState
 from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
 from serving.engine.engine import EngineOptions
-from serving.schemas import WorkerState
 from tests.support.damage import damage_file, each_damage
 from tests.support.running_service import eventually
 from tests.support.tiny_releases import SENTENCES, TinyModel

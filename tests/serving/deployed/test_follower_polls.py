@@ -17,12 +17,12 @@ from pipeline.errors import ArtifactError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment
+from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed import follower as module
 from serving.deployed.follower import LOAD_RETRY_POLLS, BakedSource, Follower, LogSource, Snapshot
 from serving.deployed.model_store import measured_file
 from serving.engine.engine import EngineOptions
 from serving.engine.observer import unobserved
-from serving.schemas import LoadProblem, WorkerState
 from tests.support.running_service import eventually
 
 OPTIONS = EngineOptions(threads=3)

@@ -12,8 +12,8 @@ from pipeline.errors import StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import ReplicaRegistry
+from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed.registration import Registration, advertised_url, replica_id
-from serving.schemas import LoadProblem, WorkerState
 from tests.support.damage import damage_file, each_damage
 
 

@@ -16,15 +16,15 @@ import pytest
 
 from pipeline.atomic_files import locked
 from pipeline.config_file import ROOT
+from serving.client.responses import WorkerState
 from serving.deployed.worker_files import MAX_STAGED, STAGED_SECONDS, StagedList, WorkerFile, live_workers
-from serving.schemas import WorkerState
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
 
 WORKER = """
 import sys, time
 from pathlib import Path
-from serving.schemas import WorkerState
+from serving.client.responses import WorkerState
 from serving.deployed.worker_files import WorkerFile
 file = WorkerFile(Path(sys.argv[1]))
 file.write(WorkerState.model_validate_json(sys.argv[2]))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.deployment.service_client import ServiceClient, service_answers
 from pipeline.errors import GoldenMismatchError
 from pipeline.settings import Settings
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import Card, Golden, read_card
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient, service_answers
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
 from tests.support.inprocess import InProcess, in_process

@@ -9,25 +9,20 @@ from dataclasses import replace
 import httpx
 from pydantic import BaseModel
 
-from pipeline.errors import GoldenMismatchError, SettingsError
+from pipeline.errors import GoldenMismatchError, RefusedError, ServiceError, SettingsError
 from pipeline.recipes.kinds.task_kind import Method, Route
 from pipeline.store.artifacts import Store
 from pipeline.store.releases import Ask, Card
 from serving.client.calls import Call, CallError, Model, NoAnswerError, classify_call, score_call, similarity_call
 from serving.client.client import TIMEOUT, Client
-from serving.schemas import (
-    RELEASE_HEADER,
-    ClassifyResponse,
-    ScoreResponse,
-    SimilarityResponse,
-    StagedResponse,
-)
+from serving.client.responses import RELEASE_HEADER, ClassifyResponse, ScoreResponse, SimilarityResponse
+from serving.schemas import StagedResponse
 
 log = logging.getLogger(__name__)
 
 
 class ServiceClient(Client):
-    """Client of one Saebyeok service. Methods raise NoAnswerError if it does not answer, ServiceError if it fails.
+    """Client of one Saebyeok service. Methods raise ServiceError if the service does not answer or fails.
 
     They raise RefusedError if the service refuses a request, and SettingsError for a wrong deploy token.
     """
@@ -103,11 +98,11 @@ class ServiceClient(Client):
         try:
             return super()._ask(call)
         except NoAnswerError as error:
-            raise NoAnswerError(f"{error}; start the service, or set SAEBYEOK_SERVICE_URL") from error
+            raise ServiceError(f"{error}; start the service, or set SAEBYEOK_SERVICE_URL") from error
         except CallError as error:
             if error.status == httpx.codes.UNAUTHORIZED:
                 raise SettingsError(f"{error}; the service was started with another deploy token") from error
-            raise
+            raise (ServiceError if error.retryable else RefusedError)(str(error)) from error
 
 
 #: Methods that ask the service for answers, by route.

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from starlette.responses import JSONResponse, Response
 
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.errors import RefusedError, ServiceError, SettingsError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
-from serving.client.deploy_client import ServiceClient
 from tests.support.inprocess import InProcess, in_process
 from tests.support.light import build_light_model
 from tests.support.running_service import free_url

@@ -1,0 +1,5 @@
+"""`python -m saebyeok_client`."""
+
+from .cli import main
+
+main()
