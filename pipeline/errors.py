@@ -130,6 +130,10 @@ class GoldenMismatchError(SaebyeokError):
     """A staged or live release gave an answer to a golden sentence that differs from its card."""
 
 
+class PublishError(SaebyeokError):
+    """A model could not be published; the message names the directory or the repository."""
+
+
 class TrackingError(SaebyeokError):
     """Weights & Biases did not answer, refused the request, or did not store all of the upload."""
 

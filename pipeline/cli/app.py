@@ -27,8 +27,6 @@ app = typer.Typer(
     name="saebyeok",
     help="Retrain Korean BERT models and serve them.",
     no_args_is_help=True,
-    # The completion installer writes outside the checkout and SAEBYEOK_HOME.
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from pipeline.cli import arrivals
 from pipeline.cli import options as opt
 from pipeline.cli.console import say, session
-from pipeline.errors import FAILED
+from pipeline.errors import FAILED, ArtifactError
 
 STACK, ARRIVALS = "The local stack", "Daily arrivals"
 SERVED, OWN, BETTER, PLACE = "Deployed models", "Pretraining", "Hyperparameter search", "This machine"
@@ -20,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
     """Register the commands with `app`."""
     app.add_typer(arrivals.app, name="arrivals", rich_help_panel=ARRIVALS)
     for panel, functions in (
-        (SERVED, (runs, releases, rollback, hold, release, approve, reject)),
+        (SERVED, (runs, report, releases, rollback, hold, release, approve, reject, publish)),
         (OWN, (pretrain,)),
         (BETTER, (tune,)),
         (PLACE, (doctor, prune, sample, sync, test_alert)),
@@ -47,6 +48,29 @@ def runs(
             current.document({"runs": [item.document() for item in found]})
         else:
             print_runs(current, found)
+
+
+def report(
+    recipe: Annotated[str | None, typer.Argument(help="Name of a recipe. Default: the newest run of any.")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    store: opt.StoreUri = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Print the address of the newest run's report."""
+    with session(as_json=as_json) as current:
+        from pipeline.job import open_store
+        from pipeline.store.history import past_runs
+
+        newest = next(iter(past_runs(open_store(current.settings, store), recipe, 1)), None)
+        if newest is None:
+            raise ArtifactError(f"no run{f' of {recipe}' if recipe else ''} has come to a decision yet")
+        if as_json:
+            current.document(newest.document())
+        else:
+            current.line(newest.page)
+        url = newest.page if "://" in newest.page else Path(newest.page).as_uri()
+        if open_it and not webbrowser.open(url):
+            raise ArtifactError(f"no browser of this machine opens {url}; copy the page, or name one in BROWSER")
 
 
 def releases(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
@@ -137,6 +161,29 @@ def reject(
 ) -> None:
     """Keep a model from being deployed by any later run, until it is approved."""
     _judge(recipe, store, model, "rejected", why, as_json=as_json)
+
+
+def publish(
+    recipe: opt.RecipeArgument,
+    to: Annotated[
+        str, typer.Option(metavar="DIR|hf://OWNER/NAME", help="New directory, or repository on the Hugging Face hub.")
+    ],
+    release: opt.Release = None,
+    store: opt.StoreUri = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Publish the deployed release for transformers or sentence-transformers, with a model card and ONNX files."""
+    with session(as_json=as_json) as current:
+        from pipeline.cli.predict import champion
+        from pipeline.publishing.publish import publish as publish_release
+
+        job = opt.open_job_of(current.settings, recipe, store=store)
+        chosen = champion(job.store, recipe, release)
+        place = publish_release(job.recipe, chosen, to)
+        if as_json:
+            current.document({"recipe": recipe, "release": chosen.ref, "published": place})
+        else:
+            current.line(f"published {chosen.ref} to {place}")
 
 
 def _judge(

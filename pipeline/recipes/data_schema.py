@@ -141,6 +141,7 @@ class DataSpec(Strict):
     """The published files and their format."""
 
     later = frozenset({"test_share", "delimiter", "encoding"})
+    remarks = frozenset({"license"})
 
     format: Literal["tsv", "csv", "json", "jsonl", "parquet"] = Field(
         description="format of all files. Default: by the suffix of `train`"
@@ -162,6 +163,9 @@ class DataSpec(Strict):
     )
     label: str = Field(description="column of the label; a dot separates nested JSON keys")
     source: str | None = Field(default=None, description="column with the source of a row, for slices and suites")
+    license: str | None = Field(
+        default=None, description="licence of the data, for the card of a published model; such as cc-by-sa-4.0"
+    )
     suite: str | None = Field(
         default=None, description="name of the expectation suite. Default: rules that fit any texts and labels"
     )

@@ -19,12 +19,14 @@ class Strict(BaseModel):
 
     later: ClassVar[frozenset[str]] = frozenset()
     "Fields that recipes of earlier versions did not have. A dump leaves them out at their default, so that keys stay."
+    remarks: ClassVar[frozenset[str]] = frozenset()
+    "Fields for readers only. A dump always leaves them out, so that a change keeps the keys of artifacts."
 
     @model_serializer(mode="wrap")
     def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         fields = type(self).model_fields
         unset = {name for name in self.later if getattr(self, name) == fields[name].default}
-        return {name: value for name, value in handler(self).items() if name not in unset}
+        return {name: value for name, value in handler(self).items() if name not in unset | self.remarks}
 
 
 def explain(

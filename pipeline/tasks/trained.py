@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +84,7 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
     """
     directory = trained.path / "model"
     fields = trained.manifest.fields
-    # Models from before this setting have the default of that time.
-    pooling = fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls")
+    pooling = pooling_of(fields)
     shape = recipe.model.model_copy(
         update={"objective": fields["objective"], "max_length": fields["max_length"], "pooling": pooling}
     )
@@ -98,3 +98,9 @@ def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None 
     network = task_of(as_trained).build(directory, tokenizer)
     network.module.to(where).eval()
     return Trained(as_trained, network, tokenizer, figures.calibration, figures.euclidean, where)
+
+
+def pooling_of(fields: Mapping[str, Any]) -> str:
+    """Return the pooling of a trained model from the fields of its manifest."""
+    # Models from before this setting have the default of that time.
+    return str(fields.get("pooling", "mean" if fields["objective"] == "bi-encoder" else "cls"))

@@ -39,7 +39,7 @@ GROUND = {
 #: Entry points for users; above the stages, and imported by nothing.
 TOOLS = {"pipeline.cli", "pipeline.stack"}
 #: Modules that have another name elsewhere: in the distribution of the client, and in published models.
-PORTABLE = {"serving.client"}
+PORTABLE = {"serving.client", "pipeline.models.mean_pooled"}
 #: Modules whose side differs from that of their folder, and their extras. Applications use the client.
 EXTRAS_OF = {
     "pipeline.cli.predict": ("train",),

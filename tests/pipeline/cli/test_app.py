@@ -28,11 +28,12 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 from pipeline.store.verdicts import model_of
 from tests.support.cli import run_here
-from tests.support.tiny_releases import TinyModel
+from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
 COMMANDS += ["hold", "release", "approve", "reject", "new", "recipes", "check", "propose-floors"]
-COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "sample", "sync", "test-alert", "up", "down", "status"]
+COMMANDS += ["pretrain", "tune", "doctor", "prune", "runs", "report", "publish", "sample", "sync", "test-alert"]
+COMMANDS += ["up", "down", "status"]
 
 
 @dataclass(frozen=True)
@@ -286,6 +287,38 @@ def test_runs_of_an_empty_store(saebyeok: Saebyeok) -> None:
     assert saebyeok("runs", "--json").document == {"runs": []}
     assert "no run has come to a decision yet" in saebyeok("runs", "nsmc").out
     assert saebyeok("runs", "--count", "0").code == USAGE
+
+
+def test_report_is_that_of_the_newest_run(saebyeok: Saebyeok, store: Store, tmp_path: Path) -> None:
+    missing = saebyeok("report", "nsmc")
+    assert (missing.code, missing.err) == (FAILED, "error: no run of nsmc has come to a decision yet\n")
+    release = make_artifact(store, "release", "nsmc", {})
+    decided = make_decision(store, release, None)
+    page = f"{decided.uri}/report.html"
+    assert saebyeok("report").out == f"{page}\n"
+    assert saebyeok("report", "nsmc", "--json").document["page"] == page
+
+
+@pytest.mark.parametrize("code", [0, 4])
+def test_report_is_opened_in_the_browser(saebyeok_process: Saebyeok, store: Store, tmp_path: Path, code: int) -> None:
+    decided = make_decision(store, make_artifact(store, "release", "nsmc", {}), None)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {tmp_path}/opened\nexit {code}\n', encoding="utf-8")
+    browser.chmod(0o755)
+    # No other browser is found.
+    result = saebyeok_process("report", "--open", BROWSER=f"{browser} %s", DISPLAY="", TERM="", PATH="")
+    page = f"{decided.uri}/report.html"
+    assert (tmp_path / "opened").read_text(encoding="utf-8") == f"file://{page}"
+    assert (result.code, result.out) == (FAILED if code else 0, f"{page}\n")
+    assert ("no browser of this machine opens" in result.err) is bool(code)
+
+
+def test_shell_completes_commands_and_options() -> None:
+    for words, count, completed in (("saebyeok pub", 1, "publish"), ("saebyeok publish --rel", 2, "--release")):
+        variables = {"_SAEBYEOK_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        command = [str(Path(sys.executable).with_name("saebyeok"))]
+        found = subprocess.run(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True)
+        assert found.stdout.split() == [completed]
 
 
 def test_rollback_of_nothing_is_refused(saebyeok: Saebyeok) -> None:

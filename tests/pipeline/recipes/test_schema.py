@@ -296,6 +296,12 @@ def test_later_fields_are_dumped_only_if_set() -> None:
     assert chosen.model_dump()["encoding"] == "cp949"
 
 
+def test_licence_is_in_no_dump() -> None:
+    recipe = load_recipe("nsmc", "embedded")
+    assert recipe.data.license == "cc0-1.0"
+    assert "license" not in recipe.model_dump()["data"]
+
+
 def test_new_recipe_needs_two_files_without_python(broken: Any) -> None:
     directory: Path = broken("nsmc", 'name = "nsmc"', 'name = "shop-reviews"')
     (directory / "nsmc.toml").rename(directory / "shop-reviews.toml")
