@@ -100,7 +100,7 @@ export function pythonCall(base, route, body, keyed) {
   const options = Object.entries(body).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
   return [
     ...imports,
-    "from serving.client import Client",
+    "from serving.client import Client  # without the rest of Saebyeok: from saebyeok_client import Client",
     "",
     `with Client("${base}"${key}) as client:`,
     `    answer = client.${route.slice(1)}(${options.join(", ")})`,
