@@ -267,7 +267,8 @@ def print_outdated(session: Session, outdated: Outdated, *, dry_run: bool) -> No
     for artifact in outdated.artifacts:
         session.line(f"{'would delete' if dry_run else 'deleted'} {artifact.ref} ({_size(artifact.size)})")
     for item in kept_document(outdated) if dry_run else ():
-        session.line(f"would keep {item['artifacts']:,} artifacts ({_size(item['bytes'])}): {item['reason']}")
+        if item["artifacts"]:
+            session.line(f"would keep {item['artifacts']:,} artifacts ({_size(item['bytes'])}): {item['reason']}")
     session.line(f"{len(outdated.artifacts):,} artifacts, {_size(outdated.size)}")
 
 

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from pipeline.errors import SaebyeokError, StoreError
 
-FULL = "the disk is full; free some space and run again"
+FULL = "the disk is full; free some space and run again (`saebyeok prune --dry-run` lists what can be deleted)"
 FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 #: A disk with fewer free bytes than this counts as full.
 FULL_BELOW = 256 * 1024

@@ -98,7 +98,7 @@ def test_file_instead_of_the_store_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; free some space and run again"),
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; .*`saebyeok prune --dry-run`"),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full; free some space and run again"),
         (OSError(errno.EROFS, "Read-only file system"), "cannot be read or written .*; fix its permissions"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be read or written .*; fix its permissions"),
