@@ -20,7 +20,11 @@ from tests.support.cli import run_here
 from tests.support.hub_uploads import UploadHub, upload_hub
 from tests.support.small_pipeline import Road
 
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    # The hub's client uploads large files by a deprecated parameter of its HTTP library.
+    pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),
+]
 
 
 @pytest.fixture
