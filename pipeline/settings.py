@@ -96,6 +96,12 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9._-]*$",
         description="Weights & Biases Registry that champions are linked to, such as `model`. Empty = none.",
     )
+    checkpoint_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        description="Minimum seconds between two copies of a training's checkpoints to a store outside HOME, from "
+        "which another host can resume.",
+    )
     threads: int = Field(
         default=0,
         ge=0,

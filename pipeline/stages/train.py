@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import TrainingDivergedError
+from pipeline.atomic_files import create_file
+from pipeline.errors import StoreError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job
 from pipeline.recipes.schema import SCRATCH
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TokenizationFigures, TrainingFigures
+from pipeline.store.leases import wait_for
 from pipeline.store.manifest import make_key
 from pipeline.store.seen_data import seen_by, seen_in_training
+from pipeline.training.shared_checkpoints import SHARED, TAKEN_OVER, Shared, forget
 
 if TYPE_CHECKING:
     from pipeline.tracking.tracker import Tracker
@@ -38,12 +43,15 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
 
     Several GPUs share every batch that is large enough (`pipeline.models.hardware`).
 
-    An interrupted run resumes from its newest complete checkpoint. Figures: `seconds`, `samples_per_second`, `padding`
-    (share of the computed tokens), `parts` (number of parts of a batch, if memory was short), `best_epoch`,
-    `validation`, `history`, `parameters`, `device`, `precision`; for a bi-encoder `calibration` and `euclidean`, the
-    lines from cosines and distances to scores; on CUDA `gpu_memory_gib`, the peak.
-    Raises TrainingDivergedError at a NaN or infinite loss, TerminatedError at SIGTERM, ProcessError if one of several
-    processes dies.
+    An interrupted run resumes from its newest complete checkpoint. If the store is outside HOME, checkpoints are copied
+    there, another host resumes from them, and a lease lets only one host at a time train the same model.
+
+    Figures: `seconds`, `samples_per_second`, `padding` (share of the computed tokens), `parts` (number of parts of a
+    batch, if memory was short), `best_epoch`, `validation`, `history`, `parameters`, `device`, `precision`; for a
+    bi-encoder `calibration` and `euclidean`, the lines from cosines and distances to scores; on CUDA `gpu_memory_gib`,
+    the peak.
+    Raises TrainingDivergedError at a NaN or infinite loss, TerminatedError at SIGTERM or if another host has taken over
+    the lease, ProcessError if one of several processes dies.
     """
     recipe = job.recipe
     fields = {
@@ -66,28 +74,75 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     keys = {name: artifact.key for name, artifact in inputs.items()}
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
-    def build(draft: Path, tracker: Tracker) -> TrainingFigures:
-        # Imported here so that a finished training is reused without torch.
-        from pipeline.training.fine_tune import fit_here
-
-        figures = fit_here(job, inputs, draft, work, tracker)
-        return figures.model_copy(update={"seen": seen})
+    made_from = {"tokenized": tokenized}
 
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
-        try:
-            made_from = {"tokenized": tokenized}
-            artifact = find_or_build(
-                job, "train", VERSION, fields=fields, inputs=made_from, started_from=started_from, build=build
-            )
-        except TrainingDivergedError:
-            # A training resumed from these checkpoints would diverge again.
-            shutil.rmtree(work, ignore_errors=True)
-            raise
+        with _leased(job, work) as check_lease:
+
+            def build(draft: Path, tracker: Tracker) -> TrainingFigures:
+                # Imported here so that a finished training is reused without torch.
+                from pipeline.training.fine_tune import fit_here
+
+                figures = fit_here(job, inputs, draft, work, tracker)
+                check_lease()
+                return figures.model_copy(update={"seen": seen})
+
+            try:
+                artifact = find_or_build(
+                    job, "train", VERSION, fields=fields, inputs=made_from, started_from=started_from, build=build
+                )
+            except TrainingDivergedError:
+                # A training resumed from these checkpoints would diverge again.
+                shutil.rmtree(work, ignore_errors=True)
+                raise
         # Only a retry needs the checkpoints.
         shutil.rmtree(work, ignore_errors=True)
     return artifact
+
+
+@contextmanager
+def _leased(job: Job, work: Path) -> Iterator[Callable[[], None]]:
+    """Hold the lease of the training in `work`, and yield a function that raises TerminatedError once it is lost.
+
+    During the block, checkpoints go to the store. A store below HOME needs none of this: it has no other host.
+    """
+    if job.store.is_below(job.settings.home):
+        yield lambda: None
+        return
+    recipe, key = job.recipe.name, work.name.rpartition("-")[2]
+    lease = wait_for(job.store, f"train/{recipe}/{key}", _home_id(job.settings.home), time.sleep)
+    cache = str(job.settings.home / "cache" / "store")
+    shared = Shared(job.store.uri, cache, recipe, key, lease.attempt, job.run, job.settings.checkpoint_seconds)
+    if job.force:
+        forget(shared)
+    shared.write(work)
+
+    def check() -> None:
+        if not lease.is_mine():
+            raise TerminatedError(TAKEN_OVER)
+
+    try:
+        with lease.kept(lost=lambda: (work / SHARED).unlink(missing_ok=True)):
+            yield check
+    except BaseException as error:
+        with suppress(StoreError):
+            if isinstance(error, TrainingDivergedError):
+                forget(shared)
+            lease.release()
+        raise
+    finally:
+        (work / SHARED).unlink(missing_ok=True)
+    forget(shared)
+    lease.finish()
+
+
+def _home_id(home: Path) -> str:
+    """Return the id of this home directory; a new one is written there first."""
+    home.mkdir(parents=True, exist_ok=True)
+    create_file(home / "home.id", secrets.token_hex(8))
+    return (home / "home.id").read_text(encoding="utf-8")
 
 
 def _start(job: Job, champion: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> Artifact | None:

@@ -131,6 +131,10 @@ class Store:
         """Whether the store is a directory on this machine."""
         return isinstance(self._files, LocalFiles)
 
+    def is_below(self, directory: Path) -> bool:
+        """Return whether the store is a directory below `directory`, which other hosts do not share."""
+        return isinstance(self._files, LocalFiles) and self._files.root.is_relative_to(directory)
+
     @property
     def digest(self) -> str:
         """Identifier that does not reveal the store's address: 16 hex digits of the address's SHA-256."""

@@ -18,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from pipeline.errors import TerminatedError, TrainingDivergedError
 from pipeline.signals import on_sigterm
 from pipeline.training.collectives import agree
+from pipeline.training.shared_checkpoints import TAKEN_OVER, Uploads, download
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +37,12 @@ class CheckpointCallback(TrainerCallback):
     preempted, a checkpoint is written first.
     """
 
-    def __init__(self, spent: float = 0.0) -> None:
-        """`spent` is the training time of earlier attempts, in seconds, up to the checkpoint to resume from."""
+    def __init__(self, spent: float = 0.0, uploads: Uploads | None = None) -> None:
+        """`spent` is the training time of earlier attempts, in seconds, up to the checkpoint to resume from.
+
+        `uploads` brings checkpoints to a shared store.
+        """
+        self._uploads = uploads
         self._started = time.monotonic() - spent
         self._due = time.monotonic() + EVERY
         self._asked = 0.0
@@ -85,7 +90,8 @@ class CheckpointCallback(TrainerCallback):
         self._asked = time.monotonic()
         # The last step of an epoch is followed by its evaluation and then a checkpoint that includes the result.
         within = state.global_step % max(1, state.max_steps // state.num_train_epochs) != 0
-        if within and agree(self._terminated or self._asked >= self._due):
+        lost = self._uploads is not None and self._uploads.is_lost()
+        if within and agree(self._terminated or lost or self._asked >= self._due):
             control.should_save = True
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -93,21 +99,58 @@ class CheckpointCallback(TrainerCallback):
         self._asked = time.monotonic()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Mark the new checkpoint as complete. Raises TerminatedError if SIGTERM has arrived."""
+        """Mark the new checkpoint as complete, and upload it if that is due.
+
+        Raises TerminatedError if SIGTERM has arrived, or if another host has taken over.
+        """
         # `agree` waits for all processes, so each of them has written its part.
         terminated = agree(self._terminated)
+        lost = agree(self._uploads is not None and self._uploads.is_lost())
         if state.is_world_process_zero:
-            self._seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            seal(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}", self.seconds)
+            self._upload(state, last=terminated)
         now = time.monotonic()
         self._due = now + max(EVERY, TIMES * (now - self._asked))
         if terminated:
             raise TerminatedError(f"stopped by SIGTERM after step {state.global_step}; rerun the command to resume")
+        if lost:
+            raise TerminatedError(TAKEN_OVER)
 
-    def _seal(self, directory: Path) -> None:
-        (directory / COMPLETE).unlink(missing_ok=True)
-        sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files(directory)}
-        mark = json.dumps({"seconds": round(self.seconds, 3), "sizes": sizes})
-        (directory / COMPLETE).write_text(mark, encoding="utf-8")
+    def _upload(self, state: TrainerState, *, last: bool) -> None:
+        if self._uploads is None:
+            return
+        best = Path(state.best_model_checkpoint).name if state.best_model_checkpoint else None
+        names = [f"checkpoint-{state.global_step}", *([best] if best else [])]
+        (self._uploads.finish if last else self._uploads.offer)(names, state.global_step)
+
+
+def seal(directory: Path, seconds: float) -> None:
+    """Mark a checkpoint as complete; `seconds` is the training time up to it, in all attempts."""
+    (directory / COMPLETE).unlink(missing_ok=True)
+    sizes = {str(path.relative_to(directory)): path.stat().st_size for path in _files(directory)}
+    mark = json.dumps({"seconds": round(seconds, 3), "sizes": sizes})
+    (directory / COMPLETE).write_text(mark, encoding="utf-8")
+
+
+def fetch_newer(work: Path) -> None:
+    """Copy the checkpoint of another host from the store into `work` if it is newer than those there.
+
+    Raises StoreError.
+    """
+    newest = newest_checkpoint(work)
+    if download(work, _step(Path(newest)) if newest else 0) is not None:
+        for directory in work.glob("checkpoint-*"):
+            _adopt(directory)
+
+
+def _adopt(directory: Path) -> None:
+    """Let a checkpoint refer to the best checkpoint in its own parent directory, not in the other host's."""
+    path = directory / TRAINER_STATE_NAME
+    state = json.loads(path.read_text(encoding="utf-8"))
+    if best := _best_of(directory):
+        state["best_model_checkpoint"] = str(directory.parent / best)
+        path.write_text(json.dumps(state), encoding="utf-8")
+        seal(directory, float(_mark(directory)["seconds"]))
 
 
 def newest_checkpoint(work: Path) -> str | None:
@@ -117,7 +160,7 @@ def newest_checkpoint(work: Path) -> str | None:
     without its best one.
     """
     known: list[Path] = []
-    for path in sorted(work.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1])):
+    for path in sorted(work.glob("checkpoint-*"), key=_step):
         if _is_whole(path) and _best_of(path) in (None, path.name, *(item.name for item in known)):
             known.append(path)
         else:
@@ -132,6 +175,10 @@ def newest_checkpoint(work: Path) -> str | None:
 def seconds_behind(checkpoint: str | None) -> float:
     """Return the seconds of training, in all attempts, up to a complete checkpoint; 0 for None."""
     return float(_mark(Path(checkpoint))["seconds"]) if checkpoint else 0.0
+
+
+def _step(directory: Path) -> int:
+    return int(directory.name.rsplit("-", 1)[1])
 
 
 def _is_whole(directory: Path) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,7 +49,7 @@ from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Task
 from pipeline.tracking.tracker import Tracker
-from pipeline.training.checkpoints import CheckpointCallback, newest_checkpoint, seconds_behind
+from pipeline.training.checkpoints import CheckpointCallback, fetch_newer, newest_checkpoint, seconds_behind
 from pipeline.training.class_loss import class_loss
 from pipeline.training.cls_only import compute_first_row
 from pipeline.training.distributed import Order, spread
@@ -57,6 +58,7 @@ from pipeline.training.head_only import Vectors
 from pipeline.training.packing import can_pack, compile_layers, pack_rows
 from pipeline.training.pair_augmentation import Mixing
 from pipeline.training.samplers import Batches, EvenBatches
+from pipeline.training.shared_checkpoints import Uploads
 from pipeline.training.trainer import FineTuner, Meter
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,11 @@ SCRATCH_THREADS = 1
 
 
 def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> TrainingFigures:
-    """Call `fit` in this process, or in one process per GPU; both give the same model up to rounding."""
+    """Call `fit` in this process, or in one process per GPU; both give the same model up to rounding.
+
+    A newer checkpoint of another host is used. Raises StoreError if the store cannot be read.
+    """
+    fetch_newer(work)
     scratch = TokenizationFigures.read(inputs["tokenized"]).base.revision is None
     threads = job.settings.threads or (SCRATCH_THREADS if scratch else cores())
     processes = training_processes(job.recipe.train.batch_size) if job.recipe.train.tune == "full" else 1
@@ -97,7 +103,8 @@ def fit(
     sharing = _sharing(recipe, network.module, threads)
     torch.set_num_threads(threads // sharing)
     checkpoint = newest_checkpoint(work)
-    watch = CheckpointCallback(spent=seconds_behind(checkpoint))
+    uploads = Uploads(work)
+    watch = CheckpointCallback(seconds_behind(checkpoint), uploads)
     network.transformer.set_attn_implementation(training_attention())
     if network.reads_first:
         compute_first_row(network.transformer)
@@ -106,7 +113,7 @@ def fit(
     trainer = _trainer(
         task, lesson, work, [watch, *forecasts(), *tracker.trainer_callbacks()], packed=packed, sharing=sharing
     )
-    with watch.terminable():
+    with closing(uploads), watch.terminable():
         trainer.train(resume_from_checkpoint=checkpoint)
     # Later steps have larger batches, which no batch threads share.
     torch.set_num_threads(threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -25,7 +26,9 @@ from pipeline.store.artifacts import Artifact
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.trained import load_trained
 from pipeline.training.checkpoints import COMPLETE, CheckpointCallback, newest_checkpoint, seconds_behind
+from pipeline.training.shared_checkpoints import SHARED
 from tests.support.killed import Killed
+from tests.support.running_service import eventually
 from tests.support.small_pipeline import Road, open_road, save_base, small_recipe, weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.cpu]
@@ -259,6 +262,61 @@ def test_sigterm_is_obeyed_once_there_is_a_checkpoint(
     assert [epoch["eval_f1"] for epoch in resumed.manifest.figures["history"]] == [
         epoch["eval_f1"] for epoch in whole.manifest.figures["history"]
     ]
+
+
+def test_other_host_resumes_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("pipeline.training.shared_checkpoints.LAST_UPLOAD", 600.0)
+    road = open_road(small_recipe("nsmc", train__epochs=2), tmp_path / "home", train=300, test=40)
+    shared = {"store": str(tmp_path / "store")}
+    homes = [road.job.settings.model_copy(update={"home": tmp_path / name, **shared}) for name in ("one", "two")]
+    first, second = (replace(road.job, settings=home, store=open_store(home)) for home in homes)
+    tokenized = Road(first, road.rows).tokenized
+    steps = math.ceil(tokenized.manifest.figures["train"]["rows"] / 32)
+    after_step = CheckpointCallback.on_step_end
+
+    def terminated(self: CheckpointCallback, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        if state.global_step == steps + 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return after_step(self, args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointCallback, "on_step_end", terminated)
+        with pytest.raises(TerminatedError, match=f"after step {steps + 2}; rerun"):
+            train(first, tokenized)
+    (key,) = first.store.list("checkpoint/nsmc")
+    assert len(first.store.list(f"checkpoint/nsmc/{key}")) == 1
+    # The other host has no access to the files of the first.
+    shutil.rmtree(tmp_path / "one" / "work")
+    resumed = train(second, tokenized)
+    assert f"step {steps + 2} comes from {first.store.uri}/checkpoint/nsmc/" in caplog.text
+    assert [epoch["epoch"] for epoch in resumed.manifest.figures["history"]] == [1, 2]
+    assert (second.store.list("checkpoint/nsmc"), second.store.list("leases/train/nsmc")) == ([], [])
+    whole = train(replace(road.job, force=True), road.tokenized)
+    assert same_weights(resumed, whole)
+
+
+def test_training_ends_when_another_host_has_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    road = open_road(small_recipe("nsmc"), tmp_path / "home", train=300, test=40)
+    settings = road.job.settings.model_copy(update={"store": str(tmp_path / "store")})
+    job = replace(road.job, settings=settings, store=open_store(settings))
+    tokenized = Road(job, road.rows).tokenized
+    monkeypatch.setattr("pipeline.store.leases.RENEWAL", 0.01)
+    after_step = CheckpointCallback.on_step_end
+
+    def taken_over(self: CheckpointCallback, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        if state.global_step == 2:
+            (key,) = job.store.list("leases/train/nsmc")
+            job.store.create(f"leases/train/nsmc/{key}/000002.json", b"{}")
+            eventually("it hears of it", lambda: not list((settings.home / "work").glob(f"*/{SHARED}")))
+        return after_step(self, args, state, control, **rest)
+
+    monkeypatch.setattr(CheckpointCallback, "on_step_end", taken_over)
+    with pytest.raises(TerminatedError, match="another host has taken over this training"):
+        train(job, tokenized)
+    assert job.store.newest("train", "nsmc") is None
 
 
 def test_batch_exceeding_memory_is_computed_in_parts(
