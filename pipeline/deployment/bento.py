@@ -27,9 +27,10 @@ from pipeline.config_file import ROOT
 from pipeline.errors import NewerFormatError, ServiceError
 from pipeline.settings import Settings, library_environment
 from pipeline.store.artifacts import Store
-from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment
+from pipeline.store.deployments import BAKED_DEPLOYMENT, Deployment, DeploymentLog
 from pipeline.store.releases import Card, read_card
 from serving.deployed.model_store import forget_models, import_release, model_tag, remove_damaged
+from serving.deployed.outdated_models import delete_outdated_models
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,12 @@ def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterab
             if bento.tag.name == BENTO_NAME and bento.tag.version not in kept:
                 bentoml.delete(bento.tag, _bento_store=bentos)
     forget_models(settings, releases)
+
+
+def forget_outdated(settings: Settings, store: Store) -> None:
+    """Delete from this machine the Bentos and releases of deployments that are no longer retained."""
+    forget_bentos(settings, DeploymentLog(store).numbers()[-settings.keep_deployments :], ())
+    delete_outdated_models(settings, store)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pipeline.deployment.bento import ensure_bento
+from pipeline.deployment.bento import ensure_bento, forget_outdated
 from pipeline.deployment.replicas import Look, Replicas, Watch, open_replicas
 from pipeline.deployment.service_client import ServiceClient, service_answers
 from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
@@ -231,6 +231,8 @@ class Deployer:
     def _finish(self, record: Deployment) -> Deployment:
         log.info("deployment %d: %s", record.number, record.releases)
         ensure_bento(self.settings, self.store, record)
+        # Retention cleans only the host that it runs on.
+        forget_outdated(self.settings, self.store)
         return record
 
 

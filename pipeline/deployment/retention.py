@@ -11,6 +11,7 @@ from pipeline.errors import ArtifactError, PrunedError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, served_on
+from pipeline.store.manifest import CHECKPOINT, attempt_of, attempt_time
 from pipeline.store.verdicts import open_questions
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ DECIDE = "decide"
 class Outdated:
     """Artifacts that can be deleted, and the numbers of the deployments that are retained.
 
-    `remains` are refs of artifacts whose deletion was interrupted. `kept` are the other artifacts by the first reason
-    to keep them.
+    `remains` are refs of artifacts whose deletion was interrupted, and of checkpoints of abandoned trainings. `kept` are
+    the other artifacts by the first reason to keep them.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -65,7 +66,7 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     return Outdated(
         tuple(artifact for ref, artifact in everything.items() if ref not in needed),
         tuple(record.number for record in kept),
-        tuple(unread.keys() - damaged.keys()),
+        (*(unread.keys() - damaged.keys()), *_abandoned_checkpoints(store, since)),
         {
             reason: tuple(everything[ref] for ref, first in reasons.items() if first == reason and ref in everything)
             for reason in roots
@@ -139,6 +140,15 @@ def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactEr
         except ArtifactError as error:
             unread[ref] = error
     return found, unread
+
+
+def _abandoned_checkpoints(store: Store, since: datetime) -> Iterator[str]:
+    """Yield the refs of checkpoints from before `since`, whose training was never finished."""
+    for recipe in store.list(CHECKPOINT):
+        for ref in store.refs(CHECKPOINT, recipe):
+            written = attempt_time(attempt_of(ref))
+            if written is not None and written < since:
+                yield ref
 
 
 def _decisions(store: Store) -> Iterator[Artifact]:

@@ -19,6 +19,8 @@ from pipeline.errors import ArtifactError
 from pipeline.store.formats import Record
 
 MANIFEST = "manifest.json"
+#: Kind of the checkpoints of a training that another host may resume; deleted when it is finished.
+CHECKPOINT = "checkpoint"
 #: Time format at the start of an attempt's name, down to microseconds, so that names sort by time.
 ATTEMPT_TIME = "%Y%m%dT%H%M%S%f"
 
@@ -112,7 +114,7 @@ def attempt_name(taken: Iterable[str], now: datetime) -> str:
 
     The clock alone is not enough: it may be set back, or differ between machines.
     """
-    newest = max(filter(None, map(_attempt_time, taken)), default=None)
+    newest = max(filter(None, map(attempt_time, taken)), default=None)
     moment = max(now, newest + timedelta(microseconds=1)) if newest else now
     return f"{moment:{ATTEMPT_TIME}}-{secrets.token_hex(2)}"
 
@@ -122,7 +124,8 @@ def attempt_of(ref: str) -> str:
     return ref.rsplit("/", 1)[1]
 
 
-def _attempt_time(name: str) -> datetime | None:
+def attempt_time(name: str) -> datetime | None:
+    """Return the time in the name of an attempt; None for another name."""
     try:
         return datetime.strptime(name.partition("-")[0], ATTEMPT_TIME).replace(tzinfo=UTC)
     except ValueError:  # not an attempt's directory

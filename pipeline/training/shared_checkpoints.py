@@ -19,12 +19,10 @@ from pathlib import Path
 
 from pipeline.errors import ArtifactError, SaebyeokError
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.manifest import CHECKPOINT, MANIFEST
 
 log = logging.getLogger(__name__)
 
-#: Kind of the artifacts.
-KIND = "checkpoint"
 #: File in a training's directory that names what to upload; without it, the training belongs to this host alone.
 SHARED = "shared.json"
 #: Directory in a training's directory with the files that are being uploaded.
@@ -131,7 +129,7 @@ def upload(work: Path, step: int) -> Artifact | None:
         shutil.copytree(work / SNAPSHOT, draft, dirs_exist_ok=True, copy_function=_link)
         fields = {"attempt": shared.attempt, "step": step}
         made = store.publish(
-            draft, KIND, shared.recipe, shared.key, run=shared.run, inputs={}, fields=fields, figures={}
+            draft, CHECKPOINT, shared.recipe, shared.key, run=shared.run, inputs={}, fields=fields, figures={}
         )
     for older in _found(store, shared.recipe, shared.key)[1:]:
         store.sweep(older.ref)
@@ -176,13 +174,13 @@ def download(work: Path, local_step: int) -> int | None:
 
 def forget(shared: Shared) -> None:
     """Delete all checkpoints of a training from the store. Raises StoreError."""
-    for attempt in shared.store.list(f"{KIND}/{shared.recipe}/{shared.key}"):
-        shared.store.sweep(f"{KIND}/{shared.recipe}/{shared.key}/{attempt}")
+    for attempt in shared.store.list(f"{CHECKPOINT}/{shared.recipe}/{shared.key}"):
+        shared.store.sweep(f"{CHECKPOINT}/{shared.recipe}/{shared.key}/{attempt}")
 
 
 def _found(store: Store, recipe: str, key: str) -> list[Artifact]:
     """Return the complete checkpoints of a training, the newest of the highest attempt first."""
-    folder = f"{KIND}/{recipe}/{key}"
+    folder = f"{CHECKPOINT}/{recipe}/{key}"
     found = list(_readable(store, [f"{folder}/{name}" for name in store.list(folder)]))
     return sorted(found, key=lambda item: (item.manifest.fields["attempt"], item.manifest.fields["step"]), reverse=True)
 

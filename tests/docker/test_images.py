@@ -177,6 +177,18 @@ def test_dashboard_is_in_grafanas_configured_path() -> None:
     assert list(inside[provider["options"]["path"]].glob("*.json"))
 
 
+def test_alert_rules_are_mounted_and_name_metrics_of_the_service() -> None:
+    prometheus = read("compose.monitoring.yaml")["services"]["prometheus"]
+    mounts = dict(volume.split(":")[:2] for volume in prometheus["volumes"])
+    monitoring = DOCKER / "monitoring"
+    [rules] = yaml.safe_load((monitoring / "prometheus.yml").read_text("utf-8"))["rule_files"]
+    assert rules in mounts.values()
+    metrics = set(re.findall(r"saebyeok_\w+", (ROOT / "serving/api/metrics.py").read_text("utf-8")))
+    [group] = yaml.safe_load((monitoring / "alerts.yml").read_text("utf-8"))["groups"]
+    for rule in group["rules"]:
+        assert set(re.findall(r"saebyeok_\w+", rule["expr"])) <= metrics
+
+
 def test_prometheus_reads_the_service_with_its_key() -> None:
     whole = project("compose.yaml", "compose.monitoring.yaml", variables=BASE | {"METRICS_KEY": "key"})
     [job] = yaml.safe_load((DOCKER / "monitoring" / "prometheus.yml").read_text("utf-8"))["scrape_configs"]

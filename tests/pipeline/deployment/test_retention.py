@@ -409,6 +409,16 @@ def test_interrupted_deletion_is_completed_by_the_next(
     assert find_outdated(store, keep(settings, 2)).remains == ()
 
 
+def test_checkpoints_of_abandoned_trainings_are_deleted(settings: Settings, store: Store) -> None:
+    old, new = (f"checkpoint/nsmc/key/{year}0101T000000000000-aB12" for year in (2020, 2100))
+    for ref in (old, new):
+        store.create(f"{ref}/manifest.json", b"{}")
+    outdated = find_outdated(store, settings)
+    assert outdated.remains == (old,)
+    delete_outdated(store, settings, outdated)
+    assert [f"checkpoint/nsmc/key/{name}" for name in store.list("checkpoint/nsmc/key")] == [new]
+
+
 @pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=pytest.mark.server)])
 def test_prune_names_and_frees_just_what_it_deletes(
     place: str,
