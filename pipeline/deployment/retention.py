@@ -26,8 +26,8 @@ DECIDE = "decide"
 class Outdated:
     """Artifacts that can be deleted, and the numbers of the deployments that are retained.
 
-    `remains` are refs of artifacts whose deletion was interrupted, and of checkpoints of abandoned trainings. `kept` are
-    the other artifacts by the first reason to keep them.
+    `remains` are refs of artifacts whose deletion was interrupted, and of checkpoints of abandoned trainings. `kept`
+    are the other artifacts by the first reason to keep them.
     """
 
     artifacts: tuple[Artifact, ...]
@@ -66,7 +66,7 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     return Outdated(
         tuple(artifact for ref, artifact in everything.items() if ref not in needed),
         tuple(record.number for record in kept),
-        (*(unread.keys() - damaged.keys()), *_abandoned_checkpoints(store, since)),
+        (*(unread.keys() - damaged.keys()), *_abandoned_checkpoints(store, settings)),
         {
             reason: tuple(everything[ref] for ref, first in reasons.items() if first == reason and ref in everything)
             for reason in roots
@@ -142,8 +142,9 @@ def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactEr
     return found, unread
 
 
-def _abandoned_checkpoints(store: Store, since: datetime) -> Iterator[str]:
-    """Yield the refs of checkpoints from before `since`, whose training was never finished."""
+def _abandoned_checkpoints(store: Store, settings: Settings) -> Iterator[str]:
+    """Yield the refs of checkpoints that are older than `keep_days`: their training was never finished."""
+    since = datetime.now(UTC) - timedelta(days=settings.keep_days)
     for recipe in store.list(CHECKPOINT):
         for ref in store.refs(CHECKPOINT, recipe):
             written = attempt_time(attempt_of(ref))
