@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.support.composed import DOCKER
 from tests.topology.runner.containers import seconds
 from tests.topology.runner.dockerfile import healthcheck, read_instructions
-from tests.topology.runner.figures import HEAD, Figures, with_row
 from tests.topology.runner.images import copied_files
 
 
@@ -42,11 +41,3 @@ def test_copied_file_goes_into_a_directory_or_gets_the_name() -> None:
     packages = dict(copied_files(["serving"], Path("/app/serving"), is_directory=False))
     assert Path("/app/serving/api/auth.py") in packages
     assert not [path for path in packages if "__pycache__" in path.parts]
-
-
-def test_new_figures_of_a_fault_replace_the_old() -> None:
-    first = with_row(f"Text\n\n{HEAD}", "b", Figures(9, 1, 0, 0, 2.4).row("b"))
-    second = with_row(first, "a", Figures(8, 0, 0, 0, 1.0).row("a"))
-    third = with_row(second, "b", Figures(7, 0, 0, 1, 3.6).row("b"))
-    assert third.startswith(f"Text\n\n{HEAD}| a | 8 | 0 | 0 | 0 | 1 | ")
-    assert third.splitlines()[-1].startswith("| b | 7 | 0 | 0 | 1 | 4 | ")

@@ -16,8 +16,6 @@ from typing import Any
 import httpx
 
 from pipeline.stack.airflow_api import AirflowApi
-from pipeline.store.artifacts import Store
-from pipeline.store.deployments import DeploymentLog
 from tests.support.bucket import CREDENTIALS, Bucket, BucketServer, s3_server
 from tests.support.composed import REQUIRED
 from tests.topology.runner.hosts import Host, address_of
@@ -73,16 +71,6 @@ class Cluster:
     def deployments(self) -> set[int]:
         """Return the deployments that the replicas serve; 0 stands for one that does not answer."""
         return {int(ready.get("deployment", 0)) for ready in self._readiness()}
-
-    def follows(self) -> bool:
-        """Return whether every replica can read the deployments."""
-        return all(ready.get("follows", False) for ready in self._readiness())
-
-    def deployed(self) -> set[str]:
-        """Return the ids of all releases in the log of deployments."""
-        log = DeploymentLog(Store(self.bucket.uri, CACHE / "run" / "store"))
-        refs = {ref for number in log.numbers() for ref in log.get(number).releases.values()}
-        return {"-".join(ref.split("/")[1:3]) for ref in refs}
 
     @staticmethod
     def _readiness() -> list[dict[str, Any]]:

@@ -15,25 +15,12 @@ CONF = {"recipes": ["nsmc"], "epochs": 1}
 RUN_SECONDS = 1800.0
 #: Seconds between questions to the API, each of which takes a part of a second of its CPU time.
 PAUSE = 3.0
-STARTED = ("running", "success", "failed", "up_for_retry")
 
 
 def begin(airflow: AirflowApi, **conf: object) -> str:
     """Trigger a run and return its id; `conf` are further values of the form."""
     eventually("the DAG is read", lambda: airflow.has_dag(DAG), 300, pause=PAUSE)
     return airflow.trigger(DAG, CONF | conf, "topology")
-
-
-def wait_for_task(airflow: AirflowApi, run: str, task: str) -> None:
-    """Wait until the task of recipe `nsmc` has started."""
-    eventually(f"{task} runs", lambda: state_of(airflow, run, task) in STARTED, RUN_SECONDS, pause=PAUSE)
-
-
-def state_of(airflow: AirflowApi, run: str, task: str) -> str | None:
-    """Return the state of a task of recipe `nsmc`; None if the API does not answer, too."""
-    with suppress(ServiceError):
-        return next(item.state for item in airflow.tasks(DAG, run) if item.task_id == f"nsmc.{task}")
-    return None
 
 
 def tries(airflow: AirflowApi, run: str) -> int:

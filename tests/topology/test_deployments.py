@@ -1,0 +1,24 @@
+"""Nights on the topology: two workers, three replicas of the service, a balancer and a bucket."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.topology.runner.cluster import REPLICAS, WORKERS, Cluster
+from tests.topology.runner.hosts import eventually
+from tests.topology.runner.nights import tries
+
+pytestmark = pytest.mark.topology
+
+
+def test_workers_and_replicas_start_healthy(running: Cluster) -> None:
+    for name in (*WORKERS, *REPLICAS):
+        running.hosts[name].wait_healthy()
+        restarts = {part.name: part.restarts for part in running.hosts[name].containers.values()}
+        assert set(restarts.values()) == {0}, restarts
+
+
+def test_first_night_reaches_every_replica(first_night: str, running: Cluster) -> None:
+    eventually("all replicas serve it", lambda: running.deployments() == {1}, 60)
+    with running.airflow() as airflow:
+        assert tries(airflow, first_night) == 0
