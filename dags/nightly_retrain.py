@@ -20,15 +20,12 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, dag, get_current_context, task, task_group
+from airflow.sdk import dag, get_current_context, task, task_group
 
-from approval import ANSWER_PARAMS, HOURS, Approval
+from approval import ANSWER_PARAMS, Approval
+from form import form_fields, recipe_titles
 from pipeline.alerts import alert, alert_deployment
-from pipeline.errors import AbsentDataError, RecipeError, RejectedDataError
-from pipeline.job import OVERRIDES
-from pipeline.recipes.files import read_toml
-from pipeline.recipes.schema import ModelSpec, TrainSpec
-from pipeline.recipes.strict_model import Strict
+from pipeline.errors import AbsentDataError, RejectedDataError
 from pipeline.settings import load_settings
 from pipeline.stages.running import run_deploy
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE
@@ -60,99 +57,9 @@ log = logging.getLogger(__name__)
 
 SETTINGS = load_settings()
 RECIPES = recipe_paths()
+TITLES, PARAMS = recipe_titles(RECIPES), form_fields(RECIPES)
 #: Runs that may be active at the same time; all but one of them usually wait for an approval.
 RUNS = 16
-#: A number below 1 as text, such as 0.00005 or 5e-5. The recipe's own bound is checked when the run starts.
-NUMBER = r"^(0?\.[0-9]+|[0-9](\.[0-9]+)?[eE]-[0-9]+)$"
-
-
-def recipe_tables() -> dict[str, dict[str, Any]]:
-    """Return the recipes' TOML documents by name. An invalid one is empty here and fails in its `validate` task."""
-    tables: dict[str, dict[str, Any]] = {}
-    for name, path in RECIPES.items():
-        try:
-            tables[name] = read_toml(path, name)
-        except RecipeError:
-            tables[name] = {}
-    return tables
-
-
-def profile_names(table: dict[str, Any]) -> list[str]:
-    """Return the names of a recipe's profiles; empty if `profiles` is not a table."""
-    profiles = table.get("profiles")
-    return list(profiles) if isinstance(profiles, dict) else []
-
-
-RECIPE_TABLES = recipe_tables()
-PROFILES = sorted({profile for table in RECIPE_TABLES.values() for profile in profile_names(table)})
-TITLES = {name: str(table.get("title", name)) for name, table in RECIPE_TABLES.items()}
-
-
-def override(name: str, title: str, description: str) -> Param:
-    """Return a form field that overrides a recipe field; its type and bounds are the recipe field's."""
-    section, field = OVERRIDES[name].split(".")
-    models: dict[str, type[Strict]] = {"model": ModelSpec, "train": TrainSpec}
-    schema = models[section].model_json_schema()["properties"][field]
-    # The recipe's value is the default of an empty field, not the schema's.
-    schema.pop("default", None)
-    if schema["type"] == "number":
-        # The form's number field steps by 1 and rejects 5e-5. A text field with examples accepts it.
-        schema |= {"type": ["null", "string", "number"], "pattern": NUMBER, "examples": ["1e-5", "5e-5", "5e-4"]}
-    else:
-        schema["type"] = ["null", schema["type"]]
-    return Param(None, **schema | {"title": title, "description": f"{description} Default: the recipe's value."})
-
-
-PARAMS = {
-    "recipes": Param(
-        list(RECIPES),
-        type="array",
-        # The form offers `examples`; Airflow validates against `items`.
-        examples=list(RECIPES),
-        items={"type": "string", "enum": list(RECIPES)},
-        values_display=TITLES,
-        minItems=1,
-        uniqueItems=True,
-        title="Recipes",
-        description="Recipes to retrain. The others are skipped.",
-    ),
-    "profile": Param(
-        None,
-        type=["null", "string"],
-        enum=[*PROFILES, None],
-        values_display={None: "default of this machine"},
-        title="Profile",
-        description="embedded: a small model, minutes on a CPU. full: klue/bert-base, for a GPU. "
-        "Default: SAEBYEOK_PROFILE, or embedded if that is not set.",
-    ),
-    "base_model": override(
-        "base_model",
-        "Base model",
-        "Model to fine-tune: mini (ships with Saebyeok), a hub id such as klue/bert-base, or a local directory.",
-    ),
-    "epochs": override(
-        "epochs", "Epochs", "Passes over the training data. The epoch with the best validation metric is kept."
-    ),
-    "learning_rate": override("learning_rate", "Learning rate", "Peak learning rate, such as 5e-5."),
-    "batch_size": override("batch_size", "Batch size", "Rows per training step."),
-    "max_length": override(
-        "max_length", "Max length", "Maximum number of tokens per text or pair; longer ones are truncated."
-    ),
-    "seed": override("seed", "Seed", "The same seed, data and settings give the same model on the same machine."),
-    "approval": Param(
-        False,
-        type="boolean",
-        title="Ask for approval",
-        description="Wait for a person to approve a model that passed its gates before it is deployed (Required "
-        f"Actions of the run). If it is rejected or not answered within {HOURS} hours, the current model stays live.",
-    ),
-    "force": Param(
-        False,
-        type="boolean",
-        title="Force",
-        description="Run every stage again, even if the store has a finished result for the same inputs.",
-    ),
-}
 
 
 @task

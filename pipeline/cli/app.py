@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli import commands, recipes
+from pipeline.cli import arrivals, machine, pretrain_and_tune, recipes, served
 from pipeline.cli import options as opt
-from pipeline.cli.commands import SERVED
 from pipeline.cli.console import Session, claim_stdout, log_to_stderr, say, session, usage_error
 from pipeline.errors import FAILED, REFUSED, USAGE
 from pipeline.progress import progress
@@ -236,7 +235,7 @@ def _open_engine(current: Session, job: Any, ref: str | None) -> Engine:
     return open_fastest(champion(job.store, job.recipe.name, ref).path, EngineOptions.from_settings(current.settings))
 
 
-@app.command(rich_help_panel=SERVED)
+@app.command(rich_help_panel=served.PANEL)
 def predict(
     recipe: opt.RecipeArgument,
     file: Annotated[
@@ -273,4 +272,6 @@ def predict(
 
 
 recipes.add_to(app)
-commands.add_to(app)
+app.add_typer(arrivals.app, name="arrivals", rich_help_panel="Daily arrivals")
+for commands in (served, pretrain_and_tune, machine):
+    commands.add_to(app)

@@ -15,6 +15,7 @@ from pipeline.cli.console import say, session
 from pipeline.errors import FAILED, RecipeError
 
 if TYPE_CHECKING:
+    from pipeline.drafting.inspection import Inspection
     from pipeline.settings import Settings
 
 
@@ -74,22 +75,26 @@ def new(
         draft = draft_recipe(name, _below(current.settings, file), found)
         written = _write(directory, draft.files)
         config = _configure(current.settings, directory, file)
-        document = {
-            "recipe": name,
-            "files": [str(path) for path in written],
-            "config": str(config) if config else None,
-            "rows": found.rows,
-            "texts": list(found.texts),
-            "label": found.label,
-            "id": found.id,
-            "labels": found.labels,
-            "score_range": found.score_range,
-        }
+        document = _document(name, found, written, config)
         if as_json:
             current.document(document)
             return
         for line in _looked(document, written, config):
             current.line(line)
+
+
+def _document(name: str, found: Inspection, written: list[Path], config: Path | None) -> dict[str, Any]:
+    return {
+        "recipe": name,
+        "files": [str(path) for path in written],
+        "config": str(config) if config else None,
+        "rows": found.rows,
+        "texts": list(found.texts),
+        "label": found.label,
+        "id": found.id,
+        "labels": found.labels,
+        "score_range": found.score_range,
+    }
 
 
 def _directory(settings: Settings, into: Path | None) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +16,7 @@ from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.evaluation.changes import Change, changes_since
 from pipeline.evaluation.gate_power import power_sentence
+from pipeline.evaluation.report_formats import FORMATS
 from pipeline.job import is_by_hand
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
@@ -132,8 +132,7 @@ def render_report(
         lstrip_blocks=True,
     )
     environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
-    environment.filters |= {"figure": _figure, "count": _count, "duration": _duration, "cell": _cell, "share": _share}
-    environment.filters["power"] = power_sentence
+    environment.filters |= {**FORMATS, "power": power_sentence}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     champion, changes = _champion_figures(decision, evaluated.store), _changes(recipe, decision, evaluated)
     figures, training = EvaluationFigures.read(evaluated), TrainingFigures.read(trained)
@@ -334,36 +333,3 @@ def _scale(*drawn: float | Estimate) -> Scale:
     low, high = min(values, default=0.0), max(values, default=1.0)
     room = max(0.15 * (high - low), 0.005)
     return Scale(low - room, high + room)
-
-
-def _figure(value: float) -> str:
-    if not math.isfinite(value):
-        return "–"
-    # Differences are often negative, so use a real minus sign instead of a hyphen.
-    return f"{value:.4f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _share(value: float) -> str:
-    return f"{value:.0%}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
-    return str(value)

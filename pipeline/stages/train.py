@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from pipeline.atomic_files import create_file
 from pipeline.errors import StoreError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job
-from pipeline.recipes.schema import SCRATCH
+from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.stages.find_or_build import find_or_build
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TokenizationFigures, TrainingFigures
@@ -54,17 +54,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     the lease, ProcessError if one of several processes dies.
     """
     recipe = job.recipe
-    fields = {
-        "kind": recipe.kind,
-        "labels": list(recipe.labels),
-        "objective": recipe.model.objective,
-        "max_length": recipe.model.max_length,
-        "pooling": recipe.model.pooling,
-        "scratch": recipe.model.scratch.model_dump() if recipe.model.base == SCRATCH and recipe.model.scratch else None,
-        "train": recipe.train.model_dump(),
-        "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
-        "similar_at": recipe.similar_at,
-    }
+    fields = _fields(recipe)
     start = _start(job, champion, fields, tokenized) if champion and recipe.train.start == "champion" else None
     if start and not job.force and start.manifest.fields == fields and start.input_ref("tokenized") == tokenized.ref:
         return start
@@ -75,7 +65,6 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
     made_from = {"tokenized": tokenized}
-
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
@@ -143,6 +132,21 @@ def _home_id(home: Path) -> str:
     home.mkdir(parents=True, exist_ok=True)
     create_file(home / "home.id", secrets.token_hex(8))
     return (home / "home.id").read_text(encoding="utf-8")
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that decide the trained weights."""
+    return {
+        "kind": recipe.kind,
+        "labels": list(recipe.labels),
+        "objective": recipe.model.objective,
+        "max_length": recipe.model.max_length,
+        "pooling": recipe.model.pooling,
+        "scratch": recipe.model.scratch.model_dump() if recipe.model.base == SCRATCH and recipe.model.scratch else None,
+        "train": recipe.train.model_dump(),
+        "calibrated_to": list(recipe.score_range) if recipe.score_range else None,
+        "similar_at": recipe.similar_at,
+    }
 
 
 def _start(job: Job, champion: Artifact, fields: Mapping[str, Any], tokenized: Artifact) -> Artifact | None:
