@@ -10,7 +10,7 @@ from pipeline.job import Job, data_directory, make_home
 from pipeline.stages.stage import DECIDE, EVALUATE, EXPORT, TOKENIZE, TRAIN, VALIDATE, Stage, Step
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.store_errors import full_disk_errors
+from pipeline.store.files.store_errors import full_disk_errors
 
 if TYPE_CHECKING:
     from pipeline.store.deployments import Deployment

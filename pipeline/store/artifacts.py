@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import ArtifactError, PrunedError
-from pipeline.store.backends import BucketFiles, LocalFiles, open_files
-from pipeline.store.drafts import open_draft
+from pipeline.store.files.backends import BucketFiles, LocalFiles, open_files
+from pipeline.store.files.drafts import open_draft
+from pipeline.store.files.store_errors import store_errors
 from pipeline.store.formats import Record
 from pipeline.store.manifest import (
     MANIFEST,
@@ -30,7 +31,6 @@ from pipeline.store.manifest import (
     size_state,
     verify_files,
 )
-from pipeline.store.store_errors import store_errors
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "Manifest", "Store", "file_digest", "verify_files"]
 

@@ -11,7 +11,7 @@ from pipeline.atomic_files import replace_file
 from pipeline.errors import TrainingDivergedError
 from pipeline.progress import format_duration
 from pipeline.recipes.overrides import format_overrides
-from pipeline.store.store_errors import store_errors
+from pipeline.store.files.store_errors import store_errors
 from pipeline.tuning.space import Search
 
 

@@ -25,8 +25,8 @@ from pipeline.stages.train import alone
 from pipeline.store.artifacts import Artifact
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import TokenizationFigures, TrainingFigures
+from pipeline.store.files.store_errors import full_disk_errors, store_errors
 from pipeline.store.manifest import make_key
-from pipeline.store.store_errors import full_disk_errors, store_errors
 from pipeline.tuning.results import Report, Tried
 from pipeline.tuning.space import Choices, Search, Span
 

@@ -19,8 +19,8 @@ from pipeline.atomic_files import locked, read_state
 from pipeline.errors import ArtifactError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact
+from pipeline.store.files.store_errors import full_disk_errors
 from pipeline.store.manifest import MANIFEST, Manifest, verify_files
-from pipeline.store.store_errors import full_disk_errors
 
 log = logging.getLogger(__name__)
 

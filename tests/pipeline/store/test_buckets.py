@@ -12,9 +12,9 @@ import pytest
 from s3fs import S3FileSystem
 
 from pipeline.errors import PrunedError, StoreError
-from pipeline.store import backends as files
 from pipeline.store.artifacts import MANIFEST, Artifact, Store
-from pipeline.store.backends import BucketFiles, upload_seconds
+from pipeline.store.files import backends as files
+from pipeline.store.files.backends import BucketFiles, upload_seconds
 from tests.support.bucket import Application, Silence, cut, lose, refuse
 from tests.support.stores import FILES, find, found_ref, publish, read_all
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from pipeline.config_file import ROOT
-from pipeline.store import drafts
-from pipeline.store.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
+from pipeline.store.files import drafts
+from pipeline.store.files.drafts import STALE_DRAFT_SECONDS, open_draft, remove_stale_drafts
 
 MINUTE = 60.0
 
@@ -130,7 +130,7 @@ def test_active_draft_survives_a_clock_jump(tmp_path: Path, jump: float) -> None
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.store.drafts import open_draft
+from pipeline.store.files.drafts import open_draft
 with open_draft(Path(sys.argv[1])) as draft:
     print(draft, flush=True)
     sys.stdin.read()

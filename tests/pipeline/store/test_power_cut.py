@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.store.artifacts import MANIFEST, Store
-from pipeline.store.backends import LocalFiles
+from pipeline.store.files.backends import LocalFiles
 from tests.support.powercut import PowerCut
 from tests.support.stores import FILES, publish, read_all
 

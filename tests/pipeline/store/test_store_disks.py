@@ -16,7 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from pipeline.errors import ArtifactError, StoreError
 from pipeline.store.artifacts import Store
-from pipeline.store.store_errors import bucket_errors, full_disk_errors, store_errors
+from pipeline.store.files.store_errors import bucket_errors, full_disk_errors, store_errors
 from tests.support.disks import small_disk
 from tests.support.stores import find, found_ref, publish
 

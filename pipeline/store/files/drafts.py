@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.store.backends import make_directory
-from pipeline.store.store_errors import full_disk_errors, store_errors
+from pipeline.store.files.backends import make_directory
+from pipeline.store.files.store_errors import full_disk_errors, store_errors
 
 #: An unlocked draft without a write for this long is left over from a killed run.
 STALE_DRAFT_SECONDS = 24 * 3600

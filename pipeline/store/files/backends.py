@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from pipeline.atomic_files import create_file, replace_file, sync
 from pipeline.errors import SettingsError, StoreError
-from pipeline.store.store_errors import bucket_errors, store_errors
+from pipeline.store.files.store_errors import bucket_errors, store_errors
 
 #: Pauses in seconds between attempts of an exclusive write, while S3 reports a concurrent write.
 CONFLICT_PAUSES = (0.1, 0.2, 0.4, 0.8)
