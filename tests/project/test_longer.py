@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config_file import ROOT
-from tests.support import freshness
+from tests.support import freshness, long_runs
 from tests.support.freshness import Freshness, dependencies, summary
 from tests.support.long_runs import DOCUMENT, TARGETS, LongTestRow, name_of, read_table, write_table
 
@@ -56,6 +56,15 @@ def test_a_name_is_made_of_words() -> None:
 def test_the_table_names_the_longer_tests() -> None:
     rows = read_table(DOCUMENT.read_text(encoding="utf-8"))
     assert {(target, test.partition("[")[0]) for target, test in rows} == longer_tests()
+
+
+def test_partial_run_keeps_results_of_existing_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = read_table(DOCUMENT.read_text(encoding="utf-8"))
+    document = tmp_path / "long-tests.md"
+    document.write_text(write_table(kept | {row.name: row for row in ROWS}), encoding="utf-8")
+    monkeypatch.setattr(long_runs, "DOCUMENT", document)
+    long_runs.ResultBook().pytest_collection_modifyitems([])
+    assert read_table(document.read_text(encoding="utf-8")) == kept
 
 
 def test_no_result_is_a_failure() -> None:

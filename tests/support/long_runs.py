@@ -77,9 +77,12 @@ def name_of(nodeid: str) -> tuple[str, str]:
     return TARGETS[Path(path).parent.name], words
 
 
-def _plain(name: tuple[str, str]) -> tuple[str, str]:
-    """Return the name without parameters."""
-    return name[0], name[1].partition("[")[0]
+def has_test(row: LongTestRow) -> bool:
+    """Return whether the test of a row still exists."""
+    folder = next((folder for folder, target in TARGETS.items() if target == row.target), "")
+    stem, _, function = row.test.partition("[")[0].replace(" ", "_").partition(":_")
+    file = ROOT / "tests" / folder / f"test_{stem}.py"
+    return file.is_file() and f"def test_{function}(" in file.read_text(encoding="utf-8")
 
 
 def read_table(text: str) -> dict[tuple[str, str], LongTestRow]:
@@ -104,10 +107,8 @@ class ResultBook:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         rows = self._rows()
-        names = {_plain(name_of(item.nodeid)) for item in items}
-        targets = {target for target, _ in names}
-        # Drop the results of deleted tests.
-        self._write({name: row for name, row in rows.items() if _plain(name) in names or row.target not in targets})
+        # A run of some tests keeps the results of the others.
+        self._write({name: row for name, row in rows.items() if has_test(row)})
         for item in items:
             row = rows.get(name_of(item.nodeid))
             if row and row.result.startswith(PASSED) and row.commit == commit() and not is_fresh():
