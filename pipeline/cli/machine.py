@@ -44,7 +44,10 @@ def prune(
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Delete artifacts that no retained deployment or future run needs (SAEBYEOK_KEEP_DEPLOYMENTS, _KEEP_DAYS)."""
+    """Delete artifacts that no retained deployment or future run needs.
+
+    SAEBYEOK_KEEP_DEPLOYMENTS and SAEBYEOK_KEEP_DAYS say what is retained.
+    """
     with session(as_json=as_json) as current:
         from pipeline.cli.output import kept_document, print_outdated
         from pipeline.deployment.retention import delete_outdated, find_outdated

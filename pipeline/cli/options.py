@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 RECIPE_PANEL = "Recipe (default: the recipe's own value)"
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe: nsmc, klue-sts.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of a recipe, such as nsmc. `saebyeok recipes` lists them.")
+]
 Profile = Annotated[str | None, typer.Option(help="Recipe profile: embedded (CPU, minutes) or full (GPU).")]
 Data = Annotated[
     Path | None,

@@ -75,7 +75,9 @@ def tune(
     out: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", dir_okay=False, help="File for the best values, for `--overrides`. Default: in HOME."
+            metavar="FILE",
+            dir_okay=False,
+            help="File for the best values, for `--overrides`. Default: below SAEBYEOK_HOME.",
         ),
     ] = None,
     profile: opt.Profile = None,

@@ -52,7 +52,7 @@ def new(
     into: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", file_okay=False, help="Directory of your recipes. Default: SAEBYEOK_RECIPES' last."
+            metavar="DIR", file_okay=False, help="Directory of your recipes. Default: the last one in SAEBYEOK_RECIPES."
         ),
     ] = None,
     as_json: opt.Json = False,

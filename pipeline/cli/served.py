@@ -138,7 +138,7 @@ def approve(
     store: opt.StoreUri = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Allow a model to be deployed that was rejected, rolled back from, or that waits for an approval."""
+    """Allow the deployment of a model that was rejected, was rolled back from, or waits for an approval."""
     _judge(recipe, store, model, "approved", why, as_json=as_json)
 
 

@@ -87,7 +87,7 @@ class Chances(Strict):
 
 
 class ArrivalsSpec(Strict):
-    """Daily arrivals: files named YYYY-MM-DD, and how much one may differ from the earlier ones."""
+    """Daily arrivals: files named YYYY-MM-DD, and how much a day may differ from earlier days."""
 
     directory: str = Field(min_length=1, description="directory of the daily files, below the data directory")
     recent: Annotated[int, Field(ge=3, description="number of earlier arrivals to compare with")]
@@ -111,7 +111,7 @@ class ArrivalsSpec(Strict):
 
 
 class Download(Strict):
-    """URL of a published file (http, https, s3, or another one that fsspec knows), and its SHA-256 if known."""
+    """URL of a published file (http, https, s3, or another scheme that fsspec supports), and its SHA-256 if known."""
 
     url: Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://.+", description="URL of the file")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
