@@ -15,14 +15,18 @@ LONGEST_NOTE, LONGEST_SENTENCE = 1000, 300
 def run_note(before: str | None, sentences: Iterable[str]) -> str:
     """Return the note of a run in Markdown: the sentences, and a person's text in its note `before`.
 
-    Airflow's page of a run shows the first line, so recipes that were skipped come last.
+    Airflow's page of a run shows the first line, so recipes that were skipped come last. A person's text that leaves no
+    room stays alone: the scheduler ends if its database refuses a longer note.
     """
     text = before or ""
     own = text.partition(WRITTEN)[2] if WRITTEN in text else text
     tail = "\n\n".join(filter(None, [WRITTEN, own.strip()]))
+    room = LONGEST_NOTE - len(tail) - 2
+    if room < 1:
+        return own.strip()
     ordered = sorted(sentences, key=lambda sentence: " skipped: " in sentence)
     listed = "\n\n".join(shortened(sentence, LONGEST_SENTENCE) for sentence in ordered)
-    return f"{shortened(listed, LONGEST_NOTE - len(tail) - 2)}\n\n{tail}"
+    return f"{shortened(listed, room)}\n\n{tail}"
 
 
 def shortened(text: str, longest: int = LONGEST_NOTE) -> str:

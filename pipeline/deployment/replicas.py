@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 
 from pipeline.deployment.service_client import ServiceClient
 from pipeline.errors import SaebyeokError, ServiceError
+from pipeline.loopback import is_loopback
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import Replica, ReplicaRegistry
@@ -92,11 +94,30 @@ class Replicas:
         self._single = [StagingReplica(single)] if single else []
         self._clients = clients
         self._known: dict[tuple[str, str], StagingReplica] = {}
+        self._left_out: set[str] = set()
         self._wanted: tuple[str, ...] = ()
 
     def members(self) -> list[StagingReplica]:
         """Return the replicas that have a record, or the single service if none has."""
-        return [self._member(replica) for replica in self._registry.list()] or self._single
+        return [self._member(replica) for replica in self._registry.list() if self._is_member(replica)] or self._single
+
+    def _is_member(self, replica: Replica) -> bool:
+        """Return whether to call a replica: an address of a dead one may belong to somebody else by now."""
+        if (replica.id, replica.url) in self._known:
+            return True
+        if not self._registry.is_alive(replica):
+            self._bury(replica)
+            return False
+        if is_loopback(replica.url) and replica.host != socket.gethostname():
+            if replica.id not in self._left_out:
+                self._left_out.add(replica.id)
+                log.warning("replica %s is left out: only its own host reaches it; set SAEBYEOK_ADVERTISE_URL", replica)
+            return False
+        return True
+
+    def _bury(self, replica: Replica) -> None:
+        log.warning("replica %s has not renewed its record: it counts as dead", replica)
+        self._registry.withdraw(replica.id)
 
     def _member(self, replica: Replica) -> StagingReplica:
         place = replica.id, replica.url
@@ -174,8 +195,7 @@ class Replicas:
         replica = member.replica
         if replica is None or self._registry.is_alive(replica):
             return True
-        log.warning("replica %s has not renewed its record: it counts as dead", member)
-        self._registry.withdraw(replica.id)
+        self._bury(replica)
         return False
 
 

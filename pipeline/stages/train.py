@@ -119,7 +119,9 @@ def _leased(job: Job, work: Path) -> Iterator[Callable[[], None]]:
         with suppress(StoreError):
             if isinstance(error, TrainingDivergedError):
                 forget(shared)
-            lease.release()
+            # A later holder may have finished and deleted its records: a beat of this one would start them again.
+            if lease.is_mine():
+                lease.release()
         raise
     finally:
         (work / SHARED).unlink(missing_ok=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline.store.artifacts import Store
 
@@ -28,6 +29,15 @@ class Replica(BaseModel):
     deployment: int = Field(description="oldest deployment that one of the workers serves; 0: none yet")
     releases: tuple[str, ...] = Field(description="refs of the releases that every worker has loaded, also staged ones")
     problem: str | None = Field(default=None, description="why a worker cannot follow the deployments; None if all can")
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        """Raise ValueError for an address that no client can call."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError(f"{url!r} is not the address of a service")
+        return url
 
     def __str__(self) -> str:
         """Return host and address, for errors."""

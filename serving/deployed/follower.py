@@ -204,6 +204,7 @@ class Follower:
         self._follow_seconds = follow_seconds
         self._newest: Deployment | None = None
         self._looked = time.monotonic()
+        self._loading = False
         self._started = datetime.now(UTC)
         self._problems: dict[str, LoadProblem] = {}
         self._rests: dict[str, int] = {}
@@ -264,7 +265,8 @@ class Follower:
         if newest and newest.number > self.snapshot.number and any(failed):
             why = "; ".join(f"{problem.release}: {problem.message}" for problem in failed if problem)
             return f"deployment {newest.number} cannot be loaded, still at deployment {self.snapshot.number}: {why}"
-        if time.monotonic() - self._looked > self._follow_seconds:
+        # A long download or measurement is no time without the store: the live releases answer meanwhile.
+        if not self._loading and time.monotonic() - self._looked > self._follow_seconds:
             return (
                 f"the deployments could not be read for over {self._follow_seconds:g} s, still at deployment "
                 f"{self.snapshot.number}: {self.problem or 'the store does not answer'}"
@@ -281,7 +283,9 @@ class Follower:
         self._problems = {ref: problem for ref, problem in self._problems.items() if ref in wanted}
         self._rests = {ref: rest for ref, rest in self._rests.items() if ref in wanted}
         for ref in sorted(wanted - engines.keys()):
+            self._loading = True
             engine = self._load(ref)
+            self._loading, self._looked = False, time.monotonic()
             if engine is not None:
                 engines[ref] = engine
         current = self.snapshot.deployment, self.snapshot.live

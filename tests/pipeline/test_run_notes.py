@@ -30,5 +30,14 @@ def test_long_sentences_leave_room_for_the_others() -> None:
     assert full.endswith(f"…\n\n{WRITTEN}\n\nAsk kim.")
 
 
+@pytest.mark.parametrize("length", [963, 964, 965, 970, 1000])
+def test_note_of_a_long_text_fits_the_database(length: int) -> None:
+    own = "가" * length
+    note = run_note(own, SENTENCES)
+    assert len(note) <= LONGEST_NOTE
+    assert note.endswith(own)
+    assert len(run_note(note, SENTENCES)) <= LONGEST_NOTE
+
+
 def test_text_within_the_limit_is_not_shortened() -> None:
     assert (shortened("한국어", 3), shortened("한국어.", 3)) == ("한국어", "한국…")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 ID = "0123456789abcdef"
 
 
+#: Addresses that no client can call.
+URLS = ("http://a:30a0", "http://a:99999", "ftp://a", "http://", "a:3000")
+
+
 def replica(**fields: object) -> Replica:
     values = {"id": ID, "url": "http://a:3000", "host": "a", "pids": (1, 2), "deployment": 3, "releases": ()}
     return Replica.model_validate(values | fields)
@@ -39,10 +43,13 @@ def test_renewed_record_is_read_until_it_is_withdrawn(open_again: Callable[[], S
 def test_unreadable_record_hides_no_other(open_again: Callable[[], Store], caplog: pytest.LogCaptureFixture) -> None:
     store = open_again()
     ReplicaRegistry(store).renew(replica())
-    for name, content in {"damaged": b"{", "another": replica().model_dump_json().replace(ID, "x").encode()}.items():
-        store.create(f"replicas/{name}.json", content)
+    record = replica().model_dump_json()
+    damaged = {"damaged": "{", "another": record.replace(ID, "x")}
+    damaged |= {f"url{number}": record.replace("http://a:3000", url) for number, url in enumerate(URLS)}
+    for name, content in damaged.items():
+        store.create(f"replicas/{name}.json", content.encode())
     assert ReplicaRegistry(store).list() == [replica()]
-    assert caplog.text.count("is not a replica's record") == 2
+    assert caplog.text.count("is not a replica's record") == 2 + len(URLS)
 
 
 def test_record_of_a_newer_version_is_read(store: Store) -> None:

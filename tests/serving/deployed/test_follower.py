@@ -104,6 +104,26 @@ def test_readiness_ends_after_a_time_without_the_deployments(
     follower.close()
 
 
+def test_slow_load_of_a_release_does_not_end_readiness(settings: Settings, store: Store, light: TinyModel) -> None:
+    class Slow(LogSource):
+        def directory(self, ref: str) -> Path:
+            if ref == slow.ref:
+                follower._looked -= 200
+                during.append(follower.unready())
+            return super().directory(ref)
+
+    during: list[str | None] = []
+    follower = Follower(Slow(settings, store), EngineOptions(threads=1), follow_seconds=60.0)
+    slow = light.publish(store, "nsmc", key="b" * 16)
+    record(store, {"nsmc": light.publish(store, "nsmc", key="a" * 16).ref})
+    follower.step()
+    assert follower.source.staging is not None
+    follower.source.staging.add(slow.ref)
+    follower.step()
+    assert (during, follower.unready()) == ([None], None)
+    follower.close()
+
+
 def test_releases_that_no_retained_deployment_names_are_deleted(
     settings: Settings, store: Store, light: TinyModel
 ) -> None:
