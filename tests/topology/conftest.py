@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.topology.runner.cluster import Cluster, cluster
-from tests.topology.runner.hosts import Host
 from tests.topology.runner.networks import missing
-from tests.topology.runner.nights import begin, wait_for_run
+
+if TYPE_CHECKING:
+    from tests.topology.runner.cluster import Cluster
+    from tests.topology.runner.hosts import Host
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +19,9 @@ def topology() -> Iterator[Cluster]:
     """All hosts, none started."""
     if problem := missing():
         pytest.skip(problem)
+    # Imported here, because pytest reads this file in every run: the cluster imports moto.
+    from tests.topology.runner.cluster import cluster
+
     with cluster() as connected:
         yield connected
 
@@ -40,6 +45,8 @@ def running(control: Host, topology: Cluster) -> Cluster:
 @pytest.fixture(scope="session")
 def first_night(running: Cluster) -> str:
     """The run of the first deployment."""
+    from tests.topology.runner.nights import begin, wait_for_run
+
     with running.airflow() as airflow:
         run = begin(airflow)
         wait_for_run(airflow, run)
