@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Hours within which a person must answer. Other runs do not wait for the answer.
 HOURS = 12
-#: Field of the answer's form for the person's words. Airflow takes `params` only where a task is created.
+#: Field of the answer's form for the person's words. Airflow accepts `params` only when a task is created.
 WHY = "why"
 ANSWER_PARAMS = {
     WHY: Param(

@@ -30,9 +30,9 @@ def recipe_tables(recipes: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def recipe_titles(recipes: Mapping[str, Path]) -> dict[str, str]:
+def recipe_titles(tables: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Return the title of each recipe; an invalid one has its name."""
-    return {name: str(table.get("title", name)) for name, table in recipe_tables(recipes).items()}
+    return {name: str(table.get("title", name)) for name, table in tables.items()}
 
 
 def profile_names(table: dict[str, Any]) -> list[str]:
@@ -56,17 +56,17 @@ def override(name: str, title: str, description: str) -> Param:
     return Param(None, **schema | {"title": title, "description": f"{description} Default: the recipe's value."})
 
 
-def form_fields(recipes: Mapping[str, Path]) -> dict[str, Param]:
-    """Return the fields of the form for these recipes, by name."""
-    profiles = sorted({profile for table in recipe_tables(recipes).values() for profile in profile_names(table)})
+def form_fields(tables: Mapping[str, dict[str, Any]]) -> dict[str, Param]:
+    """Return the fields of the form for the recipes with these TOML documents, by name."""
+    profiles = sorted({profile for table in tables.values() for profile in profile_names(table)})
     return {
         "recipes": Param(
-            list(recipes),
+            list(tables),
             type="array",
             # The form offers `examples`; Airflow validates against `items`.
-            examples=list(recipes),
-            items={"type": "string", "enum": list(recipes)},
-            values_display=recipe_titles(recipes),
+            examples=list(tables),
+            items={"type": "string", "enum": list(tables)},
+            values_display=recipe_titles(tables),
             minItems=1,
             uniqueItems=True,
             title="Recipes",

@@ -23,7 +23,7 @@ from typing import Any
 from airflow.sdk import dag, get_current_context, task, task_group
 
 from approval import ANSWER_PARAMS, Approval
-from form import form_fields, recipe_titles
+from form import form_fields, recipe_tables, recipe_titles
 from pipeline.alerts import alert, alert_deployment
 from pipeline.errors import AbsentDataError, RejectedDataError
 from pipeline.settings import load_settings
@@ -57,7 +57,8 @@ log = logging.getLogger(__name__)
 
 SETTINGS = load_settings()
 RECIPES = recipe_paths()
-TITLES, PARAMS = recipe_titles(RECIPES), form_fields(RECIPES)
+RECIPE_TABLES = recipe_tables(RECIPES)
+TITLES, PARAMS = recipe_titles(RECIPE_TABLES), form_fields(RECIPE_TABLES)
 #: Runs that may be active at the same time; all but one of them usually wait for an approval.
 RUNS = 16
 

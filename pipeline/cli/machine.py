@@ -40,7 +40,7 @@ def doctor(store: opt.StoreUri = None, as_json: opt.Json = False) -> None:
 def prune(
     store: opt.StoreUri = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List what would be deleted and what is kept, without deleting.")
+        bool, typer.Option("--dry-run", help="List the artifacts to delete and to keep, without deleting.")
     ] = False,
     as_json: opt.Json = False,
 ) -> None:

@@ -263,7 +263,7 @@ def kept_document(outdated: Outdated) -> list[dict[str, Any]]:
 
 
 def print_outdated(session: Session, outdated: Outdated, *, dry_run: bool) -> None:
-    """Print the deleted artifacts, and what is kept, why and how large it is, for people."""
+    """Print the deleted artifacts, and the kept ones with reason and size, for people."""
     for artifact in outdated.artifacts:
         session.line(f"{'would delete' if dry_run else 'deleted'} {artifact.ref} ({_size(artifact.size)})")
     for item in kept_document(outdated) if dry_run else ():

@@ -133,7 +133,7 @@ class Live:
     def check_deployment(self, wanted: str) -> None:
         """Raise ApiError unless the worker serves deployment number `wanted` or a newer one.
 
-        CONFLICT for an older one, which another replica may have left already; INVALID_REQUEST for no number.
+        CONFLICT for an older one, which another replica may have left already; INVALID_REQUEST if it is not a number.
         """
         number = self.follower.snapshot.number
         if not NUMBER.fullmatch(wanted):
