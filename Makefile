@@ -28,6 +28,10 @@ ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
 endif
 
+# Without bytecode files, each process would compile the libraries again: torch and transformers alone for many seconds.
+# uv leaves them to the first import, and some containers switch them off.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The Python of .venv, else the first that fits; choose another with `make up PYTHON=/path/to/python3.12`.
 PYTHON ?=
 find_python = found=; \
