@@ -59,11 +59,12 @@ def pretrain(
         current.line(f"to fine-tune it: saebyeok run nsmc --base-model {document['encoder']}")
 
 
+Trials = Annotated[int, typer.Option(min=1, help="Total number of trials, including finished ones from earlier runs.")]
+
+
 def tune(
     recipe: opt.RecipeArgument,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Total number of trials, including finished ones from earlier runs.")
-    ] = 20,
+    trials: Trials = 20,
     fields: Annotated[
         list[str] | None,
         typer.Option(
