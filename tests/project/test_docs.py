@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,17 @@ def test_decision_records_are_numbered_by_their_files() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
     titles = [record.read_text(encoding="utf-8").splitlines()[0] for record in records]
     assert [title.split(".")[0] for title in titles] == [f"# {number}" for number in numbers]
+
+
+@pytest.mark.parametrize("package", ["pipeline", "serving"])
+def test_architecture_page_has_the_layers_in_order(package: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = (item["layers"] for item in contracts if item.get("containers") == [package])
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition(f"| Layer of `{package}/` |")[2].partition("\n\n")[0]
+    for row, layer in zip([line.split(" | ")[0] for line in table.splitlines()[2:]], layers, strict=True):
+        named, modules = set(re.findall(r"`(\w+)`", row)), set(layer.split(" | "))
+        # Of the many small modules at the bottom, the page names some.
+        assert named <= modules if "..." in row else named == modules
