@@ -46,6 +46,19 @@ def test_make_says_which_python_it_needs() -> None:
     assert "make venv PYTHON=/path/to/python3.12" in result.stderr
 
 
+def test_make_lets_python_keep_bytecode() -> None:
+    # Without it, each process of the stack and of the tests would compile torch and Airflow again.
+    shown = subprocess.run(
+        ["make", "--eval", "environment: ; @env", "environment"],
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "PYTHONDONTWRITEBYTECODE" not in shown.stdout
+
+
 def make_up(run: str) -> subprocess.CompletedProcess[str]:
     """Return the output of a dry run of `make up`, without the variables of a make that runs these tests."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
