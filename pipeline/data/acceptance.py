@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import chain, islice
 
-from pipeline.data.daily_arrivals import Arrival
+from pipeline.data.arrival_checks import Arrival
 from pipeline.data.input_files import InputFile, find_files
 from pipeline.errors import ArtifactError, DataError, RefusedError
 from pipeline.job import Job, data_directory

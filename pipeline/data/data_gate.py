@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline.data import overlap, quarantine
-from pipeline.data.daily_arrivals import Arrival, Measure, check_arrivals
+from pipeline.data.arrival_checks import Arrival, Measure, check_arrivals
 from pipeline.data.data_docs import build_page, write_docs
 from pipeline.data.expectation_suite import build_site
 from pipeline.data.input_files import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.data.daily_arrivals import Measure
+from pipeline.data.arrival_checks import Measure
 from pipeline.data.input_files import InputFiles, find_files
 from pipeline.data.suite_files import suite_digests
 from pipeline.errors import RejectedDataError

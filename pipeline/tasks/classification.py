@@ -11,20 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.metrics import (
-    UNSURE_ROWS,
-    Interval,
-    Numbers,
-    accuracy,
-    accuracy_difference,
-    accuracy_fall,
-    class_figures,
-    confusion,
-    drawn_matrices,
-    f1,
-    measure_calibration,
-    share_interval,
-)
+from pipeline.arrays import Numbers
+from pipeline.metrics.calibration import measure_calibration
+from pipeline.metrics.classification import accuracy, class_figures, confusion, f1
+from pipeline.metrics.comparison import UNSURE_ROWS, accuracy_difference, accuracy_fall
+from pipeline.metrics.intervals import Interval, drawn_matrices, share_interval
 from pipeline.recipes.behaviour import BehaviourTest
 from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.tasks.task import Shift, Task, moves_as_expected

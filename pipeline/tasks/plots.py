@@ -13,7 +13,8 @@ from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.metrics import Numbers, confusion
+from pipeline.arrays import Numbers
+from pipeline.metrics.classification import confusion
 from pipeline.recipes.schema import Recipe
 
 #: Has the glyphs of Korean class names, which Matplotlib's own fonts lack.

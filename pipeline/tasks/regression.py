@@ -13,19 +13,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from pipeline.arrays import Numbers
 from pipeline.errors import TrainingDivergedError
-from pipeline.metrics import (
-    Interval,
-    Numbers,
-    confusion,
-    correlations,
-    drawn_rows,
-    f1,
-    pearson,
-    pearson_difference,
-    pearson_influence,
-    pearson_interval,
-)
+from pipeline.metrics.classification import confusion, f1
+from pipeline.metrics.comparison import pearson_difference
+from pipeline.metrics.correlation import correlations, pearson, pearson_influence
+from pipeline.metrics.intervals import Interval, drawn_rows, pearson_interval
 from pipeline.recipes.behaviour import BehaviourTest
 from pipeline.recipes.kinds.regression import positive_at
 from pipeline.recipes.kinds.score_line import ScoreLine

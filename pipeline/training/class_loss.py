@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.metrics import Numbers
+from pipeline.arrays import Numbers
 from pipeline.recipes.schema import TrainSpec
 
 

@@ -96,7 +96,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.recipes.data_schema:Chances.level_of", "and not effect < self.effect", ""
     ),
     "test_lasting_change_is_usual_after_one_acceptance": Break(
-        "pipeline.data.daily_arrivals:_Known.add", "if accepted or self.since:", "if False:"
+        "pipeline.data.arrival_checks:_Known.add", "if accepted or self.since:", "if False:"
     ),
     "test_unusable_rows_follow_the_quarantine_bound": Break(
         "pipeline.data.input_files:most_aside",
@@ -116,7 +116,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.data.input_files:read_part", "file.content", "file.path.read_bytes()"
     ),
     "test_unreadable_day_stops_its_run": Break(
-        "pipeline.data.daily_arrivals:_check",
+        "pipeline.data.arrival_checks:_check",
         'usual="it can be read", level="critical"',
         'usual="it can be read", level="warning"',
     ),

@@ -18,7 +18,7 @@ from tests.support.needs import needs_of
 LONGEST = (
     "tests/e2e/test_up.py",
     "tests/pipeline/tracking/test_sync.py",
-    "tests/pipeline/data/test_daily_arrivals.py",
+    "tests/pipeline/data/test_arrival_checks.py",
     "tests/benchmarks/test_training.py",
     "tests/pipeline/deployment/test_deployer.py",
     "tests/project/test_gates.py",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.acceptance import accept_day, find_day
-from pipeline.data.daily_arrivals import Arrival, check_arrivals
+from pipeline.data.arrival_checks import Arrival, check_arrivals
 from pipeline.data.data_gate import read_published
 from pipeline.data.input_files import find_files
 from pipeline.errors import DataError, RefusedError, RejectedDataError

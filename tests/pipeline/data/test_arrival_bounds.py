@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from pipeline.bounds import most_of
-from pipeline.data import daily_arrivals as arrivals
-from pipeline.data.daily_arrivals import Arrival, Measure
+from pipeline.data import arrival_checks as arrivals
+from pipeline.data.arrival_checks import Arrival, Measure
 from pipeline.data.formats import Reading
 from pipeline.data.input_files import InputFile, Part
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Factors, Level, Shares

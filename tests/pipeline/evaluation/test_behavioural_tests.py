@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.behavioural_tests import run_checklist
-from pipeline.metrics import share_interval
+from pipeline.metrics.intervals import share_interval
 from pipeline.recipes.behaviour import Behaviour
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.daily_arrivals import Measure
+from pipeline.data.arrival_checks import Measure
 from pipeline.data.input_files import find_files
 from pipeline.data.reading import read_split
 from pipeline.errors import ArtifactError, DataError

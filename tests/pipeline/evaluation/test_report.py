@@ -25,7 +25,7 @@ from pipeline.evaluation.report import (
     render_report,
     setting_rows,
 )
-from pipeline.metrics import share_interval
+from pipeline.metrics.intervals import share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.acceptances import Acceptance, record_acceptance

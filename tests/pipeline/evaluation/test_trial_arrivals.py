@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.daily_arrivals import Measure
+from pipeline.data.arrival_checks import Measure
 from pipeline.data.input_files import InputFile
 from pipeline.errors import ArtifactError
 from pipeline.evaluation import champion_trial, champions

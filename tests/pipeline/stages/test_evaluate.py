@@ -15,7 +15,7 @@ from scipy.stats import pearsonr
 
 from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, BrokenModelError, DataError
-from pipeline.metrics import measure_calibration
+from pipeline.metrics.calibration import measure_calibration
 from pipeline.models.heads import BiEncoder
 from pipeline.recipes.loading import load_recipe
 from pipeline.stages.evaluate import evaluate

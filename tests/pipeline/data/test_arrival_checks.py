@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.data.daily_arrivals import Arrival, check_arrivals
+from pipeline.data.arrival_checks import Arrival, check_arrivals
 from pipeline.data.data_gate import read_published
 from pipeline.data.input_files import find_files, read_part
 from pipeline.errors import BaseModelError, DataError

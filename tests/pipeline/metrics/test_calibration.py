@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.metrics import measure_calibration
+from pipeline.metrics.calibration import measure_calibration
 
 
 def sure_of(*confidences: float) -> Any:

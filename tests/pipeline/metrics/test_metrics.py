@@ -10,8 +10,10 @@ import pytest
 from scipy.stats import bootstrap, pearsonr
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline import metrics
-from pipeline.metrics import share_interval
+from pipeline.metrics import intervals
+from pipeline.metrics.classification import class_figures, f1
+from pipeline.metrics.correlation import correlations
+from pipeline.metrics.intervals import RESAMPLES, drawn_rows, share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.tasks.registry import task_of
@@ -63,7 +65,7 @@ def test_label_with_one_row_counts_in_the_mean() -> None:
 
 def test_figures_of_each_label_by_hand() -> None:
     matrix = np.array([[3, 1, 0, 0], [2, 4, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
-    assert metrics.class_figures(matrix, ["often", "seldom", "once", "never"]) == [
+    assert class_figures(matrix, ["often", "seldom", "once", "never"]) == [
         {"label": "often", "rows": 4, "precision": 3 / 5, "recall": 3 / 4, "f1": 6 / 9},
         {"label": "seldom", "rows": 6, "precision": 4 / 5, "recall": 4 / 6, "f1": 8 / 11},
         {"label": "once", "rows": 1, "precision": 1.0, "recall": 1.0, "f1": 1.0},
@@ -110,7 +112,7 @@ def test_two_rows_have_a_correlation_no_rows_nan() -> None:
 def test_correlation_of_a_constant_resample_is_nan() -> None:
     labels = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
     scores = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [4.0, 4.0, 4.0], [2.0, 1.0, 0.0]])
-    assert metrics.correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
+    assert correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])
@@ -118,7 +120,7 @@ def test_metrics_of_a_confusion_matrix_match_its_rows(recipe: Recipe) -> None:
     size = len(recipe.labels)
     # Few rows, so that in some matrices a label is missing in the labels, the predictions, or both.
     matrices = np.random.default_rng(6).multinomial(5, np.full(size * size, 1 / size**2), size=25)
-    found = metrics.f1(matrices.reshape(-1, size, size))
+    found = f1(matrices.reshape(-1, size, size))
     for counts, score in zip(matrices, found, strict=True):
         cells = np.arange(size * size).repeat(counts)
         assert score == pytest.approx(task_of(recipe).metrics(cells // size, cells % size)["f1"])
@@ -131,7 +133,7 @@ def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
     by_cells = task_of(recipe).resampled(labels, guesses)
     drawn = (labels * size + guesses)[np.random.default_rng(8).integers(300, size=(1000, 300))]
     matrices = np.stack([np.bincount(row, minlength=size * size) for row in drawn]).reshape(-1, size, size)
-    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": metrics.f1(matrices)}
+    by_rows = {"accuracy": np.trace(matrices, axis1=1, axis2=2) / 300, "f1": f1(matrices)}
     for name in recipe.metrics:
         deviation = np.std(by_rows[name])
         assert np.std(by_cells[name]) == pytest.approx(deviation, rel=0.1)
@@ -142,14 +144,14 @@ def test_drawing_counts_of_cells_is_drawing_rows(recipe: Recipe) -> None:
 
 def test_every_resample_has_the_figures_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     # Blocks of seven resamples, the last ones smaller.
-    monkeypatch.setattr(metrics, "BLOCK", 7 * 40)
+    monkeypatch.setattr(intervals, "BLOCK", 7 * 40)
     labels, scores = noisy_scores(40, 1.0)
     found = task_of(PAIRS).resampled(labels, scores)
-    blocks = list(metrics.drawn_rows(40))
+    blocks = list(drawn_rows(40))
     assert {block.shape for block in blocks} == {(7, 40), (6, 40)}
     drawn = np.concatenate(blocks)
-    assert drawn.shape == (metrics.RESAMPLES, 40)
-    for number in range(0, metrics.RESAMPLES, 37):
+    assert drawn.shape == (RESAMPLES, 40)
+    for number in range(0, RESAMPLES, 37):
         rows = drawn[number]
         expected = task_of(PAIRS).metrics(labels[rows], scores[rows])
         assert {name: draws[number] for name, draws in found.items()} == pytest.approx(expected)
@@ -245,10 +247,10 @@ DRAWN: dict[str, tuple[Recipe, tuple[Any, Any], dict[str, tuple[float, float, fl
 
 
 @pytest.mark.parametrize("case", DRAWN)
-@pytest.mark.parametrize("block", [metrics.BLOCK, 7 * 150])
+@pytest.mark.parametrize("block", [intervals.BLOCK, 7 * 150])
 def test_intervals_are_the_same_on_every_machine(case: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # Also with memory for only a few resamples at once.
-    monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(intervals, "BLOCK", block)
     recipe, sides, expected = DRAWN[case]
     found = {name: tuple(figure.values()) for name, figure in task_of(recipe).intervals(*sides).items()}
     assert found.keys() == expected.keys()

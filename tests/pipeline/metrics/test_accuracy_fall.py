@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.metrics import accuracy_fall as fall
+from pipeline.metrics.comparison import accuracy_fall as fall
 
 
 def classes(*counts: tuple[str, int]) -> np.ndarray:

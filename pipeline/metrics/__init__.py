@@ -1,0 +1,1 @@
+"""Metrics of labels and scores, their intervals, and comparisons of two models; independent of recipes."""
