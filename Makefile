@@ -7,7 +7,7 @@
 # make test-order      run the tests in random order (SEED=N repeats an order)
 # make test-faults     test killed processes and full disks (longer)
 # make test-topology   run the compose files of several hosts without a container engine (longer; root)
-# make test-models     test models and data of full size (longer)
+# make test-models     test models and data of full size, and benchmarks that start processes (longer)
 # make mutants         list the mutation scores; MODULE=pipeline/evaluation/promotion_gate.py tests one module
 # make long-tests      list the last results of the longer tests, their age and the files changed since
 # make soak            test the service under load while deployments change and clients disconnect (longer)

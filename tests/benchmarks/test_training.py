@@ -21,33 +21,6 @@ pytestmark = pytest.mark.torch
 FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
 
 
-def test_ours_beside_the_usual_script(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    # Each side is a process; the benchmark that starts them is this one.
-    options = ("--data", str(data), "--rows", "200", "--rounds", "1", "--square", "256", *FEW)
-    found = said_here(monkeypatch, capsys, "training", *options)
-    assert 100 < found["train_rows"] <= 200
-    assert found["ratio"] == found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"]
-    assert found["ratios"] == [round(found["ratio"], 2)]
-    # The baseline pads every row to the maximum length.
-    assert found["ours"]["padding"] < found["usual"]["padding"] < 1
-    for side in ("ours", "usual"):
-        assert found[side]["share_of_peak"] > 0
-        assert found["accuracies"][side] == [found[side]["metric"]]
-        assert 0 < found[side]["metric"] < 1
-
-
-def test_threads_of_a_batch(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    # Only one variant: each needs three processes that import torch, and variants differ in two numbers only.
-    way = "a thread a core, of a batch"
-    options = ("--recipe", "klue-sts", "--seconds", "0.1", "--warm", "1", "--rounds", "1", "--ways", way)
-    found = said_here(monkeypatch, capsys, "threads", *options)
-    assert set(found["ways"]) == {way}
-    assert set(found["ways"][way]) == {"alone", "two at once"}
-    assert all(rate > 0 for rate in found["ways"][way].values())
-
-
 @pytest.mark.parametrize("recipe", ["nsmc", "klue-sts"])
 def test_settings_are_compared_without_the_test_file(
     data: Path, recipe: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

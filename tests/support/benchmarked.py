@@ -1,4 +1,4 @@
-"""Run benchmarks as users do."""
+"""Run benchmarks as users do, on few rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.cut import first_rows
 from pipeline.config_file import ROOT
+from pipeline.recipes.loading import load_recipe, recipe_names
+from pipeline.sample import write_sample
+
+
+def write_few_rows(directory: Path) -> Path:
+    """Write data files of few rows in the format of the published ones, and return their directory."""
+    written = write_sample(directory)
+    for name in recipe_names():
+        spec = load_recipe(name, "embedded").data
+        for file, rows in ((written / spec.train, 400), (written / spec.test, 100)):
+            file.write_bytes(first_rows(file, rows))
+    return written
 
 
 def said(benchmark: str, *options: str) -> dict[str, Any]:

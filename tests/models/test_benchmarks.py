@@ -1,18 +1,20 @@
-"""The benchmark of the service on a tiny release: every variant starts, answers like the engine, and is measured."""
+"""Benchmarks that start servers or trainings, on tiny models: they run and report their documented figures."""
 
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.service_checkouts import ratio, summarize
-from tests.support.benchmarked import said
-from tests.support.small_pipeline import anything_goes, open_road, small_recipe
+from tests.support.benchmarked import said, write_few_rows
+from tests.support.cli import sets
+from tests.support.small_pipeline import SMALL, anything_goes, open_road, small_recipe
 
-pytestmark = [pytest.mark.torch, pytest.mark.server]
+pytestmark = pytest.mark.models
 
+FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
 WAYS = ["saebyeok", "bentoml plain", "bentoml batching", "bare uvicorn"] + (
     ["litserve"] if importlib.util.find_spec("litserve") else []
 )
@@ -54,19 +56,25 @@ def test_what_is_not_installed_is_said(document: dict[str, Any]) -> None:
     assert document["missing"]["litserve"].startswith("not installed: pip install litserve==")
 
 
-def test_interval_is_over_the_starts() -> None:
-    found = ratio([[0.1, 0.3], [0.0, 0.0], [0.1, 0.1]])
-    # Student's t for two degrees of freedom: 4.3027; the means 0.2, 0 and 0.1 have a standard deviation of 0.1.
-    assert found["ratio"] == pytest.approx(2.718281828**0.1)
-    assert found["high"] / found["ratio"] == pytest.approx(2.718281828 ** (4.3027 * 0.1 / 3**0.5), rel=1e-4)
-    assert found["low"] * found["high"] == pytest.approx(found["ratio"] ** 2)
+def test_ours_beside_the_usual_script(tmp_path: Path) -> None:
+    options = ("--data", str(write_few_rows(tmp_path)), "--rows", "200", "--rounds", "1", "--square", "256", *FEW)
+    found = said("training", *options)
+    assert 100 < found["train_rows"] <= 200
+    assert found["ratio"] == found["ours"]["samples_per_second"] / found["usual"]["samples_per_second"]
+    assert found["ratios"] == [round(found["ratio"], 2)]
+    # The baseline pads every row to the maximum length.
+    assert found["ours"]["padding"] < found["usual"]["padding"] < 1
+    for side in ("ours", "usual"):
+        assert found[side]["share_of_peak"] > 0
+        assert found["accuracies"][side] == [found[side]["metric"]]
+        assert 0 < found[side]["metric"] < 1
 
 
-def test_checkouts_are_compared_by_rate_and_cpu_time() -> None:
-    def run(rate: float, cores: float) -> dict[str, Any]:
-        return {"sentences_per_second": rate, "cores": {"service": cores}, "errors": {"500": 1}}
-
-    found = summarize([[(run(90, 1), run(100, 2))], [(run(99, 1), run(110, 2))]])
-    assert found["sentences per second"]["ratio"] == pytest.approx(0.9)
-    assert found["sentences per CPU second"]["ratio"] == pytest.approx(1.8)
-    assert (found["here"], found["there"], found["errors"]) == (94.5, 105, 4)
+def test_threads_of_a_batch() -> None:
+    # Only one variant: each needs three processes that import torch, and variants differ in two numbers only.
+    way = "a thread a core, of a batch"
+    options = ("--recipe", "klue-sts", "--seconds", "0.1", "--warm", "1", "--rounds", "1", "--ways", way)
+    found = said("threads", *options)
+    assert set(found["ways"]) == {way}
+    assert set(found["ways"][way]) == {"alone", "two at once"}
+    assert all(rate > 0 for rate in found["ways"][way].values())
