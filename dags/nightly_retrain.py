@@ -33,6 +33,7 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.gone_arrivals import gone_sentence, newly_gone
+from pipeline.store.releases import read_card
 from pipeline.store.verdicts import asked_before, find_bar, find_hold, find_waiver
 from wiring import (
     TASK_DEFAULTS,
@@ -73,7 +74,8 @@ def validate(recipe: str) -> str:
     rows and rule. While the files stay unchanged, later runs skip the recipe and refer to this run. A **warning** is
     reported, and the run continues. *Data docs* shows the full result.
 
-    A recipe that has no data and no live model is skipped if the data directory has the files of another recipe.
+    A recipe without data is skipped if the data directory has the files of another recipe, unless a model of its own
+    data is live.
     """
     params = get_current_context()["params"]
     unknown = sorted(set(params) - set(PARAMS))
@@ -86,8 +88,9 @@ def validate(recipe: str) -> str:
     try:
         ref = make_told(job, VALIDATE)
     except AbsentDataError as error:
-        # The data of a recipe with a live model have disappeared, which is a failure.
-        if DeploymentLog(job.store).champion(recipe):
+        # The data of the live model have disappeared, which is a failure. A model of the sample needs no data.
+        champion = DeploymentLog(job.store).champion(recipe)
+        if champion and not read_card(champion).sample:
             raise
         raise skip(recipe, str(error)) from error
     except RejectedDataError as error:

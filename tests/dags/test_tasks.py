@@ -98,8 +98,18 @@ def test_rejected_data_fail_first_run_skip_next(
     assert context["ti"].pushed[nightly.DataDocsLink.xcom_ref] == "rejected-data/nsmc/k/a"  # type: ignore[attr-defined]
 
 
-def test_recipe_without_data_is_skipped_unless_it_is_live(
-    nightly: ModuleType, in_task: InTask, store: Store, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("sample", "ending"),
+    [(None, "AirflowSkipException"), (True, "AirflowSkipException"), (False, "AirflowFailException")],
+)
+def test_recipe_without_data_is_skipped_unless_its_own_data_are_live(
+    nightly: ModuleType,
+    in_task: InTask,
+    store: Store,
+    classifier: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    sample: bool | None,
+    ending: str,
 ) -> None:
     from airflow.sdk import exceptions
 
@@ -108,12 +118,11 @@ def test_recipe_without_data_is_skipped_unless_it_is_live(
 
     validates(monkeypatch, call)
     in_task()
-    with pytest.raises(exceptions.AirflowSkipException, match=r"^/data has the files of another recipe$"):
-        nightly.validate.function("nsmc")
-    # Its data have disappeared, which nobody would notice if the task were skipped every night.
-    live = make_artifact(store, "release", "nsmc", {}).ref
-    DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test", after=0)
-    with pytest.raises(exceptions.AirflowFailException, match=r"^/data has the files of another recipe$"):
+    if sample is not None:
+        live = classifier.publish(store, "nsmc", key="0" * 16, sample=sample).ref
+        DeploymentLog(store).append({"nsmc": live}, run=RUN, reason="for a test", after=0)
+    # Data of a live model have disappeared, which nobody would notice if the task were skipped every night.
+    with pytest.raises(getattr(exceptions, ending), match=r"^/data has the files of another recipe$"):
         nightly.validate.function("nsmc")
 
 

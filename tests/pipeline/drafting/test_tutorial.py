@@ -65,8 +65,8 @@ def test_tutorial_leads_from_csv_to_answer(call: Callable[..., Result], tmp_path
     reused = [step["stage"] for step in outcome["stages"] if step["reused"]]
     assert reused == ["validate", "tokenize", "train", "evaluate"]
     assert serve == "python -m serving"
-    asked = json.loads(shlex.split(curl)[-1])["texts"]
+    asked = json.loads(shlex.split(curl)[-1])
     with in_process(load_settings()) as service, Client(service.settings.service_url) as client:
-        (result,) = client.classify(asked).results
+        (result,) = client.classify(**asked).results
     assert result.label in WORDS
     assert set(result.probabilities) == set(WORDS)
