@@ -283,9 +283,9 @@ def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) 
 
 def check_tracking(settings: Settings) -> Iterator[Diagnosis]:
     """Report the Weights & Biases mode, and how many offline runs wait for upload."""
-    from pipeline.tracking.runs import choose_mode
+    from pipeline.tracking.runs import find_destination
 
-    mode = choose_mode(os.environ)
+    mode = find_destination(os.environ).mode
     if mode == "online":
         yield Diagnosis(check="tracking", state="ok", text="Weights & Biases: online")
     elif os.environ.get("WANDB_API_KEY") and mode == "offline" and not os.environ.get("WANDB_MODE"):

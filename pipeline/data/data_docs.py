@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from pipeline.data.arrival_checks import Arrival, Measure
 from pipeline.data.expectation_suite import RuleFinding
@@ -20,6 +19,7 @@ from pipeline.data.quarantine import Aside
 from pipeline.data.reading import Split
 from pipeline.data.rules import Held
 from pipeline.job import Job
+from pipeline.templates import templates_in
 
 HERE = Path(__file__).parent
 #: Great Expectations' pages load styles and scripts from CDNs, and a logo whose address contains the project's id.
@@ -177,8 +177,7 @@ def write_docs(site: Path, target: Path, page: Page) -> None:
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_text(offline(path.read_text(encoding="utf-8"), style), encoding="utf-8")
         links[relative.parts[2] if relative.parts[0] == "validations" else "suite"] = relative.as_posix()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((HERE / "data_docs.html").read_text(encoding="utf-8"))
+    template = templates_in(HERE).get_template("data_docs.html")
     failed = [item for item in page.findings if not item.finding.passed]
     text = template.render(page=page, failed=failed, links=links, head=POLICY_META + f"<style>{style}</style>")
     (target / "index.html").write_text(text, encoding="utf-8")

@@ -10,8 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.evaluation.changes import Change, changes_since
@@ -35,6 +33,7 @@ from pipeline.store.figures import (
 )
 from pipeline.store.releases import release_id
 from pipeline.store.verdicts import find_verdict
+from pipeline.templates import templates_in
 
 log = logging.getLogger(__name__)
 
@@ -117,20 +116,20 @@ class ShownTest:
 
 
 def render_report(
-    recipe: Recipe, run: str, decision: Decision, evaluated: Artifact, exported: ReleaseFigures | None = None
+    recipe: Recipe,
+    run: str,
+    decision: Decision,
+    evaluated: Artifact,
+    exported: ReleaseFigures | None = None,
+    *,
+    tracked: str | None = None,
 ) -> str:
     """Return the report as an HTML page with embedded pictures.
 
-    `exported` are the figures of the release, if one exists already.
+    `exported` are the figures of the release, and `tracked` is the address of the stage's W&B run, if they exist.
     Raises ArtifactError if the evaluation cannot be read.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_in(Path(__file__).parent)
     environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
     environment.filters |= {**FORMATS, "power": power_sentence}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
@@ -139,6 +138,7 @@ def render_report(
     return environment.get_template("report.html").render(
         recipe=recipe,
         run=run,
+        tracked=tracked,
         by_hand=is_by_hand(run),
         dag=NIGHTLY_DAG,
         decision=decision,

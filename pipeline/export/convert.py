@@ -26,6 +26,7 @@ from pipeline.store.decisions import read_decision
 from pipeline.store.figures import EvaluationFigures, ReleaseFigures
 from pipeline.store.releases import Card, Golden, Variant
 from pipeline.tasks.trained import Trained, load_trained
+from pipeline.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,14 @@ CALLS, WARM_UP_CALLS = 200, 20
 
 
 def convert(
-    job: Job, identity: str, validated: Artifact, trained: Artifact, evaluated: Artifact, decided: Artifact, draft: Path
+    job: Job,
+    identity: str,
+    validated: Artifact,
+    trained: Artifact,
+    evaluated: Artifact,
+    decided: Artifact,
+    draft: Path,
+    tracker: Tracker,
 ) -> ReleaseFigures:
     """Write the files of the release `identity` into `draft` and return its figures. Raises as `export`."""
     recipe = job.recipe
@@ -67,7 +75,7 @@ def convert(
     names = {device: [item.name for item in items] for device, items in variants.items()}
     exported = ReleaseFigures(id=card.id, variants=names, parity=parity, latency_ms=latency, **figures)
     # The report shows the decision, but the key of the release excludes it: the same model is the same release.
-    report = render_report(recipe, job.run, read_decision(decided), evaluated, exported)
+    report = render_report(recipe, job.run, read_decision(decided), evaluated, exported, tracked=tracker.address)
     (draft / "report.html").write_text(report, encoding="utf-8")
     return exported
 

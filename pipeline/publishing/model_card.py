@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.models.base_model import shipped
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import EvaluationFigures, TrainingFigures, ValidationFigures
 from pipeline.store.releases import Card
+from pipeline.templates import templates_in
 
 
 def render_card(
@@ -23,21 +23,17 @@ def render_card(
     Raises ArtifactError if the evaluation or the validated data was deleted.
     """
     evaluation = EvaluationFigures.read(evaluated)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
-    text = environment.get_template("model_card.md").render(
-        recipe=recipe,
-        card=card,
-        base=_base_words(training),
-        evaluation=evaluation,
-        data=ValidationFigures.read(evaluated.input("validated")),
-        custom_code=custom_code,
+    text = (
+        templates_in(Path(__file__).parent)
+        .get_template("model_card.md")
+        .render(
+            recipe=recipe,
+            card=card,
+            base=_base_words(training),
+            evaluation=evaluation,
+            data=ValidationFigures.read(evaluated.input("validated")),
+            custom_code=custom_code,
+        )
     )
     return f"---\n{_metadata(recipe, card, training, evaluation).to_yaml()}\n---\n\n{text}"
 

@@ -53,13 +53,14 @@ def decide(job: Job, evaluated: Artifact, champion: Artifact | None) -> Artifact
 
     inputs = {"evaluated": evaluated}
 
-    def build(draft: Path, _: Tracker) -> DecisionFigures:
+    def build(draft: Path, tracker: Tracker) -> DecisionFigures:
         compared = Compared((bar,) if bar else ())
         if champion and rivals:
             compared = compare_with_rivals(job, evaluated, champion, rivals)
         decision = make_decision(recipe, EvaluationFigures.read(evaluated), compared, champion, rivals)
         (draft / "decision.json").write_text(decision.model_dump_json(indent=1), encoding="utf-8")
-        (draft / "report.html").write_text(render_report(job.recipe, job.run, decision, evaluated), encoding="utf-8")
+        report = render_report(recipe, job.run, decision, evaluated, tracked=tracker.address)
+        (draft / "report.html").write_text(report, encoding="utf-8")
         return DecisionFigures(promote=decision.promote, reason=decision.reason)
 
     decided = find_or_build(job, "decide", VERSION, fields=fields, inputs=inputs, compared_with=known, build=build)

@@ -41,10 +41,10 @@ def export(job: Job, validated: Artifact, trained: Artifact, evaluated: Artifact
     # A digest of refs, not keys, so that a model retrained with force gets another name.
     digest = make_key("release", VERSION, fields, {name: item.ref for name, item in inputs.items()})
 
-    def build(draft: Path, _: Tracker) -> ReleaseFigures:
+    def build(draft: Path, tracker: Tracker) -> ReleaseFigures:
         # Imported here so that a finished release is reused without torch.
         from pipeline.export.convert import convert
 
-        return convert(job, f"{recipe.name}-{digest}", validated, trained, evaluated, decided, draft)
+        return convert(job, f"{recipe.name}-{digest}", validated, trained, evaluated, decided, draft, tracker)
 
     return find_or_build(job, "release", VERSION, fields=fields, inputs=inputs, build=build)

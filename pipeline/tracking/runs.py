@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
+
 from pipeline.devices import cuda_devices
 from pipeline.errors import TrackingError
 from pipeline.job import Job, keep_libraries_home
@@ -75,7 +77,8 @@ def recorded(
     """
     with ExitStack() as stack:
         recording = _start(subject, config, stack, follow=follow)
-        tracker = Tracker(recording.run if recording else None, texts=subject.settings.wandb_texts)
+        texts = subject.settings.wandb_texts
+        tracker = Tracker(recording.run, texts=texts, address=recording.address) if recording else Tracker(None)
         tracker.uses(inputs)
         exit_code = 1
         try:
@@ -86,22 +89,29 @@ def recorded(
                 recording.finish(tracker, subject, exit_code)
 
 
-def choose_mode(environment: Mapping[str, str]) -> Mode:
-    """Return the mode: online only if there is an API key that the server accepts, and WANDB_MODE allows it.
+@dataclass(frozen=True)
+class Destination:
+    """The mode, and the W&B entity that owns the runs if the mode is online."""
+
+    mode: Mode
+    entity: str = ""
+
+
+def find_destination(environment: Mapping[str, str]) -> Destination:
+    """Return where runs go: online only if there is an API key that the server accepts, and WANDB_MODE allows it.
 
     The server is asked once, with a timeout of a few seconds.
     """
     wanted = environment.get("WANDB_MODE", "")
     if wanted == "disabled":
-        return "disabled"
+        return Destination("disabled")
     if not environment.get("WANDB_API_KEY") or wanted in ("offline", "dryrun"):
-        return "offline"
+        return Destination("offline")
     try:
-        find_account(environment)
+        return Destination("online", find_account(environment))
     except TrackingError as error:
         log.warning("%s; the run is saved locally; upload it later with `saebyeok sync`", error)
-        return "offline"
-    return "online"
+        return Destination("offline")
 
 
 @dataclass
@@ -110,6 +120,8 @@ class _Recording:
 
     run: Any
     directory: RunDirectory
+    #: Address of the run's page on the server; None unless the run is uploaded now.
+    address: str | None = None
     upload: Upload | None = field(default=None)
 
     def finish(self, tracker: Tracker, subject: Subject, exit_code: int) -> None:
@@ -137,23 +149,30 @@ def _start(subject: Subject, config: Mapping[str, Any], stack: ExitStack, *, fol
     keep_libraries_home(subject.settings)
     directory = subject.settings.home / "wandb"
     try:
-        mode = choose_mode(os.environ) if follow else "offline"
-        if mode == "disabled":
+        destination = find_destination(os.environ) if follow else Destination("offline")
+        if destination.mode == "disabled":
             return None
         # W&B would fall back to the system's temporary directory, outside SAEBYEOK_HOME.
         directory.mkdir(parents=True, exist_ok=True)
         if not os.access(directory, os.R_OK | os.W_OK):
             raise PermissionError(f"{directory} is not readable and writable")
-        run = _init(subject, config, directory, mode)
+        run = _init(subject, config, directory, destination.mode)
         recording = _Recording(run, RunDirectory(Path(run.dir).parent))
         stack.enter_context(recording.directory.held())
-        if mode == "online":
+        if destination.mode == "online":
+            recording.address = _address(run, destination.entity)
             recording.upload = start_upload(recording.directory, live=True)
     except Exception as error:  # noqa: BLE001 - no error of W&B may stop the stage
         warn("not started", error)
         tear_down()
         return None
     return recording
+
+
+def _address(run: Any, entity: str) -> str:
+    """Return the address of a run's page, without a password: others read the report that shows it."""
+    address = run.settings.model_copy(update={"entity": entity}).run_url
+    return str(httpx.URL(address).copy_with(userinfo=b""))
 
 
 def _init(subject: Subject, config: Mapping[str, Any], directory: Path, mode: Mode) -> Any:

@@ -21,10 +21,14 @@ STEP = "train/global_step"
 class Tracker:
     """Log to a W&B run. No method raises: the first failure is logged as a warning and ends the logging."""
 
-    def __init__(self, run: Any | None, *, texts: bool = False) -> None:
-        """`run` is a W&B run, or None to disable logging; `texts`: texts of the data may be uploaded."""
+    def __init__(self, run: Any | None, *, texts: bool = False, address: str | None = None) -> None:
+        """`run` is a W&B run, or None to disable logging; `texts`: texts of the data may be uploaded.
+
+        `address` is that of the run's page on W&B's server, if the run is uploaded while it is recorded.
+        """
         self._run = run
         self._texts = texts
+        self._address = address
         self._uses: list[str] = []
         self._made: str | None = None
 
@@ -32,6 +36,11 @@ class Tracker:
     def active(self) -> bool:
         """Whether logging is active."""
         return self._run is not None
+
+    @property
+    def address(self) -> str | None:
+        """Address of the run's page on W&B's server; None if the run is not uploaded or logging has ended."""
+        return self._address if self.active else None
 
     @property
     def texts(self) -> bool:

@@ -95,7 +95,7 @@ class Night:
 def night(make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> Night:
     made = Night(make_job(REVIEWS))
     monkeypatch.setattr(champions, "load_model", made.load)
-    monkeypatch.setattr(stage, "render_report", lambda *_: "report")
+    monkeypatch.setattr(stage, "render_report", lambda *_, **__: "report")
     return made
 
 

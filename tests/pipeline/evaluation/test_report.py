@@ -416,6 +416,15 @@ def test_pages_behind_the_report_are_linked(store: Store) -> None:
     assert not [link for link in by_hand.links if "/dags/" in link]
 
 
+def test_uploaded_run_is_linked(store: Store) -> None:
+    recipe, address = recipe_of(), "https://wandb.ai/team/saebyeok/runs/ab12cd34"
+    new = evaluation(store, recipe)
+    uploaded = PageParser(render_report(recipe, "r", decision(True), new, tracked=address))
+    assert address in uploaded.links
+    assert "W&B run" in uploaded.text
+    assert "W&B" not in PageParser(render(recipe, decision(True), new)).text
+
+
 def test_release_is_named_as_in_the_api(store: Store, light: TinyModel) -> None:
     recipe = recipe_of()
     champion = light.publish(store, "nsmc", key="a" * 16)

@@ -23,6 +23,7 @@ from tests.support.judged import challenger, compared, decide_on, gate_rows, hel
 from tests.support.small_pipeline import Road
 from tests.support.tiny_releases import make_artifact
 from tests.support.verdicts import difference_quantile
+from tests.support.wandb_server import ENTITY, WandbServer
 
 pytestmark = pytest.mark.torch
 
@@ -51,6 +52,14 @@ def test_refusal_logs_error_with_report_address(reviews: Road, caplog: pytest.Lo
     (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == logging.ERROR
     assert record.getMessage() == f"nsmc: {decision.reason} Report: {decided.uri}/report.html"
+
+
+def test_report_links_the_run_on_the_server(reviews: Road, wandb_online: WandbServer) -> None:
+    road = held_to(reviews, LOW)
+    decided = decide(replace(road.job, force=True), road.evaluated, None)
+    run = wandb_online.find_run("nsmc-decide")
+    report = (decided.path / "report.html").read_text(encoding="utf-8")
+    assert f'<a href="{wandb_online.url}/{ENTITY}/saebyeok/runs/{run.name}">' in report
 
 
 def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) -> None:

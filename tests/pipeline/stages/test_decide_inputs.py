@@ -34,7 +34,7 @@ def light(monkeypatch: pytest.MonkeyPatch) -> None:
         answers[0] = 1
         return Parrot(recipe, np.eye(2)[answers])
 
-    def render(recipe: Recipe, run: str, decision: Decision, evaluated: Artifact) -> str:
+    def render(recipe: Recipe, run: str, decision: Decision, evaluated: Artifact, *, tracked: str | None) -> str:
         return f"{recipe.name} {run} {decision.promote} {evaluated.ref}"
 
     monkeypatch.setattr(champions, "load_model", parrot)

@@ -25,7 +25,7 @@ from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.wandb_api import RETRIES
 from tests.support.running_service import eventually, free_url
 from tests.support.wandb_http import DROP, HANG, LIMIT
-from tests.support.wandb_server import KEY, WandbServer
+from tests.support.wandb_server import ENTITY, KEY, WandbServer
 
 pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.server]
 
@@ -70,6 +70,7 @@ def test_a_stage_is_recorded_offline_without_a_key(job: Job, picture: Path) -> N
         assert active is not None
         use(tracker, picture)
         assert tracker.active
+        assert tracker.address is None
         assert (active.name, active.group, active.job_type, active.project) == (
             "nsmc-train",
             "test-run",
@@ -185,8 +186,10 @@ def test_online_run_arrives_at_a_slow_server(job: Job, picture: Path, wandb_onli
         use(tracker, picture)
         # Nothing has been answered.
         assert wandb_online.runs == {}
+        address = tracker.address
         recorded.set()
     run = wandb_online.find_run("nsmc-train")
+    assert address == f"{wandb_online.url}/{ENTITY}/saebyeok/runs/{run.name}"
     assert (run.config["seed"], run.summary["accuracy"], run.exit_code) == (7, 0.9, 0)
     assert [point["loss"] for point in run.history.values() if "loss" in point] == [0.5, 0.4]
     assert {Path(name).parts[:2] for name in run.files if name.startswith("media")} == {

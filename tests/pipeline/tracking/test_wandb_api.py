@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.errors import SettingsError, TrackingError
-from pipeline.tracking.runs import choose_mode
+from pipeline.tracking.runs import Destination, find_destination
 from pipeline.tracking.wandb_api import find_account, find_address, find_project
 from tests.support.wandb_http import DRIP, DROP, ERROR, FORBID, HANG, LIMIT, PORTAL, REFUSE
 from tests.support.wandb_server import ENTITY, KEY, WandbServer
@@ -29,15 +29,16 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     ],
 )
 def test_mode_is_chosen_without_a_request(environment: dict[str, str], mode: str) -> None:
-    assert choose_mode(environment) == mode
+    assert find_destination(environment).mode == mode
 
 
 def test_online_with_a_key_and_a_server(wandb_online: WandbServer) -> None:
-    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "online"
+    found = find_destination({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url})
+    assert found == Destination("online", ENTITY)
 
 
 def test_a_wrong_key_is_named_without_itself(wandb_online: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
-    assert choose_mode({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    assert find_destination({"WANDB_API_KEY": "1" * 40, "WANDB_BASE_URL": wandb_online.url}).mode == "offline"
     (warning,) = warnings(caplog)
     assert "WANDB_API_KEY" in warning
     assert "saebyeok sync" in warning
@@ -66,7 +67,7 @@ def test_unresponsive_server_is_asked_once(
 ) -> None:
     monkeypatch.setattr("pipeline.tracking.wandb_api.REACH_TIMEOUT", 0.5)
     wandb_online.fail = lambda operation, body: failure
-    assert choose_mode({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}) == "offline"
+    assert find_destination({"WANDB_API_KEY": KEY, "WANDB_BASE_URL": wandb_online.url}).mode == "offline"
     assert wandb_online.asked == ["Viewer"]
     (warning,) = warnings(caplog)
     assert says in warning
