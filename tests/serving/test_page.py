@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
@@ -423,6 +423,39 @@ def test_page_continues_rows_after_stop_and_failures(opened: Opened) -> None:
     rows = opened.download()
     assert len(rows) == 250
     assert all(row["klue-sts_score"] and row["klue-sts_similar"] in ("true", "false") for row in rows)
+
+
+def answer_with(document: object) -> Callable[[Route], None]:
+    return lambda route: route.fulfill(json=document)
+
+
+def test_batch_survives_a_time_without_its_release(opened: Opened, running: Service) -> None:
+    deployed = httpx.get(f"{running.settings.service_url}/releases").json()
+    others = {name: release for name, release in deployed["recipes"].items() if name != "nsmc"}
+    look = "document.dispatchEvent(new Event('visibilitychange'))"
+    opened.batch.locator("textarea").fill("\n".join(f"{SENTENCES[0]} {row}" for row in range(250)))
+    broken = {"error": {"type": "internal", "message": "an unexpected error", "index": None}}
+    opened.page.route("**/classify", lambda route: route.fulfill(status=500, json=broken))
+    opened.page.route("**/classify", lambda route: route.continue_(), times=1)
+    assert "Rows 101 to 200: an unexpected error" in opened.run_batch()
+    opened.page.unroute("**/classify")
+    for recipes in ({}, others):
+        changed = deployed | {"recipes": recipes, "deployment": len(recipes)}
+        opened.page.route("**/releases", answer_with(changed), times=1)
+        with opened.page.expect_response("**/releases"):
+            opened.page.evaluate(look)
+        opened.page.locator("#served").wait_for(state="visible" if recipes else "hidden", timeout=SOON)
+        assert len([row for row in opened.download() if row["nsmc_label"]]) == 100
+    assert opened.run_batch() == "Rows done: 250 of 250. Rows with an error: 0."
+
+
+def test_download_has_no_formula(opened: Opened) -> None:
+    formulas = ["=1+1", "+82 2", "-", "- 좋다", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1+1", '=HYPERLINK("http://x","y")']
+    plain = ["-0.5", "+3", "-1e-05", "좋다", "a=1", "'=1", "", "1-2"]
+    code = "(cells) => import('./page/table.js').then((table) => table.toCsv([cells]))"
+    written = opened.page.evaluate(code, [*formulas, *plain, -0.5, 1e-7])
+    [cells] = csv.reader(io.StringIO(written.removeprefix("\ufeff"), newline=""))
+    assert cells == [*(f"'{text}" for text in formulas), *plain, "-0.5", "1e-7"]
 
 
 def test_tables_are_read_in_every_usual_form(opened: Opened) -> None:

@@ -50,10 +50,11 @@ export class Batch {
     this.download.addEventListener("click", () => this.save());
   }
 
-  /** Update the deployed releases. */
-  update(recipes) {
+  /** Update the deployed releases. A recipe with answers stays while it is not deployed, because they belong to it. */
+  update(deployed) {
     const before = this.release?.inputs;
     const chosen = this.recipe.value;
+    const recipes = this.running || this.outcomes.size ? { [chosen]: this.release, ...deployed } : deployed;
     this.recipes = recipes;
     this.section.hidden = !Object.keys(recipes).length;
     this.recipe.replaceChildren(...Object.keys(recipes).map((name) => element("option", name)));

@@ -2,6 +2,8 @@
 
 const LOOKED_AT = 100; // rows from which the text columns are guessed
 const HANGUL = /[\uac00-\ud7a3]/g;
+const FORMULA = /^(?:[\t\r\n]|\s*[=+\-@＝＋－＠])/; // texts that a spreadsheet computes (OWASP, CSV injection)
+const NUMBER = /^[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?$/i;
 
 /** A file or pasted text that is no table; `reason` is the name of a text in the catalog. */
 export class TableError extends Error {
@@ -94,8 +96,12 @@ export function textColumns(rows, wanted) {
 /** Return the number of columns. */
 export const width = (rows) => rows.reduce((most, row) => Math.max(most, row.length), 0);
 
-/** Return rows as CSV (RFC 4180), with the byte order mark by which Excel recognises UTF-8. */
+/** Return a text that a spreadsheet shows and does not compute: one like a formula gets an apostrophe in front. */
+const inert = (text) => (FORMULA.test(text) && !NUMBER.test(text) ? `'${text}` : text);
+
+/** Return rows as CSV (RFC 4180) without formulas, with the byte order mark by which Excel recognises UTF-8. */
 export function toCsv(rows) {
-  const cell = (value) => (/^\s|[",\r\n]|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const quoted = (text) => (/^\s|[",\r\n]|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+  const cell = (value) => quoted(inert(value));
   return `\ufeff${rows.map((row) => `${row.map((value) => cell(String(value ?? ""))).join(",")}\r\n`).join("")}`;
 }
