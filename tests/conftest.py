@@ -109,6 +109,12 @@ def tracking_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deploy without the Bento, which takes several times as long as the rest; `test_bento` builds them."""
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
+
+
+@pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Default settings, with SAEBYEOK_HOME (in the environment too) in the test's own directory."""
     monkeypatch.setenv("SAEBYEOK_HOME", str(tmp_path / "home"))

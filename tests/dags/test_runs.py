@@ -84,9 +84,8 @@ def test_rollback_serves_named_deployment_and_updates_asset(
     make_job: Callable[..., Job],
     classifier: TinyModel,
     other_classifier: TinyModel,
-    monkeypatch: pytest.MonkeyPatch,
+    no_bentos: None,
 ) -> None:
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     job = make_job(load_recipe("nsmc", "embedded"))
     champion = None
     for model, letter in ((classifier, "a"), (other_classifier, "b"), (classifier, "c")):

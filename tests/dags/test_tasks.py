@@ -288,11 +288,10 @@ def test_deploy_fails_where_no_service_answers(
 
 
 def test_deploy_of_the_champion_wakes_nobody(
-    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
+    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, no_bentos: None
 ) -> None:
     from airflow.sdk.exceptions import AirflowSkipException
 
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run="before", reason="test")
     context = in_task()
@@ -307,9 +306,8 @@ def test_deploy_names_its_deployment_to_who_follows(
     store: Store,
     hook: Hook,
     classifier: TinyModel,
-    monkeypatch: pytest.MonkeyPatch,
+    no_bentos: None,
 ) -> None:
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     release = classifier.publish(store, "nsmc", key="a" * 16)
     # The state after a killed try of this run.
     DeploymentLog(store).append({"nsmc": release.ref}, after=0, run=RUN, reason="test")

@@ -66,11 +66,8 @@ def test_prune_with_a_damaged_log_fails_without_retry(in_task: InTask, store: St
 
 
 @pytest.fixture
-def log(
-    store: Store, classifier: TinyModel, other_classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
-) -> DeploymentLog:
+def log(store: Store, classifier: TinyModel, other_classifier: TinyModel, no_bentos: None) -> DeploymentLog:
     """Return a log of three deployments of two recipes; only the release of `nsmc` changes."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     log = DeploymentLog(store)
     pairs = classifier.publish(store, "klue-sts", key="d" * 16).ref
     for number, (model, letter) in enumerate(((classifier, "a"), (other_classifier, "b"), (classifier, "c"))):

@@ -12,12 +12,7 @@ from tests.support.tiny_releases import TinyModel
 pytestmark = pytest.mark.faults
 
 
-@pytest.fixture(autouse=True)
-def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the Bento; `test_bento` builds them."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
-
-
+@pytest.mark.usefixtures("no_bentos")
 def test_twenty_deployments_and_five_rollbacks_in_a_row(
     tmp_path: Path, light: TinyModel, record_property: pytest.RecordProperty
 ) -> None:

@@ -13,13 +13,12 @@ from tests.support.replicas import check, kill, running_replicas, swap
 from tests.support.running_service import eventually
 from tests.support.tiny_releases import TinyModel
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos")]
 
 
 def test_replicas_move_together_and_a_killed_one_catches_up(
     tmp_path: Path, light: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     monkeypatch.setattr("pipeline.store.replicas.LEASE", 3.0)
     with running_replicas(tmp_path, 2) as (deployer, services):
         answers = swap(deployer, services, light, deployments=2, rollbacks=0)

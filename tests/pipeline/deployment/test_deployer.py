@@ -35,13 +35,9 @@ from tests.support.running_service import Service, eventually, model_files, serv
 from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
 from tests.support.wandb_server import KEY, wandb_server
 
+pytestmark = pytest.mark.usefixtures("no_bentos")
+
 A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
-
-
-@pytest.fixture(autouse=True)
-def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the Bento, which takes several times as long as the rest of a deployment; `test_bento` builds them."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
 
 
 @pytest.fixture

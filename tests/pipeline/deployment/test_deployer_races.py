@@ -20,14 +20,10 @@ from tests.support.deploying import job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel, make_decision
 
+pytestmark = pytest.mark.usefixtures("no_bentos")
+
 A, B, C = (letter * 16 for letter in "abc")
 STAGE, UNSTAGE, ASK, LOOK = "POST /releases/stage", "DELETE /releases/stage", "POST /classify", "GET /releases"
-
-
-@pytest.fixture(autouse=True)
-def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the Bento; `test_bento` builds them."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
 
 
 @pytest.fixture

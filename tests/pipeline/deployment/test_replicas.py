@@ -22,14 +22,10 @@ from tests.support.deploying import put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel
 
+pytestmark = pytest.mark.usefixtures("no_bentos")
+
 A, B = (letter * 16 for letter in "ab")
 ASK = "POST /classify"
-
-
-@pytest.fixture(autouse=True)
-def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the Bento; `test_bento` builds them."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
 
 
 @pytest.fixture

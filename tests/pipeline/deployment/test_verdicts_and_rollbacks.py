@@ -18,9 +18,8 @@ from tests.support.tiny_releases import TinyModel, make_decision
 
 
 @pytest.fixture
-def releases(settings: Settings, store: Store, light: TinyModel, monkeypatch: pytest.MonkeyPatch) -> list[Artifact]:
+def releases(settings: Settings, store: Store, light: TinyModel, no_bentos: None) -> list[Artifact]:
     """Return the releases of two deployments, the second one live."""
-    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")
     made = [light.publish(store, "nsmc", key=letter * 16) for letter in "ab"]
     for release in made:
         put(settings, release, service=False)
