@@ -10,7 +10,8 @@ unless `force` is on.
 - *Retries:* A task is retried only after a temporary error: store, hub or service unreachable, worker killed.
   An invalid file or a diverged training fails at once, with a message that says what to do.
 - *Links:* `validate` links to the data docs, `decide` to the report, `export` to the report with parity and latency.
-- *Notes:* At its end, a run gets a note with the outcome of each recipe, such as "nsmc refused: ...".
+- *Notes:* At its end, a run gets a note with the outcome of each recipe, such as "nsmc refused: ...". The group of a
+  refused recipe is green, too, because nothing failed; its `export` and `deploy` are skipped.
 - *Assets:* `saebyeok://champion/<recipe>` is updated when another model goes live; other DAGs can be scheduled on it.
 """
 
