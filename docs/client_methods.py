@@ -16,7 +16,8 @@ PAGE = REFERENCE / "python-client.md"
 
 def sections() -> dict[str, str]:
     """Return the methods of the client, and the exported classes."""
-    methods = [(name, found) for name, found in vars(Client).items() if callable(found) and not name.startswith("_")]
+    members = {name: found for owner in reversed(Client.__mro__) for name, found in vars(owner).items()}
+    methods = [(name, found) for name, found in members.items() if callable(found) and not name.startswith("_")]
     rows = [(f"`{name}{_signature(found)}`", first_paragraph(found.__doc__)) for name, found in methods]
     classes = [(f"`{name}`", first_paragraph(getattr(client, name).__doc__)) for name in client.__all__]
     return {

@@ -1,4 +1,4 @@
-"""Calls to this machine: they never go through a proxy, whatever the environment says."""
+"""URLs of services: their form, and calls to this machine, which never go through a proxy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ from urllib.parse import urlsplit
 
 #: Hosts that NO_PROXY must contain: no library knows the whole network 127.0.0.0/8.
 HOSTS = ("127.0.0.1", "localhost", "::1", "0.0.0.0")  # noqa: S104 - a name to call, not to bind
+
+
+def is_service_url(url: str) -> bool:
+    """Return whether requests can be sent to paths below `url`: HTTP or HTTPS, a host, and no query or fragment."""
+    try:
+        parts = urlsplit(url)
+        port = 80 if parts.port is None else parts.port
+        # Host names have labels of 1 to 63 characters.
+        host = (parts.hostname or "").encode("idna")
+    except ValueError:
+        return False
+    plain = url.isprintable() and " " not in url and not (parts.query or parts.fragment)
+    return plain and parts.scheme in ("http", "https") and bool(host) and port > 0
 
 
 def is_loopback(url: str) -> bool:

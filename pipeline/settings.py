@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -13,7 +13,8 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from pipeline.config_file import BASE, ROOT, read_config
 from pipeline.errors import SettingsError
-from pipeline.texts import without_password
+from pipeline.loopback import is_service_url
+from pipeline.texts import without_secrets
 
 
 class Settings(BaseSettings):
@@ -53,18 +54,13 @@ class Settings(BaseSettings):
         description="Directories with your own recipes, separated by `:`; of recipes with the same name, the last one "
         "counts. Empty = only the shipped recipes.",
     )
-    service_url: str = Field(
-        default="http://127.0.0.1:3000", pattern=r"^https?://.+", description="URL of the BentoML service."
-    )
+    service_url: str = Field(default="http://127.0.0.1:3000", description="URL of the BentoML service.")
     advertise_url: str = Field(
         default="",
-        pattern=r"^(https?://.+)?$",
         description="URL at which the deployer reaches this replica of the service. Empty = SAEBYEOK_SERVICE_URL, with "
         "the host name if it listens on all addresses.",
     )
-    airflow_url: str = Field(
-        default="http://127.0.0.1:8080", pattern=r"^https?://.+", description="URL of Airflow's UI and REST API."
-    )
+    airflow_url: str = Field(default="http://127.0.0.1:8080", description="URL of Airflow's UI and REST API.")
     deploy_token: SecretStr | None = Field(
         default=None, description="Secret for staging releases. Empty = HOME/deploy.token."
     )
@@ -185,7 +181,10 @@ class Settings(BaseSettings):
 
     @field_validator("service_url", "advertise_url", "airflow_url", mode="after")
     @classmethod
-    def _has_no_slash_at_its_end(cls, url: str) -> str:
+    def _is_a_url(cls, url: str) -> str:
+        """Return the URL without slashes at its end."""
+        if url and not is_service_url(url):
+            raise ValueError("it must be a URL such as http://127.0.0.1:3000")
         return url.rstrip("/")
 
     @property
@@ -232,7 +231,10 @@ def _explain(item: Mapping[str, Any]) -> str:
     name, file = f"SAEBYEOK_{setting.upper()}", read_config()
     if setting in file.values and not os.environ.get(name, "").strip():
         name = f"{file.place(setting)}: `{setting}`"
-    return f"{name}: {item['msg']} (it is {without_password(str(item['input']))!r})"
+    field = Settings.model_fields.get(setting)
+    secret = field is not None and SecretStr in get_args(field.annotation)
+    shown = "its value is a secret" if secret else f"it is {without_secrets(str(item['input']))!r}"
+    return f"{name}: {item['msg']} ({shown})"
 
 
 def _absolute(path: str) -> str:

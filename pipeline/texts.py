@@ -1,4 +1,4 @@
-"""Text: its normal form for models (NFC), and forms for messages, without invisible characters or passwords."""
+"""Text: its normal form for models (NFC), and forms for messages, without invisible characters or secrets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def visible(text: str) -> str:
     return shown if shown == text == text.strip() and text else f"'{shown}'"
 
 
-def without_password(text: str) -> str:
-    """Return `text` with the user names and passwords in its URLs replaced by `***`."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)
+def without_secrets(text: str) -> str:
+    """Return `text` with user names, passwords and queries (signatures, tokens) in its URLs replaced by `***`."""
+    return re.sub(r"(://[^\s?'\"]*\?)[^\s'\"]+", r"\1***", re.sub(r"://[^/\s]+@", "://***@", text))
 
 
 def some_of(places: Sequence[str], count: int | None = None) -> str:

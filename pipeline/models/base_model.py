@@ -15,6 +15,7 @@ from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Store
 from pipeline.store.manifest import file_digest
+from pipeline.texts import without_secrets
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -207,8 +208,8 @@ def _is_denied(error: HfHubHTTPError) -> bool:
 
 
 def _line(error: Exception) -> str:
-    # Remove query strings, because the hub redirects to signed URLs.
-    return " ".join(re.sub(r"\?[^\s'\"]+", "", str(error)).split())
+    # The hub redirects to signed URLs.
+    return " ".join(without_secrets(str(error)).split())
 
 
 def _unreachable(name: str, why: str) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from pipeline.config_file import read_config
 from pipeline.recipes.files import published_files
+from pipeline.texts import without_secrets
 
 #: Oldest version of glibc that the wheels of torch and onnxruntime-gpu accept, by machine.
 OLDEST_GLIBC = {"x86_64": [2, 28], "aarch64": [2, 34]}
@@ -89,15 +90,15 @@ def address_problem(url: str, variable: str) -> str | None:
     """Return a message if `url`, the value of setting `variable`, is not an address to listen at."""
     if is_address(url):
         return None
-    return f"{variable} is {url!r}: set a host and a port from 1 to 65535, for example http://127.0.0.1:8080"
+    return f"{variable} is {without_secrets(url)!r}: set a host and a port from 1 to 65535, for example http://127.0.0.1:8080"
 
 
 def is_address(url: str) -> bool:
     """Return whether `url` is `http://` with an IPv4 address or host name and a port."""
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         return parts.scheme == "http" and bool(parts.port) and ":" not in (parts.hostname or ":")
-    except ValueError:  # the port is not a number, or too large
+    except ValueError:  # no closing bracket, or the port is not a number or too large
         return False
 
 

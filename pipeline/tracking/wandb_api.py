@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from pipeline.errors import SettingsError, TrackingError
-from pipeline.texts import without_password
+from pipeline.texts import without_secrets
 from pipeline.tracking.lineage import CHAMPION
 
 log = logging.getLogger(__name__)
@@ -42,13 +42,13 @@ def find_account(environment: Mapping[str, str]) -> str:
     if not key:
         raise SettingsError("WANDB_API_KEY is not set; set it to your Weights & Biases API key")
     address = find_address(environment)
-    place = f"Weights & Biases at {without_password(address)}"
+    place = f"Weights & Biases at {without_secrets(address)}"
     try:
         answer = _within(REACH_TIMEOUT, lambda: _ask_viewer(address, key))
         refused = answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
         viewer = None if refused else (answer.raise_for_status().json().get("data") or {}).get("viewer")
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, AttributeError) as error:
-        reason = without_password(str(error).partition("\n")[0]) or type(error).__name__
+        reason = without_secrets(str(error).partition("\n")[0]) or type(error).__name__
         raise TrackingError(f"{place} gave no valid answer ({reason}); check WANDB_BASE_URL and the network") from error
     if not viewer:
         raise TrackingError(

@@ -62,6 +62,30 @@ class NoAnswerError(ClientError):
     retryable = True
 
 
+def clean_url(url: str) -> str:
+    """Return `url` without white space around it and slashes at its end.
+
+    Raises ValueError if it is not the address of a service: HTTP or HTTPS, a host, and neither query nor fragment.
+    """
+    url = url.strip().rstrip("/")
+    try:
+        parts = httpx.URL(url)
+        # httpx accepts any number as a port, blanks, and host names with an empty or a long label.
+        port = 80 if parts.port is None else parts.port
+        valid = bool(parts.host.encode("idna")) and port in range(1, 2**16) and " " not in url
+        valid = valid and parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
+    except (httpx.InvalidURL, UnicodeError):
+        valid = False
+    if not valid:
+        raise ValueError(f"{without_login(url)!r} is not the URL of a service, such as http://127.0.0.1:3000")
+    return url
+
+
+def without_login(url: str) -> str:
+    """Return `url` with its user name and password replaced by `***`."""
+    return re.sub(r"://[^/\s]+@", "://***@", url)
+
+
 class _Error(BaseModel):
     """Type, message and location of an error; newer services may have more types."""
 
@@ -91,7 +115,7 @@ class Call(Generic[Model]):
 
         Raises RefusedCallError, FailedCallError or NoAnswerError.
         """
-        url = re.sub(r"://[^/\s@]+@", "://***@", url)
+        url = without_login(url)
         place = f"{url}{self.path}"
         if isinstance(outcome, httpx.TimeoutException):
             raise NoAnswerError(f"{place} did not answer in time") from outcome

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import copy
 from itertools import count
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 
@@ -35,6 +35,7 @@ from .calls import (
     Outcome,
     RefusedCallError,
     classify_call,
+    clean_url,
     embed_call,
     pin_headers,
     releases_call,
@@ -62,12 +63,33 @@ __all__ = [
 ]
 
 
+Http = TypeVar("Http", httpx.Client, httpx.AsyncClient)
+
 TIMEOUT = 60.0
 #: Addresses of this machine, which are called without a proxy, whatever the environment says.
 DIRECT: Mapping[str, None] = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
 
 
-class Client:
+class _Caller:
+    """The address, headers and retries of a client."""
+
+    def __init__(self, url: str, api_key: str, backoff: Backoff | None) -> None:
+        self.url = clean_url(url)
+        self._headers = _bearer(api_key)
+        self._backoff = backoff or Backoff()
+
+    def pinned(self, *, release: str | None = None, deployment: int | None = None) -> Self:
+        """Return a client whose calls use the live release with this id, and this deployment or a newer one.
+
+        A replica that does not serve the release refuses the call (404). One that serves an older deployment is asked
+        again (409). Both clients share their connections; close only the first.
+        """
+        pinned = copy(self)
+        pinned._headers = {**self._headers, **pin_headers(release, deployment)}
+        return pinned
+
+
+class Client(_Caller):
     """Client of one service."""
 
     def __init__(
@@ -82,11 +104,10 @@ class Client:
         """`timeout` is the limit of each attempt, in seconds.
 
         `http` is your own HTTP client (for a proxy or certificates) with its own timeout; it is closed with this one.
+        Raises ValueError if no request can be sent with `url`, `api_key` or the environment's proxy.
         """
-        self.url = url.rstrip("/")
-        self._headers = _bearer(api_key)
-        self._backoff = backoff or Backoff()
-        self._http = http or httpx.Client(timeout=timeout, mounts=DIRECT)
+        super().__init__(url, api_key, backoff)
+        self._http = http or _open(httpx.Client, timeout)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -99,16 +120,6 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
-
-    def pinned(self, *, release: str | None = None, deployment: int | None = None) -> Self:
-        """Return a client whose calls use the live release with this id, and this deployment or a newer one.
-
-        A replica that does not serve the release refuses the call (404). One that serves an older deployment is asked
-        again (409). Both clients share their connections; close only the first.
-        """
-        pinned = copy(self)
-        pinned._headers = {**self._headers, **pin_headers(release, deployment)}
-        return pinned
 
     def classify(
         self,
@@ -155,7 +166,7 @@ class Client:
             return error
 
 
-class AsyncClient:
+class AsyncClient(_Caller):
     """Client of one service for asyncio."""
 
     def __init__(
@@ -168,10 +179,8 @@ class AsyncClient:
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Take the parameters of `Client`."""
-        self.url = url.rstrip("/")
-        self._headers = _bearer(api_key)
-        self._backoff = backoff or Backoff()
-        self._http = http or httpx.AsyncClient(timeout=timeout, mounts=DIRECT)
+        super().__init__(url, api_key, backoff)
+        self._http = http or _open(httpx.AsyncClient, timeout)
 
     async def __aenter__(self) -> Self:
         """Return the client."""
@@ -184,16 +193,6 @@ class AsyncClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
-
-    def pinned(self, *, release: str | None = None, deployment: int | None = None) -> Self:
-        """Return a client whose calls use the live release with this id, and this deployment or a newer one.
-
-        A replica that does not serve the release refuses the call (404). One that serves an older deployment is asked
-        again (409). Both clients share their connections; close only the first.
-        """
-        pinned = copy(self)
-        pinned._headers = {**self._headers, **pin_headers(release, deployment)}
-        return pinned
 
     async def classify(
         self,
@@ -238,6 +237,17 @@ class AsyncClient:
             return await self._http.request(call.method, f"{self.url}{call.path}", json=call.body, headers=headers)
         except httpx.RequestError as error:
             return error
+
+
+def _open(kind: type[Http], timeout: float) -> Http:
+    """Return an HTTP client. Raises ValueError if a proxy in the environment cannot be used."""
+    try:
+        return kind(timeout=timeout, mounts=DIRECT)
+    except (httpx.InvalidURL, ImportError, ValueError):
+        # The error of a proxy's address may show its password.
+        raise ValueError(
+            "a proxy in the environment has no valid address; correct HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+        ) from None
 
 
 def _bearer(key: str) -> dict[str, str]:

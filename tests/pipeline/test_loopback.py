@@ -7,7 +7,9 @@ from urllib.request import proxy_bypass_environment
 import httpx
 import pytest
 
-from pipeline.loopback import HOSTS, is_loopback, without_proxy
+from pipeline.loopback import HOSTS, is_loopback, is_service_url, without_proxy
+from serving.client import Client
+from tests.support.urls import MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,22 @@ from pipeline.loopback import HOSTS, is_loopback, without_proxy
 )
 def test_loopback_url_is_recognized(url: str, expected: bool) -> None:
     assert is_loopback(url) is expected
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_malformed_url_is_no_service(url: str) -> None:
+    assert not is_service_url(url)
+    with pytest.raises(ValueError, match="is not the URL of a service"):
+        Client(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://box", "https://box:443/a/b/", "http://[::1]:3000", "http://u:p@box_1:1", "http://새벽.kr"]
+)
+def test_url_of_a_service_is_accepted(url: str) -> None:
+    assert is_service_url(url)
+    with Client(url) as client:
+        assert client.url == url.rstrip("/")
 
 
 @pytest.mark.parametrize("name", ["NO_PROXY", "no_proxy"])

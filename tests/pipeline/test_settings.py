@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipeline.config_file import ROOT
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, library_environment, load_settings
 from pipeline.stack.preflight import text_setting
+from tests.support.urls import MALFORMED
 
 
 def test_everything_is_below_home_unless_said_otherwise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,6 +102,22 @@ def test_surrounding_white_space_is_removed(monkeypatch: pytest.MonkeyPatch) -> 
 def test_slashes_at_the_end_of_a_url_are_removed(monkeypatch: pytest.MonkeyPatch, name: str, given: str) -> None:
     monkeypatch.setenv(f"SAEBYEOK_{name}", given)
     assert getattr(load_settings(), name.lower()) == "http://box:3000"
+
+
+@pytest.mark.parametrize("name", ["SERVICE_URL", "ADVERTISE_URL", "AIRFLOW_URL"])
+@pytest.mark.parametrize("given", MALFORMED)
+def test_malformed_url_is_named(monkeypatch: pytest.MonkeyPatch, name: str, given: str) -> None:
+    monkeypatch.setenv(f"SAEBYEOK_{name}", given)
+    with pytest.raises(SettingsError, match=rf"SAEBYEOK_{name}: .*it must be a URL such as"):
+        load_settings()
+
+
+def test_malformed_secret_is_named_without_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "saebyeok.toml").write_text('api_keys = ["a-key-of-some-length"]\ndeploy_token = 12345678901234567\n')
+    monkeypatch.setenv("SAEBYEOK_CONFIG", str(tmp_path / "saebyeok.toml"))
+    with pytest.raises(SettingsError, match=r"line 2: `deploy_token`: .*line 1: `api_keys`: ") as caught:
+        load_settings()
+    assert not {"a-key-of-some-length", "12345678901234567"} & set(re.findall(r"[\w-]+", str(caught.value)))
 
 
 def test_password_in_a_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -450,7 +450,18 @@ def test_batch_survives_a_time_without_its_release(opened: Opened, running: Serv
 
 
 def test_download_has_no_formula(opened: Opened) -> None:
-    formulas = ["=1+1", "+82 2", "-", "- 좋다", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1+1", '=HYPERLINK("http://x","y")']
+    formulas = [
+        "=1+1",
+        "+82 2",
+        "-",
+        "- 좋다",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        " =1",
+        "＝1+1",
+        '=HYPERLINK("http://x","y")',
+    ]
     plain = ["-0.5", "+3", "-1e-05", "좋다", "a=1", "'=1", "", "1-2"]
     code = "(cells) => import('./page/table.js').then((table) => table.toCsv([cells]))"
     written = opened.page.evaluate(code, [*formulas, *plain, -0.5, 1e-7])

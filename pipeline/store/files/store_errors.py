@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 
 from pipeline.errors import SaebyeokError, StoreError
+from pipeline.texts import without_secrets
 
 FULL = "the disk is full; free some space and run again (`saebyeok prune --dry-run` lists what can be deleted)"
 FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
@@ -79,4 +80,4 @@ def _advice(error: Exception) -> str:
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use another AWS method"
     # Timeouts have no text.
-    return str(error) or "no answer in time; run again"
+    return without_secrets(str(error)) or "no answer in time; run again"

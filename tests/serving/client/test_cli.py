@@ -108,5 +108,20 @@ def test_key_is_read_from_the_environment(run: Run, monkeypatch: pytest.MonkeyPa
     assert "열쇠" not in str(code)
 
 
+def test_malformed_url_is_the_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _ = run("--url", "http://user:secret@box:port", "releases")
+    assert code == "error: 'http://***@box:port' is not the URL of a service, such as http://127.0.0.1:3000"
+    monkeypatch.setenv("SAEBYEOK_SERVICE_URL", "box:3000")
+    assert "'box:3000' is not the URL" in str(run("releases")[0])
+
+
+@pytest.mark.parametrize("proxy", ["http://me:secret@box:port", "socks4://box", "socks5://box:1"])
+def test_malformed_proxy_is_the_error(run: Run, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    code, _ = run("--url", "http://service.example", "releases")
+    assert "a proxy in the environment has no valid address" in str(code)
+    assert "secret" not in str(code)
+
+
 def test_unknown_method_is_a_usage_error(run: Run) -> None:
     assert run("similarity", "--method", "manhattan", "가\t나")[0] == 2
