@@ -23,10 +23,13 @@ from pipeline.errors import DataError, DownloadError, RecipeError
 from pipeline.recipes.data_schema import Download, HubData
 from pipeline.recipes.schema import Recipe
 from pipeline.store.manifest import file_digest
+from pipeline.texts import without_secrets
 
 ATTEMPTS = 5
 #: Longest wait for the next bytes, in seconds.
 READ_TIMEOUT_SECONDS = 30.0
+#: HTTP statuses that the same request would get again.
+FINAL = (400, 401, 403, 404, 410, 451)
 RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 log = logging.getLogger(__name__)
@@ -59,24 +62,34 @@ def fetch_published(recipe: Recipe, source: str, directory: Path) -> None:
 def download(wanted: Download, target: Path) -> None:
     """Ensure that the file of `wanted` exists at `target`; an interrupted download is resumed, also by a later run.
 
-    Raises DownloadError after `ATTEMPTS` failures, and DataError if the content has another SHA-256.
+    Raises DownloadError after `ATTEMPTS` failures, DataError if the server refuses the request or if the content has
+    another SHA-256, and RecipeError if the URL is invalid.
     """
     known = wanted.sha256 or _recorded(target)
     if _is_there(target, known):
         return
     part = target.with_name(target.name + ".part")
+    place = without_secrets(wanted.url)
     for attempt in range(1, ATTEMPTS + 1):
         try:
             (_receive if wanted.url.startswith(("http://", "https://")) else _copy)(wanted.url, part)
             break
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise RecipeError(f"{place} is not a valid URL; correct it in the recipe's [source]") from error
         except (httpx.HTTPError, OSError, DownloadError) as error:
-            log.warning("%s, attempt %d of %d: %s", wanted.url, attempt, ATTEMPTS, error)
+            reason = without_secrets(f"{type(error).__name__}: {error}")
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in FINAL:
+                raise DataError(
+                    f"{place} could not be downloaded ({reason}); correct the URL in the recipe's [source], or set "
+                    "SAEBYEOK_DATA to a directory with the file"
+                ) from error
+            log.warning("%s, attempt %d of %d: %s", place, attempt, ATTEMPTS, reason)
             if attempt == ATTEMPTS:
                 raise DownloadError(
-                    f"{wanted.url} could not be downloaded ({type(error).__name__}: {error}). Run again to resume the "
-                    "download, or set SAEBYEOK_DATA to a directory with the file"
+                    f"{place} could not be downloaded ({reason}). Run again to resume the download, or set "
+                    "SAEBYEOK_DATA to a directory with the file"
                 ) from error
-    _keep(part, target, known, wanted.url)
+    _keep(part, target, known, place)
 
 
 def _recorded(target: Path) -> str | None:
@@ -146,7 +159,7 @@ def _copy(url: str, part: Path) -> None:
     try:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        raise RecipeError(f"{url} cannot be read: {error}") from error
+        raise RecipeError(f"{without_secrets(url)} cannot be read: {error}") from error
     system.get_file(path, str(part))
 
 
@@ -174,8 +187,8 @@ def _begin(response: httpx.Response, part: Path, held: int) -> int | None:
 def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> None:
     """Ensure that a split of a hub data set exists at `target`, in the recipe's format.
 
-    Raises DataError if `datasets` is not installed or the split has changed since it was first loaded, and
-    DownloadError if the hub cannot be reached.
+    Raises DataError if `datasets` is not installed, if the hub has no such data set or refuses access to it, or if the
+    split has changed since it was first loaded, and DownloadError if the hub cannot be reached.
     """
     known = _recorded(target)
     if _is_there(target, known):
@@ -189,10 +202,15 @@ def take_from_hub(recipe: Recipe, hub: HubData, split: Split, target: Path) -> N
     whence = f"hub data set {hub.dataset}, split {getattr(hub, split)}"
     try:
         rows = datasets.load_dataset(hub.dataset, hub.config, split=getattr(hub, split), revision=hub.revision)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise DataError(
+            f"{whence} could not be loaded ({without_secrets(str(error))}); correct [source.hub] of recipe "
+            f"{recipe.name}, or, if the data set is private or gated, accept its terms on the hub and set HF_TOKEN"
+        ) from error
     except Exception as error:  # the client also raises errors of its HTTP library
         raise DownloadError(
-            f"{whence} could not be loaded ({type(error).__name__}: {error}); check the network and [source.hub] of "
-            f"recipe {recipe.name}"
+            f"{whence} could not be loaded ({type(error).__name__}: {without_secrets(str(error))}); check the network "
+            f"and [source.hub] of recipe {recipe.name}"
         ) from error
     part = target.with_name(target.name + ".part")
     part.write_bytes(_as_file(recipe, list(rows)))

@@ -6,17 +6,21 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import pandas as pd
 
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
 from pipeline.recipes.kinds.inputs import TEXTS
-from pipeline.texts import composed, some_of
+from pipeline.texts import composed, some_of, visible
+
+if TYPE_CHECKING:
+    import pyarrow
 
 BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": ("UTF-8", "utf-8-sig"),
@@ -54,10 +58,11 @@ def parse_content(data: DataSpec, file: Path, content: bytes) -> Reading:
 
 
 def columns_of(data: DataSpec) -> dict[str, str]:
-    """Map Saebyeok's column names to those of the file; without `data.id`, no column of the file is the id."""
+    """Map Saebyeok's column names to those of the file, in NFC; without `data.id`, no column of the file is the id."""
     ids = {"id": data.id} if data.id else {}
     names = ids | {**dict(zip(TEXTS, data.texts, strict=False)), "label": data.label}
-    return names | ({"source": data.source} if data.source else {})
+    names |= {"source": data.source} if data.source else {}
+    return {name: composed(column) for name, column in names.items()}
 
 
 def row_unit(data: DataSpec) -> str:
@@ -143,14 +148,8 @@ def _csv(data: DataSpec, file: Path, content: bytes) -> Reading:
 def _table(
     data: DataSpec, file: Path, header: list[str], rows: Sequence[tuple[int, list[str]]], broken: Iterable[Broken]
 ) -> Reading:
-    wanted = columns_of(data)
-    for column in wanted.values():
-        if header.count(column) != 1:
-            problem = "has no" if column not in header else "has more than one"
-            raise DataError(
-                f"{file}: line 1, the header, {problem} column `{column}`; "
-                f"rule: {', '.join(wanted.values())}; found: {', '.join(header)[:200]}"
-            )
+    wanted, header = columns_of(data), list(map(composed, header))
+    _check_columns(f"{file}: line 1, the header,", header, wanted.values())
     table: dict[str, Iterable[Any]] = {"row": pd.Series([number for number, _ in rows], dtype="int64")}
     for name, column in wanted.items():
         place = header.index(column)
@@ -158,11 +157,22 @@ def _table(
     return Reading(pd.DataFrame(table), tuple(broken))
 
 
+def _check_columns(place: str, found: Sequence[str], wanted: Collection[str]) -> None:
+    """Raise DataError unless each of the columns `wanted` is `found` exactly once."""
+    for column in wanted:
+        if found.count(column) != 1:
+            problem = "has no" if column not in found else "has more than one"
+            raise DataError(
+                f"{place} {problem} column `{column}`; rule: {', '.join(wanted)}; "
+                f"found: {', '.join(map(visible, found))[:200]}"
+            )
+
+
 def _json(data: DataSpec, file: Path, content: bytes) -> Reading:
     """Parse a JSON list of objects."""
     text = _decoded(data, file, content)
     try:
-        items = json.loads(text, parse_int=_whole)
+        items = json.loads(text, parse_int=whole_number)
     except RecursionError as error:
         raise DataError(f"{file}: values are nested too deeply; rule: one list of objects, one per row") from error
     except json.JSONDecodeError as error:
@@ -186,26 +196,40 @@ def _jsonl(data: DataSpec, file: Path, content: bytes) -> Reading:
 def _parsed(line: str) -> Any:
     """Return the JSON value on a line; the text itself, which is no object, if it is not JSON."""
     try:
-        return json.loads(line, parse_int=_whole)
+        return json.loads(line, parse_int=whole_number)
     except (json.JSONDecodeError, RecursionError):
         return line
 
 
 def _parquet(data: DataSpec, file: Path, content: bytes) -> Reading:
     """Parse an Apache Parquet file; a dot in a column's name separates the fields of structs."""
+    table = read_parquet(file, content)
+    table = table.rename_columns(list(map(composed, table.column_names)))
+    heads = sorted({column.partition(".")[0] for column in columns_of(data).values()})
+    _check_columns(str(file), table.column_names, heads)
+    return _objects(data, enumerate(parquet_rows(file, table.select(heads)), 1), "row")
+
+
+def read_parquet(file: Path, content: bytes) -> pyarrow.Table:
+    """Return the table in a Parquet file. Raises DataError if it is none."""
     # Imported here so that other formats do not wait for it.
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(io.BytesIO(content))
+        return parquet.ParquetFile(io.BytesIO(content)).read()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{file} is not a Parquet file: {error}") from error
-    heads = {column.partition(".")[0] for column in columns_of(data).values()}
-    if missing := heads - set(table.column_names):
-        found = ", ".join(table.column_names)[:200]
-        raise DataError(f"{file} has no column {', '.join(sorted(missing))}; found: {found}")
-    return _objects(data, enumerate(table.select(sorted(heads)).to_pylist(), 1), "row")
+
+
+def parquet_rows(file: Path, table: pyarrow.Table) -> list[dict[str, Any]]:
+    """Return the rows of a Parquet table. Raises DataError if a text in it is not UTF-8."""
+    try:
+        return list(table.to_pylist())
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{file}: a text is not UTF-8 ({error.reason}); write the file again with texts in UTF-8"
+        ) from error
 
 
 def _objects(data: DataSpec, items: Iterable[tuple[int, Any]], unit: str) -> Reading:
@@ -250,13 +274,14 @@ _ABSENT = object()
 def _at(item: Any, key: str) -> Any:
     """Return the value at a dotted key, or `_ABSENT`."""
     for part in key.split("."):
-        if not isinstance(item, dict) or part not in item:
+        if not isinstance(item, dict):
             return _ABSENT
-        item = item[part]
+        # Keys that macOS wrote may be decomposed.
+        item = item[part] if part in item else item.get(normalize("NFD", part), _ABSENT)
     return item
 
 
-def _whole(digits: str) -> int | float:
+def whole_number(digits: str) -> int | float:
     """Return a whole number; infinity if it has more digits than Python converts (4,300), as JSON reads 1e999."""
     try:
         return int(digits)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.formats import BYTE_ORDER_MARKS
+from pipeline.data.formats import BYTE_ORDER_MARKS, parquet_rows, read_parquet, whole_number
 from pipeline.data.reading import read_content
 from pipeline.errors import DataError
 from pipeline.nested import flatten
@@ -60,10 +60,8 @@ def read_table(file: Path) -> RawTable:
 
 
 def _encoding(file: Path, content: bytes) -> str:
-    for mark, (_, encoding) in BYTE_ORDER_MARKS.items():
-        if content.startswith(mark):
-            return encoding
-    for encoding in ("utf-8", "cp949"):
+    marked = [encoding for mark, (_, encoding) in BYTE_ORDER_MARKS.items() if content.startswith(mark)]
+    for encoding in marked or ("utf-8", "cp949"):
         try:
             content.decode(encoding)
         except UnicodeDecodeError:
@@ -73,14 +71,7 @@ def _encoding(file: Path, content: bytes) -> str:
 
 
 def _parquet(file: Path, content: bytes) -> list[dict[str, Any]]:
-    # Imported here so that other formats do not wait for it.
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        return [flatten(row) for row in parquet.read_table(io.BytesIO(content)).to_pylist()]
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file} is not a Parquet file: {error}") from error
+    return [flatten(row) for row in parquet_rows(file, read_parquet(file, content))]
 
 
 def _csv(file: Path, text: str, settings: dict[str, str]) -> list[dict[str, Any]]:
@@ -115,21 +106,21 @@ def _tsv(file: Path, text: str, settings: dict[str, str]) -> list[dict[str, Any]
 
 def _json(file: Path, text: str, settings: dict[str, str]) -> list[dict[str, Any]]:
     try:
-        items = json.loads(text)
-    except ValueError as error:
+        items = json.loads(text, parse_int=whole_number)
+        return [flatten(item) for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} is not JSON: {error}; rule: one list of objects") from error
-    return [flatten(item) for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
 def _jsonl(file: Path, text: str, settings: dict[str, str]) -> list[dict[str, Any]]:
     rows = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not `splitlines`, which also breaks lines at characters that JSON allows in a text.
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         try:
-            item = json.loads(line)
-        except ValueError as error:
+            item = json.loads(line, parse_int=whole_number)
+            rows += [flatten(item)] if isinstance(item, Mapping) else []
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{file}: line {number} is not JSON: {error}; rule: one object per line") from error
-        if isinstance(item, Mapping):
-            rows.append(flatten(item))
     return rows
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings, load_settings
 from tests.support.downloads import CONTENT, OTHER, FileServer, serve_file, sum_of
+from tests.support.http_server import running
 
 if TYPE_CHECKING:
     from tests.support.bucket import Bucket
@@ -202,12 +205,33 @@ def test_response_without_content_length_is_refused(server: FileServer, target: 
     assert not target.exists()
 
 
-@pytest.mark.parametrize("status", [404, 500])
-def test_an_error_page_is_no_file(server: FileServer, target: Path, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "error", "asked"), [(404, DataError, 1), (403, DataError, 1), (500, DownloadError, 5)]
+)
+def test_an_error_page_is_no_file(
+    server: FileServer, target: Path, status: int, error: type[DataError], asked: int
+) -> None:
     server.status = status
-    with pytest.raises(DownloadError, match=str(status)):
+    with pytest.raises(error, match=str(status)) as caught:
         download(server.wanted(), target)
+    assert caught.value.retryable is (asked > 1)
+    assert len(server.asked) == asked
     assert not target.exists()
+
+
+def test_secrets_of_a_url_are_in_no_message(server: FileServer, target: Path, caplog: pytest.LogCaptureFixture) -> None:
+    url = server.url.replace("://", "://me:p%40ss@") + "?sig=s3cret"
+    for status in (403, 500):
+        server.status = status
+        with pytest.raises(DataError, match=r"://\*\*\*@127\.0\.0\.1.*\?\*\*\*") as caught:
+            download(Download(url=url), target)
+        assert not re.search("s3cret|p%40ss", f"{caught.value}{caplog.text}")
+
+
+@pytest.mark.parametrize("url", ["https://box:port/x", "https://a..b/x", "https://bo\u200bx/x"])
+def test_malformed_url_is_named(target: Path, url: str) -> None:
+    with pytest.raises(RecipeError, match="is not a valid URL"):
+        download(Download(url=url), target)
 
 
 def from_server(name: str, server: FileServer) -> Recipe:
@@ -295,6 +319,39 @@ train = "train"
     assert table["label"].tolist() == [0, 1, 0, 1]
     with pytest.raises(RecipeError, match=r"recipe own has no \[source\.train\]; add it"):
         fetch_published(recipe, "download", tmp_path)
+
+
+class RefusingHub(BaseHTTPRequestHandler):
+    """Refuses every request with the status and the error code of its class."""
+
+    status, code = 403, "GatedRepo"
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("X-Error-Code", self.code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "GatedRepo"), (404, "RepoNotFound")])
+def test_hub_that_refuses_access_is_not_asked_again(
+    status: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    handler = type("Handler", (RefusingHub,), {"status": status, "code": code})
+    with running(HTTPServer(("127.0.0.1", 0), handler)) as url:
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", url)
+        recipe = load_recipe("nsmc", "embedded", overrides={"source.hub.dataset": "team/reviews"})
+        with pytest.raises(DataError, match="accept its terms on the hub and set HF_TOKEN") as caught:
+            fetch_published(recipe, "hub", tmp_path)
+    assert not caught.value.retryable
 
 
 def test_half_a_source_is_named() -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
+import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -162,6 +165,40 @@ def test_parquet_types_are_strict() -> None:
     assert [item.rule for item in broken] == ["every `글` is text"] * 3
     with pytest.raises(DataError, match=r"news\.csv is not a Parquet file"):
         parse_content(data_of("parquet"), FILE, content_of("csv"))
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "parquet"])
+@pytest.mark.parametrize(("name", "shown"), [("\u200b분야", "'\\u200b분야'"), ("분야 ", "'분야 '")])
+def test_column_that_only_looks_right_is_shown(form: str, name: str, shown: str) -> None:
+    rows = [{name if key == "분야" else key: value for key, value in row.items()} for row in ROWS]
+    with pytest.raises(DataError, match=f"has no column `분야`.*found: id, 글, {re.escape(shown)}"):
+        parse_content(data_of(form), FILE, content_of(form, rows))
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_names_of_columns_are_compared_in_nfc(form: str) -> None:
+    rows = [{normalize("NFD", key): value for key, value in row.items()} for row in ROWS]
+    for data in (data_of(form), data_of(form, texts=[normalize("NFD", "글")])):
+        reading = parse_content(data, FILE, content_of(form, rows))
+        assert reading.rows["text"].tolist() == [row["글"] for row in ROWS]
+
+
+def test_parquet_with_texts_in_no_encoding_is_refused() -> None:
+    offsets, texts = pyarrow.py_buffer(np.array([0, 2], np.int32)), pyarrow.py_buffer("좋".encode("cp949"))
+    broken = pyarrow.StringArray.from_buffers(1, offsets, texts)
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table({"id": ["1"], "글": broken, "분야": ["긍정"]}), file)
+    with pytest.raises(DataError, match="a text is not UTF-8"):
+        parse_content(data_of("parquet"), FILE, file.getvalue())
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    file = io.BytesIO()
+    parquet.write_table(
+        pyarrow.Table.from_arrays([["1"], ["좋다"], ["나쁘다"], ["긍정"]], ["id", "글", "글", "분야"]), file
+    )
+    with pytest.raises(DataError, match="has more than one column `글`"):
+        parse_content(data_of("parquet"), FILE, file.getvalue())
 
 
 def test_struct_fields_of_parquet_are_named_with_dots() -> None:

@@ -80,12 +80,22 @@ def test_repetition_is_measured(tmp_path: Path) -> None:
         ("a.jsonl", '{"a": 1}\n{"a"\n', "line 2 is not JSON"),
         ("a.parquet", "x", "is not a Parquet file"),
         ("a.csv", "a,b\n", "has no rows"),
+        ("a.json", f'[{{"a": {"[" * 100_000}', "is not JSON: maximum recursion"),
+        ("a.jsonl", f'{{"a": {"[" * 100_000}', "line 1 is not JSON: maximum recursion"),
+        ("a.csv", "\ufeffa,\udcff\n", "is neither UTF-8 nor UTF-16 nor CP949"),
     ],
 )
 def test_unusable_file_is_a_sentence(tmp_path: Path, name: str, content: str, message: str) -> None:
-    (tmp_path / name).write_text(content, encoding="utf-8")
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         inspect(tmp_path / name, Chosen())
+
+
+def test_every_line_of_json_lines_that_validate_reads_is_read(tmp_path: Path) -> None:
+    lines = [json.dumps({"글": f"{n}번째\u2028글", "평": n % 2}, ensure_ascii=False) for n in range(59)]
+    lines.append(f'{{"글": "글", "평": {"9" * 5000}}}')
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert inspect(tmp_path / "a.jsonl", Chosen()).rows == 60
 
 
 def test_column_that_cannot_be_guessed_is_asked_for(tmp_path: Path) -> None:
