@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -52,7 +53,8 @@ def parse(model: type[Model], body: bytes, others: Sequence[type[Model]] = ()) -
     try:
         document = from_json(body, allow_inf_nan=False)
     except ValueError as error:
-        raise ApiError(ErrorType.MALFORMED, f"the body is not JSON: {error}") from error
+        mark = "; it begins with a byte order mark, so send it without one" if body.startswith(BOM_UTF8) else ""
+        raise ApiError(ErrorType.MALFORMED, f"the body is not JSON: {error}{mark}") from error
     if isinstance(document, dict) and len(document) > MAX_KEYS:
         raise ApiError(ErrorType.INVALID_REQUEST, f"the body has {len(document)} keys; {_known_keys(model)}")
     if isinstance(document, dict):

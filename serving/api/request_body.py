@@ -44,7 +44,7 @@ def check_media_type(headers: Headers) -> None:
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "the body must be JSON: `Content-Type: application/json`")
     if any(charset not in UTF_8 for charset in _charsets(f";{parameters}")):
         raise ApiError(ErrorType.UNSUPPORTED_MEDIA_TYPE, "JSON must be UTF-8; omit the charset")
-    encoding = headers.get("content-encoding", "identity").strip().lower()
+    encoding = _encoding(headers)
     if encoding not in ("identity", "gzip", "deflate"):
         raise ApiError(
             ErrorType.UNSUPPORTED_MEDIA_TYPE,
@@ -52,6 +52,16 @@ def check_media_type(headers: Headers) -> None:
             "all",
             headers={"Accept-Encoding": "gzip, deflate"},
         )
+
+
+def _encoding(headers: Headers) -> str:
+    """Return the encodings of a body, in lower case and separated by commas; `identity` if it has none."""
+    given = headers.get("content-encoding")
+    if given is None:
+        return "identity"
+    # A list may have empty elements (RFC 9110, 5.6.1), and x-gzip is another name of gzip (8.4.1.3).
+    names = [name.strip().lower() for name in given.split(",")]
+    return ", ".join(name.removeprefix("x-") for name in names if name not in ("", "identity")) or "identity"
 
 
 def _charsets(parameters: str) -> Iterator[str]:
@@ -66,7 +76,7 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
 
     Raises ApiError TOO_LARGE, ApiError MALFORMED if it cannot be decompressed, and ClientGoneError.
     """
-    packed = headers.get("content-encoding", "identity").strip().lower() != "identity"
+    packed = _encoding(headers) != "identity"
     # A client that sends `Expect` learns this before it sends the body.
     if "expect" in headers and int(headers.get("content-length", "0")) > limit:
         raise _too_large(limit)

@@ -96,6 +96,9 @@ def _documents(client: Client, options: argparse.Namespace, ask: Ask) -> Iterato
 def _inputs(lines: Iterable[str], *, pairs: bool) -> Iterator[str | list[str]]:
     for number, line in enumerate(lines, start=1):
         text = line.rstrip("\r\n")
+        if number == 1:
+            # Editors on Windows write a byte order mark.
+            text = text.removeprefix("\ufeff")
         # Python decodes bytes that are not UTF-8 as half characters, which no request can carry.
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ValueError(f"input {number} is not UTF-8; convert it to UTF-8")

@@ -71,6 +71,13 @@ def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
     assert (error.kind, error.index) == (ErrorType.MALFORMED, None)
     assert str(error).startswith("the body is not JSON: ")
     assert len(str(error)) > len("the body is not JSON: ")
+    assert "byte order mark" not in str(error)
+
+
+def test_byte_order_mark_is_named() -> None:
+    assert str(refusal(b'\xef\xbb\xbf{"pairs": []}')).endswith(
+        "it begins with a byte order mark, so send it without one"
+    )
 
 
 @pytest.mark.parametrize(

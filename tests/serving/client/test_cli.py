@@ -83,6 +83,11 @@ def test_input_that_is_not_utf8_is_named(service: InProcess, run: Run) -> None:
     assert (code, documents) == ("error: input 2 is not UTF-8; convert it to UTF-8", [])
 
 
+def test_byte_order_mark_is_not_part_of_the_first_text(service: InProcess, run: Run) -> None:
+    _, documents = run("--url", service.settings.service_url, "classify", stdin="\ufeff가\n\ufeff나\n")
+    assert [item["text"] for item in documents] == ["가", "\ufeff나"]
+
+
 def test_releases_are_one_document(service: InProcess, run: Run) -> None:
     code, (document,) = run("--url", service.settings.service_url, "releases")
     assert (code, set(document["recipes"])) == (0, {"nsmc", "nli"})
