@@ -19,7 +19,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.data.reading import Split
-from pipeline.data.suite_files import named_suite, suite_name, write_project
+from pipeline.data.suite_files import named_suite, read_suite, suite_name, write_project
 from pipeline.errors import DataError
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
@@ -78,9 +78,9 @@ def open_suite(settings: Settings, target: Path, recipe: Recipe) -> OpenSuite:
     """
     suite, copy = suite_name(recipe), write_project(settings, recipe, target)
     path = named_suite(settings, recipe) or copy
-    rules = _read_rules(path)
+    document = read_suite(path)
+    rules = _valid_rules(path, document["expectations"])
     asked = {rule["id"]: {name for name, value in rule["kwargs"].items() if isinstance(value, dict)} for rule in rules}
-    document = _read_document(path)
     document |= {"name": suite, "id": document.get("id") or str(uuid.uuid4()), "expectations": rules}
     copy.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     return OpenSuite(suite, target, gx.get_context(mode="file", context_root_dir=target, cloud_mode=False), asked)
@@ -150,15 +150,11 @@ def _all_breaking(
     return [int(item["row"]) for item in complete.result["unexpected_index_list"]]
 
 
-def _read_rules(path: Path) -> list[dict[str, Any]]:
-    """Return the expectations of a suite, each with an id. Raises DataError for an unknown expectation.
+def _valid_rules(path: Path, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the expectations of the suite `path`, each with an id. Raises DataError for an unknown expectation.
 
     Great Expectations only logs unknown expectations and skips them, so a misspelt rule would never be checked.
     """
-    document = _read_document(path)
-    rules = document.get("expectations") if isinstance(document, dict) else None
-    if not rules:
-        raise DataError(f"{path} has no `expectations`, so it would accept any file; add at least one expectation")
     rules = [{"id": str(uuid.uuid4()), "kwargs": {}} | rule for rule in rules]
     for number, rule in enumerate(rules, 1):
         try:
@@ -166,14 +162,6 @@ def _read_rules(path: Path) -> list[dict[str, Any]]:
         except (GreatExpectationsError, ValueError, TypeError) as error:
             raise DataError(f"{path}: expectation {number} ({rule.get('type')}) is not valid: {error}") from error
     return rules
-
-
-def _read_document(path: Path) -> Any:
-    """Return the JSON document in the file of a suite; a byte order mark is skipped. Raises DataError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
 
 
 def _checkpoint(context: FileDataContext, suite: str) -> gx.Checkpoint:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.recipes.files import recipe_directories
@@ -41,6 +42,25 @@ def suite_path(settings: Settings, suite: str) -> Path:
     if found is None:
         raise DataError(f"the recipe's `data.suite` is {suite!r}: correct it, or add {paths[0]} or {paths[-1]}")
     return found
+
+
+def read_suite(path: Path) -> dict[str, Any]:
+    """Return the JSON document of a suite; a byte order mark is skipped.
+
+    Raises DataError unless it has `expectations`, a list of objects with at least one.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    rules = document.get("expectations") if isinstance(document, dict) else None
+    if not rules:
+        raise DataError(f"{path} has no `expectations`, so it would accept any file; add at least one expectation")
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise DataError(f"{path}: `expectations` is not a list of objects; write each as an object with a `type`")
+    return dict(document)
 
 
 def write_project(settings: Settings, recipe: Recipe, target: Path) -> Path:

@@ -90,7 +90,7 @@ def test_check_names_problems_of_suite_and_data(call: Callable[..., Result], tmp
     assert result.exit_code == FAILED
     problems = "\n".join(json.loads(result.stdout)["problems"])
     for part in (
-        "news.json is not a suite",
+        "news.json is not JSON",
         "train rows are unreadable, or have no text or no valid label; every `분야` is one of",
         "data.min_train_rows asks for 576",
         "no train row has the label 경제",
