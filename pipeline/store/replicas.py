@@ -62,14 +62,10 @@ class ReplicaRegistry:
     def list(self) -> list[Replica]:
         """Return all records, also those of dead replicas; unreadable ones are left out with a warning."""
         names = (name.removesuffix(".json") for name in self._store.list(REPLICAS))
-        return [replica for replica in map(self._read, names) if replica]
+        return [replica for replica in map(self.get, names) if replica]
 
-    def is_alive(self, replica: Replica) -> bool:
-        """Return whether the replica has renewed its record within `LEASE` seconds, by the store's clock."""
-        age = self._store.age(_ref(replica.id))
-        return age is not None and age <= LEASE
-
-    def _read(self, replica: str) -> Replica | None:
+    def get(self, replica: str) -> Replica | None:
+        """Return the record of a replica, or None if it has none; an unreadable one is logged and counts as absent."""
         content = self._store.read(_ref(replica))
         try:
             return None if content is None else Replica.model_validate_json(content)
@@ -78,6 +74,11 @@ class ReplicaRegistry:
                 "%s is not a replica's record: %s", self._store.address(_ref(replica)), error.errors()[0]["msg"]
             )
             return None
+
+    def is_alive(self, replica: Replica) -> bool:
+        """Return whether the replica has renewed its record within `LEASE` seconds, by the store's clock."""
+        age = self._store.age(_ref(replica.id))
+        return age is not None and age <= LEASE
 
 
 def _ref(replica: str) -> str:

@@ -103,7 +103,7 @@ class LogSource:
         self._directory = settings.home / "service" / "workers"
         self._file = WorkerFile(self._directory)
         self._registration = Registration(settings, store)
-        self.replica: str | None = self._registration.id
+        self.replica: str | None = self._registration.id()
 
     def latest(self) -> Deployment | None:
         """Return the newest deployment, or None before the first."""
@@ -125,6 +125,7 @@ class LogSource:
         self._file.write(state)
         if self._registration.is_mine():
             self._registration.renew(self.workers())
+        self.replica = self._registration.id()
 
     def workers(self) -> list[WorkerState]:
         """Return the states of all live workers."""

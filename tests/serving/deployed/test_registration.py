@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from pipeline.errors import StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
-from pipeline.store.replicas import ReplicaRegistry
+from pipeline.store.replicas import LEASE, Replica, ReplicaRegistry
 from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed.registration import Registration, advertised_url, replica_id
 from tests.support.damage import damage_file, each_damage
@@ -32,11 +34,11 @@ def worker(pid: int, deployment: int, *loaded: str, problems: tuple[str, ...] = 
 
 def test_one_worker_renews_the_record_and_a_successor_follows(settings: Settings, store: Store) -> None:
     first, second = Registration(settings, store), Registration(settings, store)
-    assert first.id == second.id
+    assert first.id() == second.id()
     assert [first.is_mine(), second.is_mine(), first.is_mine()] == [True, False, True]
     first.renew([worker(7, 2, "a", "b"), worker(8, 1, "b", "c", problems=("d",))])
     (record,) = ReplicaRegistry(store).list()
-    assert (record.id, record.url, record.host) == (first.id, settings.service_url, socket.gethostname())
+    assert (record.id, record.url, record.host) == (first.id(), settings.service_url, socket.gethostname())
     assert (record.pids, record.deployment, record.releases, record.problem) == ((7, 8), 1, ("b",), "d: no space")
     first.close()
     assert ReplicaRegistry(store).list() == []
@@ -56,6 +58,56 @@ def test_unchanged_record_is_written_only_when_it_is_due(
     registration._due = 0.0
     registration.renew([worker(1, 2)])
     assert written == [1, 2, 2]
+
+
+def test_failed_write_is_repeated_only_when_it_is_due(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registration = Registration(settings, store)
+    tries: list[int] = []
+
+    def refuse(_: ReplicaRegistry, replica: Replica) -> None:
+        tries.append(replica.deployment)
+        raise StoreError("the store is read-only")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ReplicaRegistry, "renew", refuse)
+        for deployment in (1, 1, 2):
+            with pytest.raises(StoreError, match="the store is read-only"):
+                registration.renew([worker(1, deployment)])
+    assert tries == [1]
+    registration._due = 0.0
+    for _ in range(2):
+        registration.renew([worker(1, 2)])
+    assert [record.deployment for record in ReplicaRegistry(store).list()] == [2]
+
+
+def test_copied_home_gets_an_id_of_its_own(settings: Settings, store: Store, tmp_path: Path) -> None:
+    first = Registration(settings, store)
+    first.renew([worker(1, 1)])
+    shutil.copytree(settings.home, tmp_path / "copy")
+    copied = {"home": tmp_path / "copy", "service_url": "http://127.0.0.1:3001"}
+    second = Registration(settings.model_copy(update=copied), store)
+    assert second.id() == first.id()
+    second.renew([worker(2, 1)])
+    for _ in range(2):
+        for registration in (first, second):
+            registration._due = 0.0
+            registration.renew([worker(1, 1)])
+    found = {record.id: record.url for record in ReplicaRegistry(store).list()}
+    assert found == {first.id(): settings.service_url, second.id(): "http://127.0.0.1:3001"}
+
+
+def test_replica_with_a_new_address_keeps_its_id_after_the_lease(settings: Settings, store: Store) -> None:
+    first = Registration(settings, store)
+    first.renew([worker(1, 1)])
+    record = Path(store.uri) / "replicas" / f"{first.id()}.json"
+    old = record.stat().st_mtime - LEASE - 10
+    os.utime(record, (old, old))
+    moved = Registration(settings.model_copy(update={"service_url": "http://127.0.0.1:3001"}), store)
+    moved.renew([worker(1, 1)])
+    (found,) = ReplicaRegistry(store).list()
+    assert (found.id, found.url) == (first.id(), "http://127.0.0.1:3001")
 
 
 def test_store_that_does_not_answer_prevents_no_end(
