@@ -18,6 +18,7 @@ from pipeline.errors import StoreError, TerminatedError, TrainingDivergedError
 from pipeline.job import Job
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.stages.find_or_build import find_or_build
+from pipeline.stages.leftover_work import delete_leftover_work
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import TokenizationFigures, TrainingFigures
 from pipeline.store.leases import wait_for
@@ -65,6 +66,7 @@ def train(job: Job, tokenized: Artifact, champion: Artifact | None = None) -> Ar
     work = job.settings.home / "work" / f"{recipe.name}-{make_key('train', VERSION, fields, keys)}"
 
     made_from = {"tokenized": tokenized}
+    delete_leftover_work(job)
     with alone(work):
         if job.force:
             shutil.rmtree(work, ignore_errors=True)
