@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -93,15 +93,16 @@ def _warn_once(path: Path, changed: int, reason: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     """Hold an exclusive lock between the processes of this machine; the kernel releases it if the process dies.
 
+    Yields the locked file: a child process that inherits it holds the lock, too, until it ends.
     Without `wait`, raises BlockingIOError if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield file
 
 
 def sync(path: Path) -> None:

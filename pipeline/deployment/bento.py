@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import CodeType
+from typing import TextIO
 
 import bentoml
 from bentoml._internal.bento.bento import BentoStore
@@ -48,29 +49,33 @@ def ensure_bento(settings: Settings, store: Store, deployment: Deployment) -> st
     Raises ServiceError if BentoML fails, StoreError if the disk is full; the deployment itself stays valid.
     """
     tag = bento_tag(deployment)
-    with _writing(settings) as bentos:
-        if not _is_built(bentos, deployment):
-            _make(settings, store, deployment, bentos)
-            log.info("built Bento %s", tag)
+    with _writing(settings) as (bentos, lock):
+        context = settings.home / "cache" / "bento"
+        try:
+            if not _is_built(bentos, deployment):
+                _make(settings, store, deployment, context, bentos, lock)
+                log.info("built Bento %s", tag)
+        finally:
+            # Also the one of a killed deployment, whose build has ended by now.
+            shutil.rmtree(context, ignore_errors=True)
     return tag
 
 
-def _make(settings: Settings, store: Store, deployment: Deployment, bentos: BentoStore) -> None:
+def _make(
+    settings: Settings, store: Store, deployment: Deployment, context: Path, bentos: BentoStore, lock: TextIO
+) -> None:
     releases = {recipe: store.open(ref) for recipe, ref in sorted(deployment.releases.items())}
     cards = {recipe: read_card(release) for recipe, release in releases.items()}
-    directory = settings.home / "cache" / "bento" / f"{deployment.number}-{os.getpid()}"
     try:
         for release in releases.values():
             import_release(release, settings)
-        write_context(directory, deployment, cards)
-        _build(settings, directory, deployment, bentos)
+        write_context(context, deployment, cards)
+        _build(settings, context, deployment, bentos, lock)
     except OSError as error:
         raise ServiceError(
             f"could not write the Bento of deployment {deployment.number}: {error}; fix the cause, then run "
             "`saebyeok deploy` again"
         ) from error
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def write_context(directory: Path, deployment: Deployment, cards: Mapping[str, Card]) -> None:
@@ -169,7 +174,7 @@ def home_bentos(settings: Settings) -> BentoStore:
 def forget_bentos(settings: Settings, numbers: Collection[int], releases: Iterable[str]) -> None:
     """Delete the Bentos of all deployments except `numbers`, and `releases` from this machine's BentoML model store."""
     kept = {str(number) for number in numbers}
-    with _writing(settings) as bentos:
+    with _writing(settings) as (bentos, _):
         # Listed without a name, because `bentoml.list` raises an error if no Bento has that name.
         for bento in bentoml.list(_bento_store=bentos):
             if bento.tag.name == BENTO_NAME and bento.tag.version not in kept:
@@ -184,12 +189,12 @@ def forget_outdated(settings: Settings, store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _writing(settings: Settings) -> Iterator[BentoStore]:
-    """Yield the Bento store below HOME, without damaged Bentos and locked against other writers."""
+def _writing(settings: Settings) -> Iterator[tuple[BentoStore, TextIO]]:
+    """Yield the Bento store below HOME, without damaged Bentos and locked against other writers, and the lock."""
     bentos = home_bentos(settings)
-    with locked(settings.home / "service" / "bentos.lock"):
+    with locked(settings.home / "service" / "bentos.lock") as lock:
         remove_damaged(bentos)
-        yield bentos
+        yield bentos, lock
 
 
 def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
@@ -201,7 +206,7 @@ def _is_built(bentos: BentoStore, deployment: Deployment) -> bool:
         return False
 
 
-def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: BentoStore) -> None:
+def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: BentoStore, lock: TextIO) -> None:
     tag = bento_tag(deployment)
     with contextlib.suppress(NotFound):
         # An existing Bento with this number belongs to the log of another store.
@@ -212,8 +217,9 @@ def _build(settings: Settings, directory: Path, deployment: Deployment, bentos: 
     # command names the build file, and runs in its directory.
     command = [sys.executable, "-m", "bentoml", "build", "--bentofile", "bentofile.yaml"]
     command += ["--version", str(deployment.number), "."]
+    # The build inherits the lock: if this process is killed, the next one waits until the build has ended.
     result = subprocess.run(  # noqa: S603 - our own interpreter
-        command, cwd=directory, env=environment, capture_output=True, text=True, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, check=False, pass_fds=[lock.fileno()]
     )
     if result.returncode != 0:
         raise ServiceError(

@@ -81,7 +81,7 @@ class RunDirectory:
         """Whether the run is completely uploaded."""
         return self.has("uploaded") and self.has("linked")
 
-    def held(self) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[object]:
         """Lock the run against other writers and uploads; released if the process dies. Raises BlockingIOError."""
         return locked(self.path / "lock", wait=False)
 
