@@ -9,21 +9,19 @@ from urllib.parse import urlsplit
 from pipeline.config_file import ROOT
 from pipeline.errors import SaebyeokError, SettingsError
 from pipeline.settings import Settings, library_environment, load_settings
+from pipeline.texts import without_secrets
 from serving.api.auth import api_keys, deploy_token
 
 
 def command(settings: Settings) -> list[str]:
     """Return the `bentoml serve` command line. Raises SettingsError if the URL has no host or port."""
     url = urlsplit(settings.service_url)
-    try:
-        host, port = url.hostname, url.port
-    except ValueError as error:
-        raise SettingsError(f"SAEBYEOK_SERVICE_URL {settings.service_url!r} is invalid: {error}") from error
-    if url.scheme != "http" or host is None or port is None:
-        raise SettingsError(f"SAEBYEOK_SERVICE_URL must look like http://127.0.0.1:3000, not {settings.service_url!r}")
+    if url.scheme != "http" or url.hostname is None or url.port is None:
+        given = without_secrets(settings.service_url)
+        raise SettingsError(f"SAEBYEOK_SERVICE_URL must look like http://127.0.0.1:3000, not {given!r}")
     # BentoML binds addresses, not names.
-    address = "127.0.0.1" if host == "localhost" else host
-    serve = ["serve", "serving.service:Saebyeok", "--working-dir", str(ROOT), "--host", address, "--port", str(port)]
+    host = "127.0.0.1" if url.hostname == "localhost" else url.hostname
+    serve = ["serve", "serving.service:Saebyeok", "--working-dir", str(ROOT), "--host", host, "--port", str(url.port)]
     return [sys.executable, "-m", "bentoml", *serve]
 
 

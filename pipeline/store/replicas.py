@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.loopback import is_service_url
 from pipeline.store.artifacts import Store
+from pipeline.texts import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,8 @@ class Replica(BaseModel):
     @classmethod
     def _check_url(cls, url: str) -> str:
         """Raise ValueError for an address that no client can call."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError(f"{url!r} is not the address of a service")
+        if not is_service_url(url):
+            raise ValueError(f"{without_secrets(url)!r} is not the address of a service")
         return url
 
     def __str__(self) -> str:
