@@ -43,7 +43,7 @@ def try_champion(
     if not new or validated.sample != job.recipe.sample:
         return {}
     rival = load_rival(job.recipe, champion)
-    labels = rival.model.recipe.labels
+    labels = job.recipe.names_now(rival.model.recipe.labels)
     test = pd.read_parquet(champion.input("evaluated").path / "test.parquet")
 
     @cache

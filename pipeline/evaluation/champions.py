@@ -82,7 +82,7 @@ def other_task(recipe: Recipe, release: Artifact, rival: RivalName) -> TaskCheck
         return None
     theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
     ours = _task(recipe.kind, pair=recipe.inputs == "pair")
-    labels = {recipe.renamed_labels.get(name, name) for name in fields.get("labels", ())}
+    labels = set(recipe.names_now(fields.get("labels", ())))
     if theirs != ours:
         known, wanted = theirs, ours
     elif labels != set(recipe.labels):

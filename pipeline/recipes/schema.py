@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -197,6 +198,10 @@ class Recipe(Strict):
         """Return the names of the text columns in artifacts: `text`, and for pairs also `text_pair`."""
         return list(self.task.texts)
 
+    def names_now(self, labels: Sequence[str]) -> list[str]:
+        """Return the names that the labels of an earlier model have now."""
+        return [self.renamed_labels.get(name, name) for name in labels]
+
     @model_validator(mode="before")
     @classmethod
     def _similar_from_the_middle(cls, fields: Any) -> Any:
@@ -212,6 +217,12 @@ class Recipe(Strict):
         check_labels(self.labels)
         if unknown := set(self.renamed_labels.values()) - set(self.labels):
             raise ValueError(f"`renamed_labels` must lead to names in `labels`, not to {', '.join(sorted(unknown))}")
+        if reused := set(self.renamed_labels) & set(self.labels):
+            # The next model knows the new meaning, and its answers would be renamed, too.
+            raise ValueError(
+                f"`renamed_labels` must not rename {', '.join(sorted(reused))}, which `labels` still contains: a model "
+                "with these labels may have the old or the new meaning; choose other names"
+            )
         if self.score_range and not self.score_range[0] < (self.similar_at or 0) < self.score_range[1]:
             raise ValueError("`score_range` must be [lowest, highest] with `similar_at` between them")
         return self

@@ -70,7 +70,7 @@ class ClassificationTask(Task):
         """Return label numbers (n,). Labels are matched by name, because a recipe's labels may have changed."""
         numbers = {name: number for number, name in enumerate(self.recipe.labels)}
         # A removed label is never right.
-        by_name = np.array([numbers.get(self.recipe.renamed_labels.get(name, name), -1) for name in labels])
+        by_name = np.array([numbers.get(name, -1) for name in self.recipe.names_now(labels)])
         return np.asarray(by_name[answers.argmax(axis=1)])
 
     def columns(self, answers: Numbers) -> dict[str, Numbers]:
@@ -114,10 +114,10 @@ class ClassificationTask(Task):
 
         So a change of the labels' shares alone is neither a rise nor a drop in quality.
         """
-        names = np.array(self.recipe.labels)[rows["label"].to_numpy()]
-        right = np.array(labels)[answers.argmax(axis=1)] == names
-        right_on_test = (test["prediction"] == test["label"]).to_numpy()
-        classes = np.array(labels)[test["label"].to_numpy()]
+        names, known = np.array(self.recipe.labels)[rows["label"].to_numpy()], np.array(labels)
+        right = known[answers.argmax(axis=1)] == names
+        classes, predicted = (known[test[column].to_numpy()] for column in ("label", "prediction"))
+        right_on_test = predicted == classes
         share, chance = accuracy_fall(right, names, right_on_test, classes)
         effect = share - float(right[np.isin(names, classes)].mean()) if chance < 1 else 0.0
         return Shift("champion", f"{right.mean():.1%} right", f"{share:.1%}", chance, effect)

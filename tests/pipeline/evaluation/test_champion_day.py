@@ -54,6 +54,19 @@ def test_measure_of_a_day_takes_labels_by_name() -> None:
     assert (found.found, found.usual, found.level) == ("75.0% right", "74.8%", "ok")
 
 
+@pytest.mark.parametrize(("right", "level"), [(34, "ok"), (20, "critical")])
+def test_labels_that_were_merged_are_one_label(right: int, level: str) -> None:
+    # Two of the champion's three labels are `negative` now. It was right about 85% of its test rows.
+    assert ARRIVALS is not None
+    now = ("negative", "negative", "positive")
+    truth, answered = (0, 1, 0, 2, 2), (1, 0, 2, 2, 0)
+    counts = (85, 85, 30, 170, 30)
+    test = pd.DataFrame({"label": np.repeat(truth, counts), "prediction": np.repeat(answered, counts)})
+    answers = np.eye(3)[np.repeat((0, 2, 2, 1), (right, 40 - right, right, 40 - right))]
+    found = trial._compare(REVIEWS, ARRIVALS, now, test, day(*np.repeat([0, 1], 40)), answers)
+    assert (found.found, found.usual, found.level) == (f"{right / 40:.1%} right", "84.8%", level)
+
+
 def spread(deviation: float, rows: int) -> np.ndarray:
     """Return normally distributed scores around 2.5."""
     return 2.5 + deviation * stats.norm.ppf((np.arange(rows) + 0.5) / rows)

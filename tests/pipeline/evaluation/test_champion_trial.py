@@ -111,6 +111,17 @@ def test_only_champion_detects_balanced_day_with_swapped_labels(
     assert validate(job, data, None).manifest.figures["cutoff"] == str(DAY), "another check noticed it"
 
 
+@pytest.mark.parametrize(("change", "falls"), [(as_it_is, False), (half_turned, True)])
+def test_champion_with_renamed_labels_is_tried(
+    road: Road, arrived: Callable[..., Path], change: Callable[[pd.DataFrame], pd.DataFrame], falls: bool
+) -> None:
+    recipe = road.recipe.model_copy(update={"renamed_labels": {"bad": "negative", "good": "positive"}})
+    fields = road.trained.manifest.fields | {"labels": ["bad", "good"]}
+    champion = champion_of(road, trained=republished(road.trained, fields=fields))
+    (measure,) = tried(replace(road.job, recipe=recipe), champion, arrived(change)).values()
+    assert (measure.level == "critical") == falls
+
+
 def test_what_the_champion_was_trained_on_is_not_tried(
     road: Road, champion: Artifact, arrived: Callable[..., Path]
 ) -> None:

@@ -67,6 +67,13 @@ def test_nsmc_has_the_promised_threshold() -> None:
     assert load_recipe("nsmc", "embedded").gate.floors["accuracy"] >= 0.86
 
 
+def test_renamed_label_is_no_label_any_more() -> None:
+    # The first model with the new meaning would be renamed, too, and be wrong everywhere.
+    swapped = {"negative": "positive", "positive": "negative"}
+    with pytest.raises(RecipeError, match=r"`renamed_labels` must not rename negative, positive, which `labels` still"):
+        load_recipe("nsmc", "embedded", overrides={"renamed_labels": swapped})
+
+
 def test_renamed_labels_lead_to_known_names() -> None:
     renamed = {"renamed_labels": {"bad": "negative"}}
     assert load_recipe("nsmc", "embedded", overrides=renamed).renamed_labels == {"bad": "negative"}
