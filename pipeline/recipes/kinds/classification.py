@@ -10,18 +10,28 @@ from typing import Any
 from pipeline.recipes.kinds.numerals import numeral, spellings
 from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
 
+#: Numbers that writers write for these names.
+TRUTH = {"false": 0, "true": 1}
+
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
     """Map each valid spelling of a class in a data file to the number of the class.
 
-    A class is spelled by its name and, if no name is a number, also by its number.
-
-    A name that is a number may have either of the spellings in which JSON writers write it (`2.0` is also `2`).
+    A class is spelled by its name or by its number (`_numbers`). A number may have either of the spellings in which
+    writers write it: `2.0` is also `2`, and a column of numbers with an empty cell has `1.0` for 1.
     """
     names = {name: number for number, name in enumerate(labels)}
-    if any(numeral(name) is not None for name in names):
-        return {spelling: number for name, number in names.items() for spelling in (name, *spellings(name))}
-    return {str(number): number for number in names.values()} | names
+    written = {number: int(number) for number in _numbers(labels)} | names
+    return {spelling: number for name, number in written.items() for spelling in (name, *spellings(name))}
+
+
+def _numbers(labels: Sequence[str]) -> list[str]:
+    """Return the numbers of the classes; none if a number could mean another class.
+
+    That is so if a name is a number, or if a number is the truth value of another name, as in (`true`, `false`).
+    """
+    clear = all(TRUTH.get(name.casefold(), number) == number for number, name in enumerate(labels))
+    return [] if not clear or any(numeral(name) is not None for name in labels) else list(map(str, range(len(labels))))
 
 
 class Classification(TaskKind):
@@ -57,8 +67,8 @@ class Classification(TaskKind):
         return 0.0, 1.0
 
     def label_rule(self, fields: AnswerFields) -> str:
-        """Return the valid spellings."""
-        return f"one of {', '.join(label_values(fields.labels))}"
+        """Return the names and numbers of the labels."""
+        return f"one of {', '.join([*_numbers(fields.labels), *fields.labels])}"
 
     def label_number(self, fields: AnswerFields, label: str) -> float:
         """Return the class number of a spelling of a label; NaN if no label is spelled like this."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+#: Whole numbers up to this one are exact as floating-point numbers; beyond it, several numbers share a spelling.
+EXACT = 2**53
 NUMERAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -19,4 +21,5 @@ def spellings(name: str) -> tuple[str, ...]:
     number = numeral(name)
     if number is None:
         return ()
-    return (repr(number), str(int(number))) if number.is_integer() else (repr(number),)
+    whole = number.is_integer() and abs(number) <= EXACT
+    return (repr(number), str(int(number))) if whole else (repr(number),)

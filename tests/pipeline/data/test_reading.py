@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.reading import read_labelled, read_rows, read_split
+from pipeline.data.reading import has_label, read_file, read_labelled, read_rows, read_split, valid_numbers
 from pipeline.errors import AbsentDataError, DataError
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -123,7 +123,10 @@ def test_json_is_read_by_dotted_keys(sts: Recipe, tmp_path: Path) -> None:
             r'2 rows break the rule "2 tabs per line.*": line 3 \(1\), line 4 \(3\)',
         ),
         (HEADER + "1\ta\t1\n\n", r"1 row breaks the rule .*: line 3 \(0\)"),
-        (HEADER + "1\ta\t7\n2\tb\t1\n", r"every `label` is one of 0, 1, negative, positive\": line 2 \(label 7\)"),
+        (
+            HEADER + "1\ta\t7\n2\tb\t1\n",
+            r"every `label` is one of 0, 1, negative, positive\": line 2 \(label 7\)",
+        ),
     ],
 )
 def test_a_bad_tsv_is_refused(nsmc: Recipe, tmp_path: Path, content: str | bytes, sentence: str) -> None:
@@ -190,6 +193,13 @@ def test_a_number_is_the_name_of_a_class_in_any_spelling(tmp_path: Path, labels:
     for wrong in ("3", "0", "2.00", "+2", "02"):
         with pytest.raises(DataError, match="every `label` is one of"):
             read_labelled(stars, tsv(tmp_path, HEADER + f"1\t별\t{wrong}\n"))
+
+
+def test_number_of_a_class_is_read_beside_empty_cells(nsmc: Recipe, tmp_path: Path) -> None:
+    # A table that writes whole numbers as 1.0, because one of them is missing.
+    reading = read_file(nsmc, tsv(tmp_path, HEADER + "1\t좋다\t1.0\n2\t싫다\t0.0\n3\t글쎄\t\n"))
+    assert valid_numbers(nsmc, reading.rows["label"]).tolist()[:2] == [1.0, 0.0]
+    assert has_label(nsmc, reading.rows).tolist() == [True, True, False]
 
 
 def test_decomposed_text_and_label_are_composed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import unicodedata
 
 import pytest
 
+from pipeline.recipes.kinds.classification import label_values
 from pipeline.recipes.kinds.numerals import numeral, spellings
 from pipeline.recipes.labels import check_labels
 
@@ -25,6 +26,8 @@ def test_spellings_are_those_of_json_writers() -> None:
         assert json.dumps(number) in spellings(str(number))
     assert spellings("2.0") == spellings("2") == ("2.0", "2")
     assert spellings("good") == ()
+    # Other whole numbers would be read as this one.
+    assert spellings("12345678901234567890") == ("1.2345678901234567e+19",)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,18 @@ def test_korean_and_numeric_labels_are_valid() -> None:
     check_labels(("부정", "중립", "긍정"))
     check_labels(("0.5", "1.0", "1.5"))
     check_labels(())
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        (("bad", "good"), {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "bad": 0, "good": 1}),
+        (("false", "true"), {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "false": 0, "true": 1}),
+        # The number 1 may be the position of `False` or the truth value of `True`.
+        (("True", "False"), {"True": 0, "False": 1}),
+        (("maybe", "true", "false"), {"maybe": 0, "true": 1, "false": 2}),
+        (("01", "1e1", "ten"), {"01": 0, "1.0": 0, "1": 0, "1e1": 1, "10.0": 1, "10": 1, "ten": 2}),
+    ],
+)
+def test_spelling_that_may_mean_two_classes_means_none(labels: tuple[str, ...], numbers: dict[str, int]) -> None:
+    assert label_values(labels) == numbers
