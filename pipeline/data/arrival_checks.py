@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from pipeline.bounds import most_of
@@ -21,6 +20,7 @@ from pipeline.models.base_model import Base
 from pipeline.recipes.data_schema import ArrivalsSpec, Chances, Level, Shares
 from pipeline.recipes.schema import Recipe
 from pipeline.store.acceptances import Acceptance
+from pipeline.store.figures import FiguresPart
 from pipeline.tasks.registry import task_of
 from pipeline.tasks.task import Shift, more_in_first
 
@@ -35,10 +35,8 @@ ACCEPTABLE = frozenset({"rows seen before", "rows", "labels", "scores", "lengths
 _WORST: tuple[Level, ...] = ("ok", "warning", "critical")
 
 
-class Measure(BaseModel):
+class Measure(FiguresPart):
     """One measured figure of an arrival and its usual value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     found: str
@@ -52,10 +50,8 @@ class Measure(BaseModel):
         return cls(name=shift.name, found=shift.found, usual=shift.usual, level=level)
 
 
-class Arrival(BaseModel):
+class Arrival(FiguresPart):
     """The result of checking one daily file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str
     date: str
@@ -96,7 +92,7 @@ class _Known:
 
     def add(self, table: pd.DataFrame, size: int, *, accepted: bool) -> None:
         """Add an accepted arrival; `size` is the number of most recent ones to keep."""
-        self.ids |= set(table["id"])
+        self.ids |= _ids(table)
         self.texts |= _told(table)
         self.recent = [*self.recent, table][-size:]
         if accepted or self.since:
@@ -130,9 +126,9 @@ def check_arrivals(
     table, test = (_measured(recipe, join_parts(split, published[split]).rows) for split in SPLITS)
     words = WordCounter(base, table["joined"])
     known = _Known(
-        ids=set(table["id"]),
+        ids=_ids(table),
         texts=_told(table),
-        test_ids=set(test["id"]),
+        test_ids=_ids(test),
         test_texts=set(map(near_key, _told(test))),
     )
     checked: list[tuple[Arrival, Part | None]] = []
@@ -203,6 +199,11 @@ def _leaked(spec: ArrivalsSpec, table: pd.DataFrame, known: _Known) -> Measure:
         for id_, texts in zip(table["id"], table["texts"], strict=True)
     ]
     return _share("rows of the test file", of_test, spec.leaked)
+
+
+def _ids(table: pd.DataFrame) -> set[str]:
+    """Return the ids; a row without one repeats no other row."""
+    return set(table["id"].dropna())
 
 
 def _told(table: pd.DataFrame) -> set[tuple[str, ...]]:

@@ -147,7 +147,7 @@ def checked_table(recipe: Recipe, tables: Mapping[Split, pd.DataFrame], split: S
         split=split,
         label_number=label_numbers(recipe, rows["label"]),
         in_train=own.isin(known) & is_test,
-        id_in_test=rows["id"].isin(tables["test"]["id"]) & (not is_test),
+        id_in_test=rows["id"].isin(tables["test"]["id"].dropna()) & (not is_test),
         contradicts=own.isin(disputed),
     )
 

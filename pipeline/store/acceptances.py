@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.figures import Figures
 
 #: Kind of the artifact that records an acceptance.
 ACCEPTANCE = "acceptance"
 
 
-class Acceptance(BaseModel):
+class Acceptance(Figures):
     """Who accepted a file, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     by: str
     why: str
@@ -29,21 +26,20 @@ def record_acceptance(store: Store, recipe: str, file: str, digest: str, given: 
     """Record that the content `digest` (SHA-256) of the daily file named `file` was accepted."""
     with store.draft() as draft:
         fields = {"file": file, "sha256": digest}
-        figures = given.model_dump()
         return store.publish(
-            draft, ACCEPTANCE, recipe, _key(digest), run=run, inputs={}, fields=fields, figures=figures
+            draft, ACCEPTANCE, recipe, _key(digest), run=run, inputs={}, fields=fields, figures=given.document()
         )
 
 
 def find_acceptances(store: Store, recipe: str, digests: Collection[str]) -> dict[str, Acceptance]:
-    """Return the newest acceptance of each digest in `digests` that has one."""
+    """Return the newest acceptance of each digest in `digests` that has one. Raises ArtifactError if one is damaged."""
     recorded = set(store.list(f"{ACCEPTANCE}/{recipe}"))
     found = {}
     for digest in digests:
         # Most files have none: do not ask the store for each of them.
         artifact = store.find(ACCEPTANCE, recipe, _key(digest), {}) if _key(digest) in recorded else None
         if artifact and artifact.manifest.fields["sha256"] == digest:
-            found[digest] = Acceptance.model_validate(artifact.manifest.figures)
+            found[digest] = Acceptance.read(artifact)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pipeline.stages.validate import validate
 from pipeline.store.acceptances import Acceptance, find_acceptances, record_acceptance
 from pipeline.store.artifacts import Store
 from tests.support.daily import DAYS, day_of, reviews_of, write_day, write_usual_days
+from tests.support.gate_releases import republished
 from tests.support.published import SMALL, Row, reviews
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
@@ -136,6 +138,26 @@ def test_day_without_a_file_is_named(job: Job, make_job: Callable[..., Job]) -> 
         find_day(job, date(2020, 1, 1))
     with pytest.raises(DataError, match=r"recipe klue-sts has no daily arrivals; name another recipe"):
         find_day(make_job(load_recipe("klue-sts", "embedded")), date(2020, 1, 1))
+
+
+def test_records_of_a_newer_version_are_read(job: Job, data: Path) -> None:
+    write_day(data, DAYS, of_negative(DAYS))
+    with pytest.raises(RejectedDataError) as caught:
+        validate(job, data)
+    found = find_day(job, day_of(DAYS))
+    document = job.store.open(caught.value.ref).read_json("validation.json")
+    for arrival in document["arrivals"]:
+        arrival["weekday"] = "Monday"
+        arrival["measures"][0]["since"] = "2026-12-01"
+    content = json.dumps(document).encode()
+    republished(job.store.open(caught.value.ref), files={"validation.json": content})
+    assert find_day(job, day_of(DAYS)) == found
+    record = accept_day(job, found, WHY)
+    manifest = record.manifest
+    further = {"fields": manifest.fields, "figures": manifest.figures | {"channel": "chat"}}
+    with job.store.draft() as draft:
+        job.store.publish(draft, manifest.kind, "nsmc", manifest.key, run="newer", inputs={}, **further)
+    assert find_acceptances(job.store, "nsmc", [found.file.digest]) == {found.file.digest: WHY}
 
 
 def test_newest_acceptance_of_a_digest_counts(store: Store) -> None:

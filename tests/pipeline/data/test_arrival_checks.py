@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -222,6 +223,25 @@ def test_empty_documents_do_not_count_as_repeated(recipe: Recipe, data: Path) ->
     *_, odd = checked(recipe, data)
     levels = {item.name: item.level for item in odd.measures}
     assert (levels["rows seen before"], levels[LEAKED], levels["lengths"]) == ("ok", "ok", "critical")
+
+
+def test_rows_without_an_id_repeat_no_row(make_job: Callable[..., Job], data: Path) -> None:
+    files = {f"data.{split}": f"nsmc/{split}.jsonl" for split in ("train", "test")}
+    recipe = load_recipe("nsmc", "embedded", overrides=SMALL | files | {"data.format": "jsonl"})
+    nameless = {"train": reviews(60, 1), "test": reviews(60, 5000), f"daily/{day_of(0)}": reviews_of(0)}
+    for name, rows in nameless.items():
+        # The first row of each published file and every row of the day have a null id.
+        items = [
+            {"id": id if n and "daily" not in name else None, "document": text, "label": int(label)}
+            for n, (id, text, label) in enumerate(rows)
+        ]
+        lines = "".join(f"{json.dumps(item, ensure_ascii=False)}\n" for item in items)
+        (data / "nsmc" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    (arrival,) = checked(recipe, data)
+    found = {item.name: (item.found, item.level) for item in arrival.measures}
+    assert found["rows seen before"] == found[LEAKED] == ("0.0%", "ok")
+    made = validate(replace(make_job(recipe), cutoff=day_of(1)), data)
+    assert (made.manifest.figures["train_rows"], made.manifest.figures["quarantined"]) == (60 + ROWS, 0)
 
 
 def test_rules_broken_by_published_files_blame_no_day(make_job: Callable[..., Job], data: Path) -> None:
