@@ -162,7 +162,7 @@ def bar_challenger(recipe: Recipe, evaluated: Artifact, champion: Artifact) -> C
     if recipe.sample and not ValidationFigures.read(validation_of(champion)).sample:
         # It would win on the sample's own rows and then serve real users.
         return SampleCheck(value=0.0, bound=1.0, passed=False)
-    return _older(evaluated, champion) or _replaced(evaluated, champion) or other_task(recipe, champion, "champion")
+    return _older(evaluated, champion) or other_task(recipe, champion, "champion") or _replaced(evaluated, champion)
 
 
 def _older(evaluated: Artifact, champion: Artifact) -> AgeCheck | None:
@@ -182,8 +182,20 @@ def _replaced(evaluated: Artifact, champion: Artifact) -> EarlierModelCheck | No
     margin, would replace the better model that was promoted since.
     """
     ours, theirs = evaluated.input_ref("trained"), champion.input_ref("trained")
-    if evaluated.input_ref("validated") != validation_of(champion).ref or not (ours and theirs):
+    if not (ours and theirs) or attempt_of(ours) >= attempt_of(theirs):
         return None
-    if attempt_of(ours) >= attempt_of(theirs):
+    if not _same_files(evaluated.input("validated"), validation_of(champion)):
         return None
     return EarlierModelCheck(value=0.0, bound=1.0, passed=False, trained=ours)
+
+
+def _same_files(ours: Artifact, theirs: Artifact) -> bool:
+    """Return whether two validations read the same published files and used the same arrivals.
+
+    A change of the rules, which is taken back later, gives other validations of the same files.
+    """
+    if ours.ref == theirs.ref:
+        return True
+    files, arrivals = ours.manifest.fields.get("files"), ValidationFigures.read(ours).arrivals
+    same = files == theirs.manifest.fields.get("files") and arrivals == ValidationFigures.read(theirs).arrivals
+    return files is not None and same

@@ -6,6 +6,7 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import ComparisonCheck, check_document
+from pipeline.store.figures import UsedArrival, ValidationFigures
 from tests.support.families import TASK, Parrot, family, gate_table, made
 from tests.support.verdicts import with_margin, won_and_lost
 
@@ -250,6 +252,40 @@ def test_model_trained_before_the_champion_is_barred(store: Store) -> None:
     assert bar_challenger(REVIEWS, first.evaluated, family(store).release) is None
     bare = made(store, "evaluate", validated=first.validated)
     assert bar_challenger(REVIEWS, bare, second.release) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "sha256", "barred"),
+    [
+        ({"train": "a", "test": "b"}, "c", True),
+        ({"train": "d", "test": "b"}, "c", False),
+        ({"train": "a", "test": "b"}, "d", False),
+        (None, "c", False),
+    ],
+    ids=["same files", "another file", "another arrival", "unknown files"],
+)
+def test_earlier_model_is_barred_after_other_rules_for_the_same_files(
+    store: Store, files: dict[str, str] | None, sha256: str, barred: bool
+) -> None:
+    # A bound of the data gate was changed, and changed back after the second model.
+    def checked(bound: float, files: dict[str, str] | None, sha256: str) -> Artifact:
+        used = (UsedArrival(date=date(2026, 3, 3), sha256=sha256),)
+        figures = ValidationFigures(train_rows=9, test_rows=9, sample=True, cutoff=used[0].date, arrivals=used)
+        return made(store, "validate", figures, fields={"data": bound} | ({"files": files} if files else {}))
+
+    first = family(store, validated=checked(0.1, files, sha256))
+    second = family(store, validated=checked(0.2, {"train": "a", "test": "b"} if files else None, "c"))
+    check = bar_challenger(REVIEWS, first.evaluated, second.release)
+    assert (check is not None and check_document(check)["name"] == "trained after the champion") == barred
+    assert bar_challenger(REVIEWS, second.evaluated, first.release) is None
+
+
+def test_older_model_of_other_labels_is_a_persons_choice(store: Store) -> None:
+    first = family(store)
+    second = family(store, validated=first.validated, fields=TASK | {"labels": ["bad", "good"]})
+    check = bar_challenger(REVIEWS, first.evaluated, second.release)
+    assert check is not None
+    assert check.waivable
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.stages import decide as stage
 from pipeline.stages.decide import decide
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, read_decision
+from pipeline.store.verdicts import find_bar, record_verdict
 from tests.support.families import Family, Parrot, family, gate_table, serve
 from tests.support.made_figures import evaluation
 
@@ -120,6 +122,25 @@ def test_refusal_is_logged_as_an_error(job: Job, accuracy: float, level: int, ca
     (record,) = [item for item in caplog.records if item.name == "pipeline.stages.decide"]
     assert record.levelno == level
     assert record.getMessage() == f"nsmc: {decided.manifest.figures['reason']} Report: {decided.uri}/report.html"
+
+
+def test_rejection_counts_in_every_later_decision(job: Job) -> None:
+    ours, (first, champion) = evaluated(job.store), earlier(job.store, 0.8, 0.8)
+    rejected = decide(job, ours.evaluated, champion.release)
+    record_verdict(ours.trained, "rejected", by="kim", run="r", decided=rejected.ref)
+    slower = REVIEWS.export.model_copy(update={"latency_ms": 6000.0})
+    changes: list[dict[str, Any]] = [{}, {"title": "Another title"}, {"export": slower}]
+    jobs = [replace(job, recipe=REVIEWS.model_copy(update=change)) for change in changes]
+    later = [decide(item, ours.evaluated, champion.release) for item in jobs]
+    # After a rollback, the first release is the champion again.
+    later.append(decide(job, ours.evaluated, first.release))
+    assert len({item.ref for item in later}) == 4
+    for item in later:
+        decision = read_decision(item)
+        assert decision.promote
+        bar = find_bar(item, decision)
+        assert bar is not None
+        assert bar.decided == rejected.ref
 
 
 # --- the best release before the champion ---
