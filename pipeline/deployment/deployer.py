@@ -76,9 +76,16 @@ class Deployer:
         """Return the deployment log."""
         return DeploymentLog(self.store)
 
-    def replace(self, recipe: str, release: Artifact, champion: str | None, reason: str) -> Deployment:
-        """Deploy `release` in place of `champion`, and return the deployment."""
+    def replace(
+        self, recipe: str, release: Artifact, champion: str | None, reason: str, check: Callable[[], None]
+    ) -> Deployment:
+        """Deploy `release` in place of `champion`, and return the deployment.
+
+        `check` raises an error if the release may not be deployed. It is called once the release is staged, which may
+        take minutes in which a person may reject the model.
+        """
         with self._staged([release]):
+            check()
             record = self._append(recipe, release.ref, champion, reason)
             with self._undone_on_error(lambda: self._put_back(recipe, release.ref, champion, record.number)):
                 self._verify_live(record, [release])

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pipeline.errors import ArtifactError, PrunedError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import Deployment, DeploymentLog, served_on
+from pipeline.store.deployments import DEPLOYMENTS, Deployment, DeploymentLog, served_on
 from pipeline.store.manifest import CHECKPOINT, attempt_of, attempt_time
-from pipeline.store.verdicts import open_questions
+from pipeline.store.verdicts import VERDICTS, open_questions
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +27,14 @@ class Outdated:
     """Artifacts that can be deleted, and the numbers of the deployments that are retained.
 
     `remains` are refs of artifacts whose deletion was interrupted, and of checkpoints of abandoned trainings. `kept`
-    are the other artifacts by the first reason to keep them.
+    are the other artifacts by the first reason to keep them. `recorded` are the records on which this is based.
     """
 
     artifacts: tuple[Artifact, ...]
     deployments: tuple[int, ...]
     remains: tuple[str, ...] = ()
     kept: Mapping[str, tuple[Artifact, ...]] = field(default_factory=dict)
+    recorded: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -51,7 +52,7 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
     each kind. Raises ArtifactError if a deployment or the manifest of a retained artifact cannot be read, because its
     inputs are then unknown.
     """
-    records = DeploymentLog(store)
+    recorded, records = _recorded(store), DeploymentLog(store)
     kept = [records.get(number) for number in records.numbers()[-settings.keep_deployments :]]
     everything, unread = _everything(store)
     damaged = {ref: error for ref, error in unread.items() if not isinstance(error, PrunedError)}
@@ -71,6 +72,7 @@ def find_outdated(store: Store, settings: Settings) -> Outdated:
             reason: tuple(everything[ref] for ref, first in reasons.items() if first == reason and ref in everything)
             for reason in roots
         },
+        recorded,
     )
 
 
@@ -114,20 +116,25 @@ def delete_outdated(store: Store, settings: Settings, outdated: Outdated) -> Non
     # artifact after the ones that were built from it.
     releases = [item.ref for item in outdated.artifacts if item.manifest.kind == "release"]
     forget_bentos(settings, outdated.deployments, releases)
-    seen = outdated.deployments[-1:]
+    newest = outdated
     wanted = {artifact.ref for artifact in outdated.artifacts}
     for artifact in reversed(outdated.artifacts):
-        # A rollback or promotion in the meantime may need what could be deleted before.
-        newest = tuple(DeploymentLog(store).numbers()[-1:])
-        if newest != seen:
-            seen, wanted = newest, {item.ref for item in find_outdated(store, settings).artifacts}
+        # A deployment, a decision or a question in the meantime may need what could be deleted before.
+        if _recorded(store) != newest.recorded:
+            newest = find_outdated(store, settings)
+            wanted = {item.ref for item in newest.artifacts}
         if artifact.ref not in wanted:
-            log.info("kept %s: a new deployment needs it", artifact.ref)
+            log.info("kept %s: a new deployment, decision or question needs it", artifact.ref)
             continue
         store.prune(artifact)
         log.info("deleted %s", artifact.ref)
     for ref in outdated.remains:
         store.sweep(ref)
+
+
+def _recorded(store: Store) -> frozenset[str]:
+    """Return the paths of all records on which it depends what is retained: deployments, decisions and verdicts."""
+    return frozenset(path for kind in (DEPLOYMENTS, DECIDE, VERDICTS) for path in store.files_below(kind))
 
 
 def _everything(store: Store) -> tuple[dict[str, Artifact], dict[str, ArtifactError]]:

@@ -46,9 +46,14 @@ def _deploy(job: Job, release: Artifact, decision: Artifact, *, require_service:
             f"the champion of {job.recipe.name} is {champion or 'none'}, but this release was compared with "
             f"{verdict.champion or 'none'}: another run deployed in the meantime. Run again to compare with the new one"
         )
-    check_verdicts(job.store, decision, verdict)
+
+    def check() -> None:
+        check_verdicts(job.store, decision, verdict)
+
+    # Staging a release that is refused would only cost memory.
+    check()
     with open_deployer(job.settings, job.store, job.run, job.by, require_service=require_service) as deployer:
-        return deployer.replace(job.recipe.name, release, champion, _reason(decision, verdict))
+        return deployer.replace(job.recipe.name, release, champion, _reason(decision, verdict), check)
 
 
 def _check_decision(release: Artifact, decision: Artifact, verdict: Decision, waiver: Verdict | None) -> None:

@@ -219,8 +219,21 @@ BREAKS: dict[str, Break] = {
     "test_newer_format_is_named_with_what_to_do": Break(
         "pipeline.store.formats:_check_format", "written > newest", "False", ValueError
     ),
+    "test_spelling_that_may_mean_two_classes_means_none": Break(
+        "pipeline.recipes.kinds.classification:_numbers", "not clear or ", ""
+    ),
+    "test_champion_with_renamed_labels_is_tried": Break(
+        "pipeline.recipes.schema:Recipe.names_now", "self.renamed_labels.get(name, name)", "name"
+    ),
+    "test_rows_without_an_id_repeat_no_row": Break("pipeline.data.daily_arrivals:_ids", ".dropna()", ""),
+    "test_word_of_a_person_while_staging_counts": Break(
+        "pipeline.deployment.deployer:Deployer.replace", "check()\n", "pass\n"
+    ),
+    "test_model_that_is_needed_while_deleting_stays": Break(
+        "pipeline.deployment.retention:_recorded", "(DEPLOYMENTS, DECIDE, VERDICTS)", "(DEPLOYMENTS,)"
+    ),
     "test_rollback_while_deleting_keeps_its_release": Break(
-        "pipeline.deployment.retention:delete_outdated", "if newest != seen:", "if False:"
+        "pipeline.deployment.retention:delete_outdated", "if _recorded(store) != newest.recorded:", "if False:"
     ),
     "test_backfilled_run_does_not_start_from_the_future": Break(
         "pipeline.stages.train:_start", "seen.newest >= job.cutoff", "False"

@@ -16,6 +16,7 @@ from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog
+from pipeline.store.verdicts import change_hold, model_of, record_verdict
 from tests.support.deploying import job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel, make_decision
@@ -117,6 +118,23 @@ def test_champion_that_changes_while_staging_is_not_overwritten(
         put(service.settings, challenger)
     assert latest(log).number == 2
     assert latest(log).releases == {"nsmc": third.ref}
+    assert service.asked[-1] == UNSTAGE
+
+
+@pytest.mark.parametrize("word", ["rejected", "held"])
+def test_word_of_a_person_while_staging_counts(
+    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, word: str
+) -> None:
+    def say() -> None:
+        if word == "held":
+            change_hold(service.store, "nsmc", held=True, by="kim", why="")
+        else:
+            record_verdict(model_of(challenger), "rejected", by="kim", run="r")
+
+    service.on(STAGE, say)
+    with pytest.raises(RefusedError, match=r"kim rejected it in run r|promotion of nsmc is on hold"):
+        put(service.settings, challenger)
+    assert latest(log).number == 1
     assert service.asked[-1] == UNSTAGE
 
 

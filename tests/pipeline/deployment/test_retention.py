@@ -199,6 +199,38 @@ def test_rollback_while_deleting_keeps_its_release(
     assert left(store, "train") == [2, 3, 5, 6]
 
 
+@pytest.mark.parametrize("event", ["decision", "question"])
+def test_model_that_is_needed_while_deleting_stays(
+    settings: Settings, store: Store, light: TinyModel, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    # A run finds an old model again, or asks a person about it, after the search for outdated artifacts.
+    trained = publish(store, "train", {}, 1, {}, 30)
+    evaluated = publish(store, "evaluate", {"trained": trained}, 1, {}, 30)
+    decided = publish(store, "decide", {"evaluated": evaluated}, 1, {}, 30)
+    for number, gate in enumerate((0.4, 0.6, 0.5, 0.5), 2):
+        night(store, light, number, gate)
+    settings, prune, pruned = keep(settings, 1), Store.prune, list[str]()
+
+    def happens_first(self: Store, artifact: Artifact) -> None:
+        prune(self, artifact)
+        pruned.append(artifact.ref)
+        if len(pruned) > 1:
+            return
+        if event == "decision":
+            publish(store, "decide", {"evaluated": evaluated}, 5, {}, 0)
+        else:
+            later = datetime.now(UTC) + timedelta(hours=1)
+            record_verdict(trained, "asked", by=None, run="r", decided=decided.ref, deadline=later)
+
+    outdated = find_outdated(store, settings)
+    assert {trained.ref, evaluated.ref} <= {artifact.ref for artifact in outdated.artifacts}
+    monkeypatch.setattr(Store, "prune", happens_first)
+    delete_outdated(store, settings, outdated)
+    # The release of run 2 is deleted first, and then all that only it needs.
+    assert len(pruned) == 1 + len(CHAIN)
+    assert (left(store, "train"), left(store, "evaluate")) == ([1, 3, 4, 5], [1, 3, 4, 5])
+
+
 def test_best_before_every_rollback_target_stays(settings: Settings, store: Store, light: TinyModel) -> None:
     # Run 8 turns out bad in production. After a rollback to run 7, the best before it is run 1.
     releases = [night(store, light, number, gate) for number, gate in enumerate((0.9, *[0.894] * 6, 0.905, 0.903), 1)]
