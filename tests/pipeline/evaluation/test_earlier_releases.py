@@ -147,13 +147,13 @@ def test_losses_on_real_numbers_of_rows_stop_at_the_second(
     night = prepared(Night(make_job(load_recipe("nsmc", "embedded")), texts), monkeypatch)
     old, right = (draw.random(len(texts)) < share for share in (today, 0.905))
     serve(night.release(old, figure=figure).release, night.release(right, figure=right.mean()).release)
-    reached = [(round(right.mean(), 3), True)]
-    while reached[-1][1]:
+    first, lost = right.mean(), [(0.0, True)]
+    while lost[-1][1]:
         right = after_loss(right, draw)
         ours = night.release(right, figure=right.mean())
-        reached.append((round(right.mean(), 3), night.decide(ours)[1].promote))
+        lost.append((round(first - right.mean(), 3), night.decide(ours)[1].promote))
         serve(ours.release)
-    assert reached == [(0.909, True), (0.905, True), (0.901, False)]
+    assert lost == [(0.0, True), (0.004, True), (0.008, False)]
 
 
 def test_best_is_the_best_on_todays_rows(night: Night) -> None:
