@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -359,6 +360,14 @@ def test_few_shared_rows_need_a_person_once(night: Night) -> None:
     assert len(decision.notes) == 2
     assert "a person has approved a later model in spite of that" in decision.notes[0]
     assert [check.model_dump()["rows"] for check in decision.checks if check.kind == "comparison"] == [ROWS]
+
+
+def test_without_a_shared_row_no_release_is_the_best(night: Night) -> None:
+    night.served(0.9, 0.8, gate_share=0.0)
+    found = night.rivals(night.release(0.8))
+    assert not found.counted.any()
+    assert [math.isnan(item.value) for item in found.scores] == [True]
+    assert (found.best, found.answers) == (None, None)
 
 
 def test_clear_loss_on_few_shared_rows_is_refused(night: Night) -> None:

@@ -25,7 +25,7 @@ from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.checks import ComparisonCheck, check_document
+from pipeline.store.checks import ComparisonCheck, TaskCheck, check_document
 from pipeline.store.figures import UsedArrival, ValidationFigures
 from tests.support.families import TASK, Parrot, family, gate_table, made
 from tests.support.verdicts import with_margin, won_and_lost
@@ -363,6 +363,19 @@ def test_champion_and_best_are_compared(job: Job, load: Load) -> None:
         ("champion", 0.96, 1.0),
     ]
     assert found.scores[1].ref == champion.ref
+
+
+def test_only_counted_rows_are_compared_and_a_bar_is_kept(job: Job, load: Load) -> None:
+    # Of the 12 rows that the model wins, the first 10 do not count.
+    counted = np.arange(300) >= 10
+    bar = TaskCheck(value=0.0, bound=1.0, passed=False, task="a", champions="b", rival="best")
+    found = compared(job, load, family(job.store, sample=False, gate_share=0.5).release, counted=counted, bar=bar)
+    check, kept = found.checks
+    assert isinstance(check, ComparisonCheck)
+    assert check.estimate.value == pytest.approx(2 / 290)
+    assert (check.rows, check.gate_rows) == (290, 300)
+    assert kept == bar
+    assert [item.held_out for item in found.scores] == [1.0, 0.5]
 
 
 def test_without_a_best_only_the_champion_is_compared(job: Job, load: Load) -> None:
