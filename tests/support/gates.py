@@ -225,7 +225,7 @@ BREAKS: dict[str, Break] = {
     "test_champion_with_renamed_labels_is_tried": Break(
         "pipeline.recipes.schema:Recipe.names_now", "self.renamed_labels.get(name, name)", "name"
     ),
-    "test_rows_without_an_id_repeat_no_row": Break("pipeline.data.daily_arrivals:_ids", ".dropna()", ""),
+    "test_rows_without_an_id_repeat_no_row": Break("pipeline.data.arrival_checks:_ids", ".dropna()", ""),
     "test_word_of_a_person_while_staging_counts": Break(
         "pipeline.deployment.deployer:Deployer.replace", "check()\n", "pass\n"
     ),
