@@ -222,13 +222,13 @@ class Store:
         ]
         return sorted(refs, key=attempt_of, reverse=True)
 
-    def list(self, ref: str) -> list[str]:
-        """Return the names directly below `ref`, sorted, without hidden ones; empty if `ref` does not exist."""
-        return self._files.list(ref)
-
     def files_below(self, ref: str) -> list[str]:
         """Return the paths of all files below `ref`, in any order."""
         return [f"{ref}/{path}" for path in self._files.sizes(ref)]
+
+    def list(self, ref: str) -> list[str]:
+        """Return the names directly below `ref`, sorted, without hidden ones; empty if `ref` does not exist."""
+        return self._files.list(ref)
 
     def read(self, ref: str) -> bytes | None:
         """Return the content of one file, or None if it does not exist."""
