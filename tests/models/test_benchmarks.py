@@ -52,11 +52,11 @@ def test_shares_are_of_the_engine_in_the_same_round(document: dict[str, Any]) ->
 
 
 @pytest.mark.skipif("litserve" in WAYS, reason="LitServe is installed")
-def test_what_is_not_installed_is_said(document: dict[str, Any]) -> None:
+def test_missing_server_is_named(document: dict[str, Any]) -> None:
     assert document["missing"]["litserve"].startswith("not installed: pip install litserve==")
 
 
-def test_ours_beside_the_usual_script(tmp_path: Path) -> None:
+def test_training_is_compared_with_the_usual_script(tmp_path: Path) -> None:
     options = ("--data", str(write_few_rows(tmp_path)), "--rows", "200", "--rounds", "1", "--square", "256", *FEW)
     found = said("training", *options)
     assert 100 < found["train_rows"] <= 200
