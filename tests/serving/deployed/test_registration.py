@@ -94,6 +94,7 @@ def test_copied_home_gets_an_id_of_its_own(settings: Settings, store: Store, tmp
         for registration in (first, second):
             registration._due = 0.0
             registration.renew([worker(1, 1)])
+    assert second.id() != first.id()
     found = {record.id: record.url for record in ReplicaRegistry(store).list()}
     assert found == {first.id(): settings.service_url, second.id(): "http://127.0.0.1:3001"}
 
