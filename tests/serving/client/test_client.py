@@ -27,6 +27,7 @@ from serving.client.responses import ClassifyResponse
 from serving.schemas import ErrorType
 from tests.support.http_server import running
 from tests.support.running_service import free_url
+from tests.support.urls import MALFORMED
 
 ANSWER = {"recipe": "nsmc", "release": "nsmc-1", "sample": False, "results": []}
 #: The default retries without pauses.
@@ -110,6 +111,17 @@ def ask_async(url: str, times: int = 1, **options: Any) -> ClassifyResponse:
 
 
 both = pytest.mark.parametrize("classify", [ask, ask_async])
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_malformed_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="is not the URL of a service"):
+        Client(url)
+
+
+def test_url_keeps_neither_blanks_nor_slashes() -> None:
+    with Client(" https://box.example:65535/path// ") as client:
+        assert client.url == "https://box.example:65535/path"
 
 
 @both
