@@ -9,9 +9,9 @@ from itertools import permutations
 
 import pandas as pd
 
-from pipeline.arrays import Numbers
 from pipeline.errors import RecipeError
 from pipeline.job import Job
+from pipeline.metrics.arrays import Numbers
 from pipeline.recipes.schema import Recipe
 from pipeline.stages.running import build
 from pipeline.stages.stage import EVALUATE, TOKENIZE, TRAIN, VALIDATE

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.intervals import share_interval
 from pipeline.recipes.behaviour import BehaviourTest, Question
 from pipeline.recipes.schema import Recipe

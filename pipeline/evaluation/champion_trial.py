@@ -8,13 +8,13 @@ from functools import cache
 
 import pandas as pd
 
-from pipeline.arrays import Numbers
 from pipeline.data.arrival_checks import Measure, milder
 from pipeline.data.input_files import InputFile, read_part
 from pipeline.data.reading import finished, has_label, has_text, label_numbers
 from pipeline.errors import DataError
 from pipeline.evaluation.champions import load_rival
 from pipeline.job import Job
+from pipeline.metrics.arrays import Numbers
 from pipeline.recipes.data_schema import ArrivalsSpec
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact

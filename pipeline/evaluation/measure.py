@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.arrays import Numbers
 from pipeline.data.overlap import near_copies
 from pipeline.data.splits import split_rows
 from pipeline.errors import ArtifactError, DataError
 from pipeline.evaluation.behavioural_tests import run_checklist
 from pipeline.evaluation.error_analysis import slice_figures, worst_mistakes
+from pipeline.metrics.arrays import Numbers
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.figures import EvaluationFigures

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.models.batches import Collate, Rows
 from pipeline.models.row_encoder import Encoder
 from pipeline.progress import progress

@@ -12,9 +12,9 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from pipeline.arrays import Numbers
 from pipeline.export.onnx_rewrite import gelus_of_layers, part_outliers, usual_channels
 from pipeline.export.quiet import quiet
+from pipeline.metrics.arrays import Numbers
 
 FLOAT = onnx.TensorProto.FLOAT
 #: Steps of 8 bits, and the limit of the quantization noise as a share of the power in the usual channels of a GELU.

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 
 #: Bins of equal width over 0 to 1, as in Guo et al. 2017.
 BINS = 15

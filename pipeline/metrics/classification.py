@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 
 
 def confusion(labels: Numbers, classes: Numbers, size: int) -> Numbers:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.stats import norm
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.correlation import correlations, pearson
 from pipeline.metrics.intervals import RESAMPLES, SEED, Interval, drawn_rows
 

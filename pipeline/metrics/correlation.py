@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import pearsonr
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 
 
 def pearson(labels: Numbers, scores: Numbers) -> float:

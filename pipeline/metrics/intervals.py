@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import binomtest, pearsonr
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.correlation import pearson
 
 #: A figure: `value`, with `low` and `high`, the ends of its interval.

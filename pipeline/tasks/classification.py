@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.calibration import measure_calibration
 from pipeline.metrics.classification import accuracy, class_figures, confusion, f1
 from pipeline.metrics.comparison import UNSURE_ROWS, accuracy_difference, accuracy_fall

@@ -13,7 +13,7 @@ from matplotlib import font_manager, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.classification import confusion
 from pipeline.recipes.schema import Recipe
 

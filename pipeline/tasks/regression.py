@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from pipeline.arrays import Numbers
 from pipeline.errors import TrainingDivergedError
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.classification import confusion, f1
 from pipeline.metrics.comparison import pearson_difference
 from pipeline.metrics.correlation import correlations, pearson, pearson_influence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy import stats
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.metrics.intervals import Interval, bootstrap_interval
 from pipeline.recipes.behaviour import BehaviourTest
 from pipeline.recipes.kinds.score_line import ScoreLine

@@ -24,8 +24,8 @@ from transformers import (
     set_seed,
 )
 
-from pipeline.arrays import Numbers
 from pipeline.job import Job
+from pipeline.metrics.arrays import Numbers
 from pipeline.models.base_model import Base
 from pipeline.models.batches import Collate, Rows, load_rows
 from pipeline.models.build import freeze_layers, save_trained

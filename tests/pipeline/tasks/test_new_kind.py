@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast
 
-from pipeline.arrays import Numbers
+from pipeline.metrics.arrays import Numbers
 from pipeline.models.build import build_bi_encoder
 from pipeline.models.heads import BiEncoder
 from pipeline.models.network import Network
