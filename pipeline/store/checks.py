@@ -245,7 +245,7 @@ def reason_of(checks: Sequence[Check], *, first: bool) -> str:
     if failed:
         return f"Refused: {'; '.join(dict.fromkeys(_miss(check) for check in failed))}."
     parts = [
-        ", ".join(f"{check.name} is {check.value:.4f} (floor {check.bound:g})" for check in _of(checks, "floor")),
+        ", ".join(f"{check.name} is {check.value:.4f} (threshold {check.bound:g})" for check in _of(checks, "floor")),
     ]
     if behaviour := _of(checks, "behaviour"):
         parts.append(f"all {len(behaviour)} behavioural bounds are met")

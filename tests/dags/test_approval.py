@@ -116,7 +116,7 @@ def test_person_is_asked_about_a_new_model(
     # Otherwise the form requires a reason.
     assert question.params["why"]["schema"]["type"] == ["null", "string"]
     lines = question.body.splitlines()
-    assert lines[0].startswith("The model passed its gates: Accuracy on the test file is 0.8571 (floor 0.84); ")
+    assert lines[0].startswith("The model passed its gates: Accuracy on the test file is 0.8571 (threshold 0.84); ")
     against = "- accuracy against the champion (+0.1250), at worst: **0.0000** (at least -0.01)"
     assert lines[2:-2] == [
         "- accuracy on the test file: **0.8571** (at least 0.84)",

@@ -122,8 +122,8 @@ def test_recipe_without_behavioural_tests_needs_none() -> None:
     decision = judged(recipe)
     assert decision.promote
     assert decision.reason == (
-        "Promoted: accuracy on new texts of the test file is 1.0000 (floor 0.865), "
-        "F1 on new texts of the test file is 1.0000 (floor 0.865); "
+        "Promoted: accuracy on new texts of the test file is 1.0000 (threshold 0.865), "
+        "F1 on new texts of the test file is 1.0000 (threshold 0.865); "
         "there is no champion yet."
     )
 
@@ -151,8 +151,8 @@ def test_reason_of_a_promotion_names_each_comparison(release: Artifact) -> None:
     assert decision.promote
     assert decision.checks[-2:] == tuple(compared)
     assert decision.reason == (
-        "Promoted: accuracy on new texts of the test file is 0.9100 (floor 0.865), "
-        "F1 on new texts of the test file is 1.0000 (floor 0.865); "
+        "Promoted: accuracy on new texts of the test file is 0.9100 (threshold 0.865), "
+        "F1 on new texts of the test file is 1.0000 (threshold 0.865); "
         "all 5 behavioural bounds are met; "
         "accuracy against the champion (+0.0200), at worst +0.0000 (margin 0.02); "
         "accuracy against the best before it (+0.0200), at worst +0.0000 (margin 0.02)."

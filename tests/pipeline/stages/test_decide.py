@@ -70,8 +70,8 @@ def test_promotion_is_no_error(reviews: Road, caplog: pytest.LogCaptureFixture) 
     assert decision.promote
     assert decided.manifest.figures == {"promote": True, "reason": decision.reason}
     assert re.fullmatch(
-        r"Promoted: accuracy on new texts of the sample's test file is 0\.\d{4} \(floor 0\.05\), "
-        r"F1 on new texts of the sample's test file is 0\.\d{4} \(floor 0\.05\); "
+        r"Promoted: accuracy on new texts of the sample's test file is 0\.\d{4} \(threshold 0\.05\), "
+        r"F1 on new texts of the sample's test file is 0\.\d{4} \(threshold 0\.05\); "
         r"all 5 behavioural bounds are met; there is no champion yet\.",
         decision.reason,
     )

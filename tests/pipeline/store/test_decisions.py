@@ -70,7 +70,7 @@ def test_decision_with_one_comparison_was_compared() -> None:
 
 def test_reason_is_shown_without_its_verdict() -> None:
     assert decision().reason.startswith("Promoted: accuracy on")
-    assert decision().why == "Accuracy on the test file is 0.9000 (floor 0.8); there is no champion yet."
+    assert decision().why == "Accuracy on the test file is 0.9000 (threshold 0.8); there is no champion yet."
     assert decision(promote=False).reason.startswith("Refused: accuracy on")
     assert decision(promote=False).why == "Accuracy on the test file is 0.9000, below 0.95."
 
