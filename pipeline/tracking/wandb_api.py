@@ -144,13 +144,22 @@ class Hosted:
         """Move the alias `champion` to the version with `alias` (None: remove it); return whether it moved.
 
         With a registry, that version is also linked to the registry's collection `name`, and is the champion there.
+        Raises TrackingError if the registry refuses, as it does for an alias that is protected from this account.
         """
         after = None if alias is None else self._api.artifact(f"{self._place}/{name}:{alias}")
         moved = self._move(f"{self._place}/{name}", after, _take)
-        if self._registry:
-            collection = f"wandb-registry-{self._registry}/{name}"
-            moved |= self._move(collection, after, lambda version: version.link(collection, aliases=[CHAMPION]))
-        return moved
+        return (self._registry != "" and self._crown_in_registry(name, after)) or moved
+
+    def _crown_in_registry(self, name: str, after: Any | None) -> bool:
+        collection = f"wandb-registry-{self._registry}/{name}"
+        try:
+            return self._move(collection, after, lambda version: version.link(collection, aliases=[CHAMPION]))
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise TrackingError(
+                f"the alias {CHAMPION} of {name} was not moved in the registry {self._registry} ({reason}); if it is "
+                "protected there, give the API key's account the role of a registry admin, then run `saebyeok sync`"
+            ) from error
 
     def _move(self, collection: str, after: Any | None, take: Callable[[Any], object]) -> bool:
         """Make `after` the champion of a collection by `take`, or nothing; return False if it already is."""

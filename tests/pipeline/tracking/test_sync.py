@@ -156,6 +156,22 @@ def test_champion_is_linked_to_the_registry(job: Job, offline: WandbServer) -> N
     assert champion() is None
 
 
+def test_protected_alias_is_named_and_moved_once_allowed(job: Job, offline: WandbServer) -> None:
+    release = publish_release(job, b"first")
+    deployed(job, release)
+    settings = job.settings.model_copy(update={"wandb_registry": "model"})
+    offline.fail = lambda operation, body: 403 if operation == "LinkArtifact" else None
+    refused = sync(settings, job.store)
+    assert (refused.failed, refused.champions) == (1, {})
+    (problem,) = refused.problems
+    assert "alias champion of nsmc was not moved in the registry model" in problem
+    assert "give the API key's account the role of a registry admin" in problem
+    offline.fail = lambda operation, body: None
+    assert sync(settings, job.store).champions == {"nsmc": release.ref}
+    (aliases,) = offline.links["wandb-registry-model/nsmc"].values()
+    assert aliases == ["champion"]
+
+
 def test_sync_records_untracked_artifacts_from_the_store(
     job: Job, offline: WandbServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
