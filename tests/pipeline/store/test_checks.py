@@ -159,7 +159,10 @@ def test_refusal_without_a_value_says_so() -> None:
 def test_promotion_counts_behaviour_and_names_the_rest() -> None:
     met = BEHAVIOUR.model_copy(update={"passed": True})
     floors = (threshold(0.9, 0.8), ThresholdCheck(metric="f1", sample=True, value=0.85, bound=0.8, passed=True))
-    told = "Promoted: accuracy on the test file is 0.9000 (threshold 0.8), F1 on the sample's test file is 0.8500 (threshold 0.8)"
+    told = (
+        "Promoted: accuracy on the test file is 0.9000 (threshold 0.8), "
+        "F1 on the sample's test file is 0.8500 (threshold 0.8)"
+    )
     assert reason_of(floors, first=True) == f"{told}; there is no champion yet."
     assert reason_of((*floors, met, met), first=False) == (
         f"{told}; all 2 behavioural bounds are met; it is the champion's own model."
