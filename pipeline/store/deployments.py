@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic import Field
@@ -152,14 +153,17 @@ class DeploymentLog:
         """Return for each deployment, by number, the deployments that led to it, in order.
 
         A rollback continues the path of the deployment that it restores, an undo the path before the deployment that it
-        removes. The deployments in between are left out. Raises ArtifactError if a record is damaged.
+        removes, up to the first one that another undo removed. The deployments in between are left out. Raises
+        ArtifactError if a record is damaged.
         """
         before: dict[int, tuple[Deployment, ...]] = {}
         after: dict[int, tuple[Deployment, ...]] = {}
+        undone: set[int | None] = set()
         path: tuple[Deployment, ...] = ()
         for record in map(self.get, self.numbers()):
             before[record.number] = path
-            path = after[record.number] = _continued(record, path, before, after)
+            path = after[record.number] = _continued(record, path, before, after, undone)
+            undone |= {record.of} if record.intent == "undo" else set()
         return after
 
     def served(self, recipe: str) -> list[str]:
@@ -191,14 +195,20 @@ def _continued(
     path: tuple[Deployment, ...],
     before: Mapping[int, tuple[Deployment, ...]],
     after: Mapping[int, tuple[Deployment, ...]],
+    undone: Collection[int | None],
 ) -> tuple[Deployment, ...]:
-    """Return the path to `record`, given the path to its predecessor and the paths before and after earlier records."""
+    """Return the path to `record`, given the path to its predecessor and the paths before and after earlier records.
+
+    `undone` are the numbers of the deployments that were removed before it.
+    """
     of = record.of or 0
     if record.intent == "rollback" and of in after:
         return after[of]
     if record.intent == "undo" and of in before:
+        # A later deployment still contains the release that an earlier undo removed.
+        kept = tuple(takewhile(lambda earlier: earlier.number not in undone, before[of]))
         # If other recipes were deployed since, only this record has their releases without the failed one.
-        return before[of] if max(after) == of else (*before[of], record)
+        return kept if record.releases == (kept[-1].releases if kept else {}) else (*kept, record)
     return (*path, record)
 
 

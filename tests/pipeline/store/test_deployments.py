@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import ChainMap
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -284,6 +285,25 @@ def test_undo_keeps_what_other_recipes_deployed_since(store: Store) -> None:
     log.append({"nsmc": "A", "klue-sts": "S"}, after=3, run="r", reason="r", intent="undo", of=2)
     assert [record.number for record in log.path()] == [1, 4]
     assert (log.served("nsmc"), log.served("klue-sts")) == (["A"], ["S"])
+
+
+def test_rollback_after_two_failures_skips_both(store: Store) -> None:
+    # Two recipes are deployed at the same time, and the service fails with both.
+    first = {"nsmc": "A", "klue-sts": "S"}
+    log = log_of(store, {"nsmc": "0"}, first, first | {"nsmc": "B"}, {"nsmc": "B", "klue-sts": "T"})
+    log.append({"nsmc": "A", "klue-sts": "T"}, after=4, run="r", reason="r", intent="undo", of=3)
+    assert [record.number for record in log.path()] == [1, 2, 5]
+    log.append(first, after=5, run="r", reason="r", intent="undo", of=4)
+    assert [record.number for record in log.path()] == [1, 2]
+
+
+def test_undo_of_a_later_failure_keeps_other_recipes(store: Store) -> None:
+    releases = [{"nsmc": "A", "b": "1", "c": "1"}, {"nsmc": "B"}, {"b": "2"}, {"c": "2"}]
+    log = log_of(store, *(dict(ChainMap(*reversed(releases[: end + 1]))) for end in range(4)))
+    log.append({"nsmc": "A", "b": "2", "c": "2"}, after=4, run="r", reason="r", intent="undo", of=2)
+    log.append({"nsmc": "A", "b": "2", "c": "1"}, after=5, run="r", reason="r", intent="undo", of=4)
+    # Deployment 3 has the new `b`, but also the `nsmc` that failed.
+    assert [record.number for record in log.path()] == [1, 6]
 
 
 def test_record_says_what_it_is_and_who_asked(store: Store) -> None:
