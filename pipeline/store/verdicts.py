@@ -108,9 +108,12 @@ def record_verdict(
 
 
 def record_silence(trained: Artifact, run: str, why: str, decided: str) -> Verdict:
-    """Record that nobody answered the question of `run`, unless a person has spoken about the model since then."""
+    """Record that nobody answered the question of `run`, unless a person has spoken about the model since then.
+
+    If another run has asked since then, its question stays open. Return the statement that counts.
+    """
     known = find_verdict(trained)
-    if known and known.verdict != "asked":
+    if known and (known.verdict, known.run) != ("asked", run):
         return known
     return record_verdict(trained, "rejected", by=None, run=run, why=why, decided=decided)
 

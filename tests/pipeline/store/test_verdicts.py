@@ -124,11 +124,23 @@ def test_verdict_is_a_sentence(store: Store, verdict: str, by: str | None, why: 
 def test_silence_is_recorded_unless_a_person_spoke(store: Store, answer: str | None, stays: bool) -> None:
     trained = make_trained(store)
     if answer:
-        record_verdict(trained, answer, by="kim", run="r")  # type: ignore[arg-type]
+        record_verdict(trained, answer, by="kim", run="night")  # type: ignore[arg-type]
     record_silence(trained, "night", "nobody answered", "decide/nsmc/k/1")
     verdict = find_verdict(trained)
     assert verdict is not None
     assert (verdict.verdict, verdict.by) == ((answer, "kim") if stays else ("rejected", None))
+
+
+def test_silence_leaves_the_question_of_a_later_run_open(store: Store) -> None:
+    trained = make_trained(store)
+    for run in ("first", "second"):
+        record_verdict(trained, "asked", by=None, run=run, deadline=NOON)
+    record_silence(trained, "first", "nobody answered", "decide/nsmc/k/1")
+    assert [question.run for question in open_questions(store, NOON - timedelta(hours=1))] == ["second"]
+    record_silence(trained, "second", "nobody answered", "decide/nsmc/k/1")
+    verdict = find_verdict(trained)
+    assert verdict is not None
+    assert (verdict.verdict, verdict.run) == ("rejected", "second")
 
 
 def test_damaged_verdict_is_never_passed_over(store: Store) -> None:
