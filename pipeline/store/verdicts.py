@@ -1,6 +1,6 @@
 """What people say about a model (asked, approved, rejected) and about a recipe's promotions (held, released).
 
-A statement about a model belongs to its trained artifact and is found by the digest of the model's files. It counts
+A statement about a model belongs to its trained artifact and is found by the digest of the model's weights. It counts
 for every decision and every release of that model. All records are append-only; the newest one counts.
 """
 
@@ -22,6 +22,8 @@ from pipeline.store.manifest import attempt_name
 from pipeline.store.releases import find_release
 
 VERDICTS, HOLDS = "verdicts", "holds"
+#: Endings of the names of a model's text files: its configuration and its tokenizer.
+TEXT_FILES = (".json", ".txt")
 #: Kind of the artifacts that recorded a rejection in version 0.1. They belonged to one decision.
 OLD_REJECTION = "rejection"
 
@@ -121,7 +123,7 @@ def record_silence(trained: Artifact, run: str, why: str, decided: str) -> Verdi
 def find_verdict(trained: Artifact) -> Verdict | None:
     """Return the newest statement about the model of `trained`, or None.
 
-    Models with the same files are the same model, also if the training was repeated.
+    Models with the same weights are the same model, also if the training was repeated or labels were renamed.
     """
     store, recipe = trained.store, trained.manifest.recipe
     found = [_newest(store, f"{VERDICTS}/{recipe}/{_digest(trained)}", Verdict), *_old_rejections(trained)]
@@ -218,9 +220,13 @@ def _newest(store: Store, folder: str, model: type[AnyRecord]) -> AnyRecord | No
 
 
 def _digest(trained: Artifact) -> str:
-    """Return 16 hex digits of the SHA-256 of the model's files: weights, configuration and tokenizer."""
-    files = sorted((name, entry.sha256) for name, entry in trained.manifest.files.items())
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+    """Return 16 hex digits of the SHA-256 of the model's weights.
+
+    Its configuration, in text files, changes with the names of labels and the version of transformers.
+    """
+    files = trained.manifest.files.items()
+    weights = sorted((name, entry.sha256) for name, entry in files if not name.endswith(TEXT_FILES))
+    return hashlib.sha256(repr(weights).encode()).hexdigest()[:16]
 
 
 def _old_rejections(trained: Artifact) -> Iterator[Verdict]:

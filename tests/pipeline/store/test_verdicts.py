@@ -72,6 +72,17 @@ def test_same_weights_trained_again_are_the_same_model(store: Store) -> None:
     assert find_verdict(make_trained(store, "klue-sts", "0.1 0.2")) is None
 
 
+def test_rejection_outlives_new_names_and_libraries(store: Store) -> None:
+    def trained(labels: str, version: str, weights: str = "0.1") -> Artifact:
+        config = f'{{"id2label": {{"0": "{labels}"}}, "transformers_version": "{version}"}}'
+        files = {"config.json": config, "tokenizer.json": version, "model.safetensors": weights}
+        return make_artifact(store, "train", "nsmc", {}, files)
+
+    record_verdict(trained("negative", "5.0"), "rejected", by="kim", run="r")
+    assert find_verdict(trained("bad", "5.1")) is not None
+    assert find_verdict(trained("negative", "5.0", weights="0.2")) is None
+
+
 def test_newest_verdict_counts(store: Store) -> None:
     decided = decided_about(make_trained(store))
     for verdict, barred in (("asked", True), ("approved", False), ("rejected", True), ("approved", False)):
