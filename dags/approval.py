@@ -11,7 +11,7 @@ from airflow.sdk import Param
 
 from pipeline.alerts import alert
 from pipeline.store.decisions import Decision, read_decision
-from pipeline.store.verdicts import find_verdict, model_of, record_silence, record_verdict
+from pipeline.store.verdicts import find_bar, find_verdict, model_of, record_silence, record_verdict
 from wiring import note, report_url, required_actions_url, task_job, with_host
 
 if TYPE_CHECKING:
@@ -62,12 +62,13 @@ class Approval(ApprovalOperator):
         self.decided = decided
 
     def execute(self, context: Context) -> Any:
-        """Ask for approval, unless the run's `approval` is off or the model is the champion already."""
+        """Ask for approval, unless the run's `approval` is off, or the model is the champion's own and not barred."""
         if not context["params"]["approval"]:
             self.log.info("no approval needed: parameter `approval` is off, so the gates decide")
             return None
-        decision = read_decision(task_job(self.recipe).store.open(self.decided))
-        if decision.is_champion:
+        decided = task_job(self.recipe).store.open(self.decided)
+        decision = read_decision(decided)
+        if decision.is_champion and find_bar(decided, decision) is None:
             self.log.info("no approval needed: the model is the champion already")
             return None
         report = report_url(self.decided)

@@ -112,16 +112,20 @@ class Deployer:
         return self._finish(record)
 
     def _judge(self, target: Deployment, latest: Deployment, releases: Sequence[Artifact]) -> None:
-        """Reject the models that a rollback leaves, and approve the ones that it restores although they were barred."""
-        left = [ref for recipe, ref in sorted(latest.releases.items()) if target.releases.get(recipe) != ref]
-        for model in self._models(left):
-            why = f"rolled back from deployment {latest.number} to {target.number}"
-            record_verdict(model, "rejected", by=self.by, run=self.run, why=why)
+        """Approve the models that a rollback restores although they were barred, and reject the ones that it leaves.
+
+        The rejection comes last and counts if both deployments have releases of the same model: no later run may deploy
+        the release that was left.
+        """
         for model in self._models([release.ref for release in releases]):
             verdict = find_verdict(model)
             if verdict and verdict.bars:
                 why = f"rolled back to deployment {target.number}"
                 record_verdict(model, "approved", by=self.by, run=self.run, why=why)
+        left = [ref for recipe, ref in sorted(latest.releases.items()) if target.releases.get(recipe) != ref]
+        for model in self._models(left):
+            why = f"rolled back from deployment {latest.number} to {target.number}"
+            record_verdict(model, "rejected", by=self.by, run=self.run, why=why)
 
     def _models(self, refs: Sequence[str]) -> Iterator[Artifact]:
         """Yield the trained artifacts of releases; skip unreadable releases, which may be the reason of a rollback."""

@@ -133,9 +133,9 @@ def find_verdict(trained: Artifact) -> Verdict | None:
 def find_bar(decided: Artifact, decision: Decision) -> Verdict | None:
     """Return the statement that bars the model of `decision` from promotion, or None.
 
-    The champion's own model cannot be barred: it is already served.
+    The champion's own model can be barred, too: another release of it may be what a person rolled back from.
     """
-    if decision.is_champion or not (decision.promote or decision.needs_person):
+    if not (decision.promote or decision.needs_person):
         return None
     verdict = find_verdict(model_of(decided))
     return verdict if verdict and verdict.bars else None

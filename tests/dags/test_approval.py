@@ -86,6 +86,15 @@ def test_nobody_is_asked_about_the_champions_own_model(
     assert supervisor.messages == []
 
 
+def test_person_is_asked_about_the_champions_rejected_model(
+    approve: Callable[[str], Approval], in_task: InTask, store: Store, supervisor: Supervisor, hook: Hook
+) -> None:
+    context, decided = in_task(approval=True), make_decided(store, champion="release/nsmc/a/b")
+    record_verdict(model_of(decided), "rejected", by="kim", run="back")
+    ask(approve(decided.ref), context)
+    assert len(supervisor.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("champion", "compared"), [(None, False), ("release/nsmc/a/b", True)], ids=["the first model", "a challenger"]
 )

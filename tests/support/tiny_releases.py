@@ -154,13 +154,19 @@ def make_tokenizer() -> BertWordPieceTokenizer:
 
 
 def make_decision(
-    store: Store, release: Artifact, champion: str | None, *, promote: bool = True, waivable: bool = False
+    store: Store,
+    release: Artifact,
+    champion: str | None,
+    *,
+    promote: bool = True,
+    waivable: bool = False,
+    compared: bool = True,
 ) -> Artifact:
-    """Publish a decide artifact about `release`."""
+    """Publish a decide artifact about `release`; it is not `compared` with the champion if it is of the same model."""
     check: Check = threshold(0.9 if promote else 0.7, 0.8)
     if waivable:
         check = TaskCheck(value=0.0, bound=1.0, passed=promote, task="a", champions="b")
-    elif champion:
+    elif champion and compared:
         check = comparison(0.125 if promote else 0.0, 0.01)
     decision = Decision(promote=promote, champion=champion, best=None, notes=(), checks=(check,))
     inputs = {name: item.model_dump() for name, item in release.manifest.inputs.items()}

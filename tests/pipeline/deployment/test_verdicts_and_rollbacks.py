@@ -66,12 +66,18 @@ def test_rollback_to_a_rejected_model_approves_it(settings: Settings, store: Sto
     assert rollback(settings, store, "back again", by="lee").of == 1
 
 
-def test_rollback_between_releases_of_one_model_rejects_nothing(
+def test_release_rolled_back_from_stays_away_while_its_model_is_live(
     settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
 ) -> None:
-    put(settings, light.publish(store, "nsmc", key="b" * 16), service=False)
+    # The live model was exported again, for example with other bounds.
+    exported = light.publish(store, "nsmc", key="b" * 16)
+    put(settings, exported, service=False)
     rollback(settings, store, "back", by="kim")
-    assert verdict_on(releases[1]).verdict == "approved"
+    decided = make_decision(store, exported, releases[1].ref, compared=False)
+    with pytest.raises(RefusedError, match=r"kim rejected it in run back \(rolled back from deployment 3 to 2\)"):
+        deploy(job_of(settings), exported, decided, require_service=False)
+    record_verdict(model_of(exported), "approved", by="kim", run="r")
+    assert deploy(job_of(settings), exported, decided, require_service=False).releases == {"nsmc": exported.ref}
 
 
 def test_rollback_from_an_unreadable_model_still_works(

@@ -95,8 +95,8 @@ def test_newest_verdict_counts(store: Store) -> None:
     [
         (promoting(), True),
         (promoting(promote=False), False),
-        # The champion's own model was not compared: it is served already.
-        (promoting(champion="release/nsmc/k/1"), False),
+        # The champion's own model, of which this is another release.
+        (promoting(champion="release/nsmc/k/1"), True),
         (promoting(champion="release/nsmc/k/1", kind="comparison"), True),
     ],
 )
