@@ -188,7 +188,13 @@ class Deployer:
         return self.records.append(releases, after=after, run=self.run, reason=reason, intent=intent, of=of, by=self.by)
 
     def _verify_live(self, record: Deployment, releases: Sequence[Artifact]) -> None:
-        """Wait until every replica serves `record`, then check the golden sentences through the public routes."""
+        """Wait until every replica serves `record`, then check the golden sentences through the public routes.
+
+        Raises PrunedError if retention deleted one of the releases while it was staged.
+        """
+        for release in releases:
+            # From the record on, retention keeps it.
+            self.store.open(release.ref)
         if self.replicas is None:
             log.info("no service answers; it will serve deployment %d when it starts", record.number)
             return

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.deployment.deployer import rollback
-from pipeline.errors import RefusedError
+from pipeline.errors import PrunedError, RefusedError
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
@@ -78,6 +78,21 @@ def test_release_rolled_back_from_stays_away_while_its_model_is_live(
         deploy(job_of(settings), exported, decided, require_service=False)
     record_verdict(model_of(exported), "approved", by="kim", run="r")
     assert deploy(job_of(settings), exported, decided, require_service=False).releases == {"nsmc": exported.ref}
+
+
+def test_rollback_to_a_release_that_is_deleted_meanwhile_is_undone(
+    settings: Settings, store: Store, releases: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def delete_first(*_: object) -> None:
+        # As retention does while the service loads the release.
+        store.prune(releases[0])
+
+    monkeypatch.setattr("pipeline.deployment.deployer.check_golden", delete_first)
+    with pytest.raises(PrunedError, match="was pruned"):
+        rollback(settings, store, "back", by="kim")
+    latest = DeploymentLog(store).latest()
+    assert latest is not None
+    assert (latest.intent, latest.of, latest.releases) == ("undo", 3, {"nsmc": releases[1].ref})
 
 
 def test_rollback_from_an_unreadable_model_still_works(
