@@ -92,28 +92,27 @@ def _run(job: Job, splits: dict[Split, SplitRows], project: Path) -> Held:
     findings: list[RuleFinding] = []
     for split, table in tables.items():
         found = run_suite(opened, split, table, suite_parameters(recipe, split))
-        findings += [*found, *_invariants(recipe, split, table, found)]
+        findings += [*found, *_invariants(recipe, splits[split], table, found)]
     return Held(splits, tables, findings, [], [], opened, {})
 
 
 def _invariants(
-    recipe: Recipe, split: Split, table: pd.DataFrame, found: Sequence[RuleFinding]
+    recipe: Recipe, rows: SplitRows, table: pd.DataFrame, found: Sequence[RuleFinding]
 ) -> Iterator[RuleFinding]:
-    """Yield findings about rows without a text or a valid label that the suite lets through.
+    """Yield findings about rows without a text or a valid label that no finding of the suite sets aside.
 
     No model can learn from such rows, so they are always found; most expectations of a suite skip nulls.
     """
-    caught = {row for item in found if item.severity == "critical" and item.by_row for row in item.breaking}
-    unseen = ~table["row"].isin(caught)
+    unseen = ~table["row"].isin(breaking_rows(rows, found).keys())
     faults = {
         TEXT_RULE: (recipe.text_columns, ~has_text(recipe, table)),
         label_rule(recipe): (["label"], ~has_label(recipe, table)),
     }
     for rule, (columns, breaks) in faults.items():
-        rows: list[int] = table.loc[breaks & unseen, "row"].tolist()
-        if rows:
+        broken: list[int] = table.loc[breaks & unseen, "row"].tolist()
+        if broken:
             yield RuleFinding(
-                split=split,
+                split=rows.split,
                 expectation="",
                 columns=columns,
                 rule=rule,
@@ -121,12 +120,12 @@ def _invariants(
                 severity="critical",
                 passed=False,
                 given={},
-                found="1 row breaks it" if len(rows) == 1 else f"{len(rows):,} rows break it",
+                found="1 row breaks it" if len(broken) == 1 else f"{len(broken):,} rows break it",
                 rows=len(table),
-                bad_rows=len(rows),
-                examples=rows[:SHOWN],
+                bad_rows=len(broken),
+                examples=broken[:SHOWN],
                 by_row=True,
-                breaking=rows,
+                breaking=broken,
             )
 
 

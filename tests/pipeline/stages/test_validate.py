@@ -466,6 +466,17 @@ def test_row_without_text_or_label_is_set_aside(
     assert split_rows(job.recipe, table)["train"]["label"].dtype == "int64"
 
 
+def test_rows_without_a_label_and_with_one_id_are_set_aside(
+    tmp_path: Path, settings: Settings, store: Store, data: Path
+) -> None:
+    # The rule about ids alone would keep the first of both rows.
+    write_headlines(data, [*(headline(n) for n in range(30)), *[headline(77, None)] * 2])
+    unique = {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "id"}, "severity": "critical"}
+    made = validate(new_data_set(tmp_path, settings, store, {"expectations": [unique]}), data)
+    assert made.manifest.figures["quarantined"] == 2
+    assert len(pd.read_parquet(made.path / "train.parquet")) == 30
+
+
 def test_too_many_rows_without_a_label_stop_the_run(
     tmp_path: Path, settings: Settings, store: Store, data: Path
 ) -> None:
