@@ -77,7 +77,8 @@ def _last_check(job: Job, file: InputFile) -> Arrival | None:
             arrivals = job.store.open(ref).read_json("validation.json")["arrivals"]
         except ArtifactError:
             continue
-        found = next((item for item in arrivals if item["sha256"] == file.digest), None)
+        of_day = (item for item in arrivals if item["date"] == str(file.date))
+        found = next((item for item in of_day if item["sha256"] == file.digest), None)
         if found is not None:
             return Arrival.model_validate(found)
     return None

@@ -112,7 +112,7 @@ def check_arrivals(
     Files come oldest first; each is compared with the accepted files before it. `doubts` maps a file's name to
     measures from other checks: the champion's accuracy on it (`pipeline.evaluation.champion_trial`), and rules that
     fail because of it when all files are combined (`pipeline.data.data_gate`). `base` provides the tokenizer; None if
-    the recipe learns its own vocabulary. `accepted` maps the digest of a file to its acceptance by a person.
+    the recipe learns its own vocabulary. `accepted` maps the date of a file to its acceptance by a person.
 
     After a lasting change, one accepted file is enough: a later file is usual if it resembles the recent files, or the
     files since the last accepted one (including it).
@@ -133,7 +133,7 @@ def check_arrivals(
     )
     checked: list[tuple[Arrival, Part | None]] = []
     for file in files:
-        arrival, part, table = _check(recipe, spec, file, known, words, doubts, accepted.get(file.digest))
+        arrival, part, table = _check(recipe, spec, file, known, words, doubts, accepted.get(str(file.date)))
         checked.append((arrival, part))
         if part is not None:
             known.add(table, spec.recent, accepted=arrival.accepted is not None)

@@ -61,7 +61,7 @@ def check_data(
 
     Returns the stage's figures and the problems, one sentence each. If there are problems, the run must stop: the
     figures are None and only the findings are written. `falls` maps the name of an arrival to the champion's drop in
-    accuracy on it, `accepted` maps the digest of an arrival to its acceptance by a person. `base` provides the
+    accuracy on it, `accepted` maps the date of an arrival to its acceptance by a person. `base` provides the
     tokenizer; None if the recipe learns its own vocabulary. Raises DataError if a file cannot be read.
     """
     recipe = job.recipe

@@ -30,9 +30,10 @@ def try_champion(
     """Return the champion's result on each arrival that it was not trained on, keyed by file name.
 
     Each result is compared with the champion's results on the test file, label by label. A day with more positive
-    reviews than the test file is therefore no drop in quality. `accepted` are the digests of files that a person
+    reviews than the test file is therefore no drop in quality. `accepted` are the days (YYYY-MM-DD) that a person
     accepted. A day on which the champion does as well as on the last accepted day before it is no drop in quality
-    either. Unreadable files are left to the arrival check. Raises ArtifactError if the champion cannot be read.
+    either. Unreadable files are left to the arrival check. A champion of another kind of task is not tried, because a
+    person must approve its successor. Raises ArtifactError if the champion cannot be read.
     """
     spec = job.recipe.data.arrivals
     if champion is None or spec is None or not arrivals:
@@ -80,7 +81,7 @@ def _rows(recipe: Recipe, file: InputFile) -> pd.DataFrame | None:
 
 def _last_accepted(file: InputFile, arrivals: Sequence[InputFile], accepted: Collection[str]) -> InputFile | None:
     earlier = arrivals[: arrivals.index(file)]
-    return next((item for item in reversed(earlier) if item.digest in accepted), None)
+    return next((item for item in reversed(earlier) if str(item.date) in accepted), None)
 
 
 def _as_test(recipe: Recipe, labels: Sequence[str], rows: pd.DataFrame, answers: Numbers) -> pd.DataFrame | None:

@@ -207,9 +207,9 @@ def setting_rows(recipe: Recipe, changes: Iterable[Change]) -> list[SettingRow]:
 def accepted_days(recipe: Recipe, validated: Artifact) -> list[tuple[date, Acceptance]]:
     """Return the days in the training data that are unusual and that a person accepted, with who and why."""
     digests = validated.manifest.fields.get("accepted", ())
-    accepted = find_acceptances(validated.store, recipe.name, digests)
-    arrivals = ValidationFigures.read(validated).arrivals
-    return [(item.date, accepted[item.sha256]) for item in arrivals if item.sha256 in accepted]
+    used = [item for item in ValidationFigures.read(validated).arrivals if item.sha256 in digests]
+    accepted = find_acceptances(validated.store, recipe.name, {str(item.date): item.sha256 for item in used})
+    return [(item.date, accepted[str(item.date)]) for item in used if str(item.date) in accepted]
 
 
 def comparison_lines(decision: Decision) -> list[Line]:

@@ -51,7 +51,8 @@ def validate(job: Job, directory: Path, champion: Artifact | None = None) -> Art
     inputs = find_files(job.recipe, directory, job.cutoff, recipe_directories(job.settings.recipes))
     for name in inputs.unfinished:
         log.warning("%s: %s is still being written; this run skips it", job.recipe.name, name)
-    accepted = find_acceptances(job.store, job.recipe.name, {file.digest for file in inputs.arrivals})
+    days = {str(file.date): file.digest for file in inputs.arrivals}
+    accepted = find_acceptances(job.store, job.recipe.name, days)
     falls = try_champion(job, champion, inputs.arrivals, accepted)
     base = find_base(job.recipe, job.store) if inputs.arrivals else None
     gone = _gone_days(job, champion, inputs)
@@ -120,7 +121,8 @@ def _arrival_fields(recipe: Recipe, inputs: InputFiles, accepted: Mapping[str, A
     if recipe.data.arrivals is None or not inputs.arrivals:
         return {}
     effects = {name: getattr(recipe.data.arrivals, name).effect for name in DRIFTS}
-    return {"effects": effects} | ({"accepted": sorted(accepted)} if accepted else {})
+    digests = sorted({file.digest for file in inputs.arrivals if str(file.date) in accepted})
+    return {"effects": effects} | ({"accepted": digests} if digests else {})
 
 
 def _gone_days(job: Job, champion: Artifact | None, inputs: InputFiles) -> list[str]:

@@ -1,11 +1,16 @@
-"""Acceptances: a person's decision to use a daily file although it is unusual, recorded by the file's digest."""
+"""Acceptances: a person's decision to use a daily file although it is unusual, for this day and this content."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 
+from pipeline.errors import ArtifactError
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.figures import Figures
+
+log = logging.getLogger(__name__)
 
 #: Kind of the artifact that records an acceptance.
 ACCEPTANCE = "acceptance"
@@ -31,16 +36,37 @@ def record_acceptance(store: Store, recipe: str, file: str, digest: str, given: 
         )
 
 
-def find_acceptances(store: Store, recipe: str, digests: Collection[str]) -> dict[str, Acceptance]:
-    """Return the newest acceptance of each digest in `digests` that has one. Raises ArtifactError if one is damaged."""
+def find_acceptances(store: Store, recipe: str, days: Mapping[str, str]) -> dict[str, Acceptance]:
+    """Return the newest acceptance of each day in `days` that has one; `days` are the digests of the files by date.
+
+    A file that arrives on a second day with the same content is not accepted. Raises ArtifactError if an acceptance is
+    damaged.
+    """
     recorded = set(store.list(f"{ACCEPTANCE}/{recipe}"))
     found = {}
-    for digest in digests:
+    for day, digest in days.items():
         # Most files have none: do not ask the store for each of them.
-        artifact = store.find(ACCEPTANCE, recipe, _key(digest), {}) if _key(digest) in recorded else None
-        if artifact and artifact.manifest.fields["sha256"] == digest:
-            found[digest] = Acceptance.read(artifact)
+        records = _records(store, f"{ACCEPTANCE}/{recipe}/{_key(digest)}") if _key(digest) in recorded else ()
+        fields = {"sha256": digest, "day": day}
+        given = next((item for item in records if _accepted(item) == fields), None)
+        if given:
+            found[day] = Acceptance.read(given)
     return found
+
+
+def _records(store: Store, folder: str) -> Iterator[Artifact]:
+    """Yield the readable records in a folder, newest first."""
+    for attempt in reversed(store.list(folder)):
+        try:
+            yield store.open(f"{folder}/{attempt}")
+        except ArtifactError as error:
+            log.warning("an acceptance does not count: %s", error)
+
+
+def _accepted(record: Artifact) -> dict[str, str]:
+    """Return the digest and the day that a record accepts. The directory of the file may have another name now."""
+    fields = record.manifest.fields
+    return {"sha256": fields["sha256"], "day": PurePath(fields["file"]).stem}
 
 
 def _key(digest: str) -> str:

@@ -45,9 +45,8 @@ def test_answer_is_recorded_for_the_file_that_was_shown(
     shown = acceptance.figures.function()
     assert shown["text"] == f"- nsmc/daily/{day_of(0)}.txt\n- nsmc/daily/{day_of(0)}.txt has not been checked yet"
     assert acceptance.accept.function(shown, ANSWER) == store.refs("acceptance", "nsmc")[0]
-    assert find_acceptances(store, "nsmc", [shown["sha256"]]) == {
-        shown["sha256"]: Acceptance(by="kim", why="a campaign began")
-    }
+    given = Acceptance(by="kim", why="a campaign began")
+    assert find_acceptances(store, "nsmc", {str(day_of(0)): shown["sha256"]}) == {str(day_of(0)): given}
 
 
 def test_file_that_changed_after_the_question_is_not_accepted(

@@ -33,7 +33,7 @@ def test_unusual_day_is_accepted_from_the_command_line(place: PlaceHere) -> None
     assert (said["file"], said["why"], said["by"]) == (f"nsmc/daily/{day}.txt", "a strike", getpass.getuser())
     assert {item["name"] for item in said["measures"] if item["level"] == "critical"} == {"labels"}
     given = Acceptance(by=getpass.getuser(), why="a strike")
-    assert find_acceptances(place.store, "nsmc", [said["sha256"]]) == {said["sha256"]: given}
+    assert find_acceptances(place.store, "nsmc", {day: said["sha256"]}) == {day: given}
     assert place.call("validate", "nsmc", *night)["figures"]["cutoff"] == day
     # It is used now, so there is nothing left to accept.
     place.call("arrivals", "accept", day, "--why", "again", code=REFUSED)

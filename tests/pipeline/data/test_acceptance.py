@@ -64,14 +64,14 @@ def test_lasting_change_is_usual_after_one_acceptance(job: Job, data: Path) -> N
     before = checked(job, data, changed[-1], {})
     assert [arrival.level for arrival in before[DAYS:]] == ["critical"] * 5
     third = before[DAYS + 2]
-    after = checked(job, data, changed[-1], {third.sha256: WHY})
+    after = checked(job, data, changed[-1], {third.date: WHY})
     assert [arrival.level for arrival in after[DAYS:]] == ["critical", "critical", "warning", "ok", "ok"]
     assert [arrival.accepted for arrival in after[DAYS:]] == [None, None, WHY, None, None]
     assert after[DAYS + 2].sentence("warning").endswith("; accepted by kim: a campaign began")
     # A day as before the change is used too, while such days prevail among the recent ones; one unlike both is not.
     write_day(data, changed[-1] + 1, reviews_of(changed[-1] + 1))
     write_day(data, changed[-1] + 2, [(a, b, "0") for a, b, _ in reviews_of(changed[-1] + 2)])
-    *_, old, odd = checked(job, data, changed[-1] + 2, {third.sha256: WHY})
+    *_, old, odd = checked(job, data, changed[-1] + 2, {third.date: WHY})
     assert (old.level, odd.level) == ("warning", "critical")
 
 
@@ -99,6 +99,19 @@ def test_acceptance_holds_for_the_content_alone(job: Job, data: Path) -> None:
     write_day(data, DAYS, [(a, b, "0") for a, b, _ in reviews_of(DAYS)])
     with pytest.raises(RejectedDataError, match="labels: "):
         validate(job, data)
+
+
+def test_accepted_content_that_arrives_again_is_not_accepted(job: Job, data: Path) -> None:
+    # The upload is stuck: the next day has the same file.
+    for number in (DAYS, DAYS + 1):
+        write_day(data, number, of_negative(DAYS))
+    accept_day(job, find_day(job, day_of(DAYS)), WHY)
+    with pytest.raises(RejectedDataError, match=rf"{day_of(DAYS + 1)}\.txt: rows seen before: 100\.0%"):
+        validate(replace(job, cutoff=day_of(DAYS + 2)), data)
+    again = find_day(job, day_of(DAYS + 1))
+    accept_day(job, again, WHY)
+    assert again.checked is not None
+    assert again.checked.level == "critical"
 
 
 @pytest.mark.parametrize(
@@ -157,14 +170,23 @@ def test_records_of_a_newer_version_are_read(job: Job, data: Path) -> None:
     further = {"fields": manifest.fields, "figures": manifest.figures | {"channel": "chat"}}
     with job.store.draft() as draft:
         job.store.publish(draft, manifest.kind, "nsmc", manifest.key, run="newer", inputs={}, **further)
-    assert find_acceptances(job.store, "nsmc", [found.file.digest]) == {found.file.digest: WHY}
+    assert find_acceptances(job.store, "nsmc", {str(day_of(DAYS)): found.file.digest}) == {str(day_of(DAYS)): WHY}
 
 
-def test_newest_acceptance_of_a_digest_counts(store: Store) -> None:
-    for why in ("one", "two"):
-        record_acceptance(store, "nsmc", "a.txt", "a" * 64, Acceptance(by="kim", why=why), "run")
+def test_newest_acceptance_of_a_day_and_its_content_counts(store: Store) -> None:
+    digest = "a" * 64
+    for day, why in (("2026-11-01", "one"), ("2026-11-01", "two"), ("2026-11-02", "three")):
+        record_acceptance(store, "nsmc", f"nsmc/daily/{day}.txt", digest, Acceptance(by="kim", why=why), "run")
     # Digests that begin alike share a key.
-    assert find_acceptances(store, "nsmc", ["a" * 64, "a" * 63 + "b", "c" * 64]) == {
-        "a" * 64: Acceptance(by="kim", why="two")
-    }
-    assert find_acceptances(store, "klue-sts", ["a" * 64]) == {}
+    days = {"2026-11-01": digest, "2026-11-02": digest, "2026-11-03": digest, "2026-11-04": "a" * 63 + "b"}
+    found = find_acceptances(store, "nsmc", days)
+    assert {day: given.why for day, given in found.items()} == {"2026-11-01": "two", "2026-11-02": "three"}
+    assert find_acceptances(store, "nsmc", {"2026-11-01": "a" * 63 + "b", "2026-11-02": "c" * 64}) == {}
+    assert find_acceptances(store, "klue-sts", days) == {}
+
+
+def test_damaged_acceptance_leaves_the_one_before(store: Store) -> None:
+    for why in ("one", "two"):
+        record = record_acceptance(store, "nsmc", "2026-11-01.txt", "a" * 64, Acceptance(by="kim", why=why), "run")
+    (Path(store.uri) / record.ref / "manifest.json").write_text("{", encoding="utf-8")
+    assert find_acceptances(store, "nsmc", {"2026-11-01": "a" * 64}) == {"2026-11-01": Acceptance(by="kim", why="one")}
