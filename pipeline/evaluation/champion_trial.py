@@ -12,7 +12,7 @@ from pipeline.data.arrival_checks import Measure, milder
 from pipeline.data.input_files import InputFile, read_part
 from pipeline.data.reading import finished, has_label, has_text, label_numbers
 from pipeline.errors import DataError
-from pipeline.evaluation.champions import load_rival
+from pipeline.evaluation.champions import is_other_kind, load_rival
 from pipeline.job import Job
 from pipeline.metrics.arrays import Numbers
 from pipeline.recipes.data_schema import ArrivalsSpec
@@ -41,7 +41,7 @@ def try_champion(
     validated = ValidationFigures.read(champion.input("validated"))
     known = {item.sha256 for item in validated.arrivals}
     new = [file for file in arrivals if file.digest not in known]
-    if not new or validated.sample != job.recipe.sample:
+    if not new or validated.sample != job.recipe.sample or is_other_kind(job.recipe, champion):
         return {}
     rival = load_rival(job.recipe, champion)
     labels = job.recipe.names_now(rival.model.recipe.labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,8 +80,7 @@ def other_task(recipe: Recipe, release: Artifact, rival: RivalName) -> TaskCheck
     fields = release.input("trained").manifest.fields
     if "kind" not in fields:
         return None
-    theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
-    ours = _task(recipe.kind, pair=recipe.inputs == "pair")
+    theirs, ours = _tasks(recipe, fields)
     labels = set(recipe.names_now(fields.get("labels", ())))
     if theirs != ours:
         known, wanted = theirs, ours
@@ -90,6 +89,18 @@ def other_task(recipe: Recipe, release: Artifact, rival: RivalName) -> TaskCheck
     else:
         return None
     return TaskCheck(value=0.0, bound=1.0, passed=False, task=wanted, champions=known, rival=rival)
+
+
+def is_other_kind(recipe: Recipe, release: Artifact) -> bool:
+    """Return whether a release solves another kind of task, so that it cannot answer the recipe's rows."""
+    fields = release.input("trained").manifest.fields
+    return "kind" in fields and len(set(_tasks(recipe, fields))) > 1
+
+
+def _tasks(recipe: Recipe, fields: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the tasks of a trained artifact (`fields`) and of `recipe` in words, such as "regression of pairs"."""
+    theirs = _task(fields["kind"], pair=fields.get("objective") is not None)
+    return theirs, _task(recipe.kind, pair=recipe.inputs == "pair")
 
 
 def _task(kind: str, *, pair: bool) -> str:

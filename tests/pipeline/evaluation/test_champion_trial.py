@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -157,6 +158,14 @@ def test_sample_champion_is_not_tried_on_real_data(
 ) -> None:
     real = replace(road.job, recipe=road.recipe.model_copy(update={"sample": False}))
     assert tried(real, champion, arrived(half_turned)) == {}
+
+
+@pytest.mark.parametrize(
+    "other", [{"kind": "regression", "labels": [], "calibrated_to": [0.0, 1.0]}, {"objective": "cross-encoder"}]
+)
+def test_champion_of_another_kind_is_not_tried(road: Road, arrived: Callable[..., Path], other: dict[str, Any]) -> None:
+    champion = champion_of(road, trained=republished(road.trained, fields=road.trained.manifest.fields | other))
+    assert tried(road.job, champion, arrived(half_turned)) == {}
 
 
 @pytest.mark.parametrize("how", ["torn", "no numbers"])
