@@ -35,7 +35,7 @@ from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.gone_arrivals import gone_sentence, newly_gone
 from pipeline.store.releases import read_card
-from pipeline.store.verdicts import asked_before, find_bar, find_hold, find_waiver
+from pipeline.store.verdicts import asked_before, check_asked, find_bar, find_hold, find_waiver
 from wiring import (
     TASK_DEFAULTS,
     DataDocsLink,
@@ -220,7 +220,10 @@ def deploy(recipe: str, released: str, decided: str) -> str:
     If the live check fails, the previous deployment is restored. To undo a deployment later, run the DAG `rollback`.
     """
     job = task_job(recipe)
-    run_deploy(job, job.store.open(released), job.store.open(decided), require_service=True)
+    decision = job.store.open(decided)
+    if get_current_context()["params"]["approval"]:
+        check_asked(decision, read_decision(decision))
+    run_deploy(job, job.store.open(released), decision, require_service=True)
     deployment = DeploymentLog(job.store).promotion(recipe, released)
     if deployment is None or deployment.run != job.run:
         # The champion did not change, so no DAG that follows the asset may be triggered.

@@ -177,6 +177,19 @@ def check_verdicts(store: Store, decided: Artifact, decision: Decision) -> None:
         )
 
 
+def check_asked(decided: Artifact, decision: Decision) -> None:
+    """Raise RefusedError if a run that asks for approval would promote a model about which nobody was ever asked.
+
+    That is so if a person marked the task `approve` as success before it ran.
+    """
+    if not decision.is_champion and find_verdict(model_of(decided)) is None:
+        recipe = decided.manifest.recipe
+        raise RefusedError(
+            "this run asks for approval, and nobody was asked about the model. Clear the task `approve`, or run "
+            f"`saebyeok approve {recipe} --model {decided.ref}` and clear this task"
+        )
+
+
 def open_questions(store: Store, now: datetime) -> Iterator[Verdict]:
     """Yield the questions that a person can still answer `now` (UTC), by recipe."""
     for recipe in store.list(VERDICTS):

@@ -287,6 +287,22 @@ def test_deploy_fails_where_no_service_answers(
     assert DeploymentLog(store).numbers() == []
 
 
+def test_deploy_refuses_what_nobody_was_asked_about(
+    nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, no_bentos: None
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    release = classifier.publish(store, "nsmc", key="a" * 16)
+    decided = make_decision(store, release, None)
+    # The task `approve` was marked as successful before it ran.
+    in_task(approval=True)
+    with pytest.raises(AirflowFailException, match="nobody was asked"):
+        nightly.deploy.function("nsmc", release.ref, decided.ref)
+    record_verdict(model_of(decided), "approved", by="kim", run=RUN)
+    with pytest.raises(ServiceError, match="no service answers"):
+        nightly.deploy.function("nsmc", release.ref, decided.ref)
+
+
 def test_deploy_of_the_champion_wakes_nobody(
     nightly: ModuleType, in_task: InTask, store: Store, classifier: TinyModel, no_bentos: None
 ) -> None:
