@@ -108,9 +108,12 @@ def _fields(job: Job, inputs: InputFiles, falls: Mapping[str, Measure], base: Ba
 
 
 def _label_fields(recipe: Recipe) -> list[str]:
-    # A number used to mean a position among names such as 0.5, which gave wrong labels: such files are read again.
+    # A number used to mean a position among names such as 0.5 or "1 star", which gave wrong labels: such files are read
+    # again.
     decimal = any(numeral(name) is not None for name in recipe.labels) and not any(map(str.isdigit, recipe.labels))
-    return [*recipe.labels, *(spelling for name in recipe.labels for spelling in spellings(name) if decimal)]
+    named = recipe.labels and recipe.task.suite_parameters(recipe).get("labels") == list(recipe.labels)
+    numbers = [spelling for name in recipe.labels for spelling in spellings(name)] if decimal else []
+    return [*recipe.labels, *numbers, *(["no numbers"] if named else [])]
 
 
 def _arrival_fields(recipe: Recipe, inputs: InputFiles, accepted: Mapping[str, Acceptance]) -> dict[str, Any]:

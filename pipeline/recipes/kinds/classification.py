@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,8 @@ from pipeline.recipes.kinds.task_kind import AnswerFields, ReportWords, TaskKind
 
 #: Numbers that writers write for these names.
 TRUTH = {"false": 0, "true": 1}
+#: A number in a name.
+DIGITS = re.compile(r"\d+(?:\.\d+)?")
 
 
 def label_values(labels: Sequence[str]) -> dict[str, int]:
@@ -28,10 +31,19 @@ def label_values(labels: Sequence[str]) -> dict[str, int]:
 def _numbers(labels: Sequence[str]) -> list[str]:
     """Return the numbers of the classes; none if a number could mean another class.
 
-    That is so if a name is a number, or if a number is the truth value of another name, as in (`true`, `false`).
+    That is so if a name is a number, if a number is the truth value of another name, as in (`true`, `false`), or if
+    another name contains it, as in (`1 star`, `2 stars`).
     """
-    clear = all(TRUTH.get(name.casefold(), number) == number for number, name in enumerate(labels))
-    return [] if not clear or any(numeral(name) is not None for name in labels) else list(map(str, range(len(labels))))
+    numbers = range(len(labels))
+    meant = [{number, *_numbers_in(name)}.intersection(numbers) for number, name in enumerate(labels)]
+    clear = all(found == {number} for number, found in enumerate(meant))
+    return [] if not clear or any(numeral(name) is not None for name in labels) else list(map(str, numbers))
+
+
+def _numbers_in(name: str) -> list[float]:
+    """Return the numbers that a name contains, and the number that writers write for it."""
+    truth = [TRUTH[name.casefold()]] if name.casefold() in TRUTH else []
+    return [*truth, *map(float, DIGITS.findall(name))]
 
 
 class Classification(TaskKind):

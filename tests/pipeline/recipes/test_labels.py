@@ -61,6 +61,10 @@ def test_korean_and_numeric_labels_are_valid() -> None:
         # The number 1 may be the position of `False` or the truth value of `True`.
         (("True", "False"), {"True": 0, "False": 1}),
         (("maybe", "true", "false"), {"maybe": 0, "true": 1, "false": 2}),
+        # The number 1 may be the position of the second name or the number in the first.
+        (("1점", "2점", "3점"), {"1점": 0, "2점": 1, "3점": 2}),
+        (("2.0 stars", "G7", "one"), {"2.0 stars": 0, "G7": 1, "one": 2}),
+        (("x0", "covid-19"), {"0": 0, "0.0": 0, "1": 1, "1.0": 1, "x0": 0, "covid-19": 1}),
         (("01", "1e1", "ten"), {"01": 0, "1.0": 0, "1": 0, "1e1": 1, "10.0": 1, "10": 1, "ten": 2}),
     ],
 )
