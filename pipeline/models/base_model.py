@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ArtifactError, BaseModelError, HubUnreachableError
 from pipeline.recipes.schema import SCRATCH, Recipe
 from pipeline.store.artifacts import Store
+from pipeline.store.formats import Record
 from pipeline.store.manifest import file_digest
 from pipeline.texts import without_secrets
 
@@ -33,6 +34,13 @@ PATTERNS = ("*.json", "*.txt", *WEIGHTS)
 MODEL_TYPES = ("bert", "electra", "roberta")
 #: Timeout in seconds when asking the hub for the newest revision.
 REACH_TIMEOUT = 10.0
+
+
+class BaseRecord(Record):
+    """The revision at which a store uses a base model of the hub."""
+
+    base: str
+    revision: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def resolve_base(name: str, store: Store) -> Base:
 
     If the hub does not answer, the newest revision in the local cache is used. Raises BaseModelError if there is no
     such model or the hub refuses access, HubUnreachableError if neither hub nor cache has one, and ArtifactError if the
-    record is damaged.
+    record is damaged or of a newer format.
     """
     if ours := shipped(name):
         # Use the name, because the path differs between machines.
@@ -95,12 +103,12 @@ def resolve_base(name: str, store: Store) -> Base:
     ref = _record(name)
     recorded = store.read(ref)
     if recorded is None:
-        store.create(ref, json.dumps({"base": name, "revision": _newest_revision(name)}, indent=1).encode())
+        store.create(ref, BaseRecord(base=name, revision=_newest_revision(name)).model_dump_json(indent=1).encode())
         # Read it back: if another machine has recorded a revision first, that one is used.
         recorded = store.read(ref)
     try:
-        return Base(name, json.loads(recorded or b"")["revision"])
-    except (ValueError, KeyError) as error:
+        return Base(name, BaseRecord.parse(recorded or b"", store.address(ref)).revision)
+    except ValueError as error:
         raise ArtifactError(
             f"{store.address(ref)} is damaged; delete it to take the base model's newest revision"
         ) from error

@@ -74,7 +74,8 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_revision_of_a_hub_id_is_recorded_once(hub: Hub, store: Store) -> None:
     first = resolve_base("team/encoder", store)
     assert first == Base("team/encoder", OLD)
-    assert json.loads(store.read("bases/team--encoder.json") or b"") == {"base": "team/encoder", "revision": OLD}
+    record = {"format": 1, "base": "team/encoder", "revision": OLD}
+    assert json.loads(store.read("bases/team--encoder.json") or b"") == record
     hub.revision = NEW
     hub.asked.clear()
     assert resolve_base("team/encoder", store) == first

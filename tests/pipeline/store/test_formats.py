@@ -10,12 +10,14 @@ import pytest
 
 from pipeline import __version__
 from pipeline.errors import ArtifactError, NewerFormatError
+from pipeline.models.base_model import BaseRecord
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import Deployment
 from pipeline.store.formats import Record
 from pipeline.store.manifest import Manifest
 from pipeline.store.releases import Card, read_card
+from pipeline.store.verdicts import Hold, Verdict
 
 
 class Note(Record):
@@ -29,7 +31,7 @@ class Note(Record):
         return {"title": document["name"]}
 
 
-@pytest.mark.parametrize("record", [Manifest, Card, Decision, Deployment])
+@pytest.mark.parametrize("record", [Manifest, Card, Decision, Deployment, Verdict, Hold, BaseRecord])
 def test_every_record_of_the_store_has_a_format(record: type[Record]) -> None:
     assert issubclass(record, Record)
     assert record.newest_format() >= 1
