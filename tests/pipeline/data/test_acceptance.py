@@ -173,7 +173,7 @@ def test_records_of_a_newer_version_are_read(job: Job, data: Path) -> None:
     assert find_acceptances(job.store, "nsmc", {str(day_of(DAYS)): found.file.digest}) == {str(day_of(DAYS)): WHY}
 
 
-def test_newest_acceptance_of_a_day_and_its_content_counts(store: Store) -> None:
+def test_newest_acceptance_of_day_and_content_counts(store: Store) -> None:
     digest = "a" * 64
     for day, why in (("2026-11-01", "one"), ("2026-11-01", "two"), ("2026-11-02", "three")):
         record_acceptance(store, "nsmc", f"nsmc/daily/{day}.txt", digest, Acceptance(by="kim", why=why), "run")

@@ -487,6 +487,17 @@ def test_rollback_killed_after_its_record_is_completed(
     assert service.asked == [LOOK, UNSTAGE, LOOK, *[ASK] * 4]
 
 
+def test_retried_rollback_ignores_deployments_since(
+    service: InProcess, log: DeploymentLog, two: Deployment, champion: Artifact, pairs: Artifact, third: Artifact
+) -> None:
+    made = killed(log, champion)
+    record(log, klue_sts=pairs.ref)
+    assert rollback(service.settings, service.store, "back") == made
+    record(log, nsmc=third.ref)
+    assert rollback(service.settings, service.store, "back") == made
+    assert latest(log).releases == {"nsmc": third.ref, "klue-sts": pairs.ref}
+
+
 def test_completed_rollback_that_fails_is_put_back(
     service: InProcess, log: DeploymentLog, two: Deployment, champion: Artifact
 ) -> None:

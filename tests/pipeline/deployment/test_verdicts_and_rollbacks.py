@@ -66,7 +66,7 @@ def test_rollback_to_a_rejected_model_approves_it(settings: Settings, store: Sto
     assert rollback(settings, store, "back again", by="lee").of == 1
 
 
-def test_release_rolled_back_from_stays_away_while_its_model_is_live(
+def test_release_rolled_back_from_does_not_return(
     settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
 ) -> None:
     # The live model was exported again, for example with other bounds.
@@ -80,7 +80,7 @@ def test_release_rolled_back_from_stays_away_while_its_model_is_live(
     assert deploy(job_of(settings), exported, decided, require_service=False).releases == {"nsmc": exported.ref}
 
 
-def test_rollback_to_a_release_that_is_deleted_meanwhile_is_undone(
+def test_rollback_to_a_deleted_release_is_undone(
     settings: Settings, store: Store, releases: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def delete_first(*_: object) -> None:

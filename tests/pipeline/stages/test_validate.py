@@ -466,7 +466,7 @@ def test_row_without_text_or_label_is_set_aside(
     assert split_rows(job.recipe, table)["train"]["label"].dtype == "int64"
 
 
-def test_rows_without_a_label_and_with_one_id_are_set_aside(
+def test_unlabelled_rows_with_one_id_are_set_aside(
     tmp_path: Path, settings: Settings, store: Store, data: Path
 ) -> None:
     # The rule about ids alone would keep the first of both rows.

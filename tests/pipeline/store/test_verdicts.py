@@ -142,7 +142,7 @@ def test_silence_is_recorded_unless_a_person_spoke(store: Store, answer: str | N
     assert (verdict.verdict, verdict.by) == ((answer, "kim") if stays else ("rejected", None))
 
 
-def test_silence_leaves_the_question_of_a_later_run_open(store: Store) -> None:
+def test_silence_leaves_a_later_question_open(store: Store) -> None:
     trained = make_trained(store)
     for run in ("first", "second"):
         record_verdict(trained, "asked", by=None, run=run, deadline=NOON)
