@@ -40,10 +40,10 @@ def rollback(
     latest = records.latest()
     if latest is None:
         raise RefusedError("nothing is deployed yet, so there is nothing to roll back to")
-    if latest.run == run and latest.intent == "rollback":
-        # A retry of a rollback that was interrupted after its record. Do not go back another step.
+    if interrupted := _interrupted(records, run):
+        # Do not go back another step.
         with open_deployer(settings, store, run, by, require_service=False) as deployer:
-            return deployer.finish_restore(latest, records.get(latest.number - 1))
+            return deployer.finish_restore(interrupted, records.get(interrupted.number - 1), latest)
     target = records.get(number) if number is not None else records.one_back()
     if target.releases == latest.releases:
         raise RefusedError(f"deployment {latest.number} already serves the releases of deployment {target.number}")
@@ -135,9 +135,10 @@ class Deployer:
             except ArtifactError as error:
                 log.warning("no verdict is recorded about %s: %s", ref, error)
 
-    def finish_restore(self, record: Deployment, previous: Deployment) -> Deployment:
-        """Complete the rollback `record` from `previous`, of a run that was killed after it had recorded it."""
-        releases = list(_changed(self.store, record, previous).values())
+    def finish_restore(self, record: Deployment, previous: Deployment, latest: Deployment) -> Deployment:
+        """Complete the rollback `record` from `previous` of a killed run; check what `latest` still serves of it."""
+        changed = _changed(self.store, record, previous)
+        releases = [release for recipe, release in changed.items() if latest.releases.get(recipe) == release.ref]
         self._unstage(releases)
         self._check_restored(record, previous, releases)
         return self._finish(record)
@@ -317,6 +318,16 @@ def _late(url: str, found: ReleasesResponse, done: Callable[[WorkerState], bool]
 
 def _named(worker: WorkerState) -> str:
     return f"{worker.pid} ({worker.problem})" if worker.problem else str(worker.pid)
+
+
+def _interrupted(records: DeploymentLog, run: str) -> Deployment | None:
+    """Return the rollback that an earlier try of `run` recorded and did not undo; None if none is found."""
+    # Damaged records do not prevent a rollback.
+    with contextlib.suppress(ArtifactError):
+        for record in map(records.get, reversed(records.numbers())):
+            if record.run == run:
+                return record if record.intent == "rollback" else None
+    return None
 
 
 def _changed(store: Store, target: Deployment, latest: Deployment) -> dict[str, Artifact]:
