@@ -10,11 +10,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipeline.bounds import ERRORS, most_of
 from pipeline.errors import SaebyeokError
 from pipeline.evaluation.changes import Change, changes_since
-from pipeline.evaluation.gate_power import power_sentence
-from pipeline.evaluation.report_formats import FORMATS
+from pipeline.evaluation.report_formats import report_template
 from pipeline.job import is_by_hand
 from pipeline.nested import flatten
 from pipeline.recipes.schema import Recipe
@@ -33,7 +31,6 @@ from pipeline.store.figures import (
 )
 from pipeline.store.releases import release_id
 from pipeline.store.verdicts import find_verdict
-from pipeline.templates import templates_in
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +126,11 @@ def render_report(
     `exported` are the figures of the release, and `tracked` is the address of the stage's W&B run, if they exist.
     Raises ArtifactError if the evaluation cannot be read.
     """
-    environment = templates_in(Path(__file__).parent)
-    environment.globals |= {"shown_mistakes": SHOWN_MISTAKES, "most_of": most_of, "errors": ERRORS}
-    environment.filters |= {**FORMATS, "power": power_sentence}
     validated, trained = (evaluated.input(name) for name in ("validated", "trained"))
     champion, changes = _champion_figures(decision, evaluated.store), _changes(recipe, decision, evaluated)
     figures, training = EvaluationFigures.read(evaluated), TrainingFigures.read(trained)
-    return environment.get_template("report.html").render(
+    return report_template().render(
+        shown_mistakes=SHOWN_MISTAKES,
         recipe=recipe,
         run=run,
         tracked=tracked,

@@ -1,9 +1,17 @@
-"""How the report writes figures, counts, durations and table cells."""
+"""How the report writes figures, counts, durations and table cells, and its template, which uses these formats."""
 
 from __future__ import annotations
 
 import math
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Template
+
+from pipeline.bounds import ERRORS, most_of
+from pipeline.evaluation.gate_power import power_sentence
+from pipeline.templates import templates_in
 
 
 def figure(value: float) -> str:
@@ -44,5 +52,11 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-#: Filters of the report's template.
-FORMATS = {"figure": figure, "count": count, "duration": duration, "cell": cell, "share": share}
+@cache
+def report_template() -> Template:
+    """Return the template of the report with its filters and functions."""
+    environment = templates_in(Path(__file__).parent)
+    formats = {"figure": figure, "count": count, "duration": duration, "cell": cell, "share": share}
+    environment.filters |= formats | {"power": power_sentence}
+    environment.globals |= {"most_of": most_of, "errors": ERRORS}
+    return environment.get_template("report.html")
