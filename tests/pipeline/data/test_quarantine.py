@@ -14,7 +14,7 @@ from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
-from tests.support.published import pairs, reviews, write_pairs, write_reviews
+from tests.support.published import Row, pairs, reviews, write_pairs, write_reviews
 
 MakeJob = Callable[..., Job]
 #: Six of 60 to 70 rows may be set aside, and four of 30 (`pipeline.bounds.most_of`).
@@ -26,57 +26,57 @@ def aside(path: Path) -> list[dict[str, str]]:
     return [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("row", "rule"),
-    [
-        (("77", "애매하다", "7"), "every label is one of the recipe's"),
-        (("", "이름 없는 후기", "1"), "no id is empty"),
-        (("3", "또 3번", "1"), "every id occurs once"),
-        (("77", "긴" * 10_001, "1"), "a document has at most 10,000 characters"),
-        (("77", "탭이\t하나 더", "1"), "2 tabs per line, for the columns id, document, label"),
-    ],
-)
-def test_one_bad_review_is_set_aside(make_job: MakeJob, tmp_path: Path, row: tuple[str, str, str], rule: str) -> None:
+#: A row and the rule that it breaks.
+BAD_REVIEWS: list[tuple[Row, str]] = [
+    (("77", "애매하다", "7"), "every label is one of the recipe's"),
+    (("", "이름 없는 후기", "1"), "no id is empty"),
+    (("3", "또 3번", "1"), "every id occurs once"),
+    (("78", "긴" * 10_001, "1"), "a document has at most 10,000 characters"),
+    (("79", "탭이\t하나 더", "1"), "2 tabs per line, for the columns id, document, label"),
+]
+BAD_PAIRS: list[tuple[dict[str, Any], str]] = [
+    ({"labels": {"real-label": 7}}, "every score is in the recipe's range"),
+    ({"labels": {"real-label": "높음"}}, "every pair has a score, and it is a number"),
+    ({"sentence2": "  "}, "the second sentence is never blank"),
+    ({"sentence1": None}, "every row has the first sentence"),
+    ({"sentence1": "반쪽 \ud83d"}, "every `sentence1` is text"),
+    ({"labels": {}}, "every item has `labels.real-label`"),
+    ({"labels": {"real-label": 1e12}}, "every score is in the recipe's range"),
+]
+
+
+def test_bad_reviews_are_set_aside_with_rule(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
-    write_reviews(tmp_path, [*reviews(30, 1), row, *reviews(30, 100)], reviews(30, 5000))
+    bad, good = [row for row, _ in BAD_REVIEWS], [*reviews(30, 1), *reviews(30, 100)]
+    write_reviews(tmp_path, [*good[:30], *bad, *good[30:]], reviews(30, 5000))
     made = validate(make_job(recipe), tmp_path)
-    [found] = aside(made.path)
-    assert (found["file"], found["line"], found["rule"]) == ("nsmc/ratings_train.txt", "32", rule)
+    found = [(item["file"], item["line"], item["rule"]) for item in aside(made.path)]
+    assert sorted(found) == [("nsmc/ratings_train.txt", str(32 + n), rule) for n, (_, rule) in enumerate(BAD_REVIEWS)]
     table = pd.read_parquet(made.path / "train.parquet")
-    assert table["id"].tolist() == [id for id, _, _ in [*reviews(30, 1), *reviews(30, 100)]]
-    assert made.manifest.figures["quarantined"] == 1
-    assert made.manifest.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
+    assert table["id"].tolist() == [id for id, _, _ in good]
+    assert made.manifest.figures["quarantined"] == 5
+    assert made.manifest.figures["warnings"][0] == "5 rows were set aside in quarantine.tsv"
     front = (made.path / "docs" / "index.html").read_text("utf-8")
     assert "set aside" in front
-    assert row[1][:30].replace("\t", "") in front.replace("\t", "")
+    assert all(text[:30].replace("\t", "") in front.replace("\t", "") for _, text, _ in bad)
 
 
-@pytest.mark.parametrize(
-    ("change", "rule"),
-    [
-        ({"labels": {"real-label": 7}}, "every score is in the recipe's range"),
-        ({"labels": {"real-label": "높음"}}, "every pair has a score, and it is a number"),
-        ({"sentence2": "  "}, "the second sentence is never blank"),
-        ({"sentence1": None}, "every row has the first sentence"),
-        ({"sentence1": "반쪽 \ud83d"}, "every `sentence1` is text"),
-        ({"labels": {}}, "every item has `labels.real-label`"),
-        ({"labels": {"real-label": 1e12}}, "every score is in the recipe's range"),
-    ],
-)
-def test_one_bad_pair_is_set_aside(make_job: MakeJob, tmp_path: Path, change: dict[str, Any], rule: str) -> None:
-    recipe = load_recipe("klue-sts", "embedded", overrides=BOUND)
-    bad = pairs(1, "x")[0] | {"guid": "bad"} | change
-    write_pairs(tmp_path, [*pairs(60, "train"), bad], pairs(30, "dev"), ascii_only=True)
+def test_bad_pairs_are_set_aside_with_rule(make_job: MakeJob, tmp_path: Path) -> None:
+    recipe = load_recipe("klue-sts", "embedded", overrides=BOUND | {"data.quarantine": 0.1})
+    bad = [item | change for item, (change, _) in zip(pairs(7, "x"), BAD_PAIRS, strict=True)]
+    write_pairs(tmp_path, [*pairs(60, "train"), *bad], pairs(30, "dev"), ascii_only=True)
     made = validate(make_job(recipe), tmp_path)
-    [found] = aside(made.path)
-    assert (found["item"], found["rule"]) == ("61", rule)
+    found = [(item["item"], item["rule"]) for item in aside(made.path)]
+    assert sorted(found) == [(str(61 + n), rule) for n, (_, rule) in enumerate(BAD_PAIRS)]
     assert made.manifest.figures["train_rows"] == 60
 
 
 def test_row_breaking_two_rules_is_listed_once(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
     write_reviews(tmp_path, [*reviews(60, 1), ("", "긴" * 10_001, "1")], reviews(30, 5000))
-    [found] = aside(validate(make_job(recipe), tmp_path).path)
+    made = validate(make_job(recipe), tmp_path)
+    [found] = aside(made.path)
+    assert made.manifest.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
     assert set(found["rule"].split("; ")) == {"no id is empty", "a document has at most 10,000 characters"}
 
 
