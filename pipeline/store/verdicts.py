@@ -126,7 +126,10 @@ def find_verdict(trained: Artifact) -> Verdict | None:
     Models with the same weights are the same model, also if the training was repeated or labels were renamed.
     """
     store, recipe = trained.store, trained.manifest.recipe
-    found = [_newest(store, f"{VERDICTS}/{recipe}/{_digest(trained)}", Verdict), *_old_rejections(trained)]
+    # Until November 2026, statements were kept under the digest of all files of the model.
+    digests = (_digest(trained), _digest(trained, ignored=()))
+    found = [_newest(store, f"{VERDICTS}/{recipe}/{digest}", Verdict) for digest in digests]
+    found += _old_rejections(trained)
     return max(filter(None, found), key=lambda statement: statement.created, default=None)
 
 
@@ -232,13 +235,13 @@ def _newest(store: Store, folder: str, model: type[AnyRecord]) -> AnyRecord | No
         raise ArtifactError(f"{store.address(ref)} is damaged: {error}") from error
 
 
-def _digest(trained: Artifact) -> str:
-    """Return 16 hex digits of the SHA-256 of the model's weights.
+def _digest(trained: Artifact, ignored: tuple[str, ...] = TEXT_FILES) -> str:
+    """Return 16 hex digits of the SHA-256 of the model's weights: of all files without the endings `ignored`.
 
     Its configuration, in text files, changes with the names of labels and the version of transformers.
     """
     files = trained.manifest.files.items()
-    weights = sorted((name, entry.sha256) for name, entry in files if not name.endswith(TEXT_FILES))
+    weights = sorted((name, entry.sha256) for name, entry in files if not name.endswith(ignored))
     return hashlib.sha256(repr(weights).encode()).hexdigest()[:16]
 
 

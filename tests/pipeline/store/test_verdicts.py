@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pipeline.errors import ArtifactError, NewerFormatError, RefusedError
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.decisions import Decision
+from pipeline.store.manifest import attempt_name
 from pipeline.store.verdicts import (
     Hold,
     Verdict,
@@ -81,6 +83,19 @@ def test_rejection_outlives_new_names_and_libraries(store: Store) -> None:
     record_verdict(trained("negative", "5.0"), "rejected", by="kim", run="r")
     assert find_verdict(trained("bad", "5.1")) is not None
     assert find_verdict(trained("negative", "5.0", weights="0.2")) is None
+
+
+def test_verdict_under_the_digest_of_all_files_counts(store: Store) -> None:
+    files = {"config.json": "{}", "model.safetensors": "0.1"}
+    trained = make_artifact(store, "train", "nsmc", {}, files)
+    # The name that versions until November 2026 gave to the folder of this model.
+    digests = [(name, hashlib.sha256(content.encode()).hexdigest()) for name, content in files.items()]
+    older = f"verdicts/nsmc/{hashlib.sha256(repr(digests).encode()).hexdigest()[:16]}"
+    rejected = Verdict(verdict="rejected", recipe="nsmc", trained=trained.ref, by="kim", run="r", created=NOON)
+    store.create(f"{older}/{attempt_name((), NOON)}.json", rejected.model_dump_json().encode())
+    assert find_verdict(trained) == rejected
+    approved = record_verdict(trained, "approved", by="kim", run="s")
+    assert find_verdict(trained) == approved
 
 
 def test_newest_verdict_counts(store: Store) -> None:
