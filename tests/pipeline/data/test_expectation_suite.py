@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from great_expectations.expectations.expectation import parse_result_format
-from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from pipeline.config_file import ROOT
 from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
@@ -211,19 +209,6 @@ def test_unchanged_files_break_no_rule(name: str, tmp_path: Path, opened: dict[s
     write(recipe, tmp_path / "data", plain_tables(recipe))
     for split in SPLITS:
         assert broken_rules(recipe, tmp_path / "data", split, opened) == []
-
-
-@pytest.mark.parametrize("rules", suites().values(), ids=suites())
-def test_arguments_are_those_of_great_expectations(rules: list[dict[str, Any]]) -> None:
-    for rule in rules:
-        expectation = ExpectationConfiguration(**rule).to_domain_obj()
-        names, asked = expectation.runtime_keys, {"result_format": "COMPLETE"}
-        # One by one, as the library's own method gets them.
-        alone = {name: expectation._get_success_kwarg(name) for name in names} | expectation._get_success_kwargs()
-        for given in ({}, asked):
-            wanted = alone | given
-            wanted["result_format"] = parse_result_format(wanted["result_format"])
-            assert expectation._get_runtime_kwargs(given) == wanted
 
 
 @pytest.mark.parametrize(("name", "rules"), suites().items())
