@@ -107,7 +107,7 @@ def test_terminated_training_writes_a_checkpoint_first(place: Place) -> None:
         eventually("a whole checkpoint", lambda: process.poll() is not None or checkpoints(place, whole=True))
         known = checkpoints(place, whole=True)
     assert attempts(place) == before
-    assert "rerun the command to resume" in (place.home / "killed.log").read_text("utf-8").splitlines()[-1]
+    assert "rerun the command to resume" in place.log.read_text("utf-8").splitlines()[-1]
     newest = checkpoints(place, whole=True)[-1]
     assert newest not in known
     goes_on(place, arguments, newest)

@@ -74,6 +74,7 @@ class Place:
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
+        self.output, self.log = home / "started.out", home / "started.log"
         self.environment = {
             **os.environ,
             **library_environment(home),
@@ -103,19 +104,24 @@ class Place:
             timeout=900,
         )
 
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a command, which writes its output to `self.output` and its messages to `self.log`."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        with self.output.open("w") as output, self.log.open("w") as log:
+            return subprocess.Popen(self._command(arguments), cwd=ROOT, env=self.environment, stdout=output, stderr=log)
+
     @contextmanager
     def killed(
         self, *arguments: str, by: int = signal.SIGKILL, status: int = -signal.SIGKILL
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Run a command that receives a signal at the end of the block and must exit with `status`."""
-        with (self.home / "killed.log").open("w") as log:
-            process = subprocess.Popen(self._command(arguments), cwd=ROOT, env=self.environment, stdout=log, stderr=log)
+        process = self.start(*arguments)
         try:
             yield process
         finally:
             process.send_signal(by)
             process.wait()
-        assert process.returncode == status, (self.home / "killed.log").read_text()
+        assert process.returncode == status, self.log.read_text()
 
     @staticmethod
     def _command(arguments: tuple[str, ...]) -> list[str]:

@@ -18,6 +18,9 @@ from pipeline.store.deployments import Deployment, DeploymentLog
 from tests.support.crowd import TimedAnswer
 from tests.support.tiny_releases import SENTENCES, make_decision
 
+#: What users ask about.
+TEXTS = SENTENCES[:3]
+
 
 def job_of(settings: Settings, recipe: str = "nsmc") -> Job:
     return Job(load_recipe(recipe, "embedded"), settings, open_store(settings), "test-run", cutoff=day_of(settings))
@@ -32,14 +35,14 @@ def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deplo
 
 
 @contextmanager
-def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[list[TimedAnswer]]:
+def hammering(url: str, *, threads: int = 2, pause: float = 0.0, recipe: str = "nsmc") -> Iterator[list[TimedAnswer]]:
     """Call /classify continuously from `threads` threads with `pause` seconds in between; yield the responses."""
     seen: list[TimedAnswer] = []
     stop = threading.Event()
 
     def hammer() -> None:
         while not stop.wait(pause):
-            seen.append(ask(url))
+            seen.append(ask(url, recipe))
 
     users = [threading.Thread(target=hammer) for _ in range(threads)]
     for user in users:
@@ -52,12 +55,14 @@ def hammering(url: str, *, threads: int = 2, pause: float = 0.0) -> Iterator[lis
             user.join()
 
 
-def ask(url: str) -> TimedAnswer:
+def ask(url: str, recipe: str = "nsmc") -> TimedAnswer:
     """Send one request on a new connection, as a new user would."""
     asked = time.monotonic()
+    body = {"texts": TEXTS, "recipe": recipe}
     try:
-        answer = httpx.post(f"{url}/classify", json={"texts": SENTENCES[:3]}, timeout=60)
-        status, release = answer.status_code, answer.json().get("release", "")
-    except httpx.HTTPError as error:
-        status, release = 0, repr(error)
-    return TimedAnswer(status, release, asked, time.monotonic())
+        answer = httpx.post(f"{url}/classify", json=body, timeout=60, trust_env=False)
+        status, document = answer.status_code, answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        status, document = 0, {"release": repr(error)}
+    values = tuple(result["probabilities"]["positive"] for result in document.get("results", ()))
+    return TimedAnswer(status, document.get("release", ""), asked, time.monotonic(), values)
