@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import subprocess
-from importlib.metadata import version
+from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 
 import pytest
@@ -38,11 +37,19 @@ def only_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def venv(only_venv: Path) -> Path:
     """Return an environment that is absent, or has only pip: creating one takes seconds."""
-    if only_venv.exists():
-        command = [only_venv / "bin" / "python", "-m", "pip", "uninstall", "-y", "one", "small", "torch", "uv"]
-        subprocess.run(command, capture_output=True, check=True)
-        shutil.rmtree(only_venv / "cache", ignore_errors=True)
+    for package in packages(only_venv):
+        metadata = Path(str(package.locate_file(f"{package.name}-{package.version}.dist-info")))
+        for file in package.files or ():
+            Path(str(file.locate())).unlink(missing_ok=True)
+        shutil.rmtree(metadata)
+    shutil.rmtree(only_venv / "cache", ignore_errors=True)
     return only_venv
+
+
+def packages(venv: Path) -> list[Distribution]:
+    """Return the packages of the tests that an environment has, without a process of it."""
+    found = distributions(path=[str(site) for site in venv.glob("lib/python*/site-packages")])
+    return [item for item in found if item.name in ("one", "small", "torch", "uv")]
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +101,7 @@ def said(installer: Installer) -> str:
 
 
 def installed(installer: Installer) -> dict[str, str]:
-    listing = subprocess.run([installer.python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True)
-    lines = (line.split("==") for line in listing.stdout.splitlines() if "==" in line)
-    return {name: pin for name, pin in lines if name in ("one", "torch", "uv")}
+    return {item.name: item.version for item in packages(installer.venv) if item.name != "small"}
 
 
 @pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a GPU")
