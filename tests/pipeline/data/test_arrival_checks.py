@@ -156,7 +156,6 @@ def test_base_model_is_loaded_only_for_arrivals(make_job: Callable[..., Job], da
     [
         (flipped, "labels"),
         (lambda rows: [",".join(row) for row in rows], "unusable rows"),
-        (lambda _: reviews_of(2), "rows seen before"),
     ],
 )
 def test_unusual_day_stops_its_run_and_is_skipped(job: Job, data: Path, change: Change, measure: str) -> None:
