@@ -122,9 +122,12 @@ class LogSource:
 
     def report(self, state: WorkerState) -> None:
         """Write this worker's state for the others to read, and renew the replica's record in the store."""
-        self._file.write(state)
-        if self._registration.is_mine():
-            self._registration.renew(self.workers())
+        try:
+            self._file.write(state)
+        finally:
+            # A replica on a full disk still answers users: a deployment must not count it as dead.
+            if self._registration.is_mine():
+                self._registration.renew(self.workers())
         self.replica = self._registration.id()
 
     def workers(self) -> list[WorkerState]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -15,7 +16,9 @@ from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import LEASE, Replica, ReplicaRegistry
 from serving.client.responses import LoadProblem, WorkerState
+from serving.deployed.follower import LogSource
 from serving.deployed.registration import Registration, advertised_url, replica_id
+from serving.deployed.worker_files import WorkerFile
 from tests.support.damage import damage_file, each_damage
 
 
@@ -80,6 +83,20 @@ def test_failed_write_is_repeated_only_when_it_is_due(
     for _ in range(2):
         registration.renew([worker(1, 2)])
     assert [record.deployment for record in ReplicaRegistry(store).list()] == [2]
+
+
+def test_replica_on_a_full_disk_renews_its_record(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = LogSource(settings, store)
+    monkeypatch.setattr(WorkerFile, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        source.report(worker(1, 1))
+    assert [record.id for record in ReplicaRegistry(store).list()] == [source.replica]
+    source.close()
 
 
 def test_copied_home_gets_an_id_of_its_own(settings: Settings, store: Store, tmp_path: Path) -> None:
