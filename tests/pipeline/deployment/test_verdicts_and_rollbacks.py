@@ -95,6 +95,14 @@ def test_rollback_to_a_deleted_release_is_undone(
     assert (latest.intent, latest.of, latest.releases) == ("undo", 3, {"nsmc": releases[1].ref})
 
 
+def test_damaged_record_prevents_no_numbered_rollback(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    put(settings, light.publish(store, "nsmc", key="c" * 16), service=False)
+    (Path(store.uri) / "deployments" / "000001.json").write_text("{", encoding="utf-8")
+    assert rollback(settings, store, "back", 2, by="kim").releases == {"nsmc": releases[1].ref}
+
+
 def test_rollback_from_an_unreadable_model_still_works(
     settings: Settings, store: Store, releases: list[Artifact], caplog: pytest.LogCaptureFixture
 ) -> None:
