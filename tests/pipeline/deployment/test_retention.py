@@ -387,6 +387,15 @@ def test_damaged_unneeded_manifest_is_not_deleted(
     ]
 
 
+def test_damaged_old_decision_is_logged_and_stops_nothing(
+    settings: Settings, store: Store, nights: list[Artifact], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, decided = outdated_refs(store, settings), store.open(store.refs("decide", "nsmc")[-1])
+    manifest_of(decided).write_bytes(b"{")
+    assert outdated_refs(store, settings) == expected != set()
+    assert f"a decision cannot be read, so its inputs are not retained: {decided.uri}" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["trained", None], ids=["what it was made from", "a release that is kept"])
 def test_damaged_needed_manifest_deletes_nothing(
     settings: Settings, store: Store, nights: list[Artifact], kind: str | None

@@ -95,6 +95,20 @@ def test_pairs_of_a_day_are_those_with_texts_and_a_score_in_range() -> None:
     assert (rows["id"].tolist(), rows["label"].tolist()) == (["a", "b"], [0.0, 5.0])
 
 
+def test_accepted_day_gets_the_champions_label_numbers() -> None:
+    three = REVIEWS.model_copy(update={"labels": ("negative", "positive", "new")})
+    table = trial._as_test(three, ("positive", "negative"), day(0, 1, 2, 0), probabilities(1, 1, 0, 0))
+    assert table is not None
+    assert table.to_dict("list") == {"label": [1, 0, 1], "prediction": [1, 1, 0]}
+    assert trial._as_test(three, ("positive", "negative"), day(2), probabilities(0)) is None
+
+
+def test_accepted_day_of_scores_has_the_champions_scores() -> None:
+    table = trial._as_test(PAIRS, (), day(1.0, 4.0), np.array([1.5, 2.5]))
+    assert table is not None
+    assert table.to_dict("list") == {"label": [1.0, 4.0], "prediction": [1.5, 2.5]}
+
+
 @pytest.mark.parametrize(("gap", "level"), [(0.0, "ok"), (0.02, "warning"), (0.045, "warning"), (0.06, "critical")])
 def test_fall_of_a_large_day_is_judged_by_its_size(gap: float, level: str) -> None:
     # On 50,000 rows, one point has a p-value of 1e-10 or less.

@@ -28,7 +28,7 @@ from pipeline.store.decisions import Decision, read_decision
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.figures import SeenData
 from pipeline.store.verdicts import record_verdict
-from tests.support.families import TASK, Family, Parrot, family, gate_table, serve, texts_between
+from tests.support.families import TASK, Family, Parrot, family, gate_table, made, serve, texts_between
 from tests.support.made_figures import evaluation
 from tests.support.verdicts import with_margin
 
@@ -360,6 +360,15 @@ def test_few_shared_rows_need_a_person_once(night: Night) -> None:
     assert len(decision.notes) == 2
     assert "a person has approved a later model in spite of that" in decision.notes[0]
     assert [check.model_dump()["rows"] for check in decision.checks if check.kind == "comparison"] == [ROWS]
+
+
+def test_unreadable_decision_hides_no_approval(night: Night) -> None:
+    _, champion = night.served(0.8, 0.8, gate_share=0.02)
+    ours = night.release(0.8)
+    approve(night.decide(ours)[0], ours)
+    serve(ours.release)
+    made(night.job.store, "decide", champion=champion.release)
+    assert night.decide(night.release(0.8))[1].promote
 
 
 def test_without_a_shared_row_no_release_is_the_best(night: Night) -> None:

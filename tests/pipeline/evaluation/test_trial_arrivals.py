@@ -35,14 +35,19 @@ def job(make_job: Callable[..., Job]) -> Job:
 
 @pytest.fixture
 def arrive() -> Callable[..., InputFile]:
-    """`arrive(name, text)`: a file of arrivals whose digest is its name."""
+    """`arrive(name, text, day)`: a file of arrivals whose digest is its name."""
 
-    def arrive(name: str, text: str = DAY) -> InputFile:
-        file = InputFile(f"nsmc/daily/{name}", Path(name), text.encode())
+    def arrive(name: str, text: str = DAY, day: date | None = None) -> InputFile:
+        file = InputFile(f"nsmc/daily/{name}", Path(name), text.encode(), day)
         vars(file)["digest"] = name
         return file
 
     return arrive
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, outputs: Any) -> None:
+    """Let champions with the labels of `recipe` answer `outputs` from now on."""
+    monkeypatch.setattr(champions, "load_model", lambda *_: Parrot(recipe, outputs))
 
 
 @pytest.fixture
@@ -156,10 +161,46 @@ def test_recipe_of_the_champion_names_its_labels(
     job: Job, arrive: Callable[..., InputFile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned = REVIEWS.model_copy(update={"labels": ("positive", "negative")})
-
-    def load(recipe: Recipe, release: Artifact) -> Parrot:
-        return Parrot(turned, np.eye(2)[[0, 1, 0, 1]])
-
-    monkeypatch.setattr(champions, "load_model", load)
+    answering(monkeypatch, turned, np.eye(2)[[0, 1, 0, 1]])
     (measure,) = try_champion(job, champion_of(job), [arrive("a.txt")]).values()
     assert measure.found == "100.0% right"
+
+
+#: 40 reviews, half of them of each label.
+LONG_DAY = "id\tdocument\tlabel\n" + "".join(f"{number}\ttext {number}\t{number % 2}\n" for number in range(40))
+DAYS = {name: date(2026, 3, day) for day, name in enumerate(("a.txt", "b.txt", "c.txt"), 1)}
+WRONG = np.eye(2)[1 - np.arange(40) % 2]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "level", "usual"),
+    [
+        ([], "critical", "59.8%"),
+        (["2026-03-01"], "ok", "2.4%"),
+        # Only an accepted day before the tried one counts.
+        (["2026-03-03"], "critical", "59.8%"),
+    ],
+)
+def test_day_like_last_accepted_is_no_fall(
+    job: Job,
+    arrive: Callable[..., InputFile],
+    monkeypatch: pytest.MonkeyPatch,
+    accepted: list[str],
+    level: str,
+    usual: str,
+) -> None:
+    answering(monkeypatch, REVIEWS, WRONG)
+    files = [arrive(name, LONG_DAY, day) for name, day in DAYS.items()]
+    measures = try_champion(job, champion_of(job, "a.txt", "c.txt"), files, accepted)
+    found = Measure(name="champion", found="0.0% right", usual=usual, level=level)  # type: ignore[arg-type]
+    assert measures == {"nsmc/daily/b.txt": found}
+
+
+def test_accepted_day_without_known_labels_is_passed_over(
+    job: Job, arrive: Callable[..., InputFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, REVIEWS.model_copy(update={"labels": ("negative", "other")}), WRONG)
+    unknown = "id\tdocument\tlabel\n" + "".join(f"{number}\ttext {number}\t1\n" for number in range(40))
+    files = [arrive("a.txt", unknown, DAYS["a.txt"]), arrive("b.txt", LONG_DAY)]
+    (measure,) = try_champion(job, champion_of(job, "a.txt"), files, ["2026-03-01"]).values()
+    assert (measure.usual, measure.level) == ("59.8%", "critical")

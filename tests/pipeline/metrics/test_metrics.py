@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.metrics import intervals
 from pipeline.metrics.classification import class_figures, f1
-from pipeline.metrics.correlation import correlations
+from pipeline.metrics.correlation import correlations, pearson_influence
 from pipeline.metrics.intervals import RESAMPLES, drawn_rows, share_interval
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
@@ -113,6 +113,27 @@ def test_correlation_of_a_constant_resample_is_nan() -> None:
     labels = np.array([[0.0, 1.0, 0.5], [2.0, 2.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 2.0]])
     scores = np.array([[0.0, 1.0, 0.5], [0.0, 1.0, 2.0], [4.0, 4.0, 4.0], [2.0, 1.0, 0.0]])
     assert correlations(labels, scores) == pytest.approx([1.0, math.nan, math.nan, -1.0], nan_ok=True)
+
+
+def weighted_pearson(labels: Any, scores: Any, weights: Any) -> float:
+    table = np.cov(labels, scores, ddof=0, aweights=weights)
+    return float(table[0, 1] / math.sqrt(table[0, 0] * table[1, 1]))
+
+
+def test_influence_is_change_of_r_by_a_rows_weight() -> None:
+    labels, scores = noisy_scores(20, 1.5)
+    even, step = np.full(20, 1 / 20), 1e-6
+    changes = [
+        (weighted_pearson(labels, scores, even + step * (row - even)) - weighted_pearson(labels, scores, even)) / step
+        for row in np.eye(20)
+    ]
+    assert pearson_influence(labels, scores) == pytest.approx(changes, abs=1e-4)
+
+
+def test_influence_on_r_of_a_constant_is_nan() -> None:
+    labels, alike = array(1.0, 2.0, 4.0), np.full(3, 2.5)
+    assert np.isnan(pearson_influence(labels, alike)).all()
+    assert np.isnan(pearson_influence(alike, labels)).all()
 
 
 @pytest.mark.parametrize("recipe", [REVIEWS, THREE], ids=["two labels", "three labels"])

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.errors import ArtifactError, PrunedError, SettingsError
+from pipeline.errors import ArtifactError, NewerFormatError, PrunedError, SettingsError
 from pipeline.store.artifacts import MANIFEST, Store
+from pipeline.store.formats import Record
 from tests.support.stores import FILES, find, found_ref, publish, read_all, run_together
 
 Overwrite = Callable[[str, bytes | None], None]
@@ -37,6 +39,12 @@ def overwrite(uri: str, request: pytest.FixtureRequest) -> Overwrite:
             (Path(uri) / ref).write_bytes(content)
 
     return in_bucket if uri.startswith("s3://") else on_disk
+
+
+class Named(Record):
+    """A record in an artifact."""
+
+    name: str
 
 
 def newest_ref(store: Store) -> str | None:
@@ -77,6 +85,28 @@ def test_inputs_are_opened_by_name(open_again: Callable[[], Store]) -> None:
     assert made.input_ref("trained") is None
     with pytest.raises(ArtifactError, match="has no input 'trained'"):
         made.input("trained")
+
+
+def test_artifact_is_made_from_inputs_of_that_role(store: Store) -> None:
+    made = publish(store, "k1", tokenized=publish(store, "tokens"), start=publish(store, "start"))
+    inputs = made.manifest.inputs
+    started = inputs | {"start": inputs["start"].model_copy(update={"role": "started_from"})}
+    artifact = replace(made, manifest=made.manifest.model_copy(update={"inputs": started}))
+    assert artifact.made_from == [inputs["tokenized"].ref]
+
+
+def test_record_of_an_artifact_is_read_or_named(store: Store) -> None:
+    files = {"a.json": b'{"name": "a"}', "cut.json": b"{", "new.json": b'{"format": 2, "name": "a"}'}
+    made = publish(store, files=files)
+    assert made.read_record("a.json", Named) == Named(name="a")
+    with pytest.raises(ArtifactError, match=rf"^{made.uri}: cut\.json is missing or damaged .*; run its stage with"):
+        made.read_record("cut.json", Named)
+    with pytest.raises(NewerFormatError, match=rf"^{made.uri}/new\.json has format 2"):
+        made.read_record("new.json", Named)
+    for name in files:
+        (made.path / name).unlink()
+    with pytest.raises(ArtifactError, match=r"a\.json is missing or damaged"):
+        made.read_record("a.json", Named)
 
 
 def test_only_the_same_key_and_inputs_are_found(open_again: Callable[[], Store]) -> None:
@@ -231,6 +261,38 @@ def test_a_stray_file_is_passed_over(open_again: Callable[[], Store]) -> None:
     assert publish(store).ref == found_ref(store)
 
 
+def test_small_file_is_replaced_and_deleted(open_again: Callable[[], Store]) -> None:
+    store, ref = open_again(), "leases/training/000001.beat"
+    for content in (b"first", b"second"):
+        store.replace(ref, content)
+        assert open_again().read(ref) == content
+        assert store.files_below("leases") == [ref]
+    for _ in range(2):
+        store.delete(ref)
+        assert open_again().read(ref) is None
+    store.delete(f"{ref}/below")
+
+
+def test_age_counts_from_the_last_write(uri: str, open_again: Callable[[], Store]) -> None:
+    store, ref = open_again(), "leases/training/000001.beat"
+    assert store.age(ref) is None
+    store.replace(ref, b"beat")
+    assert store.age(f"{ref}/below") is None
+    age = store.age(ref)
+    assert age is not None
+    assert 0 <= age < HOUR.total_seconds()
+    if uri.startswith("s3://"):
+        return
+    # By the clock of the file server, which may be ahead or behind.
+    now = (Path(uri) / ref).stat().st_mtime
+    for hours, expected in ((-2, 2), (2, 0)):
+        os.utime(Path(uri) / ref, times=(0, now + hours * HOUR.total_seconds()))
+        age = store.age(ref)
+        assert age is not None
+        assert age // HOUR.total_seconds() == expected
+    assert store.list("leases/training") == ["000001.beat"]
+
+
 # --- order ------------------------------------------------------------------------------------
 
 
@@ -362,6 +424,14 @@ def test_store_path_does_not_depend_on_working_directory(tmp_path: Path, monkeyp
     relative = Store("store", tmp_path / "cache")
     monkeypatch.chdir("/")
     assert publish(relative).ref == found_ref(store)
+
+
+def test_store_knows_whether_other_hosts_share_it(tmp_path: Path) -> None:
+    local, bucket = Store(str(tmp_path / "home" / "store"), tmp_path), Store("s3://home/store", tmp_path)
+    assert (local.local, bucket.local) == (True, False)
+    assert local.is_below(tmp_path / "home")
+    assert not local.is_below(tmp_path / "other")
+    assert not bucket.is_below(Path("/"))
 
 
 def test_addresses_have_one_slash_between_their_parts(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline.store.checks import (
     SampleCheck,
     TaskCheck,
     ThresholdCheck,
+    WordedCheck,
     check_document,
     reason_of,
 )
@@ -32,8 +33,15 @@ SAMPLE = SampleCheck(value=0.0, bound=1.0, passed=False)
 AGE = AgeCheck(value=-1, bound=0.0, passed=False, newest=date(2015, 8, 5), champions=date(2015, 8, 6))
 EARLIER = EarlierModelCheck(value=0.0, bound=1.0, passed=False, trained="train/nsmc/k/1")
 TASK = TaskCheck(value=0.0, bound=1.0, passed=False, task="bad, good", champions="negative, positive")
+UNSET = ThresholdCheck(metric="accuracy", sample=False, unset=True, **FAILED)
+WITHOUT_THRESHOLD = (
+    "accuracy on the test file is 0.2500, and the recipe has no threshold for it (gate.floors.accuracy); "
+    "`saebyeok propose-floors` derives one from several trainings"
+)
+#: A check with its words, of a version before decision 26.
+OLD = WordedCheck(kind="floor", name="accuracy", value=math.nan, bound=0.5, passed=False, miss="no value")
 BARRED = "it was trained on the shipped sample, and the champion on real data"
-OLD = "its newest data are of 2015-08-05, and the champion knows those of 2015-08-06"
+OLDER_DATA = "its newest data are of 2015-08-05, and the champion knows those of 2015-08-06"
 REPLACED = (
     "it was trained before the champion on the same data (train/nsmc/k/1); to serve it again, roll back to its "
     "deployment (saebyeok rollback)"
@@ -74,9 +82,16 @@ def thin(check: ComparisonCheck) -> ComparisonCheck:
         ),
         (comparison(math.nan, 0.01), "comparison", "accuracy against the champion", None),
         (SAMPLE, "comparison", "share of real data in training", BARRED),
-        (AGE, "comparison", "days of data ahead of the champion's", OLD),
+        (AGE, "comparison", "days of data ahead of the champion's", OLDER_DATA),
         (EARLIER, "comparison", "trained after the champion", REPLACED),
         (TASK, "comparison", "same task as the champion", INCOMPARABLE),
+        (
+            TASK.model_copy(update={"rival": "best"}),
+            "comparison",
+            "same task as an earlier release",
+            INCOMPARABLE.replace("the champion knows", "an earlier release knows"),
+        ),
+        (UNSET, "floor", "accuracy on the test file", WITHOUT_THRESHOLD),
     ],
 )
 def test_check_is_stored_as_figures_and_told_in_words(check: Check, kind: str, name: str, miss: str | None) -> None:
@@ -89,6 +104,19 @@ def test_check_is_stored_as_figures_and_told_in_words(check: Check, kind: str, n
     read = READER.validate_json(written)
     assert type(read) is type(check)
     assert read.model_dump_json() == written
+
+
+def test_check_of_an_older_version_keeps_its_words() -> None:
+    check_strict(OLD)
+    read = READER.validate_json(OLD.model_dump_json())
+    assert check_document(read) == pytest.approx(check_document(OLD), nan_ok=True)
+    assert (read.kind, read.name, read.miss, read.waivable) == ("floor", "accuracy", "no value", False)
+    assert math.isnan(read.value)
+
+
+def test_check_document_has_the_interval_or_none() -> None:
+    assert check_document(BEHAVIOUR)["estimate"] == estimate(0.25)
+    assert check_document(SAMPLE)["estimate"] is None
 
 
 def test_metric_is_named_with_its_file() -> None:
@@ -113,11 +141,19 @@ def test_thirty_rows_are_enough_for_a_comparison() -> None:
     assert check.model_copy(update={"rows": 30}).miss is None
 
 
+def test_few_rows_of_more_name_both_numbers() -> None:
+    few = thin(comparison(0.125, 0.01))
+    told = [few.model_copy(update={"gate_rows": rows}).miss for rows in (29, 30)]
+    assert [miss and miss.partition(" gate rows")[0] for miss in told] == ["there are only 29", "only 29 of 30"]
+
+
 def test_clear_loss_on_few_rows_is_no_lack_of_rows() -> None:
     # The whole interval is below minus the margin, so more rows would not help.
     worse, unsure = (thin(comparison(difference, 0.01)) for difference in (-0.08, -0.06))
     assert (worse.waivable, worse.miss) == (False, None)
     assert unsure.waivable
+    # The upper end is the margin itself.
+    assert thin(comparison(-0.125, 0.0625)).waivable
     without_value = thin(comparison(math.nan, 0.01))
     assert without_value.waivable
     assert not without_value.model_copy(update={"rows": 30}).waivable
@@ -144,7 +180,7 @@ def test_refusal_names_every_failed_check_alone() -> None:
         "Refused: share of correct names cases is 0.2500, below 0.5; "
         "accuracy against the champion (-0.1250), at worst -0.2500 (margin 0.01); "
         f"{FEW_ROWS}; "
-        f"{BARRED}; {OLD}."
+        f"{BARRED}; {OLDER_DATA}."
     )
 
 

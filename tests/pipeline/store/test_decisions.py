@@ -10,7 +10,7 @@ import pytest
 from pipeline.errors import ArtifactError
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import check_document
-from pipeline.store.decisions import Decision, decision_lines, read_decision
+from pipeline.store.decisions import Decision, Score, decision_lines, read_decision
 from pipeline.store.figures import Estimate
 from tests.support.made_figures import comparison, threshold
 from tests.support.strict import check_strict
@@ -28,8 +28,28 @@ def published(store: Store, content: bytes) -> Artifact:
         return store.publish(draft, "decide", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
 
 
+SCORE = Score(model="champion", ref="release/nsmc/k/1", value=math.nan, held_out=0.1)
+
+
 def test_records_are_strict() -> None:
     check_strict(decision())
+    check_strict(SCORE)
+
+
+def test_score_without_a_value_is_read_back(store: Store) -> None:
+    written = decision().model_copy(update={"scores": (SCORE,)})
+    (read,) = read_decision(published(store, written.model_dump_json().encode())).scores
+    assert (read.model, read.ref, read.held_out) == ("champion", "release/nsmc/k/1", 0.1)
+    assert math.isnan(read.value)
+    assert "NaN" in SCORE.model_dump_json()
+
+
+def test_only_waivable_failures_need_a_person() -> None:
+    few = comparison(-0.0625, 0.01).model_copy(update={"rows": 29, "passed": False})
+    reached, missed = threshold(0.9, 0.8), threshold(0.7, 0.8)
+    expected = {(reached,): False, (reached, few): True, (few, few): True, (few, missed): False, (missed, few): False}
+    for checks, needs in expected.items():
+        assert decision().model_copy(update={"checks": checks}).needs_person == needs
 
 
 def test_decision_is_read_as_it_was_written(store: Store) -> None:

@@ -23,6 +23,7 @@ from pipeline.store.manifest import (
     Input,
     Manifest,
     attempt_name,
+    attempt_of,
     code_version,
     file_digest,
     make_key,
@@ -155,6 +156,10 @@ def test_names_that_are_no_attempts_give_no_time() -> None:
     assert moment(attempt_name(strangers, NOW)) == NOW
 
 
+def test_attempt_of_a_ref_is_its_last_name() -> None:
+    assert attempt_of("train/nsmc/k1/20261129T123015123456-ab12") == "20261129T123015123456-ab12"
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -282,3 +287,10 @@ def test_damaged_inputs_are_damage(damage: dict[str, object]) -> None:
     if damage != {"start": {"ref": "a", "key": "k", "role": "x"}}:
         with pytest.raises(ValueError, match=r"^inputs\.start"):
             Manifest.parse(old_manifest("train", **damage), "manifest.json")
+
+
+@pytest.mark.parametrize("inputs", [3, None, ["a"]])
+def test_inputs_that_are_no_map_are_damage(inputs: object) -> None:
+    document = json.loads(old_manifest("train")) | {"inputs": inputs}
+    with pytest.raises(ValueError, match=r"^inputs: Input should be a valid dictionary"):
+        Manifest.parse(json.dumps(document), "manifest.json")

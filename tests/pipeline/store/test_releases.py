@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.errors import ArtifactError
 from pipeline.recipes.kinds.score_line import ScoreLine
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.releases import Card, Golden, Variant, read_card
+from pipeline.store.releases import Card, Golden, Variant, find_release, read_card, release_id
 from tests.support.strict import check_strict
 
 CARD: dict[str, Any] = {
@@ -22,10 +22,10 @@ CARD: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_release(store: Store, key: str = "k1", card: bytes = b"{}") -> Artifact:
+def make_release(store: Store, key: str = "k1", card: bytes = b"{}", recipe: str = "nsmc") -> Artifact:
     with store.draft() as draft:
         (draft / "card.json").write_bytes(card)
-        return store.publish(draft, "release", "nsmc", key, run="test", inputs={}, fields={}, figures={})
+        return store.publish(draft, "release", recipe, key, run="test", inputs={}, fields={}, figures={})
 
 
 VARIANT = Variant(file="model.onnx", precision="int8", parity=None)
@@ -89,3 +89,31 @@ def test_release_without_a_card_raises(store: Store) -> None:
         release = store.publish(draft, "release", "nsmc", "k", run="r", inputs={}, fields={}, figures={})
     with pytest.raises(ArtifactError, match=r"has no file card\.json"):
         read_card(release)
+
+
+def named(store: Store, name: str, recipe: str) -> Artifact:
+    return make_release(store, card=json.dumps(CARD | {"id": name}).encode(), recipe=recipe)
+
+
+@pytest.mark.parametrize("recipe", ["nsmc", "klue-sts"])
+def test_release_is_found_by_id_and_by_ref(store: Store, recipe: str) -> None:
+    wanted = named(store, f"{recipe}-1", recipe)
+    named(store, f"{recipe}-2", recipe)
+    damaged = make_release(store, recipe=recipe)
+    assert find_release(store, f"{recipe}-1").ref == wanted.ref
+    assert find_release(store, damaged.ref).ref == damaged.ref
+
+
+@pytest.mark.parametrize("name", ["nsmc-3", "nsmc", "other-1", "-1"])
+def test_unknown_release_is_named_in_the_error(store: Store, name: str) -> None:
+    named(store, "nsmc-1", "nsmc")
+    with pytest.raises(ArtifactError, match=f"has no release {name}; `saebyeok releases` lists the deployed ones"):
+        find_release(store, name)
+
+
+def test_unreadable_release_is_named_by_its_ref(store: Store) -> None:
+    lost, damaged = named(store, "nsmc-1", "nsmc"), make_release(store)
+    assert release_id(store, lost.ref) == "nsmc-1"
+    store.prune(lost)
+    assert release_id(store, lost.ref) == lost.ref
+    assert release_id(store, damaged.ref) == damaged.ref
