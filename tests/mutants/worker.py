@@ -136,7 +136,7 @@ def run_forked(
     child = os.fork()
     if child == 0:
         _run_tests(arguments, Recorder(first, known, work / "report.json"), limits, work)
-    status = _wait(child, started + limits["wall"])
+    status = wait(child, limits["wall"])
     kill_descendants()
     seconds = time.monotonic() - started
     report = work / "report.json"
@@ -170,10 +170,14 @@ def _run_tests(arguments: list[str], recorder: Recorder, limits: dict[str, float
         os._exit(code)
 
 
-def _wait(child: int, until: float) -> int | None:
-    """Wait status of the fork, or None where it had to be killed."""
-    pause = 0.005
-    while time.monotonic() < until:
+def wait(child: int, seconds: float) -> int | None:
+    """Return the wait status of a fork, or None if it took more than `seconds` and was killed.
+
+    The time in which it waits for a CPU does not count: on a busy machine, a mutant that hangs and one that only waits
+    would look the same, and a survivor would count as noticed.
+    """
+    started, pause = time.monotonic(), 0.005
+    while time.monotonic() - started < seconds + _waited_for_cpu(child):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
@@ -182,6 +186,11 @@ def _wait(child: int, until: float) -> int | None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return None
+
+
+def _waited_for_cpu(process: int) -> float:
+    nanoseconds = Path(f"/proc/{process}/schedstat").read_text(encoding="ascii").split()[1]
+    return int(nanoseconds) / 1e9
 
 
 def _name(status: int | None) -> str:

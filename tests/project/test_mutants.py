@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from tests.mutants.results import (
     score,
     write_rows,
 )
+from tests.mutants.worker import wait
 
 MODULES = ROOT / "tests" / "mutants" / "modules.toml"
 ROW = ModuleScore("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
@@ -95,6 +98,15 @@ def test_key_changes_with_the_module_and_its_tests(tmp_path: Path) -> None:
         keys.append(make_key(tmp_path, "a.py", Selection(("tests/test_a.py::test_x",))))
     assert len(set(keys[:3])) == 3
     assert keys[2] == keys[3]
+
+
+def test_mutant_that_hangs_is_killed_at_its_limit() -> None:
+    with subprocess.Popen(["sleep", "600"]) as hanging:
+        assert wait(hanging.pid, 0.01) is None
+    with subprocess.Popen(["false"]) as failing:
+        status = wait(failing.pid, 600.0)
+        assert status is not None
+        assert os.waitstatus_to_exitcode(status) == 1
 
 
 def test_score_counts_time_outs_as_noticed() -> None:
