@@ -21,7 +21,7 @@ from pipeline.job import Job, day_of
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
-from pipeline.stages.validate import validate
+from pipeline.stages.validate import _label_fields, validate
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.manifest import file_digest
 from tests.support.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
@@ -489,6 +489,21 @@ def test_unlabelled_rows_with_one_id_are_set_aside(
     made = validate(new_data_set(tmp_path, settings, store, {"expectations": [unique]}), data)
     assert made.manifest.figures["quarantined"] == 2
     assert len(pd.read_parquet(made.path / "train.parquet")) == 30
+
+
+@pytest.mark.parametrize(
+    ("labels", "further"),
+    [
+        (("bad", "good"), []),
+        (("0", "1"), []),
+        (("0.5", "1.0"), ["0.5", "1.0", "1"]),
+        (("1 star", "2 stars"), ["no numbers"]),
+        ((), []),
+    ],
+)
+def test_labels_read_in_another_way_change_the_key(labels: tuple[str, ...], further: list[str]) -> None:
+    recipe = load_recipe("nsmc", "embedded").model_copy(update={"labels": labels})
+    assert _label_fields(recipe) == [*labels, *further]
 
 
 def test_too_many_rows_without_a_label_stop_the_run(
