@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,7 +83,17 @@ def test_another_model_answers_itself(tmp_path: Path, store: Store, trained: Art
     assert model.asked == [1, 1]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no archive", None], ids=["empty", "no archive", "cut"])
+def archive(**arrays: Any) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"no archive", None, archive(keys=["x", "y"], answers=[[1.0, 0.5]])],
+    ids=["empty", "no archive", "cut", "too few answers"],
+)
 def test_damaged_file_is_written_again(
     tmp_path: Path, trained: Artifact, damage: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,6 +114,19 @@ def test_models_that_are_not_compared_any_more_are_forgotten(tmp_path: Path, sto
     cache.forget_others([trained])
     cache.answers(trained, table("a"), model)
     assert (model.asked, len(list((tmp_path / "answers").glob("*")))) == ([1, 1], 1)
+
+
+def test_file_that_another_run_deletes_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "glob", lambda directory, _: [directory / "deleted.npz"])
+    AnswerCache(tmp_path).forget_others([])
+
+
+def test_answers_are_not_flushed_to_disk(tmp_path: Path, trained: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Lost answers are computed again.
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    AnswerCache(tmp_path / "answers").answers(trained, table("a"), Model())
+    assert flushed == []
 
 
 def test_broken_model_leaves_nothing(tmp_path: Path, trained: Artifact) -> None:
