@@ -205,7 +205,7 @@ BREAKS: dict[str, Break] = {
         "pipeline.evaluation.promotion_gate:_replaced", "attempt_of(ours) >= attempt_of(theirs)", "True"
     ),
     "test_rejection_follows_the_model_to_other_decisions": Break(
-        "pipeline.store.verdicts:find_verdict", "{_digest(trained)}", "{trained.key}"
+        "pipeline.store.verdicts:find_verdict", "(_digest(trained), _digest(trained, ignored=()))", "(trained.key,)"
     ),
     "test_success_without_an_answer_is_no_approval": Break(
         "pipeline.store.verdicts:find_bar", "verdict.bars", 'verdict.verdict == "rejected"'
