@@ -6,23 +6,33 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import SecretStr
 
+from pipeline.settings import load_settings
+from tests.support.needs import fixtures_of
 from tests.topology.runner.networks import missing
 
 if TYPE_CHECKING:
+    from tests.support.tiny_releases import TinyModel
     from tests.topology.runner.cluster import Cluster
     from tests.topology.runner.hosts import Host
+    from tests.topology.runner.watching import Bench
+
+#: Seconds of a deployment; longer than the lease of a replica that no longer answers.
+DEPLOY_SECONDS = 45.0
 
 
 @pytest.fixture(scope="session")
-def topology() -> Iterator[Cluster]:
-    """All hosts, none started."""
+def topology(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The hosts that the chosen tests need, none started."""
     if problem := missing():
         pytest.skip(problem)
     # Imported here, because pytest reads this file in every run: the cluster imports moto.
-    from tests.topology.runner.cluster import cluster
+    from tests.topology.runner.cluster import HOSTS, REPLICAS, cluster
 
-    with cluster() as connected:
+    # The images of Airflow take most of the time to build.
+    all_hosts = any("control" in fixtures_of(item) for item in request.session.items)
+    with cluster(HOSTS if all_hosts else REPLICAS) as connected:
         yield connected
 
 
@@ -34,12 +44,43 @@ def control(topology: Cluster) -> Host:
 
 
 @pytest.fixture(scope="session")
-def running(control: Host, topology: Cluster) -> Cluster:
-    """All hosts, started."""
-    for host in topology.hosts.values():
-        if host is not control:
-            host.up()
+def replicas(topology: Cluster) -> Cluster:
+    """The hosts of the service, started and healthy."""
+    from tests.topology.runner.cluster import REPLICAS
+
+    for name in REPLICAS:
+        topology.hosts[name].up()
+    for name in REPLICAS:
+        topology.hosts[name].wait_healthy()
     return topology
+
+
+@pytest.fixture(scope="session")
+def bench(
+    replicas: Cluster, light: TinyModel, other_light: TinyModel, tmp_path_factory: pytest.TempPathFactory
+) -> Bench:
+    """A deployer that reaches the replicas."""
+    from tests.topology.runner.watching import Bench
+
+    settings = load_settings().model_copy(
+        update={
+            "home": tmp_path_factory.mktemp("deployer"),
+            "store": replicas.bucket.uri,
+            "deploy_token": SecretStr(replicas.secrets["SAEBYEOK_DEPLOY_TOKEN"]),
+            "deploy_seconds": DEPLOY_SECONDS,
+        }
+    )
+    return Bench(replicas, settings, (light, other_light))
+
+
+@pytest.fixture(scope="session")
+def running(control: Host, replicas: Cluster) -> Cluster:
+    """All hosts, started."""
+    from tests.topology.runner.cluster import WORKERS
+
+    for name in WORKERS:
+        replicas.hosts[name].up()
+    return replicas
 
 
 @pytest.fixture(scope="session")

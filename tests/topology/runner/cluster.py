@@ -7,7 +7,7 @@ import secrets
 import shutil
 import subprocess
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +92,13 @@ def _json(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Build the images, then connect all hosts in namespaces of this process. OSError: it cannot be done."""
+def cluster(names: Collection[str]) -> Iterator[Cluster]:
+    """Build the images, then connect the hosts in namespaces of this process. OSError: it cannot be done."""
     state = CACHE / "run"
     shutil.rmtree(state, ignore_errors=True)
     private = {name: secrets.token_urlsafe(64) for name in REQUIRED}
     private["AIRFLOW_FERNET_KEY"] = urlsafe_b64encode(secrets.token_bytes(32)).decode()
-    hosts = {name: _host(name, private, state) for name in HOSTS}
+    hosts = {name: _host(name, private, state) for name in names}
     isolate()
     with ExitStack() as stack:
         url, server = stack.enter_context(s3_server(S3, S3_PORT))

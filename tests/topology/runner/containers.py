@@ -107,6 +107,10 @@ class Container:
         """End all of its processes at once, as a power cut would."""
         self._end(signal.SIGKILL, 10)
 
+    def crash(self) -> None:
+        """Kill its first process, and with it all others; the restart policy applies."""
+        subprocess.run(["kill", "-KILL", self.first_process()], check=True)
+
     def execute(self, *command: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a command as `docker exec` does; it is killed after `limit` seconds."""
         spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root"]

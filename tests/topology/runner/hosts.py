@@ -16,7 +16,7 @@ from pipeline.config_file import ROOT
 from tests.support.composed import DOCKER, project, source, target
 from tests.topology.runner.containers import Container, Mount
 from tests.topology.runner.images import Image, build_image
-from tests.topology.runner.networks import attach, inside
+from tests.topology.runner.networks import attach, inside, plug
 
 #: Images that no Dockerfile of the project builds.
 STANDING_IN = Path(__file__).parent.parent / "images"
@@ -103,6 +103,11 @@ class Host:
         if self._forwarder:
             self._forwarder.kill()
             self._forwarder.wait()
+
+    def plug(self, *, on: bool) -> None:
+        """Connect the host with the network, or cut it off. Its containers lose each other, too."""
+        for address in (self.address, *self.addresses.values()):
+            plug(address, on=on)
 
     def wait_healthy(self, limit: float = PATIENCE) -> None:
         """Wait until the health check of each running container passes."""

@@ -42,7 +42,12 @@ def isolate() -> None:
     _ip("link", "add", BRIDGE, "type", "bridge")
     _ip("address", "add", f"{GATEWAY}/16", "dev", BRIDGE)
     _ip("link", "set", BRIDGE, "up")
-    _ip("address", "add", f"{S3}/16", "dev", BRIDGE)
+    own_address(S3, on=True)
+
+
+def own_address(address: str, *, on: bool) -> None:
+    """Give the test's own end of the bridge one more address, or take it away."""
+    _ip("address", "add" if on else "delete", f"{address}/16", "dev", BRIDGE)
 
 
 def attach(namespace: str, address: str) -> None:
@@ -53,6 +58,11 @@ def attach(namespace: str, address: str) -> None:
     _ip("-n", namespace, "address", "add", f"{address}/16", "dev", "eth0")
     for device in ("lo", "eth0"):
         _ip("-n", namespace, "link", "set", device, "up")
+
+
+def plug(address: str, *, on: bool) -> None:
+    """Connect an address with the bridge, or cut it off, as if its cable were pulled."""
+    _ip("link", "set", _end(address), "up" if on else "down")
 
 
 def inside(namespace: str, *command: str) -> list[str]:
