@@ -112,6 +112,8 @@ def test_check_of_an_older_version_keeps_its_words() -> None:
     assert check_document(read) == pytest.approx(check_document(OLD), nan_ok=True)
     assert (read.kind, read.name, read.miss, read.waivable) == ("floor", "accuracy", "no value", False)
     assert math.isnan(read.value)
+    for kind in ("floor", "behaviour", "comparison"):
+        assert READER.validate_json(OLD.model_copy(update={"kind": kind}).model_dump_json()).kind == kind
 
 
 def test_check_document_has_the_interval_or_none() -> None:
@@ -154,6 +156,7 @@ def test_clear_loss_on_few_rows_is_no_lack_of_rows() -> None:
     assert unsure.waivable
     # The upper end is the margin itself.
     assert thin(comparison(-0.125, 0.0625)).waivable
+    assert not thin(comparison(0.5, 0.01)).model_copy(update={"passed": True}).waivable
     without_value = thin(comparison(math.nan, 0.01))
     assert without_value.waivable
     assert not without_value.model_copy(update={"rows": 30}).waivable
