@@ -58,6 +58,7 @@ def test_decision_is_read_as_it_was_written(store: Store) -> None:
     assert list(document) == ["format", "promote", "champion", "best", "notes", "checks", "scores"], (
         "no sentence about the checks"
     )
+    assert document["format"] == 5
     assert read_decision(published(store, written.model_dump_json().encode())) == written
 
 
