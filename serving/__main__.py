@@ -11,6 +11,7 @@ from pipeline.errors import SaebyeokError, SettingsError
 from pipeline.settings import Settings, library_environment, load_settings
 from pipeline.texts import without_secrets
 from serving.api.auth import api_keys, deploy_token
+from serving.api.supervision import SUPERVISOR
 
 
 def command(settings: Settings) -> list[str]:
@@ -34,7 +35,8 @@ def main() -> None:
         arguments = command(settings)
     except SaebyeokError as error:
         sys.exit(f"error: {error}")
-    environment = library_environment(settings.home) | {"SAEBYEOK_HOME": str(settings.home)}
+    environment = {"SAEBYEOK_HOME": str(settings.home), SUPERVISOR: str(os.getpid())}
+    environment |= library_environment(settings.home)
     os.execve(arguments[0], arguments, {**os.environ, **environment})  # noqa: S606 - our own interpreter
 
 

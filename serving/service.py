@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +33,7 @@ from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
 from serving.api.middleware import Gate
 from serving.api.request_batching import EngineMethod, Sharing
+from serving.api.supervision import end_with_supervisor
 from serving.client.responses import (
     DEPLOYMENT_HEADER,
     RELEASE_HEADER,
@@ -70,13 +69,6 @@ keep_libraries_home(SETTINGS)
 CONTROL = control_app(SETTINGS)
 
 
-def end_with_parent() -> None:
-    """Make Linux stop this worker when BentoML's supervisor dies; in its own session it would keep running."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-
-
 def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:
     """Return the state that the routes share; it serves the Bento's own deployment, or follows the store's log."""
     options = EngineOptions.from_settings(settings, threads=threads)
@@ -107,7 +99,7 @@ class Saebyeok:
 
     def __init__(self) -> None:
         """Load the deployed releases before the first request is accepted."""
-        end_with_parent()
+        end_with_supervisor()
         log_as_json()
         threads = SETTINGS.threads or max(1, (os.cpu_count() or 1) // SETTINGS.workers)
         metrics = Metrics()
