@@ -145,7 +145,8 @@ def test_champion_is_loaded_on_the_cpu(store: Store, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("pipeline.tasks.trained.load_trained", load_trained)
     rival = load_rival(REVIEWS, release.release)
-    assert (rival.release, rival.model) == (release.release, Parrot(REVIEWS, rival.model.outputs))
+    assert (rival.release, rival.model.recipe) == (release.release, REVIEWS)
+    assert isinstance(rival.model, Parrot)
     assert asked == [(REVIEWS, release.trained.ref, "cpu")]
 
 
