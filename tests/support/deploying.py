@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+import pytest
 
 from pipeline.job import Job, day_of, open_store
 from pipeline.recipes.loading import load_recipe
@@ -32,6 +33,18 @@ def put(settings: Settings, release: Artifact, *, service: bool = True) -> Deplo
     champion = DeploymentLog(job.store).champion(job.recipe.name)
     decision = make_decision(job.store, release, champion.ref if champion else None)
     return deploy(job, release, decision, require_service=service)
+
+
+def before_next_record(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Call `act` once, between the next read of the log's end and the record that follows it."""
+    real, waiting = DeploymentLog.append, [act]
+
+    def append(self: DeploymentLog, *arguments: object, **named: object) -> Deployment:
+        if waiting:
+            waiting.pop()()
+        return real(self, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DeploymentLog, "append", append)
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -12,6 +11,7 @@ from pipeline.errors import ArtifactError, GoldenMismatchError
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.manifest import MANIFEST
 from tests.support.bucket import cut
+from tests.support.deploying import before_next_record
 from tests.topology.runner.networks import S3, own_address
 from tests.topology.runner.watching import RECIPE, Bench
 
@@ -26,21 +26,9 @@ def deployed(bench: Bench, no_bentos: None) -> Deployment:
     return DeploymentLog(bench.store).latest() or bench.put()
 
 
-def before_record(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
-    """Call `act` once, between the staging of the next release and its record."""
-    real, waiting = DeploymentLog.append, [act]
-
-    def append(self: DeploymentLog, *arguments: object, **named: object) -> Deployment:
-        if waiting:
-            waiting.pop()()
-        return real(self, *arguments, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(DeploymentLog, "append", append)
-
-
 def test_replica_cut_off_during_a_swap(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     host = bench.cluster.hosts["service-3"]
-    before_record(monkeypatch, lambda: host.plug(on=False))
+    before_next_record(monkeypatch, lambda: host.plug(on=False))
     with bench.watched("a replica is cut off during a swap") as fault:
         try:
             bench.put()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.verdicts import change_hold, model_of, record_verdict
-from tests.support.deploying import job_of, put
+from tests.support.deploying import before_next_record, job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel, make_decision
 
@@ -84,18 +84,6 @@ def latest(log: DeploymentLog) -> Deployment:
 def swapped(body: bytes) -> bytes:
     """Return the same answer with swapped probabilities."""
     return body.replace(b"negative", b"other").replace(b"positive", b"negative").replace(b"other", b"positive")
-
-
-def before_next_record(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Call `act` once, between the next read of the log's end and the record that follows it."""
-    real, waiting = DeploymentLog.append, [act]
-
-    def append(self: DeploymentLog, *arguments: object, **named: object) -> Deployment:
-        if waiting:
-            waiting.pop()()
-        return real(self, *arguments, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(DeploymentLog, "append", append)
 
 
 def test_deploy_stages_asks_records_and_asks_again(
