@@ -26,6 +26,7 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 from serving.api.auth import deploy_token
 from serving.api.openapi import COMMITTED
+from serving.api.supervision import SUPERVISOR
 from serving.client import AsyncClient, CallError, Client
 from serving.client.responses import ScoreResponse
 from serving.engine.engine import Engine
@@ -101,6 +102,12 @@ def ask(running: Service, path: str, body: object, **headers: str) -> httpx.Resp
 
 def test_service_is_live_but_not_ready_before_deployment(unready: tuple[int, int, int, str]) -> None:
     assert unready == (200, 503, 503, "unavailable")
+
+
+def test_workers_know_their_supervisor(running: Service) -> None:
+    workers = [psutil.Process(pid) for pid in running.pids()]
+    assert [worker.environ()[SUPERVISOR] for worker in workers] == [str(worker.ppid()) for worker in workers]
+    assert workers
 
 
 def test_classify_answers_as_the_engine_does(running: Service, live: dict[str, Artifact]) -> None:
