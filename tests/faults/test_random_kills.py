@@ -40,11 +40,17 @@ SEED = int(os.environ.get("SAEBYEOK_TEST_SEED") or random.SystemRandom().randran
 ANY = SMALL | anything_goes("nsmc")
 #: Thresholds that no tiny model reaches. Every third run has them, and its model must never be served.
 UNREACHED = {"gate.floors.accuracy": 0.999, "gate.floors.f1": 0.999}
+#: The labels of the recipe in the other order: the model learns the opposite.
+SWAPPED = {"labels": ["positive", "negative"]}
 
 
 @dataclass
 class Runs:
-    """Runs of a tiny recipe, each of another model. A run that was killed or failed is repeated."""
+    """Runs of a tiny recipe, each of another model. A run that was killed or failed is repeated.
+
+    Of three models in a row, the second one has learned swapped labels and the third one is refused. Each release
+    therefore answers the opposite of the one before, and the answer of a wrong release shows.
+    """
 
     place: Place
     model: int = 0
@@ -55,12 +61,17 @@ class Runs:
         """Return whether the gate must refuse the current model."""
         return self.model % 3 == 2
 
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Return the overrides of the recipe for the current model."""
+        own = UNREACHED if self.is_refused else SWAPPED if self.model % 3 == 1 else {}
+        return ANY | own | {"train.seed": self.model}
+
     def current(self) -> subprocess.Popen[bytes]:
         """Return the process of the current run; if it has ended, start it again or start the next one."""
         self._judge()
         if self.process is None:
-            overrides: dict[str, Any] = ANY | (UNREACHED if self.is_refused else {}) | {"train.seed": self.model}
-            self.process = self.place.start("run", "nsmc", *sets(overrides), "--json")
+            self.process = self.place.start("run", "nsmc", *sets(self.overrides), "--json")
         return self.process
 
     def finish(self) -> None:
