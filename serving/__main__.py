@@ -1,4 +1,4 @@
-"""`python -m serving`: start the service at SAEBYEOK_SERVICE_URL; it writes only below HOME."""
+"""`python -m serving`: start the service at SAEBYEOK_SERVICE_URL; it writes only below HOME, and counters in memory."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from serving.api.compatible.tei import (
     vectors,
 )
 from serving.api.control_routes import Live, Need, control_app
+from serving.api.counter_files import delete_counters_at_exit, use_counter_directory
 from serving.api.errors import ApiError
 from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
@@ -66,6 +67,7 @@ def valid_settings() -> Settings:
 # Loaded on import: BentoML reads the number of workers while it imports this module.
 SETTINGS = valid_settings()
 keep_libraries_home(SETTINGS)
+use_counter_directory(SETTINGS.home)
 CONTROL = control_app(SETTINGS)
 
 
@@ -112,6 +114,11 @@ class Saebyeok:
         # The loaded objects are permanent: exclude them from garbage collection during requests.
         gc.collect()
         gc.freeze()
+
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
+    def prepare() -> None:
+        """Prepare the supervisor, before it starts the workers."""
+        delete_counters_at_exit()
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]
     def stop(self) -> None:

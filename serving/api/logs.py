@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
@@ -63,8 +64,10 @@ class OnceATurn:
         while self._lines:
             lines.append(self._lines.popleft())
         if lines:
-            self._stream.write("".join(lines))
-            self._stream.flush()
+            # On a full disk. The event loop would log the error, fail at that line, too, and so on at every turn.
+            with suppress(OSError):
+                self._stream.write("".join(lines))
+                self._stream.flush()
 
 
 def log_as_json() -> None:

@@ -1,7 +1,7 @@
 """Metrics at `/metrics` in addition to BentoML's: queueing, tokenizing and inference time, batches, deployed releases.
 
-BentoML collects the metrics of all workers from files. It sets `PROMETHEUS_MULTIPROC_DIR` before it starts a worker,
-because the variable must be set before prometheus_client is imported.
+BentoML collects the metrics of all workers from files (`counter_files.py`). It sets `PROMETHEUS_MULTIPROC_DIR`
+before it starts a worker, because the variable must be set before prometheus_client is imported.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -18,6 +19,7 @@ from serving.client.responses import WorkerState
 MAX_STAGED = 8
 #: Seconds after which a staged release is unloaded unless it is staged again. A killed deployer does not unstage it.
 STAGED_SECONDS = 600.0
+UNREADABLE = "the state of this worker cannot be read; if this lasts, free disk space below SAEBYEOK_HOME"
 _DEADLINES = TypeAdapter(list[tuple[str, float]])
 _STATE = TypeAdapter(WorkerState)
 
@@ -29,9 +31,12 @@ class WorkerFile:
         """`directory` is shared by the workers of one machine."""
         directory.mkdir(parents=True, exist_ok=True)
         self._state = directory / f"{os.getpid()}-{secrets.token_hex(4)}.json"
-        lock = self._state.with_suffix(".lock")
-        self._lock = lock.open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._lock = self._state.with_suffix(".lock")
+        new = self._state.with_suffix(".new")
+        self._held = new.open("w")
+        fcntl.flock(self._held, fcntl.LOCK_EX)
+        # Others delete a lock file that nobody holds.
+        new.rename(self._lock)
 
     def write(self, state: WorkerState) -> None:
         """Write the worker's state. Raises OSError if the disk refuses it."""
@@ -40,23 +45,34 @@ class WorkerFile:
 
     def close(self) -> None:
         """Remove the files."""
+        self._lock.unlink(missing_ok=True)
         self._state.unlink(missing_ok=True)
-        Path(self._lock.name).unlink(missing_ok=True)
-        self._lock.close()
+        self._held.close()
 
 
 def live_workers(directory: Path) -> list[WorkerState]:
-    """Return the states of all live workers, sorted by pid; remove the files of dead workers."""
+    """Return the states of all live workers, sorted by pid; remove the files of dead workers.
+
+    A worker whose state cannot be read, for example because the disk was full, counts as one without a deployment.
+    """
     states = []
-    for path in sorted(directory.glob("*.json")):
+    for path in {file.with_suffix(".json") for pattern in ("*.json", "*.lock") for file in directory.glob(pattern)}:
         lock = path.with_suffix(".lock")
         if _is_held(lock):
-            state = read_state(path, _STATE)
-            states += [state] if state else []
+            states.append(read_state(path, _STATE) or _unknown(lock))
         else:
             for left in (path, lock, *directory.glob(f".{path.name}.*")):
                 left.unlink(missing_ok=True)
     return sorted(states, key=lambda state: state.pid)
+
+
+def _unknown(lock: Path) -> WorkerState:
+    """Return the state of the worker that holds `lock`, if its own cannot be read."""
+    now = datetime.now(UTC)
+    pid = int(lock.name.partition("-")[0])
+    return WorkerState(
+        pid=pid, started=now, heartbeat=now, deployment=0, live={}, staged=[], problem=UNREADABLE, problems=[]
+    )
 
 
 def _is_held(lock: Path) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,17 @@ from pipeline.job import open_store
 from pipeline.settings import load_settings
 from pipeline.stages.stage import STAGES
 from pipeline.store.deployments import DeploymentLog
+from serving.api.counter_files import counter_directory
 from serving.deployed.follower import LOAD_RETRY_POLLS as TRIED_AGAIN
 from serving.deployed.follower import Follower, LogSource
+from serving.deployed.worker_files import UNREADABLE
 from serving.engine.engine import EngineOptions
 from tests.support.cli import Place, sets
+from tests.support.crowd import TimedAnswer
+from tests.support.deploying import hammering
 from tests.support.disks import Disk, small_disk
+from tests.support.running_service import Service, eventually, serving
+from tests.support.served_answers import wrong_answers
 from tests.support.small_pipeline import SMALL, anything_goes
 from tests.support.tiny_releases import TinyModel
 
@@ -99,6 +107,46 @@ def test_service_on_a_full_disk_keeps_its_release(disk: Disk, tmp_path: Path, li
         assert not list((settings.home / "service").rglob(".*.json.*")), "nothing half-written stays"
     finally:
         follower.close()
+
+
+def test_running_service_answers_on_a_full_disk(disk: Disk, light: TinyModel) -> None:
+    disk.resize(PLENTY)
+    with serving(disk.path / "home", {}, light) as service:
+        counters = counter_directory(service.settings.home)
+        with hammering(service.settings.service_url, threads=1, pause=0.05) as seen:
+            eventually("the client is answered", lambda: len(seen) > 10)
+            disk.resize(disk.used)
+            eventually("the client is answered", answered(seen, 20))
+            # Workers that start on the full disk answer, too.
+            for killed in service.pids():
+                os.kill(killed, signal.SIGKILL)
+                eventually("a worker takes its place", lambda killed=killed: has_replaced(service, killed))
+                eventually("the client is answered", answered(seen, 20))
+            assert {worker.problem for worker in service.client.releases().workers} == {UNREADABLE}
+            disk.resize(PLENTY)
+            eventually("every worker reports its state", lambda: deployments(service) == [1, 1])
+        assert {answer.status for answer in seen} <= {0, 200}
+        # A killed worker loses the request that it has.
+        assert sum(answer.status == 0 for answer in seen) <= 2
+        assert wrong_answers(open_store(service.settings), seen) == []
+        assert counters.exists()
+    assert not counters.exists()
+
+
+def answered(seen: list[TimedAnswer], times: int) -> Callable[[], bool]:
+    """Return a condition that is true after `times` more answers in a row."""
+    begin = len(seen)
+    return lambda: len(seen) > begin + times and all(answer.status == 200 for answer in seen[-times:])
+
+
+def has_replaced(service: Service, killed: int) -> bool:
+    """Return whether two workers live, none of which is `killed`."""
+    return len(service.pids()) == 2 and killed not in service.pids()
+
+
+def deployments(service: Service) -> list[int]:
+    """Return the deployments of all workers."""
+    return [worker.deployment for worker in service.client.releases().workers]
 
 
 def test_bento_on_a_full_disk_is_built_later(disk: Disk, tmp_path: Path, light: TinyModel) -> None:

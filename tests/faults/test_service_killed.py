@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.job import open_store
 from pipeline.store.artifacts import Store
+from serving.api.counter_files import counter_directory
 from serving.deployed.worker_files import live_workers
 from tests.support.crowd import TimedAnswer
 from tests.support.deploying import hammering, put
@@ -86,7 +87,7 @@ def test_a_killed_service_comes_back_with_the_newest_deployment(
     put(settings, classifier.publish(store, "nsmc", key="a" * 16))
     staged = other_classifier.publish(store, "nsmc", key="c" * 16)
     service.client.stage(staged.ref)
-    workers = settings.home / "service" / "workers"
+    workers, counters = settings.home / "service" / "workers", counter_directory(settings.home)
     with hammering(settings.service_url, threads=USERS, pause=0.05) as seen:
         eventually("users ask", answers_again(seen))
         before = len(seen)
@@ -100,6 +101,8 @@ def test_a_killed_service_comes_back_with_the_newest_deployment(
         try:
             back.wait_live()
             eventually("both serve it", lambda: deployment_of_all(back) == 2)
+            counted = {int(file.stem.rpartition("_")[2]) for file in counters.iterdir()}
+            assert counted <= back.pids(), "the counters of the killed service are gone"
             there = len(seen)
             eventually("users are answered", answers_again(seen))
             answered = len(seen)

@@ -7,6 +7,10 @@ import io
 import json
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -29,6 +33,18 @@ def stream() -> Stream:
 
 @pytest.fixture
 def log(stream: Stream) -> logging.Logger:
+    return logger_to(stream)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[TextIO]:
+    """Yield a file to which nothing can be written."""
+    # What was not written is written again when the file is closed.
+    with suppress(OSError), Path("/dev/full").open("w") as full:
+        yield full
+
+
+def logger_to(stream: TextIO) -> logging.Logger:
     """Return a logger that writes to `stream` like the service's."""
     log = logging.Logger("a test")
     handler = logging.StreamHandler(OnceATurn(stream))
@@ -63,6 +79,15 @@ async def test_other_threads_write_immediately_in_order(stream: Stream, log: log
     assert messages(stream) == ["of the loop", "of a thread"]
     await asyncio.sleep(0)
     assert stream.flushes == 1
+
+
+@pytest.mark.asyncio
+async def test_full_disk_is_no_error_of_the_event_loop(full_disk: TextIO) -> None:
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    logger_to(full_disk).warning("no space")
+    await asyncio.sleep(0)
+    assert errors == []
 
 
 def test_a_line_has_whatever_it_is_about(stream: Stream, log: logging.Logger) -> None:

@@ -17,6 +17,7 @@ from pipeline.store.deployments import Deployment, DeploymentLog
 from serving.client.responses import WorkerState
 from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
+from serving.deployed.worker_files import UNREADABLE
 from serving.engine.engine import EngineOptions
 from tests.support.damage import damage_file, each_damage
 from tests.support.running_service import eventually
@@ -362,5 +363,6 @@ def test_a_worker_that_cannot_acknowledge_at_first_starts(settings: Settings, st
         deaf = OSError(28, "No space left on device")
 
     follower = Follower(Deaf(settings, store), EngineOptions(threads=1))
-    assert follower.source.workers() == []
+    (listed,) = follower.source.workers()
+    assert (listed.deployment, listed.problem) == (0, UNREADABLE)
     follower.close()

@@ -17,7 +17,7 @@ import pytest
 from pipeline.atomic_files import locked
 from pipeline.config_file import ROOT
 from serving.client.responses import WorkerState
-from serving.deployed.worker_files import MAX_STAGED, STAGED_SECONDS, StagedList, WorkerFile, live_workers
+from serving.deployed.worker_files import MAX_STAGED, STAGED_SECONDS, UNREADABLE, StagedList, WorkerFile, live_workers
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
 
@@ -58,10 +58,12 @@ def test_only_live_workers_are_listed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_worker_without_a_state_is_not_listed(tmp_path: Path) -> None:
+def test_worker_without_a_state_is_at_no_deployment(tmp_path: Path) -> None:
     silent = WorkerFile(tmp_path)
-    assert live_workers(tmp_path) == []
+    (listed,) = live_workers(tmp_path)
+    assert (listed.pid, listed.deployment, listed.live, listed.problem) == (os.getpid(), 0, {}, UNREADABLE)
     silent.close()
+    assert live_workers(tmp_path) == []
 
 
 def test_the_staged_list_keeps_what_every_thread_adds(tmp_path: Path) -> None:
@@ -121,7 +123,9 @@ def test_damaged_worker_state_hides_no_other(tmp_path: Path, damage: str) -> Non
     for pid, file in enumerate(files, 1):
         file.write(state(pid))
     damage_file(files[0]._state, damage)
-    assert [worker.pid for worker in live_workers(tmp_path)] == [2]
+    listed = {worker.problem: worker for worker in live_workers(tmp_path)}
+    assert (listed[None].pid, listed[UNREADABLE].pid) == (2, os.getpid())
+    assert listed[UNREADABLE].deployment == 0
     files[0].write(state(1))
     assert [worker.pid for worker in live_workers(tmp_path)] == [1, 2]
     for file in files:
