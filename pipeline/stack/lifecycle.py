@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -222,7 +222,7 @@ def _migrate(settings: Settings, environment: dict[str, str], log: Path, progres
     if done.exists():
         return
     progress.show("preparing Airflow's database")
-    with log.open("ab") as file:
+    with log.open("ab") as file, compiling(environment):
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
         status = subprocess.run(  # noqa: S603
             command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False
@@ -231,6 +231,23 @@ def _migrate(settings: Settings, environment: dict[str, str], log: Path, progres
         raise StackError("\n".join([*last_lines(log, 10), f"could not prepare Airflow's database; see {log}"]))
     done.touch()
     progress.step("prepared Airflow's database")
+
+
+@contextmanager
+def compiling(environment: Mapping[str, str]) -> Iterator[None]:
+    """Import the libraries of the tasks in another process until the block ends.
+
+    A new virtual environment has no bytecode files. Otherwise, the scheduler would compile the libraries later, while
+    everything else waits for it.
+    """
+    command = [sys.executable, "-m", "pipeline.stack.preload"]
+    with subprocess.Popen(  # noqa: S603
+        command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def _wait(settings: Settings, api: AirflowApi, progress: Progress) -> None:

@@ -32,5 +32,14 @@ def preload(arguments: Sequence[str]) -> None:
     An initialised CUDA context does not survive a fork, and an import may initialise CUDA.
     """
     if list(arguments[1:2]) == [PARENT] and not cuda_devices():
-        for name in HEAVY:
-            import_module(name)
+        import_heavy()
+
+
+def import_heavy() -> None:
+    """Import `HEAVY`."""
+    for name in HEAVY:
+        import_module(name)
+
+
+if __name__ == "__main__":
+    import_heavy()
