@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from hypothesis import Phase
-from hypothesis import settings as options
 from hypothesis.stateful import run_state_machine_as_test
 
 from pipeline.deployment import retention
@@ -18,6 +17,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment, DeploymentLog
 from tests.support import promises
 from tests.support.promises import Promises
+from tests.support.properties import settings as options
 from tests.support.remembering import answer_from_memory
 from tests.support.tiny_releases import TinyModel
 from tests.support.verdicts import with_margin
@@ -25,7 +25,7 @@ from tests.support.verdicts import with_margin
 pytestmark = pytest.mark.models
 
 #: Other orders in each run; a failure prints how to repeat it.
-MANY = options(deadline=None, database=None, max_examples=60, stateful_step_count=50, print_blob=True)
+MANY = options(database=None, max_examples=60, stateful_step_count=50, print_blob=True)
 #: Without a search for the shortest example.
 FIRST = options(MANY, max_examples=1000, phases=(Phase.generate,))
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import HealthCheck, Phase
 from schemathesis import GenerationMode
 from schemathesis.checks import (
     content_type_conformance,
@@ -25,6 +24,8 @@ from schemathesis.config import SchemathesisConfig
 from serving.api.auth import deploy_token
 from serving.api.openapi import COMMITTED
 from serving.schemas import ErrorType
+from tests.support.properties import given
+from tests.support.properties import settings as options
 from tests.support.running_service import Service
 
 KEY = "a-key-of-the-fuzzer"
@@ -91,9 +92,8 @@ def _ask(
     headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
     statuses: Counter[int] = Counter()
 
-    @hypothesis_settings(
+    @options(
         max_examples=wanted,
-        deadline=None,
         database=None,
         derandomize=same_again,
         suppress_health_check=list(HealthCheck),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings as options
 from hypothesis.stateful import run_state_machine_as_test
 
 from pipeline.store.artifacts import Store
 from tests.support.promises import Promises
+from tests.support.properties import settings as options
 from tests.support.remembering import answer_from_memory
 from tests.support.tiny_releases import TinyModel
 
 #: `tests/models/test_promises.py` has many.
-FEW = options(derandomize=True, deadline=None, database=None, max_examples=4, stateful_step_count=30)
+FEW = options(derandomize=True, database=None, max_examples=4, stateful_step_count=30)
 
 
 def test_promises_hold_in_any_order(store: Store, light: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, pearsonr
 
@@ -16,11 +15,12 @@ from pipeline.evaluation.promotion_gate import compare
 from pipeline.recipes.loading import load_recipe
 from pipeline.store.checks import RivalName
 from pipeline.tasks.registry import task_of
+from tests.support.properties import given, settings
 from tests.support.verdicts import difference_quantile, judged, two_scorers, with_margin, won_and_lost
 
 REVIEWS = load_recipe("nsmc", "embedded")
 PAIRS = load_recipe("klue-sts", "embedded")
-TWENTY_DRAWS = settings(derandomize=True, deadline=None, max_examples=20)
+TWENTY_DRAWS = settings(derandomize=True, max_examples=20)
 
 #: Wins, losses and rows of a challenger, and the lower and upper end of the difference in rows: the 5% and 95%
 #: quantiles of the exact distribution (`difference_quantile`).

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config_file import ROOT
@@ -27,6 +26,7 @@ from pipeline.recipes.kinds.task_kind import TaskKind
 from pipeline.stages.tokenize import ENCODED_SPLITS, _check_unknown, tokenize
 from pipeline.store.artifacts import Artifact, Store
 from tests.support.gate_releases import republished
+from tests.support.properties import given, settings
 from tests.support.small_pipeline import Road, make_validated, open_road, save_base, small_recipe
 
 pytestmark = pytest.mark.torch
@@ -165,7 +165,7 @@ def test_the_rarest_letters_beyond_the_limit_are_unknown(monkeypatch: pytest.Mon
 
 
 @given(st.lists(st.text("가나다abé 12!", max_size=12), min_size=1), st.lists(st.text("가나다라abcé 12!?", max_size=12)))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_unknown_words_are_counted_before_learning_vocabulary(learnt: list[str], texts: list[str]) -> None:
     tokenizer, counter = learn_tokenizer(learnt, 60), WordCounter(None, learnt)
     found = [tokenizer(text, add_special_tokens=False) for text in texts]
@@ -260,7 +260,6 @@ def test_shares_are_about_those_of_the_recipe() -> None:
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=30, unique=True), st.lists(TEXTS, max_size=30))
 def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[str]) -> None:
     def sides(rows: list[str]) -> dict[str, str]:
@@ -284,7 +283,6 @@ def with_each_side(texts: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"text": [*(f"확실한 글 {number}" for number in range(200)), *texts]})
 
 
-@settings(deadline=None)
 @given(st.lists(COPIES, min_size=2, max_size=40))
 def test_near_copies_are_on_the_side_that_uses_most(texts: list[str]) -> None:
     found = sides_of(texts)
@@ -294,14 +292,12 @@ def test_near_copies_are_on_the_side_that_uses_most(texts: list[str]) -> None:
         assert found[text] == next(side for side in TRAIN_SPLITS if side in own)
 
 
-@settings(deadline=None)
 @given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20))
 def test_held_out_rows_were_held_out_from_any_part_of_the_data(texts: list[str], later: list[str]) -> None:
     before, after = sides_of(texts), sides_of(texts + later)
     assert {text for text in texts if after[text] == "gate"} <= {text for text in texts if before[text] == "gate"}
 
 
-@settings(deadline=None)
 @given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20), st.sampled_from([0.03, 0.1, 0.3]))
 def test_held_out_gate_rows_are_gate_rows_of_every_such_training(
     texts: list[str], later: list[str], share: float

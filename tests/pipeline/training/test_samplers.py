@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example
 from hypothesis import strategies as st
 
 from pipeline.models.batches import cut
 from pipeline.training.samplers import EvenBatches, TokenBatches
+from tests.support.properties import given
 
 pytestmark = pytest.mark.torch
 

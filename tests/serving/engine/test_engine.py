@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
@@ -26,6 +25,7 @@ from pipeline.settings import load_settings
 from pipeline.store.artifacts import Store
 from serving.engine.engine import PADDING, Engine, EngineOptions, sub_batches
 from serving.engine.session import Device
+from tests.support.properties import given
 from tests.support.tiny_releases import SENTENCES, TinyModel, expected
 
 pytestmark = [pytest.mark.cpu, pytest.mark.torch]
