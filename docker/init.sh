@@ -10,6 +10,7 @@ if ! grep --quiet "^$pool " <<<"$pools"; then
   airflow pools set "$pool" 1 "Slots: the number of GPU workers"
 fi
 if [[ -n "${AIRFLOW_ADMIN_PASSWORD:-}" ]]; then
-  airflow users create --role Admin --username admin --password "$AIRFLOW_ADMIN_PASSWORD" \
+  # With "=", because a password may begin with "-".
+  airflow users create --role Admin --username admin --password="$AIRFLOW_ADMIN_PASSWORD" \
     --firstname Admin --lastname User --email admin@saebyeok.invalid
 fi

@@ -96,7 +96,8 @@ def cluster(names: Collection[str]) -> Iterator[Cluster]:
     """Build the images, then connect the hosts in namespaces of this process. OSError: it cannot be done."""
     state = CACHE / "run"
     shutil.rmtree(state, ignore_errors=True)
-    private = {name: secrets.token_urlsafe(64) for name in REQUIRED}
+    # The command in docker/env.example creates one of 64 secrets with this first character.
+    private = {name: f"-{secrets.token_urlsafe(64)}" for name in REQUIRED}
     private["AIRFLOW_FERNET_KEY"] = urlsafe_b64encode(secrets.token_bytes(32)).decode()
     hosts = {name: _host(name, private, state) for name in names}
     isolate()
