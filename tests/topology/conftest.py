@@ -13,9 +13,11 @@ from tests.support.needs import fixtures_of
 from tests.topology.runner.networks import missing
 
 if TYPE_CHECKING:
+    from pipeline.stack.airflow_api import AirflowApi
     from tests.support.tiny_releases import TinyModel
     from tests.topology.runner.cluster import Cluster
     from tests.topology.runner.hosts import Host
+    from tests.topology.runner.nights import Night
     from tests.topology.runner.watching import Bench
 
 #: Seconds of a deployment; longer than the lease of a replica that no longer answers.
@@ -46,8 +48,9 @@ def control(topology: Cluster) -> Host:
 @pytest.fixture(scope="session")
 def replicas(topology: Cluster) -> Cluster:
     """The hosts of the service, started and healthy."""
-    from tests.topology.runner.cluster import REPLICAS
+    from tests.topology.runner.cluster import DISK, LIMITED, REPLICAS
 
+    topology.hosts[LIMITED].limit("service-home", DISK)
     for name in REPLICAS:
         topology.hosts[name].up()
     for name in REPLICAS:
@@ -84,11 +87,17 @@ def running(control: Host, replicas: Cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def first_night(running: Cluster) -> str:
-    """The run of the first deployment."""
-    from tests.topology.runner.nights import begin, wait_for_run
+def airflow(control: Host, topology: Cluster) -> Iterator[AirflowApi]:
+    """A client of the control host's API."""
+    with topology.airflow() as client:
+        yield client
 
-    with running.airflow() as airflow:
-        run = begin(airflow)
-        wait_for_run(airflow, run)
-    return run
+
+@pytest.fixture(scope="session")
+def first_night(running: Cluster, airflow: AirflowApi) -> Night:
+    """The run of the first deployment, completed."""
+    from tests.topology.runner.nights import begin
+
+    night = begin(running, airflow)
+    night.finish()
+    return night

@@ -6,7 +6,7 @@ import pytest
 
 from tests.topology.runner.cluster import REPLICAS, WORKERS, Cluster
 from tests.topology.runner.hosts import eventually
-from tests.topology.runner.nights import tries
+from tests.topology.runner.nights import Night
 
 pytestmark = pytest.mark.topology
 
@@ -18,7 +18,6 @@ def test_workers_and_replicas_start_healthy(running: Cluster) -> None:
         assert set(restarts.values()) == {0}, restarts
 
 
-def test_first_night_reaches_every_replica(first_night: str, running: Cluster) -> None:
-    eventually("all replicas serve it", lambda: running.deployments() == {1}, 60)
-    with running.airflow() as airflow:
-        assert tries(airflow, first_night) == 0
+def test_first_night_reaches_every_replica(first_night: Night) -> None:
+    eventually("all replicas serve it", lambda: first_night.cluster.deployments() == {1}, 60)
+    assert first_night.tries() == 0

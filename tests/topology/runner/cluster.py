@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from pipeline.stack.airflow_api import AirflowApi
+from pipeline.store.artifacts import Store
 from tests.support.bucket import CREDENTIALS, Bucket, BucketServer, s3_server
 from tests.support.composed import REQUIRED
 from tests.topology.runner.hosts import Host, address_of
@@ -36,6 +37,8 @@ NAMES = {f"{name}.internal": address_of(number) for name, (number, _, _) in HOST
 S3_PORT, BALANCER_PORT = 9000, 8000
 BUCKET = "topology"
 REPLICAS = tuple(name for name in HOSTS if name.startswith("service-"))
+#: The replica whose home is a small disk that a test can fill, and the size of the disk in bytes.
+LIMITED, DISK = REPLICAS[-1], 4 * 1024**3
 WORKERS = tuple(name for name in HOSTS if name.startswith("worker-"))
 BALANCER = f"""\
 defaults
@@ -67,6 +70,10 @@ class Cluster:
     def url(self) -> str:
         """Return the URL of the balancer."""
         return f"http://{GATEWAY}:{BALANCER_PORT}"
+
+    def store(self) -> Store:
+        """Return the store of all hosts, for this process."""
+        return Store(self.bucket.uri, CACHE / "run" / "store")
 
     def deployments(self) -> set[int]:
         """Return the deployments that the replicas serve; 0 stands for one that does not answer."""
@@ -125,6 +132,8 @@ def _variables(host: str) -> dict[str, str]:
         "SAEBYEOK_SERVICE_URL": "http://service-1.internal:3000",
         "SAEBYEOK_WORKERS": "1",
         "SAEBYEOK_THREADS": "1",
+        # Each epoch of a short training.
+        "SAEBYEOK_CHECKPOINT_SECONDS": "1",
         "CONTROL_HOST": "" if host == "control" else "control.internal",
         "WORKER_HOST": f"{host}.internal",
     }

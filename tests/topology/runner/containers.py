@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class Container:
     hosts: Path
     mounts: list[Mount]
     state: Path
+    #: Environment variables that a test adds.
+    further: Mapping[str, str] = field(default_factory=dict)
     restarts: int = 0
     status: int | None = None
     healthy: bool = False
@@ -80,7 +83,7 @@ class Container:
     def environment(self) -> dict[str, str]:
         home = "/root" if self.image.user == "root" else f"/home/{self.image.user}"
         given: dict[str, str] = self.service["environment"]
-        return {"HOSTNAME": self.hostname, "HOME": home} | self.image.environment | given
+        return {"HOSTNAME": self.hostname, "HOME": home} | self.image.environment | given | dict(self.further)
 
     @property
     def check(self) -> dict[str, Any]:
@@ -139,6 +142,7 @@ class Container:
                 self.process.kill()
         for thread in self._threads:
             thread.join()
+        self.status, self.healthy = None, False
 
     def _supervise(self) -> None:
         pause = 0.1

@@ -1,41 +1,142 @@
-"""Runs of `nightly_retrain` on the topology."""
+"""Runs of `nightly_retrain` on the topology, and faults during a run while a client asks."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-from pipeline.errors import ServiceError
-from pipeline.stack.airflow_api import UNFINISHED, AirflowApi
+from pipeline.errors import ServiceError, StackError
+from pipeline.stack.airflow_api import UNFINISHED, AirflowApi, TaskInstance
+from pipeline.store.deployments import Deployment, DeploymentLog
+from tests.topology.runner.cluster import Cluster
 from tests.topology.runner.hosts import eventually
+from tests.topology.runner.watching import RECIPE as ASKED
+from tests.topology.runner.watching import Watch, watched
 
-DAG = "nightly_retrain"
+DAG, RECIPE = "nightly_retrain", "nsmc"
 #: The sample of one recipe, trained for one epoch.
-CONF = {"recipes": ["nsmc"], "epochs": 1}
+CONF = {"recipes": [RECIPE], "epochs": 1}
+#: The tasks of a recipe, in their order.
+TASKS = ("validate", "tokenize", "train", "evaluate", "decide", "gate", "approve", "export", "deploy")
 #: Seconds for a run; generous, because the machine may be busy.
 RUN_SECONDS = 1800.0
 #: Seconds between questions to the API, each of which takes a part of a second of its CPU time.
-PAUSE = 3.0
+PAUSE = 2.0
+#: States of a task that has not started, that is complete, and that will not be.
+WAITING = (None, "scheduled", "queued")
+COMPLETE = ("success", "skipped")
+LOST = ("failed", "upstream_failed")
 
 
-def begin(airflow: AirflowApi, **conf: object) -> str:
-    """Trigger a run and return its id; `conf` are further values of the form."""
-    eventually("the DAG is read", lambda: airflow.has_dag(DAG), 300, pause=PAUSE)
-    return airflow.trigger(DAG, CONF | conf, "topology")
+@dataclass
+class Night:
+    """A run, seen through Airflow's API, which may be away for a while."""
+
+    cluster: Cluster
+    airflow: AirflowApi
+    id: str
+
+    def tasks(self) -> dict[str, TaskInstance]:
+        """Return the tasks of the recipe by name; empty if the API does not answer."""
+        with suppress(ServiceError, StackError):
+            prefix = f"{RECIPE}."
+            found = self.airflow.tasks(DAG, self.id)
+            return {item.task_id.removeprefix(prefix): item for item in found if item.task_id.startswith(prefix)}
+        return {}
+
+    def state(self, task: str) -> str | None:
+        """Return the state of a task; None before it is scheduled, or if the API does not answer."""
+        found = self.tasks().get(task)
+        return found.state if found else None
+
+    def reach(self, task: str, pause: float = PAUSE) -> None:
+        """Wait until a task has started."""
+        eventually(f"{task} starts", lambda: self.state(task) not in WAITING, RUN_SECONDS, self.report, pause)
+
+    def newest(self) -> str:
+        """Return the task that has started last, as soon as the API answers."""
+        eventually("the API answers", self.tasks, RUN_SECONDS, pause=PAUSE)
+        return max((name for name, item in self.tasks().items() if item.state not in WAITING), key=TASKS.index)
+
+    def pass_over(self, task: str) -> None:
+        """Wait until a task is complete, and the next one has started; AssertionError if one has failed."""
+        if task == TASKS[-1]:
+            self.finish()
+            return
+        after = TASKS[TASKS.index(task) + 1]
+        eventually(f"{after} follows", lambda: self._has_passed(task, after), RUN_SECONDS, self.report, PAUSE)
+
+    def _has_passed(self, task: str, after: str) -> bool:
+        tasks = self.tasks()
+        assert not self.lost(), self.report()
+        return bool(tasks) and tasks[task].state in COMPLETE and tasks[after].state not in WAITING
+
+    def has_ended(self) -> bool:
+        """Return whether the run has ended; False if the API does not answer."""
+        with suppress(ServiceError, StackError):
+            return self.airflow.run_state(DAG, self.id) not in UNFINISHED
+        return False
+
+    def finish(self) -> None:
+        """Wait for the end of the run; AssertionError if it failed."""
+        eventually(f"{self.id} ends", self.has_ended, RUN_SECONDS, self.report, PAUSE)
+        assert self.airflow.run_state(DAG, self.id) == "success", self.report()
+
+    def cancel(self) -> None:
+        """Mark the run as failed, as a person does in Airflow's UI."""
+        self.airflow._call("PATCH", f"/api/v2/dags/{DAG}/dagRuns/{self.id}", {"state": "failed"})
+
+    def tries(self) -> int:
+        """Return the number of tasks that were started more than once."""
+        return sum(item.try_number > 1 for item in self.tasks().values())
+
+    def lost(self) -> int:
+        """Return the number of tasks that have failed for good."""
+        return sum(item.state in LOST for item in self.tasks().values())
+
+    def deployed(self) -> Deployment:
+        """Return the newest deployment."""
+        latest = DeploymentLog(self.cluster.store()).latest()
+        assert latest is not None
+        return latest
+
+    def report(self) -> str:
+        """Return the state of each task."""
+        return ", ".join(f"{name} {item.state} ({item.try_number})" for name, item in self.tasks().items())
+
+    @contextmanager
+    def fault(self, name: str, task: str) -> Iterator[Watch]:
+        """Run the block, which causes the fault, once `task` has started; then wait until the run continues.
+
+        The client asks the release that the bench has deployed.
+        """
+        self.reach(task)
+        with watched(self.cluster, self.cluster.store(), name, ASKED, self.lost) as watch:
+            yield watch
+            self.pass_over(self.newest())
+            watch.note_recovery()
 
 
-def tries(airflow: AirflowApi, run: str) -> int:
-    """Return the number of tasks that were started more than once."""
-    return sum(item.try_number > 1 for item in airflow.tasks(DAG, run))
+def begin(cluster: Cluster, airflow: AirflowApi, **conf: object) -> Night:
+    """Trigger a run; `conf` are further values of the form."""
+    eventually("the DAG is read", lambda: _is_read(airflow), 300, pause=PAUSE)
+    return Night(cluster, airflow, airflow.trigger(DAG, CONF | conf, "topology"))
 
 
-def ended(airflow: AirflowApi, run: str) -> bool:
+def _is_read(airflow: AirflowApi) -> bool:
     with suppress(ServiceError):
-        return airflow.run_state(DAG, run) not in UNFINISHED
+        return airflow.has_dag(DAG)
     return False
 
 
-def wait_for_run(airflow: AirflowApi, run: str) -> float:
-    """Wait for the end of a run and return the seconds; AssertionError if it failed."""
-    took = eventually(f"{run} ends", lambda: ended(airflow, run), RUN_SECONDS, pause=PAUSE)
-    assert airflow.run_state(DAG, run) == "success", airflow.tasks(DAG, run)
-    return took
+def backfill(cluster: Cluster, airflow: AirflowApi, first: str, last: str) -> Night:
+    """Backfill the run of a time between two moments; return it once it is queued."""
+    body = {"dag_id": DAG, "from_date": first, "to_date": last, "dag_run_conf": CONF}
+    airflow._call("POST", "/api/v2/backfills", body)
+
+    def found() -> list[str]:
+        return [run for run in airflow.unfinished_runs(DAG) if run.startswith("backfill")]
+
+    eventually("the backfill is queued", found, 120, pause=PAUSE)
+    return Night(cluster, airflow, found()[0])

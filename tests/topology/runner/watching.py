@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from pipeline.errors import SaebyeokError
@@ -47,6 +47,10 @@ class Watch:
         """Wait until every replica is ready with the newest deployment."""
         newest = DeploymentLog(self.store).numbers()[-1]
         eventually("every replica serves it", lambda: self.cluster.deployments() == {newest}, RECOVERY_SECONDS)
+        self.note_recovery()
+
+    def note_recovery(self) -> None:
+        """Note the seconds since the end of the fault."""
         self.seconds = time.monotonic() - self.healed
 
     def write(self, fault: str, recipe: str, *, lost: int) -> None:
@@ -56,6 +60,15 @@ class Watch:
         wrong = wrong_answers(self.store, self.seen, recipe)
         record(fault, Figures(len(self.seen), unanswered, len(wrong), lost, self.seconds))
         assert (wrong, lost) == ([], 0)
+
+
+@contextmanager
+def watched(cluster: Cluster, store: Store, fault: str, recipe: str, lost: Callable[[], int]) -> Iterator[Watch]:
+    """Ask during the block, then write the row of the fault. No answer may be wrong, and no work lost."""
+    with hammering(cluster.url, threads=1, pause=0.2, recipe=recipe) as seen:
+        watch = Watch(cluster, store, seen)
+        yield watch
+    watch.write(fault, recipe, lost=lost())
 
 
 @dataclass
@@ -82,11 +95,11 @@ class Bench:
         self.published += 1
         return self.models[self.published % 2].publish(self.store, RECIPE, key=f"{self.published:016x}", **faults)
 
-    def put(self, release: Artifact | None = None) -> Deployment:
+    def put(self, release: Artifact | None = None, attempts: int = ATTEMPTS) -> Deployment:
         """Deploy a release, the next one by default; as in Airflow, repeat it after an error that may pass."""
         release = release or self.publish()
         self.wanted.append(release.ref)
-        for left in reversed(range(ATTEMPTS)):
+        for left in reversed(range(attempts)):
             try:
                 return put(self.settings, release)
             except SaebyeokError as error:
@@ -98,11 +111,11 @@ class Bench:
                 time.sleep(PAUSE)
         raise AssertionError
 
-    @contextmanager
-    def watched(self, fault: str) -> Iterator[Watch]:
-        """Ask during the block, then write the row of the fault. No answer may be wrong, and no deployment lost."""
-        with hammering(self.cluster.url, threads=1, pause=0.2, recipe=RECIPE) as seen:
-            watch = Watch(self.cluster, self.store, seen)
-            yield watch
-        found = deployed(watch.store, RECIPE).values()
-        watch.write(fault, RECIPE, lost=sum(ref not in found for ref in self.wanted))
+    def watched(self, fault: str) -> AbstractContextManager[Watch]:
+        """Ask during the block, then write the row of the fault."""
+        return watched(self.cluster, self.store, fault, RECIPE, self.lost)
+
+    def lost(self) -> int:
+        """Return the number of deployments that were not recorded."""
+        found = deployed(self.store, RECIPE).values()
+        return sum(ref not in found for ref in self.wanted)
