@@ -89,6 +89,12 @@ class ProcessError(SaebyeokError):
     retryable = True
 
 
+class GpuError(SaebyeokError):
+    """The GPU has too little free memory, or another process uses it exclusively."""
+
+    retryable = True
+
+
 class BadInputError(SaebyeokError):
     """The model cannot read one of several inputs; `index` is its position, counted from 0."""
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from pipeline.errors import GpuError
 
 #: Fewest steps for which compiling pays off. An estimate, not measured: a minute to compile (less with the cache of an
 #: earlier run) against some ten milliseconds saved per step.
@@ -18,6 +22,8 @@ PER_THREAD = 16
 #: Values of oneDNN's variable ONEDNN_MAX_CPU_ISA that disable bf16 instructions. torch uses oneDNN for matrix products,
 #: which then emulates bf16.
 NO_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+#: CUDA's message if the GPU is in exclusive mode and has a process.
+BUSY = "busy or unavailable"
 
 
 def best_device() -> torch.device:
@@ -75,6 +81,33 @@ def gpu_memory() -> dict[str, float]:
     if best_device().type != "cuda":
         return {}
     return {"gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30}
+
+
+@contextmanager
+def gpu_errors() -> Iterator[None]:
+    """Raise GpuError instead of torch's errors if the GPU's memory is full or another process uses it exclusively."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise GpuError(
+            f"the GPU has too little free memory ({_free_memory()}); if other processes use it (`nvidia-smi` lists "
+            "them), wait for them or end them, then rerun the command; else use a smaller base model or a shorter "
+            "model.max_length"
+        ) from error
+    except torch.AcceleratorError as error:
+        if BUSY not in str(error):
+            raise
+        raise GpuError(
+            "another process uses the GPU exclusively (`nvidia-smi` lists it); wait for it or end it, then rerun the "
+            "command"
+        ) from error
+
+
+def _free_memory() -> str:
+    if not torch.cuda.is_available():
+        return "none is visible"
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    return f"{free:.1f} of {total:.1f} GiB are free, this process has {torch.cuda.memory_reserved() / 2**30:.1f} GiB"
 
 
 def has_bf16() -> bool:

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from pipeline.errors import RecipeError
 from pipeline.models.build import hide_bars_in_logs
-from pipeline.models.hardware import best_device, cores, has_bf16, training_attention, training_processes
+from pipeline.models.hardware import best_device, cores, gpu_errors, has_bf16, training_attention, training_processes
 from pipeline.models.tokenizer import SPECIAL, as_pretrained, train_wordpiece
 from pipeline.pretraining.corpus import CollateLines, Corpus, encode_lines, read_lines
 from pipeline.pretraining.loss_curve import draw_losses
@@ -44,6 +44,7 @@ TOKENIZER, WEIGHTS, SAID = "tokenizer.json", "model.safetensors", "pretraining.j
 CHECKPOINTS = "checkpoints"
 
 
+@gpu_errors()
 def pretrain(
     spec: EncoderSpec,
     files: Sequence[Path],
@@ -65,7 +66,8 @@ def pretrain(
     each GPU compares only its own lines. An interrupted run resumes from its newest complete checkpoint in
     `directory/checkpoints`, written every `save_steps` steps; `spec.steps` may have changed.
     Raises DataError if `files` cannot be read, RecipeError if `start` is invalid or has another shape,
-    TrainingDivergedError if the loss is NaN or infinite, TerminatedError at SIGTERM, ProcessError if a process dies.
+    TrainingDivergedError if the loss is NaN or infinite, TerminatedError at SIGTERM, ProcessError if a process dies,
+    GpuError if other processes occupy the only GPU.
     """
     learn = partial(_learn, spec, files, directory, start=start, save_steps=save_steps)
     processes = training_processes(spec.batch_tokens // spec.max_length)

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pipeline.errors import BrokenModelError
 from pipeline.models.forward import run_rows
-from pipeline.models.hardware import best_device
+from pipeline.models.hardware import best_device, gpu_errors
 from pipeline.models.network import Network
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import load_tokenizer
@@ -57,10 +57,11 @@ class Trained:
         """
         return self.task.scale(self.raw_answers(table), self.calibration)
 
+    @gpu_errors()
     def raw_answers(self, table: pd.DataFrame) -> np.ndarray[Any, Any]:
         """Return the predictions before calibration, such as the cosines (n,) of a bi-encoder.
 
-        Raises BrokenModelError if a prediction is NaN or infinite.
+        Raises BrokenModelError if a prediction is NaN or infinite, GpuError if other processes occupy the GPU.
         """
         outputs = run_rows("answering", table, self.tokenizer.pad_token_id, self.device, self._logits)
         answers = self.task.decode(outputs)
@@ -77,10 +78,12 @@ class Trained:
         return logits
 
 
+@gpu_errors()
 def load_trained(recipe: Recipe, trained: Artifact, device: torch.device | None = None) -> Trained:
     """Load a train artifact in fp32 on `device`, by default the best device of this machine.
 
     The model's shape comes from the artifact, not from the recipe, so that older models of another shape load too.
+    Raises GpuError if other processes occupy the GPU.
     """
     directory = trained.path / "model"
     fields = trained.manifest.fields

@@ -34,6 +34,7 @@ from pipeline.models.hardware import (
     best_device,
     compiles,
     cores,
+    gpu_errors,
     gpu_memory,
     has_bf16,
     packs_rows,
@@ -67,10 +68,12 @@ log = logging.getLogger(__name__)
 SCRATCH_THREADS = 1
 
 
+@gpu_errors()
 def fit_here(job: Job, inputs: Mapping[str, Artifact], draft: Path, work: Path, tracker: Tracker) -> TrainingFigures:
     """Call `fit` in this process, or in one process per GPU; both give the same model up to rounding.
 
-    A newer checkpoint of another host is used. Raises StoreError if the store cannot be read.
+    A newer checkpoint of another host is used. Raises StoreError if the store cannot be read, GpuError if other
+    processes occupy the only GPU, ProcessError if they occupy one of several.
     """
     fetch_newer(work)
     scratch = TokenizationFigures.read(inputs["tokenized"]).base.revision is None

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from pipeline.errors import GpuError
 from pipeline.models import hardware
+from pipeline.models.hardware import gpu_errors
 
 pytestmark = pytest.mark.torch
 
@@ -98,3 +100,30 @@ def test_each_thread_gets_at_least_16_rows(machine: Machine, rows: int, threads:
     assert hardware.batch_threads(rows, threads) == sharing
     machine(gpus=1)
     assert hardware.batch_threads(rows, threads) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "too little free memory"),
+        (torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "exclusively"),
+    ],
+)
+def test_occupied_gpu_is_named_and_tried_again(error: RuntimeError, told: str) -> None:
+    with pytest.raises(GpuError, match=told) as found, gpu_errors():
+        raise error
+    assert found.value.retryable
+    assert "nvidia-smi" in str(found.value)
+
+
+def test_free_memory_of_the_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**29, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2**30)
+    with pytest.raises(GpuError, match=r"0\.5 of 80\.0 GiB are free, this process has 1\.0 GiB"), gpu_errors():
+        raise torch.OutOfMemoryError
+
+
+def test_other_errors_of_a_gpu_are_not_renamed() -> None:
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"), gpu_errors():
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import BaseModelError, RecipeError, TerminatedError, TrainingDivergedError
+from pipeline.errors import BaseModelError, GpuError, RecipeError, TerminatedError, TrainingDivergedError
 from pipeline.job import open_store
 from pipeline.models.hardware import has_bf16
 from pipeline.stages.train import alone, train
@@ -340,8 +340,9 @@ def test_batch_exceeding_memory_is_computed_in_parts(
         # The same gradients, summed in another order and in bf16.
         torch.testing.assert_close(weights(parted)[name], tensor, atol=0.02, rtol=0.1)
     monkeypatch.setattr(Trainer, "compute_loss", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(GpuError, match="wait for them or end them") as found:
         train(replace(road.job, force=True), road.tokenized)
+    assert found.value.retryable
 
 
 def test_force_forgets_what_was_begun(two_epochs: Road, monkeypatch: pytest.MonkeyPatch) -> None:
