@@ -149,9 +149,9 @@ def _looked(document: dict[str, Any], written: list[Path], config: Path | None) 
 
 
 def recipes(as_json: opt.Json = False) -> None:
-    """List the recipes, and where each one is."""
+    """List the recipes, and where each one is; name the files that are ignored because of their name."""
     with session(as_json=as_json) as current:
-        from pipeline.recipes.files import recipe_directories, recipe_files
+        from pipeline.recipes.files import NAMING, misnamed_files, recipe_directories, recipe_files, shown
         from pipeline.recipes.loading import load_recipe
 
         places = recipe_directories(current.settings.recipes)
@@ -163,12 +163,15 @@ def recipes(as_json: opt.Json = False) -> None:
             except RecipeError as error:
                 state = {"title": name, "kind": None, "inputs": None, "problem": str(error)}
             found.append({"recipe": name, "file": str(path), **state})
+        ignored = [shown(path) for path in misnamed_files(places)]
         if as_json:
-            current.document({"recipes": found})
+            current.document({"recipes": found, "ignored": ignored})
             return
         for item in found:
             about = f"{item['kind']} of {item['inputs']}s: {item['title']} ({item['file']})"
             current.line(f"{item['recipe']:<16} {f'PROBLEM: {problem}' if (problem := item['problem']) else about}")
+        for file in ignored:
+            current.line(f"{file} is ignored; {NAMING}")
 
 
 def check(

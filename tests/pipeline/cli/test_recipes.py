@@ -80,6 +80,15 @@ def test_broken_recipe_is_listed_with_its_problem(call: Callable[..., Result], t
     assert call("check", "news").exit_code == USAGE
 
 
+def test_file_with_another_name_is_listed_as_ignored(call: Callable[..., Result], tmp_path: Path) -> None:
+    path = draft(call, tmp_path)
+    for name in ("news copy.toml", "._news.toml"):
+        path.with_name(name).write_text(path.read_text())
+    copy = str(path.with_name("news copy.toml"))
+    assert json.loads(call("recipes", "--json").stdout)["ignored"] == [copy]
+    assert f"{copy} is ignored; name it with lower-case letters" in call("recipes").output.replace("\n", "")
+
+
 def test_check_names_problems_of_suite_and_data(call: Callable[..., Result], tmp_path: Path) -> None:
     draft(call, tmp_path)
     (tmp_path / "recipes" / "expectations" / "news.json").write_text("{", encoding="utf-8")
