@@ -13,7 +13,7 @@ from pipeline.evaluation.rivals import Rivals
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact
 from pipeline.store.checks import Check
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Decision, Score
 from tests.support.made_figures import evaluation
 
 
@@ -25,13 +25,14 @@ def judged(
     behaviour: Mapping[str, float] | None = None,
     champion: Artifact | None = None,
     rivals: Rivals | None = None,
+    scores: tuple[Score, ...] = (),
 ) -> Decision:
     """Return the decision on a model that is perfect except for these figures and comparisons."""
     tested = dict.fromkeys(recipe.metrics, 1.0) | (test or {})
     new = tested | (new_texts or {})
     rates = dict.fromkeys(recipe.gate.behaviour, 1.0) | (behaviour or {})
     figures = evaluation(tested, new_texts=new, behaviour=rates)
-    return make_decision(recipe, figures, Compared(compared), champion, rivals)
+    return make_decision(recipe, figures, Compared(compared, scores), champion, rivals)
 
 
 def with_margin(recipe: Recipe, margin: float) -> Recipe:

@@ -16,7 +16,7 @@ from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.checks import Check, RivalName, SampleCheck
-from pipeline.store.decisions import Decision
+from pipeline.store.decisions import Decision, Score
 from tests.support.made_figures import estimate
 from tests.support.verdicts import judged, with_margin, won_and_lost
 
@@ -143,6 +143,12 @@ def test_decision_names_release_best_and_notes(release: Artifact) -> None:
     assert decision.best == "release/nsmc/1/1"
     assert decision.notes == ("One was lost.", "Another, too.")
     assert (judged(REVIEWS).champion, judged(REVIEWS).best, judged(REVIEWS).notes) == (None, None, ())
+    assert judged(REVIEWS, rivals=Rivals(pd.DataFrame(), np.zeros(0))).best is None
+
+
+def test_decision_keeps_the_figures_of_all_compared_models() -> None:
+    scores = (Score(model="challenger", ref="train/nsmc/1/1", value=0.9, held_out=1.0),)
+    assert judged(REVIEWS, scores=scores).scores == scores
 
 
 def test_reason_of_a_promotion_names_each_comparison(release: Artifact) -> None:
