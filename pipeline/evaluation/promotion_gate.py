@@ -181,8 +181,8 @@ def _replaced(evaluated: Artifact, champion: Artifact) -> EarlierModelCheck | No
     Without new data a run finds the model of an earlier run again. Otherwise that model, if worse only within the
     margin, would replace the better model that was promoted since.
     """
-    ours, theirs = evaluated.input_ref("trained"), champion.input_ref("trained")
-    if not (ours and theirs) or attempt_of(ours) >= attempt_of(theirs):
+    ours, theirs = evaluated.input_ref("trained"), champion.input("trained").ref
+    if not ours or attempt_of(ours) >= attempt_of(theirs):
         return None
     if not _same_files(evaluated.input("validated"), validation_of(champion)):
         return None
