@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -200,9 +200,15 @@ def _start(settings: Settings, progress: Progress) -> None:
     environment = stack_environment(settings)
     logs = settings.home / "logs"
     logs.mkdir(exist_ok=True)
-    _migrate(settings, environment, logs / "airflow-migrate.log", progress)
-    members: dict[str, Member] = {}
     mark = new_mark()
+    if not (done := _migrated(settings)).exists():
+        # On another core meanwhile. A new environment has no bytecode files, and otherwise the scheduler would compile
+        # the libraries of the tasks later, while all others wait for it. The process ends by itself.
+        compiling = [sys.executable, "-m", "pipeline.stack.preload"]
+        start(compiling, mark=mark, log=logs / "compiling.log", environment=environment, cwd=ROOT)
+        _migrate(environment, logs / "airflow-migrate.log", progress)
+        done.touch()
+    members: dict[str, Member] = {}
     for name, command in commands().items():
         members[name] = start(command, mark=mark, log=logs / f"{name}.log", environment=environment, cwd=ROOT)
         record = StackRecord(
@@ -216,38 +222,22 @@ def _start(settings: Settings, progress: Progress) -> None:
     progress.step(f"started Airflow and the service; logs: {logs}")
 
 
-def _migrate(settings: Settings, environment: dict[str, str], log: Path, progress: Progress) -> None:
-    """Create or upgrade Airflow's database, once per Airflow version. Raises StackError if that fails."""
-    done = airflow_home(settings) / f"database-of-{version('apache-airflow-core')}"
-    if done.exists():
-        return
+def _migrated(settings: Settings) -> Path:
+    """Return the file that exists once Airflow's database has the tables of this version."""
+    return airflow_home(settings) / f"database-of-{version('apache-airflow-core')}"
+
+
+def _migrate(environment: dict[str, str], log: Path, progress: Progress) -> None:
+    """Create or upgrade Airflow's database. Raises StackError if that fails."""
     progress.show("preparing Airflow's database")
-    with log.open("ab") as file, compiling(environment):
+    with log.open("ab") as file:
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
         status = subprocess.run(  # noqa: S603
             command, env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False
         ).returncode
     if status != 0:
         raise StackError("\n".join([*last_lines(log, 10), f"could not prepare Airflow's database; see {log}"]))
-    done.touch()
     progress.step("prepared Airflow's database")
-
-
-@contextmanager
-def compiling(environment: Mapping[str, str]) -> Iterator[None]:
-    """Import the libraries of the tasks in another process until the block ends.
-
-    A new virtual environment has no bytecode files. Otherwise, the scheduler would compile the libraries later, while
-    everything else waits for it.
-    """
-    command = [sys.executable, "-m", "pipeline.stack.preload"]
-    with subprocess.Popen(  # noqa: S603
-        command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
 
 
 def _wait(settings: Settings, api: AirflowApi, progress: Progress) -> None:

@@ -106,6 +106,10 @@ def test_up_links_to_report_and_data_docs(stack: Stack) -> None:
         assert Path(path).is_file()
 
 
+def test_first_up_compiles_the_libraries_of_the_tasks(stack: Stack) -> None:
+    assert "Traceback" not in (stack.settings.home / "logs" / "compiling.log").read_text(encoding="utf-8")
+
+
 def test_first_up_leaves_no_dag_paused(stack: Stack) -> None:
     with signed_in(stack.settings) as airflow:
         for dag in DAGS:

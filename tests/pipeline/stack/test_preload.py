@@ -6,13 +6,9 @@ import json
 import subprocess
 import sys
 
-import psutil
 import pytest
 
 from pipeline.config_file import ROOT
-from pipeline.settings import Settings
-from pipeline.stack.airflow_home import stack_environment
-from pipeline.stack.lifecycle import compiling
 from pipeline.stack.preload import HEAVY
 
 CODE = """
@@ -55,11 +51,3 @@ def test_scheduler_preloads_libraries_without_own_code_or_threads() -> None:
 )
 def test_others_have_none(arguments: list[str], devices: int) -> None:
     assert preloaded(arguments, devices)["heavy"] == []
-
-
-@pytest.mark.torch
-def test_first_import_of_the_libraries_ends_with_the_block(settings: Settings) -> None:
-    with compiling(stack_environment(settings)):
-        (child,) = psutil.Process().children()
-        assert child.cmdline()[1:] == ["-m", "pipeline.stack.preload"]
-    assert not child.is_running()
