@@ -86,7 +86,7 @@ def measure(rounds: int) -> dict[str, Any]:
                 seconds[way].append(spent)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "rounds": rounds,
         "ways": {
             way: {"seconds": value, "extra": value - medians["disabled"], "requests": requests[way]}
@@ -127,7 +127,8 @@ def _server(way: str) -> Iterator[tuple[dict[str, str], list[str]]]:
         yield {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}, server.asked
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the CPU."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -72,7 +72,7 @@ class Uploads:
         self._work = work
         self.shared = Shared.read(work)
         self._due = time.monotonic() + (self.shared.seconds if self.shared else 0.0)
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def is_lost(self) -> bool:
         """Return whether another host has taken over this training."""
@@ -88,21 +88,21 @@ class Uploads:
         if self.shared and not self.is_lost():
             self.close()
             self._start(names, step)
-            assert self._process
+            assert self.process
             try:
-                self._process.wait(LAST_UPLOAD)
+                self.process.wait(LAST_UPLOAD)
             except subprocess.TimeoutExpired:
                 log.warning("the last checkpoint did not reach the store within %g s", LAST_UPLOAD)
                 self.close()
 
     def close(self) -> None:
         """Stop an upload."""
-        if self._process and self._is_running():
-            self._process.terminate()
-            self._process.wait()
+        if self.process and self._is_running():
+            self.process.terminate()
+            self.process.wait()
 
     def _is_running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        return self.process is not None and self.process.poll() is None
 
     def _start(self, names: list[str], step: int) -> None:
         assert self.shared
@@ -112,7 +112,7 @@ class Uploads:
             # Links, because the trainer deletes older checkpoints during the upload. It takes no time and no space.
             shutil.copytree(self._work / name, snapshot / name, copy_function=os.link)
         command = [sys.executable, "-m", "pipeline.training.shared_checkpoints", str(self._work), str(step)]
-        self._process = subprocess.Popen(command)  # noqa: S603 - our own interpreter
+        self.process = subprocess.Popen(command)  # noqa: S603 - our own interpreter
         self._due = time.monotonic() + self.shared.seconds
 
 

@@ -78,3 +78,11 @@ def test_threads_of_a_batch() -> None:
     assert set(found["ways"]) == {way}
     assert set(found["ways"][way]) == {"alone", "two at once"}
     assert all(rate > 0 for rate in found["ways"][way].values())
+
+
+def test_steps_are_measured_during_uploads_to_both_stores() -> None:
+    found = said("checkpoints", "--rounds", "2", "--latency", "0.01", *sets(SMALL), "--set", "train.epochs=100")
+    assert list(found["stores"]) == ["a directory", "S3, 10 ms per request"]
+    for store in found["stores"].values():
+        assert 0 < store["low"] < store["ratio"] < store["high"]
+        assert min(store[name] for name in ("step_ms", "start_ms", "uploads", "megabytes")) > 0
