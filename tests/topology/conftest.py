@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from pipeline.settings import load_settings
+from pipeline.store.deployments import DeploymentLog
 from tests.support.needs import fixtures_of
 from tests.topology.runner.networks import missing
 
@@ -101,3 +102,13 @@ def first_night(running: Cluster, airflow: AirflowApi) -> Night:
     night = begin(running, airflow)
     night.finish()
     return night
+
+
+@pytest.fixture
+def cluster(running: Cluster, request: pytest.FixtureRequest) -> Cluster:
+    """All hosts, with a model that a run has deployed."""
+    from tests.topology.runner.nights import RECIPE
+
+    if DeploymentLog(running.store()).champion(RECIPE) is None:
+        request.getfixturevalue("first_night")
+    return running

@@ -1,4 +1,4 @@
-"""Cancelled and concurrent runs, with a client asking the replicas through the balancer."""
+"""Cancelled runs, with a client asking the replicas through the balancer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,6 @@ pytestmark = pytest.mark.topology
 
 #: The tasks that compute or write.
 STAGES = ("validate", "tokenize", "train", "evaluate", "decide", "export", "deploy")
-
-
-@pytest.fixture
-def cluster(running: Cluster, request: pytest.FixtureRequest) -> Cluster:
-    """All hosts, with a model that a run has deployed."""
-    if DeploymentLog(running.store()).champion(RECIPE) is None:
-        request.getfixturevalue("first_night")
-    return running
 
 
 def test_run_is_cancelled_in_each_stage(cluster: Cluster, airflow: AirflowApi) -> None:
