@@ -10,7 +10,7 @@ from collections import ChainMap
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -304,6 +304,27 @@ def test_undo_of_a_later_failure_keeps_other_recipes(store: Store) -> None:
     log.append({"nsmc": "A", "b": "2", "c": "1"}, after=5, run="r", reason="r", intent="undo", of=4)
     # Deployment 3 has the new `b`, but also the `nsmc` that failed.
     assert [record.number for record in log.path()] == [1, 6]
+
+
+def test_third_failure_keeps_the_first_in_mind(store: Store) -> None:
+    first = {"nsmc": "A", "b": "1", "c": "1"}
+    log = log_of(
+        store, first, first | {"nsmc": "B"}, first | {"nsmc": "B", "b": "2"}, {"nsmc": "B", "b": "2", "c": "2"}
+    )
+    log.append({"nsmc": "A", "b": "2", "c": "2"}, after=4, run="r", reason="r", intent="undo", of=2)
+    log.append({"nsmc": "A", "b": "1", "c": "2"}, after=5, run="r", reason="r", intent="undo", of=3)
+    log.append(first, after=6, run="r", reason="r", intent="undo", of=4)
+    assert [record.number for record in log.path()] == [1]
+
+
+@pytest.mark.parametrize("intent", ["rollback", "undo"])
+@pytest.mark.parametrize("of", [7, None])
+def test_record_of_an_unknown_deployment_continues_the_path(
+    store: Store, intent: Literal["rollback", "undo"], of: int | None
+) -> None:
+    log = log_of(store, A, B)
+    log.append(A, after=2, run="r", reason="r", intent=intent, of=of)
+    assert [record.number for record in log.path()] == [1, 2, 3]
 
 
 def test_record_says_what_it_is_and_who_asked(store: Store) -> None:
