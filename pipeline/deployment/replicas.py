@@ -17,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.replicas import Replica, ReplicaRegistry
 from serving.api.auth import deploy_token
+from serving.client.client import TIMEOUT
 from serving.client.responses import ReleasesResponse
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 POLL, RENEWAL = 0.1, 60.0
 #: Maximum number of replicas that are asked at once.
 THREADS = 16
+#: Looks that fit into `deploy_seconds` even if a replica never answers, and the minimum seconds for an answer.
+LOOKS, ANSWER_SECONDS = 3, 5.0
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ class Replicas:
     def _member(self, replica: Replica) -> StagingReplica:
         place = replica.id, replica.url
         if place not in self._known:
-            client = ServiceClient(replica.url, deploy_token(self._settings))
+            # Each look waits for all replicas: one that never answers must leave time to look at the others again.
+            limit = max(ANSWER_SECONDS, self._settings.deploy_seconds / LOOKS)
+            client = ServiceClient(replica.url, deploy_token(self._settings), min(TIMEOUT, limit))
             self._known[place] = StagingReplica(self._clients.enter_context(client))
         self._known[place].replica = replica
         return self._known[place]

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pydantic import SecretStr
@@ -171,6 +172,27 @@ def test_silent_replica_with_a_lease_stops_the_deployment(
     with pytest.raises(ServiceError, match=rf"{re.escape(str(silent))} .*did not load release/nsmc"):
         put(deployer.model_copy(update={"deploy_seconds": 0.5}), challenger)
     assert DeploymentLog(store).numbers() == [1]
+
+
+def test_hanging_replica_leaves_time_for_the_others(
+    replicas: list[InProcess], deployer: Settings, champion: Artifact, challenger: Artifact, store: Store
+) -> None:
+    registry, held = ReplicaRegistry(store), []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        registry.renew(registry.list()[0].model_copy(update={"id": "f" * 16, "url": url}))
+
+        def hang() -> None:
+            # It counts as alive when the deployment begins, and is dead after the first look.
+            held.extend(server.accept() for _ in range(2))
+            expire(store, "f" * 16)
+
+        thread = Thread(target=hang)
+        thread.start()
+        assert put(deployer.model_copy(update={"deploy_seconds": 15.0}), challenger).number == 2
+        thread.join()
+    for connection, _ in held:
+        connection.close()
 
 
 def test_address_of_another_replica_is_refused(
