@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import subprocess
 import unicodedata
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 from serving.api.auth import deploy_token
+from serving.api.counter_files import counter_directory
 from serving.api.openapi import COMMITTED
 from serving.api.supervision import SUPERVISOR
 from serving.client import AsyncClient, CallError, Client
@@ -478,3 +480,5 @@ def test_workers_do_not_outlive_a_killed_supervisor(service: Service) -> None:
     service.process.wait()
     eventually("the workers are gone", lambda: not any(psutil.pid_exists(pid) for pid in pids))
     eventually("their files too", lambda: not list((service.settings.home / "service" / "workers").glob("*.json")))
+    # The next start would empty this directory, which may be outside the home.
+    shutil.rmtree(counter_directory(service.settings.home))
