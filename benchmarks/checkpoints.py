@@ -28,7 +28,7 @@ from typing import Any
 import boto3
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from benchmarks.service_checkouts import ratio
+from benchmarks.checkouts.service import ratio
 from benchmarks.wandb_delay import processor
 from pipeline.cli.options import overrides
 from pipeline.config_file import ROOT

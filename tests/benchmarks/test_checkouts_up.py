@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import up_checkouts
-from benchmarks.up_checkouts import one_up, summarize
+from benchmarks.checkouts import up
+from benchmarks.checkouts.up import one_up, summarize
 from tests.support.hook import web_hook
 
 #: Notes the commit, what the clone and the caches held before, and the settings; the second `up` would find `.venv`.
@@ -35,21 +35,21 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "first")
     git(project, "commit", "--quiet", "--allow-empty", "--message", "second")
-    monkeypatch.setattr(up_checkouts, "ROOT", project)
+    monkeypatch.setattr(up, "ROOT", project)
     monkeypatch.setenv("SAEBYEOK_HOME", "not for the clones")
     return notes
 
 
 def test_each_run_is_a_fresh_clone_with_empty_caches(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with web_hook() as service:
-        monkeypatch.setattr(up_checkouts, "ENDPOINT", service.url)
+        monkeypatch.setattr(up, "ENDPOINT", service.url)
         assert one_up("HEAD", "") > 0
         assert one_up("HEAD~1", "some-python") > 0
     assert notes.read_text().split() == ["up", "second", "down", "up", "first", "some-python", "down"]
 
 
 def test_up_that_leaves_no_answer_is_stopped(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up_checkouts, "ENDPOINT", "http://127.0.0.1:1/classify")
+    monkeypatch.setattr(up, "ENDPOINT", "http://127.0.0.1:1/classify")
     with pytest.raises(OSError, match="refused"):
         one_up("HEAD", "")
     assert notes.read_text().split() == ["up", "second", "down"]

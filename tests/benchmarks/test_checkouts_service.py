@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.service_checkouts import ratio, summarize
+from benchmarks.checkouts.service import ratio, summarize
 
 
 def test_interval_is_over_the_starts() -> None:

@@ -1,6 +1,6 @@
 """Compare the service of this checkout with that of another one, such as an earlier commit, in one session.
 
-python -m benchmarks.service_checkouts --against DIR --data DIR [--release DIR] [--starts 8] [--slices 6] [--json]
+python -m benchmarks.checkouts.service --against DIR --data DIR [--release DIR] [--starts 8] [--slices 6] [--json]
 DIR of --against is a checkout, such as one of `git worktree add DIR COMMIT`; it runs in this environment. The older of
 both must have written the release, because a version refuses records of a newer format. Each start starts both services
 on one release, and sends the load to them in turn: slices of --seconds in the order A B B A. The idle service takes no

@@ -1,6 +1,6 @@
 """Compare the time of `make up` of this commit with that of another one, from nothing to answered requests.
 
-python -m benchmarks.up_checkouts --against COMMIT [--rounds 2] [--python PATH] [--json]
+python -m benchmarks.checkouts.up --against COMMIT [--rounds 2] [--python PATH] [--json]
 Each run is a fresh clone with a fresh virtual environment and empty caches of pip and uv; nothing else may use the
 ports of Airflow and of the service. A run ends when `make up` has ended and the service has answered one review; the
 time of `make down` does not count. The commits run in turn, in the order A B B A. The result is the ratio of this
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ENDPOINT = "http://127.0.0.1:3000/classify"
 
 
