@@ -187,7 +187,7 @@ def test_hanging_replica_leaves_time_for_the_others(
             held.extend(server.accept() for _ in range(2))
             expire(store, "f" * 16)
 
-        thread = Thread(target=hang)
+        thread = Thread(target=hang, daemon=True)
         thread.start()
         assert put(deployer.model_copy(update={"deploy_seconds": 15.0}), challenger).number == 2
         thread.join()

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -47,15 +47,15 @@ class Image:
         return replace(self, layers=(*self.layers, layer))
 
 
-def build_image(dockerfile: Path, arguments: Mapping[str, str], context: Path = ROOT) -> Image:
-    """Return the image of `dockerfile`, which copies from `context`. CalledProcessError: a command failed."""
+def build_image(dockerfile: Path, arguments: Mapping[str, str]) -> Image:
+    """Return the image of `dockerfile`, which copies from the checkout. CalledProcessError: a command failed."""
     image = Image(())
     for instruction in read_instructions(dockerfile):
-        image = _applied(image, instruction, arguments, context)
+        image = _applied(image, instruction, arguments)
     return image
 
 
-def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str], context: Path) -> Image:
+def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str]) -> Image:
     match instruction.name:
         case "FROM":
             return _base_of(instruction.text)
@@ -67,7 +67,7 @@ def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str
         case "RUN":
             return image.and_layer(_run(image, instruction.text))
         case "COPY":
-            return image.and_layer(_copy(image, instruction.words(), context))
+            return image.and_layer(_copy(image, instruction.words()))
         case "WORKDIR":
             return replace(image, directory=instruction.text)
         case "USER":
@@ -155,18 +155,17 @@ def _packages() -> dict[str, str]:
     return {**uv, **pip, **proxies}
 
 
-def _copy(image: Image, words: list[str], context: Path) -> Path:
+def _copy(image: Image, words: list[str]) -> Path:
     *sources, target = words
     inside = Path(image.directory, target)
-    is_directory = target.endswith("/") or len(sources) > 1
-    files = dict(copied_files([context / source for source in sources], inside, is_directory=is_directory))
+    files = dict(copied_files(sources, inside, is_directory=target.endswith("/") or len(sources) > 1))
     digest = {str(name): (_digest(path), os.access(path, os.X_OK)) for name, path in files.items()}
     return _layer(_key(image, digest), lambda draft: _write(draft / "upper", files))
 
 
-def copied_files(sources: Iterable[Path], target: Path, *, is_directory: bool) -> Iterator[tuple[Path, Path]]:
+def copied_files(sources: list[str], target: Path, *, is_directory: bool) -> Iterator[tuple[Path, Path]]:
     """Yield the path in the image and the path here of each copied file, by Docker's rules."""
-    for source in sources:
+    for source in map(ROOT.joinpath, sources):
         if not source.is_dir():
             yield (target / source.name if is_directory else target), source
             continue
