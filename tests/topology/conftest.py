@@ -49,9 +49,8 @@ def control(topology: Cluster) -> Host:
 @pytest.fixture(scope="session")
 def replicas(topology: Cluster) -> Cluster:
     """The hosts of the service, started and healthy."""
-    from tests.topology.runner.cluster import DISK, LIMITED, REPLICAS
+    from tests.topology.runner.cluster import REPLICAS
 
-    topology.hosts[LIMITED].limit("service-home", DISK)
     for name in REPLICAS:
         topology.hosts[name].up()
     for name in REPLICAS:

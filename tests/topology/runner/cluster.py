@@ -37,8 +37,6 @@ NAMES = {f"{name}.internal": address_of(number) for name, (number, _, _) in HOST
 S3_PORT, BALANCER_PORT = 9000, 8000
 BUCKET = "topology"
 REPLICAS = tuple(name for name in HOSTS if name.startswith("service-"))
-#: The replica whose home is a small disk that a test can fill, and the size of the disk in bytes.
-LIMITED, DISK = REPLICAS[-1], 4 * 1024**3
 WORKERS = tuple(name for name in HOSTS if name.startswith("worker-"))
 BALANCER = f"""\
 defaults

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from urllib.request import urlopen
 
 from pipeline.config_file import ROOT
 from tests.support.composed import DOCKER, project, source, target
-from tests.support.disks import Disk
 from tests.topology.runner.containers import Container, Mount
 from tests.topology.runner.images import Image, build_image
 from tests.topology.runner.networks import attach, inside, plug
@@ -43,12 +41,12 @@ def torch_backend() -> str:
         return ""
 
 
-def image_of(service: Mapping[str, Any], checkout: Path = ROOT) -> Image:
-    """Return the image of a service, built from a checkout if it is not in the cache."""
+def image_of(service: Mapping[str, Any]) -> Image:
+    """Return the image of a service, built if it is not in the cache."""
     if "build" not in service:
         return build_image(STANDING_IN / f"{service['image'].partition(':')[0]}.Dockerfile", {})
     arguments = {"TORCH_BACKEND": torch_backend()} | service["build"].get("args", {})
-    return build_image(checkout / service["build"]["dockerfile"], arguments, checkout)
+    return build_image(ROOT / service["build"]["dockerfile"], arguments)
 
 
 class Host:
@@ -71,7 +69,6 @@ class Host:
         self.images = {key: image_of(service) for key, service in self.services.items()}
         self.addresses = {key: f"10.99.{number}.{10 + place}" for place, key in enumerate(self.services)}
         self.containers: dict[str, Container] = {}
-        self.disks: dict[str, Disk] = {}
         self._forwarder: subprocess.Popen[bytes] | None = None
 
     def connect(self, names: Mapping[str, str]) -> None:
@@ -111,37 +108,6 @@ class Host:
         """Connect the host with the network, or cut it off. Its containers lose each other, too."""
         for address in (self.address, *self.addresses.values()):
             plug(address, on=on)
-
-    def limit(self, volume: str, size: int) -> None:
-        """Give an empty named volume a disk of its own of `size` bytes, before the host is started."""
-        path = self.state / "volumes" / volume
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
-        self.disks[volume] = Disk(path)
-
-    @contextmanager
-    def changed(self, **variables: str) -> Iterator[None]:
-        """Restart the containers with further environment variables, and without them after the block."""
-        self._restart(further=variables)
-        try:
-            yield
-        finally:
-            self._restart(further={})
-
-    def install(self, checkout: Path) -> None:
-        """Restart the containers with the images of a checkout."""
-        self.images = {key: image_of(service, checkout) for key, service in self.services.items()}
-        self._restart(further={})
-
-    def _restart(self, further: Mapping[str, str]) -> None:
-        for name, container in self.containers.items():
-            container.stop()
-            container.image, container.further = self.images[name], further
-        self.up()
-        self.wait_healthy()
-
-    def running(self) -> list[str]:
-        """Return the names of the containers that run."""
-        return [name for name, part in self.containers.items() if part.process and part.process.poll() is None]
 
     def wait_healthy(self, limit: float = PATIENCE) -> None:
         """Wait until the health check of each running container passes."""

@@ -128,15 +128,3 @@ def _is_read(airflow: AirflowApi) -> bool:
     with suppress(ServiceError):
         return airflow.has_dag(DAG)
     return False
-
-
-def backfill(cluster: Cluster, airflow: AirflowApi, first: str, last: str) -> Night:
-    """Backfill the run of a time between two moments; return it once it is queued."""
-    body = {"dag_id": DAG, "from_date": first, "to_date": last, "dag_run_conf": CONF}
-    airflow._call("POST", "/api/v2/backfills", body)
-
-    def found() -> list[str]:
-        return [run for run in airflow.unfinished_runs(DAG) if run.startswith("backfill")]
-
-    eventually("the backfill is queued", found, 120, pause=PAUSE)
-    return Night(cluster, airflow, found()[0])

@@ -95,11 +95,11 @@ class Bench:
         self.published += 1
         return self.models[self.published % 2].publish(self.store, RECIPE, key=f"{self.published:016x}", **faults)
 
-    def put(self, release: Artifact | None = None, attempts: int = ATTEMPTS) -> Deployment:
+    def put(self, release: Artifact | None = None) -> Deployment:
         """Deploy a release, the next one by default; as in Airflow, repeat it after an error that may pass."""
         release = release or self.publish()
         self.wanted.append(release.ref)
-        for left in reversed(range(attempts)):
+        for left in reversed(range(ATTEMPTS)):
             try:
                 return put(self.settings, release)
             except SaebyeokError as error:
