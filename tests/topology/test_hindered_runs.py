@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.deployments import DeploymentLog
 from tests.topology.runner.cluster import WORKERS, Cluster
 from tests.topology.runner.hosts import eventually
+from tests.topology.runner.networks import GATEWAY
 from tests.topology.runner.nights import RECIPE, RUN_SECONDS, begin
 from tests.topology.runner.watching import watched
 
@@ -52,3 +55,19 @@ def limit_latency(directory: Path) -> None:
     assert recipe.count("latency_ms = 100.0") == 1
     shutil.copytree(RECIPES / "behaviour", directory / "behaviour")
     (directory / f"{RECIPE}.toml").write_text(recipe.replace("latency_ms = 100.0", "latency_ms = 0.001"))
+
+
+def test_weights_and_biases_never_answers(cluster: Cluster, airflow: AirflowApi) -> None:
+    # The kernel accepts the connections, and nobody reads from them.
+    with socket.create_server((GATEWAY, 0)) as server, ExitStack() as stack:
+        url = f"http://{GATEWAY}:{server.getsockname()[1]}"
+        for name in WORKERS:
+            stack.enter_context(cluster.hosts[name].changed(WANDB_BASE_URL=url, WANDB_API_KEY="0" * 40))
+        night = begin(cluster, airflow, seed=45)
+        with watched(cluster, cluster.store(), "Weights & Biases never answers", RECIPE, night.lost) as fault:
+            fault.heal()
+            night.finish()
+            fault.recover()
+        server.settimeout(0)
+        connection, _ = server.accept()
+        connection.close()

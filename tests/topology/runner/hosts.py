@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,22 @@ class Host:
         """Connect the host with the network, or cut it off. Its containers lose each other, too."""
         for address in (self.address, *self.addresses.values()):
             plug(address, on=on)
+
+    @contextmanager
+    def changed(self, **variables: str) -> Iterator[None]:
+        """Restart the containers with further environment variables, and without them after the block."""
+        self._restart(variables)
+        try:
+            yield
+        finally:
+            self._restart({})
+
+    def _restart(self, further: Mapping[str, str]) -> None:
+        for container in self.containers.values():
+            container.stop()
+            container.further = further
+        self.up()
+        self.wait_healthy()
 
     def wait_healthy(self, limit: float = PATIENCE) -> None:
         """Wait until the health check of each running container passes."""
