@@ -177,20 +177,20 @@ def test_silent_replica_with_a_lease_stops_the_deployment(
 def test_hanging_replica_leaves_time_for_the_others(
     replicas: list[InProcess], deployer: Settings, champion: Artifact, challenger: Artifact, store: Store
 ) -> None:
-    registry, held = ReplicaRegistry(store), []
+    registry, held, record = ReplicaRegistry(store), [], Path(store.uri) / f"replicas/{'f' * 16}.json"
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         registry.renew(registry.list()[0].model_copy(update={"id": "f" * 16, "url": url}))
+        # It is alive until the second request, which stages the release.
+        os.utime(record, (2**31, 2**31))
 
         def hang() -> None:
-            # It counts as alive when the deployment begins, and is dead after the first look.
             held.extend(server.accept() for _ in range(2))
-            expire(store, "f" * 16)
+            os.utime(record, (0, 0))
 
-        thread = Thread(target=hang, daemon=True)
-        thread.start()
+        Thread(target=hang, daemon=True).start()
         assert put(deployer.model_copy(update={"deploy_seconds": 15.0}), challenger).number == 2
-        thread.join()
+    assert len(held) == 2
     for connection, _ in held:
         connection.close()
 
