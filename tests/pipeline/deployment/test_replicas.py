@@ -8,12 +8,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 
 import pytest
 from pydantic import SecretStr
 
 from pipeline.deployment.deployer import rollback
+from pipeline.deployment.replicas import open_replicas
 from pipeline.errors import ArtifactError, GoldenMismatchError, ServiceError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
@@ -174,25 +174,13 @@ def test_silent_replica_with_a_lease_stops_the_deployment(
     assert DeploymentLog(store).numbers() == [1]
 
 
-def test_hanging_replica_leaves_time_for_the_others(
-    replicas: list[InProcess], deployer: Settings, champion: Artifact, challenger: Artifact, store: Store
+@pytest.mark.parametrize(("deploy_seconds", "limit"), [(0.5, 5.0), (45.0, 15.0), (900.0, 60.0)])
+def test_hanging_replica_leaves_time_for_three_looks(
+    replicas: list[InProcess], deployer: Settings, store: Store, deploy_seconds: float, limit: float
 ) -> None:
-    registry, held, record = ReplicaRegistry(store), [], Path(store.uri) / f"replicas/{'f' * 16}.json"
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        registry.renew(registry.list()[0].model_copy(update={"id": "f" * 16, "url": url}))
-        # It is alive until the second request, which stages the release.
-        os.utime(record, (2**31, 2**31))
-
-        def hang() -> None:
-            held.extend(server.accept() for _ in range(2))
-            os.utime(record, (0, 0))
-
-        Thread(target=hang, daemon=True).start()
-        assert put(deployer.model_copy(update={"deploy_seconds": 15.0}), challenger).number == 2
-    assert len(held) == 2
-    for connection, _ in held:
-        connection.close()
+    with open_replicas(deployer.model_copy(update={"deploy_seconds": deploy_seconds}), store) as found:
+        assert found
+        assert {member.client._http.timeout.read for member in found.members()} == {limit}
 
 
 def test_address_of_another_replica_is_refused(
