@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", required=True, help="the other commit")
     parser.add_argument("--rounds", type=int, default=2, help="pairs of runs")
-    parser.add_argument("--python", default="", help="interpreter for both (default: what each Makefile finds)")
+    parser.add_argument("--python", default="", help="interpreter for both (default: the choice of each Makefile)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     arguments = parser.parse_args()
     rounds = []

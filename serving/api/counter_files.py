@@ -1,7 +1,7 @@
 """The directory with the counters of `/metrics`.
 
 prometheus_client maps its files into memory. If the kernel finds no space for a page of such a file, it ends the worker
-with a bus error (SIGBUS). The files are therefore kept in memory, where a full disk does not matter.
+with a bus error (SIGBUS). The files are therefore kept in memory, and a full disk does not affect them.
 """
 
 from __future__ import annotations
