@@ -66,9 +66,10 @@ def resolved(commit: str) -> str:
 
 
 def environment(directory: Path) -> dict[str, str]:
-    """Return this environment with empty caches, without settings of Saebyeok and without make's own variables."""
-    dropped = ("SAEBYEOK_", "MAKE", "MFLAGS", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    """Return this environment with empty caches, without settings of Saebyeok, Python and an outer `make`."""
+    dropped = ("SAEBYEOK_", "MAKE", "MFLAGS", "PYTHON", "VIRTUAL_ENV")
+    options = ("DATA", "RUN")  # of `make up`; with PYTHON, `make` exports those of its command line
+    kept = {name: value for name, value in os.environ.items() if not (name.startswith(dropped) or name in options)}
     return kept | {f"{tool}_CACHE_DIR": str(directory / tool) for tool in ("PIP", "UV")}
 
 

@@ -15,7 +15,7 @@ from tests.support.hook import web_hook
 MAKEFILE = """\
 up:
 \t@mkdir .venv $$UV_CACHE_DIR $$PIP_CACHE_DIR
-\t@echo "up $$(git log -1 --format=%s) $(PYTHON) $$SAEBYEOK_HOME" >> {notes}
+\t@echo "up $$(git log -1 --format=%s) $(PYTHON) $(RUN) $(DATA) $$SAEBYEOK_HOME" >> {notes}
 down:
 \t@echo down >> {notes}
 """
@@ -36,7 +36,8 @@ def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git(project, "commit", "--quiet", "--message", "first")
     git(project, "commit", "--quiet", "--allow-empty", "--message", "second")
     monkeypatch.setattr(up, "ROOT", project)
-    monkeypatch.setenv("SAEBYEOK_HOME", "not for the clones")
+    for name in ("SAEBYEOK_HOME", "PYTHON", "RUN", "DATA"):
+        monkeypatch.setenv(name, "not-for-the-clones")
     return notes
 
 
