@@ -8,13 +8,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from pipeline.errors import SaebyeokError, StoreError
 from pipeline.texts import without_secrets
 
 FULL = "the disk is full; free some space and run again (`saebyeok prune --dry-run` lists what can be deleted)"
 FULL_NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+CREDENTIALS = "S3 does not accept the AWS credentials; correct or renew them"
+#: What to do after a refusal by S3, by its code. s3fs turns most of them into errors of permissions.
+REFUSALS = {
+    "ExpiredToken": CREDENTIALS,
+    "InvalidAccessKeyId": CREDENTIALS,
+    "InvalidToken": CREDENTIALS,
+    "RequestTimeTooSkewed": "the clock of this machine differs too much from that of S3; correct it",
+    "SignatureDoesNotMatch": CREDENTIALS,
+}
 #: A disk with fewer free bytes than this counts as full.
 FULL_BELOW = 256 * 1024
 
@@ -75,9 +84,17 @@ def _advice(error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number in FULL_NUMBERS:
         return FULL
+    if refusal := REFUSALS.get(_s3_code(error)):
+        return f"{refusal} ({error})"
     if isinstance(error, PermissionError) or number == errno.EROFS:
         return f"cannot be read or written ({error}); fix its permissions, or choose another store"
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use another AWS method"
     # Timeouts have no text.
     return without_secrets(str(error)) or "no answer in time; run again"
+
+
+def _s3_code(error: Exception) -> str:
+    """Return the code of a refusal by S3; empty for another error."""
+    cause = error.__cause__
+    return str(cause.response["Error"]["Code"]) if isinstance(cause, ClientError) else ""

@@ -96,6 +96,21 @@ def test_an_upload_that_fails_leaves_no_artifact(bucket: Bucket, store: Store) -
     assert found_ref(store) is None
 
 
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"])
+def test_refused_credentials_are_named(bucket: Bucket, store: Store, code: str) -> None:
+    bucket.put(RECORD, b"")
+    bucket.fail(refuse("403 Forbidden", code), "GET", RECORD)
+    with pytest.raises(StoreError, match=rf"{RECORD}: S3 does not accept the AWS credentials; .* \(.*{code}.*\)"):
+        store.read(RECORD)
+
+
+def test_refusal_because_of_the_clock_names_it(bucket: Bucket, store: Store) -> None:
+    bucket.put(RECORD, b"")
+    bucket.fail(refuse("403 Forbidden", "RequestTimeTooSkewed"), "GET", RECORD)
+    with pytest.raises(StoreError, match=rf"{RECORD}: the clock of this machine differs too much from that of S3"):
+        store.read(RECORD)
+
+
 def test_the_manifest_is_deleted_before_all_others(bucket: Bucket, store: Store) -> None:
     made = publish(store)
     bucket.fail(refuse("403 Forbidden", "AccessDenied"), "POST", after=1)
