@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import TypeAdapter
 
@@ -22,6 +25,13 @@ def state(tmp_path: Path) -> Path:
     path = tmp_path / "state.json"
     replace_file(path, '{"numbers": [1, 2]}')
     return path
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    umask = os.umask(0)
+    yield
+    os.umask(umask)
 
 
 def test_read_state_returns_what_was_written(state: Path) -> None:
@@ -56,6 +66,24 @@ def test_what_is_no_file_counts_as_absent(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "state.json").mkdir()
     assert read_state(tmp_path / "state.json", KIND) is None
     assert "Is a directory" in caplog.text
+
+
+def test_state_below_a_file_counts_as_absent(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert read_state(state / "state.json", KIND) is None
+    assert "Not a directory" in caplog.text
+
+
+def test_first_problem_of_a_damaged_state_is_logged(state: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state.write_text('{"numbers": ["one", null]}', encoding="utf-8")
+    assert read_state(state, KIND) is None
+    assert "unable to parse string as an integer" in caplog.text
+
+
+@pytest.mark.usefixtures("no_umask")
+@pytest.mark.parametrize("write", [replace_file, create_file])
+def test_only_the_umask_limits_the_default_rights(tmp_path: Path, write: Callable[[Path, str], object]) -> None:
+    write(tmp_path / "record", "content")
+    assert stat.S_IMODE((tmp_path / "record").stat().st_mode) == 0o666
 
 
 def test_rights_of_a_private_file_hold_when_it_is_replaced(state: Path) -> None:
@@ -107,6 +135,29 @@ def test_created_content_is_on_disk_before_its_name(tmp_path: Path, monkeypatch:
     cut = PowerCut(tmp_path, monkeypatch)
     assert create_file(tmp_path / "record", b"content")
     assert (cut.least(tmp_path.with_name("after")) / "record").read_bytes() == b"content"
+
+
+def test_durable_writes_leave_no_file_open(tmp_path: Path) -> None:
+    before = psutil.Process().num_fds()
+    replace_file(tmp_path / "record", "content")
+    assert psutil.Process().num_fds() == before
+
+
+def test_lock_that_is_held_is_waited_for(tmp_path: Path) -> None:
+    def take() -> None:
+        with locked(tmp_path / "lock"):
+            pass
+
+    with ThreadPoolExecutor(1) as threads:
+        with locked(tmp_path / "lock"):
+            second = threads.submit(take)
+            assert not wait([second], timeout=0.05).done
+        second.result()
+
+
+def test_directories_of_a_lock_are_created(tmp_path: Path) -> None:
+    with locked(tmp_path / "home" / "service" / "lock") as file:
+        assert file.name == str(tmp_path / "home" / "service" / "lock")
 
 
 def test_lock_that_is_held_is_refused_without_waiting(tmp_path: Path) -> None:
