@@ -350,8 +350,10 @@ def test_task_job_is_what_the_form_asked_for(wiring: ModuleType, in_task: InTask
     assert (recipe.model.base, recipe.model.max_length) == ("klue/bert-base", 64)
     assert (recipe.train.epochs, recipe.train.batch_size, recipe.train.seed) == (2, 16, 5)
     assert recipe.train.learning_rate == 3e-5
+    # The profile "embedded" has mean pooling.
+    assert recipe.model.pooling == "cls"
     # 18:00 UTC on the day before.
-    assert (job.run, job.force, str(job.cutoff)) == (RUN, True, "2026-11-29")
+    assert (job.run, job.by, job.force, str(job.cutoff)) == (RUN, "kim", True, "2026-11-29")
 
 
 def test_task_job_untouched_is_the_recipes_own(wiring: ModuleType, in_task: InTask) -> None:
