@@ -3,7 +3,8 @@
 # make down            stop what `make up` started
 # make status          show the state of Airflow and the service
 # make check           run lint, types, and the tests that need no torch, server, Airflow or browser (a minute)
-# make test            run lint, types and all tests
+# make test            run lint, types and the tests, except the slow ones
+# make test-slow       run the slow tests, such as whole runs in Airflow (ten minutes; CI runs them, too)
 # make test-order      run the tests in random order (SEED=N repeats an order)
 # make test-faults     test killed processes and full disks (longer)
 # make test-topology   run the compose files of several hosts without a container engine (longer; root)
@@ -22,7 +23,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help up down status check lint plain test test-order types tests test-faults test-topology test-models long-tests soak test-cpu mutants venv lock dist check-python docs reference
+.PHONY: help up down status check lint plain test test-slow test-order types tests test-faults test-topology test-models long-tests soak test-cpu mutants venv lock dist check-python docs reference
 
 ifdef DATA
 export SAEBYEOK_DATA := $(abspath $(DATA))
@@ -95,6 +96,9 @@ tests:
 
 plain:
 	$(pytest) $(plain)
+
+test-slow: venv
+	$(pytest) $(workers) -m slow
 
 # Shuffle the files, and the tests of each plain file.
 test-order: venv

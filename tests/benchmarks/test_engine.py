@@ -11,6 +11,7 @@ from tests.support.benchmarked import said, said_here
 pytestmark = pytest.mark.torch
 
 
+@pytest.mark.slow
 def test_the_one_for_cpus(data: Path) -> None:
     found = said("engine", "--data", str(data), "--shape", "2x128", "--sentences", "200", "--rounds", "1")["shapes"][
         "2x128"

@@ -48,6 +48,7 @@ def limit(name: str) -> float:
     return gpu.bound(gpu.TINY, way(name).precision, backward=way(name).backward)
 
 
+@pytest.mark.slow
 def test_check_with_few_libraries_passes_on_a_cpu() -> None:
     command = [sys.executable, "-c", RUN]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

@@ -149,13 +149,18 @@ def airflow(database: Path, bag: BundleDagBag, settings: Settings) -> Callable[.
     """Return `airflow(dag, **conf)`, which runs a DAG to its end in this process, in the test's own home."""
 
     def run(dag: str, **conf: Any) -> DagRun:
-        made = bag.dags[dag].test(run_conf=conf)
-        states = rows(
-            database, "select task_id, state from task_instance where dag_id = ? and run_id = ?", dag, made.run_id
-        )
-        return DagRun(made.run_id, str(made.state), dict(states))
+        return finished_run(database, bag, dag, conf)
 
     return run
+
+
+def finished_run(database: Path, bag: BundleDagBag, dag: str, conf: dict[str, Any]) -> DagRun:
+    """Run a DAG of `bag` to its end in this process."""
+    made = bag.dags[dag].test(run_conf=conf)
+    states = rows(
+        database, "select task_id, state from task_instance where dag_id = ? and run_id = ?", dag, made.run_id
+    )
+    return DagRun(made.run_id, str(made.state), dict(states))
 
 
 def rows(database: Path, query: str, *values: str) -> list[tuple[Any, ...]]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.errors import RejectedDataError
 from pipeline.job import Job, open_job
+from pipeline.recipes.files import RECIPES
 from pipeline.recipes.loading import load_recipe
 from pipeline.run_notes import WRITTEN
 from pipeline.sample import write_sample
@@ -20,12 +24,65 @@ from pipeline.stages.running import build
 from pipeline.stages.stage import VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.releases import read_card
 from pipeline.store.verdicts import find_hold
-from tests.dags.conftest import DagRun, rows
+from tests.dags.conftest import DagRun, finished_run, parse, rows
 from tests.support.hook import Hook
+from tests.support.inprocess import in_process
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
 Airflow = Callable[..., DagRun]
+#: Changes of the shipped recipe: a tiny model of the sample, accepted by the gate. `tests/e2e` runs it unchanged.
+TINY = {
+    r"scratch = \{ vocabulary = 3_000.*": (
+        'base = "scratch"\nunknown_share = 1.0\n'
+        "scratch = { vocabulary = 600, layers = 1, hidden = 32, heads = 2, intermediate = 64, dropout = 0.1 }"
+    ),
+    r"learning_rate = 5e-4\nbatch_size = 16": "learning_rate = 3e-3\nbatch_size = 32",
+    r"floors = \{ accuracy = 0\.87, f1 = 0\.87 \}": "floors = { accuracy = 0.5, f1 = 0.01 }",
+    r"(negation|intensifiers|typos|names|emoji) = 0\.\d+(?=\n(.*\n)*\[profiles.embedded.sample.export\])": r"\1 = 1e-9",
+    r"sentences = 500\n": "sentences = 100\nlatency_ms = 5000.0\n",
+    r"int8 = \{ changed_labels = 0\.01, .*": "int8 = { changed_labels = 0.2, metric_change = 0.1 }",
+}
+
+
+def write_tiny(folder: Path) -> None:
+    """Write a tiny nsmc, which hides the shipped one, into a new folder of recipes."""
+    text = (RECIPES / "nsmc.toml").read_text(encoding="utf-8")
+    for pattern, new in TINY.items():
+        text, count = re.subn(pattern, new, text)
+        assert count, pattern
+    (folder / "behaviour").mkdir(parents=True)
+    (folder / "nsmc.toml").write_text(text, encoding="utf-8")
+    shutil.copy(RECIPES / "behaviour" / "nsmc.toml", folder / "behaviour")
+
+
+def test_night_passes_every_stage_and_serves_the_model(
+    database: Path,
+    airflow_home: Path,
+    settings: Settings,
+    hook: Hook,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_bentos: None,
+) -> None:
+    write_tiny(tmp_path / "recipes")
+    monkeypatch.setenv("SAEBYEOK_RECIPES", str(tmp_path / "recipes"))
+    with in_process(settings) as service:
+        monkeypatch.setenv("SAEBYEOK_SERVICE_URL", service.settings.service_url)
+        night = finished_run(database, parse(), "nightly_retrain", {"recipes": ["nsmc"]})
+        (live,) = service.store.refs("release", "nsmc")
+        with ServiceClient(service.settings.service_url) as client:
+            assert client.classify(["정말 재미있게 봤어요."]).release == read_card(service.store.open(live)).id
+    assert night.state == "success"
+    stages = {task.removeprefix("nsmc."): state for task, state in night.tasks.items() if task.startswith("nsmc.")}
+    assert set(stages.values()) == {"success"}
+    latest = DeploymentLog(service.store).latest()
+    assert latest is not None
+    assert (latest.run, latest.releases) == (night.id, {"nsmc": live})
+    query = "select uri from asset_event e join asset a on a.id = e.asset_id where e.source_run_id = ?"
+    assert rows(database, query, night.id) == [("saebyeok://champion/nsmc",)]
+    assert [body["event"] for body in hook.bodies] == ["promoted"]
 
 
 def test_rejected_data_stop_recipe_and_link_data_docs(

@@ -127,6 +127,7 @@ def test_old_logs_are_deleted_until_the_container_stops(tmp_path: Path) -> None:
     assert (folders["new"] / "attempt=1.log").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.airflow
 def test_init_makes_pool_and_user_and_keeps_the_slots_of_an_operator(tmp_path: Path) -> None:
     environment = os.environ | {

@@ -34,7 +34,7 @@ from pipeline.store.deployments import DeploymentLog
 from tests.support.hook import Hook, web_hook
 from tests.support.running_service import free_url
 
-pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch]
+pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.server, pytest.mark.torch, pytest.mark.slow]
 
 SAEBYEOK = str(Path(sys.executable).parent / "saebyeok")
 

@@ -18,6 +18,8 @@ from tests.support.distributions import PACKAGES, TWINE, build, copy_client, cop
 from tests.support.module_graph import modules, third_party
 
 EPOCH = 1_700_000_000
+pytestmark = pytest.mark.slow
+
 #: Prints the file of a module, or why it cannot be imported.
 FIND = """
 import importlib, sys

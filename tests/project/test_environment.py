@@ -51,6 +51,7 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     assert different == {}
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.airflow
 def test_libraries_write_below_home_and_report_nothing(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_every_module_is_on_a_side() -> None:
     assert [name for name in EXTRAS_OF if name not in names] == [], "a module of the table is gone"
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.airflow
 @pytest.mark.parametrize("extras", SIDES, ids=lambda extras: "+".join(extras) or "base")

@@ -46,6 +46,7 @@ def ends(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.airflow
 @pytest.mark.parametrize("proof", BREAKS)

@@ -10,7 +10,7 @@ from tests.support.fuzzing import KEY, fuzz
 from tests.support.running_service import Service, serving
 from tests.support.tiny_releases import TinyModel
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 #: Number in `make test`; `make soak` sends many more.
 CASES = 500

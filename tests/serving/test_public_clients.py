@@ -151,6 +151,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_generated_client_asks_and_reads_answers(url: str, generated: Path, ask: httpx.Client) -> None:
     code = f"""
 from generated.api.models import classify
@@ -203,6 +204,7 @@ def node_modules() -> Path:
     return installed / "node_modules"
 
 
+@pytest.mark.slow
 def test_typescript_client_asks_and_reads_answers(url: str, compiled: Path, ask: httpx.Client) -> None:
     command = ["node", compiled, url, KEY, TEXTS[0]]
     answered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -13,7 +13,7 @@ from tests.support.replicas import check, kill, running_replicas, swap
 from tests.support.running_service import eventually
 from tests.support.tiny_releases import TinyModel
 
-pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos")]
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos"), pytest.mark.slow]
 
 
 def test_replicas_move_together_and_a_killed_one_catches_up(

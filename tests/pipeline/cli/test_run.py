@@ -13,7 +13,7 @@ from pipeline.bounds import most_of
 from pipeline.errors import REFUSED
 from pipeline.recipes.loading import load_recipe
 from pipeline.store.verdicts import model_of, record_verdict
-from tests.support.cli import Place, PlaceHere, sets
+from tests.support.cli import PlaceHere, sets
 from tests.support.small_pipeline import SMALL, anything_goes
 
 pytestmark = pytest.mark.torch
@@ -31,8 +31,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> PlaceHere:
 
 @pytest.fixture(scope="module")
 def first(place: PlaceHere) -> Any:
-    """Return the document of the first run of nsmc, which is a process of its own."""
-    return Place(place.home).call("run", "nsmc", *TINY)
+    """Return the document of the first run of nsmc."""
+    return place.call("run", "nsmc", *TINY)
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,7 @@ def alone(built: Settings, tmp_path: Path) -> Settings:
     return service_settings(shutil.copytree(built.home, tmp_path / ".saebyeok"))
 
 
+@pytest.mark.slow
 def test_a_bento_answers_from_itself_alone(alone: Settings, tmp_path: Path, other_classifier: TinyModel) -> None:
     store = open_store(alone)
     tag, refs = "saebyeok:1", DeploymentLog(store).get(1).releases
@@ -115,6 +116,7 @@ esac
 """
 
 
+@pytest.mark.slow
 def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path: Path) -> None:
     # A real image needs Docker and a registry. This plays its Dockerfile: same context, same entry point, same user
     # variables, with the packages of this environment.

@@ -63,6 +63,7 @@ def numbers(store: Store) -> list[int]:
     return DeploymentLog(store).numbers()
 
 
+@pytest.mark.slow
 def test_deployment_under_load_drops_no_request(
     service: Service,
     classifier: TinyModel,
@@ -122,6 +123,7 @@ def test_two_recipes_roll_back_step_by_step(
         rollback(settings, store, "to the third again", 3)
 
 
+@pytest.mark.slow
 def test_two_recipes_deploying_at_once_both_go_live(
     bentos: None,
     here: InProcess,
@@ -153,6 +155,7 @@ def test_two_recipes_deploying_at_once_both_go_live(
     assert len(home_bentos(settings).list()) == 2
 
 
+@pytest.mark.slow
 def test_a_bucket_joins_machines_that_share_no_disk(
     tmp_path: Path, bucket: Any, classifier: TinyModel, other_classifier: TinyModel
 ) -> None:
@@ -206,6 +209,7 @@ def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, c
         assert part in content
 
 
+@pytest.mark.slow
 def test_online_the_alias_champion_follows_deployments_and_rollbacks(
     alone: Settings, classifier: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

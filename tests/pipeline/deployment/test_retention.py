@@ -283,6 +283,7 @@ def test_unreadable_log_deletes_nothing(settings: Settings, store: Store, nights
     assert left(store, "release") == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_what_bentoml_has_of_it_goes_too(settings: Settings, store: Store, nights: list[Artifact]) -> None:
     log = DeploymentLog(store)
     for number in (1, 6):

@@ -20,7 +20,7 @@ from tests.support.inprocess import in_process
 from tests.support.news import WORDS, write_headlines
 from tests.support.small_pipeline import SMALL
 
-pytestmark = [pytest.mark.torch, pytest.mark.server]
+pytestmark = [pytest.mark.torch, pytest.mark.server, pytest.mark.slow]
 
 TEXT = (ROOT / "docs" / "tutorial" / "your-own-data.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]

@@ -101,6 +101,7 @@ def test_killed_pretraining_resumes_with_the_same_result(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("objective", ["masked-language", "replaced-tokens"])
 def test_two_processes_share_each_batch(

@@ -104,6 +104,7 @@ def installed(installer: Installer) -> dict[str, str]:
     return {item.name: item.version for item in packages(installer.venv) if item.name != "small"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a GPU")
 def test_machine_without_gpu_gets_the_cpu_build_of_torch(installer: Installer) -> None:
     installer.install()
@@ -112,6 +113,7 @@ def test_machine_without_gpu_gets_the_cpu_build_of_torch(installer: Installer) -
     assert not (installer.venv / "cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(cuda_devices() > 0, reason="this machine has a GPU")
 def test_without_cpu_build_the_other_is_installed_and_named(installer: Installer, wheels: Path) -> None:
     (wheels / "torch-2.0+cpu-py3-none-any.whl").unlink()
@@ -120,12 +122,14 @@ def test_without_cpu_build_the_other_is_installed_and_named(installer: Installer
     assert "torch: no CPU build of 2.0 for this Python is within reach" in said(installer)
 
 
+@pytest.mark.slow
 def test_changed_file_is_refused(installer: Installer, wheels: Path) -> None:
     small_wheel(wheels, "one", "1.0", b"changed = True")
     with pytest.raises(InstallError, match=r"Hash mismatch for `one==1\.0`"):
         installer.install()
 
 
+@pytest.mark.slow
 def test_interrupted_installation_resumes(installer: Installer, wheels: Path, tmp_path: Path) -> None:
     path = wheels / "one-1.0-py3-none-any.whl"
     path.rename(tmp_path / path.name)
@@ -139,12 +143,14 @@ def test_interrupted_installation_resumes(installer: Installer, wheels: Path, tm
     assert (installer.venv / "pyvenv.cfg").stat().st_ino == kept
 
 
+@pytest.mark.slow
 def test_torch_can_be_left_out(installer: Installer) -> None:
     Installer(installer.root, installer.venv, installer.log, installer.progress, torch=False).install()
     assert "torch" not in installed(installer)
     assert installed(installer)["one"] == "1.0"
 
 
+@pytest.mark.slow
 def test_pip_installs_the_pins_if_uv_is_absent(installer: Installer, wheels: Path) -> None:
     next(wheels.glob("uv-*")).unlink()
     installer.install()

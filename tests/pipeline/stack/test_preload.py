@@ -35,6 +35,7 @@ def preloaded(arguments: list[str], devices: int = 0) -> dict[str, list[str]]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_scheduler_preloads_libraries_without_own_code_or_threads() -> None:
     found = preloaded(["airflow", "scheduler"])

@@ -150,6 +150,7 @@ print(hashlib.sha256(repr(sorted(vocabulary.items())).encode()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_vocabulary_is_equal_in_every_process() -> None:
     # The order in the library's hash tables differs only between processes.
     command = [sys.executable, "-c", LEARN]

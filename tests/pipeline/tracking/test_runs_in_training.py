@@ -13,7 +13,7 @@ import pytest
 from pipeline.config_file import ROOT
 from pipeline.settings import library_environment
 
-pytestmark = pytest.mark.usefixtures("tracking_on")
+pytestmark = [pytest.mark.usefixtures("tracking_on"), pytest.mark.slow]
 
 # In a separate process, so that torch's import and the killed helper do not affect other tests.
 TRAINING = """

@@ -92,6 +92,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_what_one_wants_all_do(both: list[dict[str, Any]]) -> None:
     assert [found["agreed"] for found in both] == [[True, False]] * 2
 

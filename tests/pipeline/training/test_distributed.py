@@ -15,7 +15,7 @@ from pipeline.stages.train import train
 from pipeline.store.artifacts import Artifact
 from tests.support.small_pipeline import SHAPE, Road, open_road, small_recipe, weights
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 #: Figures of an epoch that depend on the model only. The validation loss is excluded: it includes the rows that fill up
 #: the last batch so that all processes have equally many.

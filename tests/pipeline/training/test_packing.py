@@ -182,6 +182,7 @@ def test_attention_stays_within_a_row() -> None:
 
 
 # torch inspects each input of a compiled function, even without gradients.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 def test_compiled_layers_are_one_graph_for_all_lengths() -> None:
     set_seed(1)
@@ -202,6 +203,7 @@ def test_compiled_layers_are_one_graph_for_all_lengths() -> None:
     assert list(model.state_dict()) == names
 
 
+@pytest.mark.slow
 def test_the_kernel_for_cuda_can_be_compiled() -> None:
     compiled = torch.compile(attend_on_cuda, backend="aot_eager", fullgraph=True, dynamic=True)
     for counts in ([3, 5, 2], [4, 4]):

@@ -197,6 +197,7 @@ def test_resumed_search_equals_an_uninterrupted_one(home: Path, tmp_path: Path) 
     assert len({tuple(item.items()) for item in values(whole)}) > 2, "the trials differ"
 
 
+@pytest.mark.slow
 def test_killed_search_resumes_without_losing_a_trial(home: Path, place: PlaceHere) -> None:
     arguments = ["--verbose", "tune", "nsmc", *sets(TINY | {"train.epochs": 8}), "--search", RATE, "--trials", "1"]
 
