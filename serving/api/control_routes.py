@@ -19,7 +19,7 @@ from pipeline.settings import Settings
 from serving.api.auth import is_authorized
 from serving.api.compatible.openai import ModelsResponse, model_of
 from serving.api.compatible.tei import info
-from serving.api.errors import ApiError, parse
+from serving.api.errors import ApiError, parse, unexpected
 from serving.api.openapi import describe
 from serving.api.pages import page_routes
 from serving.client.responses import DEPLOYMENT_HEADER, LiveRelease, ReleasesResponse
@@ -164,7 +164,10 @@ class Live:
         )
 
     def stage(self, ref: str, *, add: bool) -> StagedResponse:
-        """Add or remove a staged release. Raises ApiError INVALID_REQUEST for an invalid ref, CONFLICT in a Bento."""
+        """Add or remove a staged release.
+
+        Raises ApiError INVALID_REQUEST for an invalid ref, CONFLICT in a Bento, INTERNAL if the list cannot be written.
+        """
         try:
             model_tag(ref)
         except ArtifactError as error:
@@ -173,7 +176,11 @@ class Live:
         if staging is None:
             text = "this service runs a Bento, which contains its releases; it cannot stage others"
             raise ApiError(ErrorType.CONFLICT, text)
-        return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
+        try:
+            return StagedResponse(staged=staging.add(ref) if add else staging.remove(ref))
+        except OSError as error:
+            text = f"the list of staged releases cannot be written: {error.strerror}; check the disk with SAEBYEOK_HOME"
+            raise ApiError(ErrorType.INTERNAL, text) from error
 
 
 def control_app(settings: Settings) -> Starlette:
@@ -208,6 +215,10 @@ def control_app(settings: Settings) -> Starlette:
         assert isinstance(error, ApiError)
         return error.response()
 
+    async def fail(*_: object) -> Response:
+        # Starlette's own answer would be plain text. It raises the error again, for the log.
+        return unexpected().response()
+
     return Starlette(
         routes=[
             Route("/releases", releases, methods=["GET"]),
@@ -219,7 +230,7 @@ def control_app(settings: Settings) -> Starlette:
             Route("/docs.json", openapi, methods=["GET"]),
             *page_routes(),
         ],
-        exception_handlers={ApiError: refuse},
+        exception_handlers={ApiError: refuse, Exception: fail},
     )
 
 
