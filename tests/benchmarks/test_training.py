@@ -21,6 +21,7 @@ pytestmark = pytest.mark.torch
 FEW = sets(SMALL | {"data.min_train_rows": 1, "data.min_test_rows": 1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["nsmc", "klue-sts"])
 def test_settings_are_compared_without_the_test_file(
     data: Path, recipe: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -585,6 +585,7 @@ def test_page_of_an_allowed_origin_calls_the_service(
         assert page.evaluate(CALL, [url, TEXT]) == ["TypeError"]
 
 
+@pytest.mark.slow
 def test_page_recovers_when_the_service_returns(
     browser: Browser, running: Service, waited: str, classifier: TinyModel
 ) -> None:

@@ -473,6 +473,7 @@ def test_all_that_is_written_lies_below_home(running: Service, live: dict[str, A
     assert {"card.json", "tokenizer.json", "model.int8.onnx", "manifest.json"} <= names
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_supervisor(service: Service) -> None:
     pids = service.pids()
     assert len(pids) == 2

@@ -185,11 +185,17 @@ def test_unusual_day_stops_its_run_and_is_skipped(job: Job, data: Path, change: 
     [
         ({}, lambda rows: [*rows, *rows[:9]], r"rows that break a rule: 9 of 309 \(usual: at most 7, by 0.5%\)"),
         ({}, lambda rows: [("" if n < 9 else a, b, c) for n, (a, b, c) in enumerate(rows)], "rows that break a rule"),
-        ({}, lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)], "combined.*1 row in 1,0"),
-        (
+        pytest.param(
+            {},
+            lambda rows: [(a, "" if n < 9 else b, c) for n, (a, b, c) in enumerate(rows)],
+            "combined.*1 row in 1,0",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"data.overlap.duplicates": 0.01},
             lambda rows: [(a, rows[0][1] if n < 30 else b, c) for n, (a, b, c) in enumerate(rows)],
             "combined data: .*data.overlap.duplicates allows 1.0%",
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["repeated ids", "empty ids", "empty documents", "duplicates"],

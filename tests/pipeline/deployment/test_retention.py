@@ -461,7 +461,7 @@ def test_checkpoints_of_abandoned_trainings_are_deleted(settings: Settings, stor
     assert [f"checkpoint/nsmc/key/{name}" for name in store.list("checkpoint/nsmc/key")] == [new]
 
 
-@pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=pytest.mark.server)])
+@pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=[pytest.mark.server, pytest.mark.slow])])
 def test_prune_names_and_frees_just_what_it_deletes(
     place: str,
     settings: Settings,

@@ -33,6 +33,7 @@ def service(tmp_path: Path, classifier: TinyModel, cross_encoder: TinyModel) -> 
         yield service
 
 
+@pytest.mark.slow
 def test_each_endpoint_answers_with_release_examples(
     service: Service, pair_classifier: TinyModel, text_scorer: TinyModel
 ) -> None:

@@ -222,7 +222,7 @@ def test_unreachable_server_means_offline(
     assert "saebyeok sync" in warning
 
 
-@pytest.mark.parametrize("failure", [LIMIT, HANG, DROP])
+@pytest.mark.parametrize("failure", [LIMIT, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (HANG, DROP))])
 def test_server_death_loses_no_data(
     job: Job,
     picture: Path,

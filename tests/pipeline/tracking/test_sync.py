@@ -215,7 +215,12 @@ def is_about_a_table(server: WandbServer, operation: str, body: bytes) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("operation", "failure"), [("CreateArtifact", REFUSE), ("CommitArtifact", ERROR), ("upload", DROP)]
+    ("operation", "failure"),
+    [
+        ("CreateArtifact", REFUSE),
+        pytest.param("CommitArtifact", ERROR, marks=pytest.mark.slow),
+        pytest.param("upload", DROP, marks=pytest.mark.slow),
+    ],
 )
 def test_failed_run_is_named_and_others_arrive(job: Job, offline: WandbServer, operation: str, failure: int) -> None:
     data = make_data(job)
@@ -356,6 +361,7 @@ def test_deleted_input_does_not_block_the_sync(job: Job, offline: WandbServer) -
     assert offline.find_run("nsmc-export").uses == []
 
 
+@pytest.mark.slow
 def test_from_the_command_line(job: Job, offline: WandbServer) -> None:
     make_data(job)
 

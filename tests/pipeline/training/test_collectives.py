@@ -97,6 +97,7 @@ def test_what_one_wants_all_do(both: list[dict[str, Any]]) -> None:
     assert [found["agreed"] for found in both] == [[True, False]] * 2
 
 
+@pytest.mark.slow
 def test_mean_gradient_equals_that_of_the_batch(both: list[dict[str, Any]]) -> None:
     model, rows, labels = batch()
     compared = [found["compared"] for found in both]
