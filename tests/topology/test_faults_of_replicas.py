@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from pipeline.deployment.deployer import rollback
-from pipeline.errors import ArtifactError, GoldenMismatchError
+from pipeline.errors import ArtifactError, ConflictError, GoldenMismatchError, ServiceError
 from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.manifest import MANIFEST
 from tests.support.bucket import cut
-from tests.support.deploying import before_next_record
+from tests.support.deploying import before_next_record, put
+from tests.support.disks import Disk, small_disk
+from tests.topology.runner.hosts import Host, eventually
 from tests.topology.runner.networks import S3, own_address
 from tests.topology.runner.watching import RECIPE, Bench
 
 pytestmark = pytest.mark.topology
 
 MINUTE = 60.0
+#: Bytes of the disk of a replica that becomes full.
+DISK = 256 << 20
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +50,55 @@ def test_replica_is_killed(bench: Bench) -> None:
         bench.cluster.hosts["service-2"].containers["service"].crash()
         fault.heal()
         bench.put()
+        fault.recover()
+
+
+def test_disk_of_a_replica_is_full(bench: Bench, deployed: Deployment) -> None:
+    host = bench.cluster.hosts["service-3"]
+    with on_small_disk(host) as disk, bench.watched("the disk of a replica is full") as fault:
+        release = bench.publish()
+        disk.resize(disk.used)
+        with pytest.raises(ServiceError, match=rf"{host.address}.*No space left on device"):
+            put(bench.settings, release)
+        assert bench.cluster.deployments() == {deployed.number}
+        disk.resize(DISK)
+        fault.heal()
+        bench.put(release)
+        fault.recover()
+
+
+@contextmanager
+def on_small_disk(host: Host) -> Iterator[Disk]:
+    """Give the replica an empty disk of its own for its home during the block."""
+    container, home = host.containers["service"], host.state / "volumes" / "service-home"
+    aside = home.with_name("aside")
+    container.stop()
+    home.rename(aside)
+    try:
+        with small_disk(home, DISK) as disk:
+            host.up()
+            host.wait_healthy()
+            try:
+                yield disk
+            finally:
+                container.stop()
+    finally:
+        home.rmdir()
+        aside.rename(home)
+        host.up()
+        host.wait_healthy()
+
+
+def test_two_deployments_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = bench.publish(), bench.publish()
+    # Both were compared with the same champion, so only one of them may replace it.
+    before_next_record(monkeypatch, lambda: bench.put(second))
+    with bench.watched("two deployments at once") as fault:
+        with pytest.raises(ConflictError, match=f"became {second.ref} in the meantime; run again"):
+            bench.put(first)
+        eventually("nothing is staged", lambda: bench.cluster.staged() == set(), MINUTE)
+        fault.heal()
+        bench.put(first)
         fault.recover()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from pipeline.deployment.service_client import ServiceClient
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.store.artifacts import Store
 from tests.support.bucket import CREDENTIALS, Bucket, BucketServer, s3_server
@@ -75,12 +76,17 @@ class Cluster:
 
     def deployments(self) -> set[int]:
         """Return the deployments that the replicas serve; 0 stands for one that does not answer."""
-        return {int(ready.get("deployment", 0)) for ready in self._readiness()}
+        return {int(_json(f"{url}/readyz").get("deployment", 0)) for url in self._replicas()}
+
+    def staged(self) -> set[str]:
+        """Return the refs of the releases that are staged at a replica."""
+        clients = [ServiceClient(url, self.secrets["SAEBYEOK_DEPLOY_TOKEN"]) for url in self._replicas()]
+        return {ref for client in clients for worker in client.releases().workers for ref in worker.staged}
 
     @staticmethod
-    def _readiness() -> list[dict[str, Any]]:
-        """Return the answer of `/readyz` of each replica; empty if there is none."""
-        return [_json(f"http://{NAMES[f'{name}.internal']}:3000/readyz") for name in REPLICAS]
+    def _replicas() -> list[str]:
+        """Return the URL of each replica."""
+        return [f"http://{NAMES[f'{name}.internal']}:3000" for name in REPLICAS]
 
     def airflow(self) -> AirflowApi:
         """Return a client of the control host's API, as the first user."""

@@ -75,6 +75,11 @@ class Container:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     @property
+    def is_stopped(self) -> bool:
+        """Return whether it was never started, or was stopped or killed."""
+        return not self._threads or self._stopping.is_set()
+
+    @property
     def log(self) -> str:
         """Return the output so far."""
         return (self.state / "log").read_text(encoding="utf-8", errors="replace")
