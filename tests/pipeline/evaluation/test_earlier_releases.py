@@ -289,6 +289,16 @@ def test_models_answer_each_row_once(night: Night) -> None:
     assert night.loaded == [best.release.ref]
 
 
+def test_answers_of_a_pruned_release_are_forgotten(night: Night) -> None:
+    pruned, *_ = night.served(0.8, 0.8, 0.7)
+    night.rivals(night.release(0.9))
+    files = set(night.job.settings.home.rglob("*.npz"))
+    night.job.store.prune(pruned.release)
+    night.rivals(night.release(0.9))
+    left = set(night.job.settings.home.rglob("*.npz"))
+    assert (len(files), len(left), left < files) == (2, 1, True)
+
+
 # --- the rows that count ---
 
 
@@ -410,6 +420,20 @@ def test_unknown_labels_of_an_earlier_release_need_a_person_once(night: Night, v
     assert not night.decide(night.release(0.9))[1].promote
     serve(ours.release)
     assert night.decide(night.release(0.9))[1].promote == (verdict == "approved")
+
+
+def test_approval_leaves_comparable_releases_candidates(
+    make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first release has exactly as many rows as a comparison needs.
+    texts = (*texts_between(0.0, 0.1, 100), *texts_between(0.1, 0.4, 300))
+    night = prepared(Night(make_job(REVIEWS), texts), monkeypatch)
+    (comparable,) = night.served(0.8, gate_share=0.1)
+    night.served(0.9, fields=TASK | {"labels": ["bad", "good"]})
+    ours = night.release(0.9)
+    approve(night.decide(ours)[0], ours)
+    serve(ours.release)
+    assert [item.ref for item in night.rivals(night.release(0.9)).scores] == [comparable.release.ref]
 
 
 def test_renamed_labels_are_compared(night: Night) -> None:
