@@ -56,15 +56,14 @@ def find_rivals(job: Job, evaluated: Artifact, champion: Artifact) -> Rivals:
     share = min([share, *(item.held_out for item in candidates)])
     counted = search.places < share
     labels = gate["label"].to_numpy()[counted]
-    values = [first_metric(job.recipe, labels, item.answers[counted]) for item in candidates]
-    ranked = [pair for pair in zip(values, candidates, strict=True) if not math.isnan(pair[0])]
+    scored = [(first_metric(job.recipe, labels, item.answers[counted]), item) for item in candidates]
+    ranked = [pair for pair in scored if not math.isnan(pair[0])]
     best = max(ranked, key=itemgetter(0))[1] if ranked else None
     return Rivals(
         gate=gate,
         counted=counted,
         scores=tuple(
-            Score(model="earlier", ref=item.release.ref, value=value, held_out=item.held_out)
-            for value, item in zip(values, candidates, strict=True)
+            Score(model="earlier", ref=item.release.ref, value=value, held_out=item.held_out) for value, item in scored
         ),
         best=best.release if best else None,
         answers=best.answers[counted] if best else None,

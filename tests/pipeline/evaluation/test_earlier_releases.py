@@ -378,7 +378,9 @@ def test_unreadable_decision_hides_no_approval(night: Night) -> None:
     approve(night.decide(ours)[0], ours)
     serve(ours.release)
     made(night.job.store, "decide", champion=champion.release)
-    assert night.decide(night.release(0.8))[1].promote
+    decision = night.decide(night.release(0.8))[1]
+    assert decision.promote
+    assert ["a person has approved a later model" in told for told in decision.notes] == [True, True]
 
 
 def test_without_a_shared_row_no_release_is_the_best(night: Night) -> None:
