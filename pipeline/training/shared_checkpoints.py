@@ -1,7 +1,7 @@
 """Checkpoints in a shared store, so that another host can resume a training: uploaded by a process in the background.
 
-`python -m pipeline.training.shared_checkpoints` is that process. It has the lowest priority, so that it does not delay
-the training.
+`python -m pipeline.training.shared_checkpoints` is that process. It has the lowest priority and rests most of the time,
+so that it does not delay the training.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,10 @@ SNAPSHOT = "upload"
 TAKEN_OVER = "another host has taken over this training; rerun the command to use its result"
 #: Seconds to wait for the upload of the last checkpoint of a training that is stopped.
 LAST_UPLOAD = 60.0
+#: Argument of the process if no training runs at the same time.
+ALONE = "--alone"
+#: Seconds of CPU time, and the seconds that an upload rests after them while a training runs.
+WORK, REST = 0.005, 0.02
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Uploads:
         """Upload the last checkpoints of a training that is stopped, so that another host can resume from them."""
         if self.shared and not self.is_lost():
             self.close()
-            self._start(names, step)
+            self._start(names, step, ALONE)
             assert self.process
             try:
                 self.process.wait(LAST_UPLOAD)
@@ -104,14 +109,14 @@ class Uploads:
     def _is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def _start(self, names: list[str], step: int) -> None:
+    def _start(self, names: list[str], step: int, *options: str) -> None:
         assert self.shared
         snapshot = self._work / SNAPSHOT
         shutil.rmtree(snapshot, ignore_errors=True)
         for name in dict.fromkeys(names):
             # Links, because the trainer deletes older checkpoints during the upload. It takes no time and no space.
             shutil.copytree(self._work / name, snapshot / name, copy_function=os.link)
-        command = [sys.executable, "-m", "pipeline.training.shared_checkpoints", str(self._work), str(step)]
+        command = [sys.executable, "-m", "pipeline.training.shared_checkpoints", str(self._work), str(step), *options]
         self.process = subprocess.Popen(command)  # noqa: S603 - our own interpreter
         self._due = time.monotonic() + self.shared.seconds
 
@@ -196,12 +201,24 @@ def _readable(store: Store, refs: list[str]) -> Iterator[Artifact]:
 
 def main() -> None:
     """Upload the checkpoint that the arguments name; a failure is logged, and the next upload tries again."""
-    os.nice(19)
+    if ALONE not in sys.argv:
+        _give_way()
     work, step = Path(sys.argv[1]), int(sys.argv[2])
     try:
         upload(work, step)
     except SaebyeokError as error:
         log.warning("the checkpoint of step %d did not reach the store: %s", step, error)
+
+
+def _give_way() -> None:
+    """Leave the cores to the training.
+
+    The lowest priority is not enough: also on another core, the upload takes memory bandwidth, and two virtual cores
+    may share a real one.
+    """
+    os.nice(19)
+    signal.signal(signal.SIGPROF, lambda *_: time.sleep(REST))
+    signal.setitimer(signal.ITIMER_PROF, WORK, WORK)
 
 
 if __name__ == "__main__":
