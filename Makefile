@@ -4,7 +4,7 @@
 # make status          show the state of Airflow and the service
 # make check           run lint, types, and the tests that need no torch, server, Airflow or browser (a minute)
 # make test            run lint, types and the tests, except the slow ones
-# make test-slow       run the slow tests, such as whole runs in Airflow (ten minutes; CI runs them, too)
+# make test-slow       run the slow tests, such as whole runs in Airflow (about ten minutes; CI runs them, too)
 # make test-order      run the tests in random order (SEED=N repeats an order)
 # make test-faults     test killed processes and full disks (longer)
 # make test-topology   run the compose files of several hosts without a container engine (longer; root)
