@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -144,11 +143,9 @@ def test_unrequested_range_is_not_appended(server: FileServer, target: Path) -> 
 def test_silent_server_is_retried(server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 0.5)
     server.silent, server.cut = True, 400_000
-    started = time.monotonic()
     download(server.wanted(CONTENT), target)
     assert target.read_bytes() == CONTENT
     assert server.asked[:2] == [None, "bytes=400000-"]
-    assert time.monotonic() - started < 20
 
 
 def test_a_redirect_is_followed(server: FileServer, target: Path) -> None:

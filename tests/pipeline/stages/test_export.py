@@ -199,7 +199,7 @@ def test_parity_is_told_on_each_file(road: Road) -> None:
     assert figures["parity"]["fp16"]["largest_difference"] < 100 * 2**-11 * (high - low)
     # Only a GPU can run it, and this test does not use one.
     assert card.variants["cuda"][1].parity is None
-    assert 0 < figures["latency_ms"] < 5000
+    assert figures["latency_ms"] > 0
 
 
 def test_parity_is_what_the_files_give(road: Road) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,10 +42,8 @@ def mark(upload: Upload, *marks: str) -> None:
 def test_an_upload_out_of_time_is_ended(start: Start) -> None:
     upload = start("import time; time.sleep(600)")
     mark(upload, "uploaded", "linked")
-    started = time.monotonic()
     with pytest.raises(TrackingError, match=r"^the upload took longer than 0\.1 s; run `saebyeok sync`"):
         upload.finish(0.1)
-    assert time.monotonic() - started < 60
     assert upload.process.returncode == -9
 
 
