@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hmac
 import os
 import re
 import stat
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from pydantic import SecretStr
 
 from pipeline.errors import SettingsError
 from pipeline.settings import Settings, load_settings
-from serving.api.auth import api_keys, deploy_token, is_authorized
+from serving.api.auth import KeyLimit, api_keys, deploy_token, is_authorized
+from serving.api.errors import ApiError
+from serving.schemas import ErrorType
 
 KEY = "k" * 16
 
@@ -220,3 +224,38 @@ def test_header_is_compared_with_every_secret(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Bearer secret"])
 def test_header_opens_nothing_without_a_secret(header: str | None) -> None:
     assert is_authorized(header) is False
+
+
+def test_key_limit_frees_the_place_of_a_request() -> None:
+    limit = KeyLimit(2)
+    for _ in range(2):
+        with limit.counted(KEY):
+            for _ in range(2):
+                with limit.counted(KEY), pytest.raises(ApiError) as caught, limit.counted(KEY):
+                    pytest.fail("a third request runs")
+                assert caught.value.kind is ErrorType.OVERLOADED
+    with pytest.raises(ZeroDivisionError), limit.counted(KEY):
+        raise ZeroDivisionError
+    with limit.counted(KEY), limit.counted(KEY), limit.counted("another"):
+        pass
+
+
+@pytest.mark.parametrize(("most", "header"), [(0, KEY), (1, None)])
+def test_key_limit_exempts_other_requests(most: int, header: str | None) -> None:
+    limit = KeyLimit(most)
+    with ExitStack() as running:
+        for _ in range(3):
+            running.enter_context(limit.counted(header))
+
+
+def test_key_limit_forgets_unused_keys() -> None:
+    class Header(str):
+        """A text whose end can be observed."""
+
+    limit, header = KeyLimit(1), Header(KEY)
+    seen = weakref.ref(header)
+    with limit.counted(header):
+        pass
+    del header
+    gc.collect()
+    assert seen() is None
