@@ -19,7 +19,7 @@ def check_golden(card: Card, ask: Ask) -> None:
             f"{card.id}: its card has no golden sentences, so its answers cannot be checked; export the release again"
         )
     for golden in card.golden:
-        answer = ask([golden.texts])[0]
+        (answer,) = ask([golden.texts])
         same = len(answer) == len(golden.expected)
         if not same or any(
             not abs(got - wanted) <= card.golden_tolerance for got, wanted in zip(answer, golden.expected, strict=True)

@@ -20,9 +20,18 @@ class Asked(BaseModel):
     recipe: str | None = None
 
 
-def refusal(body: bytes | str) -> ApiError:
+class Others(BaseModel):
+    """Another body of the same route; its first field tells it apart."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    texts: list[str]
+    recipe: str | None = None
+
+
+def refusal(body: bytes | str, *others: type[Asked | Others]) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        parse(Asked, body.encode() if isinstance(body, str) else body)
+        parse(Asked, body.encode() if isinstance(body, str) else body, others)
     return caught.value
 
 
@@ -63,6 +72,15 @@ def test_unexpected_error_hides_its_details() -> None:
 def test_body_that_fits_is_read() -> None:
     assert parse(Asked, '{"pairs": [["가", "b"]], "recipe": "x"}'.encode()) == Asked(pairs=[["가", "b"]], recipe="x")
     assert parse(Asked, b'{"pairs": []}').recipe is None
+
+
+def test_body_is_parsed_by_its_first_field() -> None:
+    both: list[type[Asked | Others]] = [Others]
+    assert parse(Asked, b'{"recipe": "x", "texts": ["a"]}', both) == Others(texts=["a"], recipe="x")
+    assert parse(Asked, b'{"pairs": [], "recipe": "x"}', both) == Asked(pairs=[], recipe="x")
+    assert str(refusal('{"recipe": "x"}', Others)) == "pairs: Field required"
+    assert str(refusal('{"pairs": [], "texts": []}', Others)) == "pairs: unknown key; allowed: texts, recipe"
+    assert str(refusal('["texts"]', Others)) == "Input should be a valid dictionary or instance of Asked"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"hello", b'{"pairs": [NaN]}', b'{"pairs": [-Infinity]}', b'"\xff"'])
