@@ -18,6 +18,7 @@ from serving.deployed.model_store import (
     home_models,
     import_release,
     imported_release,
+    keep_models,
     measured_file,
     model_tag,
     remove_damaged,
@@ -59,6 +60,14 @@ def test_import_copies_all_files_and_the_manifest(settings: Settings, releases: 
     assert (found / "card.json").read_bytes() == (releases[0].path / "card.json").read_bytes()
     (model,) = bentoml.models.list(_model_store=home_models(settings))
     assert (str(model.tag), model.info.labels) == (model_tag(releases[0].ref), {"recipe": "nsmc"})
+
+
+def test_import_copies_files_in_subdirectories(settings: Settings, store: Store) -> None:
+    with store.draft() as draft:
+        (draft / "a" / "b").mkdir(parents=True)
+        (draft / "a" / "b" / "c.txt").write_text("c", encoding="utf-8")
+        made = store.publish(draft, "release", "nsmc", "a" * 16, run="test", inputs={}, fields={}, figures={})
+    assert (import_release(made, settings) / "a" / "b" / "c.txt").read_text(encoding="utf-8") == "c"
 
 
 def test_existing_release_is_not_imported_again(settings: Settings, releases: list[Artifact]) -> None:
@@ -140,6 +149,15 @@ def test_forget_deletes_just_what_is_named(settings: Settings, releases: list[Ar
     left = {path.name for path in (settings.home / "service" / "rates").iterdir()}
     stem = model_tag(releases[1].ref).replace(":", "-")
     assert left == {f"{stem}.json", f"{stem}.lock"}
+
+
+def test_keep_deletes_releases_that_are_not_needed(settings: Settings, releases: list[Artifact]) -> None:
+    for release in releases:
+        import_release(release, settings)
+    with bentoml.models.create("of-another-service", _model_store=home_models(settings)) as other:
+        pass
+    keep_models(settings, lambda: [releases[1].ref])
+    assert tags(settings) == {model_tag(releases[1].ref), str(other.tag)}
 
 
 @pytest.fixture
