@@ -67,7 +67,7 @@ def parse(model: type[Model], body: bytes, others: Sequence[type[Model]] = ()) -
 
 def _refusal(model: type[BaseModel], error: ValidationError) -> ApiError:
     """Return an error with the first problem, the number of others, and the index of the text or pair."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
+    details = error.errors()
     first: Any = details[0]
     where, problem = first["loc"], first["msg"]
     if first["type"] == "extra_forbidden":

@@ -110,8 +110,10 @@ class Sharing:
         """Refuse the waiting requests that can no longer be answered in time by the newest rate."""
         work, now = 0, perf_counter()
         for request in self._waiting:
+            if request.answer.done():
+                continue
             late = now - request.since + self._seconds(work + request.work) - self._patience
-            if work and late > 0 and not request.answer.done():
+            if work and late > 0:
                 request.answer.set_exception(
                     _overloaded("the queue is too long to answer in time; try again later", late)
                 )

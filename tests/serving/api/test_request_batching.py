@@ -18,7 +18,7 @@ from pipeline.errors import BadInputError
 from pipeline.store.artifacts import Store
 from serving.api import request_batching
 from serving.api.errors import ApiError
-from serving.api.request_batching import Sharing
+from serving.api.request_batching import Sharing, work_of
 from serving.engine.engine import Answer, Engine, EngineOptions
 from serving.schemas import ErrorType
 from tests.support.clock import Clock
@@ -315,6 +315,66 @@ async def test_long_request_is_computed_if_nothing_else_waits(make: Callable[...
     assert [lengths(await task) for task in (first, second)] == [[1], [2]]
 
 
+@pytest.mark.parametrize(("patience", "refused"), [(90.0, [18]), (89.0, [1, 1])])
+async def test_requests_beyond_the_limit_are_refused(
+    make: Callable[..., Sharing], clock: Clock, patience: float, refused: list[int]
+) -> None:
+    # A text takes 18 seconds, and 80% of 90 seconds are exactly four texts. Of four that wait, the last one fits at
+    # first, and not after the one before them took 18 seconds. Within 80% of 89 seconds, there is room for one less.
+    sharing, slow = make(patience=patience), Slow()
+    await take(sharing, clock, 18.0)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(5)]
+    await begun(slow, 1)
+    clock.now += 18.0
+    slow.go.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    told = [int(error.headers["Retry-After"]) for error in found if isinstance(error, ApiError)]
+    assert told == refused
+    assert slow.asked == [["x"], ["x"] * (4 - len(refused))]
+
+
+async def test_cancelled_requests_make_no_other_late(make: Callable[..., Sharing], clock: Clock) -> None:
+    sharing, slow = make(patience=90.0), Slow()
+    await take(sharing, clock, 18.0)
+    tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(5)]
+    await begun(slow, 1)
+    for task in tasks[1:3]:
+        task.cancel()
+    await asyncio.sleep(0)
+    # With the two, there would be no room for these.
+    tasks += [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(2)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    await asyncio.sleep(0)
+    # With this one, the last one would now be late.
+    clock.now += 18.0
+    slow.go.set()
+    assert [lengths(await task) for task in (tasks[0], *tasks[4:])] == [[1]] * 4
+    assert slow.asked == [["x"], ["x"] * 3]
+
+
+async def test_cancelled_request_leaves_its_batch_alone(make: Callable[..., Sharing]) -> None:
+    before, slow, sharing = Slow(), Slow(), make()
+    first = asyncio.create_task(sharing.answer(before.answer, ["a"]))
+    await begun(before, 1)
+    gone = asyncio.create_task(sharing.answer(slow.answer, ["b"]))
+    stays = asyncio.create_task(sharing.answer(slow.answer, ["cc"]))
+    await asyncio.sleep(0)
+    before.go.set()
+    await first
+    await begun(slow, 1)
+    gone.cancel()
+    slow.go.set()
+    assert lengths(await asyncio.wait_for(stays, 30)) == [2]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "work"), [([], 1), (["가나다"], 20), (["ab", "c"], 36), ([("ab", "c"), ("d", "e")], 70)]
+)
+async def test_work_counts_characters_and_texts(inputs: list[Any], work: int) -> None:
+    assert work_of(inputs) == work
+
+
 async def test_answer_tells_how_long_it_waited(make: Callable[..., Sharing], clock: Clock) -> None:
     sharing, slow = make(), Slow()
     first = asyncio.create_task(sharing.answer(slow.answer, ["a"]))
@@ -337,16 +397,17 @@ async def test_without_a_queue_only_running_requests_fit(make: Callable[..., Sha
     assert lengths(await first) == [1]
 
 
-async def test_each_request_is_reported_at_its_start(make: Callable[..., Sharing]) -> None:
+async def test_each_request_is_reported_at_its_start(make: Callable[..., Sharing], clock: Clock) -> None:
     waited: list[float] = []
     slow, sharing = Slow(), make(begun=waited.append)
+    clock.now += 1.0
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["a"])) for _ in range(3)]
     await begun(slow, 1)
-    assert len(waited) == 1
+    assert waited == [0.0]
+    clock.now += 2.0
     slow.go.set()
     await asyncio.gather(*tasks)
-    assert len(waited) == 3
-    assert min(waited) >= 0
+    assert waited == [0.0, 2.0, 2.0]
 
 
 async def test_batch_size_is_limited(make: Callable[..., Sharing]) -> None:
