@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from pipeline.atomic_files import locked
 from pipeline.config_file import ROOT
 from serving.client.responses import WorkerState
-from serving.deployed.worker_files import MAX_STAGED, STAGED_SECONDS, UNREADABLE, StagedList, WorkerFile, live_workers
+from serving.deployed.worker_files import MAX_STAGED, UNREADABLE, StagedList, WorkerFile, live_workers
 from tests.support.damage import damage_file, each_damage
 from tests.support.disks import Calls
 
@@ -94,10 +95,10 @@ def test_staged_release_ends_at_its_deadline_unless_staged_again(tmp_path: Path)
     clock = [100.0]
     staged = StagedList(tmp_path, lambda: clock[0])
     staged.add("a")
-    clock[0] += STAGED_SECONDS - 1
+    clock[0] += 599.0
     assert staged.add("b") == ["a", "b"]
     assert staged.add("a") == ["b", "a"]
-    clock[0] += STAGED_SECONDS - 1
+    clock[0] += 599.0
     assert staged.read() == ["b", "a"]
     clock[0] += 1
     assert (staged.read(), staged.add("c")) == ([], ["c"])
@@ -165,6 +166,37 @@ def test_closed_worker_leaves_no_files_and_closes_twice(tmp_path: Path) -> None:
     for _ in range(2):
         file.close()
         assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_file_is_locked_before_others_see_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, seen = Path.rename, list[str]()
+
+    def watched(path: Path, target: Path) -> Path:
+        seen.extend(item.suffix for item in tmp_path.iterdir())
+        with path.open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    WorkerFile(tmp_path).close()
+    assert seen == [".new"]
+
+
+def test_worker_that_is_closing_is_not_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, listed = WorkerFile(tmp_path), list[WorkerState]()
+    file.write(state(1))
+    with monkeypatch.context() as patched:
+        unlink = Path.unlink
+
+        def watched(path: Path, missing_ok: bool) -> None:
+            unlink(path, missing_ok)
+            patched.undo()
+            listed.extend(live_workers(tmp_path))
+
+        patched.setattr(Path, "unlink", watched)
+        file.close()
+    assert listed == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_staged_list_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
