@@ -111,8 +111,8 @@ def test_a_record_is_strict(record: BaseModel) -> None:
     check_strict(record)
 
 
-def test_manifest_file_name_is_unchanged() -> None:
-    assert manifest.MANIFEST == "manifest.json"
+def test_names_and_format_of_existing_stores_are_unchanged() -> None:
+    assert (manifest.MANIFEST, manifest.CHECKPOINT, MANIFEST.format) == ("manifest.json", "checkpoint", 2)
 
 
 def test_a_manifest_survives_its_file() -> None:
