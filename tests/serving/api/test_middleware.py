@@ -256,7 +256,7 @@ async def test_each_request_has_a_line(caplog: pytest.LogCaptureFixture, monkeyp
     assert [len(found) for found in ids] == [32, 32], "the formatter finds the request's id"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/metrics"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/healthz", "/health", "/metrics"])
 async def test_probe_has_a_line_only_if_it_fails(path: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for status in (200, 399):
@@ -350,7 +350,8 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/static_content/x.css", "/page/page.js"]
+    "path",
+    ["/", "/docs", "/docs.json", "/livez", "/readyz", "/healthz", "/health", "/static_content/x.css", "/page/page.js"],
 )
 async def test_gate_is_open_for_health_and_pages(path: str) -> None:
     call = await AsgiExchange(path, "GET").through(gate(answering(200, b"ok"), refuse))
