@@ -343,6 +343,23 @@ async def test_key_may_have_only_so_many_requests_at_once() -> None:
     assert (await ask("one")).status == 200
 
 
+async def test_without_a_limit_a_key_has_many_requests() -> None:
+    go, running = asyncio.Event(), list[Scope]()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        running.append(scope)
+        await go.wait()
+        await answering(200, b"{}")(scope, receive, send)
+
+    inner = gate(waiting)
+    calls = [AsgiExchange(headers=[(b"authorization", b"Bearer one")]) for _ in range(2)]
+    tasks = [await run(call.through(inner)) for call in calls]
+    assert len(running) == 2
+    go.set()
+    await asyncio.gather(*tasks)
+    assert [call.status for call in calls] == [200, 200]
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Respond with the first message of the body."""
     message = await receive()
