@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from botocore.exceptions import EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from botocore.parsers import ResponseParserError
 
 from pipeline.errors import ArtifactError, StoreError
@@ -114,6 +114,25 @@ def test_store_error_names_place_and_remedy(error: Exception, text: str) -> None
         raise error
     assert caught.value.retryable
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("ExpiredToken", "S3 does not accept the AWS credentials; correct or renew them"),
+        ("InvalidAccessKeyId", "S3 does not accept the AWS credentials; correct or renew them"),
+        ("InvalidToken", "S3 does not accept the AWS credentials; correct or renew them"),
+        ("SignatureDoesNotMatch", "S3 does not accept the AWS credentials; correct or renew them"),
+        ("RequestTimeTooSkewed", "the clock of this machine differs too much from that of S3; correct it"),
+        ("AccessDenied", "cannot be read or written"),
+    ],
+)
+def test_refusal_by_s3_names_its_remedy(code: str, advice: str) -> None:
+    # As s3fs raises it.
+    error = PermissionError("Forbidden")
+    error.__cause__ = ClientError({"Error": {"Code": code}}, "PutObject")
+    with pytest.raises(StoreError, match=rf"^s3://b/r: {advice} \(Forbidden\)"), store_errors("s3://b/r"):
+        raise error
 
 
 def test_half_an_answer_of_a_bucket_is_a_store_error() -> None:
