@@ -11,6 +11,7 @@ from matplotlib.image import imread
 
 from pipeline.recipes.loading import load_recipe
 from pipeline.tasks.plots import HANGUL, draw_confusion
+from pipeline.tasks.registry import task_of
 
 
 def picture(labels: tuple[str, ...], file: Path) -> np.ndarray:
@@ -41,3 +42,13 @@ def test_font_has_all_hangul_and_its_license_is_with_it() -> None:
 def test_missing_glyph_would_be_noticed(tmp_path: Path) -> None:
     with pytest.raises(UserWarning, match="Glyph"):
         picture(("a", "b", "\N{EGYPTIAN HIEROGLYPH A001}"), tmp_path / "boxes.png")
+
+
+def test_files_of_plots_by_task(tmp_path: Path) -> None:
+    labels, answers = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    task_of(load_recipe("nsmc", "embedded")).draw(labels, answers, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"plot.png", "reliability.png"}
+    (tmp_path / "scores").mkdir()
+    scores = np.array([1.0, 3.5, 4.0])
+    task_of(load_recipe("klue-sts", "embedded")).draw(scores, scores, tmp_path / "scores")
+    assert [path.name for path in (tmp_path / "scores").iterdir()] == ["plot.png"]
