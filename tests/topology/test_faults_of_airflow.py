@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -15,9 +13,8 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.leases import LEASES, Holder
 from pipeline.store.manifest import CHECKPOINT
 from tests.topology.runner.cluster import WORKERS, Cluster
-from tests.topology.runner.containers import Container
 from tests.topology.runner.hosts import Host, eventually
-from tests.topology.runner.nights import RECIPE, RUN_SECONDS, Night, begin
+from tests.topology.runner.nights import RECIPE, RUN_SECONDS, Night, begin, noticed_within
 from tests.topology.runner.watching import RECIPE as ASKED
 from tests.topology.runner.watching import Bench
 
@@ -87,18 +84,6 @@ def test_worker_host_is_killed_in_training(running: Cluster, airflow: AirflowApi
     host.wait_healthy()
     # Other tests wait for the end of a run.
     night.cancel()
-
-
-@contextmanager
-def noticed_within(limit: float, scheduler: Container) -> Iterator[None]:
-    """Let a task count as dead after `limit` seconds without a heartbeat; by default, after five minutes."""
-    scheduler.further = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": f"{limit:.0f}"}
-    scheduler.crash()
-    try:
-        yield
-    finally:
-        scheduler.further = {}
-        scheduler.crash()
 
 
 def training_host(cluster: Cluster) -> Host:

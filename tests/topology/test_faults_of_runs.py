@@ -1,4 +1,4 @@
-"""Cancelled runs, with a client asking the replicas through the balancer."""
+"""Cancelled runs and several runs at once, with a client asking the replicas through the balancer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.store.deployments import DeploymentLog
 from tests.topology.runner.cluster import Cluster
-from tests.topology.runner.nights import RECIPE, begin
+from tests.topology.runner.nights import EASY_GATE, RECIPE, begin, changed_recipe
 from tests.topology.runner.watching import watched
 
 pytestmark = pytest.mark.topology
@@ -32,3 +32,28 @@ def test_run_is_cancelled_in_each_stage(cluster: Cluster, airflow: AirflowApi) -
     champion = DeploymentLog(store).champion(RECIPE)
     assert champion
     assert champion.input("trained").manifest.fields["train"]["seed"] == 31
+
+
+def test_two_runs_at_once_deploy_one_model(cluster: Cluster, airflow: AirflowApi) -> None:
+    store = cluster.store()
+    before = DeploymentLog(store).numbers()
+    with (
+        changed_recipe(cluster, EASY_GATE),
+        watched(cluster, store, "two runs at once", RECIPE, lambda: again.lost()) as fault,
+    ):
+        # Both decide before one of them deploys.
+        both = {seed: begin(cluster, airflow, seed=seed, approval=True) for seed in (41, 42)}
+        for night in both.values():
+            night.reach("approve")
+        for night in both.values():
+            night.approve()
+        states = {seed: night.end() for seed, night in both.items()}
+        assert sorted(states.values()) == ["failed", "success"]
+        assert len(DeploymentLog(store).numbers()) == len(before) + 1
+        late = max(states, key=lambda seed: states[seed] == "failed")
+        assert "another run deployed in the meantime. Run again to compare with the new one" in both[late].note()
+        assert cluster.staged() == set()
+        fault.heal()
+        again = begin(cluster, airflow, seed=late)
+        again.finish()
+        fault.recover()

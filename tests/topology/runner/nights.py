@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 from pipeline.errors import ServiceError, StackError
+from pipeline.recipes.files import RECIPES
 from pipeline.stack.airflow_api import UNFINISHED, AirflowApi, TaskInstance
 from pipeline.store.deployments import Deployment, DeploymentLog
-from tests.topology.runner.cluster import Cluster
+from tests.topology.runner.cluster import WORKERS, Cluster
+from tests.topology.runner.containers import Container
 from tests.topology.runner.hosts import eventually
 from tests.topology.runner.watching import RECIPE as ASKED
 from tests.topology.runner.watching import Watch, watched
@@ -17,6 +22,13 @@ from tests.topology.runner.watching import Watch, watched
 DAG, RECIPE = "nightly_retrain", "nsmc"
 #: The sample of one recipe, trained for one epoch.
 CONF = {"recipes": [RECIPE], "epochs": 1}
+#: Lines of the recipe that let each trained model pass the gate.
+EASY_GATE = {
+    "floors = { accuracy = 0.87, f1 = 0.87 }\nmargin = 0.05": "floors = { accuracy = 0.5, f1 = 0.5 }\nmargin = 0.4",
+    "negation = 0.38\nintensifiers = 0.65\ntypos = 0.75\nnames = 0.8\nemoji = 0.85": (
+        "negation = 0.1\nintensifiers = 0.1\ntypos = 0.1\nnames = 0.1\nemoji = 0.1"
+    ),
+}
 #: The tasks of a recipe, in their order.
 TASKS = ("validate", "tokenize", "train", "evaluate", "decide", "gate", "approve", "export", "deploy")
 #: Seconds for a run; generous, because the machine may be busy.
@@ -80,12 +92,33 @@ class Night:
 
     def finish(self) -> None:
         """Wait for the end of the run; AssertionError if it failed."""
+        assert self.end() == "success", self.report()
+
+    def end(self) -> str:
+        """Wait for the end of the run and return its state."""
         eventually(f"{self.id} ends", self.has_ended, RUN_SECONDS, self.report, PAUSE)
-        assert self.airflow.run_state(DAG, self.id) == "success", self.report()
+        return self.airflow.run_state(DAG, self.id)
+
+    def note(self) -> str:
+        """Return the note of the run, which names the outcome of the recipe."""
+        return str(self._call("GET")["note"])
 
     def cancel(self) -> None:
         """Mark the run as failed, as a person does in Airflow's UI."""
-        self.airflow._call("PATCH", f"/api/v2/dags/{DAG}/dagRuns/{self.id}", {"state": "failed"})
+        self._call("PATCH", {"state": "failed"})
+
+    def approve(self) -> None:
+        """Wait for the run's question, and approve its model, as a person does in Airflow's UI."""
+        scheduler = self.cluster.hosts["control"].containers["airflow-scheduler"]
+        # Airflow 3.3 loses an answer that arrives before it has released the task; no person is that quick.
+        released = f"TaskInstance Finished: dag_id={DAG}, task_id={RECIPE}.approve, run_id={self.id}"
+        eventually("the run asks", lambda: released in scheduler.log, RUN_SECONDS, self.report, PAUSE)
+        answer = {"chosen_options": ["Approve"], "params_input": {}}
+        self._call("PATCH", answer, f"/taskInstances/{RECIPE}.approve/-1/hitlDetails")
+
+    def _call(self, method: str, body: object = None, path: str = "") -> Any:
+        """Send a request about the run to Airflow's API."""
+        return self.airflow._call(method, f"/api/v2/dags/{DAG}/dagRuns/{quote(self.id, safe='')}{path}", body)
 
     def tries(self) -> int:
         """Return the number of tasks that were started more than once."""
@@ -120,8 +153,39 @@ class Night:
 
 def begin(cluster: Cluster, airflow: AirflowApi, **conf: object) -> Night:
     """Trigger a run; `conf` are further values of the form."""
-    eventually("the DAG is read", lambda: _is_read(airflow), 300, pause=PAUSE)
+    eventually("the DAG is read", lambda: _is_read(airflow), RUN_SECONDS, pause=PAUSE)
     return Night(cluster, airflow, airflow.trigger(DAG, CONF | conf, "topology"))
+
+
+@contextmanager
+def changed_recipe(cluster: Cluster, changes: Mapping[str, str]) -> Iterator[None]:
+    """Give the workers a copy of the recipe with other lines during the block."""
+    text = (RECIPES / f"{RECIPE}.toml").read_text(encoding="utf-8")
+    for line, other in changes.items():
+        assert text.count(line) == 1, line
+        text = text.replace(line, other)
+    own = [cluster.hosts[name].state / "volumes" / "no-recipes" for name in WORKERS]
+    for directory in own:
+        shutil.copytree(RECIPES / "behaviour", directory / "behaviour")
+        (directory / f"{RECIPE}.toml").write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        for directory in own:
+            shutil.rmtree(directory / "behaviour")
+            (directory / f"{RECIPE}.toml").unlink()
+
+
+@contextmanager
+def noticed_within(limit: float, scheduler: Container) -> Iterator[None]:
+    """Let a task count as dead after `limit` seconds without a heartbeat; by default, after five minutes."""
+    scheduler.further = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": f"{limit:.0f}"}
+    scheduler.crash()
+    try:
+        yield
+    finally:
+        scheduler.further = {}
+        scheduler.crash()
 
 
 def _is_read(airflow: AirflowApi) -> bool:
