@@ -33,6 +33,7 @@ from serving.api.errors import ApiError
 from serving.api.logs import log_as_json
 from serving.api.metrics import Metrics, served
 from serving.api.middleware import Gate
+from serving.api.openapi import describe
 from serving.api.request_batching import EngineMethod, Sharing
 from serving.api.supervision import end_with_supervisor
 from serving.client.responses import (
@@ -68,7 +69,8 @@ def valid_settings() -> Settings:
 SETTINGS = valid_settings()
 keep_libraries_home(SETTINGS)
 use_counter_directory(SETTINGS.home)
-CONTROL = control_app(SETTINGS)
+DOCUMENT = describe(SETTINGS)
+CONTROL = control_app(SETTINGS, DOCUMENT)
 
 
 def open_live(settings: Settings, threads: int, metrics: Metrics) -> Live:

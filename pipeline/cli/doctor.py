@@ -81,7 +81,8 @@ def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Dia
         yield Diagnosis(check="packages", state="note", text=f"no {constraints.name} to compare the packages with")
         return
     wanted = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;#]+)", constraints.read_text(encoding="utf-8"), re.MULTILINE))
-    installed = {canonical(item.name): item.version for item in metadata.distributions()}
+    # `name` and `version` of a distribution would parse its metadata twice.
+    installed = {canonical(item["Name"]): item["Version"] for item in (d.metadata for d in metadata.distributions())}
     # The local part (2.13.0+cpu) names the build, not the version.
     differing = [
         f"{name} {installed[canonical(name)]} (not {version})"
@@ -102,15 +103,15 @@ def check_packages(constraints: Path = ROOT / "constraints.txt") -> Iterator[Dia
 
 def check_onnxruntime() -> Iterator[Diagnosis]:
     """Check that onnxruntime-gpu is installed alone: the CPU package would overwrite its folder."""
-    installed = {canonical(item.name) for item in metadata.distributions()}
-    if {"onnxruntime", "onnxruntime-gpu"} <= installed:
+    cpu, gpu = (any(metadata.distributions(name=name)) for name in ("onnxruntime", "onnxruntime-gpu"))
+    if cpu and gpu:
         yield Diagnosis(
             check="onnxruntime",
             state="problem",
             text="both onnxruntime and onnxruntime-gpu are installed, and the first has overwritten part of the second",
             do="pip uninstall -y onnxruntime onnxruntime-gpu, then install from constraints.txt again",
         )
-    elif "onnxruntime-gpu" in installed:
+    elif gpu:
         yield Diagnosis(check="onnxruntime", state="ok", text="onnxruntime-gpu is installed (it also runs on CPUs)")
     else:
         yield Diagnosis(

@@ -1,6 +1,8 @@
 """Write the sample: reviews and sentence pairs in the formats of NSMC and KLUE-STS."""
 
 import json
+from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,8 @@ def is_sample(directory: Path) -> bool:
     return _read_card(directory).get("note") == NOTE
 
 
-def build_sample(seed: int) -> dict[str, bytes]:
+@cache
+def build_sample(seed: int) -> Mapping[str, bytes]:
     """Return the sample's files by path; the same seed gives the same bytes on any machine."""
     taken: set[str] = set()
     train = reviews.make_reviews(seed, taken, "train")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
@@ -20,7 +21,6 @@ from serving.api.auth import is_authorized
 from serving.api.compatible.openai import ModelsResponse, model_of
 from serving.api.compatible.tei import info
 from serving.api.errors import ApiError, parse, unexpected
-from serving.api.openapi import describe
 from serving.api.pages import page_routes
 from serving.client.responses import DEPLOYMENT_HEADER, LiveRelease, ReleasesResponse
 from serving.deployed.follower import Follower
@@ -183,9 +183,8 @@ class Live:
             raise ApiError(ErrorType.INTERNAL, text) from error
 
 
-def control_app(settings: Settings) -> Starlette:
-    """Return the ASGI application of these routes; set its `state.live` before the first request."""
-    document = describe(settings)
+def control_app(settings: Settings, document: Mapping[str, Any]) -> Starlette:
+    """Return the ASGI application of these routes, described by `document`; set its `state.live` before a request."""
 
     async def releases(request: Request) -> Response:
         return _json(_live(request).releases())

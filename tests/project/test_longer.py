@@ -122,10 +122,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
     monkeypatch.setattr("tests.support.freshness.ROOT", tmp_path)
-    for cached in (freshness._changed_since, freshness._data_files):
-        cached.cache_clear()
+    forget_git()
     git(tmp_path, "init", "-q")
     return tmp_path
+
+
+def forget_git() -> None:
+    for cached in (freshness._changed_since, freshness._commits_since, freshness._data_files):
+        cached.cache_clear()
 
 
 def git(directory: Path, *arguments: str) -> str:
@@ -147,12 +151,12 @@ def test_changed_file_makes_dependent_results_stale(checkout: Path, file: str, c
     row = replace(ROWS[0], commit=commit_all(checkout))
     assert (freshness.check(row).ago, freshness.check(row).changed) == (0, ())
     (checkout / file).write_text("changed = 1")
-    freshness._changed_since.cache_clear()
+    forget_git()
     # Committed or not.
     assert freshness.check(row).changed == changed
     commit_all(checkout)
     commit_all(checkout)
-    freshness._changed_since.cache_clear()
+    forget_git()
     assert (freshness.check(row).ago, freshness.check(row).changed) == (2, changed)
 
 

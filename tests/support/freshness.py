@@ -50,7 +50,8 @@ class Freshness:
         return not self.row.result.startswith((PASSED, "skipped"))
 
 
-def dependencies(test: Path) -> set[str]:
+@cache
+def dependencies(test: Path) -> frozenset[str]:
     """Return the Python files that a test file consists of (itself included), relative to the checkout."""
     found: set[Path] = set()
     waiting = [test, *(folder / "conftest.py" for folder in (test.parent, test.parent.parent))]
@@ -59,7 +60,7 @@ def dependencies(test: Path) -> set[str]:
         if path not in found and path.exists():
             found.add(path)
             waiting += _imported(path)
-    return {str(path.relative_to(ROOT)) for path in found}
+    return frozenset(str(path.relative_to(ROOT)) for path in found)
 
 
 @cache
@@ -76,8 +77,7 @@ def check(row: LongTestRow) -> Freshness:
     since = _changed_since(commit)
     if since is None:
         return Freshness(row, None, ())
-    ago = int(git(ROOT, "rev-list", "--count", f"{commit}..HEAD"))
-    return Freshness(row, ago, tuple(sorted(since & (dependencies(_file_of(row)) | _data_files()))))
+    return Freshness(row, _commits_since(commit), tuple(sorted(since & (dependencies(_file_of(row)) | _data_files()))))
 
 
 def _file_of(row: LongTestRow) -> Path:
@@ -92,6 +92,11 @@ def _changed_since(commit: str) -> frozenset[str] | None:
         return frozenset(git(ROOT, "diff", "--name-only", commit, "--").splitlines())
     except subprocess.CalledProcessError:
         return None
+
+
+@cache
+def _commits_since(commit: str) -> int:
+    return int(git(ROOT, "rev-list", "--count", f"{commit}..HEAD"))
 
 
 @cache

@@ -37,7 +37,7 @@ from tests.support.running_service import eventually
 with warnings.catch_warnings():
     # BentoML uses an API that pydantic has deprecated.
     warnings.simplefilter("ignore")
-    from serving.service import SETTINGS, Saebyeok
+    from serving.service import DOCUMENT, SETTINGS, Saebyeok
 
 #: Called for each request; it may return a response to send instead.
 Script = Callable[[Request], Response | None]
@@ -115,7 +115,7 @@ def in_process(settings: Settings) -> Iterator[InProcess]:
 def _worker(follower: Follower, token: str) -> Front:
     """Return one worker's application, assembled as BentoML does."""
     live = Live(follower, token, ())
-    control = control_app(SETTINGS)
+    control = control_app(SETTINGS, DOCUMENT)
     control.state.live = live
     service: Any = object.__new__(Saebyeok.inner)
     service._live, service._sharing = live, Sharing(1, SETTINGS.max_queue, lambda _: None)

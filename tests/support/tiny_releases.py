@@ -6,6 +6,7 @@ import secrets
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,9 +120,7 @@ class TinyModel:
 
 def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
     """Return the expected answer to one input, computed without the engine."""
-    tokenizer = Tokenizer.from_file(str(model.directory / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_LENGTH)
-    session = ort.InferenceSession(str(model.directory / "model.int8.onnx"), providers=["CPUExecutionProvider"])
+    tokenizer, session = _loaded(model.directory)
 
     def run(encoding: Any) -> Any:
         feed = {
@@ -138,6 +137,13 @@ def expected(model: TinyModel, texts: tuple[str, ...]) -> list[float]:
         return [float(np.clip(run(tokenizer.encode(*texts))[0], 0, 5))]
     left, right = (run(tokenizer.encode(text)) for text in texts)
     return [float(np.clip(2.5 * (left @ right) + 2.5, 0, 5))]
+
+
+@cache
+def _loaded(directory: Path) -> tuple[Tokenizer, ort.InferenceSession]:
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.enable_truncation(MAX_LENGTH)
+    return tokenizer, ort.InferenceSession(str(directory / "model.int8.onnx"), providers=["CPUExecutionProvider"])
 
 
 def make_tokenizer() -> BertWordPieceTokenizer:

@@ -28,7 +28,7 @@ def test_staging_that_cannot_be_written_says_why(settings: Settings, store: Stor
 
 
 def test_unexpected_error_has_the_form_of_all_errors() -> None:
-    app = control_app(load_settings())
+    app = control_app(load_settings(), {})
     app.state.live = None
     answer = TestClient(app, raise_server_exceptions=False).get("/releases")
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "internal")
