@@ -209,6 +209,7 @@ def test_urls_of_databases_name_an_installed_driver(host: str) -> None:
 
 
 @pytest.mark.airflow
+@pytest.mark.slow
 def test_classes_that_are_named_can_be_imported() -> None:
     text = "".join(path.read_text("utf-8") for path in DOCKER.rglob("*.yaml"))
     names = set(re.findall(r"airflow\.providers\.[\w.]+", text)) | {"socket.gethostname"}

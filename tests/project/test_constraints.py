@@ -112,6 +112,7 @@ def test_one_onnx_runtime_is_installed() -> None:
 
 
 @pytest.mark.airflow
+@pytest.mark.slow
 def test_airflows_celery_executor_can_be_imported() -> None:
     # celery 5.7 breaks it, although `pip check` passes.
     code = "from airflow.providers.celery.executors.celery_executor import CeleryExecutor"

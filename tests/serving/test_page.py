@@ -302,7 +302,9 @@ def test_the_keyboard_reaches_all_of_it(opened: Opened) -> None:
     opened.answer("texts")
 
 
-@pytest.mark.parametrize(("locale", "theme"), [("en-US", "light"), ("ko-KR", "dark")])
+@pytest.mark.parametrize(
+    ("locale", "theme"), [pytest.param("en-US", "light", marks=pytest.mark.slow), ("ko-KR", "dark")]
+)
 def test_it_fits_a_phone_and_can_be_read(
     opened: Opened, browser: Browser, running: Service, locale: str, theme: str
 ) -> None:
@@ -532,6 +534,7 @@ def varied(
         yield service
 
 
+@pytest.mark.slow
 def test_every_kind_of_release_can_be_tried(browser: Browser, varied: Service) -> None:
     with browser.new_page() as page:
         opened = Opened(page, [], [])

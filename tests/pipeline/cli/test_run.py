@@ -16,7 +16,7 @@ from pipeline.store.verdicts import model_of, record_verdict
 from tests.support.cli import PlaceHere, sets
 from tests.support.small_pipeline import SMALL, anything_goes
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 CHANGED = 0.02
 #: A tiny model; `tests/e2e` runs the recipes unchanged.

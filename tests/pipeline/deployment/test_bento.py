@@ -161,6 +161,7 @@ def test_docker_context_serves_without_home_and_store(alone: Settings, tmp_path:
         service.stop()
 
 
+@pytest.mark.slow
 def test_bento_is_built_once_per_log(alone: Settings) -> None:
     store = open_store(alone)
     record = DeploymentLog(store).get(1)

@@ -89,6 +89,7 @@ def test_paraphrase_is_nearer_than_unrelated_text(mini: Path) -> None:
     assert nearer.mean() >= 0.85, nearer
 
 
+@pytest.mark.slow
 def test_untuned_it_knows_more_of_similarity_than_chance(mini: Path, real_data: Path) -> None:
     rows = read_split(load_recipe("klue-sts", "embedded"), real_data, "test")
     one, other = (vectors(mini, rows[name].tolist()) for name in ("text", "text_pair"))

@@ -68,7 +68,13 @@ def rare(tmp_path_factory: pytest.TempPathFactory) -> Road:
     return road.with_rows(rows)
 
 
-@pytest.mark.parametrize("settings", [{"class_weights": True}, {"class_weights": True, "focal": 1.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"class_weights": True},
+        pytest.param({"class_weights": True, "focal": 1.0}, marks=pytest.mark.slow),
+    ],
+)
 def test_rare_label_is_found_more_often(rare: Road, settings: dict[str, float]) -> None:
     chosen = rare.recipe.model_copy(update={"train": rare.recipe.train.model_copy(update=settings)})
     weighted = rare.with_recipe(chosen)

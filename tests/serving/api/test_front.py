@@ -216,6 +216,7 @@ def test_disconnected_client_leaves_the_queue(guarded: Service) -> None:
     assert all_went(10_000) or all_went(100_000)
 
 
+@pytest.mark.slow
 def test_slow_body_and_bentoml_error_share_the_format(tmp_path: Path, classifier: TinyModel) -> None:
     env = {
         "SAEBYEOK_WORKERS": "1",
