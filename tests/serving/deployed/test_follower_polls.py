@@ -19,7 +19,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment
 from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed import follower as module
-from serving.deployed.follower import LOAD_RETRY_POLLS, BakedSource, Follower, LogSource, Snapshot
+from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, BakedSource, Follower, LogSource, Snapshot
 from serving.deployed.model_store import measured_file
 from serving.engine.engine import EngineOptions
 from serving.engine.observer import unobserved
@@ -285,6 +285,35 @@ def test_unstaged_release_is_forgotten_with_its_problem(source: Memory, loader: 
     follower.step()
     # Only the one that was staged again is tried at once.
     assert loader.names == ["a", "b", "a"]
+
+
+# --- readiness ---
+
+
+def test_unready_names_each_failed_release_of_the_newest(source: Memory, loader: Loader, follower: Follower) -> None:
+    follower.step()
+    assert follower.unready() == NOT_READY
+    source.deploy(nsmc="a")
+    follower.step()
+    assert follower.unready() is None
+    loader.errors |= {"b": ArtifactError("damaged"), "d": OSError("away")}
+    source.deploy(nsmc="b", pairs="c", scores="d")
+    follower.step()
+    assert follower.unready() == "deployment 2 cannot be loaded, still at deployment 1: b: damaged; d: away"
+    source.deploy(nsmc="c")
+    follower.step()
+    assert follower.unready() is None
+
+
+def test_worker_without_a_failed_release_stays_ready(source: Memory, loader: Loader, follower: Follower) -> None:
+    source.deploy(nsmc="a")
+    source.staging.refs, loader.errors["b"] = ["b"], ArtifactError("damaged")
+    follower.step()
+    assert follower.unready() is None
+    # The log has lost its records.
+    source.deployment = None
+    follower.step()
+    assert follower.unready() is None
 
 
 # --- reports ---
