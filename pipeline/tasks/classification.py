@@ -48,9 +48,7 @@ class ClassificationTask(Task):
         names = self.recipe.labels
         counts = [[int((side == number).sum()) for number in range(len(names))] for side in (new, old)]
         present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
-        chance = 1.0
-        if len(new) and len(present) > 1:
-            chance = float(stats.chi2_contingency(present, correction=False).pvalue)
+        chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) else 1.0
         shares = [[count / max(1, sum(side)) for count in side] for side in counts]
         pairs = enumerate(zip(*shares, strict=True))
         _, moved = max((round(abs(share - other), 6), number) for number, (share, other) in pairs)
