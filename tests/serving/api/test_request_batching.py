@@ -325,6 +325,7 @@ async def test_requests_beyond_the_limit_are_refused(
     await take(sharing, clock, 18.0)
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(5)]
     await begun(slow, 1)
+    assert sum(task.done() for task in tasks) == len(refused) - 1, "refused at once"
     clock.now += 18.0
     slow.go.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -333,7 +334,7 @@ async def test_requests_beyond_the_limit_are_refused(
     assert slow.asked == [["x"], ["x"] * (4 - len(refused))]
 
 
-async def test_cancelled_requests_make_no_other_late(make: Callable[..., Sharing], clock: Clock) -> None:
+async def test_cancelled_requests_take_no_time_of_others(make: Callable[..., Sharing], clock: Clock) -> None:
     sharing, slow = make(patience=90.0), Slow()
     await take(sharing, clock, 18.0)
     tasks = [asyncio.create_task(sharing.answer(slow.answer, ["x"])) for _ in range(5)]
@@ -346,11 +347,13 @@ async def test_cancelled_requests_make_no_other_late(make: Callable[..., Sharing
     await asyncio.sleep(0)
     tasks[3].cancel()
     await asyncio.sleep(0)
-    # With this one, the last one would now be late.
-    clock.now += 18.0
+    # There is time for two more; with the cancelled one, it would be for one.
+    clock.now += 19.0
     slow.go.set()
-    assert [lengths(await task) for task in (tasks[0], *tasks[4:])] == [[1]] * 4
-    assert slow.asked == [["x"], ["x"] * 3]
+    assert [lengths(await task) for task in (tasks[0], *tasks[4:6])] == [[1]] * 3
+    with pytest.raises(ApiError, match="too long to answer in time"):
+        await tasks[6]
+    assert slow.asked == [["x"], ["x"] * 2]
 
 
 async def test_cancelled_request_leaves_its_batch_alone(make: Callable[..., Sharing]) -> None:
