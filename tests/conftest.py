@@ -56,6 +56,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     # A run of W&B takes a second or two; the tests that are about it switch it on (`tracking_on`).
     os.environ["WANDB_MODE"] = "disabled"
+    # Files of tests need not survive a power cut: `tests/support/powercut.py` simulates one. Waiting for the disk would
+    # double the time of tests that publish many artifacts.
+    os.fsync = lambda descriptor: None
     # Nothing listens on port 1: a stack that `make up` left running is none of a test's business.
     os.environ["SAEBYEOK_SERVICE_URL"] = os.environ["SAEBYEOK_AIRFLOW_URL"] = "http://127.0.0.1:1"
 
