@@ -46,14 +46,14 @@ class ClassificationTask(Task):
     def label_shift(self, new: pd.Series[float], old: pd.Series[float]) -> Shift:
         """Compare the shares of all labels (chi-squared test), and report the label whose share changed most."""
         names = self.recipe.labels
-        counts = [[int((side == number).sum()) for number in range(len(names))] for side in (new, old)]
-        present = [pair for pair in zip(*counts, strict=True) if sum(pair)]
+        counts = np.array([[(side == number).sum() for number in range(len(names))] for side in (new, old)])
+        present = counts[:, counts.any(axis=0)]
         chance = float(stats.chi2_contingency(present, correction=False).pvalue) if len(new) else 1.0
-        shares = [[count / max(1, sum(side)) for count in side] for side in counts]
-        pairs = enumerate(zip(*shares, strict=True))
-        _, moved = max((round(abs(share - other), 6), number) for number, (share, other) in pairs)
+        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+        changes = np.abs(shares[0] - shares[1])
+        _, moved = max((change, number) for number, change in enumerate(changes.round(6)))
         found, usual = (f"{side[moved]:.1%} {names[moved]}" for side in shares)
-        return Shift("labels", found, usual, chance, abs(shares[0][moved] - shares[1][moved]))
+        return Shift("labels", found, usual, chance, float(changes[moved]))
 
     def decode(self, outputs: Numbers) -> Numbers:
         """Return the softmax of logits (n, labels)."""
@@ -146,16 +146,16 @@ class ClassificationTask(Task):
 
     def passes(self, test: BehaviourTest, answers: Numbers) -> Numbers:
         """Return which cases pass: by label, or for `direction` by its probability."""
-        first = answers[:, 0].argmax(axis=-1)
+        first = answers[:, 0].argmax(axis=1)
         if test.kind == "minimum":
             return np.asarray(first == self.recipe.labels.index(str(test.label)))
         if test.kind == "invariance":
-            return np.asarray(first == answers[:, 1].argmax(axis=-1))
+            return np.asarray(first == answers[:, 1].argmax(axis=1))
         return moves_as_expected(test, self.watched(test, answers))
 
     def watched(self, test: BehaviourTest, answers: Numbers) -> Numbers:
         """Return the probabilities of the test's label, or else of the label predicted for the first input."""
         if test.label is not None:
             return np.asarray(answers[..., self.recipe.labels.index(test.label)])
-        first = answers[:, 0].argmax(axis=-1)
-        return np.take_along_axis(answers, first[:, None, None], axis=-1)[..., 0]
+        first = answers[:, 0].argmax(axis=1)
+        return np.asarray(answers[np.arange(len(answers)), :, first])
