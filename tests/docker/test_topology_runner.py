@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.config_file import ROOT
 from tests.support.composed import DOCKER
 from tests.topology.runner.containers import seconds
 from tests.topology.runner.dockerfile import healthcheck, read_instructions
@@ -34,10 +35,10 @@ def test_duration_is_in_seconds() -> None:
 
 
 def test_copied_file_goes_into_a_directory_or_gets_the_name() -> None:
-    copied = dict(copied_files(["docker/init.sh"], Path("/init"), is_directory=False))
+    copied = dict(copied_files([DOCKER / "init.sh"], Path("/init"), is_directory=False))
     assert copied == {Path("/init"): DOCKER / "init.sh"}
-    names = dict(copied_files(["README.md", "LICENSE"], Path("/app"), is_directory=True))
+    names = dict(copied_files([ROOT / "README.md", ROOT / "LICENSE"], Path("/app"), is_directory=True))
     assert set(names) == {Path("/app/README.md"), Path("/app/LICENSE")}
-    packages = dict(copied_files(["serving"], Path("/app/serving"), is_directory=False))
+    packages = dict(copied_files([ROOT / "serving"], Path("/app/serving"), is_directory=False))
     assert Path("/app/serving/api/auth.py") in packages
     assert not [path for path in packages if "__pycache__" in path.parts]

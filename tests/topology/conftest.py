@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.support.tiny_releases import TinyModel
     from tests.topology.runner.cluster import Cluster
     from tests.topology.runner.hosts import Host
+    from tests.topology.runner.images import Image
     from tests.topology.runner.nights import Night
     from tests.topology.runner.watching import Bench
 
@@ -32,10 +33,11 @@ def topology(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         pytest.skip(problem)
     # Imported here, because pytest reads this file in every run: the cluster imports moto.
     from tests.topology.runner.cluster import HOSTS, REPLICAS, cluster
+    from tests.topology.runner.older import older_checkout
 
     # The images of Airflow take most of the time to build.
-    all_hosts = any("control" in fixtures_of(item) for item in request.session.items)
-    with cluster(HOSTS if all_hosts else REPLICAS) as connected:
+    used = {name for item in request.session.items for name in fixtures_of(item)}
+    with cluster(HOSTS if "control" in used else REPLICAS, older_checkout() if "older" in used else None) as connected:
         yield connected
 
 
@@ -101,6 +103,14 @@ def first_night(running: Cluster, airflow: AirflowApi) -> Night:
     night = begin(running, airflow)
     night.finish()
     return night
+
+
+@pytest.fixture
+def older(topology: Cluster) -> dict[str, dict[str, Image]]:
+    """The images of an older version of the project, by host and service."""
+    if not topology.older:
+        pytest.skip("this clone does not have the older commit")
+    return topology.older
 
 
 @pytest.fixture

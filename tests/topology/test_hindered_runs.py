@@ -10,10 +10,11 @@ import pytest
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import DeploymentLog
-from tests.topology.runner.cluster import WORKERS, Cluster
+from tests.topology.runner.cluster import REPLICAS, WORKERS, Cluster
 from tests.topology.runner.hosts import eventually
+from tests.topology.runner.images import Image
 from tests.topology.runner.networks import GATEWAY
-from tests.topology.runner.nights import PAUSE, RECIPE, RUN_SECONDS, begin, changed_recipe
+from tests.topology.runner.nights import EASY_GATE, PAUSE, RECIPE, RUN_SECONDS, begin, changed_recipe
 from tests.topology.runner.watching import watched
 
 pytestmark = pytest.mark.topology
@@ -57,3 +58,25 @@ def test_weights_and_biases_never_answers(cluster: Cluster, airflow: AirflowApi)
         server.settimeout(0)
         connection, _ = server.accept()
         connection.close()
+
+
+def test_project_is_rolled_back_and_upgraded_between_runs(
+    cluster: Cluster, older: dict[str, dict[str, Image]], airflow: AirflowApi
+) -> None:
+    newer = {name: host.images for name, host in cluster.hosts.items()}
+    store, champions = cluster.store(), []
+    fault_name = "the project is rolled back and upgraded between two runs"
+    with changed_recipe(cluster, EASY_GATE), watched(cluster, store, fault_name, RECIPE, lambda: night.lost()) as fault:
+        for seed, images in ((47, older), (48, newer)):
+            # The services first, one after the other, as docs/how-to/back-up-and-upgrade.md says.
+            for name in (*REPLICAS, "control", *WORKERS):
+                cluster.hosts[name].install(images[name])
+            fault.heal()
+            night = begin(cluster, airflow, seed=seed)
+            night.finish()
+            fault.recover()
+            champions.append(night.deployed())
+            assert champions[-1].run == night.id
+    # The newer version has used what the older one made.
+    first, second = (store.open(champion.releases[RECIPE]).input("trained") for champion in champions)
+    assert first.input_ref("tokenized") == second.input_ref("tokenized")

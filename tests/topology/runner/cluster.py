@@ -9,7 +9,7 @@ import subprocess
 from base64 import urlsafe_b64encode
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pipeline.store.artifacts import Store
 from tests.support.bucket import CREDENTIALS, Bucket, BucketServer, s3_server
 from tests.support.composed import REQUIRED
 from tests.topology.runner.hosts import Host, address_of
-from tests.topology.runner.images import CACHE
+from tests.topology.runner.images import CACHE, Image
 from tests.topology.runner.networks import GATEWAY, S3, isolate
 
 #: Number, files and services (all if empty) of each host.
@@ -64,6 +64,8 @@ class Cluster:
     hosts: dict[str, Host]
     bucket: Bucket
     secrets: dict[str, str]
+    #: Images of an older version of the project, by host and service.
+    older: dict[str, dict[str, Image]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -103,14 +105,18 @@ def _json(url: str) -> dict[str, Any]:
 
 
 @contextmanager
-def cluster(names: Collection[str]) -> Iterator[Cluster]:
-    """Build the images, then connect the hosts in namespaces of this process. OSError: it cannot be done."""
+def cluster(names: Collection[str], older: Path | None = None) -> Iterator[Cluster]:
+    """Build the images, then connect the hosts in namespaces of this process. OSError: it cannot be done.
+
+    `older` is a checkout of an older version, whose images are built, too.
+    """
     state = CACHE / "run"
     shutil.rmtree(state, ignore_errors=True)
     # The command in docker/env.example creates one of 64 secrets with this first character.
     private = {name: f"-{secrets.token_urlsafe(64)}" for name in REQUIRED}
     private["AIRFLOW_FERNET_KEY"] = urlsafe_b64encode(secrets.token_bytes(32)).decode()
     hosts = {name: _host(name, private, state) for name in names}
+    older_images = {name: host.images_from(older) for name, host in hosts.items()} if older else {}
     isolate()
     with ExitStack() as stack:
         url, server = stack.enter_context(s3_server(S3, S3_PORT))
@@ -119,7 +125,7 @@ def cluster(names: Collection[str]) -> Iterator[Cluster]:
         for host in hosts.values():
             stack.callback(host.down)
             host.connect(NAMES)
-        yield Cluster(hosts, _made_bucket(server, url), private)
+        yield Cluster(hosts, _made_bucket(server, url), private, older_images)
 
 
 def _host(name: str, private: Mapping[str, str], state: Path) -> Host:

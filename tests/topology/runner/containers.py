@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -110,6 +111,12 @@ class Container:
     def stop(self) -> None:
         """End it as `docker stop` does: SIGTERM, and SIGKILL after the grace period (10 seconds by default)."""
         self._end(signal.SIGTERM, seconds(self.service.get("stop_grace_period", "10s")))
+
+    def remove(self) -> None:
+        """Stop it and delete all that it has written outside its volumes."""
+        self.stop()
+        for name in ("upper", "work"):
+            shutil.rmtree(self.state / name, ignore_errors=True)
 
     def kill(self) -> None:
         """End all of its processes at once, as a power cut would."""

@@ -42,12 +42,12 @@ def torch_backend() -> str:
         return ""
 
 
-def image_of(service: Mapping[str, Any]) -> Image:
+def image_of(service: Mapping[str, Any], checkout: Path) -> Image:
     """Return the image of a service, built if it is not in the cache."""
     if "build" not in service:
         return build_image(STANDING_IN / f"{service['image'].partition(':')[0]}.Dockerfile", {})
     arguments = {"TORCH_BACKEND": torch_backend()} | service["build"].get("args", {})
-    return build_image(ROOT / service["build"]["dockerfile"], arguments)
+    return build_image(checkout / service["build"]["dockerfile"], arguments, checkout)
 
 
 class Host:
@@ -67,10 +67,14 @@ class Host:
         self.address = address_of(number)
         whole = project(*files, variables={**variables, "PRIVATE_ADDRESS": self.address})
         self.services = {key: part for key, part in whole["services"].items() if _is_wanted(key, part, only)}
-        self.images = {key: image_of(service) for key, service in self.services.items()}
+        self.images = self.images_from(ROOT)
         self.addresses = {key: f"10.99.{number}.{10 + place}" for place, key in enumerate(self.services)}
         self.containers: dict[str, Container] = {}
         self._forwarder: subprocess.Popen[bytes] | None = None
+
+    def images_from(self, checkout: Path) -> dict[str, Image]:
+        """Return the image of each service with the project as in `checkout`."""
+        return {name: image_of(service, checkout) for name, service in self.services.items()}
 
     def connect(self, names: Mapping[str, str]) -> None:
         """Attach the host and its containers to the network; `names` are the addresses of other machines."""
@@ -112,17 +116,23 @@ class Host:
 
     @contextmanager
     def changed(self, **variables: str) -> Iterator[None]:
-        """Restart the containers with further environment variables, and without them after the block."""
-        self._restart(variables)
+        """Give the containers further environment variables, and take them away after the block."""
+        self._recreate(variables, self.images)
         try:
             yield
         finally:
-            self._restart({})
+            self._recreate({}, self.images)
 
-    def _restart(self, further: Mapping[str, str]) -> None:
-        for container in self.containers.values():
-            container.stop()
-            container.further = further
+    def install(self, images: Mapping[str, Image]) -> None:
+        """Replace the containers by ones of these images."""
+        self._recreate({}, images)
+
+    def _recreate(self, further: Mapping[str, str], images: Mapping[str, Image]) -> None:
+        """Replace the containers whose variables or images change, as `docker compose up` does."""
+        for name, container in self.containers.items():
+            if (container.further, container.image) != (further, images[name]):
+                container.remove()
+                container.further, container.image = further, images[name]
         self.up()
         self.wait_healthy()
 

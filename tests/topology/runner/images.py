@@ -47,15 +47,15 @@ class Image:
         return replace(self, layers=(*self.layers, layer))
 
 
-def build_image(dockerfile: Path, arguments: Mapping[str, str]) -> Image:
+def build_image(dockerfile: Path, arguments: Mapping[str, str], checkout: Path = ROOT) -> Image:
     """Return the image of `dockerfile`, which copies from the checkout. CalledProcessError: a command failed."""
     image = Image(())
     for instruction in read_instructions(dockerfile):
-        image = _applied(image, instruction, arguments)
+        image = _applied(image, instruction, arguments, checkout)
     return image
 
 
-def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str]) -> Image:
+def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str], checkout: Path) -> Image:
     match instruction.name:
         case "FROM":
             return _base_of(instruction.text)
@@ -67,7 +67,7 @@ def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str
         case "RUN":
             return image.and_layer(_run(image, instruction.text))
         case "COPY":
-            return image.and_layer(_copy(image, instruction.words()))
+            return image.and_layer(_copy(image, instruction.words(), checkout))
         case "WORKDIR":
             return replace(image, directory=instruction.text)
         case "USER":
@@ -155,17 +155,17 @@ def _packages() -> dict[str, str]:
     return {**uv, **pip, **proxies}
 
 
-def _copy(image: Image, words: list[str]) -> Path:
-    *sources, target = words
-    inside = Path(image.directory, target)
+def _copy(image: Image, words: list[str], checkout: Path) -> Path:
+    *names, target = words
+    inside, sources = Path(image.directory, target), [checkout / name for name in names]
     files = dict(copied_files(sources, inside, is_directory=target.endswith("/") or len(sources) > 1))
     digest = {str(name): (_digest(path), os.access(path, os.X_OK)) for name, path in files.items()}
     return _layer(_key(image, digest), lambda draft: _write(draft / "upper", files))
 
 
-def copied_files(sources: list[str], target: Path, *, is_directory: bool) -> Iterator[tuple[Path, Path]]:
+def copied_files(sources: list[Path], target: Path, *, is_directory: bool) -> Iterator[tuple[Path, Path]]:
     """Yield the path in the image and the path here of each copied file, by Docker's rules."""
-    for source in map(ROOT.joinpath, sources):
+    for source in sources:
         if not source.is_dir():
             yield (target / source.name if is_directory else target), source
             continue
