@@ -23,14 +23,12 @@ import pytest
 from pipeline.errors import REFUSED
 from pipeline.stages.stage import STAGES
 from pipeline.store.artifacts import Store
-from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.releases import read_card
 from serving.deployed.worker_files import live_workers
 from tests.support.cli import Place, sets
 from tests.support.deploying import hammering
 from tests.support.running_service import Service, eventually
-from tests.support.served_answers import deployed, right_answer, wrong_answers
+from tests.support.served_answers import deployed, promoted, right_answer, wrong_answers
 from tests.support.small_pipeline import SMALL, anything_goes
 
 pytestmark = pytest.mark.faults
@@ -147,14 +145,6 @@ def settled(service: Service, store: Store) -> bool:
     workers = service.client.releases().workers
     newest = DeploymentLog(store).numbers()[-1]
     return [(worker.deployment, worker.staged) for worker in workers] == [(newest, [])] * service.settings.workers
-
-
-def promoted(store: Store) -> set[str]:
-    """Return the ids of the releases whose models have passed every gate."""
-    decisions = map(store.open, store.refs("decide", "nsmc"))
-    models = {decision.input_ref("evaluated") for decision in decisions if read_decision(decision).promote}
-    releases = map(store.open, store.refs("release", "nsmc"))
-    return {read_card(release).id for release in releases if release.input_ref("evaluated") in models}
 
 
 def check_work(store: Store, models: int) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.decisions import read_decision
 from pipeline.store.deployments import DeploymentLog
-from pipeline.store.releases import release_id
+from pipeline.store.releases import read_card, release_id
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import engine_answers
 from tests.support.crowd import TimedAnswer
@@ -38,6 +39,14 @@ def deployed(store: Store, recipe: str = "nsmc") -> dict[str, str]:
     log = DeploymentLog(store)
     refs = [log.get(number).releases.get(recipe) for number in log.numbers()]
     return {release_id(store, ref): ref for ref in refs if ref}
+
+
+def promoted(store: Store, recipe: str = "nsmc") -> set[str]:
+    """Return the ids of the releases whose models have passed every gate."""
+    decisions = map(store.open, store.refs("decide", recipe))
+    models = {decision.input_ref("evaluated") for decision in decisions if read_decision(decision).promote}
+    releases = map(store.open, store.refs("release", recipe))
+    return {read_card(release).id for release in releases if release.input_ref("evaluated") in models}
 
 
 def wrong_answers(store: Store, seen: Iterable[TimedAnswer], recipe: str = "nsmc") -> list[TimedAnswer]:

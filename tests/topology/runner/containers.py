@@ -9,9 +9,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.topology.runner.images import Image
 from tests.topology.runner.networks import inside
@@ -143,6 +146,13 @@ class Container:
         if not found:
             raise RuntimeError(f"{self.name} does not run:\n{self.log[-2000:]}")
         return found[0]
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its processes, seen from outside; empty if it does not run."""
+        with suppress(RuntimeError, psutil.NoSuchProcess):
+            first = psutil.Process(int(self.first_process()))
+            return [first, *first.children(recursive=True)]
+        return []
 
     def _end(self, sign: signal.Signals, grace: float) -> None:
         self._stopping.set()
