@@ -52,7 +52,7 @@ class RegressionTask(Task):
 
     def decode(self, outputs: Numbers) -> Numbers:
         """Return one number for each row."""
-        return np.asarray(outputs.reshape(-1))
+        return outputs.ravel()
 
     def scale(self, answers: Numbers, line: ScoreLine | None) -> Numbers:
         """Return scores: map the numbers by `line`, and clip them."""
@@ -77,7 +77,7 @@ class RegressionTask(Task):
 
         Source: KLUE paper, section 3.2.4, "STS": Pearson's r and F1 at 3.0. Scores may also be a column (n, 1).
         """
-        scores = predictions.reshape(-1)
+        scores = predictions.ravel()
         matrix = confusion(self.classes(labels), self.classes(scores), 2)
         return {"pearson": pearson(labels, scores), "f1": float(f1(matrix[None])[0])}
 
@@ -132,7 +132,8 @@ class RegressionTask(Task):
         if test.kind == "minimum":
             assert test.score is not None  # the recipe's own rule
             low, high = test.score
-            return np.asarray((answers[:, 0] >= low) & (answers[:, 0] <= high))
+            scores = answers[:, 0]
+            return np.asarray((scores >= low) & (scores <= high))
         if test.kind == "invariance":
             return np.asarray(np.abs(answers[:, 1] - answers[:, 0]) <= test.within)
         return moves_as_expected(test, answers)
@@ -172,7 +173,7 @@ class BiEncoderTask(RegressionTask):
 
     def combine(self, outputs: Sequence[Numbers]) -> Numbers:
         """Return the cosines of the unit vectors of both texts."""
-        return np.asarray(np.prod(outputs, axis=0).sum(axis=-1))
+        return np.asarray(np.prod(outputs, axis=0).sum(axis=1))
 
     def judge(self, outputs: Numbers, labels: Numbers) -> dict[str, float]:
         """Return the metrics of scores on the line that fits these outputs best."""

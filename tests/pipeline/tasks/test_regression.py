@@ -23,10 +23,10 @@ SCORES = np.array([1.0, 4.0, 4.0, 5.0])
 
 
 def test_scores_are_compared_by_welchs_test() -> None:
-    new, old = pd.Series([1.0, 2.0, 3.0]), pd.Series([2.0, 4.0, 2.0, 4.0])
-    # Variances 1 of 3 rows and 4/3 of 4 rows; degrees of freedom by Welch and Satterthwaite.
-    each = 1 / 3 + 1 / 3
-    freedom = each**2 / ((1 / 3) ** 2 / 2 + (1 / 3) ** 2 / 3)
+    new, old = pd.Series([1.0, 3.0]), pd.Series([2.0, 4.0, 2.0, 4.0])
+    # Variances 2 of 2 rows and 4/3 of 4 rows; degrees of freedom by Welch and Satterthwaite.
+    each = 1 + 1 / 3
+    freedom = each**2 / (1 / 1 + (1 / 3) ** 2 / 3)
     chance = 2 * stats.t.sf(1 / np.sqrt(each), freedom)
     # The mean differs by 1 in a range of 4.
     task = RegressionTask(PAIRS.model_copy(update={"score_range": (1.0, 5.0)}))
@@ -146,7 +146,8 @@ def test_methods_are_compared_with_a_line_of_distances() -> None:
     found = TASK.intervals(LABELS, SCORES)
     cosines = np.array([0.5, 0.92, 0.68, 1.0])
     assert BI_ENCODER.compare_methods(LABELS, cosines, found, None) == {}
-    (compared,) = BI_ENCODER.compare_methods(LABELS, cosines, found, ScoreLine(slope=-4.0, intercept=5.0)).values()
+    methods = BI_ENCODER.compare_methods(LABELS, cosines, found, ScoreLine(slope=-4.0, intercept=5.0))
+    compared = methods["similarity"]
     assert compared.keys() == {"cosine", "euclidean"}
     assert compared["cosine"] is found
     # Distances of 1, 0.4, 0.8 and 0 are scores of 1, 3.4, 1.8 and 5.
