@@ -7,7 +7,7 @@ import pytest
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.store.deployments import DeploymentLog
 from tests.topology.runner.cluster import Cluster
-from tests.topology.runner.nights import EASY_GATE, RECIPE, begin, changed_recipe
+from tests.topology.runner.nights import EASY_GATE, RECIPE, backfill, begin, changed_recipe
 from tests.topology.runner.watching import watched
 
 pytestmark = pytest.mark.topology
@@ -57,3 +57,27 @@ def test_two_runs_at_once_deploy_one_model(cluster: Cluster, airflow: AirflowApi
         again = begin(cluster, airflow, seed=late)
         again.finish()
         fault.recover()
+
+
+def test_backfill_during_a_run(cluster: Cluster, airflow: AirflowApi) -> None:
+    """A run and two backfilled ones share each stage, so the model is trained and deployed once."""
+    store = cluster.store()
+    before = DeploymentLog(store).numbers()
+    with (
+        changed_recipe(cluster, EASY_GATE),
+        watched(cluster, store, "a backfill during a run", RECIPE, lambda: lost) as fault,
+    ):
+        night = begin(cluster, airflow, seed=43)
+        night.reach("train")
+        runs = [night, *backfill(cluster, airflow, days=2, seed=43)]
+        assert len(runs) == 3
+        assert night.state("deploy") is None
+        fault.heal()
+        for run in runs:
+            run.finish()
+        lost = sum(run.lost() for run in runs)
+        fault.recover()
+    made = [store.open(ref).manifest for ref in store.refs("train", RECIPE)]
+    assert sum(item.run in {run.id for run in runs} for item in made) == 1
+    assert len(DeploymentLog(store).numbers()) == len(before) + 1
+    assert {run.id for run in runs} >= {night.deployed().run}

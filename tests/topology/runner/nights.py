@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -155,6 +156,16 @@ def begin(cluster: Cluster, airflow: AirflowApi, **conf: object) -> Night:
     """Trigger a run; `conf` are further values of the form."""
     eventually("the DAG is read", lambda: _is_read(airflow), RUN_SECONDS, pause=PAUSE)
     return Night(cluster, airflow, airflow.trigger(DAG, CONF | conf, "topology"))
+
+
+def backfill(cluster: Cluster, airflow: AirflowApi, days: int, **conf: object) -> list[Night]:
+    """Create runs for the last days, as `airflow backfill create` does."""
+    # Up to now: otherwise, Airflow would also start the newest run of the schedule, which this Airflow has missed.
+    now = datetime.now(UTC)
+    dates = {"from_date": (now - timedelta(days=days)).isoformat(), "to_date": now.isoformat()}
+    airflow._call("POST", "/api/v2/backfills", {"dag_id": DAG, "dag_run_conf": CONF | conf, **dates})
+    found = airflow._get(f"/api/v2/dags/{DAG}/dagRuns", {"run_type": "backfill"})["dag_runs"]
+    return [Night(cluster, airflow, str(run["dag_run_id"])) for run in found]
 
 
 @contextmanager
