@@ -18,4 +18,6 @@ def log_levels_kept() -> Iterator[None]:
         yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+            # Setting a level clears the caches of all loggers, which thousands of tests would wait for.
+            if logger.level != level:
+                logger.setLevel(level)
