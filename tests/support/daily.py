@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import shutil
 import time
 from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
-from pipeline.config_file import ROOT
 from tests.support.published import Row, reviews, write_reviews
 
 FIRST = date(2015, 8, 1)
@@ -50,16 +47,3 @@ def write_day(data: Path, number: int, rows: Sequence[Row | str], encoding: str 
     ended = time.time() - 3600
     os.utime(file, (ended, ended))
     return file
-
-
-def critical_rules(directory: Path) -> Path:
-    """Copy the Great Expectations project to `directory` without the rules that only warn, and return it.
-
-    A validation takes time for each rule, and half of them only warn.
-    """
-    shutil.copytree(ROOT / "expectations", directory)
-    for suite in (directory / "expectations").glob("*.json"):
-        document = json.loads(suite.read_text(encoding="utf-8"))
-        document["expectations"] = [rule for rule in document["expectations"] if rule["severity"] == "critical"]
-        suite.write_text(json.dumps(document), encoding="utf-8")
-    return directory

@@ -18,11 +18,10 @@ from pipeline.data.input_files import find_files
 from pipeline.errors import DataError, RefusedError, RejectedDataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.acceptances import Acceptance, find_acceptances, record_acceptance
 from pipeline.store.artifacts import Store
-from tests.support.daily import DAYS, critical_rules, day_of, reviews_of, write_day, write_usual_days
+from tests.support.daily import DAYS, day_of, reviews_of, write_day, write_usual_days
 from tests.support.gate_releases import republished
 from tests.support.published import SMALL, Row, reviews
 
@@ -36,12 +35,6 @@ def of_negative(number: int) -> list[Row]:
     """Return a day after a lasting change: half of the reviews are negative, instead of a fifth."""
     draw = random.Random(number)
     return [(id, text, "0" if draw.random() < 0.375 else label) for id, text, label in reviews_of(number)]
-
-
-@pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """Return settings of a suite without the rules that only warn."""
-    return settings.model_copy(update={"expectations": critical_rules(tmp_path / "suites")})
 
 
 @pytest.fixture

@@ -21,10 +21,9 @@ from pipeline.errors import BaseModelError, DataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
-from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact, Store
-from tests.support.daily import DAYS, ROWS, critical_rules, day_of, reviews_of, write_day, write_usual_days
+from tests.support.daily import DAYS, ROWS, day_of, reviews_of, write_day, write_usual_days
 from tests.support.published import SMALL, Row, reviews, write_reviews
 from tests.support.small_pipeline import save_base
 from tests.support.tiny_releases import make_artifact
@@ -33,12 +32,6 @@ pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 LEAKED = "rows of the test file"
 Change = Callable[[list[Row]], Sequence[Row | str]]
-
-
-@pytest.fixture
-def settings(settings: Settings, tmp_path: Path) -> Settings:
-    """Return settings of a suite without the rules that only warn."""
-    return settings.model_copy(update={"expectations": critical_rules(tmp_path / "suites")})
 
 
 @pytest.fixture

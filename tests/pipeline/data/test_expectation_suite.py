@@ -240,7 +240,7 @@ def test_a_change_of_the_project_is_checked_again(
     job = make_job(recipe)
     first = validate(job, tmp_path / "data")
     project = tmp_path / "project"
-    shutil.copytree(PROJECT, project)
+    shutil.copytree(job.settings.expectations, project)
     settings = job.settings.model_copy(update={"expectations": project})
     assert validate(Job(recipe, settings, store, "same", cutoff=job.cutoff), tmp_path / "data").ref == first.ref
     (project / file).write_bytes((project / file).read_bytes() + b"\n")

@@ -18,6 +18,8 @@ from pipeline.recipes.schema import Recipe
 from pipeline.stages.validate import validate
 from tests.support.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
 
+pytestmark = pytest.mark.usefixtures("compiled_templates")
+
 
 @pytest.mark.parametrize(
     ("one", "other"),

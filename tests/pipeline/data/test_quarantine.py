@@ -16,6 +16,8 @@ from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 from tests.support.published import Row, pairs, reviews, write_pairs, write_reviews
 
+pytestmark = pytest.mark.usefixtures("compiled_templates")
+
 MakeJob = Callable[..., Job]
 #: Six of 60 to 70 rows may be set aside, and four of 30 (`pipeline.bounds.most_of`).
 BOUND = {"data.min_train_rows": 40, "data.min_test_rows": 20, "data.quarantine": 0.02}

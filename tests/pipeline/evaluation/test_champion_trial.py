@@ -24,7 +24,7 @@ from tests.support.gate_releases import republished, without_numbers
 from tests.support.small_pipeline import Road
 from tests.support.tiny_releases import linked, make_artifact
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 DAY, NIGHT = date(2026, 11, 1), date(2026, 11, 2)
 NEW = 400

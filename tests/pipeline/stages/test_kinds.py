@@ -18,7 +18,7 @@ from pipeline.tasks.trained import load_trained
 from serving.engine.engine import Engine
 from tests.support.small_pipeline import Road, open_road, small_recipe
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 
 def binary(recipe: Recipe) -> Recipe:

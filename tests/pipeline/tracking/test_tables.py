@@ -19,7 +19,7 @@ from pipeline.tracking.tables import show
 from tests.support.small_pipeline import Road
 from tests.support.wandb_server import HostedRun, WandbServer
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("compiled_templates")]
 
 
 def told(job: Job, server: WandbServer, road: Road, *, texts: bool = False) -> HostedRun:
