@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -10,14 +12,17 @@ import pytest
 from pipeline.stack.airflow_api import AirflowApi
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import DeploymentLog
+from tests.topology.runner.clocks import with_late_clock
 from tests.topology.runner.cluster import REPLICAS, WORKERS, Cluster
-from tests.topology.runner.hosts import eventually
+from tests.topology.runner.hosts import Host, eventually
 from tests.topology.runner.images import Image
 from tests.topology.runner.networks import GATEWAY
 from tests.topology.runner.nights import EASY_GATE, PAUSE, RECIPE, RUN_SECONDS, begin, changed_recipe
 from tests.topology.runner.watching import watched
 
 pytestmark = pytest.mark.topology
+
+HOUR = 3600
 
 
 def test_release_is_too_slow(cluster: Cluster, airflow: AirflowApi) -> None:
@@ -58,6 +63,27 @@ def test_weights_and_biases_never_answers(cluster: Cluster, airflow: AirflowApi)
         server.settimeout(0)
         connection, _ = server.accept()
         connection.close()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_clock_of_a_worker_host_is_late(cluster: Cluster, airflow: AirflowApi) -> None:
+    # All tasks of queue `default` run on this host.
+    host, store = cluster.hosts["worker-1"], cluster.store()
+    late = {name: with_late_clock(image) for name, image in host.images.items()}
+    with changed_recipe(cluster, EASY_GATE), host.changed(late):
+        assert seconds_late(host) == pytest.approx(HOUR, abs=60)
+        night = begin(cluster, airflow, seed=46)
+        with watched(cluster, store, "the clock of a worker host is an hour late", RECIPE, night.lost) as fault:
+            fault.heal()
+            night.finish()
+            fault.recover()
+    assert night.deployed().run == night.id
+
+
+def seconds_late(host: Host) -> float:
+    """Return by how much the clock of the host's processes is late."""
+    said = host.containers["worker-gpu"].execute("python", "-c", "import time; print(time.time())")
+    return time.time() - float(said.stdout)
 
 
 def test_project_is_rolled_back_and_upgraded_between_runs(

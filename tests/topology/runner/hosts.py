@@ -115,9 +115,9 @@ class Host:
             plug(address, on=on)
 
     @contextmanager
-    def changed(self, **variables: str) -> Iterator[None]:
-        """Give the containers further environment variables, and take them away after the block."""
-        self._recreate(variables, self.images)
+    def changed(self, images: Mapping[str, Image] | None = None, **variables: str) -> Iterator[None]:
+        """Give the containers other images or further environment variables, and take them away after the block."""
+        self._recreate(variables, images or self.images)
         try:
             yield
         finally:

@@ -84,9 +84,9 @@ def _applied(image: Image, instruction: Instruction, arguments: Mapping[str, str
 
 
 def _base_of(name: str) -> Image:
-    skeleton = _layer("skeleton", lambda draft: make_skeleton(draft / "upper"))
+    skeleton = cached_layer("skeleton", lambda draft: make_skeleton(draft / "upper"))
     if name.startswith("python:"):
-        return Image((skeleton, _layer(f"python {sys.version}", _add_python)))
+        return Image((skeleton, cached_layer(f"python {sys.version}", _add_python)))
     if name.startswith("debian:"):
         return Image((skeleton,))
     raise ValueError(f"base image {name} is not known here")
@@ -103,11 +103,11 @@ def _add_python(draft: Path) -> None:
         shutil.copy2(library, target / "lib", follow_symlinks=False)
     for alias in ("python", "python3"):
         (target / "bin" / alias).symlink_to(PYTHON)
-    skeleton = _layer("skeleton", lambda other: make_skeleton(other / "upper"))
+    skeleton = cached_layer("skeleton", lambda other: make_skeleton(other / "upper"))
     _run_in(Image((skeleton,)), draft, "ldconfig && python -m ensurepip && ln -s pip3 /usr/local/bin/pip")
 
 
-def _layer(key: str, make: Any) -> Path:
+def cached_layer(key: str, make: Any) -> Path:
     """Return the layer with this key; `make(draft)` writes a missing one below `draft/upper`."""
     layer = LAYERS / hashlib.sha256(key.encode()).hexdigest()[:12]
     if not layer.exists():
@@ -125,7 +125,7 @@ def _key(image: Image, *more: object) -> str:
 
 
 def _run(image: Image, command: str) -> Path:
-    return _layer(_key(image, image.directory, command), lambda draft: _run_in(image, draft, command))
+    return cached_layer(_key(image, image.directory, command), lambda draft: _run_in(image, draft, command))
 
 
 def _run_in(image: Image, draft: Path, command: str) -> None:
@@ -160,7 +160,7 @@ def _copy(image: Image, words: list[str], checkout: Path) -> Path:
     inside, sources = Path(image.directory, target), [checkout / name for name in names]
     files = dict(copied_files(sources, inside, is_directory=target.endswith("/") or len(sources) > 1))
     digest = {str(name): (_digest(path), os.access(path, os.X_OK)) for name, path in files.items()}
-    return _layer(_key(image, digest), lambda draft: _write(draft / "upper", files))
+    return cached_layer(_key(image, digest), lambda draft: _write(draft / "upper", files))
 
 
 def copied_files(sources: list[Path], target: Path, *, is_directory: bool) -> Iterator[tuple[Path, Path]]:
