@@ -86,6 +86,14 @@ def test_images_are_of_the_version_that_is_installed() -> None:
     assert [*images, container["image"].rpartition(":")[2]] == [version, f"{version}-cuda", version]
 
 
+def test_service_pod_serves_on_before_it_stops() -> None:
+    pod = named("Deployment")["saebyeok-service"]["template"]["spec"]
+    # Default of Kubernetes, in seconds; after it, a pod is killed.
+    grace = pod.get("terminationGracePeriodSeconds", 30)
+    [container] = pod["containers"]
+    assert 0 < container["lifecycle"]["preStop"]["sleep"]["seconds"] < grace
+
+
 def test_volumes_of_the_values_exist_and_are_shared() -> None:
     claims = named("PersistentVolumeClaim")
     used = re.findall(r"claimName: ([\w-]+)", (KUBERNETES / "airflow-values.yaml").read_text("utf-8"))
