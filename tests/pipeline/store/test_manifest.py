@@ -241,6 +241,15 @@ def test_a_checkout_is_named_by_its_commit(checkout: Path) -> None:
     assert version() == f"{__version__}+{commit}-dirty"
 
 
+def test_package_inside_another_checkout_has_its_own_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in a virtual environment of another project.
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "first")
+    (tmp_path / "site-packages" / "pipeline" / "store").mkdir(parents=True)
+    monkeypatch.setattr(manifest, "__file__", str(tmp_path / "site-packages" / "pipeline" / "store" / "manifest.py"))
+    assert version() == __version__
+
+
 def test_checkout_without_git_has_the_package_version(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(checkout, "init", "--quiet")
     monkeypatch.setenv("PATH", str(checkout))
