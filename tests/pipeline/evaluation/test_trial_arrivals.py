@@ -134,6 +134,14 @@ def test_nothing_is_tried_without_champion_or_arrivals(
     assert try_champion(without, bare, [day]) == {}
 
 
+def test_champion_of_another_kind_is_not_tried(
+    job: Job, arrive: Callable[..., InputFile], asked: list[list[str]]
+) -> None:
+    champion = family(job.store, sample=False, fields={"kind": "regression", "labels": []}).release
+    assert try_champion(job, champion, [arrive("a.txt")]) == {}
+    assert asked == []
+
+
 @pytest.mark.parametrize(
     "text", ["no header\n", "id\tdocument\tlabel\n1\tgood\tunknown\n"], ids=["unreadable", "without labels"]
 )
@@ -194,6 +202,19 @@ def test_day_like_last_accepted_is_no_fall(
     measures = try_champion(job, champion_of(job, "a.txt", "c.txt"), files, accepted)
     found = Measure(name="champion", found="0.0% right", usual=usual, level=level)  # type: ignore[arg-type]
     assert measures == {"nsmc/daily/b.txt": found}
+
+
+@pytest.mark.parametrize(
+    ("accepted", "usual"), [(["2026-03-01", "2026-03-02"], "2.4%"), (["2026-03-01"], "59.8%")], ids=["both", "first"]
+)
+def test_last_accepted_day_counts_if_it_is_readable(
+    job: Job, arrive: Callable[..., InputFile], monkeypatch: pytest.MonkeyPatch, accepted: list[str], usual: str
+) -> None:
+    answering(monkeypatch, REVIEWS, WRONG)
+    texts = {"a.txt": "no header\n", "b.txt": LONG_DAY, "c.txt": LONG_DAY}
+    files = [arrive(name, text, DAYS[name]) for name, text in texts.items()]
+    (measure,) = try_champion(job, champion_of(job, "a.txt", "b.txt"), files, accepted).values()
+    assert measure.usual == usual
 
 
 def test_accepted_day_without_known_labels_is_passed_over(
