@@ -102,6 +102,9 @@ class ServiceClient(Client):
         except CallError as error:
             if error.status == httpx.codes.UNAUTHORIZED:
                 raise SettingsError(f"{error}; the service was started with another deploy token") from error
+            if error.status == httpx.codes.NOT_FOUND and RELEASE_HEADER in call.headers:
+                # Staged again right after it was unstaged: the worker reports the release for a moment longer.
+                raise ServiceError(str(error)) from error
             raise (ServiceError if error.retryable else RefusedError)(str(error)) from error
 
 

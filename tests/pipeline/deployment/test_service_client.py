@@ -82,6 +82,11 @@ def test_invalid_ref_is_refused_permanently(client: ServiceClient) -> None:
     assert not caught.value.retryable
 
 
+def test_release_that_is_not_loaded_can_be_asked_again(client: ServiceClient, release: Artifact) -> None:
+    with pytest.raises(ServiceError, match=f"release {release.ref} is neither staged nor live in this worker"):
+        client.classify(SENTENCES[:1], release=release.ref)
+
+
 def test_wrong_deploy_token_is_a_matter_of_settings(service: InProcess, release: Artifact) -> None:
     service.followers[0].source.staging.add(release.ref)  # type: ignore[union-attr]
     with ServiceClient(service.settings.service_url, "wrong") as client:
