@@ -96,7 +96,8 @@ def test_two_deployments_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     with bench.watched("two deployments at once") as fault:
         with pytest.raises(ConflictError, match=f"became {second.ref} in the meantime; run again"):
             bench.put(first)
-        eventually("nothing is staged", lambda: bench.cluster.staged() == set(), MINUTE)
+        # A release of an earlier test may be staged until its deadline, at a replica that was cut off.
+        eventually("neither is staged", lambda: bench.cluster.staged().isdisjoint({first.ref, second.ref}), MINUTE)
         fault.heal()
         bench.put(first)
         fault.recover()

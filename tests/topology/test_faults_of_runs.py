@@ -52,7 +52,7 @@ def test_two_runs_at_once_deploy_one_model(cluster: Cluster, airflow: AirflowApi
         assert len(DeploymentLog(store).numbers()) == len(before) + 1
         late = max(states, key=lambda seed: states[seed] == "failed")
         assert "another run deployed in the meantime. Run again to compare with the new one" in both[late].note()
-        assert cluster.staged() == set()
+        assert not [ref for ref in cluster.staged() if ref.startswith(f"release/{RECIPE}/")]
         fault.heal()
         again = begin(cluster, airflow, seed=late)
         again.finish()
