@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config_file import ROOT
 from pipeline.deployment.service_client import ServiceClient, service_answers
-from pipeline.errors import RefusedError, SettingsError
+from pipeline.errors import RefusedError, ServiceError, SettingsError
 from pipeline.job import open_store
 from pipeline.recipes.kinds.task_kind import Method
 from pipeline.store.artifacts import Artifact, Store
@@ -314,7 +314,7 @@ def test_staged_release_requires_the_token(running: Service, staged: Artifact) -
 
 
 def test_unloaded_release_address_is_not_found(running: Service, staged: Artifact) -> None:
-    with pytest.raises(RefusedError, match="neither staged nor live"):
+    with pytest.raises(ServiceError, match="neither staged nor live"):
         running.client.classify(["가"], release="nsmc-" + "f" * 16)
     with pytest.raises(RefusedError, match="classification release, not regression"):
         running.client.similarity([("가", "나")], release=staged.ref)

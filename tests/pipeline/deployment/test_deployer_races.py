@@ -98,6 +98,25 @@ def test_deploy_stages_asks_records_and_asks_again(
         assert (worker.deployment, worker.staged) == (2, [])
 
 
+def test_release_that_a_worker_still_unloads_is_waited_for(
+    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact
+) -> None:
+    staging = service.followers[0].source.staging
+    assert staging is not None
+
+    def unload() -> None:
+        """Let the workers notice now that a failed deployment has unstaged it before this one."""
+        staging.remove(challenger.ref)
+        service.look()
+        staging.add(challenger.ref)
+        service.held |= {1, 2}
+        service.on(LOOK, service.held.clear)
+
+    service.on(ASK, unload)
+    put(service.settings, challenger)
+    assert latest(log).releases == {"nsmc": challenger.ref}
+
+
 def test_champion_that_changes_while_staging_is_not_overwritten(
     service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, third: Artifact
 ) -> None:
