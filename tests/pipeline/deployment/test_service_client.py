@@ -149,6 +149,8 @@ def test_service_that_is_too_slow_is_not_live(service: InProcess) -> None:
 
 
 def test_proxies_of_the_environment_are_not_used(service: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HTTP_PROXY", free_url())
     monkeypatch.setenv("ALL_PROXY", free_url())
     with ServiceClient(service.settings.service_url) as client:
