@@ -20,6 +20,7 @@ MODULES = {
     "needs_nothing": "def test_it(): pass",
     "marked": "import pytest\npytestmark = [pytest.mark.server, pytest.mark.torch]\nraise RuntimeError",
     "marked_on_lines": "import pytest\npytestmark = [\n    1,\n    pytest.mark.torch,\n]\nraise RuntimeError",
+    "left_out": "import pytest\npytestmark = [pytest.mark.other, pytest.mark.slow]\nraise RuntimeError",
     "marked_in_part": "import pytest\n@pytest.mark.airflow\ndef test_it(): assert False",
     "fixture": "import pytest\n@pytest.fixture\ndef bucket(): pass\ndef test_it(bucket): assert False",
     "parameter": "import pytest\n@pytest.mark.parametrize('on', ['bucket'])\ndef test_it(on): assert False",
@@ -40,7 +41,18 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     plugins = [f"-pno:{name}" for name in ("anyio", "asyncio", "cacheprovider", "hypothesispytest", "schemathesis")]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--plain", "--continue-on-collection-errors", "-q", "-rA", *plugins],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--plain",
+            "-m",
+            "not other and not slow",
+            "--continue-on-collection-errors",
+            "-q",
+            "-rA",
+            *plugins,
+        ],
         cwd=folder,
         env=environment | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "COLUMNS": "300"},
         capture_output=True,

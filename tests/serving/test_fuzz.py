@@ -12,7 +12,7 @@ from tests.support.tiny_releases import TinyModel
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-#: Number in `make test`; `make soak` sends many more.
+#: Number in `make test-slow`; `make soak` sends many more.
 CASES = 500
 
 

@@ -45,8 +45,10 @@ COMMANDS: Mapping[tuple[str, ...], str] = {
 }
 #: Tests of minutes each (`tests.support.long_runs`); none of them is plain.
 LONGER = ("faults", "models", "soak", "topology")
+#: The expression in pyproject.toml, which leaves out all tests with certain markers.
+LEFT_OUT = re.compile(r"not \w+(?: and not \w+)*")
 #: The marks of a module: a line, or a list of several lines that ends before an empty line.
-MARKED = re.compile(rf"^pytestmark\b(?:.|\n(?!\n))*?\bmark\.(?:{'|'.join([*NEEDS, *LONGER])})\b", re.MULTILINE)
+MARKED = re.compile(r"^pytestmark\b(?:.|\n(?!\n))*", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,10 +63,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Skip a marked module before it is imported."""
-    if not config.getoption("--plain") or collection_path.suffix != ".py":
-        return None
-    return bool(MARKED.search(collection_path.read_text(encoding="utf-8"))) or None
+    """Skip a module whose tests are all left out, before it is imported."""
+    found = MARKED.search(collection_path.read_text(encoding="utf-8")) if collection_path.suffix == ".py" else None
+    marks = set(re.findall(r"\bmark\.(\w+)", found[0])) if found else set()
+    return bool(marks & _left_out(config)) or None
+
+
+def _left_out(config: pytest.Config) -> set[str]:
+    """Return the markers whose tests do not run."""
+    expression = config.getoption("markexpr")
+    names = set(re.findall(r"not (\w+)", expression)) if LEFT_OUT.fullmatch(expression) else set()
+    return names | {*NEEDS, *LONGER} if config.getoption("--plain") else names
 
 
 @pytest.hookimpl(tryfirst=True)

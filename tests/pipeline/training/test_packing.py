@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -192,6 +191,9 @@ def test_compiled_layers_are_one_graph_for_all_lengths() -> None:
     batches = [rows | {"labels": torch.arange(len(rows["input_ids"])) % 3} for rows in batches]
     expected = [learn(model, batch) for batch in batches]
     names = list(model.state_dict())
+    # Imported here, because the import takes a second.
+    from torch._dynamo.testing import CompileCounterWithBackend
+
     counter = CompileCounterWithBackend("aot_eager")
     compile_layers(model, counter)
     counts = []
