@@ -72,7 +72,7 @@ def test_wheel_has_the_license(built: dict[str, list[Path]], name: str) -> None:
     assert any(item.endswith("licenses/LICENSE") for item in names_in(built[name]))
 
 
-@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("name", [pytest.param("saebyeok", marks=pytest.mark.slow), "saebyeok-client"])
 def test_second_build_has_equal_bytes(built: dict[str, list[Path]], tmp_path: Path, name: str) -> None:
     def later(directory: Path) -> None:
         """Copy the sources with other times and modes."""

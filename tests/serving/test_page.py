@@ -431,6 +431,7 @@ def answer_with(document: object) -> Callable[[Route], None]:
     return lambda route: route.fulfill(json=document)
 
 
+@pytest.mark.slow
 def test_batch_survives_a_time_without_its_release(opened: Opened, running: Service) -> None:
     deployed = httpx.get(f"{running.settings.service_url}/releases").json()
     others = {name: release for name, release in deployed["recipes"].items() if name != "nsmc"}
