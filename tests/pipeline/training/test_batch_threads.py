@@ -86,7 +86,7 @@ def by_threads(road: Road, threads: int) -> Artifact:
     return train(replace(road.job, force=True, settings=settings), road.tokenized)
 
 
-@pytest.mark.parametrize("name", ["nsmc", "klue-sts"])
+@pytest.mark.parametrize("name", ["nsmc", pytest.param("klue-sts", marks=pytest.mark.slow)])
 def test_training_by_two_threads_equals_one_thread(name: str, tmp_path: Path) -> None:
     road = open_road(small_recipe(name, model__scratch=SHAPE | {"dropout": 0.0}), tmp_path, train=300, test=40)
     alone, together, again = (by_threads(road, threads) for threads in (1, 2, 2))

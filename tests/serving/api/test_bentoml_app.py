@@ -17,6 +17,7 @@ from serving.service import Saebyeok
 Saebyeok.inject_config()
 print(*[item.cls.__name__ for item in Application(Saebyeok, is_main=True).middlewares])
 """
+TRACING = "services.Saebyeok.tracing.exporter_type=in_memory"
 COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
 
 
@@ -24,10 +25,9 @@ COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMidd
     ("options", "layers"),
     [
         ("", [COUNTS, "Gate", "ContextMiddleware"]),
-        ("services.Saebyeok.tracing.exporter_type=in_memory", [COUNTS, SPANS, "Gate", "ContextMiddleware"]),
-        ("services.Saebyeok.traffic.max_concurrency=8", [COUNTS, LIMIT, "Gate", "ContextMiddleware"]),
+        (f"{TRACING} services.Saebyeok.traffic.max_concurrency=8", [COUNTS, SPANS, LIMIT, "Gate", "ContextMiddleware"]),
     ],
-    ids=["as it is", "with tracing", "with a limit"],
+    ids=["as it is", "with tracing and a limit"],
 )
 def test_only_layers_that_do_something_are_gone_through(tmp_path: Path, options: str, layers: list[str]) -> None:
     # In a separate process, because BentoML reads its configuration once.
