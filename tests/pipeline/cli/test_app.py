@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from pipeline.store.deployments import DeploymentLog
 from pipeline.store.releases import read_card
 from pipeline.store.verdicts import model_of
 from tests.support.cli import run_here
+from tests.support.log_levels import NAMES, log_levels_kept
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
 COMMANDS = ["run", *(stage.name for stage in STAGES), "deploy", "predict", "releases", "rollback"]
@@ -431,3 +433,11 @@ def test_predict_without_deployment_says_what_to_do(saebyeok: Saebyeok) -> None:
     result = saebyeok("predict", "nsmc", stdin="좋다\n".encode())
     assert (result.code, result.out) == (FAILED, "")
     assert "run `saebyeok run nsmc` first" in result.err
+
+
+def test_log_levels_that_a_command_sets_are_put_back() -> None:
+    levels = [logging.getLogger(name).level for name in NAMES]
+    with log_levels_kept():
+        for name in NAMES:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    assert [logging.getLogger(name).level for name in NAMES] == levels

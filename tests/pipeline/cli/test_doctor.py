@@ -180,6 +180,25 @@ def test_failing_check_does_not_stop_the_others(quiet: Settings, monkeypatch: py
     assert found(findings, "tracking").state == "note"
 
 
+@pytest.mark.parametrize(
+    ("installed", "state"),
+    [
+        (["onnxruntime_gpu"], "ok"),
+        (["onnxruntime"], "note"),
+        ([], "note"),
+        (["onnxruntime", "onnxruntime_gpu"], "problem"),
+    ],
+)
+def test_onnxruntime_gpu_must_be_installed_alone(
+    installed: list[str], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in installed:
+        (tmp_path / f"{name}-1.0.dist-info").mkdir()
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    (finding,) = doctor.check_onnxruntime()
+    assert finding.state == state
+
+
 def test_onnxruntime_runs_what_the_probe_asks() -> None:
     # Without CUDA it must report the fallback; with CUDA, that there was none.
     works, reason = doctor._onnxruntime_cuda()
