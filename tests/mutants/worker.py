@@ -30,18 +30,8 @@ import psutil
 import pytest
 
 PLUGINS = ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout")
-#: They start threads or write to a home where they are imported, or are to be imported by pytest itself.
-NEVER_WARM = (
-    "airflow",
-    "bentoml",
-    "_bentoml",
-    "wandb",
-    "great_expectations",
-    "pytest",
-    "_pytest",
-    "hypothesis",
-    "schemathesis",
-)
+#: They start threads where they are imported, or are to be imported by pytest itself.
+NEVER_WARM = ("wandb", "pytest", "_pytest", "hypothesis", "schemathesis")
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GIGABYTE = 1 << 30
 #: Exit statuses of pytest: all passed; some failed; interrupted, as by a module that cannot be imported; no tests.
