@@ -127,6 +127,13 @@ def test_interrupted_import_is_repeated(settings: Settings, releases: list[Artif
     assert (found / "tokenizer.json").is_file()
 
 
+def test_changed_file_of_an_import_is_replaced(settings: Settings, releases: list[Artifact]) -> None:
+    found = import_release(releases[0], settings)
+    (found / "card.json").write_text("{}", encoding="utf-8")
+    assert import_release(releases[0], settings) == found
+    assert (found / "card.json").read_bytes() == (releases[0].path / "card.json").read_bytes()
+
+
 def test_remove_damaged_keeps_readable_models(settings: Settings, releases: list[Artifact]) -> None:
     for release in releases:
         import_release(release, settings)
