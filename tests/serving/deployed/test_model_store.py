@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_import_of_a_changed_release_raises(settings: Settings, releases: list[A
     (releases[0].path / "card.json").write_text("{}")
     with pytest.raises(ArtifactError, match=r"card\.json"):
         import_release(releases[0].store.open(releases[0].ref), settings)
+    assert tags(settings) == set()
+
+
+def test_copy_that_went_wrong_is_not_kept(
+    settings: Settings, releases: list[Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "copyfile", lambda _, target: target.write_bytes(b""))
+    with pytest.raises(ArtifactError, match=rf"model {model_tag(releases[0].ref)}"):
+        import_release(releases[0], settings)
     assert tags(settings) == set()
 
 
