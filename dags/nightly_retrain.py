@@ -225,10 +225,12 @@ def deploy(recipe: str, released: str, decided: str) -> str:
         check_asked(decision, read_decision(decision))
     run_deploy(job, job.store.open(released), decision, require_service=True)
     deployment = DeploymentLog(job.store).promotion(recipe, released)
-    if deployment is None or deployment.run != job.run:
+    if deployment is None:
+        raise skip(recipe, f"{released} is no longer live: another run has replaced it")
+    if deployment.run != job.run:
         # The champion did not change, so no DAG that follows the asset may be triggered.
-        since = f" since run {deployment.run}" if deployment else ""
-        raise skip(recipe, f"nothing changed{since}: {released} is already live; to build it again, run with `force`")
+        since = f"nothing changed since run {deployment.run}"
+        raise skip(recipe, f"{since}: {released} is already live; to build it again, run with `force`")
     note(f"{recipe} promoted as deployment {deployment.number}")
     alert_deployment(deployment, {"report": report_url(released)})
     event = get_current_context()["outlet_events"][champion_asset(recipe)]

@@ -86,6 +86,8 @@ def test_each_stage_gets_artifacts_named_by_its_arguments(bag: BundleDagBag, rec
         assert given == [f"{recipe}.{MADE_BY[name]}" for name in names], stage
     approve = tasks[f"{recipe}.approve"]
     assert (approve.recipe, approve.decided.operator.task_id) == (recipe, f"{recipe}.decide")
+    # The fields of the answer.
+    assert list(approve.params) == ["why"]
 
 
 def test_a_recipe_more_is_a_group_more(bag: BundleDagBag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import AbsentDataError, RejectedDataError, ServiceError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
-from pipeline.stages.running import CALLS
+from pipeline.stages.running import CALLS, run_deploy
 from pipeline.stages.stage import DECIDE, STAGES, VALIDATE
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
@@ -157,7 +157,8 @@ def test_arrivals_that_are_gone_alert_once(
         nightly.validate.function("nsmc")
     # The first was reused, and the third says nothing new.
     (body,) = hook.bodies
-    assert (body["event"], body["recipe"], body["dates"]) == ("arrivals_gone", "nsmc", ["2015-08-02"])
+    assert (body["event"], body["recipe"], body["run"]) == ("arrivals_gone", "nsmc", RUN)
+    assert body["dates"] == ["2015-08-02"]
     assert body["text"].startswith(
         "nsmc: 1 day of arrivals that the champion was trained on has no file any more: 2015"
     )
@@ -234,6 +235,11 @@ def test_gate_skips_a_barred_model_unless_asked_again(
     record_verdict(model_of(decided), "approved", by="kim", run="later")
     assert nightly.gate.function("nsmc", decided.ref) is True
     assert hook.bodies == []
+    # The refusal of a barred model is reported as usual.
+    record_verdict(model_of(decided), "rejected", by="kim", run="later")
+    refused = make_decided(store, promote=False, trained=model_of(decided))
+    assert nightly.gate.function("nsmc", refused.ref) is False
+    assert [body["event"] for body in hook.bodies] == ["refused"]
 
 
 def test_gate_asks_about_a_model_with_other_labels(
@@ -266,10 +272,13 @@ def test_gate_skips_a_recipe_on_hold(nightly: ModuleType, in_task: InTask, store
         in_task(approval=asks)
         with pytest.raises(AirflowSkipException, match=r"^promotion of nsmc is on hold .*by kim \(labels are"):
             nightly.gate.function("nsmc", decided.ref)
+    assert hook.bodies == []
+    # A refusal is reported as usual.
+    assert nightly.gate.function("nsmc", make_decided(store, promote=False).ref) is False
+    assert [body["event"] for body in hook.bodies] == ["refused"]
     change_hold(store, "klue-sts", held=True, by="kim", why="another recipe")
     change_hold(store, "nsmc", held=False, by="kim", why="")
     assert nightly.gate.function("nsmc", decided.ref) is True
-    assert hook.bodies == []
 
 
 # --- deploy ---
@@ -314,6 +323,33 @@ def test_deploy_of_the_champion_wakes_nobody(
     with pytest.raises(AirflowSkipException, match=f"nothing changed since run before: {release.ref} is already live"):
         nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
     assert context["outlet_events"][nightly.champion_asset("nsmc")].extra == {}
+
+
+def test_deploy_that_another_run_replaced_is_skipped(
+    nightly: ModuleType,
+    in_task: InTask,
+    store: Store,
+    hook: Hook,
+    classifier: TinyModel,
+    no_bentos: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    release, other = (classifier.publish(store, "nsmc", key=letter * 16) for letter in "ab")
+    # The state after a killed try of this run.
+    DeploymentLog(store).append({"nsmc": release.ref}, after=0, run=RUN, reason="test")
+
+    def replaced_at_once(*inputs: Any, **options: Any) -> None:
+        run_deploy(*inputs, **options)
+        DeploymentLog(store).append({"nsmc": other.ref}, after=1, run="another", reason="test")
+
+    monkeypatch.setattr(nightly, "run_deploy", replaced_at_once)
+    context = in_task()
+    with pytest.raises(AirflowSkipException, match=f"^{release.ref} is no longer live: another run has replaced it$"):
+        nightly.deploy.function("nsmc", release.ref, make_decision(store, release, release.ref).ref)
+    assert context["outlet_events"][nightly.champion_asset("nsmc")].extra == {}
+    assert hook.bodies == []
 
 
 def test_deploy_names_its_deployment_to_who_follows(
