@@ -61,8 +61,8 @@ def event(answer: str, user: dict[str, str] | None = KIM, why: str = "") -> dict
     """Return the event with which the scheduler resumes the task; without a user if nobody answered in time."""
     return {
         "chosen_options": [answer],
-        # The form sends null for an empty field, and the REST API may send no field.
-        "params_input": {"why": why or None} if user else {},
+        # The form sends null for an empty field. Airflow's operator expects null for the whole form, too.
+        "params_input": {"why": why or None} if user else None,
         "responded_at": ANSWERED,
         "responded_by_user": user,
         "timedout": user is None,
@@ -93,6 +93,9 @@ def test_person_is_asked_about_the_champions_rejected_model(
     record_verdict(model_of(decided), "rejected", by="kim", run="back")
     ask(approve(decided.ref), context)
     assert len(supervisor.messages) == 1
+    verdict = find_verdict(model_of(decided))
+    assert verdict is not None
+    assert verdict.verdict == "asked"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +230,8 @@ def test_question_is_recorded_and_told_at_once(
     assert (body["event"], body["recipe"], body["run"], body["link"]) == ("waiting", "nsmc", RUN, link)
     assert body["deadline"] == verdict.deadline.isoformat()
     assert f"waits for approval until {verdict.deadline:%Y-%m-%d %H:%M} UTC" in body["text"]
-    assert f"https://airflow.example.org/ml/saebyeok/{decided.ref}/report.html" in body["text"]
+    assert body["report"] == f"https://airflow.example.org/ml/saebyeok/{decided.ref}/report.html"
+    assert body["text"].endswith(f"Answer at {link}; its report is at {body['report']}")
 
 
 def test_success_without_an_answer_is_no_approval(

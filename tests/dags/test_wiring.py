@@ -47,10 +47,11 @@ def test_only_retryable_errors_are_retried(wiring: ModuleType, in_task: InTask, 
 def test_unexpected_error_fails_at_once_with_its_cause(wiring: ModuleType, in_task: InTask) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    in_task()
+    noted = in_task()["ti"].pushed  # type: ignore[attr-defined]
     with pytest.raises(AirflowFailException, match="ZeroDivisionError: division") as caught, wiring.airflow_errors():
         1 / 0  # noqa: B018
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert noted == {"run_note": "nsmc.validate failed: ZeroDivisionError: division by zero"}
 
 
 def test_a_skip_stays_a_skip(wiring: ModuleType) -> None:
@@ -207,6 +208,12 @@ def test_link_leads_to_what_the_task_made(wiring: ModuleType, results: dict[str,
 def test_links_open_the_page_of_their_name(wiring: ModuleType) -> None:
     assert (wiring.DataDocsLink.name, wiring.DataDocsLink.file) == ("Data docs", "docs/index.html")
     assert (wiring.ReportLink.name, wiring.ReportLink.file) == ("Report", "report.html")
+
+
+def test_question_is_answered_below_its_task(wiring: ModuleType) -> None:
+    instance = SimpleNamespace(dag_id="nightly_retrain", task_id="nsmc.approve", run_id="manual__1+00:00")
+    page = "/dags/nightly_retrain/runs/manual__1%2B00%3A00/tasks/nsmc.approve/required_actions"
+    assert wiring.required_actions_url(instance) == page
 
 
 def test_asset_is_the_one_that_the_docs_name(wiring: ModuleType) -> None:
