@@ -101,7 +101,7 @@ def _reasons(roots: Mapping[str, set[str]], everything: dict[str, Artifact]) -> 
     """Return the first reason to keep each artifact, by ref; an artifact is kept with all that it was made from."""
     found: dict[str, str] = {}
     for reason, refs in roots.items():
-        found |= dict.fromkeys(sorted(_with_ancestors(refs, everything) - found.keys()), reason)
+        found |= dict.fromkeys(_with_ancestors(refs, everything) - found.keys(), reason)
     return found
 
 

@@ -256,12 +256,11 @@ def test_target_of_the_next_rollback_stays(settings: Settings, store: Store, lig
 
 
 @pytest.mark.parametrize(
-    ("days_ago", "asked", "stays"),
-    [(1.9, False, True), (2.1, False, False), (2.1, True, True)],
-    ids=["recent", "old", "waits for approval"],
+    ("days_ago", "event", "stays"),
+    [(1.9, "", True), (2.1, "", False), (2.1, "question", True), (2.1, "decision", True)],
 )
 def test_model_of_a_decision_that_counts_stays(
-    settings: Settings, store: Store, light: TinyModel, days_ago: float, asked: bool, stays: bool
+    settings: Settings, store: Store, light: TinyModel, days_ago: float, event: str, stays: bool
 ) -> None:
     # The model of an old training is reused by a later decision; newer models and decisions follow.
     trained = publish(store, "train", {}, 1, {}, 30)
@@ -269,9 +268,12 @@ def test_model_of_a_decision_that_counts_stays(
     decided = publish(store, "decide", {"evaluated": evaluated}, 1, {}, days_ago)
     for number in (2, 3):
         night(store, light, number, 0.5)
-    if asked:
+    if event == "question":
         later = datetime.now(UTC) + timedelta(hours=1)
         record_verdict(trained, "asked", by=None, run="r", decided=decided.ref, deadline=later)
+    if event == "decision":
+        # The newest of its recipe.
+        publish(store, "decide", {"evaluated": evaluated}, 4, {}, days_ago)
     outdated = outdated_refs(store, settings, deployments=1)
     assert (trained.ref not in outdated, evaluated.ref not in outdated) == (stays, stays)
 
@@ -452,13 +454,24 @@ def test_interrupted_deletion_is_completed_by_the_next(
 
 
 def test_checkpoints_of_abandoned_trainings_are_deleted(settings: Settings, store: Store) -> None:
-    old, new = (f"checkpoint/nsmc/key/{year}0101T000000000000-aB12" for year in (2020, 2100))
-    for ref in (old, new):
+    now, days, minute = datetime.now(UTC), timedelta(days=settings.keep_days), timedelta(minutes=1)
+    times = [now - days - minute, now - days + minute]
+    old, new = (f"checkpoint/nsmc/key/{time:%Y%m%dT%H%M%S%f}-aB12" for time in times)
+    for ref in (old, new, "checkpoint/nsmc/key/notes"):
         store.create(f"{ref}/manifest.json", b"{}")
     outdated = find_outdated(store, settings)
     assert outdated.remains == (old,)
     delete_outdated(store, settings, outdated)
-    assert [f"checkpoint/nsmc/key/{name}" for name in store.list("checkpoint/nsmc/key")] == [new]
+    assert [f"checkpoint/nsmc/key/{name}" for name in store.list("checkpoint/nsmc/key")] == [
+        new,
+        "checkpoint/nsmc/key/notes",
+    ]
+
+
+def test_first_deployment_that_was_undone_stops_nothing(settings: Settings, store: Store, light: TinyModel) -> None:
+    night(store, light, 1, 0.5)
+    DeploymentLog(store).append({}, after=1, run="test", reason="undone", intent="undo", of=1)
+    assert outdated_refs(store, settings) == set()
 
 
 @pytest.mark.parametrize("place", ["directory", pytest.param("bucket", marks=[pytest.mark.server, pytest.mark.slow])])
