@@ -14,17 +14,16 @@ from pipeline.config_file import ROOT
 from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
 from pipeline.data.reading import SPLITS, Split, read_rows, source_file
 from pipeline.data.rules import checked_table, suite_parameters
-from pipeline.data.suite_files import suite_path
-from pipeline.job import Job
+from pipeline.data.suite_files import suite_digests, suite_path
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
-from pipeline.stages.validate import validate
-from pipeline.store.artifacts import Store
 
 #: Enough rows that 1 in 1,000 may break a rule that tolerates this share.
 ROWS = 1_200
 Row = dict[str, Any]
+#: A rule's bad row: the split, the column and the value that breaks it.
+BadRow = tuple[Split, str, object]
 Break = Callable[[list[Row]], object]
 PROJECT = ROOT / "expectations"
 
@@ -46,17 +45,17 @@ def pairs(name: str) -> list[Row]:
     ]
 
 
-def put(column: str, value: object, rows: slice | None = None) -> Break:
-    """Write `value` (or its result for the row number) into the first row, or into `rows`."""
+def put(column: str, value: object, rows: slice) -> Break:
+    """Write `value` (or its result for the row number) into `rows`."""
 
     def change(table: list[Row]) -> None:
-        for number, row in enumerate(table[rows or slice(1)]):
+        for number, row in enumerate(table[rows]):
             row[column] = value(number) if callable(value) else value
 
     return change
 
 
-def score(value: object, rows: slice | None = None) -> Break:
+def score(value: object, rows: slice) -> Break:
     return put("labels", lambda n: {"real-label": value(n) if callable(value) else value}, rows)
 
 
@@ -77,21 +76,45 @@ def cut_short(table: list[Row]) -> None:
 
 
 ALL, SOME = slice(None), slice(0, 150)
-#: Rule to the change that breaks it: the split and the function that changes it.
+#: Rule for single rows to a row that breaks it.
+BAD_ROWS: dict[str, dict[str, BadRow]] = {
+    "nsmc": {
+        "no id is empty": ("train", "id", ""),
+        "every id occurs once": ("train", "id", "train-1199"),
+        "no row to learn from has an id of the test file": ("train", "id", "test-7"),
+        "no document is blank": ("train", "document", " "),
+        "a document has at most 10,000 characters": ("train", "document", "가" * 10_001),
+        "a document holds no replacement character (U+FFFD)": ("test", "document", "좋�요"),
+        "every label is one of the recipe's": ("train", "label", "2"),
+    },
+    "klue-sts": {
+        "every row has an id": ("train", "guid", None),
+        "no id is empty": ("train", "guid", ""),
+        "every id occurs once": ("train", "guid", "train-1199"),
+        "no row to learn from has an id of the test file": ("train", "guid", "test-7"),
+        **{
+            rule.format(side): ("train", column, value)
+            for column, side in (("sentence1", "first"), ("sentence2", "second"))
+            for rule, value in (
+                ("every row has the {} sentence", None),
+                ("the {} sentence is never blank", " "),
+                ("the {} sentence has at most 10,000 characters", "가" * 10_001),
+                ("the {} sentence holds no replacement character (U+FFFD)", "버스�"),
+            )
+        },
+        "every pair has a score, and it is a number": ("train", "labels", {"real-label": "높음"}),
+        "every score is in the recipe's range": ("train", "labels", {"real-label": 7}),
+        "every pair names its source": ("test", "source", None),
+    },
+}
+#: Rule for a file to the change that breaks it: the split and the function that changes it.
 BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
     "nsmc": {
         "there are at least as many rows as the recipe asks for": ("test", cut_short),
-        "no id is empty": ("train", put("id", "")),
-        "every id occurs once": ("train", put("id", "train-7")),
-        "no row to learn from has an id of the test file": ("train", put("id", "test-7")),
         # Slightly above 1 in 1,000; all of them are also blank, which is only a warning.
         "at most 1 row in 1,000 has an empty document": ("train", put("document", "", slice(2))),
-        "no document is blank": ("train", put("document", " ")),
-        "a document has at most 10,000 characters": ("train", put("document", "가" * 10_001)),
         "999 of 1,000 times a document has at most 200 characters": ("train", put("document", "긴" * 201, slice(1, 3))),
         "at least 9 in 10 times a document holds Hangul": ("test", put("document", lambda n: f"Ã¬Ë†{n}", SOME)),
-        "a document holds no replacement character (U+FFFD)": ("test", put("document", "좋�요")),
-        "every label is one of the recipe's": ("train", put("label", "2")),
         "between 1 and 9 in 10 reviews are positive": ("train", put("label", 1, ALL)),
         "between 35 and 65 in 100 reviews are positive": ("train", put("label", 1, slice(0, 600))),
         "at most 1 row in 20 repeats a text of its file": ("train", copy_reviews),
@@ -106,27 +129,16 @@ BREAKS: dict[str, dict[str, tuple[Split, Break]]] = {
     },
     "klue-sts": {
         "there are at least as many rows as the recipe asks for": ("test", cut_short),
-        "every row has an id": ("train", put("guid", None)),
-        "no id is empty": ("train", put("guid", "")),
-        "every id occurs once": ("train", put("guid", "train-7")),
-        "no row to learn from has an id of the test file": ("train", put("guid", "test-7")),
         **{
             rule.format(side): (split, put(column, value, rows))
             for column, side in (("sentence1", "first"), ("sentence2", "second"))
             for rule, split, value, rows in (
-                ("every row has the {} sentence", "train", None, None),
-                ("the {} sentence is never blank", "train", " ", None),
-                ("the {} sentence has at most 10,000 characters", "train", "가" * 10_001, None),
                 ("999 of 1,000 times the {} sentence has at most 300 characters", "train", "가" * 301, slice(2)),
                 ("at least 9 in 10 times the {} sentence holds Hangul", "test", "Ã¬Ë†", SOME),
-                ("the {} sentence holds no replacement character (U+FFFD)", "test", "버스�", None),
             )
         },
-        "every pair has a score, and it is a number": ("train", score("높음")),
-        "every score is in the recipe's range": ("train", score(7)),
         "the scores spread by at least 0.5": ("train", score(2.5, ALL)),
         "the mean score is between 1.5 and 3.5": ("train", score(lambda n: 3 + n % 3, ALL)),
-        "every pair names its source": ("test", put("source", None)),
         "at most 1 pair in 20 occurs more than once in its file": ("train", copy_pairs),
         "at most 1 pair in 20 also occurs with another score": ("train", lambda rows: copy_pairs(rows, 2.25)),
         "at most 1 test pair in 20 is also in the train file": (
@@ -152,7 +164,7 @@ def suites() -> dict[str, list[dict[str, Any]]]:
     return {name: json.loads(suite_path(Settings(), name).read_text("utf-8"))["expectations"] for name in names}
 
 
-EVERY_RULE = [(name, rule["description"]) for name, rules in suites().items() for rule in rules]
+EVERY_CHANGE = [(name, rule) for name, rules in BREAKS.items() for rule in rules]
 
 
 def small(name: str) -> Recipe:
@@ -189,11 +201,16 @@ def plain_tables(recipe: Recipe) -> dict[Split, list[Row]]:
     return {split: make(split) for split in SPLITS}
 
 
-@pytest.mark.parametrize(("name", "rule"), EVERY_RULE, ids=[f"{name}: {rule}" for name, rule in EVERY_RULE])
+@pytest.mark.parametrize(("name", "rules"), suites().items())
+def test_every_rule_is_broken_here(name: str, rules: list[dict[str, Any]]) -> None:
+    """A rule that nothing here breaks might be one that no file can break."""
+    assert {rule["description"] for rule in rules} == BAD_ROWS[name].keys() | BREAKS[name].keys()
+
+
+@pytest.mark.parametrize(("name", "rule"), EVERY_CHANGE, ids=[f"{name}: {rule}" for name, rule in EVERY_CHANGE])
 def test_file_breaks_exactly_the_intended_rule(
     name: str, rule: str, tmp_path: Path, opened: dict[str, OpenSuite]
 ) -> None:
-    assert rule in BREAKS[name], "a rule that no file here breaks might be one that no file can break"
     recipe = small(name)
     tables = plain_tables(recipe)
     split, change = BREAKS[name][rule]
@@ -201,6 +218,24 @@ def test_file_breaks_exactly_the_intended_rule(
     write(recipe, tmp_path / "data", tables)
     broken = broken_rules(recipe, tmp_path / "data", split, opened)
     assert {finding.rule for finding in broken} == {rule} | FOLLOWS.get(rule, set())
+
+
+@pytest.mark.parametrize("name", sorted(BAD_ROWS))
+def test_row_breaks_exactly_the_intended_rule(name: str, tmp_path: Path, opened: dict[str, OpenSuite]) -> None:
+    """A run names the rows of each rule, so the files have a bad row for every rule."""
+    recipe = small(name)
+    tables = plain_tables(recipe)
+    # The first line of a table is its header.
+    first = 1 if recipe.data.format == "json" else 2
+    expected: dict[Split, dict[str, list[int]]] = {split: {} for split in SPLITS}
+    for number, (rule, (split, column, value)) in enumerate(BAD_ROWS[name].items()):
+        tables[split][number][column] = value
+        # The other row with this id is the last.
+        expected[split][rule] = [number + first, *([ROWS - 1 + first] if rule == "every id occurs once" else [])]
+    write(recipe, tmp_path / "data", tables)
+    for split in SPLITS:
+        broken = broken_rules(recipe, tmp_path / "data", split, opened)
+        assert {finding.rule: finding.examples for finding in broken} == expected[split]
 
 
 @pytest.mark.parametrize("name", sorted(BREAKS))
@@ -232,16 +267,12 @@ def test_published_pairs_break_no_critical_rule(real_data: Path, opened: dict[st
 @pytest.mark.parametrize(
     "file", ["great_expectations.yml", "checkpoints/nsmc.json", "validation_definitions/nsmc.json"]
 )
-def test_a_change_of_the_project_is_checked_again(
-    file: str, make_job: Callable[..., Job], store: Store, tmp_path: Path
-) -> None:
-    recipe = small("nsmc")
-    write(recipe, tmp_path / "data", plain_tables(recipe))
-    job = make_job(recipe)
-    first = validate(job, tmp_path / "data")
+def test_a_changed_file_of_the_project_changes_its_digest(file: str, settings: Settings, tmp_path: Path) -> None:
     project = tmp_path / "project"
-    shutil.copytree(job.settings.expectations, project)
-    settings = job.settings.model_copy(update={"expectations": project})
-    assert validate(Job(recipe, settings, store, "same", cutoff=job.cutoff), tmp_path / "data").ref == first.ref
+    shutil.copytree(PROJECT, project)
+    settings = settings.model_copy(update={"expectations": project})
+    recipe = small("nsmc")
+    before = suite_digests(settings, recipe)
+    assert before == suite_digests(Settings(), recipe)
     (project / file).write_bytes((project / file).read_bytes() + b"\n")
-    assert validate(Job(recipe, settings, store, "changed", cutoff=job.cutoff), tmp_path / "data").key != first.key
+    assert suite_digests(settings, recipe) != before
