@@ -19,14 +19,11 @@ def check_golden(card: Card, ask: Ask) -> None:
             f"{card.id}: its card has no golden sentences, so its answers cannot be checked; export the release again"
         )
     for golden in card.golden:
-        (answer,) = ask([golden.texts])
-        same = len(answer) == len(golden.expected)
-        if not same or any(
-            not abs(got - wanted) <= card.golden_tolerance for got, wanted in zip(answer, golden.expected, strict=True)
-        ):
+        answers = ask([golden.texts])
+        if not _agree(answers, golden.expected, card.golden_tolerance):
             raise GoldenMismatchError(
-                f"{card.id} answers {_rounded(answer)} to {' | '.join(golden.texts)!r}; its card says "
-                f"{_rounded(golden.expected)}, within {card.golden_tolerance:g}"
+                f"{card.id} answers {', '.join(map(_rounded, answers)) or 'nothing'} to {' | '.join(golden.texts)!r}; "
+                f"its card says {_rounded(golden.expected)}, within {card.golden_tolerance:g}"
             )
 
 
@@ -40,5 +37,12 @@ def engine_answers(engine: Engine) -> Ask:
     return ask
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [round(value, 4) for value in values]
+def _agree(answers: Sequence[Sequence[float]], expected: Sequence[float], tolerance: float) -> bool:
+    """Return whether `answers` is one answer, within `tolerance` of the expected one; a NaN is never."""
+    if [len(answer) for answer in answers] != [len(expected)]:
+        return False
+    return all(abs(got - wanted) <= tolerance for got, wanted in zip(answers[0], expected, strict=True))
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return str([round(value, 4) for value in values])

@@ -70,6 +70,12 @@ def test_answers_of_another_length_fail(row: list[float]) -> None:
         check_golden(card(), lambda _: [row])
 
 
+@pytest.mark.parametrize("answers", [[], [[0.25, 0.75], [0.25, 0.75]]], ids=len)
+def test_no_answer_and_two_answers_fail(answers: list[list[float]]) -> None:
+    with pytest.raises(GoldenMismatchError):
+        check_golden(card(), lambda _: answers)
+
+
 def test_mismatch_error_names_input_answer_and_expectation() -> None:
     pair = card(golden=[{"texts": ("왼쪽", "오른쪽"), "expected": (0.123456,)}])
     with pytest.raises(GoldenMismatchError) as caught:
