@@ -253,10 +253,15 @@ def test_fewer_unknown_words_are_no_doubt() -> None:
     assert arrivals._unknown(spec, many, none).level == "critical"
 
 
+def test_only_word_of_a_row_counts_as_one() -> None:
+    _, spec = recipe_of("nsmc")
+    assert arrivals._unknown(spec, table([1] * 40, [1] * 40), table([1] * 40, [2] * 40)).level == "critical"
+
+
 def test_rows_without_words_have_no_unknown_words() -> None:
     _, spec = recipe_of("nsmc")
     measure = arrivals._unknown(spec, table([0, 1], [0, 1]), table([0, 0], [0, 0]))
-    assert (measure.found, measure.usual) == ("100.00%", "0.00%")
+    assert (measure.found, measure.usual, measure.level) == ("100.00%", "0.00%", "ok")
 
 
 # --- effect sizes ---
