@@ -244,15 +244,16 @@ def test_best_before_every_rollback_target_stays(settings: Settings, store: Stor
 
 
 def test_target_of_the_next_rollback_stays(settings: Settings, store: Store, light: TinyModel) -> None:
-    releases = [night(store, light, number, 0.5) for number in range(1, 7)]
+    releases = [night(store, light, number, 0.9 if number == 1 else 0.5) for number in range(1, 7)]
     log = DeploymentLog(store)
-    log.append({"nsmc": releases[1].ref}, after=6, run="back", reason="r", intent="rollback", of=2)
+    log.append({"nsmc": releases[2].ref}, after=6, run="back", reason="r", intent="rollback", of=3)
     settings = keep(settings, 1)
     delete_outdated(store, settings, find_outdated(store, settings))
-    # Deployment 7 serves run 2; `saebyeok rollback` leads to run 1.
-    assert log.one_back().number == 1
-    assert {1, 2} <= set(left(store, "release"))
-    assert {1, 2} <= set(left(store, "train"))
+    # Deployment 7 serves run 3; `saebyeok rollback` leads to run 2. The best release before run 3 is that of run 1, and
+    # the newest decision is about those of run 5 and 6.
+    assert log.one_back().number == 2
+    assert left(store, "release") == [1, 2, 3, 5, 6]
+    assert left(store, "train") == [1, 2, 3, 5, 6]
 
 
 @pytest.mark.parametrize(
