@@ -22,6 +22,10 @@ from pipeline.texts import composed, some_of, visible
 if TYPE_CHECKING:
     import pyarrow
 
+# With Python's own limit of 131,072 characters per cell, one long text makes the whole file unreadable. A rule of the
+# suite refuses its row.
+csv.field_size_limit(2**31 - 1)
+
 BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": ("UTF-8", "utf-8-sig"),
     b"\xff\xfe": ("UTF-16", "utf-16"),

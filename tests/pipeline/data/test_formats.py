@@ -101,6 +101,14 @@ def test_row_without_id_column_is_named_by_file_and_row(form: str) -> None:
     assert rows.columns.tolist()[:2] == ["row", "id"]
 
 
+@pytest.mark.parametrize("form", WRITERS)
+def test_long_text_is_a_row_like_others(form: str) -> None:
+    rows = [ROWS[0] | {"글": "가" * 150_000}, *ROWS[1:]]
+    reading = parse_content(data_of(form), FILE, content_of(form, rows))
+    assert reading.broken == ()
+    assert reading.rows["text"].str.len().max() == 150_000
+
+
 def test_csv_row_has_the_line_on_which_it_begins() -> None:
     rows = [ROWS[0] | {"글": "한 줄\n두 줄\r\n세 줄"}, *ROWS[1:]]
     reading = parse_content(data_of("csv"), FILE, content_of("csv", rows) + b"\r\n\r\n")
