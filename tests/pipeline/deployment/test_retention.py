@@ -339,6 +339,16 @@ def test_release_before_an_uncompared_champion_stays(settings: Settings, store: 
     assert {1, 3, 4} == {int(ref.split("/")[2]) for ref in outdated_refs(store, settings, deployments=2)}
 
 
+def test_decision_without_a_best_release_hides_no_older(
+    settings: Settings, store: Store, nights: list[Artifact]
+) -> None:
+    assert nights[0].ref in outdated_refs(store, settings)
+    compared = {"evaluated": nights[5].input("evaluated"), "champion": nights[5]}
+    for best in ({"best": nights[0]}, {}):
+        publish(store, "decide", compared | best, 7, {}, 30)
+    assert nights[0].ref not in outdated_refs(store, settings)
+
+
 def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: Store, light: TinyModel) -> None:
     for number, gate in enumerate((0.5, 0.9, 0.6, 0.7, 0.7, 0.7), 1):
         night(store, light, number, gate)

@@ -87,6 +87,20 @@ def test_release_that_is_not_loaded_can_be_asked_again(client: ServiceClient, re
         client.classify(SENTENCES[:1], release=release.ref)
 
 
+def test_only_an_absent_release_can_be_asked_again(
+    service: InProcess, client: ServiceClient, release: Artifact
+) -> None:
+    serve(service, release)
+    service.look()
+    for ask in (
+        lambda: client.classify(["가"], "unknown"),
+        lambda: client.similarity([SENTENCES[:2]], release=release.ref),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            ask()
+        assert not caught.value.retryable
+
+
 def test_wrong_deploy_token_is_a_matter_of_settings(service: InProcess, release: Artifact) -> None:
     service.followers[0].source.staging.add(release.ref)  # type: ignore[union-attr]
     with ServiceClient(service.settings.service_url, "wrong") as client:
