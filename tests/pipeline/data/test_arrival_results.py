@@ -109,6 +109,11 @@ def test_rows_of_any_earlier_file_are_seen_before() -> None:
     assert shares == ["0.0%", "0.0%", "50.0%", "50.0%", "100.0%"]
 
 
+def test_blank_texts_repeat_nothing() -> None:
+    table = pd.DataFrame({"texts": [("a", " "), (" ", "\t"), ("", "")]})
+    assert arrivals._told(table) == {("a", " ")}
+
+
 def test_doubts_about_a_file_count_for_it_alone() -> None:
     doubt = Measure(name="champion", found="50.0% right", usual="80.0%", level="critical")
     (first, _), (second, part), (third, _) = check(days(*usual(3)), {"day 2": [doubt]})

@@ -339,14 +339,17 @@ def test_release_before_an_uncompared_champion_stays(settings: Settings, store: 
     assert {1, 3, 4} == {int(ref.split("/")[2]) for ref in outdated_refs(store, settings, deployments=2)}
 
 
-def test_decision_without_a_best_release_hides_no_older(
-    settings: Settings, store: Store, nights: list[Artifact]
-) -> None:
-    assert nights[0].ref in outdated_refs(store, settings)
-    compared = {"evaluated": nights[5].input("evaluated"), "champion": nights[5]}
-    for best in ({"best": nights[0]}, {}):
-        publish(store, "decide", compared | best, 7, {}, 30)
-    assert nights[0].ref not in outdated_refs(store, settings)
+def test_best_release_of_the_newest_comparison_stays(settings: Settings, store: Store, light: TinyModel) -> None:
+    # The first deployment does not have the recipe.
+    night(store, light, 1, 0.5)
+    gates = enumerate((0.4, 0.6, 0.5, 0.5), 2)
+    best, *_, champion = [night(store, light, number, gate, recipe="klue-sts") for number, gate in gates]
+    assert best.ref in outdated_refs(store, settings, deployments=1)
+    # The newest decision compared with no earlier release.
+    compared = {"evaluated": champion.input("evaluated"), "champion": champion}
+    for earlier in ({"best": best}, {}):
+        publish(store, "decide", compared | earlier, 7, {}, 30, recipe="klue-sts")
+    assert best.ref not in outdated_refs(store, settings, deployments=1)
 
 
 def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: Store, light: TinyModel) -> None:
