@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +19,17 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import TerminatedError, TrainingDivergedError
-from pipeline.training.checkpoints import COMPLETE, EVERY, TIMES, CheckpointCallback, newest_checkpoint, seconds_behind
+from pipeline.store.artifacts import Store
+from pipeline.training.checkpoints import (
+    COMPLETE,
+    EVERY,
+    TIMES,
+    CheckpointCallback,
+    fetch_newer,
+    newest_checkpoint,
+    seconds_behind,
+)
+from pipeline.training.shared_checkpoints import ALONE, SHARED, SNAPSHOT, TAKEN_OVER, Shared, Uploads, upload
 from tests.support.clock import Clock
 
 pytestmark = pytest.mark.torch
@@ -237,6 +249,97 @@ def test_seconds_count_earlier_attempts(clock: Clock) -> None:
     watch, first = CheckpointCallback(spent=30.0), CheckpointCallback()
     clock.now += 12.0
     assert (watch.seconds, first.seconds) == (42.0, 12.0)
+
+
+# --- shared with other hosts ---
+
+
+def share(store: Store, work: Path) -> Path:
+    """Let the checkpoints of the training in `work` go to the store."""
+    Shared(store.uri, str(store._cache), "nsmc", "a" * 16, attempt=1, run="test", seconds=0.0).write(work)
+    return work
+
+
+class Recorded(Uploads):
+    """Uploads that are recorded instead: the checkpoints, the step and the options."""
+
+    def __init__(self, work: Path) -> None:
+        super().__init__(work)
+        self.started: list[tuple[list[str], int, tuple[str, ...]]] = []
+
+    def _start(self, names: list[str], step: int, *options: str) -> None:
+        assert (self._work / names[0] / COMPLETE).exists()
+        self.started.append((names, step, options))
+        self.process = subprocess.Popen(["true"])
+        self.process.wait()
+
+
+@pytest.fixture
+def uploads(store: Store, tmp_path: Path) -> Recorded:
+    return Recorded(share(store, tmp_path))
+
+
+def test_checkpoint_is_offered_with_its_best_one(
+    uploads: Recorded, arguments: TrainingArguments, tmp_path: Path
+) -> None:
+    watch = CheckpointCallback(uploads=uploads)
+    for step, best in ((3, None), (6, 3), (7, 3)):
+        (whole_checkpoint(tmp_path, step) / COMPLETE).unlink()
+        state = state_at(step, first=step != 7)
+        state.best_model_checkpoint = str(tmp_path / f"checkpoint-{best}") if best else None
+        watch.on_save(arguments, state, TrainerControl())
+    # Not by another process of the same training.
+    assert uploads.started == [(["checkpoint-3"], 3, ()), (["checkpoint-6", "checkpoint-3"], 6, ())]
+
+
+def test_last_checkpoint_before_a_stop_is_uploaded(
+    uploads: Recorded, arguments: TrainingArguments, tmp_path: Path, sigterm: Callable[[], None]
+) -> None:
+    whole_checkpoint(tmp_path, 3)
+    watch = CheckpointCallback(uploads=uploads)
+    with pytest.raises(TerminatedError, match="after step 3"), watch.terminable():  # noqa: PT012
+        sigterm()
+        watch.on_save(arguments, state_at(3), TrainerControl())
+    assert uploads.started == [(["checkpoint-3"], 3, (ALONE,))]
+
+
+def test_training_that_another_host_took_over_stops(
+    uploads: Recorded, arguments: TrainingArguments, tmp_path: Path
+) -> None:
+    whole_checkpoint(tmp_path, 3)
+    watch = CheckpointCallback(uploads=uploads)
+    assert not asked(watch, arguments, state_at(3))
+    (tmp_path / SHARED).unlink()
+    assert asked(watch, arguments, state_at(3))
+    with pytest.raises(TerminatedError) as caught:
+        watch.on_save(arguments, state_at(3), TrainerControl())
+    assert str(caught.value) == TAKEN_OVER
+
+
+def test_newer_checkpoint_of_another_host_is_used(store: Store, tmp_path: Path) -> None:
+    theirs, ours = (share(store, tmp_path / name) for name in ("theirs", "ours"))
+    for step in (1, 2):
+        shutil.copytree(whole_checkpoint(theirs, step, best=1), theirs / SNAPSHOT / f"checkpoint-{step}")
+        upload(theirs, step)
+        fetch_newer(ours)
+        newest = ours / f"checkpoint-{step}"
+        assert newest_checkpoint(ours) == str(newest)
+        # The trainer loads the best checkpoint by its path.
+        state = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+        assert state == {"best_model_checkpoint": str(ours / "checkpoint-1")}
+        assert seconds_behind(str(newest)) == step / 2
+    whole_checkpoint(ours, 3)
+    (ours / "checkpoint-2" / "ours").touch()
+    fetch_newer(ours)
+    assert (ours / "checkpoint-2" / "ours").exists()
+
+
+def test_checkpoint_without_a_best_one_is_used_as_it_is(store: Store, tmp_path: Path) -> None:
+    theirs, ours = (share(store, tmp_path / name) for name in ("theirs", "ours"))
+    shutil.copytree(whole_checkpoint(theirs, 4), theirs / SNAPSHOT / "checkpoint-4")
+    upload(theirs, 4)
+    fetch_newer(ours)
+    assert newest_checkpoint(ours) == str(ours / "checkpoint-4")
 
 
 # --- log and errors ---
