@@ -271,7 +271,6 @@ def _unknown(spec: ArrivalsSpec, new: pd.DataFrame, old: pd.DataFrame) -> Measur
     # Rank rows instead of counting words: the unknown words of one row are not independent, and a single text in
     # another script has dozens.
     shares = [side["unknown"] / side["words"].clip(lower=1) for side in (new, old)]
-    # Without unknown words there are no ranks to compare.
-    chance, effect = more_in_first(*shares) if new["unknown"].any() else (1.0, 0.0)
+    chance, effect = more_in_first(*shares)
     found, usual = (f"{side['unknown'].sum() / max(1, side['words'].sum()):.2%}" for side in (new, old))
     return Measure(name="unknown words", found=found, usual=usual, level=spec.unknown.level_of(chance, effect))
