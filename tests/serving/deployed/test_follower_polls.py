@@ -17,6 +17,7 @@ from pipeline.errors import ArtifactError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Store
 from pipeline.store.deployments import Deployment
+from pipeline.store.replicas import ReplicaRegistry
 from serving.client.responses import LoadProblem, WorkerState
 from serving.deployed import follower as module
 from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, BakedSource, Follower, LogSource, Snapshot
@@ -130,6 +131,37 @@ def test_measured_speed_is_recorded_per_release(settings: Settings, store: Store
     source.close()
 
 
+def test_first_worker_renews_the_record_of_the_replica(settings: Settings, store: Store) -> None:
+    registry = ReplicaRegistry(store)
+    first, second = (Follower(LogSource(settings, store), OPTIONS) for _ in range(2))
+    first.step()
+    (found,) = registry.list()
+    assert (found.id, len(found.pids)) == (first.source.replica, 2)
+    registry.withdraw(found.id)
+    second.step()
+    assert registry.list() == []
+    # The first worker has taken a new id.
+    (settings.home / "service" / "replica.id").write_text("a" * 16, encoding="ascii")
+    second.step()
+    assert second.source.replica == "a" * 16
+    first.close()
+    second.step()
+    assert len(registry.list()) == 1
+    second.close()
+    assert registry.list() == []
+
+
+def test_one_worker_deletes_outdated_models(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(module, "delete_outdated_models", lambda *about: asked.append(about))
+    sources = [LogSource(settings, store) for _ in range(2)]
+    for source in sources:
+        source.clean()
+    assert asked == [(settings, store)]
+    for source in sources:
+        source.close()
+
+
 def test_bento_serves_its_own_deployment_for_good(source: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     source.deploy(nsmc="a")
     assert source.deployment is not None
@@ -175,6 +207,7 @@ def test_deployment_waits_for_all_its_releases(source: Memory, loader: Loader, f
     loader.errors["p"] = ArtifactError("damaged")
     follower.step()
     assert (follower.snapshot.deployment is not None and follower.snapshot.deployment.number) == 1
+    assert (source.reports[-1].deployment, source.reports[-1].newest) == (1, 2)
     assert follower.snapshot.live == {"nsmc": "engine a"}
     assert follower.problem is None
     source.deploy(nsmc="b")
@@ -322,7 +355,7 @@ def test_worker_without_a_failed_release_stays_ready(source: Memory, loader: Loa
 def test_worker_reports_before_its_first_poll(source: Memory, loader: Loader, follower: Follower) -> None:
     (state,) = source.reports
     assert (state.pid, state.deployment, state.live, state.staged, state.problems) == (os.getpid(), 0, {}, [], [])
-    assert state.problem is None
+    assert (state.newest, state.problem, follower.problem) == (0, None, None)
     assert loader.calls == []
 
 
