@@ -164,14 +164,15 @@ def wait(child: int, seconds: float) -> int | None:
     """Return the wait status of a fork, or None if it took more than `seconds` and was killed.
 
     The time in which it waits for a CPU does not count: on a busy machine, a mutant that hangs and one that only waits
-    would look the same, and a survivor would count as noticed.
+    would look the same, and a survivor would count as noticed. Nor does the time for which both are stopped (SIGSTOP).
     """
-    started, pause = time.monotonic(), 0.005
-    while time.monotonic() - started < seconds + _waited_for_cpu(child):
+    waited, pause = 0.0, 0.005
+    while waited < seconds + _waited_for_cpu(child):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return status
         time.sleep(pause)
+        waited += pause
         pause = min(pause * 1.5, 0.1)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
