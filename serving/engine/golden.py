@@ -39,9 +39,10 @@ def engine_answers(engine: Engine) -> Ask:
 
 def _agree(answers: Sequence[Sequence[float]], expected: Sequence[float], tolerance: float) -> bool:
     """Return whether `answers` is one answer, within `tolerance` of the expected one; a NaN is never."""
-    if [len(answer) for answer in answers] != [len(expected)]:
-        return False
-    return all(abs(got - wanted) <= tolerance for got, wanted in zip(answers[0], expected, strict=True))
+    match answers:
+        case [answer] if len(answer) == len(expected):
+            return all(abs(got - wanted) <= tolerance for got, wanted in zip(answer, expected, strict=True))
+    return False
 
 
 def _rounded(values: Sequence[float]) -> str:
