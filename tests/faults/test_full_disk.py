@@ -16,6 +16,7 @@ from pipeline.job import open_store
 from pipeline.settings import load_settings
 from pipeline.stages.stage import STAGES
 from pipeline.store.deployments import DeploymentLog
+from pipeline.store.leases import LEASES
 from serving.api.counter_files import counter_directory
 from serving.deployed.follower import LOAD_RETRY_POLLS as TRIED_AGAIN
 from serving.deployed.follower import Follower, LogSource
@@ -44,9 +45,9 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 def shown(place: Place) -> list[str]:
     """Return the paths of all published artifacts in the store."""
-    refs = [""]
-    for _ in ("kind", "recipe", "key", "attempt"):
-        refs = [f"{ref}/{name}".lstrip("/") for ref in refs for name in place.store.list(ref)]
+    refs = [kind for kind in place.store.list("") if kind != LEASES]
+    for _ in ("recipe", "key", "attempt"):
+        refs = [f"{ref}/{name}" for ref in refs for name in place.store.list(ref)]
     return refs
 
 
@@ -80,7 +81,8 @@ def test_everything_on_a_full_disk(disk: Disk) -> None:
         fails_then_goes_through(place, disk, stage.name)
 
 
-def test_service_on_a_full_disk_keeps_its_release(disk: Disk, tmp_path: Path, light: TinyModel) -> None:
+@pytest.mark.parametrize("room", [0, FULL])
+def test_service_on_a_full_disk_keeps_its_release(disk: Disk, tmp_path: Path, light: TinyModel, room: int) -> None:
     disk.resize(PLENTY)
     settings = load_settings().model_copy(update={"home": disk.path / "home", "store": str(tmp_path / "store")})
     store = open_store(settings)
@@ -91,14 +93,19 @@ def test_service_on_a_full_disk_keeps_its_release(disk: Disk, tmp_path: Path, li
             DeploymentLog(store).append({"nsmc": release.ref}, after=number, run="test", reason="test")
             if number == 0:
                 follower.step()
-                disk.resize(disk.used)
+                disk.resize(disk.used + room)
         follower.step()
-        # The service cannot copy the release and reports it, but keeps answering.
+        # The service cannot copy the release, and is not ready, but keeps answering.
         assert follower.snapshot.live["nsmc"].card.id == f"nsmc-{'a' * 16}"
+        why = follower.unready()
+        assert why
+        assert f"still at deployment 1: {release.ref}: " in why
+        assert "the disk is full" in why
         (worker,) = follower.source.workers()
-        (problem,) = worker.problems
-        assert (worker.deployment, problem.release, problem.retryable) == (1, release.ref, True)
-        assert "the disk is full" in problem.message
+        assert worker.deployment == 1
+        # Without any space, the state that other processes read stays as it was.
+        found = [(problem.release, problem.retryable) for problem in worker.problems]
+        assert found == ([(release.ref, True)] if room else [])
         disk.resize(PLENTY)
         for _ in range(TRIED_AGAIN + 1):
             follower.step()
