@@ -30,7 +30,7 @@ REQUEST = (
 )
 
 
-class Client(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """The other end of a connection in memory; it takes all that is written."""
 
     @override
@@ -50,7 +50,7 @@ class Client(asyncio.Transport):
         pass
 
 
-class Application:
+class EchoApplication:
     """An ASGI application that answers with the body of the request."""
 
     def __init__(self) -> None:
@@ -92,17 +92,17 @@ async def measure(requests: int, rounds: int) -> dict[str, tuple[float, float, f
     return {name: (statistics.median(values), min(values), max(values)) for name, values in found.items()}
 
 
-def connect(kind: type[HttpToolsProtocol]) -> tuple[HttpToolsProtocol, Application]:
+def connect(kind: type[HttpToolsProtocol]) -> tuple[HttpToolsProtocol, EchoApplication]:
     """Return a protocol that a client is connected to, and its application."""
-    application = Application()
+    application = EchoApplication()
     config = uvicorn.Config(application, log_level="critical", access_log=False, lifespan="off")
     config.load()
     protocol: Any = kind(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
-    protocol.connection_made(Client())
+    protocol.connection_made(MemoryTransport())
     return protocol, application
 
 
-async def seconds(protocol: HttpToolsProtocol, application: Application, requests: int) -> float:
+async def seconds(protocol: HttpToolsProtocol, application: EchoApplication, requests: int) -> float:
     """Send requests one after another; return the CPU seconds."""
     start = time.process_time()
     for _ in range(requests):

@@ -14,7 +14,7 @@ from serving.api.protocol import Protocol
 @pytest.mark.parametrize("kind", [HttpToolsProtocol, Protocol])
 def test_each_request_is_answered_with_its_body(kind: type[HttpToolsProtocol], monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
-    monkeypatch.setattr(protocol.Client, "write", lambda _, data: written.append(bytes(data)))
+    monkeypatch.setattr(protocol.MemoryTransport, "write", lambda _, data: written.append(bytes(data)))
 
     async def send() -> None:
         await protocol.seconds(*protocol.connect(kind), 3)

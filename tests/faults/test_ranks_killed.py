@@ -105,10 +105,10 @@ CODE = """
 import sys
 from pathlib import Path
 if __name__ == "__main__":
-    from pipeline import fit
     from pipeline.stages.train import train
+    from pipeline.training import fine_tune
     from tests.support.small_pipeline import open_road, small_recipe
-    fit.training_processes = lambda rows: 2
+    fine_tune.training_processes = lambda rows: 2
     road = open_road(small_recipe("nsmc", train__epochs=100), Path(sys.argv[1]), train=300, test=40)
     train(road.job, road.tokenized)
 """
