@@ -118,11 +118,12 @@ def test_killed_stage_ends_all_processes(tmp_path: Path) -> None:
     file, home = tmp_path / "stage.py", tmp_path / "home"
     file.write_text(CODE, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    stage = subprocess.Popen([sys.executable, str(file), str(home)], env=environment)
-    eventually("a checkpoint", lambda: newest(home))
-    started = psutil.Process(stage.pid).children(recursive=True)
+    with subprocess.Popen([sys.executable, str(file), str(home)], env=environment) as stage:
+        try:
+            eventually("a checkpoint", lambda: newest(home))
+            started = psutil.Process(stage.pid).children(recursive=True)
+        finally:
+            stage.kill()
     assert len(started) >= 2
-    stage.kill()
-    stage.wait()
     _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []
