@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.deployment.bento import BENTO_NAME, bento_tag, ensure_bento, home_bentos
-from pipeline.deployment.retention import PRUNED_KINDS, delete_outdated, find_outdated
+from pipeline.deployment.retention import PRUNED_KINDS, _best, delete_outdated, find_outdated
 from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
-from pipeline.store.deployments import DeploymentLog
+from pipeline.store.deployments import Deployment, DeploymentLog
 from pipeline.store.figures import EvaluationFigures, SeenData
 from pipeline.store.verdicts import record_verdict
 from serving.deployed.model_store import home_models, import_release, measured_file, model_tag
@@ -350,6 +350,25 @@ def test_best_release_of_the_newest_comparison_stays(settings: Settings, store: 
     for earlier in ({"best": best}, {}):
         publish(store, "decide", compared | earlier, 7, {}, 30, recipe="klue-sts")
     assert best.ref not in outdated_refs(store, settings, deployments=1)
+
+
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [
+        ({"a2": "a0", "b2": "b0"}, ["a0", "b0"]),
+        # Not compared yet: the release before, and the best before that.
+        ({"a2": "a0", "b1": "b0"}, ["a0", "b1", "b0"]),
+        ({"a2": "a0"}, ["a0", "b1"]),
+        ({}, ["a1", "b1"]),
+    ],
+)
+def test_best_release_before_is_that_of_every_recipe(best: dict[str, str], kept: list[str]) -> None:
+    releases = ({"a": "a1", "b": "b1"}, {"a": "a2", "b": "b2"})
+    path = [
+        Deployment(number=number, created=datetime.now(UTC), run="r", reason="r", releases=refs)
+        for number, refs in enumerate(releases, 1)
+    ]
+    assert list(_best(path, best)) == kept
 
 
 def test_each_recipe_keeps_its_own_best_and_newest(settings: Settings, store: Store, light: TinyModel) -> None:
