@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli.app import app
 from pipeline.deployment.bento import BENTO_NAME, bento_tag, ensure_bento, home_bentos
-from pipeline.deployment.retention import PRUNED_KINDS, _best, delete_outdated, find_outdated
+from pipeline.deployment.retention import PRUNED_KINDS, _best, _needs, delete_outdated, find_outdated
 from pipeline.errors import ArtifactError, PrunedError, StoreError
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
@@ -80,6 +80,12 @@ def test_chain_of_started_trainings_does_not_stay(settings: Settings, store: Sto
     # Of the last two deployments and the release before them. What an older model started from tells what it has seen.
     assert len([ref for ref in kept if ref.startswith("train/")]) == (3 if recorded else 8)
     assert len([ref for ref in kept if ref.startswith("validate/")]) == (3 if recorded else 8)
+
+
+def test_artifact_needs_only_what_it_was_made_from(store: Store) -> None:
+    evaluated, other = made(store, "evaluate"), made(store, "release")
+    release = made(store, "release", roles={"best": "compared_with"}, evaluated=evaluated, best=other)
+    assert _needs(release) == [evaluated.ref]
 
 
 def metric_of(release: Artifact) -> float:
