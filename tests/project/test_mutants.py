@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.mutants.results import (
     Selection,
     count,
     make_key,
+    read_reasons,
     read_rows,
     score,
     write_rows,
@@ -26,6 +28,7 @@ from tests.mutants.results import (
 from tests.mutants.worker import wait
 
 MODULES = ROOT / "tests" / "mutants" / "modules.toml"
+REASONS = ROOT / "tests" / "mutants" / "reasons.toml"
 ROW = ModuleScore("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
 
 
@@ -111,6 +114,12 @@ def test_mutant_that_hangs_is_killed_at_its_limit() -> None:
 
 def test_score_counts_time_outs_as_noticed() -> None:
     assert score(count(["killed", "timeout", "survived", "killed"])) == 0.75
+
+
+def test_every_reason_belongs_to_a_listed_module() -> None:
+    found = read_reasons(REASONS)
+    assert found.keys() <= tomllib.loads(MODULES.read_text(encoding="utf-8")).keys()
+    assert all(reason for named in found.values() for reason in named.values())
 
 
 def test_written_table_is_read_back_unchanged() -> None:
