@@ -148,12 +148,10 @@ class LocalFiles(Files):
     def remove(self, ref: str, first: str) -> None:
         base = self.root / ref
         with store_errors(str(base)):
-            try:
+            with suppress(FileNotFoundError):
                 (base / first).unlink(missing_ok=True)
                 sync(base)
                 shutil.rmtree(base)
-            except FileNotFoundError:
-                return
             with suppress(OSError):
                 # Fails unless it was the last artifact of its key.
                 base.parent.rmdir()
@@ -171,8 +169,7 @@ class BucketFiles(Files):
         """Parse `uri` without opening a connection. Raises SettingsError if it has no bucket."""
         import fsspec
 
-        self._fs, root = fsspec.core.url_to_fs(uri)
-        self._root: str = root.rstrip("/")
+        self._fs, self._root = fsspec.core.url_to_fs(uri)
         self._bucket = self._root.split("/")[0]
         if not self._bucket:
             raise SettingsError(f"store {uri} has no bucket; use s3://bucket/prefix")
@@ -184,7 +181,7 @@ class BucketFiles(Files):
             # s3fs caches listings, but another machine may have written since.
             self._fs.invalidate_cache()
             try:
-                paths = [path.rstrip("/") for path in self._fs.ls(base, detail=False)]
+                paths = [path.removesuffix("/") for path in self._fs.ls(base, detail=False)]
             except FileNotFoundError:
                 self._check_bucket()
                 return []
@@ -255,8 +252,12 @@ class BucketFiles(Files):
 
     @override
     def delete(self, ref: str) -> None:
-        with bucket_errors(f"s3://{self._root}/{ref}"), suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._root}/{ref}")
+        with bucket_errors(f"s3://{self._root}/{ref}"):
+            try:
+                self._fs.rm_file(f"{self._root}/{ref}")
+            except FileNotFoundError:
+                # S3 answers 404 only if the bucket is missing, other servers also if the file is.
+                self._check_bucket()
 
     @override
     def put(self, directory: Path, ref: str, last: str) -> None:

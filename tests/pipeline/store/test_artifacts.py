@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
@@ -295,6 +296,22 @@ def test_age_counts_from_the_last_write(uri: str, open_again: Callable[[], Store
     assert store.list("leases/training") == ["000001.beat"]
 
 
+def test_age_is_measured_in_the_store_and_shows_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, ref = Store(str(tmp_path / "store"), tmp_path / "cache"), "leases/training/000001.beat"
+    store.replace(ref, b"beat")
+    fstat, seen = os.fstat, list[list[str]]()
+
+    def meanwhile(descriptor: int) -> os.stat_result:
+        seen.append(store.list("leases/training"))
+        return fstat(descriptor)
+
+    # A disk of this machine has another clock than a file server.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
+    monkeypatch.setattr(os, "fstat", meanwhile)
+    assert store.age(ref) is not None
+    assert seen == [["000001.beat"]]
+
+
 # --- order ------------------------------------------------------------------------------------
 
 
@@ -377,6 +394,8 @@ def test_interrupted_deletion_is_recorded(tmp_path: Path, monkeypatch: pytest.Mo
             store.prune(gone)
     with pytest.raises(PrunedError):
         store.open(gone.ref)
+    store.prune(gone)
+    assert store.list("train/nsmc") == []
 
 
 def test_a_key_goes_with_its_last_artifact(open_again: Callable[[], Store]) -> None:
@@ -414,9 +433,10 @@ def test_an_address_of_another_kind_is_refused(wrong: str, tmp_path: Path) -> No
     assert not caught.value.retryable
 
 
-def test_a_file_uri_is_a_directory(tmp_path: Path) -> None:
-    made = publish(Store(f"file://{tmp_path}/store", tmp_path / "cache"))
-    assert found_ref(Store(str(tmp_path / "store"), tmp_path / "cache")) == made.ref
+@pytest.mark.parametrize("name", ["store", "a://b"])
+def test_a_file_uri_is_a_directory(name: str, tmp_path: Path) -> None:
+    made = publish(Store(f"file://{tmp_path}/{name}", tmp_path / "cache"))
+    assert (tmp_path / name / made.ref / MANIFEST).is_file()
 
 
 def test_store_path_does_not_depend_on_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

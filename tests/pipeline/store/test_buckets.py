@@ -163,6 +163,13 @@ def test_record_with_a_lost_response_counts_as_written(bucket: Bucket, two_tries
     assert not store.create(RECORD, b"yours")
 
 
+def test_record_without_a_response_is_reported(bucket: Bucket, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UPLOAD_SECONDS", 0.02)
+    bucket.fail(Silence(), "PUT", RECORD)
+    with pytest.raises(StoreError, match=rf"{RECORD}: no answer in time; run again"):
+        store.create(RECORD, b"mine")
+
+
 # --- bad days -----------------------------------------------------------------------------------
 
 
@@ -245,9 +252,10 @@ def test_every_upload_has_a_timeout(store: Store, monkeypatch: pytest.MonkeyPatc
     watch("pipe_file")
     watch("put_file")
     assert store.create(RECORD, b"0" * 65_536)
+    store.replace(RECORD, b"0" * 196_608)
     publish(store, files={"weights.bin": b"0" * 131_072})
-    record, weights, manifest = bounds
-    assert (record, weights) == (301, 302)
+    record, replaced, weights, manifest = bounds
+    assert (record, replaced, weights) == (301, 303, 302)
     assert 300 < manifest < 301
 
 
@@ -265,6 +273,9 @@ def test_missing_bucket_is_not_an_empty_store(bucket: Bucket, tmp_path: Path) ->
     store = Store("s3://mistyped-bucket/models", tmp_path / "cache")
     reads = [lambda: find(store), lambda: store.open("train/nsmc/k1/1"), lambda: store.list("deployments")]
     for use in (*reads, lambda: store._files.get("deployments/000001.json", tmp_path / "record")):
+        with pytest.raises(StoreError, match="mistyped-bucket: no such bucket"):
+            use()
+    for use in (lambda: store.age(RECORD), lambda: store.delete(RECORD)):
         with pytest.raises(StoreError, match="mistyped-bucket: no such bucket"):
             use()
     for write in (lambda: publish(store), lambda: store.create(RECORD, b"{}")):
@@ -304,3 +315,31 @@ def test_another_process_is_seen(bucket: Bucket, store: Store) -> None:
     assert store._files.sizes("deployments") == {"000001.json": 6}
     bucket.put(RECORD, b"changed")
     assert store._files.sizes("deployments") == {"000001.json": 7}
+    assert store.list("deployments") == ["000001.json"]
+    bucket.put("deployments/000002.json", b"theirs")
+    assert store.list("deployments") == ["000001.json", "000002.json"]
+    for name in store.list("deployments"):
+        bucket.delete(f"deployments/{name}")
+    assert store._files.sizes("deployments") == {}
+
+
+@pytest.mark.parametrize(("written", "age"), [("01:00:00", 7200.0), ("03:00:00", 0.0), ("05:00:00", 0.0)])
+def test_age_counts_by_the_clock_of_s3(bucket: Bucket, store: Store, written: str, age: float) -> None:
+    def at_three(application: Application, environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        def dated(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            kept = [(name, value) for name, value in headers if name.lower() not in {"date", "last-modified"}]
+            day = "Tue, 03 Feb 2026"
+            dates = [("Date", f"{day} 03:00:00 GMT"), ("Last-Modified", f"{day} {written} GMT")]
+            return start(status, [*kept, *dates], *rest)
+
+        return application(environ, dated)
+
+    bucket.put(RECORD, b"{}")
+    bucket.fail(at_three, "HEAD", RECORD)
+    assert store.age(RECORD) == age
+
+
+def test_file_that_s3_reports_as_absent_counts_as_deleted(bucket: Bucket, store: Store) -> None:
+    fault = bucket.fail(refuse("404 Not Found", "NoSuchKey"), "DELETE", RECORD)
+    store.delete(RECORD)
+    assert fault.seen == 1

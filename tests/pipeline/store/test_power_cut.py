@@ -78,6 +78,25 @@ def test_visible_record_is_complete(power: PowerCut, disk: Path, tmp_path: Path)
     assert set(seen) == {None, b"content"}
 
 
+def test_a_beat_waits_for_no_disk(power: PowerCut, disk: Path) -> None:
+    store, ref = open_store(disk), "leases/training/000001.beat"
+    store.replace(ref, b"first")
+    flushes: list[None] = []
+    power.before = lambda: flushes.append(None)
+    store.replace(ref, b"second")
+    assert store.read(ref) == b"second"
+    assert flushes == []
+
+
+def test_two_writers_may_create_the_directories_at_once(power: PowerCut, disk: Path) -> None:
+    def overtake() -> None:
+        if (disk / "a").is_dir():
+            (disk / "a" / "store").mkdir(exist_ok=True)
+
+    power.before = overtake
+    assert open_store(disk).create("deployments/000001.json", b"content")
+
+
 def test_deletion_flushes_the_manifest_removal_first(
     power: PowerCut, disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
