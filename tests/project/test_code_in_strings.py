@@ -51,6 +51,8 @@ def exists(dotted: str) -> bool:
 def imports_in_strings(tree: ast.Module) -> Iterator[str]:
     """Yield the dotted paths that code in strings imports."""
     for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant | ast.JoinedStr):
+            continue
         parts = node.values if isinstance(node, ast.JoinedStr) else [node]
         text = "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in parts)
         if "import " not in text:

@@ -141,7 +141,7 @@ def test_unrequested_range_is_not_appended(server: FileServer, target: Path) -> 
 
 
 def test_silent_server_is_retried(server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 2.0)
+    monkeypatch.setattr("pipeline.data.download.READ_TIMEOUT_SECONDS", 1.0)
     server.silent, server.cut = True, 400_000
     download(server.wanted(CONTENT), target)
     assert target.read_bytes() == CONTENT

@@ -23,6 +23,14 @@ def recipe() -> Recipe:
     return load_recipe("nsmc", "embedded", overrides=SMALL)
 
 
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the seconds that were to be waited for files to be finished; no test here waits."""
+    waited: list[float] = []
+    monkeypatch.setattr("pipeline.data.input_files.time.sleep", waited.append)
+    return waited
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     write_reviews(tmp_path, reviews(3, 1), reviews(3, 10))
@@ -118,14 +126,6 @@ def test_day_that_cannot_be_read_is_a_fault_of_that_day(recipe: Recipe, data: Pa
     assert names(found)[-1] == "2015-08-03.txt"
     with pytest.raises(DataError, match=r"2015-08-03\.txt cannot be read: Input/output error; check its permissions"):
         read_part(recipe, found.arrivals[-1])
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the seconds that were waited for files to be finished."""
-    waited: list[float] = []
-    monkeypatch.setattr("pipeline.data.input_files.time.sleep", waited.append)
-    return waited
 
 
 @pytest.mark.parametrize(("age", "looks_twice"), [(30, True), (-3600, True), (3600, False)])

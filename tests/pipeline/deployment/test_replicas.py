@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pydantic import SecretStr
@@ -79,6 +81,20 @@ def test_every_replica_is_staged_and_asked(
     assert rollback(deployer, store, "back").number == 3
 
 
+def end_wait_once_following(replica: InProcess, number: int, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the deployer's clock jump by `limit` seconds as soon as `replica` serves deployment `number`."""
+    passed = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal passed
+        time.sleep(seconds)
+        if {worker.deployment for worker in replica.followers[0].source.workers()} == {number}:
+            passed = limit
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed, sleep=sleep)
+    monkeypatch.setattr("pipeline.deployment.replicas.time", clock)
+
+
 @pytest.mark.parametrize("quorum", [1.0, 0.5])
 def test_replica_that_cannot_load_is_named_and_stops_without_quorum(
     replicas: list[InProcess],
@@ -101,6 +117,7 @@ def test_replica_that_cannot_load_is_named_and_stops_without_quorum(
             put(deployer, challenger)
         assert DeploymentLog(store).numbers() == [1]
         return
+    end_wait_once_following(replicas[0], 2, deployer.deploy_seconds, monkeypatch)
     assert put(deployer, challenger).number == 2
     assert f"{bad.settings.service_url} (" in caplog.text
     assert "the other replicas are the quorum" in caplog.text

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,10 +12,6 @@ from serving.api.cors import with_cors
 from serving.api.middleware import Front
 
 ORIGINS = "https://app.example, http://127.0.0.1:5173"
-CODE = """
-from serving.service import Saebyeok
-print(type(Saebyeok.to_asgi()).__name__)
-"""
 
 
 def client(origins: str) -> TestClient:
@@ -57,10 +47,3 @@ def test_page_of_another_origin_may_not() -> None:
     assert "access-control-allow-origin" not in answer.headers
     # Without the setting, a preflight is a request with a wrong method.
     assert preflight("", "https://app.example") == 405
-
-
-@pytest.mark.parametrize(("origins", "outermost"), [("", "Front"), (ORIGINS, "CORSMiddleware")])
-def test_setting_reaches_the_service(tmp_path: Path, origins: str, outermost: str) -> None:
-    env = {**os.environ, "SAEBYEOK_HOME": str(tmp_path), "SAEBYEOK_CORS_ORIGINS": origins}
-    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == outermost
