@@ -14,7 +14,7 @@ from pipeline.recipes.kinds.task_kind import Method, Route
 from pipeline.store.artifacts import Store
 from pipeline.store.releases import Ask, Card
 from serving.client.calls import Call, CallError, Model, NoAnswerError, classify_call, score_call, similarity_call
-from serving.client.client import TIMEOUT, Client
+from serving.client.client import TIMEOUT, Client, certificates
 from serving.client.responses import RELEASE_HEADER, ClassifyResponse, ScoreResponse, SimilarityResponse
 from serving.schemas import StagedResponse
 
@@ -31,7 +31,8 @@ class ServiceClient(Client):
         """`token` is the deploy token, needed to stage and to address a release; `timeout` is in seconds."""
         # One connection per request: a kept connection always reaches the same worker, and dies with it.
         limits = httpx.Limits(max_keepalive_connections=0)
-        super().__init__(url, token, http=httpx.Client(timeout=timeout, limits=limits, trust_env=False))
+        http = httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=certificates())
+        super().__init__(url, token, http=http)
 
     def is_live(self) -> bool:
         """Return whether a service answers at the URL."""

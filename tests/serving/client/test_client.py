@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ from serving.client import (
     NoAnswerError,
     RefusedCallError,
 )
+from serving.client.client import certificates
 from serving.client.responses import ClassifyResponse
 from serving.schemas import ErrorType
 from tests.support.http_server import running
@@ -280,6 +282,16 @@ def test_client_waits_as_the_service_asks() -> None:
     assert backoff.pause(1, response(503, Retry_After="31")) is None, "longer than it has patience for"
     assert backoff.pause(1, response(503, Retry_After="soon")) == 0.0
     assert backoff.pause(1, response(400, Retry_After="1")) is None
+
+
+def test_certificates_are_loaded_once(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[object] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: loads.append(None))
+    certificates.cache_clear()
+    with Client(server.url), Client(server.url), ServiceClient(server.url):
+        AsyncClient(server.url)
+    certificates.cache_clear()
+    assert len(loads) == 1
 
 
 def test_deployer_uses_one_connection_per_request(server: ScriptedServer) -> None:
