@@ -112,6 +112,14 @@ def tracking_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def retries_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of the service retry without a pause, for tests in which nothing answers."""
+    from serving.client.calls import Backoff
+
+    monkeypatch.setattr("serving.client.client.Backoff", lambda: Backoff(first=0.0))
+
+
+@pytest.fixture
 def no_bentos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deploy without the Bento, which takes several times as long as the rest; `test_bento` builds them."""
     monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", lambda *_: "")

@@ -48,6 +48,7 @@ def test_service_is_live_before_it_is_ready(service: InProcess, client: ServiceC
     assert client.is_ready()
 
 
+@pytest.mark.usefixtures("retries_at_once")
 def test_unreachable_service_is_neither_live_nor_ready(settings: Settings, store: Store) -> None:
     with ServiceClient(free_url(), timeout=5) as client:
         assert not client.is_live()

@@ -100,6 +100,7 @@ def test_refusal_of_the_service_is_the_error(service: InProcess, run: Run) -> No
     assert documents == []
 
 
+@pytest.mark.usefixtures("retries_at_once")
 def test_absent_service_is_the_error(run: Run) -> None:
     url = free_url()
     code, _ = run("--url", url, "--timeout", "5", "embed", "가")

@@ -294,6 +294,7 @@ def test_certificates_are_loaded_once(server: ScriptedServer, monkeypatch: pytes
     assert len(loads) == 1
 
 
+@pytest.mark.usefixtures("retries_at_once")
 def test_deployer_uses_one_connection_per_request(server: ScriptedServer) -> None:
     server.script = [Told(), Told(), refusal(401, "unauthorized")]
     with ServiceClient(server.url, "token") as client:
