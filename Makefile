@@ -62,8 +62,10 @@ status:
 venv:
 	@$(find_python); "$$found" -m pipeline.stack.bootstrap
 
-# Keep the files of tests, and of the browser that some of them start, in the checkout.
-in_checkout = mkdir -p .pytest_cache && XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config"
+# Keep the files of tests, and of the browser that some of them start, in the checkout. Those of the last run are deleted
+# while this one begins, because thousands of directories take seconds.
+in_checkout = mkdir -p .pytest_cache/tmp && mv .pytest_cache/tmp .pytest_cache/old-$$$$ && { rm -rf .pytest_cache/old-* & } && \
+	XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config"
 pytest = $(in_checkout) .venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 
 check: venv lint
@@ -72,7 +74,7 @@ check: venv lint
 check-python:
 	@$(find_python); folder=.venvs/$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	"$$found" -m pipeline.stack.bootstrap --venv "$$folder" --without-torch && \
-	$(in_checkout) "$$folder/bin/python" -m pytest --basetemp=.pytest_cache/tmp $(plain)
+	$(in_checkout) "$$folder/bin/python" -m pytest --basetemp=.pytest_cache/tmp --plain $(workers)
 
 test: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types tests
@@ -86,16 +88,13 @@ types:
 	.venv/bin/mypy
 
 # A worker takes whole files, whose tests share fixtures. For two cores there are three workers, because many tests wait
-# for other processes; plain tests do not, and two workers collect them only twice. A test that hangs fails with its
-# stack after twenty minutes.
-by_file = --dist loadfile --no-loadscope-reorder --timeout 1200
-workers = -n 3 $(by_file)
-plain = --plain -n 2 $(by_file)
+# for other processes. A test that hangs fails with its stack after twenty minutes.
+workers = -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200
 tests:
 	$(pytest) $(workers)
 
 plain:
-	$(pytest) $(plain)
+	$(pytest) --plain $(workers)
 
 test-slow: venv
 	$(pytest) $(workers) -m slow
