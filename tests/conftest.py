@@ -76,8 +76,9 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    # Of the whole suite, and once.
-    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or hasattr(config, "workerinput"):
+    # Of the whole suite, and once. The plain tests run often, and the summary takes a second.
+    part = config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.getoption("--plain")
+    if part or hasattr(config, "workerinput"):
         return
     from tests.support.freshness import results, summary
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow.dag_processing.dagbag import BundleDagBag
     from airflow.sdk import Context
 
+pytestmark = pytest.mark.airflow
+
 InTask = Callable[..., "Context"]
 CHOSEN = {"recipe": "nsmc", "date": str(day_of(0)), "why": "a campaign began"}
 ANSWER = {"chosen_options": ["Approve"], "responded_by_user": {"id": "7", "name": "kim"}}

@@ -11,6 +11,8 @@ from starlette.testclient import TestClient
 
 from pipeline.store.artifacts import Artifact, Store
 
+pytestmark = pytest.mark.airflow
+
 DOCS = {
     "docs/index.html": "<p>모든 규칙</p>",
     "docs/validations/train.html": "<script>fetch('/api/v2/dags')</script>",

@@ -31,6 +31,8 @@ from tests.support.hook import Hook
 from tests.support.inprocess import in_process
 from tests.support.tiny_releases import TinyModel, make_artifact, make_decision
 
+pytestmark = pytest.mark.airflow
+
 Airflow = Callable[..., DagRun]
 #: Changes of the shipped recipe: a tiny model of the sample, accepted by the gate. `tests/e2e` runs it unchanged.
 TINY = {
