@@ -1,6 +1,6 @@
-"""Code in strings of tests, which other processes run: the modules and names that it imports exist.
+"""Code in strings of the longer tests, which other processes run: the modules and names that it imports exist.
 
-The longer tests run seldom, so nobody would notice for long that a module has another name.
+These tests run seldom, so nobody would notice for long that a module has another name.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from pathlib import Path
 from textwrap import dedent
 
 from pipeline.config_file import ROOT
+from tests.support.needs import LONGER
 
 OWN = ("benchmarks", "dags", "pipeline", "serving", "tests")
 #: The value of an f-string, which could be any name.
 VALUE = "value_"
-#: Their strings are modules that do not exist.
-INVENTED = ("test_code_in_strings.py", "test_imports.py", "test_longer.py")
-FILES = [path for path in sorted((ROOT / "tests").rglob("*.py")) if path.name not in INVENTED]
+FOLDERS = (*LONGER, "e2e", "support")
 
 
 @cache
@@ -69,7 +68,9 @@ def imports_in_strings(tree: ast.Module) -> Iterator[str]:
 
 
 def test_imports_of_code_in_strings_exist() -> None:
-    found = {path: imports_in_strings(ast.parse(path.read_text(encoding="utf-8"))) for path in FILES}
+    files = [path for folder in FOLDERS for path in (ROOT / "tests" / folder).rglob("*.py")]
+    assert len(files) > 50
+    found = {path: imports_in_strings(ast.parse(path.read_text(encoding="utf-8"))) for path in files}
     missing = [(path.name, dotted) for path, imports in found.items() for dotted in imports if not exists(dotted)]
     assert missing == []
 
