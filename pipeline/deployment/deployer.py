@@ -12,7 +12,6 @@ from pipeline.deployment.bento import ensure_bento, forget_outdated
 from pipeline.deployment.replicas import Look, Replicas, Watch, open_replicas
 from pipeline.deployment.service_client import ServiceClient, service_answers
 from pipeline.errors import ArtifactError, ConflictError, RefusedError, SaebyeokError, ServiceError
-from pipeline.job import keep_libraries_home
 from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog, Intent
@@ -35,7 +34,6 @@ def rollback(
     deployment that was rolled back from. The releases are staged and checked as in `deploy`. Raises RefusedError if
     there is no such deployment or it is live already, and the errors of `deploy`.
     """
-    keep_libraries_home(settings)
     records = DeploymentLog(store)
     latest = records.latest()
     if latest is None:
@@ -48,7 +46,7 @@ def rollback(
     if target.releases == latest.releases:
         raise RefusedError(f"deployment {latest.number} already serves the releases of deployment {target.number}")
     changed = _changed(store, target, latest)
-    subject = Subject(settings, store, run, "rollback", "rollback", tuple(sorted(changed)), crowns=True)
+    subject = Subject(settings, store, run, "rollback", "rollback", tuple(changed), crowns=True)
     with (
         recorded(subject, {"target": target.number}, changed) as tracker,
         open_deployer(settings, store, run, by, require_service=False) as deployer,
@@ -122,7 +120,7 @@ class Deployer:
             if verdict and verdict.bars:
                 why = f"rolled back to deployment {target.number}"
                 record_verdict(model, "approved", by=self.by, run=self.run, why=why)
-        left = [ref for recipe, ref in sorted(latest.releases.items()) if target.releases.get(recipe) != ref]
+        left = [ref for recipe, ref in latest.releases.items() if target.releases.get(recipe) != ref]
         for model in self._models(left):
             why = f"rolled back from deployment {latest.number} to {target.number}"
             record_verdict(model, "rejected", by=self.by, run=self.run, why=why)
@@ -152,7 +150,7 @@ class Deployer:
         """Stage the releases and check their golden sentences before the block runs; unstage them afterwards."""
         if self.replicas is None:
             for release in releases:
-                engine = Engine(release.path, EngineOptions(device="cpu", threads=1))
+                engine = Engine(release.path, EngineOptions(device="cpu"))
                 check_golden(engine.card, engine_answers(engine))
             yield
             return

@@ -27,12 +27,14 @@ from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
+from pipeline.tracking.run_directories import run_directories
 from pipeline.tracking.sync import sync
 from serving.api.auth import deploy_token
 from tests.support.deploying import hammering, job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.running_service import Service, eventually, model_files, service_settings
 from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
+from tests.support.wandb_files import read_wandb_file
 from tests.support.wandb_server import KEY, wandb_server
 
 pytestmark = pytest.mark.usefixtures("no_bentos")
@@ -207,6 +209,32 @@ def test_a_deployment_is_a_tracked_run_too(tracking_on: None, alone: Settings, c
     content = record.read_bytes()
     for part in (b"nsmc-deploy", release.ref.encode(), b"deployment"):
         assert part in content
+
+
+@pytest.mark.server
+def test_a_rollback_is_a_tracked_run_of_its_recipes(
+    alone: Settings, light: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(alone)
+    for letter in "ab":
+        for recipe in ("nsmc", "klue-sts"):
+            put(alone, light.publish(store, recipe, key=letter * 16), service=False)
+    monkeypatch.delenv("WANDB_MODE")
+    made = rollback(alone, store, "back", 2)
+    (run,) = run_directories(alone.home)
+    assert run.story
+    assert (run.story.stage, run.story.crowns, run.story.uses) == (
+        "rollback",
+        True,
+        (made.releases["klue-sts"], made.releases["nsmc"]),
+    )
+    records = read_wandb_file(run.file)
+    (started,) = [record.run for record in records if record.HasField("run")]
+    assert (started.display_name, started.job_type, started.run_group) == ("rollback", "rollback", "back")
+    assert list(started.tags) == ["klue-sts", "nsmc"]
+    assert {item.key: item.value_json for item in started.config.update}["target"] == "2"
+    summary = {item.key: item.value_json for record in records for item in record.summary.update}
+    assert summary.items() >= {"deployment": "5", "reason": '"rollback to deployment 2"'}.items()
 
 
 @pytest.mark.slow

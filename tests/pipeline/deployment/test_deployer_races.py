@@ -16,7 +16,7 @@ from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import Deployment, DeploymentLog
-from pipeline.store.verdicts import change_hold, model_of, record_verdict
+from pipeline.store.verdicts import change_hold, find_verdict, model_of, record_verdict
 from tests.support.deploying import before_next_record, job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel, make_decision
@@ -115,6 +115,7 @@ def test_release_that_a_worker_still_unloads_is_waited_for(
     service.on(ASK, unload)
     put(service.settings, challenger)
     assert latest(log).releases == {"nsmc": challenger.ref}
+    assert service.asked.count(ASK) == 1 + 4 + 4, "the refused one, and all golden sentences twice"
 
 
 def test_champion_that_changes_while_staging_is_not_overwritten(
@@ -361,14 +362,27 @@ def test_deployment_killed_after_its_record_is_completed(
 
 
 def test_completed_deployment_that_fails_is_undone(
-    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact
+    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, pairs: Artifact
 ) -> None:
     job, decision = job_of(service.settings), make_decision(service.store, challenger, champion.ref)
     record(log, nsmc=challenger.ref)
+    record(log, klue_sts=pairs.ref)
     service.rewrite = swapped
     with pytest.raises(GoldenMismatchError):
         deploy(job, challenger, decision, require_service=True)
-    assert (latest(log).number, latest(log).releases) == (3, {"nsmc": champion.ref})
+    assert (latest(log).number, latest(log).releases) == (4, {"nsmc": champion.ref, "klue-sts": pairs.ref})
+    assert (latest(log).of, latest(log).reason) == (2, f"undoes deployment 2: {challenger.ref} failed once it was live")
+
+
+def test_completed_deployment_that_was_replaced_is_left_alone(
+    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, third: Artifact
+) -> None:
+    job, decision = job_of(service.settings), make_decision(service.store, challenger, champion.ref)
+    record(log, nsmc=challenger.ref)
+    service.on(UNSTAGE, lambda: record(log, nsmc=third.ref))
+    with pytest.raises(GoldenMismatchError, match=f"answered with release nsmc-{C} instead of nsmc-{B}"):
+        deploy(job, challenger, decision, require_service=True)
+    assert (latest(log).number, latest(log).run) == (3, "another")
 
 
 def test_champion_judged_against_itself_is_not_asked_again(
@@ -393,6 +407,18 @@ def test_rollback_stages_records_and_asks(
     assert made.reason == "rollback to deployment 1"
     asks = [ASK] * 4
     assert service.asked == [LOOK, STAGE, LOOK, *asks, LOOK, *asks, UNSTAGE]
+
+
+def test_rollback_leaves_other_recipes_alone(
+    service: InProcess, log: DeploymentLog, champion: Artifact, challenger: Artifact, pairs: Artifact
+) -> None:
+    record(log, klue_sts=pairs.ref)
+    record(log, nsmc=challenger.ref)
+    made = rollback(service.settings, service.store, "back")
+    assert made.releases == {"nsmc": champion.ref, "klue-sts": pairs.ref}
+    assert [asked for asked in service.asked if asked != LOOK] == [STAGE, *[ASK] * 8, UNSTAGE]
+    assert find_verdict(model_of(pairs)) is None
+    assert find_verdict(model_of(challenger)) is not None
 
 
 def test_rollback_crossed_by_a_deployment_records_nothing(

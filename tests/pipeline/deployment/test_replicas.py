@@ -28,7 +28,7 @@ from tests.support.tiny_releases import TinyModel
 pytestmark = pytest.mark.usefixtures("no_bentos", "retries_at_once")
 
 A, B = (letter * 16 for letter in "ab")
-ASK = "POST /classify"
+ASK, LOOK = "POST /classify", "GET /releases"
 
 
 @pytest.fixture
@@ -93,6 +93,21 @@ def end_wait_once_following(replica: InProcess, number: int, limit: float, monke
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed, sleep=sleep)
     monkeypatch.setattr("pipeline.deployment.replicas.time", clock)
+
+
+def test_checked_replica_is_not_asked_again_while_another_is_late(
+    replicas: list[InProcess], deployer: Settings, champion: Artifact, challenger: Artifact
+) -> None:
+    checked, late = replicas
+
+    def hold(_: object) -> None:
+        # It is late at the first look of each wait; the deployer looks once before the first.
+        late.held = {1, 2} if late.asked.count(LOOK) in (2, 4) else set()
+
+    late.script = hold  # type: ignore[assignment]
+    assert put(deployer, challenger).number == 2
+    assert (checked.asked.count(LOOK), late.asked.count(LOOK)) == (5, 5)
+    assert (checked.asked.count(ASK), late.asked.count(ASK)) == (8, 8), "its golden sentences, staged and live"
 
 
 @pytest.mark.parametrize("quorum", [1.0, 0.5])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import bentoml
 import pytest
 
+from pipeline.deployment.bento import ensure_bento
 from pipeline.deployment.deployer import rollback
-from pipeline.errors import PrunedError, RefusedError
+from pipeline.errors import PrunedError, RefusedError, ServiceError
 from pipeline.settings import Settings
 from pipeline.stages.deploy import deploy
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from pipeline.store.verdicts import Verdict, change_hold, find_verdict, model_of, record_verdict
+from serving.deployed.model_store import home_models, import_release, model_tag
 from tests.support.deploying import job_of, put
 from tests.support.tiny_releases import TinyModel, make_decision
 
@@ -64,6 +68,65 @@ def test_rollback_to_a_rejected_model_approves_it(settings: Settings, store: Sto
     assert verdict_on(releases[0]).verdict == "rejected"
     # It leads back to what was served before, by the word of a person.
     assert rollback(settings, store, "back again", by="lee").of == 1
+
+
+def test_rollback_keeps_the_approval_of_a_person(settings: Settings, store: Store, releases: list[Artifact]) -> None:
+    record_verdict(model_of(releases[0]), "approved", by="kim", run="r", why="the labels were wrong")
+    rollback(settings, store, "back", by="lee")
+    verdict = verdict_on(releases[0])
+    assert (verdict.verdict, verdict.by, verdict.why) == ("approved", "kim", "the labels were wrong")
+
+
+def test_rollback_to_the_live_deployment_is_refused(settings: Settings, store: Store, releases: list[Artifact]) -> None:
+    with pytest.raises(RefusedError, match="deployment 2 already serves the releases of deployment 2"):
+        rollback(settings, store, "nowhere", 2)
+    assert DeploymentLog(store).numbers() == [1, 2]
+
+
+def test_retried_rollback_needs_no_service(settings: Settings, store: Store, releases: list[Artifact]) -> None:
+    assert rollback(settings, store, "back") == rollback(settings, store, "back")
+    assert DeploymentLog(store).numbers() == [1, 2, 3]
+
+
+def test_deployment_without_a_service_uses_no_gpu(
+    settings: Settings,
+    store: Store,
+    releases: list[Artifact],
+    light: TinyModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.engine.session.cuda_devices", lambda: 1)
+    model = TinyModel(shutil.copytree(light.directory, tmp_path / "model"), light.head)
+    (model.directory / "model.fp16.onnx").write_bytes(b"only a GPU would load it")
+    assert put(settings, model.publish(store, "nsmc", key="c" * 16), service=False).number == 3
+
+
+def test_deployment_deletes_local_models_no_longer_retained(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel
+) -> None:
+    settings = settings.model_copy(update={"keep_deployments": 2})
+    for release in releases:
+        import_release(release, settings)
+    put(settings, light.publish(store, "nsmc", key="c" * 16), service=False)
+    assert [str(model.tag) for model in bentoml.models.list(_model_store=home_models(settings))] == [
+        model_tag(releases[1].ref)
+    ]
+
+
+def test_deployment_whose_bento_fails_stays_live(
+    settings: Settings, store: Store, releases: list[Artifact], light: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.deployment.deployer.ensure_bento", ensure_bento)
+    # A file in the place of the directory in which the Bento's files are collected.
+    (settings.home / "cache").mkdir(exist_ok=True)
+    (settings.home / "cache" / "bento").touch()
+    third = light.publish(store, "nsmc", key="c" * 16)
+    with pytest.raises(ServiceError, match=r"could not write the Bento of deployment 3: .*`saebyeok deploy` again"):
+        put(settings, third, service=False)
+    latest = DeploymentLog(store).latest()
+    assert latest is not None
+    assert (latest.number, latest.releases) == (3, {"nsmc": third.ref})
 
 
 def test_release_rolled_back_from_does_not_return(
