@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.config_file import ROOT
 from pipeline.devices import cuda_devices
 from pipeline.errors import RecipeError, SaebyeokError
-from pipeline.loopback import is_loopback
+from pipeline.http_requests import get
 from pipeline.recipes.files import NAMING, misnamed_files, recipe_directories, shown
 from pipeline.recipes.loading import load_recipe, recipe_names
 from pipeline.settings import Settings
@@ -242,7 +242,7 @@ def check_service(settings: Settings) -> Iterator[Diagnosis]:
     """Check whether the service answers, and whether it is ready."""
     url = settings.service_url
     try:
-        alive, ready = (_get(f"{url}{path}").is_success for path in ("/livez", "/readyz"))
+        alive, ready = (get(f"{url}{path}", timeout=5).is_success for path in ("/livez", "/readyz"))
     except httpx.HTTPError as error:
         yield _not_answering("service", url, "SAEBYEOK_SERVICE_URL", error)
         return
@@ -260,7 +260,7 @@ def check_airflow(settings: Settings) -> Iterator[Diagnosis]:
     """Check whether Airflow answers."""
     url = settings.airflow_url
     try:
-        healthy = _get(f"{url}/api/v2/monitor/health").is_success
+        healthy = get(f"{url}/api/v2/monitor/health", timeout=5).is_success
     except httpx.HTTPError as error:
         yield _not_answering("airflow", url, "SAEBYEOK_AIRFLOW_URL", error)
         return
@@ -269,10 +269,6 @@ def check_airflow(settings: Settings) -> Iterator[Diagnosis]:
     else:
         text = f"another program answers at {url}, not Airflow"
         yield Diagnosis(check="airflow", state="problem", text=text, do="choose another port in SAEBYEOK_AIRFLOW_URL")
-
-
-def _get(url: str) -> httpx.Response:
-    return httpx.get(url, timeout=5, trust_env=not is_loopback(url))
 
 
 def _not_answering(check: str, url: str, variable: str, error: httpx.HTTPError) -> Diagnosis:

@@ -20,6 +20,7 @@ from pipeline.atomic_files import replace_file
 from pipeline.data.formats import columns_of
 from pipeline.data.reading import SPLITS, Split, source_splits
 from pipeline.errors import DataError, DownloadError, RecipeError
+from pipeline.http_requests import certificates
 from pipeline.recipes.data_schema import Download, HubData
 from pipeline.recipes.schema import Recipe
 from pipeline.store.manifest import file_digest
@@ -140,7 +141,8 @@ def _receive(url: str, part: Path) -> None:
     held = part.stat().st_size if part.is_file() and version.is_file() else 0
     if held:
         headers |= {"Range": f"bytes={held}-", "If-Range": version.read_text(encoding="utf-8")}
-    with httpx.stream("GET", url, headers=headers, timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as response:
+    limit, known = READ_TIMEOUT_SECONDS, certificates()
+    with httpx.stream("GET", url, headers=headers, timeout=limit, follow_redirects=True, verify=known) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             part.unlink()
             raise DownloadError("the partial download was of another version of the file and was deleted")

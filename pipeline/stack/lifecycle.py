@@ -17,7 +17,7 @@ import httpx
 from pipeline.atomic_files import locked
 from pipeline.config_file import ROOT
 from pipeline.errors import SaebyeokError, StackError
-from pipeline.loopback import is_loopback
+from pipeline.http_requests import get
 from pipeline.progress import format_duration
 from pipeline.recipes.files import recipe_directories
 from pipeline.settings import Settings
@@ -269,7 +269,7 @@ def service_answers(settings: Settings) -> bool:
     """Return whether the service is alive; without a deployment it is alive but not ready."""
     try:
         url = f"{settings.service_url}/livez"
-        return httpx.get(url, timeout=5, trust_env=not is_loopback(url)).status_code == 200
+        return get(url, timeout=5).status_code == 200
     except httpx.HTTPError:
         return False
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from pipeline.errors import ArtifactError, RefusedError
+from pipeline.http_requests import certificates, get
 from pipeline.job import open_store
 from pipeline.loopback import is_loopback
 from pipeline.recipes.files import recipe_directories
@@ -150,6 +151,7 @@ def ask(settings: Settings, request: ExampleRequest) -> Iterator[str]:
             headers={"content-type": "application/json"} if body else None,
             timeout=30,
             trust_env=not is_loopback(url),
+            verify=certificates(),
         )
     except httpx.HTTPError as error:
         yield f"    no answer: {error}"
@@ -163,7 +165,7 @@ def live_recipes(settings: Settings) -> dict[str, Any]:
     """Return the deployed releases by recipe, as the service reports them; empty if it does not answer."""
     try:
         url = f"{settings.service_url}/releases"
-        answer = httpx.get(url, timeout=10, trust_env=not is_loopback(url))
+        answer = get(url, timeout=10)
         return dict(answer.json()["recipes"]) if answer.is_success else {}
     except (httpx.HTTPError, ValueError, KeyError):
         return {}

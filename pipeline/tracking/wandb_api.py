@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from pipeline.errors import SettingsError, TrackingError
+from pipeline.http_requests import certificates
 from pipeline.texts import without_secrets
 from pipeline.tracking.lineage import CHAMPION
 
@@ -59,7 +60,8 @@ def find_account(environment: Mapping[str, str]) -> str:
 
 def _ask_viewer(address: str, key: str) -> httpx.Response:
     document = {"query": "query Viewer { viewer { id entity } }", "operationName": "Viewer"}
-    return httpx.post(f"{address}/graphql", json=document, auth=("api", key), timeout=REACH_TIMEOUT)
+    url, auth = f"{address}/graphql", ("api", key)
+    return httpx.post(url, json=document, auth=auth, timeout=REACH_TIMEOUT, verify=certificates())
 
 
 def _within(seconds: float, ask: Callable[[], httpx.Response]) -> httpx.Response:

@@ -44,6 +44,7 @@ PORTABLE = {"serving.client", "pipeline.models.mean_pooled"}
 EXTRAS_OF = {
     "pipeline.cli.predict": ("train",),
     "pipeline.deployment": ("serve",),
+    "pipeline.http_requests": (),
     "pipeline.stack": ("airflow",),
     "pipeline.stages.deploy": ("serve",),
     "pipeline.stages.running": (),
