@@ -74,7 +74,7 @@ check: venv lint
 check-python:
 	@$(find_python); folder=.venvs/$$("$$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 	"$$found" -m pipeline.stack.bootstrap --venv "$$folder" --without-torch && \
-	$(in_checkout) "$$folder/bin/python" -m pytest --basetemp=.pytest_cache/tmp --plain $(workers)
+	$(in_checkout) "$$folder/bin/python" -m pytest --basetemp=.pytest_cache/tmp $(plain)
 
 test: venv lint
 	@$(MAKE) --no-print-directory --jobs 2 types tests
@@ -88,13 +88,16 @@ types:
 	.venv/bin/mypy
 
 # A worker takes whole files, whose tests share fixtures. For two cores there are three workers, because many tests wait
-# for other processes. A test that hangs fails with its stack after twenty minutes.
-workers = -n 3 --dist loadfile --no-loadscope-reorder --timeout 1200
+# for other processes. A test that hangs fails with its stack after twenty minutes. Workers of plain tests are small, so there
+# is one more than cores.
+by_file = --dist loadfile --no-loadscope-reorder --timeout 1200
+workers = -n 3 $(by_file)
+plain = --plain -n auto --maxprocesses 9 $(by_file)
 tests:
 	$(pytest) $(workers)
 
 plain:
-	$(pytest) --plain $(workers)
+	$(pytest) $(plain)
 
 test-slow: venv
 	$(pytest) $(workers) -m slow
