@@ -2,7 +2,7 @@
 #                      RUN=yes retrains them at any start, RUN=no at none
 # make down            stop what `make up` started
 # make status          show the state of Airflow and the service
-# make check           run lint, types, and the tests that need no torch, server, Airflow or browser (a few minutes)
+# make check           run lint, types, and the tests that need no torch, server, Airflow or browser (a minute or two)
 # make test            run lint, types and the tests, except the slow ones
 # make test-slow       run the slow tests, such as whole runs in Airflow (about ten minutes; CI runs them, too)
 # make test-order      run the tests in random order (SEED=N repeats an order)
