@@ -64,7 +64,7 @@ venv:
 
 # Keep the files of tests, and of the browser that some of them start, in the checkout. Those of the last run are deleted
 # while this one begins, because thousands of directories take seconds.
-in_checkout = mkdir -p .pytest_cache/tmp && mv .pytest_cache/tmp .pytest_cache/old-$$$$ && { rm -rf .pytest_cache/old-* & } && \
+in_checkout = mkdir -p .pytest_cache && { mv .pytest_cache/tmp .pytest_cache/old-$$$$ 2>/dev/null; rm -rf .pytest_cache/old-* & } && \
 	XDG_CONFIG_HOME="$(CURDIR)/.pytest_cache/config"
 pytest = $(in_checkout) .venv/bin/python -m pytest --basetemp=.pytest_cache/tmp
 

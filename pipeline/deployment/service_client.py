@@ -31,7 +31,7 @@ class ServiceClient(Client):
         """`token` is the deploy token, needed to stage and to address a release; `timeout` is in seconds."""
         # One connection per request: a kept connection always reaches the same worker, and dies with it.
         limits = httpx.Limits(max_keepalive_connections=0)
-        http = httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=certificates())
+        http = httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=certificates(trust_env=False))
         super().__init__(url, token, http=http)
 
     def is_live(self) -> bool:

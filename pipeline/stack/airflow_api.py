@@ -11,8 +11,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.errors import ServiceError, StackError
-from pipeline.http_requests import certificates
-from pipeline.loopback import is_loopback
+from pipeline.http_requests import options_for
 
 #: States of a DAG run that has not ended.
 UNFINISHED = ("queued", "running")
@@ -37,8 +36,7 @@ class AirflowApi:
         """Create a client for the Airflow UI at `url`."""
         self.url = url.rstrip("/")
         self._credentials = {"username": user, "password": password}
-        direct = is_loopback(self.url)
-        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=not direct, verify=certificates())
+        self._http = httpx.Client(base_url=self.url, timeout=30, **options_for(self.url))
 
     def __enter__(self) -> Self:
         """Return the client; its connections are closed at the end of the block."""

@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 
 from pipeline.errors import ArtifactError, RefusedError
-from pipeline.http_requests import certificates, get
+from pipeline.http_requests import get, options_for
 from pipeline.job import open_store
-from pipeline.loopback import is_loopback
 from pipeline.recipes.files import recipe_directories
 from pipeline.recipes.kinds.registry import KINDS
 from pipeline.recipes.loading import recipe_names
@@ -150,8 +149,7 @@ def ask(settings: Settings, request: ExampleRequest) -> Iterator[str]:
             content=body.encode() if body else None,
             headers={"content-type": "application/json"} if body else None,
             timeout=30,
-            trust_env=not is_loopback(url),
-            verify=certificates(),
+            **options_for(url),
         )
     except httpx.HTTPError as error:
         yield f"    no answer: {error}"

@@ -253,9 +253,12 @@ def _open(kind: type[Http], timeout: float) -> Http:
 
 
 @cache
-def certificates() -> ssl.SSLContext:
-    """Return the certificates that verify a server. Loading takes 20 ms, so all clients of a process share them."""
-    return httpx.create_ssl_context()
+def certificates(*, trust_env: bool = True) -> ssl.SSLContext:
+    """Return the certificates that verify a server; with `trust_env`, those that SSL_CERT_FILE and SSL_CERT_DIR name.
+
+    Loading takes 20 ms, so all clients of a process share them.
+    """
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def _bearer(key: str) -> dict[str, str]:

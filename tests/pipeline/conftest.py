@@ -6,13 +6,12 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
-from functools import cache, partial
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import typer.main
 
 from pipeline.store.artifacts import Store
 from tests.support.shared import build_once, shared_directory
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from tests.support.bucket import Bucket, BucketServer
     from tests.support.small_pipeline import Road
     from tests.support.wandb_server import WandbServer
-
-
-# Typer builds all commands for each call, which takes 23 ms, although they never change.
-typer.main.get_command = cache(typer.main.get_command)
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,7 @@ from pipeline.progress import format_duration, progress
 
 SLOW = """
 import sys, time
-from pipeline import progress as module
 from pipeline.progress import progress
-module.BAR_AFTER = {bar_after}
 with progress("encoding", 3) as advance:
     for _ in range(3):
         time.sleep({seconds})
@@ -45,12 +43,10 @@ def test_duration_has_minutes_from_sixty_seconds_on(seconds: float, text: str) -
     assert format_duration(seconds) == text
 
 
-def on_a_terminal(bar_after: float, seconds: float) -> str:
-    """What a terminal gets of a loop of three steps, each of so many seconds."""
+def on_a_terminal(seconds: float) -> str:
+    """What a terminal gets."""
     leader, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW.format(bar_after=bar_after, seconds=seconds)], stderr=terminal
-    ) as process:
+    with subprocess.Popen([sys.executable, "-c", SLOW.format(seconds=seconds)], stderr=terminal) as process:
         os.close(terminal)
         shown = b""
         try:
@@ -65,7 +61,7 @@ def on_a_terminal(bar_after: float, seconds: float) -> str:
 
 
 def test_a_terminal_gets_a_bar_that_goes_away() -> None:
-    shown = on_a_terminal(bar_after=0.1, seconds=0.05)
+    shown = on_a_terminal(0.4)
     assert "encoding" in shown
     assert "3/3" in shown
     assert "answering" not in shown
@@ -73,7 +69,7 @@ def test_a_terminal_gets_a_bar_that_goes_away() -> None:
 
 
 def test_what_is_over_at_once_shows_nothing() -> None:
-    assert on_a_terminal(bar_after=60, seconds=0) == "done"
+    assert on_a_terminal(0.0) == "done"
 
 
 def test_a_log_gets_lines_and_nothing_else(

@@ -148,10 +148,13 @@ class LocalFiles(Files):
     def remove(self, ref: str, first: str) -> None:
         base = self.root / ref
         with store_errors(str(base)):
-            with suppress(FileNotFoundError):
+            try:
                 (base / first).unlink(missing_ok=True)
                 sync(base)
                 shutil.rmtree(base)
+            except FileNotFoundError:
+                # Another process has deleted it, and a third may have begun to publish under its key.
+                return
             with suppress(OSError):
                 # Fails unless it was the last artifact of its key.
                 base.parent.rmdir()

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -287,11 +288,18 @@ def test_client_waits_as_the_service_asks() -> None:
 def test_certificates_are_loaded_once(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: loads.append(None))
-    certificates.cache_clear()
-    with Client(server.url), Client(server.url), ServiceClient(server.url):
+    # As in a new process.
+    monkeypatch.setattr("serving.client.client.certificates", cache(certificates.__wrapped__))
+    with Client(server.url), Client(server.url):
         AsyncClient(server.url)
-    certificates.cache_clear()
     assert len(loads) == 1
+
+
+def test_deployer_needs_no_certificates_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent.pem")
+    certificates.cache_clear()
+    with ServiceClient(free_url()) as client:
+        assert not client.is_live()
 
 
 @pytest.mark.usefixtures("retries_at_once")
