@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.store.deployments import Deployment, DeploymentLog
 from serving.client.responses import WorkerState
 from serving.deployed.follower import LOAD_RETRY_POLLS, NOT_READY, Follower, LogSource
 from serving.deployed.model_store import import_release, model_tag
-from serving.deployed.worker_files import UNREADABLE
+from serving.deployed.worker_files import UNREADABLE, StagedList
 from serving.engine.engine import EngineOptions
 from tests.support.damage import damage_file, each_damage
 from tests.support.running_service import eventually
@@ -205,13 +206,14 @@ def test_restaged_release_is_loaded_immediately(follower: Follower, store: Store
 
 
 def test_staged_releases_do_not_affect_the_live_one(
-    follower: Follower, store: Store, light: TinyModel, other_light: TinyModel
+    follower: Follower, settings: Settings, store: Store, light: TinyModel, other_light: TinyModel
 ) -> None:
     live = light.publish(store, "nsmc", key="a" * 16)
     staged = other_light.publish(store, "nsmc", key="b" * 16)
     record(store, {"nsmc": live.ref})
     assert follower.source.staging is not None
-    follower.source.staging.add(staged.ref)
+    # By another worker of this machine.
+    StagedList(settings.home / "service").add(staged.ref)
     follower.step()
     assert follower.source.workers()[0].staged == [staged.ref]
     assert follower.snapshot.live["nsmc"].card.id.endswith("a" * 16)
@@ -250,6 +252,16 @@ def test_a_copy_that_has_changed_is_imported_again(settings: Settings, store: St
     assert (import_release(release, settings) / "model.int8.onnx").read_bytes() == (
         release.path / "model.int8.onnx"
     ).read_bytes()
+
+
+def test_imported_release_leaves_no_download(settings: Settings, store: Store, light: TinyModel) -> None:
+    release = light.publish(store, "nsmc", key="a" * 16)
+    source = LogSource(settings, store)
+    # As from a bucket.
+    download = shutil.copytree(release.path, store._cache / "artifacts" / release.ref)
+    assert (source.directory(release.ref) / "model.int8.onnx").is_file()
+    assert not download.exists()
+    source.close()
 
 
 @pytest.mark.parametrize("ref", ["release/nsmc/key", "train/nsmc/key/attempt", "release/../../etc", "release/n/k/../x"])

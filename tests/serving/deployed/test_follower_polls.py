@@ -343,10 +343,45 @@ def test_worker_without_a_failed_release_stays_ready(source: Memory, loader: Loa
     source.staging.refs, loader.errors["b"] = ["b"], ArtifactError("damaged")
     follower.step()
     assert follower.unready() is None
-    # The log has lost its records.
+    # The log has lost its last record, then all.
+    first = source.deployment
+    source.deploy(nsmc="a")
+    follower.step()
+    assert first is not None
+    source.deployment = first.model_copy(update={"releases": {"nsmc": "b"}})
+    follower.step()
+    assert (follower.snapshot.number, follower.unready()) == (2, None)
     source.deployment = None
     follower.step()
     assert follower.unready() is None
+
+
+def test_worker_that_loads_the_newest_deployment_stays_ready(
+    source: Memory, loader: Loader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source.deploy(nsmc="a")
+    follower.step()
+    during: list[str | None] = []
+
+    def directory(ref: str) -> Path:
+        during.append(follower.unready())
+        return Path("/models") / ref
+
+    monkeypatch.setattr(source, "directory", directory)
+    source.deploy(nsmc="b")
+    follower.step()
+    assert (during, follower.snapshot.number) == ([None], 2)
+
+
+def test_readiness_of_an_empty_deployment_ends_without_the_log(source: Memory, loader: Loader) -> None:
+    follower = Follower(source, OPTIONS, follow_seconds=60.0)
+    source.deploy()
+    follower.step()
+    assert follower.unready() is None
+    follower._looked -= 61
+    assert follower.unready() == (
+        "the deployments could not be read for over 60 s, still at deployment 1: the store does not answer"
+    )
 
 
 # --- reports ---
@@ -381,6 +416,8 @@ def test_move_and_its_report_are_logged_once(
     follower.step()
     told = [item.getMessage() for item in caplog.records if item.name == "serving.deployed.follower"]
     assert told == ["serving deployment 1: {'nsmc': 'a'}", "staged: b", "staged: nothing"]
+    # Only a move can make a release superfluous.
+    assert source.cleaned == 2
 
 
 # --- the thread ---
