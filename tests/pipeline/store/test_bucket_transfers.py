@@ -83,6 +83,7 @@ def test_a_file_that_is_gone_is_named(bucket: Bucket, store: Store) -> None:
     bucket.delete(f"{made.ref}/tokenizer.json")
     with pytest.raises(ArtifactError, match=rf"{made.uri}: file tokenizer\.json is missing; run its stage again"):
         _ = store.open(made.ref).path
+    assert f"{made.ref}/weights.bin" not in bucket.asked("GET"), "the large file is not downloaded in vain"
 
 
 def test_many_readers_may_fetch_at_once(bucket: Bucket, store: Store, tmp_path: Path) -> None:

@@ -151,6 +151,25 @@ def test_first_worker_renews_the_record_of_the_replica(settings: Settings, store
     assert registry.list() == []
 
 
+def test_worker_that_ends_is_gone_before_another_renews_the_record(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, listed = LogSource(settings, store), list[list[WorkerState]]()
+    follower = Follower(source, OPTIONS)
+    follower.step()
+    assert len(source.workers()) == 1
+    delete = store.delete
+
+    def withdraw(ref: str) -> None:
+        listed.append(source.workers())
+        delete(ref)
+
+    monkeypatch.setattr(store, "delete", withdraw)
+    follower.close()
+    assert listed == [[]]
+    assert ReplicaRegistry(store).list() == []
+
+
 def test_one_worker_deletes_outdated_models(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(module, "delete_outdated_models", lambda *about: asked.append(about))
