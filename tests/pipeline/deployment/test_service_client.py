@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pipeline.settings import Settings
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.deployments import DeploymentLog
 from serving.api.auth import deploy_token
+from serving.client.client import certificates
 from tests.support.inprocess import InProcess, in_process
 from tests.support.light import build_light_model
 from tests.support.running_service import free_url
@@ -170,3 +173,15 @@ def test_proxies_of_the_environment_are_not_used(service: InProcess, monkeypatch
     monkeypatch.setenv("ALL_PROXY", free_url())
     with ServiceClient(service.settings.service_url) as client:
         assert client.is_live()
+
+
+def test_certificates_are_loaded_once_and_not_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[str | None] = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda _, cafile=None, *rest: files.append(cafile))
+    # As in a new process.
+    monkeypatch.setattr("pipeline.deployment.service_client.certificates", cache(certificates.__wrapped__))
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent.pem")
+    with ServiceClient(free_url()), ServiceClient(free_url()):
+        pass
+    assert len(files) == 1
+    assert "/nonexistent.pem" not in files

@@ -295,13 +295,6 @@ def test_certificates_are_loaded_once(server: ScriptedServer, monkeypatch: pytes
     assert len(loads) == 1
 
 
-def test_deployer_needs_no_certificates_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent.pem")
-    certificates.cache_clear()
-    with ServiceClient(free_url()) as client:
-        assert not client.is_live()
-
-
 @pytest.mark.usefixtures("retries_at_once")
 def test_deployer_uses_one_connection_per_request(server: ScriptedServer) -> None:
     server.script = [Told(), Told(), refusal(401, "unauthorized")]
