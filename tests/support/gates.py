@@ -68,7 +68,7 @@ BREAKS: dict[str, Break] = {
     "test_what_cannot_be_read_stops_the_run": Break(
         "pipeline.data.formats:_decoded", "content.decode(encoding)\n", 'content.decode(encoding, "replace")\n'
     ),
-    "test_file_breaks_exactly_the_intended_rule": Break(
+    "test_file_breaks_exactly_the_intended_rules": Break(
         "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
     ),
     "test_row_without_text_or_label_is_set_aside": Break(
