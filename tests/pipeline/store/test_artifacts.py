@@ -394,6 +394,19 @@ def test_interrupted_deletion_is_recorded(tmp_path: Path, monkeypatch: pytest.Mo
             store.prune(gone)
     with pytest.raises(PrunedError):
         store.open(gone.ref)
+    store.prune(gone)
+    assert store.list("train/nsmc") == []
+
+
+def test_second_deletion_leaves_the_key_to_its_next_artifact(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "store"), tmp_path / "cache")
+    gone = publish(store)
+    store.prune(gone)
+    # Another process is about to publish an artifact with this key.
+    key = (tmp_path / "store" / gone.ref).parent
+    key.mkdir()
+    store.prune(gone)
+    assert key.is_dir()
 
 
 def test_a_key_goes_with_its_last_artifact(open_again: Callable[[], Store]) -> None:
