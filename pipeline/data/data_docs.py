@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data.arrival_checks import Arrival, Measure
-from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.findings import RuleFinding
 from pipeline.data.formats import row_unit
 from pipeline.data.input_files import InputFile
 from pipeline.data.overlap import Overlap, Repeated

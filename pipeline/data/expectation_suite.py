@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import great_expectations as gx
 import pandas as pd
@@ -16,8 +16,8 @@ from great_expectations.data_context import FileDataContext
 from great_expectations.data_context.types.resource_identifiers import ExpectationSuiteIdentifier
 from great_expectations.exceptions import DataContextError, GreatExpectationsError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
-from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.data.findings import RuleFinding
 from pipeline.data.reading import Split
 from pipeline.data.suite_files import named_suite, read_suite, suite_name, write_project
 from pipeline.errors import DataError
@@ -30,32 +30,6 @@ RESULT_FORMAT = {
     "partial_unexpected_count": 20,
     "unexpected_index_column_names": ["row", "id"],
 }
-
-
-class RuleFinding(BaseModel):
-    """The result of one expectation on one file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    split: Split
-    expectation: str
-    columns: list[str]
-    rule: str
-    reason: str
-    severity: Literal["critical", "warning", "info"]
-    passed: bool
-    given: dict[str, Any]
-    "Arguments that the recipe supplies through the suite's `$PARAMETER`s."
-    found: str
-    rows: int
-    bad_rows: int | None
-    "Number of rows that break the rule, even if `mostly` tolerates them; None for rules about the whole table."
-    examples: list[int]
-    "`row` of the first rows that break it."
-    by_row: bool
-    "Whether every row must obey the rule; if not, it is about the whole file or a share of its rows."
-    breaking: list[int] = Field(default=[], exclude=True)
-    "`row` of all rows that break it; only for a critical rule by row that fails."
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.findings import RuleFinding
 from pipeline.data.formats import row_unit
 from pipeline.data.input_files import Part, SplitRows, most_aside
 from pipeline.data.reading import write_table

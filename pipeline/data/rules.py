@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
+from pipeline.data.expectation_suite import OpenSuite, open_suite, run_suite
+from pipeline.data.findings import RuleFinding
 from pipeline.data.formats import row_unit
 from pipeline.data.input_files import SplitRows
 from pipeline.data.quarantine import (

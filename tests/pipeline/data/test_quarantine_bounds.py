@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data.expectation_suite import RuleFinding
+from pipeline.data.findings import RuleFinding
 from pipeline.data.formats import Broken, Reading
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
 from pipeline.data.quarantine import (
