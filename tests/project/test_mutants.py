@@ -7,11 +7,11 @@ import os
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.config_file import ROOT
-from tests.mutants.mutations import mutations
 from tests.mutants.results import (
     END,
     START,
@@ -27,9 +27,19 @@ from tests.mutants.results import (
 )
 from tests.mutants.worker import wait
 
+if TYPE_CHECKING:
+    from tests.mutants.mutations import Mutation
+
 MODULES = ROOT / "tests" / "mutants" / "modules.toml"
 REASONS = ROOT / "tests" / "mutants" / "reasons.toml"
 ROW = ModuleScore("pipeline/a.py", "4", "2", "1", "1", "0", "75.0%", "2026-01-02", "0123456789", "abcdef0123")
+
+
+def mutations(source: str) -> list[Mutation]:
+    """Return the mutations of a module; only the worker that runs these tests imports libcst."""
+    from tests.mutants import mutations
+
+    return mutations.mutations(source)
 
 
 def changed(line: str) -> set[str]:

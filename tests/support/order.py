@@ -1,6 +1,7 @@
 """Test order: the slowest files first, or a random order with `--shuffle SEED`.
 
-Workers take file after file, so the longest must not come last. `--shuffle` orders files by the seed, and also the
+Workers take file after file, so the longest must not come last. With `--plain`, one worker takes all files of
+`ONE_WORKER`. `--shuffle` orders files by the seed, and also the
 tests of a file that needs nothing (see `tests.support.needs`). Tests that share a server often depend on their
 order, so they keep it.
 """
@@ -8,11 +9,16 @@ order, so they keep it.
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pipeline.config_file import ROOT
 from tests.support.needs import needs_of
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadFileScheduling
 
 #: Files by time, the slowest first.
 LONGEST = (
@@ -37,6 +43,18 @@ LONGEST = (
     "tests/pipeline/tracking/test_runs.py",
     "tests/serving/test_fuzz.py",
 )
+#: Plain files that run Great Expectations, whose import takes longer than that of all other libraries.
+ONE_WORKER = (
+    "tests/pipeline/cli/test_recipes.py",
+    "tests/pipeline/data/test_expectation_suite.py",
+    "tests/pipeline/data/test_overlap.py",
+    "tests/pipeline/data/test_quarantine.py",
+    "tests/pipeline/recipes/test_examples.py",
+    "tests/pipeline/stages/test_validate.py",
+    "tests/pipeline/stages/test_validate_own_data.py",
+    "tests/pipeline/stages/test_validate_refusals.py",
+    "tests/pipeline/stages/test_validate_reuse.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +64,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_report_header(config: pytest.Config) -> str | None:
     seed = config.getoption("--shuffle")
     return f"the same order again: --shuffle {seed}" if seed else None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    if not config.getoption("--plain") or config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class PlainScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return ONE_WORKER[0] if file in ONE_WORKER else file
+
+    return PlainScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)

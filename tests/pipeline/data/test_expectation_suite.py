@@ -6,18 +6,21 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.config_file import ROOT
-from pipeline.data.expectation_suite import OpenSuite, RuleFinding, open_suite, run_suite
+from pipeline.data.findings import RuleFinding
 from pipeline.data.reading import SPLITS, Split, read_rows, source_file
-from pipeline.data.rules import checked_table, suite_parameters
 from pipeline.data.suite_files import suite_digests, suite_path
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
+
+# Every worker imports this file, but one runs it: only that one imports Great Expectations, which takes seconds.
+if TYPE_CHECKING:
+    from pipeline.data.expectation_suite import OpenSuite
 
 #: Enough rows that 1 in 1,000 may break a rule that tolerates this share.
 ROWS = 1_200
@@ -204,11 +207,16 @@ def write(recipe: Recipe, data: Path, tables: dict[Split, list[Row]]) -> None:
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> dict[str, OpenSuite]:
     """Return every suite, opened once in a copy of the project: opening takes longer than running."""
+    from pipeline.data.expectation_suite import open_suite
+
     return {name: open_suite(Settings(), tmp_path_factory.mktemp(name), small(name)) for name in BREAKS}
 
 
 def broken_rules(recipe: Recipe, data: Path, split: Split, opened: dict[str, OpenSuite]) -> list[RuleFinding]:
     """Return the rules of the recipe's suite that the files in `data` break."""
+    from pipeline.data.expectation_suite import run_suite
+    from pipeline.data.rules import checked_table, suite_parameters
+
     rows = {name: read_rows(recipe, source_file(recipe, data, name)) for name in SPLITS}
     table = checked_table(recipe, rows, split)
     findings = run_suite(opened[recipe.name], split, table, suite_parameters(recipe, split))

@@ -1,0 +1,10 @@
+"""The order of the tests: the files that it names exist."""
+
+from __future__ import annotations
+
+from pipeline.config_file import ROOT
+from tests.support.order import LONGEST, ONE_WORKER
+
+
+def test_named_files_exist() -> None:
+    assert [name for name in (*LONGEST, *ONE_WORKER) if not (ROOT / name).is_file()] == []
