@@ -15,10 +15,18 @@ from pipeline.errors import DataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from tests.support.published import SMALL, Row, pairs, reviews, write_pairs, write_reviews
+from tests.support.suites import with_rules
 
 pytestmark = pytest.mark.usefixtures("compiled_templates")
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    """Return settings whose suites have one rule: overlap is measured beside them."""
+    return with_rules(settings, tmp_path / "overlap", "there are at least as many rows as the recipe asks for")
 
 
 @pytest.mark.parametrize(

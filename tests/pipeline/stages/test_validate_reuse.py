@@ -1,4 +1,4 @@
-"""Changes after which the data are validated again, by the critical rules of the shipped suites."""
+"""Changes after which the data are validated again, by two rules of the shipped suite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.recipes.schema import Recipe
 from pipeline.settings import Settings
 from pipeline.stages.validate import _label_fields, validate
 from tests.support.published import STRICT, reviews, write_reviews
-from tests.support.suites import without_warnings
+from tests.support.suites import with_rules
 
 pytestmark = pytest.mark.usefixtures("compiled_templates")
 
@@ -27,7 +27,9 @@ MakeJob = Callable[..., Job]
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    return without_warnings(settings, tmp_path)
+    return with_rules(
+        settings, tmp_path, "a document has at most 10,000 characters", "every label is one of the recipe's"
+    )
 
 
 def test_validation_is_reused_until_an_input_changes(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
