@@ -38,9 +38,10 @@ def broken(page: Path) -> Iterator[str]:
             yield link
 
 
-@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_leads_somewhere(page: Path) -> None:
-    assert list(broken(page)) == []
+def test_every_link_leads_somewhere() -> None:
+    found = {str(page.relative_to(ROOT)): list(broken(page)) for page in DOCUMENTS}
+    assert len(found) > 50
+    assert {page: links for page, links in found.items() if links} == {}
 
 
 def test_broken_links_are_found(tmp_path: Path) -> None:
