@@ -13,7 +13,7 @@ from pipeline.evaluation.gate_power import power_of
 from pipeline.store.figures import Estimate
 
 NORMAL = NormalDist()
-NIGHTS = 300
+NIGHTS = 200
 #: A result this unlikely is no chance.
 CHANCE = 1e-4
 REVIEWS = Case("nsmc", "full", "150,000 reviews", 9_000, apart=0.08)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ DOCUMENTS = [*GUIDES, ROOT / "docs" / "reference" / "gates.md", *PAGES]
 DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 
 
+@cache
 def names_in(path: Path) -> set[str]:
     """Return the names of a test file: its own and those of its tests."""
     return {path.stem, *DEFINED.findall(path.read_text(encoding="utf-8"))}

@@ -20,6 +20,7 @@ from tests.support.snippets import GUIDES, Snippet, snippets
 SNIPPETS = snippets(*GUIDES)
 #: Also the commands of the other pages must exist, with their options.
 EVERYWHERE = snippets(*GUIDES, *sorted((ROOT / "docs").rglob("*.md")))
+LEAVES = dict(leaf_commands())
 COMMANDS = sorted({command for found in EVERYWHERE if found.language == "sh" for command in found.commands})
 #: A test that runs or parses the block, or a reason.
 NOTE = re.compile(r"(?:run|parsed) by tests/|not run: \w{2,}")
@@ -44,12 +45,11 @@ def test_snippet_is_valid(snippet: Snippet) -> None:
 
 def parse(command: str) -> None:
     """Parse a command with the parser of the command line, without running it. Raises TyperException."""
-    names = dict(leaf_commands())
     words = shlex.split(command)
-    name = next((name for name in (" ".join(words[:size]) for size in (3, 2)) if name in names), None)
+    name = next((name for name in (" ".join(words[:size]) for size in (3, 2)) if name in LEAVES), None)
     if name is None:
         raise typer.BadParameter(f"no such command: {command}")
-    names[name].make_context(name, words[len(name.split()) :], resilient_parsing=False)
+    LEAVES[name].make_context(name, words[len(name.split()) :], resilient_parsing=False)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("saebyeok ")])

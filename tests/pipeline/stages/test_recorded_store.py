@@ -49,13 +49,21 @@ FIGURES: dict[str, type[Figures]] = {
 }
 
 
-@pytest.fixture
-def recorded(settings: Settings, store: Store) -> Store:
-    """Return the recorded store, unpacked at the location that this test's settings name."""
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of the recorded store, which no test may change."""
+    directory = tmp_path_factory.mktemp("recorded")
     with tarfile.open(RECORDED / "store-93b5202.tar.xz") as archive:
         # The archive is the project's own. The argument `filter` of `extractall` is newer than Debian's Python 3.11.2.
         archive.extraction_filter = lambda member, _: member
-        archive.extractall(Path(store.uri))
+        archive.extractall(directory)
+    return directory
+
+
+@pytest.fixture
+def recorded(unpacked: Path, settings: Settings, store: Store) -> Store:
+    """Return a copy of the recorded store, at the location that this test's settings name."""
+    shutil.copytree(unpacked, store.uri)
     return store
 
 
