@@ -1,4 +1,4 @@
-"""The tokenize stage: token ids, splits, and the vocabulary."""
+"""The tokenize stage: token ids, and the vocabulary."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ import pytest
 from hypothesis import strategies as st
 
 from pipeline.config_file import ROOT
-from pipeline.data.overlap import near_key
-from pipeline.data.splits import TRAIN_SPLITS, gate_places, split_of, split_rows
-from pipeline.errors import BaseModelError, DataError, RefusedError
+from pipeline.data.splits import split_of
+from pipeline.errors import BaseModelError, RefusedError
 from pipeline.models.base_model import resolve_base
 from pipeline.models.row_encoder import Encoder
 from pipeline.models.tokenizer import WordCounter, learn_tokenizer, load_tokenizer
@@ -220,123 +219,6 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(BaseModelError, match="its tokenizer cannot be loaded"):
         load_tokenizer(tmp_path)
-
-
-# --- splits ---
-
-
-def test_equal_texts_fall_on_one_side() -> None:
-    for number in range(200):
-        text = f"재미있는 영화 {number}"
-        side = split_of((text,), REVIEWS.data)
-        assert split_of((f"  {text}\n",), REVIEWS.data) == side
-        assert split_of((unicodedata.normalize("NFD", text),), REVIEWS.data) == side
-
-
-def test_a_pair_falls_where_its_mirror_falls() -> None:
-    sides = set()
-    for number in range(200):
-        pair = (f"오늘은 비가 온다 {number}", f"비가 내린다 {number}")
-        sides.add(split_of(pair, PAIRS.data))
-        assert split_of(pair[::-1], PAIRS.data) == split_of(pair, PAIRS.data)
-    assert sides == {"train", "validation", "gate"}
-
-
-def test_the_parts_of_a_pair_are_kept_apart() -> None:
-    joined = {
-        split_of((f"가{number}", "나"), PAIRS.data) == split_of((f"가{number}나", ""), PAIRS.data)
-        for number in range(99)
-    }
-    assert joined == {True, False}
-
-
-def test_shares_are_about_those_of_the_recipe() -> None:
-    rows = 5000
-    sides = [split_of((f"리뷰 {number}",), REVIEWS.data) for number in range(rows)]
-    for side, share in (("gate", REVIEWS.data.gate_share), ("validation", REVIEWS.data.validation_share)):
-        deviation = (share * (1 - share) / rows) ** 0.5
-        assert sides.count(side) / rows == pytest.approx(share, abs=4 * deviation)
-
-
-TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
-
-
-@given(st.lists(TEXTS, min_size=1, max_size=30, unique=True), st.lists(TEXTS, max_size=30))
-def test_row_keeps_its_split_when_others_change(texts: list[str], others: list[str]) -> None:
-    def sides(rows: list[str]) -> dict[str, str]:
-        return {text: split_of((text,), REVIEWS.data) for text in rows}
-
-    assert sides(texts).items() <= sides(others + texts).items()
-
-
-#: A text and near copies of it, with other white space or repeated letters.
-COPIES = st.text("가나다 !ㅋ", min_size=1, max_size=6)
-
-
-def sides_of(texts: list[str]) -> dict[str, str]:
-    """Return the side of each text in a file of these texts and of some that are certain to be on each side."""
-    sides = split_rows(REVIEWS, with_each_side(texts))
-    return {text: side for side, part in sides.items() for text in part["text"]}
-
-
-def with_each_side(texts: list[str]) -> pd.DataFrame:
-    """Return rows of these texts and of others, which fill every side of a split."""
-    return pd.DataFrame({"text": [*(f"확실한 글 {number}" for number in range(200)), *texts]})
-
-
-@given(st.lists(COPIES, min_size=2, max_size=40))
-def test_near_copies_are_on_the_side_that_uses_most(texts: list[str]) -> None:
-    found = sides_of(texts)
-    for text in texts:
-        copies = [other for other in texts if near_key((other,)) == near_key((text,))]
-        own = {split_of((other,), REVIEWS.data) for other in copies}
-        assert found[text] == next(side for side in TRAIN_SPLITS if side in own)
-
-
-@given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20))
-def test_held_out_rows_were_held_out_from_any_part_of_the_data(texts: list[str], later: list[str]) -> None:
-    before, after = sides_of(texts), sides_of(texts + later)
-    assert {text for text in texts if after[text] == "gate"} <= {text for text in texts if before[text] == "gate"}
-
-
-@given(st.lists(COPIES, min_size=1, max_size=20), st.lists(COPIES, max_size=20), st.sampled_from([0.03, 0.1, 0.3]))
-def test_held_out_gate_rows_are_gate_rows_of_every_such_training(
-    texts: list[str], later: list[str], share: float
-) -> None:
-    # Today's share is 0.3. An earlier model had another share and knew a part of today's rows.
-    today, then = (small_recipe("nsmc", data__gate_share=gate) for gate in (0.3, share))
-    gate = split_rows(today, with_each_side(texts + later))["gate"]
-    expected = set(split_rows(then, with_each_side(texts))["gate"]["text"]) & set(texts)
-    counted = set(gate["text"][gate_places(today, gate) < share])
-    assert counted & set(texts) <= expected
-    if not later:
-        assert counted & set(texts) == expected & set(gate["text"])
-
-
-def test_near_copies_are_never_on_two_sides() -> None:
-    # Otherwise the tests above would hold of nothing: with other white space, a text has another place.
-    pairs = [(f"재미있는 영화 {number}", f"재미있는영화 {number}") for number in range(200)]
-    apart = [pair for pair in pairs if len({split_of((text,), REVIEWS.data) for text in pair}) == 2]
-    assert len(apart) > 20
-    found = sides_of([text for pair in apart for text in pair])
-    assert all(found[left] == found[right] for left, right in apart)
-
-
-def test_larger_gate_share_keeps_all_gate_rows() -> None:
-    larger = small_recipe("nsmc", data__gate_share=0.3)
-    for number in range(300):
-        if split_of((f"리뷰 {number}",), REVIEWS.data) == "gate":
-            assert split_of((f"리뷰 {number}",), larger.data) == "gate"
-
-
-@pytest.mark.parametrize(
-    ("side", "advice"), [("gate", "raise data.gate_share"), ("train", "lower data.validation_share")]
-)
-def test_empty_split_error_says_what_to_do(side: str, advice: str) -> None:
-    texts = [f"리뷰 {number}" for number in range(200)]
-    rows = pd.DataFrame({"text": [text for text in texts if split_of((text,), REVIEWS.data) != side]})
-    with pytest.raises(DataError, match=rf"the {side} split has no rows; {advice}"):
-        split_rows(REVIEWS, rows)
 
 
 # --- the stage ---
