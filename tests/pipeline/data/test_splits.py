@@ -211,6 +211,7 @@ def test_parts_keep_their_files_and_broken_rows_stay_in_train() -> None:
     for number, part in enumerate(parts):
         halves = [splits[split][number].reading.rows for split in SPLITS]
         assert sorted(row for half in halves for row in half["row"]) == part.reading.rows["row"].tolist()
+        assert all(half.columns.tolist() == ["row", "text"] for half in halves)
         assert all(half.index.tolist() == list(range(len(half))) for half in halves)
         assert all(half["text"].str.startswith(("하나", "둘")[number]).all() for half in halves)
 
@@ -232,5 +233,15 @@ def test_gate_place_is_the_largest_of_its_near_copies() -> None:
 
 def test_rows_of_a_split_keep_their_order_and_are_numbered_anew() -> None:
     rows = split_rows(REVIEWS, table([f"리뷰 {number}" for number in range(200)]))["validation"]
+    assert rows.columns.tolist() == ["row", "text"]
     assert rows.index.tolist() == list(range(len(rows)))
     assert rows["row"].tolist() == sorted(rows["row"])
+
+
+def test_no_rows_are_no_rows() -> None:
+    train, test = held_out(recipe_of("nsmc"), file_of("one", []))
+    assert (train, test) == ([], [])
+    with pytest.raises(DataError, match="the train split has no rows"):
+        split_rows(REVIEWS, table([]))
+    places = gate_places(REVIEWS, table([]))
+    assert (places.shape, places.dtype) == ((0,), "float64")
