@@ -49,9 +49,8 @@ def hold_out(recipe: Recipe, parts: Sequence[Part]) -> dict[Split, tuple[Part, .
     Near copies are in one split, as in `split_rows`. So a test row stays in the test part when the files grow, unless a
     near copy of it arrives that is a train row.
     """
-    rows = pd.concat([part.reading.rows for part in parts], ignore_index=True)
-    texts = list(zip(*(rows[name].fillna("") for name in recipe.text_columns), strict=True))
-    own = pd.Series([place_of(item) >= 1 - recipe.data.test_share for item in texts], dtype=bool)
+    texts = _texts(recipe, pd.concat([part.reading.rows for part in parts]))
+    own = pd.Series([place_of(item) >= 1 - recipe.data.test_share for item in texts])
     held = own.groupby([near_key(item) for item in texts]).transform("all").to_numpy()
     ends = accumulate(len(part.reading.rows) for part in parts)
     train, test = [], []
@@ -72,7 +71,7 @@ def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     is a validation row. So a row that is held out today was also held out when the file had only a part of today's
     rows, together with its near copies.
     """
-    texts = list(train[recipe.text_columns].itertuples(index=False, name=None))
+    texts = _texts(recipe, train)
     own = pd.Series([TRAIN_SPLITS.index(split_of(item, recipe.data)) for item in texts], dtype="int64")
     together = own.groupby([near_key(item) for item in texts]).transform("min")
     assigned = np.array(TRAIN_SPLITS)[together.to_numpy()]
@@ -90,6 +89,11 @@ def gate_places(recipe: Recipe, gate: pd.DataFrame) -> np.ndarray[Any, Any]:
     A training held out the rows whose place is below its gate share, together with their near copies. Near copies of a
     gate row are always gate rows.
     """
-    texts = list(gate[recipe.text_columns].itertuples(index=False, name=None))
+    texts = _texts(recipe, gate)
     places = pd.Series(map(place_of, texts), dtype="float64")
     return places.groupby([near_key(item) for item in texts]).transform("max").to_numpy()
+
+
+def _texts(recipe: Recipe, rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return the texts of each row; a missing one is empty."""
+    return list(rows[recipe.text_columns].fillna("").itertuples(index=False, name=None))
