@@ -11,6 +11,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 
 from pipeline.config_file import ROOT
@@ -77,8 +78,12 @@ def settle(sdist: Path, epoch: int) -> None:
     with tarfile.open(sdist) as before, tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as after:
         for member in sorted(before.getmembers(), key=lambda member: member.name):
             runs = member.isdir() or member.mode & 0o100
-            settled = {"mtime": epoch, "uid": 0, "gid": 0, "uname": "", "gname": "", "mode": 0o755 if runs else 0o644}
-            after.addfile(member.replace(**settled, deep=False), before.extractfile(member))
+            # `TarInfo.replace` is newer than Debian's Python 3.11.2.
+            settled = copy(member)
+            settled.mtime, settled.mode = epoch, 0o755 if runs else 0o644
+            settled.uid = settled.gid = 0
+            settled.uname = settled.gname = ""
+            after.addfile(settled, before.extractfile(member))
     sdist.write_bytes(gzip.compress(packed.getvalue(), mtime=epoch))
 
 
