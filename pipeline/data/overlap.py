@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 
 from pipeline.data.formats import row_unit
 from pipeline.data.input_files import SplitRows
-from pipeline.data.reading import SPLITS, Split, label_numbers, write_table
+from pipeline.data.reading import SPLITS, Split, label_numbers, texts_of, write_table
 from pipeline.recipes.schema import Recipe
 from pipeline.texts import composed
 
@@ -85,7 +86,7 @@ def near_key(texts: Iterable[str]) -> str:
 
 def near_copies(rows: pd.DataFrame, among: pd.DataFrame, columns: Sequence[str]) -> pd.Series[bool]:
     """Return True for each of `rows` (n,) that has a near copy `among` other rows, by their text `columns`."""
-    mine, others = ([near_key(item) for item in side[list(columns)].itertuples(index=False)] for side in (rows, among))
+    mine, others = ([near_key(item) for item in texts_of(side, columns)] for side in (rows, among))
     return pd.Series(mine, index=rows.index).isin(others)
 
 
@@ -102,7 +103,7 @@ def measure_overlap(recipe: Recipe, splits: Mapping[Split, SplitRows]) -> tuple[
         bound: float = getattr(recipe.data.overlap, kind)
         found.append(Overlap(kind, split, len(table), int(exact.sum()), int(near.sum()), bound))
         known = splits["train" if kind == "test_in_train" else split]
-        listed += _listed(kind, splits[split], known, table[near], exact[near], among)
+        listed += _listed(kind, splits[split], known, table.assign(is_exact=exact)[near], among)
     return found, listed
 
 
@@ -114,8 +115,7 @@ def write_overlap(recipe: Recipe, listed: Sequence[Repeated], path: Path) -> Non
 
 def _keyed(recipe: Recipe, rows: pd.DataFrame) -> pd.DataFrame:
     """Return `row`, `label`, `written`, `shown`, and the keys `exact` and `near`, by which texts are compared."""
-    columns = [rows[name].fillna("") for name in recipe.text_columns]
-    texts = list(zip(*columns, strict=True))
+    texts = texts_of(rows, recipe.text_columns)
     return pd.DataFrame(
         {
             "row": rows["row"].to_numpy(),
@@ -141,26 +141,23 @@ def _listed(
     split: SplitRows,
     known: SplitRows,
     rows: pd.DataFrame,
-    exact: pd.Series[bool],
     among: pd.DataFrame,
 ) -> list[Repeated]:
-    among = among[among["near"].isin(rows["near"])]
-    if kind == "two_labels":
-        # List each row with the first row of the same text that has another label.
-        firsts = among.drop_duplicates(["near", "label"])
-        options = {key: group.to_dict("records") for key, group in firsts.groupby("near")}
-    else:
-        options = {item["near"]: [item] for item in among.drop_duplicates("near").to_dict("records")}
+    """List each row with the first row of the same text; of `two_labels`, with the first that has another label."""
+    firsts = among[among["near"].isin(rows["near"])].drop_duplicates(["near", "label"])
+    options = defaultdict(list)
+    for first in firsts.to_dict("records"):
+        options[first["near"]].append(first)
     made = []
-    for record, is_exact in zip(rows.to_dict("records"), exact, strict=True):
+    for record in rows.to_dict("records"):
         others = options[record["near"]]
-        other = next((item for item in others if kind != "two_labels" or item["label"] != record["label"]), others[0])
+        other = next(item for item in others if kind != "two_labels" or item["label"] != record["label"])
         file, line = split.place(record["row"])
         other_file, other_line = known.place(other["row"])
         made.append(
             Repeated(
                 kind=kind,
-                match="exact" if is_exact else "normalised",
+                match="exact" if record["is_exact"] else "normalised",
                 file=file.name,
                 row=line,
                 label=record["written"],

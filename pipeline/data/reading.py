@@ -155,6 +155,11 @@ def has_label(recipe: Recipe, rows: pd.DataFrame) -> pd.Series[bool]:
     return valid_numbers(recipe, rows["label"]).notna()
 
 
+def texts_of(rows: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the texts in `columns` of each row; a missing one is empty."""
+    return list(rows[list(columns)].fillna("").itertuples(index=False, name=None))
+
+
 def label_numbers(recipe: Recipe, labels: pd.Series[str]) -> pd.Series[float]:
     """Return the numbers of labels in a data file; NaN if a label is missing or cannot be read."""
     numbers = {label: recipe.task.label_number(recipe, label) for label in labels.dropna().unique()}

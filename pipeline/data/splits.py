@@ -14,7 +14,7 @@ import pandas as pd
 from pipeline.data.formats import Reading
 from pipeline.data.input_files import Part
 from pipeline.data.overlap import near_key
-from pipeline.data.reading import Split
+from pipeline.data.reading import Split, texts_of
 from pipeline.errors import DataError
 from pipeline.recipes.data_schema import DataSpec
 from pipeline.recipes.schema import Recipe
@@ -49,7 +49,7 @@ def hold_out(recipe: Recipe, parts: Sequence[Part]) -> dict[Split, tuple[Part, .
     Near copies are in one split, as in `split_rows`. So a test row stays in the test part when the files grow, unless a
     near copy of it arrives that is a train row.
     """
-    texts = _texts(recipe, pd.concat([part.reading.rows for part in parts]))
+    texts = texts_of(pd.concat([part.reading.rows for part in parts]), recipe.text_columns)
     own = pd.Series([place_of(item) >= 1 - recipe.data.test_share for item in texts])
     held = own.groupby([near_key(item) for item in texts]).transform("all").to_numpy()
     ends = accumulate(len(part.reading.rows) for part in parts)
@@ -71,7 +71,7 @@ def split_rows(recipe: Recipe, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
     is a validation row. So a row that is held out today was also held out when the file had only a part of today's
     rows, together with its near copies.
     """
-    texts = _texts(recipe, train)
+    texts = texts_of(train, recipe.text_columns)
     own = pd.Series([TRAIN_SPLITS.index(split_of(item, recipe.data)) for item in texts], dtype="int64")
     together = own.groupby([near_key(item) for item in texts]).transform("min")
     assigned = np.array(TRAIN_SPLITS)[together.to_numpy()]
@@ -89,11 +89,6 @@ def gate_places(recipe: Recipe, gate: pd.DataFrame) -> np.ndarray[Any, Any]:
     A training held out the rows whose place is below its gate share, together with their near copies. Near copies of a
     gate row are always gate rows.
     """
-    texts = _texts(recipe, gate)
+    texts = texts_of(gate, recipe.text_columns)
     places = pd.Series(map(place_of, texts), dtype="float64")
     return places.groupby([near_key(item) for item in texts]).transform("max").to_numpy()
-
-
-def _texts(recipe: Recipe, rows: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return the texts of each row; a missing one is empty."""
-    return list(rows[recipe.text_columns].fillna("").itertuples(index=False, name=None))

@@ -6,10 +6,20 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.data.input_files import InputFile, Part, SplitRows, join_parts
-from pipeline.data.overlap import Overlap, OverlapKind, Repeated, measure_overlap, normalise, write_overlap
+from pipeline.data.overlap import (
+    Overlap,
+    OverlapKind,
+    Repeated,
+    measure_overlap,
+    near_copies,
+    near_key,
+    normalise,
+    write_overlap,
+)
 from pipeline.data.reading import Split, read_file
 from pipeline.errors import DataError
 from pipeline.job import Job
@@ -95,6 +105,38 @@ def test_overlap_counts_and_lists_exact_and_normalised_rows(tmp_path: Path) -> N
     assert len(lines) == len(listed)
 
 
+def test_rows_of_the_test_file_are_compared_with_their_own_file(tmp_path: Path) -> None:
+    train = [("1", "다른 글", "0"), ("2", "또 다른 글", "1")]
+    test = [("3", "같은 말", "0"), ("4", "같은말", "0"), ("5", "같은 말", "1"), ("6", "같은 말", "1")]
+    found, listed = measured(tmp_path, train, test)
+    counts = {name: (item.exact, item.normalised) for name, item in found.items() if item.normalised}
+    assert counts == {"test_two_labels": (3, 4), "test_duplicates": (2, 3)}
+    assert [(item.kind, item.match, item.row, item.other, item.other_label) for item in listed] == [
+        ("two_labels", "exact", 2, "ratings_test.txt:4", "1"),
+        ("two_labels", "normalised", 3, "ratings_test.txt:4", "1"),
+        ("two_labels", "exact", 4, "ratings_test.txt:2", "0"),
+        ("two_labels", "exact", 5, "ratings_test.txt:2", "0"),
+        # The first copy, whatever its label.
+        ("duplicates", "normalised", 3, "ratings_test.txt:2", "0"),
+        ("duplicates", "exact", 4, "ratings_test.txt:2", "0"),
+        ("duplicates", "exact", 5, "ratings_test.txt:2", "0"),
+    ]
+
+
+def test_pair_is_the_same_in_either_order() -> None:
+    assert near_key(("비가 온다", "비가 내린다")) == near_key(("비가내린다", "비가 온다"))
+    assert near_key(("가", "나다")) != near_key(("가나", "다"))
+
+
+def test_near_copies_are_found_among_other_rows() -> None:
+    columns = ["text", "text_pair", "label"]
+    rows = pd.DataFrame([("하나", "둘", 0), ("셋", "넷", 0), ("하나", "셋", 1)], columns=columns, index=[5, 6, 7])
+    among = pd.DataFrame([("둘", "하 나", 1), ("하나", "넷", 0)], columns=columns, index=[9, 5])
+    found = near_copies(rows, among, columns[:2])
+    assert found.tolist() == [True, False, False]
+    assert found.index.tolist() == [5, 6, 7]
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [
@@ -110,7 +152,12 @@ def test_beyond_the_recipes_bound_the_run_stops(
     train, test = reviews(60, 1), reviews(30, 5000)
     change(train, test)
     write_reviews(tmp_path, train, test)
-    with pytest.raises(DataError, match=rf"rows .* \(normalised; exact: \d\); data\.overlap\.{key} allows"):
+    words = {
+        "test_in_train": "have a text that is in the train file",
+        "two_labels": "have a text that also occurs with another label",
+        "duplicates": "repeat an earlier text of their file",
+    }[key]
+    with pytest.raises(DataError, match=rf"rows {words} \(normalised; exact: \d\); data\.overlap\.{key} allows"):
         validate(make_job(recipe), tmp_path)
     generous = {"data.overlap.test_in_train": 0.5, "data.overlap.two_labels": 0.5, "data.overlap.duplicates": 0.5}
     made = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | generous)), tmp_path)
