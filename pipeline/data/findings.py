@@ -1,4 +1,4 @@
-"""Findings: what a suite says of the rows of one file, for the gate's other modules and the data docs."""
+"""Findings: the result of each rule of a suite on one file, for the gate's other modules and the data docs."""
 
 from __future__ import annotations
 
