@@ -18,6 +18,7 @@ from tests.support.shared import build_once, shared_directory
 
 # What a fixture needs it imports itself: of moto, boto3 and torch each takes a second or more.
 if TYPE_CHECKING:
+    from pipeline.data.expectation_suite import OpenSuite
     from tests.support.bucket import Bucket, BucketServer
     from tests.support.small_pipeline import Road
     from tests.support.wandb_server import WandbServer
@@ -119,6 +120,19 @@ def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("great_expectations.render.view.view.Environment", cached)
         yield
+
+
+@pytest.fixture
+def no_rule_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validate without Great Expectations' pages, a third of the time for a few rules; `test_validate` opens them."""
+
+    def build_site(opened: OpenSuite) -> Path:
+        page = opened.project / "pages" / "expectations" / "suite.html"
+        page.parent.mkdir(parents=True)
+        page.write_text("<html><head></head></html>", encoding="utf-8")
+        return page.parents[1]
+
+    monkeypatch.setattr("pipeline.data.data_gate.build_site", build_site)
 
 
 @pytest.fixture(scope="session")

@@ -265,14 +265,6 @@ def test_row_breaks_exactly_the_intended_rule(name: str, tmp_path: Path, opened:
         assert {finding.rule: finding.examples for finding in broken} == expected[split]
 
 
-@pytest.mark.parametrize("name", sorted(BREAKS))
-def test_unchanged_files_break_no_rule(name: str, tmp_path: Path, opened: dict[str, OpenSuite]) -> None:
-    recipe = small(name)
-    write(recipe, tmp_path / "data", plain_tables(recipe))
-    for split in SPLITS:
-        assert broken_rules(recipe, tmp_path / "data", split, opened) == []
-
-
 @pytest.mark.parametrize(("name", "rules"), suites().items())
 def test_every_rule_has_text_severity_and_reason(name: str, rules: list[dict[str, Any]]) -> None:
     for rule in rules:

@@ -12,11 +12,13 @@ import pytest
 from pipeline.errors import DataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
+from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Store
 from tests.support.published import Row, pairs, reviews, write_pairs, write_reviews
+from tests.support.suites import with_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_templates")
+pytestmark = pytest.mark.usefixtures("no_rule_pages")
 
 MakeJob = Callable[..., Job]
 #: Six of 60 to 70 rows may be set aside, and four of 30 (`pipeline.bounds.most_of`).
@@ -35,6 +37,7 @@ BAD_REVIEWS: list[tuple[Row, str]] = [
     (("3", "또 3번", "1"), "every id occurs once"),
     (("78", "긴" * 10_001, "1"), "a document has at most 10,000 characters"),
     (("79", "탭이\t하나 더", "1"), "2 tabs per line, for the columns id, document, label"),
+    (("80", "둘" * 10_001, "7"), "a document has at most 10,000 characters; every label is one of the recipe's"),
 ]
 BAD_PAIRS: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"real-label": 7}}, "every score is in the recipe's range"),
@@ -45,6 +48,16 @@ BAD_PAIRS: list[tuple[dict[str, Any], str]] = [
     ({"labels": {}}, "every item has `labels.real-label`"),
     ({"labels": {"real-label": 1e12}}, "every score is in the recipe's range"),
 ]
+RULES = (
+    "there are at least as many rows as the recipe asks for",
+    "no row to learn from has an id of the test file",
+    *{rule for _, rules in (*BAD_REVIEWS, *BAD_PAIRS) for rule in rules.split("; ")},
+)
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    return with_rules(settings, tmp_path / "rules", *RULES)
 
 
 def test_bad_reviews_are_set_aside_with_rule(make_job: MakeJob, tmp_path: Path) -> None:
@@ -56,8 +69,8 @@ def test_bad_reviews_are_set_aside_with_rule(make_job: MakeJob, tmp_path: Path) 
     assert sorted(found) == [("nsmc/ratings_train.txt", str(32 + n), rule) for n, (_, rule) in enumerate(BAD_REVIEWS)]
     table = pd.read_parquet(made.path / "train.parquet")
     assert table["id"].tolist() == [id for id, _, _ in good]
-    assert made.manifest.figures["quarantined"] == 5
-    assert made.manifest.figures["warnings"][0] == "5 rows were set aside in quarantine.tsv"
+    assert made.manifest.figures["quarantined"] == 6
+    assert made.manifest.figures["warnings"][0] == "6 rows were set aside in quarantine.tsv"
     front = (made.path / "docs" / "index.html").read_text("utf-8")
     assert "set aside" in front
     assert all(text[:30].replace("\t", "") in front.replace("\t", "") for _, text, _ in bad)
@@ -73,21 +86,13 @@ def test_bad_pairs_are_set_aside_with_rule(make_job: MakeJob, tmp_path: Path) ->
     assert made.manifest.figures["train_rows"] == 60
 
 
-def test_row_breaking_two_rules_is_listed_once(make_job: MakeJob, tmp_path: Path) -> None:
-    recipe = load_recipe("nsmc", "embedded", overrides=BOUND)
-    write_reviews(tmp_path, [*reviews(60, 1), ("", "긴" * 10_001, "1")], reviews(30, 5000))
-    made = validate(make_job(recipe), tmp_path)
-    [found] = aside(made.path)
-    assert made.manifest.figures["warnings"][0] == "1 row was set aside in quarantine.tsv"
-    assert set(found["rule"].split("; ")) == {"no id is empty", "a document has at most 10,000 characters"}
-
-
 def test_train_row_with_test_id_is_set_aside(make_job: MakeJob, tmp_path: Path) -> None:
     recipe = load_recipe("nsmc", "embedded", overrides=BOUND | {"data.quarantine": 0.04})
     write_reviews(tmp_path, reviews(60, 1), [*reviews(30, 5000), reviews(60, 1)[7]])
     made = validate(make_job(recipe), tmp_path)
     [found] = aside(made.path)
     assert (found["file"], found["id"]) == ("nsmc/ratings_train.txt", "8")
+    assert made.manifest.figures["warnings"] == ["1 row was set aside in quarantine.tsv"]
     assert made.manifest.figures["test_in_train"] == 0
     assert (made.manifest.figures["train_rows"], made.manifest.figures["test_rows"]) == (59, 31)
 

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,11 @@ from pipeline.errors import DataError
 from pipeline.job import Job
 from pipeline.recipes.loading import load_recipe
 from pipeline.recipes.schema import Recipe
+from pipeline.settings import Settings
 from pipeline.stages.validate import validate
 from pipeline.store.artifacts import Artifact, Store
 from tests.support.published import SMALL, pairs, reviews, write_pairs, write_reviews
+from tests.support.suites import with_rules, without_warnings
 
 pytestmark = pytest.mark.usefixtures("compiled_templates")
 
@@ -63,14 +66,16 @@ def test_good_reviews_become_an_artifact(nsmc: Recipe, make_job: MakeJob, data: 
     assert all(item["passed"] and item["reason"] for item in findings)
 
 
-def test_good_pairs_become_an_artifact(sts: Recipe, make_job: MakeJob, data: Path) -> None:
+def test_good_pairs_become_an_artifact(
+    sts: Recipe, make_job: MakeJob, data: Path, settings: Settings, tmp_path: Path
+) -> None:
     swapped = pairs(1, "train")[0] | {
         "guid": "swapped",
         "sentence1": "0번 버스가 갔다.",
         "sentence2": "train 0번 버스가 온다.",
     }
     write_pairs(data, pairs(60, "train"), [*pairs(30, "dev"), swapped])
-    made = validate(make_job(sts), data)
+    made = validate(replace(make_job(sts), settings=without_warnings(settings, tmp_path)), data)
     table = pd.read_parquet(made.path / "test.parquet")
     assert table.columns.tolist() == ["id", "text", "text_pair", "label", "source", "in_train"]
     assert table["label"].dtype == "float64"
@@ -78,10 +83,15 @@ def test_good_pairs_become_an_artifact(sts: Recipe, make_job: MakeJob, data: Pat
     assert made.manifest.figures["test_in_train"] == 0
 
 
-def test_data_docs_open_offline_and_show_rows(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
-    test = [("9", " ", "0"), ("10", "<script>alert('나쁜 후기')</script>", "0"), *reviews(30, 5000)]
+def test_warnings_are_sentences_and_rows_of_the_docs(
+    nsmc: Recipe, make_job: MakeJob, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test = [("10", "<script>alert('나쁜 후기')</script>", "0"), *reviews(30, 5000)]
     write_reviews(data, [*reviews(60, 100), ("11", " ", "1")], test)
     made = validate(make_job(nsmc), data)
+    [warning] = made.manifest.figures["warnings"]
+    assert warning.endswith('ratings_train.txt: 1 of 61 rows breaks the rule "no document is blank": line 62 (id 11)')
+    assert warning in caplog.text
     pages = {path.relative_to(made.path).as_posix(): path.read_text("utf-8") for path in made.path.rglob("*.html")}
     assert "docs/index.html" in pages
     assert len(pages) == 4  # the suite, and one validation per file
@@ -125,25 +135,17 @@ def test_browser_shows_korean_without_other_requests(nsmc: Recipe, make_job: Mak
     assert said == []
 
 
-def test_warnings_are_sentences_and_do_not_stop(
-    nsmc: Recipe, make_job: MakeJob, data: Path, caplog: pytest.LogCaptureFixture
+def test_shuffled_labels_are_found_by_repeated_texts(
+    make_job: MakeJob, data: Path, settings: Settings, tmp_path: Path
 ) -> None:
-    write_reviews(data, [*reviews(60, 1), ("77", " ", "1")], reviews(30, 5000))
-    made = validate(make_job(nsmc), data)
-    [warning] = made.manifest.figures["warnings"]
-    assert warning.endswith('ratings_train.txt: 1 of 61 rows breaks the rule "no document is blank": line 62 (id 77)')
-    assert warning in caplog.text
-
-
-def test_shuffled_labels_are_found_by_repeated_texts(nsmc: Recipe, make_job: MakeJob, data: Path) -> None:
     shuffle = random.Random(7)
     train = [(str(n), f"후기 {n % 20}", str(shuffle.randrange(2))) for n in range(100)]
     write_reviews(data, train, reviews(30, 5000))
     wide = {f"data.overlap.{kind}": 0.99 for kind in ("two_labels", "duplicates")}
-    warnings = validate(make_job(load_recipe("nsmc", "embedded", overrides=SMALL | wide)), data).manifest.figures[
-        "warnings"
-    ]
-    assert any("also stands under another label" in warning for warning in warnings)
+    job = make_job(load_recipe("nsmc", "embedded", overrides=SMALL | wide))
+    rule = "at most 1 row in 50 has a text that also stands under another label"
+    [warning] = validate(replace(job, settings=with_rules(settings, tmp_path, rule)), data).manifest.figures["warnings"]
+    assert rule in warning
 
 
 def test_recipe_of_required_keys_reads_one_csv(make_job: MakeJob, data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from pipeline.stages.validate import _label_fields, validate
 from tests.support.published import STRICT, reviews, write_reviews
 from tests.support.suites import with_rules
 
-pytestmark = pytest.mark.usefixtures("compiled_templates")
+pytestmark = pytest.mark.usefixtures("no_rule_pages")
 
 MakeJob = Callable[..., Job]
 
