@@ -52,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # The checkout's own configuration file is none of a test's business, either.
     os.environ["SAEBYEOK_CONFIG"] = os.devnull
     os.environ.update(library_environment(home))
+    # Each process would list the fonts of the machine again.
+    os.environ["MPLCONFIGDIR"] = str(ROOT / ".pytest_cache" / "matplotlib")
     # The cores go to pytest's workers; threads of theirs would wait for each other.
     os.environ["OMP_NUM_THREADS"] = "1"
     # A run of W&B takes a second or two; the tests that are about it switch it on (`tracking_on`).

@@ -93,8 +93,8 @@ def python(code: str) -> Finished:
     return Finished(result.returncode, result.stdout, result.stderr)
 
 
-def test_help_names_every_command(saebyeok_process: Saebyeok) -> None:
-    result = saebyeok_process("--help")
+def test_help_names_every_command(saebyeok: Saebyeok) -> None:
+    result = saebyeok("--help")
     assert result.code == 0
     names = {line.split()[1] for line in result.out.splitlines() if line.startswith("│ ") and line[2] != " "}
     assert set(COMMANDS) <= names
@@ -118,8 +118,8 @@ def test_version(saebyeok: Saebyeok) -> None:
     assert saebyeok("--version").out.startswith("saebyeok 0.")
 
 
-def test_an_unknown_recipe_is_one_line(saebyeok_process: Saebyeok) -> None:
-    result = saebyeok_process("run", "imdb")
+def test_an_unknown_recipe_is_one_line(saebyeok: Saebyeok) -> None:
+    result = saebyeok("run", "imdb")
     assert (result.code, result.out) == (USAGE, "")
     assert result.err == f"error: no recipe 'imdb'; the recipes are: {', '.join(recipe_names())}\n"
 

@@ -49,11 +49,6 @@ def answers() -> Iterator[Callable[[dict[str, int]], str]]:
         yield serve
 
 
-def found(findings: list[Diagnosis], check: str) -> Diagnosis:
-    (finding,) = [item for item in findings if item.check == check]
-    return finding
-
-
 def test_healthy_machine_reports_every_check_without_problems(quiet: Settings) -> None:
     findings = diagnose(quiet)
     assert [item for item in findings if item.state == "problem"] == []
@@ -98,20 +93,19 @@ def test_a_package_of_another_version_is_named(tmp_path: Path) -> None:
 
 def test_unwritable_store_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    finding = found(diagnose(quiet, str(tmp_path / "file" / "store")), "store")
+    (finding,) = doctor.check_store(quiet, str(tmp_path / "file" / "store"))
     assert finding.state == "problem"
     assert "SAEBYEOK_STORE" in finding.do
 
 
 def test_a_store_may_be_checked_twice(quiet: Settings) -> None:
-    for _ in range(2):
-        assert found(diagnose(quiet), "store").state == "ok"
+    assert [item.state for _ in range(2) for item in doctor.check_store(quiet, None)] == ["ok", "ok"]
 
 
 def test_home_that_cannot_be_created_is_a_problem(quiet: Settings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    broken = quiet.model_copy(update={"home": tmp_path / "file" / "home"})
-    assert found(diagnose(broken), "disk").state == "problem"
+    (finding,) = doctor.check_disk(quiet.model_copy(update={"home": tmp_path / "file" / "home"}))
+    assert finding.state == "problem"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +127,7 @@ def test_the_service_is_asked(
     # A proxy for the outside must not catch a call to this machine.
     for name, value in {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}.items():
         monkeypatch.setenv(name, value)
-    finding = found(diagnose(quiet.model_copy(update={"service_url": answers(statuses)})), "service")
+    (finding,) = doctor.check_service(quiet.model_copy(update={"service_url": answers(statuses)}))
     assert finding.state == state
     assert says in finding.text
 
@@ -141,22 +135,22 @@ def test_the_service_is_asked(
 def test_another_server_on_airflows_port_is_a_problem(
     quiet: Settings, answers: Callable[[dict[str, int]], str]
 ) -> None:
-    finding = found(diagnose(quiet.model_copy(update={"airflow_url": answers({})})), "airflow")
+    (finding,) = doctor.check_airflow(quiet.model_copy(update={"airflow_url": answers({})}))
     assert finding.state == "problem"
     assert "SAEBYEOK_AIRFLOW_URL" in finding.do
 
 
 def test_data_that_are_not_there_are_a_problem(quiet: Settings, tmp_path: Path) -> None:
-    gone = quiet.model_copy(update={"data": tmp_path / "gone"})
-    assert found(diagnose(gone), "data").state == "problem"
-    there = quiet.model_copy(update={"data": tmp_path})
-    assert found(diagnose(there), "data").state == "ok"
+    for directory, state in ((tmp_path / "gone", "problem"), (tmp_path, "ok")):
+        (finding,) = doctor.check_data(quiet.model_copy(update={"data": directory}))
+        assert finding.state == state
 
 
 def test_a_key_with_no_server_is_a_problem(tracking_on: None, quiet: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", free_url())
-    assert found(diagnose(quiet), "tracking").state == "problem"
+    (finding,) = doctor.check_tracking(quiet)
+    assert finding.state == "problem"
 
 
 def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
@@ -166,7 +160,7 @@ def test_runs_that_wait_to_be_sent_are_counted(quiet: Settings) -> None:
         (directory / f"run-{RunDirectory(directory).id}.wandb").write_bytes(b"recorded")
     for mark in ("uploaded", "linked"):
         RunDirectory(directories[0]).mark(mark)
-    waiting = [item for item in diagnose(quiet) if item.check == "tracking" and item.do == "saebyeok sync"]
+    waiting = [item for item in doctor.check_tracking(quiet) if item.do == "saebyeok sync"]
     assert [item.text for item in waiting] == ["2 offline runs are not uploaded to Weights & Biases yet"]
 
 
@@ -175,9 +169,9 @@ def test_failing_check_does_not_stop_the_others(quiet: Settings, monkeypatch: py
         raise RuntimeError("the driver is broken")
 
     monkeypatch.setattr(doctor, "check_gpu", die)
-    findings = diagnose(quiet)
-    assert "the driver is broken" in found(findings, "gpu").text
-    assert found(findings, "tracking").state == "note"
+    findings = {item.check: item for item in diagnose(quiet)}
+    assert "the driver is broken" in findings["gpu"].text
+    assert findings["tracking"].state == "note"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +212,8 @@ def test_compiler_is_found_as_triton_finds_it(tmp_path: Path, monkeypatch: pytes
 
 
 def test_bucket_is_checked_and_missing_is_a_problem(quiet: Settings, bucket: Bucket) -> None:
-    assert found(diagnose(quiet, bucket.uri), "store").state == "ok"
-    gone = found(diagnose(quiet, f"s3://{bucket.name}-gone/prefix"), "store")
+    (there,) = doctor.check_store(quiet, bucket.uri)
+    assert there.state == "ok"
+    (gone,) = doctor.check_store(quiet, f"s3://{bucket.name}-gone/prefix")
     assert gone.state == "problem"
     assert gone.do

@@ -132,9 +132,7 @@ def test_new_data_set_needs_recipe_and_suite(tmp_path: Path, settings: Settings,
     assert "item 4 (id 3)" in warning
 
 
-def test_rows_without_text_or_label_are_set_aside(
-    tmp_path: Path, settings: Settings, store: Store, data: Path
-) -> None:
+def test_rows_without_text_or_label_are_set_aside(tmp_path: Path, settings: Settings, store: Store, data: Path) -> None:
     no_label = "every `topic` is one of 0, 1, 2, politics, economy, sports"
     bad = [
         ({"title": None}, "every row has a text", "sports"),

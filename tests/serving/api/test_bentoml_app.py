@@ -7,41 +7,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
+from pipeline.config_file import ROOT
 from tests.support.inprocess import Saebyeok
 
-CODE = """
-from serving.api.bentoml_app import Application
-from serving.service import Saebyeok
-Saebyeok.inject_config()
-layers = [item.cls.__name__ for item in Application(Saebyeok, is_main=True).middlewares]
-print(type(Saebyeok.to_asgi()).__name__, *layers)
-"""
-TRACING = "services.Saebyeok.tracing.exporter_type=in_memory"
 COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
+TRACING = "services.Saebyeok.tracing.exporter_type=in_memory"
+CODE = """
+from tests.serving.api.test_bentoml_app import layers
+print(*layers())
+"""
 
 
-@pytest.mark.parametrize(
-    ("options", "origins", "layers"),
-    [
-        ("", "", ["Front", COUNTS, "Gate", "ContextMiddleware"]),
-        (
-            f"{TRACING} services.Saebyeok.traffic.max_concurrency=8",
-            "https://app.example",
-            ["CORSMiddleware", COUNTS, SPANS, LIMIT, "Gate", "ContextMiddleware"],
-        ),
-    ],
-    ids=["as it is", "with tracing, a limit and other origins"],
-)
-def test_only_layers_that_do_something_are_gone_through(
-    tmp_path: Path, options: str, origins: str, layers: list[str]
-) -> None:
+def layers() -> list[str]:
+    """Return the class of the service's application, and of each middleware in it, outermost first."""
+    # Imported here because it warns, except after the service.
+    from serving.api.bentoml_app import Application
+
+    Saebyeok.inject_config()
+    inner = [item.cls.__name__ for item in Application(Saebyeok, is_main=True).middlewares]
+    return [type(Saebyeok.to_asgi()).__name__, *inner]
+
+
+def test_only_layers_that_do_something_are_gone_through() -> None:
+    assert layers() == ["Front", COUNTS, "Gate", "ContextMiddleware"]
+
+
+def test_tracing_a_limit_and_other_origins_have_layers(tmp_path: Path) -> None:
     # In a separate process, because BentoML and the service read their configuration once.
-    env = os.environ | {"SAEBYEOK_HOME": str(tmp_path), "SAEBYEOK_CORS_ORIGINS": origins}
-    env["BENTOML_CONFIG_OPTIONS"] = options
-    done = subprocess.run([sys.executable, "-c", CODE], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == layers
+    env = os.environ | {"SAEBYEOK_HOME": str(tmp_path), "SAEBYEOK_CORS_ORIGINS": "https://app.example"}
+    env["BENTOML_CONFIG_OPTIONS"] = f"{TRACING} services.Saebyeok.traffic.max_concurrency=8"
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["CORSMiddleware", COUNTS, SPANS, LIMIT, "Gate", "ContextMiddleware"]
 
 
 def test_bentoml_describes_every_api() -> None:
