@@ -6,16 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib.metadata import packages_distributions
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
 
 from pipeline.config_file import ROOT
-from tests.support.module_graph import EXTRAS_OF, Module, absent, belongs, direct, modules, third_party
+from tests.support.module_graph import EXTRAS_OF, Module, absent, belongs, direct, distributions, modules, third_party
 
 #: The sides: their extras, and the packages that must be absent for the test to be valid.
 SIDES = {
@@ -105,12 +103,6 @@ def test_a_side_imports_with_its_extra_alone(extras: tuple[str, ...], tmp_path: 
 def test_the_blocking_works(tmp_path: Path) -> None:
     report = import_without(["pipeline.data.reading"], absent(("serve",)), tmp_path)
     assert list(report["failed"]) == ["pipeline.data.reading"]  # type: ignore[call-overload]
-
-
-@cache
-def distributions() -> Mapping[str, list[str]]:
-    """Return the distributions that provide each package; cached, because reading them takes a second."""
-    return packages_distributions()
 
 
 def packages_of(module: Module) -> set[str]:

@@ -71,7 +71,7 @@ BREAKS: dict[str, Break] = {
     "test_file_breaks_exactly_the_intended_rules": Break(
         "pipeline.data.expectation_suite:_finding", "passed=bool(outcome.success)", "passed=True"
     ),
-    "test_row_without_text_or_label_is_set_aside": Break(
+    "test_rows_without_text_or_label_are_set_aside": Break(
         "pipeline.data.rules:_invariants", "if broken:", "if False:", ValueError
     ),
     "test_bad_reviews_are_set_aside_with_rule": Break(
@@ -83,7 +83,7 @@ BREAKS: dict[str, Break] = {
     "test_too_many_bad_rows_stop_the_run": Break(
         "pipeline.data.quarantine:beyond_bound", "most_aside(recipe, part)", "9 * most_aside(recipe, part)"
     ),
-    "test_beyond_the_recipes_bound_the_run_stops": Break(
+    "test_beyond_the_recipes_bounds_the_run_stops": Break(
         "pipeline.data.data_gate:_overlap_problems", "if not item.passed", "if False"
     ),
     "test_run_knows_only_arrivals_before_its_day": Break(

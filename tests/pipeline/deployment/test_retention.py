@@ -137,10 +137,21 @@ def keep(settings: Settings, deployments: int, days: float = 2.0) -> Settings:
     return settings.model_copy(update={"keep_deployments": deployments, "keep_days": days})
 
 
+@pytest.fixture(scope="module")
+def six_nights(tmp_path_factory: pytest.TempPathFactory, light: TinyModel) -> tuple[Path, list[str]]:
+    """Return the directory of a store after six runs, and their releases; never change it."""
+    home = tmp_path_factory.mktemp("nights")
+    store = Store(str(home / "store"), home / "cache")
+    gates = (0.8, 0.9, 0.7, 0.7, 0.7, 0.7)
+    return home / "store", [night(store, light, number, gate).ref for number, gate in enumerate(gates, 1)]
+
+
 @pytest.fixture
-def nights(store: Store, light: TinyModel) -> list[Artifact]:
+def nights(store: Store, six_nights: tuple[Path, list[str]]) -> list[Artifact]:
     """Return the releases of six runs; the second was the best."""
-    return [night(store, light, number, gate) for number, gate in enumerate((0.8, 0.9, 0.7, 0.7, 0.7, 0.7), 1)]
+    made, releases = six_nights
+    shutil.copytree(made, store.uri, dirs_exist_ok=True)
+    return [store.open(ref) for ref in releases]
 
 
 def test_newest_and_best_releases_stay_with_ancestors(settings: Settings, store: Store, nights: list[Artifact]) -> None:
