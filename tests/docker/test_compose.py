@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
 
 from pipeline.config_file import ROOT
 from pipeline.settings import Settings
@@ -197,6 +196,8 @@ def test_health_check_asks_the_worker_by_its_own_name(host: str) -> None:
 
 @hosts
 def test_urls_of_databases_name_an_installed_driver(host: str) -> None:
+    from sqlalchemy import create_engine
+
     urls = [
         value.removeprefix("db+")
         for service in services(host).values()

@@ -148,6 +148,7 @@ def test_init_makes_pool_and_user_and_keeps_the_slots_of_an_operator(tmp_path: P
         assert database.execute("SELECT slots FROM slot_pool WHERE pool = 'gpu'").fetchall() == [(3,)]
 
 
+@pytest.mark.server
 @pytest.mark.skipif(not (shutil.which("initdb") and shutil.which("psql")), reason="PostgreSQL is not installed")
 def test_celery_user_reaches_only_its_own_database() -> None:
     with postgres_server("airflow") as environment:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.config_file import ROOT
-from tests.support.order import LONGEST, ONE_WORKER
+from tests.support.order import FIRST_OF_GROUP, LONGEST
 
 
 def test_named_files_exist() -> None:
-    assert [name for name in (*LONGEST, *ONE_WORKER) if not (ROOT / name).is_file()] == []
+    assert [name for name in (*LONGEST, *FIRST_OF_GROUP) if not (ROOT / name).is_file()] == []

@@ -17,7 +17,7 @@ import pytest
 
 NEEDS = {
     "torch": "trains, or computes with torch",
-    "server": "starts a server: the service, S3 or W&B's",
+    "server": "starts a server: the service (also in this process), S3, W&B's or PostgreSQL",
     "airflow": "runs or imports Airflow",
     "browser": "opens a page in Chromium",
 }
@@ -29,10 +29,10 @@ FIXTURES: Mapping[str, str] = {
     "airflow_home": "airflow",
     "browser": "browser",
 }
-#: Packages whose import shows a need.
+#: Packages and modules whose import shows a need.
 PACKAGES: Mapping[str, str] = {
     **dict.fromkeys(("torch", "transformers"), "torch"),
-    "moto": "server",
+    **dict.fromkeys(("moto", "tests.support.inprocess"), "server"),
     "airflow": "airflow",
     "playwright": "browser",
 }
@@ -40,6 +40,7 @@ PACKAGES: Mapping[str, str] = {
 COMMANDS: Mapping[tuple[str, ...], str] = {
     ("-m", "serving"): "server",
     ("wandb-core",): "server",
+    ("initdb",): "server",
     ("airflow",): "airflow",
     ("chromium",): "browser",
 }

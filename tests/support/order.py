@@ -1,9 +1,8 @@
 """Test order: the slowest files first, or a random order with `--shuffle SEED`.
 
-Workers take file after file, so the longest must not come last. With `--plain`, one worker takes all files of
-`ONE_WORKER`. `--shuffle` orders files by the seed, and also the
-tests of a file that needs nothing (see `tests.support.needs`). Tests that share a server often depend on their
-order, so they keep it.
+Workers take file after file, so the longest must not come last. With `--plain`, one worker takes all files of a group
+in `TOGETHER`. `--shuffle` orders files by the seed, and also the tests of a file that needs nothing (see
+`tests.support.needs`). Tests that share a server often depend on their order, so they keep it.
 """
 
 from __future__ import annotations
@@ -43,18 +42,29 @@ LONGEST = (
     "tests/pipeline/tracking/test_runs.py",
     "tests/serving/test_fuzz.py",
 )
-#: Plain files that run Great Expectations, whose import takes longer than that of all other libraries.
-ONE_WORKER = (
-    "tests/pipeline/cli/test_recipes.py",
-    "tests/pipeline/data/test_expectation_suite.py",
-    "tests/pipeline/data/test_overlap.py",
-    "tests/pipeline/data/test_quarantine.py",
-    "tests/pipeline/recipes/test_examples.py",
-    "tests/pipeline/stages/test_validate.py",
-    "tests/pipeline/stages/test_validate_own_data.py",
-    "tests/pipeline/stages/test_validate_refusals.py",
-    "tests/pipeline/stages/test_validate_reuse.py",
+#: Groups of plain files whose worker needs seconds for something that the other files of the group need, too.
+TOGETHER = (
+    # The import of Great Expectations.
+    (
+        "tests/pipeline/cli/test_recipes.py",
+        "tests/pipeline/data/test_expectation_suite.py",
+        "tests/pipeline/data/test_overlap.py",
+        "tests/pipeline/data/test_quarantine.py",
+        "tests/pipeline/recipes/test_examples.py",
+        "tests/pipeline/stages/test_validate.py",
+        "tests/pipeline/stages/test_validate_own_data.py",
+        "tests/pipeline/stages/test_validate_refusals.py",
+        "tests/pipeline/stages/test_validate_reuse.py",
+    ),
+    # The graph of all modules.
+    (
+        "tests/project/test_extras.py",
+        "tests/project/test_imports.py",
+        "tests/project/test_kinds.py",
+        "tests/project/test_longer.py",
+    ),
 )
+FIRST_OF_GROUP = {file: group[0] for group in TOGETHER for file in group}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,7 +85,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFil
     class PlainScheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = super()._split_scope(nodeid)
-            return ONE_WORKER[0] if file in ONE_WORKER else file
+            return FIRST_OF_GROUP.get(file, file)
 
     return PlainScheduling(config, log)
 

@@ -37,7 +37,7 @@ from tests.support.tiny_releases import SENTENCES, TinyModel, make_decision
 from tests.support.wandb_files import read_wandb_file
 from tests.support.wandb_server import KEY, wandb_server
 
-pytestmark = pytest.mark.usefixtures("no_bentos")
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos")]
 
 A, B, C = ("nsmc-" + letter * 16 for letter in "abc")
 

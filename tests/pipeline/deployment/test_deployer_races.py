@@ -21,7 +21,7 @@ from tests.support.deploying import before_next_record, job_of, put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel, make_decision
 
-pytestmark = pytest.mark.usefixtures("no_bentos")
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos")]
 
 A, B, C = (letter * 16 for letter in "abc")
 STAGE, UNSTAGE, ASK, LOOK = "POST /releases/stage", "DELETE /releases/stage", "POST /classify", "GET /releases"

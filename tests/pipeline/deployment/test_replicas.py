@@ -25,7 +25,7 @@ from tests.support.deploying import put
 from tests.support.inprocess import InProcess, in_process
 from tests.support.tiny_releases import TinyModel
 
-pytestmark = pytest.mark.usefixtures("no_bentos", "retries_at_once")
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("no_bentos", "retries_at_once")]
 
 A, B = (letter * 16 for letter in "ab")
 ASK, LOOK = "POST /classify", "GET /releases"

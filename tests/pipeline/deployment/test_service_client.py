@@ -23,6 +23,8 @@ from tests.support.light import build_light_model
 from tests.support.running_service import free_url
 from tests.support.tiny_releases import SENTENCES, TinyModel
 
+pytestmark = pytest.mark.server
+
 
 @pytest.fixture
 def service(settings: Settings) -> Iterator[InProcess]:

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipeline.config_file import ROOT
 from tests.support.inprocess import Saebyeok
+
+pytestmark = pytest.mark.server
 
 COUNTS, SPANS, LIMIT = "Counted", "OpenTelemetryMiddleware", "MaxConcurrencyMiddleware"
 TRACING = "services.Saebyeok.tracing.exporter_type=in_memory"

@@ -7,17 +7,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pipeline.settings import Settings
 from pipeline.store.deployments import DeploymentLog
 from serving.client import cli
-from tests.support.inprocess import InProcess, in_process
 from tests.support.light import build_light_model
 from tests.support.running_service import free_url
 from tests.support.tiny_releases import SENTENCES, TinyModel
+
+if TYPE_CHECKING:
+    from tests.support.inprocess import InProcess
 
 Run = Callable[..., tuple[str | int | None, list[dict[str, Any]]]]
 
@@ -25,6 +27,8 @@ Run = Callable[..., tuple[str | int | None, list[dict[str, Any]]]]
 @pytest.fixture
 def service(settings: Settings, light: TinyModel, tmp_path: Path) -> Iterator[InProcess]:
     """A service with a classifier of texts and one of pairs."""
+    from tests.support.inprocess import in_process
+
     pairs = build_light_model(tmp_path / "pairs", "classify-pairs", 9)
     with in_process(settings) as service:
         releases = {"nsmc": light, "nli": pairs}

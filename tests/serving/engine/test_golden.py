@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,9 +17,11 @@ from pipeline.store.releases import Card, Golden, read_card
 from serving.api.auth import deploy_token
 from serving.engine.engine import Engine, EngineOptions
 from serving.engine.golden import check_golden, engine_answers
-from tests.support.inprocess import InProcess, in_process
 from tests.support.light import build_light_model
 from tests.support.tiny_releases import Head
+
+if TYPE_CHECKING:
+    from tests.support.inprocess import InProcess
 
 EXPECTED = {"하나": (0.25, 0.75), "둘": (0.5, 0.5)}
 #: A tolerance that floats represent exactly.
@@ -92,6 +95,8 @@ def test_card_without_golden_sentences_vouches_for_nothing() -> None:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
     """A service in this process with one live and one staged release of every kind."""
+    from tests.support.inprocess import in_process
+
     home = tmp_path_factory.mktemp("golden")
     with in_process(Settings(home=home)) as service:
         heads: tuple[Head, ...] = ("classify", "classify-pairs", "score", "cross-encoder", "bi-encoder")
