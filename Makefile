@@ -88,11 +88,11 @@ types:
 	.venv/bin/mypy
 
 # A worker takes whole files, whose tests share fixtures. For two cores there are three workers, because many tests wait
-# for other processes. A test that hangs fails with its stack after twenty minutes. Workers of plain tests are small, so there
-# is one more than cores.
+# for other processes; plain tests do not, so for them there are as many as cores. A test that hangs fails with its stack
+# after twenty minutes.
 by_file = --dist loadfile --no-loadscope-reorder --timeout 1200
 workers = -n 3 $(by_file)
-plain = --plain -n auto --maxprocesses 9 $(by_file)
+plain = --plain -n auto --maxprocesses 8 $(by_file)
 tests:
 	$(pytest) $(workers)
 
