@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    # Plain tests rarely wait, and each worker collects all of them. xdist would count cores that this process may not use.
+    # Plain tests rarely wait, and each worker collects all of them. xdist itself counts cores that are not ours, too.
     return len(os.sched_getaffinity(0))
 
 
