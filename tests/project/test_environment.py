@@ -16,6 +16,13 @@ import pytest
 from pipeline.config_file import ROOT
 from pipeline.settings import library_environment
 
+#: The files and folders at the top of the checkout.
+TOP = {
+    *(".ci", ".dockerignore", ".editorconfig", ".github", ".gitignore", ".pre-commit-config.yaml", "CHANGELOG.md"),
+    *("CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "benchmarks", "constraints.lock"),
+    *("constraints.txt", "dags", "docker", "docs", "examples", "expectations", "mkdocs.yml", "pipeline", "plugins"),
+    *("pyproject.toml", "serving", "tests"),
+}
 #: Imports every library that is known to write below the user's home or to send telemetry, and prints
 #: the telemetry setting of each library that has one.
 LIBRARIES = """
@@ -73,13 +80,25 @@ def test_libraries_write_below_home_and_report_nothing(tmp_path: Path) -> None:
     assert sorted(str(path.relative_to(tmp_path)) for top in (user, work) for path in top.rglob("*")) == []
 
 
-@pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="needs a git checkout")
-def test_no_file_names_somebodys_machine() -> None:
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """Return the files that git tracks."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split("\0") if name]
+
+
+def test_only_known_files_lie_at_the_top(tracked: list[str]) -> None:
+    # What a tool leaves in the checkout must not come along with a commit.
+    assert {name.split("/")[0] for name in tracked} == TOP
+
+
+def test_no_file_names_somebodys_machine(tracked: list[str]) -> None:
     # Put together here, so that this file itself does not contain the names.
     places = re.compile(r"/(?<![\w.-]/)(?:" + "|".join(("wo" + "rk", "Us" + "ers")) + ")/")
     found = []
-    for name in filter(None, listed.split("\0")):
+    for name in tracked:
         text = (ROOT / name).read_text(encoding="utf-8", errors="replace") if (ROOT / name).is_file() else ""
         for match in places.finditer(text):
             number = text.count("\n", 0, match.start()) + 1
