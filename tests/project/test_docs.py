@@ -21,6 +21,7 @@ from pipeline.settings import Settings
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in ("decisions", "reference"))
 GUIDES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
 DOCUMENTS = [*GUIDES, ROOT / "docs" / "reference" / "gates.md", *PAGES]
+FOLDERS = "benchmarks|dags|docker|docs|examples|expectations|pipeline|plugins|serving|tests"
 DEFINED = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
 
 
@@ -77,12 +78,30 @@ def test_targets_that_documents_name_exist() -> None:
 
 
 def test_paths_that_documents_name_exist() -> None:
-    folders = "benchmarks|dags|docker|docs|examples|expectations|pipeline|plugins|serving|tests"
-    found = named(rf"`((?:{folders})/[\w./-]+)`")
+    found = named(rf"`((?:{FOLDERS})/[\w./-]+)`")
     assert len(found) > 50
     # The reader creates it.
     found.pop("docker/.env")
     assert {path: page for path, page in found.items() if not (ROOT / path).exists()} == {}
+
+
+def test_paths_that_configuration_names_exist() -> None:
+    kinds = ("*.yml", "*.yaml", "*.toml", "*.sh", "*.Dockerfile", "env.example")
+    files = [*map(ROOT.joinpath, ("Makefile", "mkdocs.yml", "pyproject.toml", ".github/workflows/test.yml"))]
+    files += [
+        path
+        for folder in ("docker", "expectations", "pipeline")
+        for kind in kinds
+        for path in (ROOT / folder).rglob(kind)
+    ]
+    # Not after a dot or a slash: these are parts of other paths.
+    found = {
+        (path.name, named)
+        for path in files
+        for named in re.findall(rf"(?<![\w./$-])(?:{FOLDERS})/[\w./-]+\.\w+", path.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 20
+    assert [pair for pair in sorted(found) if pair[1] != "docker/.env" and not (ROOT / pair[1]).exists()] == []
 
 
 def test_readme_names_every_shipped_recipe() -> None:
