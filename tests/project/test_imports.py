@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
 from pipeline.config_file import ROOT
-from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, modules, third_party
+from tests.support.module_graph import FOLDERS, GROUND, Module, belongs, imports_of, modules, third_party
 
 #: Packages that the ground floor may import besides the standard library: it runs everywhere.
 GROUND_USES = {"botocore", "fsspec", "pydantic", "pydantic_settings", "rich", "s3fs", "typing_extensions"}
@@ -55,6 +57,30 @@ def wrong_imports(module: Module) -> Iterator[str]:
                 yield f"{module.name} imports {name}: ask the service over HTTP"
         elif layer not in MAY_IMPORT[module.layer]:
             yield f"{module.name} ({module.layer}) imports {name} ({layer})"
+
+
+def test_imports_are_found_in_every_block() -> None:
+    source = """
+    import a
+    def f():
+        import b
+        async def g():
+            with h: import c
+    class C:
+        if x: import d
+        elif y: import e
+        else: import f
+        for i in j: import k
+        else: import l
+        while m: import n
+    try: import o
+    except E: import p
+    else: import q
+    finally: import r
+    match s:
+        case t: import u
+    """
+    assert imports_of(ast.parse(dedent(source)), "z") == set("abcdefklnopqru")
 
 
 def test_a_module_imports_only_what_lies_below_it() -> None:

@@ -17,6 +17,8 @@ MODULES = {
     "imports_at_the_top": "import moto\ndef test_it(): pass",
     "starts": "import subprocess\ndef test_it():\n    subprocess.run(['true', '-m', 'serving'])",
     "starts_another": "import subprocess\ndef test_it():\n    subprocess.run(['true', 'serving'])",
+    # Stands for the module, which imports BentoML.
+    "serves_here": "import sys\ndef test_it():\n    sys.modules['tests.support.inprocess'] = sys",
     "needs_nothing": "def test_it(): pass",
     "marked": "import pytest\npytestmark = [pytest.mark.server, pytest.mark.torch]\nraise RuntimeError",
     "marked_on_lines": "import pytest\npytestmark = [\n    1,\n    pytest.mark.torch,\n]\nraise RuntimeError",
@@ -63,7 +65,13 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "need"), [("imports::test_it", "torch"), ("starts::test_it", "server"), ("imports_at_the_top", "server")]
+    ("name", "need"),
+    [
+        ("imports::test_it", "torch"),
+        ("starts::test_it", "server"),
+        ("serves_here::test_it", "server"),
+        ("imports_at_the_top", "server"),
+    ],
 )
 def test_an_unmarked_need_fails_when_plain(name: str, need: str, said: str) -> None:
     node = f"test_{name.replace('::', '.py::')}" if "::" in name else f"test_{name}.py"
@@ -76,10 +84,11 @@ def test_a_test_without_needs_is_run_when_plain(name: str, said: str) -> None:
 
 
 def test_what_is_marked_is_not_run_when_plain(said: str) -> None:
-    assert "2 failed, 2 passed, 3 deselected, 1 error" in said
+    assert "3 failed, 2 passed, 3 deselected, 1 error" in said
 
 
 def test_a_command_shows_what_it_needs() -> None:
     assert needs_of_command(["/venv/bin/airflow", "db", "migrate"]) == {"airflow"}
     assert needs_of_command([sys.executable, "-m", "serving"]) == {"server"}
+    assert needs_of_command(["initdb", "--pgdata", "data"]) == {"server"}
     assert needs_of_command([sys.executable, "-m", "pipeline.cli", "serving"]) == set()
